@@ -1,0 +1,1 @@
+"""Pixels in, pixels out, in NumPy: files, colour, ranges, tiling, resizing, metrics."""

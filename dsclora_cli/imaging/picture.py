@@ -1,0 +1,59 @@
+"""What a picture is to this program: a header, and frames of pixels at the file's own depth."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+Pixels = NDArray[np.uint8 | np.uint16 | np.float32]
+"""`(H, W, C)`, C = 1 grey, 2 grey and alpha, 3 RGB, 4 RGB and alpha (never premultiplied).
+
+uint8 and uint16 use their full range; float32 is the file's own values, nominally [0, 1].
+"""
+
+
+@dataclass(frozen=True)
+class Metadata:
+    """What a file says of its pixels, each block as raw bytes without its container's framing, or None.
+
+    `exif` starts at the TIFF header ("II*\\0" or "MM\\0*"), without "Exif\\0\\0". `iptc` is IIM data (0x1C records).
+    `text` are PNG text chunks, and a JPEG or GIF comment under the key "comment".
+    """
+
+    icc: bytes | None = None
+    exif: bytes | None = None
+    xmp: bytes | None = None
+    iptc: bytes | None = None
+    dpi: tuple[float, float] | None = None
+    text: tuple[tuple[str, str], ...] = ()
+
+
+@dataclass(frozen=True)
+class Header:
+    """A picture without its pixels, upright: EXIF orientation is already applied to `width` and `height`.
+
+    `format` is a Pillow format name ("JPEG", "PNG", "TIFF", ...). `channels` and `dtype` are those of the frames.
+    `animated` tells timed frames from pages; `loop` is the number of times to play, 0 for ever, None unsaid.
+    `notes` are sentences for the user: what reading had to convert, such as CMYK to sRGB.
+    """
+
+    format: str
+    width: int
+    height: int
+    channels: int
+    dtype: np.dtype[np.uint8 | np.uint16 | np.float32]
+    frames: int = 1
+    animated: bool = False
+    loop: int | None = None
+    metadata: Metadata = field(default_factory=Metadata)
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Frame:
+    """One frame or page: pixels, and for animations how long it is shown."""
+
+    pixels: Pixels
+    duration_ms: float | None = None

@@ -1,0 +1,42 @@
+"""Between a file's pixel values and the network's [0, 1]: the only place that scales, clamps and rounds them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import DTypeLike
+
+from dsclora_cli.imaging.picture import Pixels
+from dsclora_cli.runtime.engine import Values
+
+
+@dataclass(frozen=True)
+class ValueRange:
+    """The values that mean black and white in a picture: 0 and the largest integer, or two floats."""
+
+    low: float
+    high: float
+    dtype: np.dtype[np.uint8 | np.uint16 | np.float32]
+
+    def to_unit(self, pixels: Pixels, dtype: DTypeLike = np.float32) -> Values:
+        """Pixels of any depth -> floats, `low` and `high` becoming 0 and 1; same shape."""
+        values: Values = pixels.astype(dtype)
+        if self.low:
+            values -= self.low
+        values *= 1.0 / (self.high - self.low)
+        return values
+
+    def from_unit(self, values: Values) -> Pixels:
+        """The inverse of `to_unit`: clamped to the range, integers rounded to the nearest; same shape."""
+        scaled = np.clip(values, 0.0, 1.0) * (self.high - self.low) + self.low
+        pixels: Pixels = (np.rint(scaled) if self.dtype.kind == "u" else scaled).astype(self.dtype)
+        return pixels
+
+
+def value_range(pixels: Pixels) -> ValueRange:
+    """The range of a picture. Floats in [0, 1] have that range; others have their own extremes, so nothing is lost."""
+    if pixels.dtype.kind == "u":
+        return ValueRange(0.0, 255.0 if pixels.dtype == np.uint8 else 65535.0, pixels.dtype)
+    low, high = min(0.0, float(pixels.min())), max(1.0, float(pixels.max()))
+    return ValueRange(low, high, pixels.dtype)

@@ -1,0 +1,197 @@
+"""Upscaling by tiles, equal to upscaling the whole picture, between a source and a sink of rows.
+
+Every tile carries a halo of exactly the network's receptive-field radius, clipped at the picture's borders so that
+true borders see the same zero padding as untiled; only its core is kept. In float64 the result is that of the whole
+picture to rounding (1e-12); in float32 the order of sums differs with the tile's shape, by at most one 8-bit level.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import DTypeLike
+
+from dsclora_cli.errors import OutOfMemory
+from dsclora_cli.imaging.picture import Pixels
+from dsclora_cli.imaging.ranges import ValueRange
+from dsclora_cli.runtime.descriptor import Descriptor
+from dsclora_cli.runtime.engine import Engine, Values
+
+SMALLEST_TILE = 16
+LARGEST_AUTO_TILE = 512
+
+
+class RowSource(Protocol):
+    """An LR picture that gives bands of rows."""
+
+    height: int
+    width: int
+    channels: int
+
+    def rows(self, top: int, bottom: int) -> Pixels:
+        """`(bottom - top, width, channels)` pixels."""
+        ...
+
+
+class RowSink(Protocol):
+    """An HR picture that takes bands of rows, from top to bottom."""
+
+    def write(self, rows: Pixels) -> None:
+        """The next `(n, width, channels)` pixels."""
+        ...
+
+
+class ArraySource:
+    """A picture in memory, `(H, W, C)`."""
+
+    def __init__(self, pixels: Pixels) -> None:
+        self._pixels = pixels
+        self.height, self.width, self.channels = pixels.shape
+
+    def rows(self, top: int, bottom: int) -> Pixels:
+        """A view of the rows."""
+        return self._pixels[top:bottom]
+
+
+class ArraySink:
+    """Fills an array, or a view of one, `(H, W, C)`, from top to bottom."""
+
+    def __init__(self, pixels: Pixels) -> None:
+        self._pixels = pixels
+        self._next = 0
+
+    def write(self, rows: Pixels) -> None:
+        """Copy the rows below those already written."""
+        self._pixels[self._next : self._next + len(rows)] = rows
+        self._next += len(rows)
+
+
+@dataclass(frozen=True)
+class Tile:
+    """A rectangle of LR pixels, `bottom` and `right` exclusive."""
+
+    top: int
+    bottom: int
+    left: int
+    right: int
+
+    @property
+    def edge(self) -> int:
+        """The longer side."""
+        return max(self.bottom - self.top, self.right - self.left)
+
+    @property
+    def area(self) -> int:
+        """Pixels."""
+        return (self.bottom - self.top) * (self.right - self.left)
+
+    def with_halo(self, halo: int, height: int, width: int) -> Tile:
+        """Grown by `halo` on each side, but not beyond the picture."""
+        return Tile(
+            max(0, self.top - halo),
+            min(height, self.bottom + halo),
+            max(0, self.left - halo),
+            min(width, self.right + halo),
+        )
+
+    def split(self, edge: int) -> list[Tile]:
+        """Cut into an even grid of tiles no larger than `edge`."""
+        columns = _cuts(self.left, self.right, edge)
+        return [Tile(t, b, left, r) for t, b in _cuts(self.top, self.bottom, edge) for left, r in columns]
+
+
+def _cuts(start: int, stop: int, edge: int) -> list[tuple[int, int]]:
+    """Intervals of one even length, at most `edge` (from 2 up), that cover `start` to `stop`; the last may be shorter."""
+    count = -(-(stop - start) // edge)
+    length = -(-(stop - start) // count)
+    length = min(length + length % 2, max(edge, 1))
+    return [(a, min(a + length, stop)) for a in range(start, stop, length)]
+
+
+def plan_bands(height: int, width: int, tile: int) -> list[list[Tile]]:
+    """The cores of a picture, one list for each band of rows; `tile` 0 is one tile for the whole picture."""
+    edge = tile or max(height, width)
+    columns = _cuts(0, width, edge)
+    return [[Tile(top, bottom, left, right) for left, right in columns] for top, bottom in _cuts(0, height, edge)]
+
+
+def tile_memory(descriptor: Descriptor, height: int, width: int, bytes_per_value: int = 4) -> int:
+    """Bytes that the network needs for a tile of this size, halo included."""
+    return descriptor.floats_per_pixel * bytes_per_value * height * width
+
+
+def auto_tile(descriptor: Descriptor, free_bytes: int, bytes_per_value: int = 4) -> int:
+    """The tile edge for a device with this much free memory, of which half is taken at most.
+
+    Above `LARGEST_AUTO_TILE` nothing is gained: the halo costs little there and caches overflow.
+    """
+    pixels = free_bytes / 2 / (descriptor.floats_per_pixel * bytes_per_value)
+    edge = int(pixels**0.5) - 2 * descriptor.halo
+    return max(SMALLEST_TILE, min(LARGEST_AUTO_TILE, edge // 2 * 2))
+
+
+@dataclass(frozen=True)
+class TileRun:
+    """How to tile: core edge (0 = whole picture), and whether a tile that does not fit may be halved."""
+
+    tile: int
+    may_halve: bool = False
+    compute_dtype: DTypeLike = np.float32
+
+
+def upscale_rows(
+    source: RowSource,
+    sink: RowSink,
+    engine: Engine,
+    values: ValueRange,
+    run: TileRun,
+    on_pixels: Callable[[int], None] = lambda pixels: None,
+) -> None:
+    """Upscale a picture of 1 (grey) or 3 (RGB) channels from `source` into `sink`, band by band.
+
+    `values` is the range of its pixels; `on_pixels` hears of each finished tile, in LR pixels. When the device runs
+    out of memory and the run `may_halve`, the tile at hand is cut, and all later ones, and work goes on from there.
+    """
+    scale, halo = engine.descriptor.scale, engine.descriptor.halo
+    limit = run.tile or max(source.height, source.width)
+    for band in plan_bands(source.height, source.width, run.tile):
+        top, bottom = band[0].top, band[0].bottom
+        context = band[0].with_halo(halo, source.height, source.width)
+        rows = source.rows(context.top, context.bottom)
+        result: Pixels = np.empty(((bottom - top) * scale, source.width * scale, source.channels), values.dtype)
+        todo = deque(band)
+        while todo:
+            core = todo.popleft()
+            if core.edge > limit:
+                todo.extendleft(reversed(core.split(limit)))
+                continue
+            outer = core.with_halo(halo, source.height, source.width)
+            lr = values.to_unit(
+                rows[outer.top - context.top : outer.bottom - context.top, outer.left : outer.right], run.compute_dtype
+            )
+            try:
+                sr = _run_tile(engine, lr)
+            except OutOfMemory:
+                if not run.may_halve or core.edge <= SMALLEST_TILE:
+                    raise
+                limit = max(SMALLEST_TILE, core.edge // 4 * 2)
+                todo.appendleft(core)
+                continue
+            y, x = (core.top - outer.top) * scale, (core.left - outer.left) * scale
+            height, width = (core.bottom - core.top) * scale, (core.right - core.left) * scale
+            into = result[(core.top - top) * scale :, core.left * scale :][:height, :width]
+            into[...] = values.from_unit(sr[y : y + height, x : x + width])
+            on_pixels(core.area)
+        sink.write(result)
+
+
+def _run_tile(engine: Engine, lr: Values) -> Values:
+    """Grey goes through the network as three equal channels and comes back as their mean."""
+    if lr.shape[2] == 3:
+        return engine(lr)
+    grey: Values = engine(np.repeat(lr, 3, axis=2)).mean(axis=2, keepdims=True)
+    return grey

@@ -1,0 +1,1 @@
+"""Where a network runs: descriptors, devices, dtypes, engines."""

@@ -1,0 +1,58 @@
+"""What runs a network: a call from one tile to one upscaled tile, whatever does the arithmetic. No torch here."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dsclora_cli.runtime.descriptor import Descriptor
+
+Values = NDArray[np.float32 | np.float64]
+"""`(H, W, 3)` RGB, nominally in [0, 1], C-contiguous."""
+
+
+class Engine(Protocol):
+    """Upscales tiles with one network.
+
+    A tile that does not fit the device raises `errors.OutOfMemory`. `rescued` counts the tiles so far whose
+    half-precision answer was unusable and that were run again in float32.
+    """
+
+    descriptor: Descriptor
+    device: str
+    dtype: str
+    rescued: int
+
+    def __call__(self, tile: Values) -> Values:
+        """`(H, W, 3)` in [0, 1] -> `(scale*H, scale*W, 3)`, not clamped."""
+        ...
+
+
+class Ensemble:
+    """The x8 geometric self-ensemble: the mean over flips and transposes, each turned back (EDSR, arXiv 1707.02921).
+
+    A tile's halo is the same on every side, so tiling stays exact.
+    """
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self.descriptor = engine.descriptor
+        self.device = engine.device
+        self.dtype = engine.dtype
+
+    @property
+    def rescued(self) -> int:
+        """Tiles run again in float32, all orientations counted."""
+        return self._engine.rescued
+
+    def __call__(self, tile: Values) -> Values:
+        """Eight runs of the engine for one tile."""
+        total: Values = np.zeros((), tile.dtype)
+        for transpose in (False, True):
+            turned = tile.transpose(1, 0, 2) if transpose else tile
+            for flip in ((), (0,), (1,), (0, 1)):
+                result = np.flip(self._engine(np.ascontiguousarray(np.flip(turned, flip))), flip)
+                total = total + (result.transpose(1, 0, 2) if transpose else result)
+        return total / tile.dtype.type(8)

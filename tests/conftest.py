@@ -1,0 +1,37 @@
+"""Fixtures shared by the whole suite: no network, no state of the user's, one place for the reference material."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+from hypothesis import settings
+
+settings.register_profile("repeatable", deadline=None, derandomize=True, database=None)
+settings.load_profile("repeatable")
+
+ROOT = Path(__file__).parent.parent
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """The reference material beside the checkout; tests that need it skip where it is absent."""
+    folder = Path(os.environ.get("DSCLORA_SHARED", ROOT.parent / "shared"))
+    if not folder.is_dir():
+        pytest.skip(f"reference material not found at {folder} (set DSCLORA_SHARED)")
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def private_folders(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Config, state and caches of every test lie in a folder of its own, and the Hub is a closed door."""
+    home = tmp_path_factory.mktemp("home")
+    for name in ("config", "state", "cache"):
+        monkeypatch.setenv(f"DSCLORA_{name.upper()}_DIR", str(home / name))
+    monkeypatch.setenv("HF_HOME", str(home / "hf"))
+    monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
+    monkeypatch.setenv("HF_HUB_DISABLE_TELEMETRY", "1")
+    for name in ("HF_HUB_CACHE", "HF_TOKEN", "HF_HUB_OFFLINE"):
+        monkeypatch.delenv(name, raising=False)
+    return home
