@@ -11,7 +11,7 @@ MAX_SCALE = 16.0
 
 @dataclass(frozen=True)
 class ModelOptions:
-    """Which weights: a catalogue name or `auto`, or a file, which then wins."""
+    """Which weights: a catalogue name or `auto`, or a file; a file and a name together are refused."""
 
     model: str = "auto"
     weights: Path | None = None

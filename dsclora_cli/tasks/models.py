@@ -1,0 +1,54 @@
+"""The catalogue with what of it is on this machine, behind `dsclora models list`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from dsclora_cli.weights.catalog import Scores, load_catalog
+from dsclora_cli.weights.store import place_of
+
+
+@dataclass(frozen=True)
+class ModelRow:
+    """One entry of the catalogue. `size` is in bytes; `place` is embedded, local, cached, on the Hub or missing.
+
+    `auto` is its rank, from 1, among what `--model auto` tries for its scale, or None. Scores: set to metric to value.
+    """
+
+    name: str
+    arch: str
+    scale: int
+    channels: int
+    size: int
+    licence: str
+    source: str
+    place: str
+    auto: int | None
+    repo: str | None
+    sha256: str
+    published: Scores
+    reference: Scores
+
+
+def list_models() -> tuple[ModelRow, ...]:
+    """Every entry in the order of the catalogue, without any request. Raises UsageError for a broken catalogue."""
+    catalog = load_catalog()
+    ranks = {name: rank for names in catalog.auto.values() for rank, name in enumerate(names, 1)}
+    return tuple(
+        ModelRow(
+            name=entry.name,
+            arch=entry.arch,
+            scale=entry.scale,
+            channels=entry.channels,
+            size=entry.size,
+            licence=entry.licence,
+            source=entry.source,
+            place=str(place_of(entry)),
+            auto=ranks.get(entry.name),
+            repo=entry.repo,
+            sha256=entry.sha256,
+            published=entry.published,
+            reference=entry.reference,
+        )
+        for entry in catalog.entries.values()
+    )

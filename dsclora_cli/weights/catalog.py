@@ -1,0 +1,151 @@
+"""The catalogue: the packaged `weights.toml` and the user's own, read and checked. No torch.
+
+docs/weights.md says what each key means.
+"""
+
+from __future__ import annotations
+
+import difflib
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from dsclora_cli.errors import UsageError, WeightsError
+from dsclora_cli.paths import config_dir
+from dsclora_cli.weights.table import Table
+
+FILE_NAME = "weights.toml"
+ARCHITECTURES = ("span",)
+METRICS = ("psnr_y", "ssim_y", "psnr_rgb")
+_REPO_PART = r"\w+(?:[.-]\w+)*"
+_PACKAGE = Path(__file__).parent.parent
+EMBEDDED = _PACKAGE / "weights" / "embedded"
+
+Scores = Mapping[str, Mapping[str, float]]
+"""Benchmark set to metric to value, in dB for PSNR."""
+
+
+@dataclass(frozen=True)
+class WeightEntry:
+    """One weight file. `size` is in bytes, `sha256` the pin.
+
+    `file` is a path in the Hub repository `repo`; without one it lies in `folder`. `published` scores are printed in
+    `source`, `reference` scores measured by us. `base` and `adapter` are names of other entries.
+    """
+
+    name: str
+    arch: str
+    scale: int
+    channels: int
+    file: str
+    size: int
+    sha256: str
+    licence: str
+    source: str
+    folder: Path
+    repo: str | None = None
+    revision: str | None = None
+    base: str | None = None
+    adapter: str | None = None
+    published: Scores = field(default_factory=dict)
+    reference: Scores = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Catalog:
+    """All entries by name, and for each native scale the names that `--model auto` tries in turn."""
+
+    entries: Mapping[str, WeightEntry]
+    auto: Mapping[int, tuple[str, ...]]
+
+    def entry(self, name: str) -> WeightEntry:
+        """The entry of that name. Raises UsageError naming similar ones."""
+        if name not in self.entries:
+            close = difflib.get_close_matches(name, self.entries, n=3, cutoff=0.5) or list(self.entries)
+            raise UsageError(f"no model is called {name!r}", f"there is {', '.join(close)}; see `dsclora models list`")
+        return self.entries[name]
+
+    def with_sha256(self, sha256: str) -> WeightEntry | None:
+        """The entry of the file with these bytes, if any."""
+        return next((entry for entry in self.entries.values() if entry.sha256 == sha256), None)
+
+
+def load_catalog() -> Catalog:
+    """The packaged catalogue with the user's entries added. Raises UsageError naming file, table and key."""
+    packaged = packaged_file()
+    catalog = read_catalog(packaged, EMBEDDED)
+    own = config_dir() / FILE_NAME
+    if not own.is_file():
+        return _linked(catalog, packaged)
+    added = read_catalog(own, own.parent)
+    if added.auto:
+        raise UsageError(f"{own}: [auto] belongs to the packaged catalogue", "choose your weights with --model NAME")
+    for name in added.entries:
+        if name in catalog.entries:
+            raise UsageError(f"{own}: [weights.{name}]: the packaged catalogue has that name", "choose another name")
+    return _linked(Catalog({**catalog.entries, **added.entries}, catalog.auto), own)
+
+
+def packaged_file() -> Path:
+    """The catalogue inside an installed wheel, else the one beside the package in a checkout or editable install."""
+    for folder in (_PACKAGE, _PACKAGE.parent):
+        if (folder / FILE_NAME).is_file():
+            return folder / FILE_NAME
+    raise WeightsError(f"{FILE_NAME} is missing beside {_PACKAGE}", "install dsclora again")
+
+
+def read_catalog(path: Path, folder: Path) -> Catalog:
+    """One catalogue file; files of entries without a repository lie in `folder`. Raises UsageError."""
+    try:
+        document = Table(path, tomllib.loads(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError) as error:
+        raise UsageError(f"{path}: {error}", "see docs/weights.md for an example") from error
+    weights = document.table("weights")
+    entries = {name: _read_entry(name, weights.table(name), folder) for name in list(weights.rest)}
+    auto = document.table("auto")
+    choices = {auto.scale_of(key): auto.names(key) for key in list(auto.rest)}
+    document.close()
+    return Catalog(entries, choices)
+
+
+def _read_entry(name: str, table: Table, folder: Path) -> WeightEntry:
+    if name == "auto":
+        raise table.error("name", name, "free: `--model auto` means something else")
+    entry = WeightEntry(
+        name=name,
+        arch=table.text("arch", "|".join(ARCHITECTURES)),
+        scale=table.count("scale"),
+        channels=table.count("channels"),
+        file=table.text("file"),
+        size=table.count("size"),
+        sha256=table.text("sha256", "[0-9a-f]{64}"),
+        licence=table.text("licence"),
+        source=table.text("source"),
+        folder=folder,
+        repo=table.optional("repo", f"{_REPO_PART}/{_REPO_PART}"),
+        revision=table.optional("revision"),
+        base=table.optional("base"),
+        adapter=table.optional("adapter"),
+        published=table.scores("published", METRICS),
+        reference=table.scores("reference", METRICS),
+    )
+    if entry.repo is not None and not set(entry.file.split("/")).isdisjoint({"", ".", ".."}):
+        raise table.error("file", entry.file, "a path inside the repository")
+    if entry.repo is None and entry.revision is not None:
+        raise table.error("revision", entry.revision, "given together with `repo`")
+    table.close()
+    return entry
+
+
+def _linked(catalog: Catalog, path: Path) -> Catalog:
+    """The catalogue, once every name that an entry or `[auto]` refers to is known to be there and to fit."""
+    for entry in catalog.entries.values():
+        for key, name in (("base", entry.base), ("adapter", entry.adapter)):
+            if name is not None and (name not in catalog.entries or name == entry.name):
+                raise UsageError(f"{path}: [weights.{entry.name}] {key}: {name!r} is not another entry")
+    for scale, names in catalog.auto.items():
+        for name in names:
+            if name not in catalog.entries or catalog.entries[name].scale != scale:
+                raise UsageError(f"{path}: [auto] {scale}: {name!r} is no entry of that scale")
+    return catalog

@@ -1,0 +1,144 @@
+"""A Hub-shaped server on the loopback: what huggingface_hub asks of huggingface.co, and the ways in which it fails."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import socket
+import struct
+import threading
+import time
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from urllib.parse import unquote, urlsplit
+
+COMMIT = "c" * 40
+
+
+@dataclass
+class HubServer:
+    """Serves `files` (path to bytes) as the repository `repo` at one commit, from a thread.
+
+    `served` replaces the bytes sent for a path while its promised sha256 stays. `status` answers every request with
+    that code. `silent` accepts and never answers. `drops` is how many downloads break after half of the bytes, with a
+    TCP reset where `resets` is set. `delay` is how many seconds a download waits for its first byte.
+    """
+
+    repo: str
+    files: dict[str, bytes]
+    served: dict[str, bytes] = field(default_factory=dict)
+    status: int = 0
+    error_code: str = ""
+    silent: bool = False
+    drops: int = 0
+    resets: bool = False
+    delay: float = 0
+    lfs: bool = True
+    revisions: tuple[str, ...] = ("main", COMMIT)
+    requests: list[str] = field(default_factory=list)
+
+    def __enter__(self) -> HubServer:
+        self.released = threading.Event()
+        handler = type("Handler", (_Handler,), {"hub": self})
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
+        self._server.daemon_threads = True
+        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.02,), daemon=True)
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.released.set()
+        self._server.shutdown()
+        self._server.server_close()
+        self._thread.join()
+
+    @property
+    def url(self) -> str:
+        """What HF_ENDPOINT is to be set to."""
+        return f"http://127.0.0.1:{self._server.server_address[1]}"
+
+    def listing(self) -> dict[str, object]:
+        """The answer of /api/models/{repo} with `blobs=true`."""
+        siblings = []
+        for path, data in self.files.items():
+            sha256 = hashlib.sha256(data).hexdigest()
+            lfs = {"lfs": {"sha256": sha256, "size": len(data), "pointerSize": 130}} if self.lfs else {}
+            siblings.append({"rfilename": path, "size": len(data), "blobId": "b" * 40, **lfs})
+        return {"id": self.repo, "modelId": self.repo, "sha": COMMIT, "private": False, "siblings": siblings}
+
+
+class _Handler(BaseHTTPRequestHandler):
+    hub: HubServer
+    protocol_version = "HTTP/1.1"
+
+    def log_message(self, format: str, *args: object) -> None:
+        """Say nothing: the test looks at `requests`."""
+
+    def do_HEAD(self) -> None:
+        self._answer()
+
+    def do_GET(self) -> None:
+        self._answer()
+
+    def _answer(self) -> None:
+        hub, path = self.hub, unquote(urlsplit(self.path).path)
+        hub.requests.append(f"{self.command} {path}")
+        if hub.silent:
+            hub.released.wait(30)
+            self.close_connection = True
+        elif hub.status:
+            self._error(hub.status, hub.error_code)
+        elif path.startswith(f"/api/models/{hub.repo}"):
+            self._api(path.removeprefix(f"/api/models/{hub.repo}").strip("/"))
+        elif path.startswith(f"/{hub.repo}/resolve/"):
+            revision, _, file = path.removeprefix(f"/{hub.repo}/resolve/").partition("/")
+            self._file(revision, file)
+        else:
+            self._error(404, "RepoNotFound")
+
+    def _api(self, rest: str) -> None:
+        revision = rest.removeprefix("revision/") or "main"
+        if revision not in self.hub.revisions:
+            self._error(404, "RevisionNotFound")
+            return
+        self._send(200, json.dumps(self.hub.listing()).encode(), {"Content-Type": "application/json"})
+
+    def _file(self, revision: str, file: str) -> None:
+        hub = self.hub
+        if revision not in hub.revisions or file not in hub.files:
+            self._error(404, "EntryNotFound" if revision in hub.revisions else "RevisionNotFound")
+            return
+        data = hub.served.get(file, hub.files[file])
+        sha256 = hashlib.sha256(hub.files[file]).hexdigest()
+        etag = sha256 if hub.lfs else hashlib.sha1(hub.files[file]).hexdigest()
+        headers = {"X-Repo-Commit": COMMIT, "ETag": f'"{etag}"', "Accept-Ranges": "bytes"}
+        if hub.lfs:
+            headers |= {"X-Linked-Etag": f'"{sha256}"', "X-Linked-Size": str(len(data))}
+        wanted = self.headers.get("Range")
+        start = int(wanted.removeprefix("bytes=").split("-")[0]) if wanted else 0
+        if wanted:
+            headers["Content-Range"] = f"bytes {start}-{len(data) - 1}/{len(data)}"
+        self._send(206 if wanted else 200, data[start:], headers)
+
+    def _send(self, status: int, body: bytes, headers: dict[str, str]) -> None:
+        if self.command == "GET":
+            self.hub.released.wait(self.hub.delay)
+        self.send_response(status)
+        for name, value in {**headers, "Content-Length": str(len(body))}.items():
+            self.send_header(name, value)
+        self.end_headers()
+        if self.command == "HEAD":
+            return
+        if self.hub.drops and "Content-Type" not in headers:
+            self.hub.drops -= 1
+            self.wfile.write(body[: len(body) // 2])
+            self.close_connection = True
+            if self.hub.resets:
+                self.wfile.flush()
+                time.sleep(0.1)  # until the half has been read, which a reset would discard
+                self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        else:
+            self.wfile.write(body)
+
+    def _error(self, status: int, code: str) -> None:
+        self._send(status, b"{}", {"X-Error-Code": code, "Content-Type": "application/json"} if code else {})

@@ -1,0 +1,250 @@
+"""The Hub, asked by the real client, played by a server on the loopback."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from hub_server import COMMIT, HubServer
+
+from dsclora_cli import hub
+from dsclora_cli.errors import WeightsError
+from dsclora_cli.hub import HubFile, HubUnavailable
+
+BYTES = bytes(range(256)) * 400
+REPO, FILE = "someone/networks", "zoo/net.pth"
+WANTED = HubFile(REPO, FILE, len(BYTES), hashlib.sha256(BYTES).hexdigest())
+HEAD, GET = f"HEAD /{REPO}/resolve/", f"GET /{REPO}/resolve/"
+
+
+@pytest.fixture
+def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[HubServer]:
+    with HubServer(REPO, {FILE: BYTES, "README.md": b"hello"}) as running:
+        monkeypatch.setenv("HF_ENDPOINT", running.url)
+        yield running
+
+
+def refused(wanted: HubFile = WANTED, **options: bool) -> HubUnavailable:
+    with pytest.raises(HubUnavailable) as caught:
+        hub.fetch(wanted, **options)
+    assert "\n" not in str(caught.value)
+    assert caught.value.hint
+    return caught.value
+
+
+def files_in_cache() -> list[Path]:
+    return [path for path in hub.cache_folder().rglob("*") if path.is_file() and path.stat().st_size > 1000]
+
+
+def test_first_pull_then_cached_without_any_request(server: HubServer) -> None:
+    assert hub.cached(WANTED) is None
+    path = hub.fetch(WANTED)
+    assert path.read_bytes() == BYTES
+    assert path.is_relative_to(hub.cache_folder())
+    assert path.name == "net.pth"
+    assert len(server.requests) == 3  # where it is, the client's own look, the bytes
+    server.requests.clear()
+    assert hub.fetch(WANTED) == path
+    assert hub.fetch(WANTED, offline=True) == path
+    assert server.requests == []
+
+
+@pytest.mark.parametrize("variable", ["HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE", "HF_HOME"])
+def test_the_variables_of_the_client_say_where_the_cache_is(
+    server: HubServer, variable: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(variable, str(tmp_path / "elsewhere"))
+    assert hub.fetch(WANTED).is_relative_to(tmp_path / "elsewhere")
+
+
+def test_the_token_is_sent(server: HubServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[str | None] = []
+    handler = server._server.RequestHandlerClass
+    monkeypatch.setattr(
+        handler, "log_request", lambda self, *_: seen.append(self.headers.get("Authorization")), raising=False
+    )
+    monkeypatch.setenv("HF_TOKEN", "hf_secret")
+    hub.fetch(WANTED)
+    assert set(seen) == {"Bearer hf_secret"}
+
+
+def test_a_pinned_revision_is_asked_for(server: HubServer) -> None:
+    hub.fetch(replace(WANTED, revision=COMMIT))
+    assert all(f"/resolve/{COMMIT}/" in request for request in server.requests)
+
+
+def test_bytes_with_another_sha256_are_refused_and_not_kept(server: HubServer) -> None:
+    server.served[FILE] = BYTES[::-1]
+    with pytest.raises(WeightsError, match=f"not have the pinned sha256 {WANTED.sha256}: refused, not kept") as caught:
+        hub.fetch(WANTED)
+    assert not isinstance(caught.value, HubUnavailable)
+    assert files_in_cache() == []
+    assert len(server.requests) <= 5
+
+
+def test_a_small_file_outside_lfs_is_verified_too(server: HubServer) -> None:
+    server.lfs = False
+    assert hub.fetch(WANTED).read_bytes() == BYTES
+    other = replace(WANTED, sha256="0" * 64)
+    with pytest.raises(WeightsError, match="refused, not kept"):
+        hub.fetch(other)
+
+
+def test_another_file_at_the_pinned_path_is_not_even_downloaded(server: HubServer) -> None:
+    server.files[FILE] = BYTES[::-1]
+    assert refused().reason == "no longer in its repository"
+    assert not [request for request in server.requests if request.startswith(GET)]
+
+
+@pytest.mark.parametrize("revision", [None, COMMIT, "a-tag-that-went-away"])
+def test_a_moved_file_is_found_by_its_sha256(server: HubServer, revision: str | None) -> None:
+    server.files["weights/renamed.pth"] = server.files.pop(FILE)
+    wanted = replace(WANTED, revision=revision)
+    path = hub.fetch(wanted)
+    assert (path.name, path.read_bytes()) == ("renamed.pth", BYTES)
+    assert len(server.requests) <= 6
+    server.requests.clear()
+    assert hub.fetch(wanted) == path
+    assert server.requests == []
+
+
+def test_a_damaged_cached_copy_is_replaced(server: HubServer) -> None:
+    path = hub.fetch(WANTED)
+    path.resolve().write_bytes(BYTES[::-1])
+    assert hub.cached(WANTED) is None
+    assert hub.fetch(WANTED).read_bytes() == BYTES
+
+
+@pytest.mark.parametrize(
+    ("status", "code", "reason", "hint"),
+    [
+        (404, "RepoNotFound", "repository not found", "check the name"),
+        (401, "RepoNotFound", "repository not found", "HF_TOKEN"),
+        (401, "", "the Hub answered 401", "check HF_TOKEN"),
+        (403, "GatedRepo", "access not granted", "ask for access at http://"),
+        (403, "", "the Hub answered 403", "check HF_TOKEN"),
+        (500, "", "the Hub answered 500", "try again later"),
+        (503, "", "the Hub answered 503", "try again later"),
+    ],
+)
+def test_a_refusal_is_told_in_one_line(server: HubServer, status: int, code: str, reason: str, hint: str) -> None:
+    server.status, server.error_code = status, code
+    error = refused()
+    assert error.reason == reason
+    assert hint in error.hint
+    assert REPO in error.message
+    assert len(server.requests) == 1  # so without the client's waits between tries
+
+
+def test_a_silent_server_is_left_within_five_seconds(server: HubServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert hub.PROBE_SECONDS < 5
+    monkeypatch.setattr(hub, "PROBE_SECONDS", 0.3)
+    server.silent = True
+    started = time.monotonic()
+    error = refused()
+    assert error.reason == "time-out"
+    assert server.url in error.message
+    assert time.monotonic() - started < 4
+
+
+def test_a_name_that_does_not_resolve_in_time_is_left_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_ENDPOINT", "http://hub.invalid")
+    monkeypatch.setattr(hub, "PROBE_SECONDS", 0.3)
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: time.sleep(3))
+    started = time.monotonic()
+    assert refused().reason == "time-out"
+    assert time.monotonic() - started < 2.5
+
+
+def test_no_server_at_all_is_decided_within_five_seconds() -> None:
+    started = time.monotonic()
+    error = refused()
+    assert error.reason == "no network"
+    assert "cannot reach http://127.0.0.1:9" in error.message
+    assert "HF_ENDPOINT" in error.hint
+    assert time.monotonic() - started < 5
+
+
+@pytest.mark.parametrize("resets", [False, True])
+def test_a_connection_dropped_in_the_middle_is_made_again(
+    server: HubServer, resets: bool, capfd: pytest.CaptureFixture[str]
+) -> None:
+    server.drops, server.resets = 1, resets
+    assert hub.fetch(WANTED).read_bytes() == BYTES
+    assert [request for request in server.requests if request.startswith(GET)] == [f"{GET}{COMMIT}/{FILE}"] * 2
+    assert capfd.readouterr().err == ""
+
+
+def test_a_connection_that_keeps_dropping_ends_in_one_line(server: HubServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("time.sleep", lambda seconds: None)
+    server.drops = 100
+    error = refused()
+    assert error.reason == "connection lost"
+    assert FILE in error.message
+    assert files_in_cache() == []
+    assert len(server.requests) < 40
+
+
+@pytest.mark.parametrize("how", ["option", "variable"])
+def test_offline_opens_no_socket(server: HubServer, how: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_socket(*_: object, **__: object) -> None:
+        raise AssertionError("a socket was opened")
+
+    if how == "variable":
+        monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setattr(socket, "socket", no_socket)
+    error = refused(offline=how == "option")
+    assert error.reason == "offline"
+    assert "--offline" in error.hint
+    assert server.requests == []
+
+
+@pytest.mark.usefixtures("server")
+def test_a_cache_that_cannot_be_written_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "file").write_text("not a folder")
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "file"))
+    error = refused()
+    assert error.reason == "cache not writable"
+    assert str(tmp_path / "file") in error.message
+
+
+def test_a_cached_file_costs_no_import_of_the_client(server: HubServer) -> None:
+    hub.fetch(WANTED)
+    code = (
+        f"from dsclora_cli import hub; hub.fetch(hub.{WANTED!r}); import sys; print('huggingface_hub' in sys.modules)"
+    )
+    assert subprocess.check_output([sys.executable, "-c", code], env=os.environ, timeout=60).split() == [b"False"]
+
+
+def test_progress_is_for_terminals_only(server: HubServer, capfd: pytest.CaptureFixture[str]) -> None:
+    pty, termios = (pytest.importorskip(name, reason="needs a POSIX terminal") for name in ("pty", "termios"))
+    hub.fetch(WANTED)
+    assert capfd.readouterr() == ("", "")
+    master, terminal = pty.openpty()
+    termios.tcsetwinsize(terminal, (24, 80))
+    env = {**os.environ, "HF_HOME": str(hub.cache_folder() / "another")}
+    code = f"from dsclora_cli import hub; hub.fetch(hub.{WANTED!r})"
+    subprocess.run([sys.executable, "-c", code], check=True, env=env, stderr=terminal, timeout=60)
+    os.close(terminal)
+    shown = os.read(master, 1 << 16).decode()
+    os.close(master)
+    assert "net.pth" in shown
+    assert "100%" in shown
+
+
+@pytest.mark.slow
+def test_two_processes_at_once_download_once(server: HubServer) -> None:
+    server.delay = 0.5
+    code = f"from dsclora_cli import hub; assert hub.sha256_of(hub.fetch(hub.{WANTED!r})) == {WANTED.sha256!r}"
+    runs = [subprocess.Popen([sys.executable, "-c", code], env=os.environ) for _ in range(2)]
+    assert [run.wait(timeout=120) for run in runs] == [0, 0]
+    assert len(files_in_cache()) == 2  # one blob and the pointer to it
+    assert len([request for request in server.requests if request.startswith(GET)]) == 1
