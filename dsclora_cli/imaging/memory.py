@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any, TypeVar, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,9 +19,17 @@ _DIRECT_MODES = {"L", "LA", "RGB", "RGBA", "F"}
 _SIXTEEN_BIT_MODES = {"I;16", "I;16L", "I;16B", "I;16N"}
 
 
-def pixels_of(picture: InMemory) -> tuple[Pixels, Callable[[Pixels], InMemory]]:
+@overload
+def pixels_of(picture: NDArray[Any]) -> tuple[Pixels, Callable[[Pixels], NDArray[Any]]]: ...
+
+
+@overload
+def pixels_of(picture: Image.Image) -> tuple[Pixels, Callable[[Pixels], Image.Image]]: ...
+
+
+def pixels_of(picture: NDArray[Any] | Image.Image) -> tuple[Pixels, Callable[[Pixels], Any]]:
     """Pixels of a picture in memory, and the function that turns a result into its kind."""
-    return array_pixels(picture) if isinstance(picture, np.ndarray) else image_pixels(picture)
+    return image_pixels(picture) if isinstance(picture, Image.Image) else array_pixels(picture)
 
 
 def array_pixels(array: NDArray[Any]) -> tuple[Pixels, Callable[[Pixels], NDArray[Any]]]:

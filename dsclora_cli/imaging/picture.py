@@ -18,8 +18,9 @@ uint8 and uint16 use their full range; float32 is the file's own values, nominal
 class Metadata:
     """What a file says of its pixels, each block as raw bytes without its container's framing, or None.
 
-    `exif` starts at the TIFF header ("II*\\0" or "MM\\0*"), without "Exif\\0\\0". `iptc` is IIM data (0x1C records).
-    `text` are PNG text chunks, and a JPEG or GIF comment under the key "comment".
+    `exif` starts at its TIFF header, "II" or "MM", without the "Exif" before it. `iptc` is IIM data (0x1C records).
+    `text` are PNG text chunks, and a JPEG or GIF comment under the key "comment". `colour_chunks` are the PNG chunks
+    that say how colours look where there is no ICC profile (gAMA, cHRM, sRGB, cICP), by kind.
     """
 
     icc: bytes | None = None
@@ -28,6 +29,7 @@ class Metadata:
     iptc: bytes | None = None
     dpi: tuple[float, float] | None = None
     text: tuple[tuple[str, str], ...] = ()
+    colour_chunks: tuple[tuple[bytes, bytes], ...] = ()
 
 
 @dataclass(frozen=True)

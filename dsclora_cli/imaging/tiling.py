@@ -105,7 +105,7 @@ class Tile:
 
 
 def _cuts(start: int, stop: int, edge: int) -> list[tuple[int, int]]:
-    """Intervals of one even length, at most `edge` (from 2 up), that cover `start` to `stop`; the last may be shorter."""
+    """Intervals that cover `start` to `stop`, of one even length up to `edge`; the last may be shorter."""
     count = -(-(stop - start) // edge)
     length = -(-(stop - start) // count)
     length = min(length + length % 2, max(edge, 1))
@@ -136,11 +136,43 @@ def auto_tile(descriptor: Descriptor, free_bytes: int, bytes_per_value: int = 4)
 
 @dataclass(frozen=True)
 class TileRun:
-    """How to tile: core edge (0 = whole picture), and whether a tile that does not fit may be halved."""
+    """How to tile: the core edge (0 = whole picture), and whether a tile that does not fit may be halved."""
 
     tile: int
     may_halve: bool = False
-    compute_dtype: DTypeLike = np.float32
+
+
+class _Band:
+    """The LR rows of one band of cores with the halo around them, and the HR rows that come of it."""
+
+    def __init__(self, source: RowSource, cores: list[Tile], descriptor: Descriptor, values: ValueRange) -> None:
+        self._size = source.height, source.width
+        self._halo, self._scale, self._values = descriptor.halo, descriptor.scale, values
+        self._top = cores[0].top
+        outer = cores[0].with_halo(self._halo, *self._size)
+        self._rows_top, self._rows = outer.top, source.rows(outer.top, outer.bottom)
+        height, width = cores[0].bottom - self._top, source.width
+        self.hr: Pixels = np.empty((height * self._scale, width * self._scale, source.channels), values.dtype)
+
+    def lr(self, core: Tile, dtype: DTypeLike) -> Values:
+        """The core and its halo, in [0, 1]."""
+        outer = core.with_halo(self._halo, *self._size)
+        rows = self._rows[outer.top - self._rows_top : outer.bottom - self._rows_top, outer.left : outer.right]
+        return self._values.to_unit(rows, dtype)
+
+    def place(self, core: Tile, sr: Values) -> None:
+        """Keep the core of an upscaled tile, dropping its halo."""
+        outer = core.with_halo(self._halo, *self._size)
+        inside = _window(core, outer.top, outer.left, self._scale)
+        self.hr[_window(core, self._top, 0, self._scale)] = self._values.from_unit(sr[inside])
+
+
+def _window(core: Tile, top: int, left: int, scale: int) -> tuple[slice, slice]:
+    """Where a core lies in an HR array whose first pixel is LR pixel (`top`, `left`)."""
+    return (
+        slice((core.top - top) * scale, (core.bottom - top) * scale),
+        slice((core.left - left) * scale, (core.right - left) * scale),
+    )
 
 
 def upscale_rows(
@@ -156,37 +188,26 @@ def upscale_rows(
     `values` is the range of its pixels; `on_pixels` hears of each finished tile, in LR pixels. When the device runs
     out of memory and the run `may_halve`, the tile at hand is cut, and all later ones, and work goes on from there.
     """
-    scale, halo = engine.descriptor.scale, engine.descriptor.halo
+    dtype = np.float64 if engine.dtype == "float64" else np.float32
     limit = run.tile or max(source.height, source.width)
-    for band in plan_bands(source.height, source.width, run.tile):
-        top, bottom = band[0].top, band[0].bottom
-        context = band[0].with_halo(halo, source.height, source.width)
-        rows = source.rows(context.top, context.bottom)
-        result: Pixels = np.empty(((bottom - top) * scale, source.width * scale, source.channels), values.dtype)
-        todo = deque(band)
+    for cores in plan_bands(source.height, source.width, run.tile):
+        band = _Band(source, cores, engine.descriptor, values)
+        todo = deque(cores)
         while todo:
             core = todo.popleft()
             if core.edge > limit:
                 todo.extendleft(reversed(core.split(limit)))
                 continue
-            outer = core.with_halo(halo, source.height, source.width)
-            lr = values.to_unit(
-                rows[outer.top - context.top : outer.bottom - context.top, outer.left : outer.right], run.compute_dtype
-            )
             try:
-                sr = _run_tile(engine, lr)
+                band.place(core, _run_tile(engine, band.lr(core, dtype)))
             except OutOfMemory:
                 if not run.may_halve or core.edge <= SMALLEST_TILE:
                     raise
                 limit = max(SMALLEST_TILE, core.edge // 4 * 2)
                 todo.appendleft(core)
-                continue
-            y, x = (core.top - outer.top) * scale, (core.left - outer.left) * scale
-            height, width = (core.bottom - core.top) * scale, (core.right - core.left) * scale
-            into = result[(core.top - top) * scale :, core.left * scale :][:height, :width]
-            into[...] = values.from_unit(sr[y : y + height, x : x + width])
-            on_pixels(core.area)
-        sink.write(result)
+            else:
+                on_pixels(core.area)
+        sink.write(band.hr)
 
 
 def _run_tile(engine: Engine, lr: Values) -> Values:

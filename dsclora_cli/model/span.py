@@ -128,7 +128,8 @@ class Span(nn.Module):
             self.add_module(f"block_{i}", SPAB(width, conv))
         self.conv_cat = nn.Conv2d(width * 4, width, 1)
         self.conv_2 = conv(width, width)
-        self.upsampler = nn.Sequential(nn.Conv2d(width, 3 * config.scale**2, 3, padding=1), nn.PixelShuffle(config.scale))
+        to_pixels = nn.Conv2d(width, 3 * config.scale**2, 3, padding=1)
+        self.upsampler = nn.Sequential(to_pixels, nn.PixelShuffle(config.scale))
         self.register_buffer("mean", torch.tensor(RGB_MEAN).view(1, 3, 1, 1), persistent=False)
 
     @property

@@ -14,16 +14,16 @@ Values = NDArray[np.float32 | np.float64]
 
 
 class Engine(Protocol):
-    """Upscales tiles with one network.
-
-    A tile that does not fit the device raises `errors.OutOfMemory`. `rescued` counts the tiles so far whose
-    half-precision answer was unusable and that were run again in float32.
-    """
+    """Upscales tiles with one network. A tile that does not fit the device raises `errors.OutOfMemory`."""
 
     descriptor: Descriptor
     device: str
     dtype: str
-    rescued: int
+
+    @property
+    def rescued(self) -> int:
+        """How many tiles so far had an unusable answer in half precision and were run again in float32."""
+        ...
 
     def __call__(self, tile: Values) -> Values:
         """`(H, W, 3)` in [0, 1] -> `(scale*H, scale*W, 3)`, not clamped."""

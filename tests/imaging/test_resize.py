@@ -18,7 +18,8 @@ def test_equals_every_official_lr_file(shared: Path, name: str, scale: int) -> N
     assert len(files) == {"Set5": 5, "Set14": 14}[name]
     for file in files:
         hr = np.array(Image.open(folder / "HR" / f"{file.stem.removesuffix(f'x{scale}')}.png").convert("RGB"))
-        np.testing.assert_array_equal(downscale(hr, scale), np.array(Image.open(file).convert("RGB")), err_msg=file.name)
+        lr = np.array(Image.open(file).convert("RGB"))
+        np.testing.assert_array_equal(downscale(hr, scale), lr, err_msg=file.name)
 
 
 def test_grey_equals_rgb_of_three_equal_channels() -> None:

@@ -32,6 +32,7 @@ from dsclora_cli.runtime.descriptor import Descriptor
 from dsclora_cli.runtime.engine import Engine, Ensemble, Values
 from dsclora_cli.runtime.torch_engine import TorchEngine
 
+
 class Raw:
     """A value range that lets the network's float64 answer through untouched."""
 
@@ -54,8 +55,7 @@ def engine(scale: int = 2, blocks: int = 2, halo_less: int = 0, dtype: torch.dty
 def upscale(engine: Engine, image: NDArray[np.float64], tile: int) -> NDArray[np.float64]:
     scale = engine.descriptor.scale
     result = np.full((image.shape[0] * scale, image.shape[1] * scale, image.shape[2]), np.nan)
-    run = TileRun(tile, compute_dtype=np.float64)
-    upscale_rows(ArraySource(image), ArraySink(result), engine, Raw(), run)  # type: ignore[arg-type]
+    upscale_rows(ArraySource(image), ArraySink(result), engine, Raw(), TileRun(tile))  # type: ignore[arg-type]
     return result
 
 
@@ -82,17 +82,16 @@ def test_released_student_on_a_photograph(shared: Path) -> None:
     for dtype in (torch.float64, torch.float32):
         runner = TorchEngine(network.double(), network.config.descriptor, torch.device("cpu"), dtype)
         for tile in (0, 24):
-            answers[dtype, tile] = upscale_pixels(runner, image, tile, np.float64 if dtype is torch.float64 else np.float32)
+            answers[dtype, tile] = upscale_pixels(runner, image, tile)
     np.testing.assert_array_equal(answers[torch.float64, 24], answers[torch.float64, 0])
     difference = answers[torch.float32, 24].astype(int) - answers[torch.float32, 0]
     assert np.abs(difference).max() <= 1
 
 
-def upscale_pixels(engine: Engine, image: Pixels, tile: int, dtype: type, may_halve: bool = False) -> Pixels:
+def upscale_pixels(engine: Engine, image: Pixels, tile: int, may_halve: bool = False) -> Pixels:
     scale = engine.descriptor.scale
     result = np.zeros((image.shape[0] * scale, image.shape[1] * scale, image.shape[2]), image.dtype)
-    run = TileRun(tile, may_halve, dtype)
-    upscale_rows(ArraySource(image), ArraySink(result), engine, value_range(image), run)
+    upscale_rows(ArraySource(image), ArraySink(result), engine, value_range(image), TileRun(tile, may_halve))
     return result
 
 
@@ -101,7 +100,7 @@ def test_grey_is_the_mean_of_its_three_equal_channels() -> None:
     network = engine(dtype=torch.float32)
     rgb = network(np.repeat(grey, 3, axis=2).astype(np.float32) / 255)
     expected = np.rint(np.clip(rgb.mean(axis=2, keepdims=True), 0, 1) * 255)
-    assert np.abs(upscale_pixels(network, grey, 0, np.float32).astype(int) - expected).max() <= 1
+    assert np.abs(upscale_pixels(network, grey, 0).astype(int) - expected).max() <= 1
 
 
 def test_ensemble_is_the_mean_over_eight_and_tiles_exactly() -> None:
@@ -135,7 +134,7 @@ class Cramped:
 def test_out_of_memory_halves_the_tile_and_goes_on_from_there() -> None:
     image = np.random.default_rng(5).integers(0, 256, (150, 170, 3), dtype=np.uint8)
     network = Cramped(room=60 * 60)
-    result = upscale_pixels(network, image, 100, np.float32, may_halve=True)
+    result = upscale_pixels(network, image, 100, may_halve=True)
     np.testing.assert_array_equal(result, image.repeat(2, axis=0).repeat(2, axis=1))
     cores = sum(1 for height, width in network.done if height * width <= 60 * 60)
     assert cores == len(network.done)
@@ -143,12 +142,12 @@ def test_out_of_memory_halves_the_tile_and_goes_on_from_there() -> None:
 
 def test_an_explicit_tile_is_never_overridden() -> None:
     with pytest.raises(OutOfMemory, match="does not fit"):
-        upscale_pixels(Cramped(room=50), np.zeros((40, 40, 3), np.uint8), 32, np.float32)
+        upscale_pixels(Cramped(room=50), np.zeros((40, 40, 3), np.uint8), 32)
 
 
 def test_the_smallest_tile_is_not_halved_for_ever() -> None:
     with pytest.raises(OutOfMemory):
-        upscale_pixels(Cramped(room=1), np.zeros((40, 40, 3), np.uint8), 32, np.float32, may_halve=True)
+        upscale_pixels(Cramped(room=1), np.zeros((40, 40, 3), np.uint8), 32, may_halve=True)
 
 
 @given(st.integers(1, 300), st.integers(1, 300), st.integers(3, 130))

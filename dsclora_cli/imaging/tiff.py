@@ -1,0 +1,248 @@
+"""TIFF: pages at every depth people have, and its metadata, which lies in directories and not in blocks."""
+
+from __future__ import annotations
+
+import logging
+import struct
+from collections.abc import Iterable, Iterator, Mapping
+from functools import partial
+from typing import TYPE_CHECKING, Any, BinaryIO
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dsclora_cli.errors import ImageError
+from dsclora_cli.imaging import colour, ifd
+from dsclora_cli.imaging import metadata as blocks
+from dsclora_cli.imaging.alpha import unpremultiply, white_of
+from dsclora_cli.imaging.formats import load_plugin
+from dsclora_cli.imaging.opened import Opened
+from dsclora_cli.imaging.picture import Frame, Header, Metadata, Pixels
+
+if TYPE_CHECKING:
+    from PIL.TiffImagePlugin import TiffImageFile
+    from tifffile import TiffPage
+
+_MINISWHITE, _MINISBLACK, _RGB = 0, 1, 2
+_PREMULTIPLIED = 1
+_XMP, _IPTC, _RESOURCES, _ICC, _DESCRIPTION = 700, 33723, 34377, 34675, 270
+_ORIENTATION, _X_RESOLUTION, _Y_RESOLUTION, _UNIT = 274, 282, 283, 296
+_BYTE, _UNDEFINED, _CENTIMETRE = 1, 7, 3
+_DETAILS = (269, 270, 271, 272, 285, 305, 306, 315, 316, 18246, 18249, 33432, ifd.EXIF_IFD, ifd.GPS_IFD)
+_WINDOWS_DETAILS = tuple(range(40091, 40096))
+_MACHINE_DESCRIPTIONS = (b"ImageJ=", b'{"shape"', b"<?xml")
+_SILENCE = logging.NullHandler()
+_CLASSIC_LIMIT = 2**32 - 2**25
+
+
+def open_tiff(file: BinaryIO) -> Opened:
+    """Header and upright frames of a TIFF or BigTIFF file; thumbnails and masks are no pages."""
+    from tifffile import TiffFile
+
+    # What it logs is harmless or becomes an error below; without any handler it would land on standard error.
+    logging.getLogger("tifffile").addHandler(_SILENCE)
+    tiff = TiffFile(file)
+    every = [page.aspage() for page in tiff.pages]
+    pages = [page for page in every if not page.subfiletype & 5] or every[:1]
+    numbers = [page.index for page in pages]
+    layout = ifd.Layout(tiff.byteorder, tiff.is_bigtiff)
+    directory = ifd.read(file, layout, pages[0].offset)
+    metadata = _read_metadata(directory.entries, layout.order)
+    kinds = [_kind(page, file, number) for page, number in zip(pages, numbers, strict=True)]
+    if len({kind[:2] for kind in kinds}) > 1:
+        raise ImageError("the pages of this TIFF differ in size", "split it into one file per page")
+    notes = tuple(dict.fromkeys(note for kind in kinds for note in kind[4]))
+    if any("sRGB" in note for note in notes):
+        metadata = blocks.with_icc(metadata, colour.srgb_profile())
+    channels = _common_channels([kind[2] for kind in kinds])
+    depth = max((kind[3] for kind in kinds), key=lambda dtype: dtype.itemsize)
+    header = Header("TIFF", *kinds[0][:2], channels, depth, len(pages), metadata=metadata, notes=notes)
+    return Opened(header, partial(_frames, file, pages, numbers, header))
+
+
+def write_tiff(target: BinaryIO, header: Header, frames: Iterable[Frame], compression: int) -> None:
+    """Write pages of `header.channels` and `header.dtype` one after the other; `target` is seekable and readable."""
+    from tifffile import TiffWriter
+
+    metadata = header.metadata
+    details = _details(metadata)
+    order = ifd.layout_of(metadata.exif[:16])[0].order if metadata.exif else "<"
+    size = header.frames * header.width * header.height * header.channels * header.dtype.itemsize
+    big = size > _CLASSIC_LIMIT
+    with TiffWriter(target, bigtiff=big, byteorder="<" if order == "<" else ">") as writer:
+        for frame in frames:
+            writer.write(
+                frame.pixels if header.channels > 1 else frame.pixels[..., 0],
+                photometric="rgb" if header.channels > 2 else "minisblack",
+                planarconfig="contig" if header.channels > 1 else None,
+                extrasamples=("unassalpha",) if header.channels in (2, 4) else (),
+                compression="zlib" if compression else None,
+                compressionargs={"level": compression} if compression else None,
+                predictor=bool(compression),
+                rowsperstrip=max(1, 2**20 // (header.width * header.channels * header.dtype.itemsize)),
+                iccprofile=metadata.icc,
+                resolution=metadata.dpi or (1, 1),
+                resolutionunit="inch" if metadata.dpi else "none",
+                subfiletype=2 if header.frames > 1 else 0,
+                metadata=None,
+                software=False,
+                contiguous=False,
+            )
+    if details:
+        _add_to_first_page(target, details)
+
+
+def _add_to_first_page(file: BinaryIO, details: Mapping[int, ifd.Entry]) -> None:
+    """Write the first directory anew at the end of the file, with `details` in it, and let the header point there."""
+    file.seek(0)
+    layout, offset = ifd.layout_of(file.read(16))
+    first = ifd.read(file, layout, offset)
+    end = file.seek(0, 2)
+    end += file.write(bytes(end % 2))
+    file.write(ifd.pack({**first.entries, **details}, layout, end, first.next))
+    file.seek(8 if layout.big else 4)
+    file.write(struct.pack(layout.word, end))
+
+
+def _details(metadata: Metadata) -> dict[int, ifd.Entry]:
+    """Metadata as entries of a TIFF directory, in the byte order of the EXIF block if there is one."""
+    details: dict[int, ifd.Entry] = {}
+    if metadata.exif:
+        entries = ifd.read_exif(metadata.exif)[1].entries
+        details = {tag: entries[tag] for tag in (*_DETAILS, *_WINDOWS_DETAILS) if tag in entries}
+    if metadata.xmp:
+        details[_XMP] = ifd.Entry(_BYTE, metadata.xmp)
+    if metadata.iptc:
+        details[_IPTC] = ifd.Entry(_UNDEFINED, metadata.iptc)
+    return details
+
+
+def _read_metadata(entries: Mapping[int, ifd.Entry], order: str) -> Metadata:
+    details = {tag: entries[tag] for tag in (*_DETAILS, *_WINDOWS_DETAILS) if tag in entries}
+    if _DESCRIPTION in details and details[_DESCRIPTION].data.startswith(_MACHINE_DESCRIPTIONS):
+        del details[_DESCRIPTION]
+    raw = {tag: entries[tag].data for tag in (_XMP, _IPTC, _RESOURCES, _ICC) if tag in entries}
+    return Metadata(
+        icc=raw.get(_ICC),
+        exif=ifd.pack_exif(details, order) if details else None,
+        xmp=blocks.plain_xmp(raw.get(_XMP)),
+        iptc=blocks.iptc_of_resources(raw.get(_IPTC) or raw.get(_RESOURCES, b"")),
+        dpi=_density(entries, order),
+    )
+
+
+def _density(entries: Mapping[int, ifd.Entry], order: str) -> tuple[float, float] | None:
+    unit = ifd.number(entries.get(_UNIT), order) or 2
+    axes = [entries.get(tag) for tag in (_X_RESOLUTION, _Y_RESOLUTION)]
+    values = [struct.unpack(order + "II", axis.data) for axis in axes if axis and len(axis.data) == 8]
+    if unit == 1 or len(values) < 2 or not all(top and bottom for top, bottom in values):
+        return None
+    across, down = (top / bottom * (2.54 if unit == _CENTIMETRE else 1) for top, bottom in values)
+    return across, down
+
+
+def _common_channels(channels: list[int]) -> int:
+    """Colour if any page has colour, alpha if any page has alpha."""
+    return (3 if max(channels) > 2 else 1) + any(count in (2, 4) for count in channels)
+
+
+Kind = tuple[int, int, int, np.dtype[Any], tuple[str, ...]]
+
+
+def _is_plain(page: TiffPage) -> bool:
+    """Grey or RGB of at least 8 bits: read with tifffile, for Pillow cuts 16 bits to 8; the rest is Pillow's."""
+    return page.photometric in (_MINISWHITE, _MINISBLACK, _RGB) and int(page.bitspersample) >= 8
+
+
+def _kind(page: TiffPage, file: BinaryIO, number: int) -> Kind:
+    """Width, height, channels and depth of an upright page, and notes."""
+    if not page.imagewidth or not page.imagelength:
+        raise ImageError("the file is damaged: this TIFF states no size")
+    if not _is_plain(page):
+        return _pillow_kind(page, file, number)
+    dtype, notes = page.dtype, []
+    if page.imagedepth > 1 or dtype is None or dtype.kind not in "uf" or (dtype.kind == "u" and dtype.itemsize > 2):
+        name = "mixed" if dtype is None else dtype.name
+        raise ImageError(f"TIFF with {name} samples is not supported", "convert it to 16-bit or to float")
+    if dtype.kind == "f" and dtype.itemsize != 4:
+        notes.append(f"{dtype.name} samples were converted to float32")
+    samples, colours = page.samplesperpixel, 3 if page.photometric == _RGB else 1
+    if samples > colours + 1:
+        notes.append(f"{samples - colours - 1} extra channels of the TIFF were left out")
+    width, height = page.imagewidth, page.imagelength
+    if _orientation(page) >= 5:
+        width, height = height, width
+    depth = np.dtype(np.float32) if dtype.kind == "f" else dtype.newbyteorder("=")
+    return width, height, min(samples, colours + 1), depth, tuple(notes)
+
+
+def _pillow_kind(page: TiffPage, file: BinaryIO, number: int) -> Kind:
+    try:
+        image = _pillow_page(file, number)
+    except SyntaxError as error:  # Pillow's word for a layout it has no mode for
+        layout = f"{page.bitspersample}-bit {getattr(page.photometric, 'name', page.photometric)}"
+        raise ImageError(f"TIFF with {layout} samples is not supported", "convert it to RGB") from error
+    note = colour.conversion_note(image, image.info.get("icc_profile"))
+    notes = [note] if note else []
+    if int(page.bitspersample) > 8:
+        notes.append(f"{page.bitspersample} bits per channel were reduced to 8")
+    return *image.size, colour.channels_of(image), colour.depth_of(image), tuple(notes)
+
+
+def _orientation(page: TiffPage) -> int:
+    tag = page.tags.get(_ORIENTATION)
+    return int(tag.value) if tag is not None and tag.value in range(1, 9) else 1
+
+
+def _frames(file: BinaryIO, pages: list[TiffPage], numbers: list[int], header: Header) -> Iterator[Frame]:
+    for page, number in zip(pages, numbers, strict=True):
+        pixels = _plain_page(page) if _is_plain(page) else _pillow_pixels(file, number)
+        yield Frame(colour.convert(pixels, header.channels, header.dtype))
+
+
+def _pillow_page(file: BinaryIO, number: int) -> TiffImageFile:
+    from PIL.TiffImagePlugin import TiffImageFile
+
+    load_plugin("TIFF")
+    file.seek(0)
+    image = TiffImageFile(file)
+    image.seek(number)
+    return image
+
+
+def _pillow_pixels(file: BinaryIO, number: int) -> Pixels:
+    """Pillow turns TIFF pages upright by itself."""
+    image = _pillow_page(file, number)
+    channels = colour.channels_of(image)
+    image.load()
+    return colour.pixels_of(image, channels, image.info.get("icc_profile"))
+
+
+def _plain_page(page: TiffPage) -> Pixels:
+    array = page.asarray()
+    if array.ndim == 3 and page.planarconfig == 2 and page.samplesperpixel > 1:
+        array = np.moveaxis(array, 0, 2)
+    array = array.reshape(page.imagelength, page.imagewidth, -1)
+    colours = 3 if page.photometric == _RGB else 1
+    native = np.ascontiguousarray(array[..., : colours + 1]).astype(array.dtype.newbyteorder("="), copy=False)
+    pixels = _finite(native) if native.dtype.kind == "f" else _full_range(native, int(page.bitspersample))
+    if page.photometric == _MINISWHITE:
+        pixels[..., :1] = white_of(pixels.dtype) - pixels[..., :1]
+    if pixels.shape[2] > colours and _PREMULTIPLIED in page.extrasamples[:1]:
+        pixels = unpremultiply(pixels)
+    return colour.upright(pixels, _orientation(page))
+
+
+def _finite(pixels: NDArray[Any]) -> Pixels:
+    if not np.isfinite(pixels).all():
+        raise ImageError("the TIFF holds values that are not finite (NaN or infinity)", "replace them with numbers")
+    single: Pixels = pixels.astype(np.float32, copy=False)
+    return single
+
+
+def _full_range(pixels: NDArray[Any], bits: int) -> Pixels:
+    """Samples of 9 to 15 bits, stored in 16, stretched to the whole range."""
+    if bits in (8, 16):
+        return pixels
+    full: Pixels = np.rint(pixels * (65535 / (2**bits - 1))).astype(np.uint16)
+    return full

@@ -1,0 +1,52 @@
+"""HEIF and JPEG XL, where their optional packages are installed."""
+
+from __future__ import annotations
+
+import io
+
+import numpy as np
+import pytest
+from pictures import HEIGHT, WIDTH, everything, exif_block, header_of, noise, read_still, saved_still, smooth
+from PIL import ExifTags, Image
+
+from dsclora_cli.imaging.metadata import resized
+from dsclora_cli.imaging.writer import fit_format, format_of_suffix
+
+
+def test_heif_keeps_pixels_profile_and_details():
+    pytest.importorskip("pillow_heif", reason='needs pip install "dsclora[heif]"')
+    assert format_of_suffix(".heic") == "HEIF"
+    given = resized(everything(), WIDTH, HEIGHT)
+    for channels in (1, 3, 4):
+        header, pixels = read_still(saved_still(smooth(channels), "HEIF", given))
+        assert (header.format, header.channels, header.width, header.height) == ("HEIF", channels, WIDTH, HEIGHT)
+        assert np.abs(pixels.astype(int) - smooth(channels)).mean() < 2
+        assert header.metadata.icc == given.icc and header.metadata.xmp == given.xmp
+        exif = Image.Exif()
+        exif.load(header.metadata.exif)
+        assert exif[ExifTags.Base.Make] == "Cam"
+
+
+def test_heif_is_turned_once():
+    pytest.importorskip("pillow_heif", reason='needs pip install "dsclora[heif]"').register_heif_opener()
+    buffer = io.BytesIO()
+    Image.fromarray(smooth()).save(buffer, "HEIF", quality=95, exif=b"Exif\0\0" + exif_block(6))
+    header, pixels = read_still(buffer.getvalue())
+    expected = np.asarray(Image.fromarray(smooth()).transpose(Image.Transpose.ROTATE_270))
+    assert (header.height, header.width) == expected.shape[:2]
+    assert np.abs(pixels.astype(int) - expected).mean() < 3
+
+
+def test_jpeg_xl_is_lossless_at_100_and_keeps_details():
+    pytest.importorskip("pillow_jxl", reason='needs pip install "dsclora[jxl]"')
+    assert format_of_suffix(".jxl") == "JXL"
+    given = resized(everything(), WIDTH, HEIGHT)
+    fitted, notes = fit_format(header_of(smooth(), "PNG", given), "JXL", strict=True)
+    assert "the colour profile" in notes[0] and fitted.metadata.icc is None
+    for channels in (1, 2, 3, 4):
+        header, pixels = read_still(saved_still(noise(channels), "JXL", given, quality=100))
+        assert header.channels == channels
+        np.testing.assert_array_equal(pixels, noise(channels))
+        assert header.metadata.exif == given.exif and header.metadata.xmp == given.xmp
+    close = read_still(saved_still(smooth(), "JXL"))[1]
+    assert np.abs(close.astype(int) - smooth()).mean() < 2

@@ -1,0 +1,202 @@
+"""Metadata through files of every container, and made true for a resized picture."""
+
+from __future__ import annotations
+
+import io
+import struct
+import zlib
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import tifffile
+from pictures import (
+    HEIGHT,
+    IPTC,
+    MAKER_NOTE,
+    THUMBNAIL,
+    WIDTH,
+    XMP,
+    everything,
+    exif_block,
+    header_of,
+    pillow_file,
+    read_still,
+    saved_still,
+    smooth,
+)
+from PIL import ExifTags, Image
+
+from dsclora_cli.imaging import metadata as blocks
+from dsclora_cli.imaging import png
+from dsclora_cli.imaging.formats import FORMATS
+from dsclora_cli.imaging.picture import Metadata
+from dsclora_cli.imaging.writer import fit_format
+
+WITH_EXIF = sorted(name for name, held in FORMATS.items() if "exif" in held.metadata and not held.extra)
+
+
+def exif_of(block: bytes) -> Image.Exif:
+    exif = Image.Exif()
+    exif.load(block)
+    return exif
+
+
+@pytest.mark.parametrize("order", ["<", ">"])
+@pytest.mark.parametrize("size", [(4 * WIDTH, 4 * HEIGHT), (100_000, 70_000)])
+def test_resized_tells_the_truth_and_keeps_the_rest(order, size):
+    metadata = blocks.resized(Metadata(exif=exif_block(6, order), xmp=XMP, iptc=IPTC), *size)
+    exif = exif_of(metadata.exif)
+    assert exif[ExifTags.Base.Orientation] == 1 and exif[ExifTags.Base.Make] == "Cam"
+    details = exif.get_ifd(ExifTags.IFD.Exif)
+    assert (details[40962], details[40963]) == size
+    assert details[37500] == MAKER_NOTE and metadata.exif.index(MAKER_NOTE) == exif_block().index(MAKER_NOTE)
+    assert exif.get_ifd(ExifTags.IFD.GPSInfo) == {1: "N"}
+    assert exif.get_ifd(ExifTags.IFD.Interop) == {1: "R98"}
+    assert not exif.get_ifd(ExifTags.IFD.IFD1) and THUMBNAIL not in metadata.exif
+    assert len(metadata.exif) < len(exif_block())
+    text = metadata.xmp.decode()
+    assert 'tiff:Orientation="1"' in text and f'tiff:ImageWidth="{size[0]}"' in text
+    assert f"exif:PixelXDimension='{size[0]}'" in text and f"<tiff:ImageLength>{size[1]}</tiff:ImageLength>" in text
+    assert "Thumbnails" not in text and "<dc:title>café</dc:title>" in text
+    assert metadata.iptc == IPTC
+
+
+def test_resized_twice_is_resized_once():
+    once = blocks.resized(everything(), 10, 20)
+    assert blocks.resized(once, 10, 20) == once
+
+
+@pytest.mark.parametrize("broken", [b"", b"II*\0", b"II*\0\xff\xff\xff\x7f", b"text", exif_block()[:20]])
+def test_broken_exif_is_left_out(broken):
+    assert blocks.plain_exif(broken) is None and blocks.orientation(broken) == 1
+    assert not blocks.resized(Metadata(exif=broken), 1, 1).exif
+
+
+def test_directories_that_point_at_each_other_end():
+    loop = bytearray(exif_block())
+    at = loop.index(struct.pack("<HHII", 40965, 4, 1, 300))
+    loop[at + 8 : at + 12] = struct.pack("<I", 200)
+    assert exif_of(blocks.resized(Metadata(exif=bytes(loop)), 5, 6).exif)[ExifTags.Base.Orientation] == 1
+
+
+@pytest.mark.parametrize("prefix", [b"", b"Exif\0\0", b"\0\0\0\0", b"\0\0\0\6Exif\0\0"])
+def test_the_prefixes_of_containers_are_taken_off(prefix):
+    assert blocks.plain_exif(prefix + exif_block()) == exif_block()
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+@pytest.mark.parametrize("format", WITH_EXIF)
+def test_every_block_survives_each_container_that_has_room(format, dtype):
+    pixels = smooth().astype(dtype)
+    held = FORMATS[format].metadata
+    given = blocks.resized(everything(), WIDTH, HEIGHT)
+    header, _ = read_still(saved_still(pixels, format, given))
+    kept = header.metadata
+    assert kept.icc == given.icc and kept.xmp == given.xmp
+    assert kept.iptc == (IPTC if "iptc" in held else None)
+    if "dpi" in held:
+        assert kept.dpi == pytest.approx((300, 150), abs=0.02)
+    assert dict(kept.text).get("comment") == ("grüße" if {"text", "comment"} & set(held) else None)
+    assert dict(kept.text).get("parameters") == ("steps 20 \u2603" if "text" in held else None)
+    exif = exif_of(kept.exif)
+    assert exif.get_ifd(ExifTags.IFD.Exif)[37500] == MAKER_NOTE
+    assert exif.get_ifd(ExifTags.IFD.GPSInfo) == {1: "N"} and exif.get_ifd(ExifTags.IFD.Interop) == {1: "R98"}
+    if format != "TIFF":  # a TIFF's EXIF is spread over its directories
+        assert kept.exif == (blocks.without_orientation(given.exif) if format == "AVIF" else given.exif)
+
+
+@pytest.mark.parametrize("format", WITH_EXIF)
+def test_pillow_reads_the_same_blocks(format):
+    if format == "JPEG2000":
+        pytest.skip("Pillow reads no metadata of JPEG 2000")
+    given = blocks.resized(everything(), WIDTH, HEIGHT)
+    with Image.open(io.BytesIO(saved_still(smooth(), format, given))) as image:
+        image.load()
+        assert image.info["icc_profile"] == given.icc
+        assert image.getexif()[ExifTags.Base.Make] == "Cam"
+        assert image.getexif().get_ifd(ExifTags.IFD.Exif)[37500] == MAKER_NOTE
+        xmp = image.tag_v2[700] if format == "TIFF" else image.info.get("xmp")
+        assert xmp == given.xmp
+        if format == "JPEG":
+            assert image.info["photoshop"][0x0404] == IPTC and image.info["comment"] == "grüße".encode()
+
+
+@pytest.mark.parametrize("order", ["<", ">"])
+def test_tiff_details_are_read_by_tifffile_in_either_byte_order(order):
+    metadata = blocks.resized(replace(everything(), exif=exif_block(1, order)), WIDTH, HEIGHT)
+    data = saved_still(smooth(), "TIFF", metadata)
+    with tifffile.TiffFile(io.BytesIO(data)) as tiff:
+        assert tiff.byteorder == order and len(tiff.pages) == 1
+        tags = tiff.pages[0].tags
+        assert tags["ExifTag"].value["MakerNote"] == MAKER_NOTE and tags["GPSTag"].value["GPSLatitudeRef"] == "N"
+        assert tags["Make"].value == "Cam" and bytes(tags[33723].value) == IPTC
+        np.testing.assert_array_equal(tiff.pages[0].asarray(), smooth())
+    header, pixels = read_still(data)
+    np.testing.assert_array_equal(pixels, smooth())
+    assert header.metadata.dpi == (300, 150)
+
+
+def test_metadata_none_keeps_what_colours_need():
+    chunks = ((b"gAMA", struct.pack(">I", 45455)),)
+    metadata = replace(everything(), colour_chunks=chunks)
+    for format in WITH_EXIF:
+        kept = read_still(saved_still(smooth(), format, metadata, metadata="none"))[0].metadata
+        expected = Metadata(icc=metadata.icc, colour_chunks=chunks if format == "PNG" else ())
+        assert replace(kept, dpi=None) == expected
+
+
+def test_png_colour_chunks_and_compressed_text_are_kept():
+    image = pillow_file(Image.fromarray(smooth()), "PNG")
+    gamma = png.chunk(b"gAMA", struct.pack(">I", 100000))
+    text = png.chunk(b"zTXt", b"long\0\0" + zlib.compress(b"x" * 5000))
+    header, pixels = read_still(image[:33] + gamma + text + image[33:])
+    assert header.metadata.colour_chunks == ((b"gAMA", struct.pack(">I", 100000)),)
+    assert header.metadata.text == (("long", "x" * 5000),)
+    assert read_still(saved_still(pixels, "PNG", header.metadata))[0].metadata == header.metadata
+
+
+def test_orientation_is_taken_out_without_moving_the_rest():
+    for order in "<>":
+        exif = blocks.without_orientation(exif_block(6, order))
+        assert len(exif) == len(exif_block()) and exif.index(MAKER_NOTE) == exif_block().index(MAKER_NOTE)
+        assert ExifTags.Base.Orientation not in exif_of(exif) and exif_of(exif)[ExifTags.Base.Make] == "Cam"
+        assert blocks.without_orientation(exif) == exif
+
+
+def test_a_text_chunk_that_explodes_is_left_out(monkeypatch):
+    monkeypatch.setattr("dsclora_cli.imaging.png._MAX_TEXT", 2**16)
+    bomb = png.chunk(b"zTXt", b"bomb\0\0" + zlib.compress(bytes(2**17)))
+    image = saved_still(smooth(), "PNG")
+    assert read_still(image[:33] + bomb + image[33:])[0].metadata.text == ()
+
+
+def test_iptc_is_found_among_other_image_resources():
+    other = b"8BIM" + struct.pack(">H", 0x03ED) + b"\3abc" + struct.pack(">I", 3) + b"xyz\0"
+    assert blocks.iptc_of_resources(other + blocks.resources_of_iptc(IPTC)) == IPTC
+    assert blocks.iptc_of_resources(b"Photoshop 3.0\0" + other) is None
+    assert blocks.iptc_of_resources(IPTC) == IPTC
+
+
+@pytest.mark.parametrize("block", ["exif", "xmp", "iptc"])
+def test_blocks_too_long_for_jpeg_are_left_out_with_a_note(block):
+    long = exif_block() + bytes(70_000) if block == "exif" else b"\x1c" + bytes(70_000)
+    header = header_of(smooth(), "JPEG", Metadata(**{block: long}))
+    fitted, notes = fit_format(header, "JPEG", strict=True)
+    assert getattr(fitted.metadata, block) is None
+    assert notes == (f"JPEG has no room for {block.upper()} of that length",)
+    assert getattr(read_still(saved_still(smooth(), "JPEG", header.metadata))[0].metadata, block) is None
+
+
+def test_a_long_profile_is_spread_over_jpeg_segments():
+    profile = everything().icc + bytes(range(256)) * 1000
+    assert read_still(saved_still(smooth(), "JPEG", Metadata(icc=profile)))[0].metadata.icc == profile
+
+
+def test_the_extended_part_of_jpeg_xmp_is_left_out_and_no_longer_referred_to():
+    xmp = b'<x:xmpmeta xmpNote:HasExtendedXMP="0123" a="b"/>'
+    payload = b"http://ns.adobe.com/xmp/extension/\0" + bytes(60)
+    extra = b"\xff\xe1" + struct.pack(">H", len(payload) + 2) + payload
+    header, _ = read_still(pillow_file(Image.fromarray(smooth()), "JPEG", xmp=xmp, extra=extra))
+    assert header.metadata.xmp == b'<x:xmpmeta a="b"/>'
+    assert header.notes == ("the extended part of the XMP was left out",)
