@@ -90,3 +90,27 @@ class UpscaleOptions:
     engine: EngineOptions = EngineOptions()
     save: SaveOptions = SaveOptions()
     batch: BatchOptions = BatchOptions()
+
+
+@dataclass(frozen=True)
+class EvalOptions:
+    """Everything that `dsclora eval` can be told: either sets by name or `hr`, and what is compared on them.
+
+    `data_dir` holds the named sets instead of the Hub; `lr` goes with `hr`. No model means `auto`. `metrics` are extra
+    ones, by pyiqa's names. `worst` counts the images to name. `save` is the folder for the upscaled images.
+    """
+
+    datasets: tuple[str, ...] = ()
+    data_dir: Path | None = None
+    hr: Path | None = None
+    lr: Path | None = None
+    scale: int = 4
+    models: tuple[ModelOptions, ...] = ()
+    protocol: str = "paper"
+    metrics: tuple[str, ...] = ()
+    engine: EngineOptions = EngineOptions(dtype="float32")
+    cost: bool = False
+    worst: int = 0
+    save: Path | None = None
+    offline: bool = False
+    fresh: bool = False

@@ -1,7 +1,8 @@
-"""Files of the Hugging Face Hub, pinned by sha256. The only module that uses huggingface_hub, and only to download.
+"""Files of the Hugging Face Hub. The only module that uses huggingface_hub, and only to download.
 
-What is cached is found by reading the client's cache folder, so a cached file costs neither a request nor the import
-of the client. Environment variables are the client's own and are read at each call.
+Weights are pinned by sha256; archives of data sets are not, since what is in them is known by its fingerprint. What is
+cached is found by reading the client's cache folder, so a cached file costs neither a request nor the import of the
+client. Environment variables are the client's own and are read at each call.
 """
 
 from __future__ import annotations
@@ -25,19 +26,24 @@ HUB = "https://huggingface.co"
 PROBE_SECONDS = 4.0
 LISTING_SECONDS = 20.0
 _SHA256 = re.compile(r"[0-9a-f]{64}")
-
+_PAGES = {"model": "", "dataset": "datasets/"}
+_INSTEAD = {"model": "give a file with --weights FILE", "dataset": "give a folder with --data-dir DIR"}
 T = TypeVar("T")
 
 
 @dataclass(frozen=True)
 class HubFile:
-    """A file of a model repository. `size` is in bytes; the sha256 is the pin, `revision` a tag, branch or commit."""
+    """A file of a repository. `size` is in bytes; the sha256 is the pin, `revision` a tag, branch or commit.
+
+    A file of a data set (`kind` "dataset") has no pin: any cached copy serves, else what the path holds now.
+    """
 
     repo: str
     file: str
-    size: int
-    sha256: str
+    size: int = 0
+    sha256: str | None = None
     revision: str | None = None
+    kind: str = "model"
 
 
 class HubUnavailable(WeightsError):
@@ -64,12 +70,13 @@ def is_offline() -> bool:
 
 
 def cached(wanted: HubFile) -> Path | None:
-    """The file in the client's cache, under whatever revision and name, its sha256 verified; None where it is not."""
-    folder = cache_folder() / f"models--{wanted.repo.replace('/', '--')}"
-    for path in sorted((folder / "snapshots").rglob("*")):
-        if path.is_file() and path.stat().st_size == wanted.size and sha256_of(path) == wanted.sha256:
-            return path
-    return None
+    """The file in the client's cache, whatever its revision and, where it is pinned, its name; None if not there."""
+    folder = cache_folder() / f"{wanted.kind}s--{wanted.repo.replace('/', '--')}"
+    files = sorted(path for path in (folder / "snapshots").rglob("*") if path.is_file())
+    if wanted.sha256 is None:
+        return next((path for path in files if path.as_posix().endswith(f"/{wanted.file}")), None)
+    alike = (path for path in files if path.stat().st_size == wanted.size)
+    return next((path for path in alike if sha256_of(path) == wanted.sha256), None)
 
 
 def fetch(wanted: HubFile, offline: bool = False) -> Path:
@@ -83,10 +90,15 @@ def fetch(wanted: HubFile, offline: bool = False) -> Path:
         return path
     if offline or is_offline():
         message = f"{wanted.file} of {wanted.repo} is not in the cache, and the program is offline"
-        hint = "run once without --offline and HF_HUB_OFFLINE, or give a file with --weights FILE"
+        hint = f"run once without --offline and HF_HUB_OFFLINE, or {_INSTEAD[wanted.kind]}"
         raise HubUnavailable("offline", message, hint)
     with _quiet_client():
         return _Download(wanted).run()
+
+
+def fetch_dataset_file(repo: str, file: str, offline: bool = False) -> Path:
+    """A file of a data-set repository, from the cache in any revision, else its newest. Raises HubUnavailable."""
+    return fetch(HubFile(repo, file, kind="dataset"), offline)
 
 
 class _Download:
@@ -95,6 +107,7 @@ class _Download:
     def __init__(self, wanted: HubFile) -> None:
         self.wanted = wanted
         self.endpoint = (os.environ.get("HF_ENDPOINT") or HUB).rstrip("/")
+        self.where = {"repo_type": wanted.kind, "endpoint": self.endpoint}
 
     def run(self) -> Path:
         """See `fetch`."""
@@ -102,9 +115,10 @@ class _Download:
             file, commit = self.locate()
             for _ in range(2):  # the first may only be a damaged copy that the client found in its cache
                 path = self.download(file, commit)
-                if sha256_of(path) == self.wanted.sha256:
+                if self.wanted.sha256 is None or sha256_of(path) == self.wanted.sha256:
                     return path
-                _remove(path)
+                for each in (path.resolve(), path):  # the blob and, where the cache has links, the pointer to it
+                    each.unlink(missing_ok=True)
         except _failures() as error:
             raise self.explain(error) from error
         raise WeightsError(
@@ -118,14 +132,16 @@ class _Download:
         from huggingface_hub.errors import EntryNotFoundError, RevisionNotFoundError
 
         wanted = self.wanted
-        url = hf_hub_url(wanted.repo, wanted.file, revision=wanted.revision, endpoint=self.endpoint)
+        url = hf_hub_url(wanted.repo, wanted.file, revision=wanted.revision, **self.where)
         seconds = float(os.environ.get("HF_HUB_ETAG_TIMEOUT") or PROBE_SECONDS)
         try:
             found = _within(seconds, lambda: get_hf_file_metadata(url, timeout=seconds, endpoint=self.endpoint))
         except (EntryNotFoundError, RevisionNotFoundError):
+            if wanted.sha256 is None:
+                raise
             return self.search()
         other_bytes = _SHA256.fullmatch(found.etag or "") is not None and found.etag != wanted.sha256
-        return self.search() if other_bytes else (wanted.file, found.commit_hash)
+        return self.search() if other_bytes and wanted.sha256 else (wanted.file, found.commit_hash)
 
     def search(self) -> tuple[str, str | None]:
         """Path and commit of the file with the wanted sha256, in the pinned revision or else the default one."""
@@ -155,7 +171,7 @@ class _Download:
         from huggingface_hub import hf_hub_download
 
         name, cache = self.wanted.repo, cache_folder()
-        fetch = partial(hf_hub_download, name, file, revision=commit, cache_dir=cache, endpoint=self.endpoint)
+        fetch = partial(hf_hub_download, name, file, revision=commit, cache_dir=cache, **self.where)
         try:
             return Path(fetch())
         except _failures() as error:
@@ -167,20 +183,19 @@ class _Download:
         """What went wrong in our words, with the next step."""
         from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, RepositoryNotFoundError
 
-        repo, host = self.wanted.repo, self.endpoint
+        repo, file, host = self.wanted.repo, self.wanted.file, self.endpoint
         if isinstance(error, FileNotFoundError) and error.__cause__ is not None:  # the client's LocalEntryNotFoundError
             return self.explain(error.__cause__)
         if isinstance(error, GatedRepoError):
-            return HubUnavailable(
-                "access not granted", f"{repo} is gated", f"ask for access at {host}/{repo}, then set HF_TOKEN"
-            )
+            hint = f"ask for access at {host}/{_PAGES[self.wanted.kind]}{repo}, then set HF_TOKEN"
+            return HubUnavailable("access not granted", f"{repo} is gated", hint)
         if isinstance(error, RepositoryNotFoundError):
             hint = "check the name and, for a private repository, HF_TOKEN"
             return HubUnavailable("repository not found", f"{host} has no repository {repo}, or hides it", hint)
         if isinstance(error, HfHubHTTPError):
             status = error.response.status_code
             hint = "check HF_TOKEN or unset it" if status in {401, 403} else "try again later"
-            return HubUnavailable(f"the Hub answered {status}", f"{host} answered {status} for {repo}", hint)
+            return HubUnavailable(f"the Hub answered {status}", f"{host} answered {status} for {file} of {repo}", hint)
         if isinstance(error, OSError) and error.errno is not None:  # of the disk: the network's carry no number
             hint = "free some space, or set HF_HUB_CACHE to a folder that can be written"
             return HubUnavailable("cache not writable", f"cannot write to {cache_folder()}: {error.strerror}", hint)
@@ -189,7 +204,7 @@ class _Download:
     def explain_network(self, kind: str) -> HubUnavailable:
         """The network's failures, told apart by the name of the exception: the client's HTTP library is its own."""
         where = f"{self.wanted.file} of {self.wanted.repo}"
-        hint = "check the network, proxy and HF_ENDPOINT, or give a file with --weights FILE"
+        hint = f"check the network, proxy and HF_ENDPOINT, or {_INSTEAD[self.wanted.kind]}"
         if "Timeout" in kind:
             return HubUnavailable("time-out", f"{self.endpoint} did not answer in time for {where}", hint)
         if kind in {"ConnectError", "ConnectionError", "OfflineModeIsEnabled"}:
@@ -220,13 +235,6 @@ def _within(seconds: float, call: Callable[[], T]) -> T:
 
     threading.Thread(target=work, daemon=True).start()
     return future.result(seconds)
-
-
-def _remove(path: Path) -> None:
-    """Take a file out of the cache: the pointer and, where the cache has symbolic links, the blob behind it."""
-    blob = path.resolve()
-    path.unlink(missing_ok=True)
-    blob.unlink(missing_ok=True)
 
 
 @contextmanager

@@ -36,7 +36,8 @@ class Metadata:
 class Header:
     """A picture without its pixels, upright: EXIF orientation is already applied to `width` and `height`.
 
-    `format` is a Pillow format name ("JPEG", "PNG", "TIFF", ...). `channels` and `dtype` are those of the frames.
+    `format` is a Pillow format name ("JPEG", "PNG", "TIFF", ...). Pages may differ in size: `width` and `height` are
+    then those of the largest. `channels` and `dtype` are those of the frames.
     `animated` tells timed frames from pages; `loop` is the number of times to play, 0 for ever, None unsaid.
     `notes` are sentences for the user: what reading had to convert, such as CMYK to sRGB.
     """
@@ -51,6 +52,11 @@ class Header:
     loop: int | None = None
     metadata: Metadata = field(default_factory=Metadata)
     notes: tuple[str, ...] = ()
+
+    def holds(self, shape: tuple[int, ...]) -> bool:
+        """Whether a frame of this `(H, W, C)` can be one of the picture's: pages have sizes of their own."""
+        pages = self.frames > 1 and not self.animated
+        return shape[2] == self.channels and (pages or shape[:2] == (self.height, self.width))
 
 
 @dataclass(frozen=True)

@@ -57,7 +57,7 @@ class PictureReader:
         with _naming(self._name):
             for frame in self._opened.frames():
                 stored = self._opened.header
-                if frame.pixels.shape != (stored.height, stored.width, stored.channels):
+                if not stored.holds(frame.pixels.shape):
                     raise ImageError(f"pixels of shape {frame.pixels.shape} do not match the file's header")
                 yield replace(frame, pixels=upright(frame.pixels, self._orientation))
 

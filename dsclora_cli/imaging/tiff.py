@@ -49,14 +49,13 @@ def open_tiff(file: BinaryIO) -> Opened:
     directory = ifd.read(file, layout, pages[0].offset)
     metadata = _read_metadata(directory.entries, layout.order)
     kinds = [_kind(page, file, number) for page, number in zip(pages, numbers, strict=True)]
-    if len({kind[:2] for kind in kinds}) > 1:
-        raise ImageError("the pages of this TIFF differ in size", "split it into one file per page")
     notes = tuple(dict.fromkeys(note for kind in kinds for note in kind[4]))
     if any("sRGB" in note for note in notes):
         metadata = blocks.with_icc(metadata, colour.srgb_profile())
     channels = _common_channels([kind[2] for kind in kinds])
     depth = max((kind[3] for kind in kinds), key=lambda dtype: dtype.itemsize)
-    header = Header("TIFF", *kinds[0][:2], channels, depth, len(pages), metadata=metadata, notes=notes)
+    largest = max((kind[:2] for kind in kinds), key=lambda size: size[0] * size[1])
+    header = Header("TIFF", *largest, channels, depth, len(pages), metadata=metadata, notes=notes)
     return Opened(header, partial(_frames, file, pages, numbers, header))
 
 
@@ -79,7 +78,7 @@ def write_tiff(target: BinaryIO, header: Header, frames: Iterable[Frame], compre
                 compression="zlib" if compression else None,
                 compressionargs={"level": compression} if compression else None,
                 predictor=bool(compression),
-                rowsperstrip=max(1, 2**20 // (header.width * header.channels * header.dtype.itemsize)),
+                rowsperstrip=max(1, 2**20 // frame.pixels[0].nbytes),
                 iccprofile=metadata.icc,
                 resolution=metadata.dpi or (1, 1),
                 resolutionunit="inch" if metadata.dpi else "none",

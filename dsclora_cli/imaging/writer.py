@@ -72,7 +72,7 @@ def write_picture(target: Path | BinaryIO, header: Header, frames: Iterable[Fram
 
     Frames are pulled one at a time, and converted where their channels or depth are not the header's. A file given as
     a path is written in place; nothing but whole files reach any other target. Raises ImageError where writing fails,
-    and where frames are missing or not `header.width` x `header.height`.
+    and where frames are missing or those of an animation are not `header.width` x `header.height`.
     """
     metadata = header.metadata if options.metadata == "all" else blocks.without_details(header.metadata)
     header = replace(header, metadata=metadata)
@@ -165,7 +165,7 @@ def _converted(header: Header, frames: Iterable[Frame]) -> Iterator[Frame]:
     """Exactly `header.frames` frames, as the header says they are."""
     count = 0
     for frame in frames:
-        if frame.pixels.shape[:2] != (header.height, header.width):
+        if header.animated and frame.pixels.shape[:2] != (header.height, header.width):
             raise ImageError(f"frame of shape {frame.pixels.shape} for {header.width} x {header.height} pixels")
         yield replace(frame, pixels=convert(frame.pixels, header.channels, header.dtype))
         count += 1

@@ -30,7 +30,7 @@ def complexity(network: nn.Module, side: int = SIDE) -> Complexity:
     ghost = copy.deepcopy(network).to("meta")
     sizes: list[tuple[int, int]] = []
 
-    def count(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+    def count(module: nn.Module, _: tuple[Tensor, ...], output: Tensor) -> None:
         assert isinstance(module, nn.Conv2d)
         per_value = module.weight[0].numel()
         sizes.append((output.numel(), per_value))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,8 +11,10 @@ import tifffile
 from pictures import HEIGHT, WIDTH, header_of, noise, pillow_file, read, read_still, rgb_profile, saved, smooth
 from PIL import Image
 
+from dsclora_cli.config import SaveOptions
 from dsclora_cli.errors import ImageError
 from dsclora_cli.imaging.picture import Frame, Metadata
+from dsclora_cli.imaging.writer import fit_format, write_picture
 
 
 def tiff(pixels, **options) -> bytes:
@@ -160,14 +163,22 @@ def test_pages_of_different_channels_become_the_widest_of_them():
     np.testing.assert_array_equal(frames[1].pixels, colours)
 
 
-def test_pages_of_different_sizes_are_refused():
+def test_pages_of_different_sizes_are_read_and_written_each_as_it_is(tmp_path: Path):
     buffer = io.BytesIO()
     with tifffile.TiffWriter(buffer) as writer:
-        writer.write(noise(1)[..., 0])
         writer.write(noise(1)[:9, :, 0])
-    with pytest.raises(ImageError, match="differ in size") as caught:
-        read(buffer.getvalue())
-    assert caught.value.hint == "split it into one file per page"
+        writer.write(noise(1)[..., 0])
+    header, frames = read(buffer.getvalue())
+    assert (header.width, header.height, header.frames) == (WIDTH, HEIGHT, 2)
+    assert [frame.pixels.shape for frame in frames] == [(9, WIDTH, 1), (HEIGHT, WIDTH, 1)]
+    write_picture(tmp_path / "pages.tif", header, frames, SaveOptions())
+    with tifffile.TiffFile(tmp_path / "pages.tif") as tiff:
+        for page, frame in zip(tiff.pages, frames, strict=True):
+            np.testing.assert_array_equal(page.asarray(), frame.pixels[..., 0])
+    fitted, notes = fit_format(header, "PNG", strict=False)
+    write_picture(tmp_path / "first.png", fitted, frames, SaveOptions())
+    assert "only the first of 2 pages" in notes[0]
+    assert Image.open(tmp_path / "first.png").size == (WIDTH, 9)
 
 
 def test_thumbnails_and_masks_are_no_pages():

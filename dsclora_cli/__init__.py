@@ -1,0 +1,40 @@
+"""Upscale photographs well with a network of 131 thousand parameters.
+
+`Upscaler` and `upscale_files` are the public API; importing this package costs nothing until one is used.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from dsclora_cli.config import UpscaleOptions as UpscaleOptions
+    from dsclora_cli.errors import DscloraError as DscloraError
+    from dsclora_cli.tasks.batch import FileResult as FileResult
+    from dsclora_cli.tasks.batch import upscale_files as upscale_files
+    from dsclora_cli.tasks.upscaler import Upscaler as Upscaler
+
+_PUBLIC = {
+    "DscloraError": "errors",
+    "FileResult": "tasks.batch",
+    "UpscaleOptions": "config",
+    "Upscaler": "tasks.upscaler",
+    "upscale_files": "tasks.batch",
+}
+
+__version__ = "0.1.0"
+__all__ = ["DscloraError", "FileResult", "UpscaleOptions", "Upscaler", "__version__", "upscale_files"]
+
+
+def __getattr__(name: str) -> object:
+    """Import a public name when it is first used (PEP 562)."""
+    if name not in _PUBLIC:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    public: object = getattr(import_module(f"{__name__}.{_PUBLIC[name]}"), name)
+    return public
+
+
+def __dir__() -> list[str]:
+    """The public names, for completion."""
+    return __all__

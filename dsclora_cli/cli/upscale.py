@@ -1,0 +1,164 @@
+"""`dsclora upscale`: from the command line to `tasks.batch`."""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+from contextlib import closing
+from enum import StrEnum
+from typing import Annotated
+
+import typer
+
+from dsclora_cli.cli import options, ui
+from dsclora_cli.cli.options import FILES, METADATA, REPORTING, SIZE, SPEED, option
+from dsclora_cli.config import (
+    DEFAULT_SCALE,
+    MAX_SCALE,
+    BatchOptions,
+    EngineOptions,
+    ModelOptions,
+    SaveOptions,
+    SizeOptions,
+    UpscaleOptions,
+)
+from dsclora_cli.errors import UsageError
+
+_DEFAULT = UpscaleOptions()
+_DTYPE = options.Dtype(_DEFAULT.engine.dtype)
+
+EXAMPLES = """[bold]Examples[/]
+
+  dsclora upscale photo.jpg
+
+  dsclora upscale photo.jpg -s 2.5 -o large.png
+
+  dsclora upscale holiday/ -r -o large/ --long-edge 3840
+
+  dsclora upscale '*.tif' -f webp --quality 90 --name '{stem}-{width}.{ext}'
+
+  dsclora upscale scans/ --dry-run
+
+  cat photo.png | dsclora upscale - > large.png
+"""
+
+
+class KeptMetadata(StrEnum):
+    """Which metadata a result carries."""
+
+    ALL = "all"
+    NONE = "none"
+
+
+_METADATA = KeptMetadata(_DEFAULT.save.metadata)
+
+
+def parse_box(text: str) -> str:
+    """A box, `WxH` in pixels, as it was written."""
+    if not re.fullmatch(r"[1-9]\d*x[1-9]\d*", text):
+        raise typer.BadParameter(f"{text!r} is not WxH, such as 1920x1080.")
+    return text
+
+
+def upscale(
+    inputs: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="INPUT...", help="Files, folders, globs, @list.txt, or - for stdin.", rich_help_panel=FILES
+        ),
+    ],
+    output: Annotated[
+        str | None, option(FILES, "File, folder, or - for stdout.", "-o", "--output", show_default="beside the input")
+    ] = _DEFAULT.batch.output,
+    format: Annotated[
+        str | None,
+        option(FILES, "jpg, png, webp, tiff, ...", "-f", "--format", show_default="the output's suffix, else as read"),
+    ] = _DEFAULT.save.format,
+    name: Annotated[
+        str, option(FILES, "Name of a result: {stem} {scale} {model} {ext} {width} {height}.", "--name")
+    ] = _DEFAULT.batch.name,
+    recursive: Annotated[
+        bool, option(FILES, "Folders in folders too; the tree is kept.", "-r", "--recursive")
+    ] = _DEFAULT.batch.recursive,
+    overwrite: Annotated[bool, option(FILES, "Replace what is there.", "--overwrite")] = _DEFAULT.batch.overwrite,
+    fail_fast: Annotated[bool, option(FILES, "Stop at the first failure.", "--fail-fast")] = _DEFAULT.batch.fail_fast,
+    quality: Annotated[
+        int, option(FILES, "For JPEG, WebP, AVIF, HEIC, JPEG XL.", "--quality", min=1, max=100)
+    ] = _DEFAULT.save.quality,
+    compression: Annotated[
+        int, option(FILES, "Effort for PNG and TIFF.", "--compression", min=0, max=9)
+    ] = _DEFAULT.save.compression,
+    strict: Annotated[
+        bool, option(FILES, "Refuse a format that loses transparency, depth or frames.", "--strict")
+    ] = _DEFAULT.save.strict,
+    scale: Annotated[
+        float | None,
+        option(SIZE, f"Factor above 1, up to {MAX_SCALE:g}.", "-s", "--scale", show_default=f"{DEFAULT_SCALE:g}"),
+    ] = _DEFAULT.size.scale,
+    width: Annotated[int | None, option(SIZE, "Width in pixels.", "--width", min=1)] = _DEFAULT.size.width,
+    height: Annotated[int | None, option(SIZE, "Height in pixels.", "--height", min=1)] = _DEFAULT.size.height,
+    fit: Annotated[
+        str | None, option(SIZE, "As large as fits into a box.", "--fit", parser=parse_box, metavar="WxH")
+    ] = None,
+    long_edge: Annotated[
+        int | None, option(SIZE, "Longer side in pixels.", "--long-edge", min=1)
+    ] = _DEFAULT.size.long_edge,
+    short_edge: Annotated[
+        int | None, option(SIZE, "Shorter side in pixels.", "--short-edge", min=1)
+    ] = _DEFAULT.size.short_edge,
+    megapixels: Annotated[float | None, option(SIZE, "Millions of pixels.", "--megapixels")] = _DEFAULT.size.megapixels,
+    model: options.ModelName = _DEFAULT.model.model,
+    weights: options.WeightsFile = _DEFAULT.model.weights,
+    offline: options.Offline = _DEFAULT.model.offline,
+    device: options.Device = _DEFAULT.engine.device,
+    dtype: options.DtypeName = _DTYPE,
+    tile: options.Tile = options.AUTO_TILE,
+    threads: options.Threads = _DEFAULT.engine.threads,
+    ensemble: Annotated[
+        bool, option(SPEED, "Mean over 8 flips and turns: a little better, 8 times slower.", "--ensemble")
+    ] = _DEFAULT.engine.ensemble,
+    metadata: Annotated[
+        KeptMetadata, option(METADATA, "EXIF, XMP, IPTC and text; the colour profile always stays.", "--metadata")
+    ] = _METADATA,
+    dry_run: Annotated[bool, option(REPORTING, "Show the plan; write and fetch nothing.", "--dry-run")] = False,
+    json: options.Json = False,
+    quiet: options.Quiet = False,
+    verbose: options.Verbose = False,
+) -> None:
+    """Upscale pictures; what is already done is skipped, so the same command again goes on where it stopped."""
+    box = tuple(int(side) for side in fit.split("x")) if fit else None
+    asked = UpscaleOptions(
+        model=ModelOptions(model, weights, offline),
+        size=SizeOptions(scale, width, height, (box[0], box[1]) if box else None, long_edge, short_edge, megapixels),
+        engine=EngineOptions(device, dtype.value, None if tile == options.AUTO_TILE else tile, threads, ensemble),
+        save=SaveOptions(format, quality, compression, metadata.value, strict),
+        batch=BatchOptions(output, name, recursive, overwrite, fail_fast),
+    )
+    _check(asked, inputs, json and not dry_run, dry_run)
+    if quiet:
+        os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] = "1"  # the Hub's client shows its own
+    if dry_run:
+        from dsclora_cli.tasks.dryrun import plan_files
+
+        raise typer.Exit(ui.show_plans(plan_files(inputs, asked), json))
+    from dsclora_cli.cli.progress import BatchView
+    from dsclora_cli.tasks.batch import upscale_files
+
+    with BatchView(json, quiet, verbose) as view, closing(upscale_files(inputs, asked, view)) as results:
+        for _ in results:
+            pass
+    raise typer.Exit(view.exit_code)
+
+
+def _check(asked: UpscaleOptions, inputs: list[str], json: bool, dry_run: bool) -> None:
+    """What can be seen to be wrong before anything is loaded."""
+    from dsclora_cli.tasks.sizes import check_size
+
+    check_size(asked.size)
+    output = asked.batch.output
+    if output == "-" or (output is None and "-" in inputs):
+        if json:
+            raise UsageError("--json and the picture would both go to stdout", "name a file with -o")
+        if sys.stdout.isatty() and not dry_run:
+            raise UsageError("a picture is not shown on a terminal", "name a file with -o, or add > picture.png")

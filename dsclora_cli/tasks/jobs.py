@@ -1,0 +1,110 @@
+"""From an input to a job: what is made of it, under which name, and whether that is there already. No torch."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from dsclora_cli.config import ModelOptions, UpscaleOptions
+from dsclora_cli.imaging.picture import Header
+from dsclora_cli.imaging.writer import fit_format
+from dsclora_cli.paths import sha256_of
+from dsclora_cli.tasks.naming import STDOUT, Namer
+from dsclora_cli.tasks.records import Recipe, status
+from dsclora_cli.tasks.results import FileResult, FileStatus
+from dsclora_cli.tasks.sizes import SizePlan, plan_size
+from dsclora_cli.tasks.source import Found, Input
+from dsclora_cli.weights.resolve import FoundWeights, find_weights, native_scales
+
+WeightsFinder = Callable[[ModelOptions, int], FoundWeights]
+"""Gives the weights for a native scale, as `weights.resolve.find_weights` does."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """One picture to upscale.
+
+    `header` is the input's; `format` and `frames` are the result's. `target` is None for standard output.
+    """
+
+    source: Input
+    header: Header
+    size: SizePlan
+    format: str
+    frames: int
+    target: Path | None
+    model: str
+    recipe: Recipe
+    warnings: tuple[str, ...]
+
+    def result(self, state: FileStatus, *warnings: str) -> FileResult:
+        """What is known before any network runs."""
+        return FileResult(
+            input=self.source.name,
+            status=state,
+            output=STDOUT if self.target is None else str(self.target),
+            input_size=(self.header.width, self.header.height),
+            output_size=(self.size.width, self.size.height),
+            frames=self.frames,
+            scale=self.size.factor,
+            model=self.model,
+            weights_sha256=self.recipe.weights_sha256,
+            warnings=(*self.warnings, *warnings),
+        )
+
+
+class JobPlanner:
+    """Turns the inputs of one run into jobs, in order. Raises UsageError and WeightsError as `find` does."""
+
+    def __init__(self, found: Found, options: UpscaleOptions, find: WeightsFinder = find_weights) -> None:
+        self._options = options
+        self._find_weights = find
+        self._native = native_scales(options.model)
+        self._namer = Namer(found, options)
+        self._weights: dict[int, FoundWeights] = {}
+
+    def job(self, source: Input, header: Header) -> Job:
+        """Plan one picture. Raises AlreadyLargeEnough, ImageError, UsageError and WeightsError."""
+        save = self._options.save
+        size = plan_size(header.width, header.height, self._options.size, self._native)
+        format = self._namer.format(header.format)
+        fitted, losses = fit_format(replace(header, width=size.width, height=size.height), format, save.strict)
+        weights = [self.weights(self._options.model, scale) for scale in dict.fromkeys(size.passes)]
+        model = "+".join(found.name for found in weights)
+        target = self._namer.target(source, size, model, format)
+        settings = {
+            "size": (size.width, size.height),
+            "passes": size.passes,
+            "ensemble": self._options.engine.ensemble,
+            "dtype": self._options.engine.dtype,
+            "format": format,
+            "quality": save.quality,
+            "compression": save.compression,
+            "metadata": save.metadata,
+        }
+        recipe = Recipe(_sha256(source.source), "+".join(found.sha256 for found in weights), settings)
+        notes = (*header.notes, *losses, *((target.note,) if target.note else ()))
+        return Job(source, header, size, format, fitted.frames, target.path, model, recipe, notes)
+
+    def settled(self, job: Job) -> FileResult | None:
+        """The result where there is nothing to do for this job, as its file is there."""
+        if job.target is None or self._options.batch.overwrite:
+            return None
+        state = status(job.target, job.recipe)
+        if state == "complete":
+            return job.result("skipped")
+        if state == "different":
+            return job.result("kept", f"{job.target} is kept: it was not made like this; --overwrite replaces it")
+        return None
+
+    def weights(self, options: ModelOptions, scale: int) -> FoundWeights:
+        """The weights for a native scale, looked for only once in a run: without a network that takes seconds."""
+        if scale not in self._weights:
+            self._weights[scale] = self._find_weights(options, scale)
+        return self._weights[scale]
+
+
+def _sha256(source: Path | bytes) -> str:
+    return hashlib.sha256(source).hexdigest() if isinstance(source, bytes) else sha256_of(source)

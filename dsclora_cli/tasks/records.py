@@ -1,0 +1,84 @@
+"""What was done, so that it is not done again: one small JSON file per result, in the user's state folder."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import secrets
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from dsclora_cli.paths import sha256_of, state_dir
+from dsclora_cli.tasks.source import path_key
+
+_VERSION = 1
+
+Status = Literal["missing", "complete", "different"]
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """All that decides the pixels of a result: input and weights by their sha256, and every setting that matters."""
+
+    input_sha256: str
+    weights_sha256: str
+    settings: Mapping[str, object]
+
+
+def status(output: Path, recipe: Recipe) -> Status:
+    """Whether `output` is absent, is what `recipe` gave when it was written, or is anything else."""
+    if not output.exists():
+        return "missing"
+    record = _read(output)
+    return "complete" if record.get("recipe") == _plain(recipe) and _is_unchanged(output, record) else "different"
+
+
+def is_recorded(path: Path) -> bool:
+    """Whether this file is a result that an earlier run wrote, unchanged since."""
+    return _is_unchanged(path, _read(path))
+
+
+def remember(output: Path, written: Path, recipe: Recipe) -> None:
+    """Record the result lying at `written`, about to be renamed to `output`. Raises OSError."""
+    record = {
+        "version": _VERSION,
+        "output": str(output.resolve()),
+        "bytes": written.stat().st_size,
+        "sha256": sha256_of(written),
+        "recipe": _plain(recipe),
+    }
+    place = _place(output)
+    place.parent.mkdir(parents=True, exist_ok=True)
+    temporary = place.with_name(f"{place.name}.{secrets.token_hex(4)}")
+    try:
+        temporary.write_text(json.dumps(record, indent=1), encoding="utf-8")
+        temporary.replace(place)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _place(output: Path) -> Path:
+    return state_dir() / "results" / f"{hashlib.sha256(os.fsencode(path_key(output))).hexdigest()}.json"
+
+
+def _read(output: Path) -> dict[str, Any]:
+    """The record of `output`; empty where there is none that this version understands."""
+    try:
+        record = json.loads(_place(output).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return record if isinstance(record, dict) and record.get("version") == _VERSION else {}
+
+
+def _is_unchanged(output: Path, record: Mapping[str, Any]) -> bool:
+    # The size first: it costs nothing, and tells most changed files without reading them.
+    return output.stat().st_size == record.get("bytes") and sha256_of(output) == record.get("sha256")
+
+
+def _plain(recipe: Recipe) -> dict[str, object]:
+    """As it comes back from JSON, where tuples are lists."""
+    plain: dict[str, object] = json.loads(json.dumps(vars(recipe)))
+    return plain

@@ -1,0 +1,132 @@
+"""What passes between the stages of a batch: for each picture its `Work`, its frames, and an end."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from time import perf_counter
+from types import TracebackType
+from typing import TYPE_CHECKING
+
+from dsclora_cli.errors import DscloraError, ImageError, OutOfMemory
+from dsclora_cli.imaging.picture import Frame
+from dsclora_cli.tasks.channel import Channel, ClosedError
+from dsclora_cli.tasks.jobs import Job
+from dsclora_cli.tasks.results import FileResult, FileStatus, StageSeconds
+
+if TYPE_CHECKING:
+    from dsclora_cli.tasks.upscale import Plan
+
+NETWORK_ERRORS = (ImageError, OutOfMemory, MemoryError)
+FILE_ERRORS = (*NETWORK_ERRORS, OSError)
+"""What ends one picture only, in the network and where files are touched; anything else ends the run.
+
+An OSError in the thread of the network is its caller's, such as a closed pipe where results are shown.
+"""
+
+
+@dataclass
+class Work:
+    """A picture on its way through the stages, each of which adds what it learns."""
+
+    job: Job
+    plan: Plan | None = None
+    warnings: list[str] = field(default_factory=list)
+    decode: float = 0.0
+    network: float = 0.0
+    encode: float = 0.0
+
+    def result(self, status: FileStatus, error: Exception | None = None) -> FileResult:
+        """What became of it."""
+        known = self.job.result(status, *dict.fromkeys(self.warnings))
+        seconds = StageSeconds(round(self.decode, 3), round(self.network, 3), round(self.encode, 3))
+        message, hint = described(error) if error else (None, "")
+        known = replace(known, seconds=seconds, error=message, hint=hint)
+        if status != "done":
+            known = replace(known, output=None)
+        if self.plan is None:
+            return known
+        info = self.plan.info
+        return replace(
+            known,
+            model=info.model,
+            weights_sha256=info.weights_sha256,
+            device=info.device,
+            dtype=info.dtype,
+            tile=self.plan.tile,
+        )
+
+
+@dataclass(frozen=True)
+class End:
+    """The last item of a picture, with what cut it short."""
+
+    error: Exception | None = None
+
+
+Pictures = Channel[Work | Frame | End]
+
+
+def described(error: Exception) -> tuple[str, str]:
+    """The `error` and `hint` of a result."""
+    if isinstance(error, DscloraError):
+        return error.message, error.hint
+    return "there is not enough memory" if isinstance(error, MemoryError) else str(error), ""
+
+
+def send(channel: Pictures, work: Work, frames: Iterable[Frame]) -> None:
+    """Put a picture and its frames as they come; what breaks them is sent along. Raises ClosedError."""
+    channel.put(work)
+    end = End()
+    try:
+        for frame in frames:
+            channel.put(frame, frame.pixels.nbytes)
+            del frame  # else it would live on here while the next is made
+    except NETWORK_ERRORS as error:
+        end = End(error)
+    channel.put(end)
+
+
+class Incoming:
+    """The frames of the picture whose `Work` was just got; leaving the context skips those that were not asked for.
+
+    Raises what broke the stage before, and ClosedError. `waited` is the time spent waiting, in seconds.
+    """
+
+    def __init__(self, channel: Pictures) -> None:
+        self._channel = channel
+        self._ended = False
+        self.waited = 0.0
+
+    def __enter__(self) -> Incoming:
+        """The frames themselves."""
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Skip the rest, unless the run is being stopped."""
+        if kind is None or issubclass(kind, FILE_ERRORS):
+            with suppress(ClosedError, *FILE_ERRORS):
+                for _ in self:
+                    pass
+
+    def __iter__(self) -> Iterator[Frame]:
+        """Itself."""
+        return self
+
+    def __next__(self) -> Frame:
+        """The next frame."""
+        if self._ended:
+            raise StopIteration
+        started = perf_counter()
+        item = self._channel.get()
+        self.waited += perf_counter() - started
+        if isinstance(item, Frame):
+            return item
+        self._ended = True
+        assert isinstance(item, End)
+        if item.error is not None:
+            raise item.error
+        raise StopIteration

@@ -1,0 +1,86 @@
+"""The boundary: every failure is one line with its exit code, and help is quick and whole."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import dsclora_cli
+from dsclora_cli.errors import DscloraError, ImageError, UsageError, WeightsError
+from dsclora_cli.tasks import models
+
+
+def test_version(dsclora) -> None:
+    assert dsclora("--version") == (0, f"dsclora {dsclora_cli.__version__}\n", "")
+
+
+def test_the_module_runs_the_same_program() -> None:
+    command = [sys.executable, "-m", "dsclora_cli", "--version"]
+    ran = subprocess.run(command, check=True, capture_output=True, text=True, cwd=Path(dsclora_cli.__file__).parents[1])
+    assert ran.stdout == f"dsclora {dsclora_cli.__version__}\n"
+
+
+def test_help_lists_commands_and_shows_examples(dsclora) -> None:
+    ran = dsclora("--help")
+    assert ran.code == 0
+    for word in ("upscale", "models", "Examples", "--version"):
+        assert word in ran.out
+
+
+def test_help_of_upscale_is_grouped_with_examples(dsclora) -> None:
+    ran = dsclora("upscale", "-h")
+    assert ran.code == 0
+    for panel in ("Input and output", "Size", "Model", "Speed and memory", "Metadata", "Reporting", "Examples"):
+        assert panel in ran.out
+    for line in ("dsclora upscale photo.jpg -s 2.5 -o large.png", "{stem}_x{scale}.{ext}", "[default: auto]"):
+        assert line in ran.out
+    assert "dsclora models list --json" in dsclora("models", "list", "--help").out
+
+
+@pytest.mark.parametrize(("error", "code"), [(ImageError, 1), (DscloraError, 1), (UsageError, 2), (WeightsError, 3)])
+def test_an_error_is_one_line_and_its_code(
+    dsclora, monkeypatch: pytest.MonkeyPatch, error: type[DscloraError], code: int
+) -> None:
+    def fail() -> None:
+        raise error("what went wrong [here]", "what to do next")
+
+    monkeypatch.setattr(models, "list_models", fail)
+    assert dsclora("models", "list") == (code, "", "error: what went wrong [here] (what to do next)\n")
+
+
+def test_a_bug_is_one_line_and_a_traceback_only_when_asked_for(dsclora, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail() -> None:
+        raise ZeroDivisionError("first line\nsecond line")
+
+    monkeypatch.setattr(models, "list_models", fail)
+    code, out, err = dsclora("models", "list")
+    assert (code, out) == (1, "")
+    assert err.startswith(
+        "error: this is a bug in dsclora: ZeroDivisionError: first line (run again with DSCLORA_DEBUG=1"
+    )
+    assert err.count("\n") == 1
+    monkeypatch.setenv("DSCLORA_DEBUG", "1")
+    debug = dsclora("models", "list")
+    assert debug.code == 1
+    assert "Traceback" in debug.err
+    assert debug.err.endswith("error: this is a bug in dsclora: ZeroDivisionError: first line\n")
+
+
+def test_an_interrupt_is_130(dsclora, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupt() -> None:
+        os.kill(os.getpid(), signal.SIGTERM) if sys.platform != "win32" else signal.raise_signal(signal.SIGTERM)
+
+    before = signal.getsignal(signal.SIGTERM)
+    monkeypatch.setattr(models, "list_models", interrupt)
+    assert dsclora("models", "list").code == 130
+    assert signal.getsignal(signal.SIGTERM) is before
+
+
+@pytest.mark.parametrize("arguments", [["nonsense"], ["upscale"], ["upscale", "a.png", "--no-such-option"]])
+def test_what_does_not_exist_is_usage(dsclora, arguments: list[str]) -> None:
+    assert dsclora(*arguments).code == 2

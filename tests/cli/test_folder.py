@@ -1,0 +1,78 @@
+"""The main job on a folder of everything: every kind comes back as itself, junk and broken files do no harm."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import imagecodecs
+import numpy as np
+import pytest
+import tifffile
+from PIL import Image
+
+from dsclora_cli.imaging.reader import open_picture
+
+SIZE = (10, 8)
+RGB = np.arange(240, dtype=np.uint8).reshape(8, 10, 3)
+DEEP = (RGB.astype(np.uint16) << 8) + 77
+
+
+def _save(name: str, mode: str = "RGB", **options: object) -> None:
+    Image.fromarray(RGB).convert(mode).save(name, **options)
+
+
+@pytest.fixture
+def kinds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """One picture of every kind in `in/`, the current folder being above it, with some that are none."""
+    folder = tmp_path / "in"
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+    for name in ("a.jpg", "b.png", "c.webp", "d.tif", "e.bmp", "f.avif", "g.jp2", "h.ppm", "i.tga"):
+        _save(name)
+    _save("grey.png", "L")
+    _save("bits.png", "1")
+    _save("palette.gif", "P")
+    _save("alpha.png", "RGBA")
+    _save("cmyk.jpg", "CMYK")
+    pages = [Image.new("RGB", SIZE, (shade, 90, 200 - shade)) for shade in (10, 90, 170)]
+    for name in ("moving.gif", "moving.webp", "moving.png", "pages.tiff"):
+        pages[0].save(name, save_all=True, append_images=pages[1:], **({} if "pages" in name else {"duration": 60}))
+    Path("deep.png").write_bytes(imagecodecs.png_encode(DEEP))
+    tifffile.imwrite("float.tif", RGB.astype(np.float32) / 255, photometric="rgb")
+    pictures = sorted(path.name for path in folder.iterdir())
+    Path("broken.jpg").write_bytes(Path("a.jpg").read_bytes()[:200])
+    Path("notes.txt").write_text("no picture", encoding="utf-8")
+    Path("Thumbs.db").write_bytes(b"junk")
+    monkeypatch.chdir(tmp_path)
+    return pictures
+
+
+def test_a_folder_of_every_kind(dsclora, kinds: list[str]) -> None:
+    code, out, err = dsclora("upscale", "in", "-o", "out", "-m", "dsclora-x4", "--json")
+    assert code == 1
+    results = {Path(result["input"]).name: result for result in map(json.loads, out.splitlines())}
+    failures = {name: result["error"] for name, result in results.items() if result["status"] != "done"}
+    assert list(failures) == ["broken.jpg"]
+    assert sum(line.startswith("failed: ") for line in err.splitlines()) == 1
+    assert sorted(results) == sorted([*kinds, "broken.jpg"])
+    for name in kinds:
+        with open_picture(Path("in") / name) as before, open_picture(Path(results[name]["output"])) as after:
+            assert (after.header.width, after.header.height) == (40, 32)
+            assert (after.header.format, after.header.frames) == (before.header.format, before.header.frames)
+            assert after.header.dtype == before.header.dtype
+            assert sum(1 for _ in after.frames()) == before.header.frames
+    assert len(list(Path("out").iterdir())) == len(kinds)
+    again = dsclora("upscale", "in", "-o", "out", "-m", "dsclora-x4")
+    assert again.code == 1
+    assert f"{len(kinds)} already done, 1 failed" in again.err
+
+
+def test_sound_folders_have_nothing_left_to_do(dsclora, kinds: list[str]) -> None:
+    Path("in/broken.jpg").unlink()
+    assert dsclora("upscale", "in", "-m", "dsclora-x4", "-q") == (0, "", "")
+    written = sorted(path.name for path in Path("in").glob("*_x4.*"))
+    assert len(written) == len(kinds)
+    code, _, err = dsclora("upscale", "in", "-m", "dsclora-x4")
+    assert (code, err) == (0, f"nothing to do: {len(kinds)} already done\n")
+    assert not list(Path("in").glob("*_x4_x4.*"))

@@ -1,0 +1,237 @@
+"""`dsclora upscale`, as users type it."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import signal
+import subprocess
+import sys
+from dataclasses import fields
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from dsclora_cli.cli import upscale as command
+from dsclora_cli.config import BatchOptions, EngineOptions, ModelOptions, SaveOptions, SizeOptions, UpscaleOptions
+from dsclora_cli.tasks import batch
+from dsclora_cli.tasks.results import FileResult
+
+EMBEDDED = ("-m", "dsclora-x4")
+
+
+def test_one_picture(dsclora, photo: Path) -> None:
+    code, out, err = dsclora("upscale", photo, *EMBEDDED)
+    assert (code, out) == (0, "")
+    first, summary = err.splitlines()
+    assert first.startswith("photo.png -> photo_x4.png  12x9 -> 48x36  ")
+    assert summary.startswith("1 done in ")
+    assert Image.open("photo_x4.png").size == (48, 36)
+
+
+def test_a_second_run_says_that_there_is_nothing_to_do(dsclora, photo: Path) -> None:
+    dsclora("upscale", photo, *EMBEDDED)
+    assert dsclora("upscale", photo, *EMBEDDED) == (0, "", "nothing to do: 1 already done\n")
+    again = dsclora("upscale", photo, *EMBEDDED, "-v")
+    assert again.err == "skipped: photo.png\nnothing to do: 1 already done\n"
+    assert dsclora("upscale", photo, *EMBEDDED, "--width", 12).err == "nothing to do: 1 large enough\n"
+    kept = dsclora("upscale", photo, *EMBEDDED, "--compression", 9)
+    assert kept.code == 0
+    assert "warning: photo.png: photo_x4.png is kept: it was not made like this; --overwrite replaces it" in kept.err
+    assert kept.err.endswith("nothing to do: 1 kept\n")
+
+
+def test_failures_come_last_and_make_1(dsclora, photo: Path) -> None:
+    Path("broken.png").write_bytes(photo.read_bytes()[:50])
+    code, out, err = dsclora("upscale", "absent.png", "broken.png", photo, *EMBEDDED)
+    assert (code, out) == (1, "")
+    lines = err.splitlines()
+    assert lines[0].startswith("photo.png -> photo_x4.png")
+    assert lines[1] == "failed: absent.png does not exist"
+    assert lines[2].startswith("failed: broken.png: the ")
+    assert lines[3].startswith("1 done, 2 failed in ")
+    assert "Traceback" not in err
+    quiet = dsclora("upscale", "absent.png", photo, *EMBEDDED, "-q")
+    assert quiet == (1, "", "failed: absent.png does not exist\n")
+
+
+def test_json_is_one_object_for_each_file_and_nothing_else_on_stdout(dsclora, photo: Path) -> None:
+    code, out, err = dsclora("upscale", photo, "absent.png", *EMBEDDED, "--json", "-o", "out")
+    assert code == 1
+    results = {result["input"]: result for result in map(json.loads, out.splitlines())}
+    done, failed = results["photo.png"], results["absent.png"]
+    assert list(done) == [field.name for field in fields(FileResult)]
+    assert (done["status"], done["output"]) == ("done", str(Path("out/photo_x4.png")))
+    assert (done["input_size"], done["output_size"], done["scale"]) == ([12, 9], [48, 36], 4.0)
+    assert (done["model"], done["device"], done["dtype"], done["tile"]) == ("dsclora-x4", "cpu", "float32", 0)
+    assert len(done["weights_sha256"]) == 64
+    assert set(done["seconds"]) == {"decode", "network", "encode"}
+    assert (done["warnings"], done["error"]) == ([], None)
+    assert (failed["status"], failed["error"]) == ("failed", "absent.png does not exist")
+    assert "photo.png -> " in err
+
+
+def test_from_stdin_to_stdout(dsclora, photo: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for arguments in (["-"], ["-", "-o", "-", "-f", "jpg"]):
+        stdout = io.TextIOWrapper(io.BytesIO())
+        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(photo.read_bytes())))
+        monkeypatch.setattr(sys, "stdout", stdout)
+        assert dsclora("upscale", *arguments, *EMBEDDED).code == 0
+        picture = Image.open(io.BytesIO(stdout.buffer.getvalue()))
+        assert (picture.format, picture.size) == ("JPEG" if "jpg" in arguments else "PNG", (48, 36))
+
+
+def test_a_picture_is_not_shown_on_a_terminal(dsclora, photo: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    code, out, err = dsclora("upscale", photo, "-o", "-")
+    assert (code, out) == (2, "")
+    assert "a picture is not shown on a terminal" in err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["-s", "1"], "--scale 1 is not above 1 and at most 16"),
+        (["-s", "x4"], "'--scale'"),
+        (["-s", "2", "--width", "9"], "more than one size is asked for: --scale, --width"),
+        (["--megapixels", "-1"], "--megapixels must be above 0"),
+        (["--fit", "100"], "'100' is not WxH, such as 1920x1080"),
+        (["--width", "0"], "'--width'"),
+        (["--tile", "-3"], "'-3' is not auto, 0 or a number of pixels"),
+        (["--quality", "200"], "'--quality'"),
+        (["--compression", "10"], "'--compression'"),
+        (["--threads", "0"], "'--threads'"),
+        (["--device", "gpu"], "'gpu' is not auto, cpu, cuda, cuda:N or mps"),
+        (["--dtype", "int8"], "'--dtype'"),
+        (["--metadata", "some"], "'--metadata'"),
+        (["-f", "doc"], "--format doc: no picture format"),
+        (["--name", "{when}"], "there is no field {when}"),
+        (["-o", "-", "--json"], "--json and the picture would both go to stdout (name a file with -o)"),
+        (["-m", "nonsense"], "no model is called 'nonsense'"),
+        (["-m", "dscf-x4", "--weights", "a.pth"], "give only one of them"),
+        (["--device", "cuda:99"], "(use --device "),
+    ],
+)
+def test_a_bad_value_is_usage_and_names_the_option(dsclora, photo: Path, arguments: list[str], message: str) -> None:
+    code, out, err = dsclora("upscale", photo, *arguments)
+    assert (code, out) == (2, "")
+    assert message in err
+    assert list(Path().iterdir()) == [photo]
+
+
+def test_weights_that_cannot_be_had_are_3(dsclora, photo: Path) -> None:
+    code, _, err = dsclora("upscale", photo, "--weights", "absent.pth")
+    assert code == 3
+    assert err.startswith("error: cannot read absent.pth")
+    code, _, err = dsclora("upscale", photo, "-m", "dscf-x4", "--offline")
+    assert code == 3
+    assert err.count("\n") == 1
+
+
+def test_a_fallback_is_one_line(dsclora, photo: Path) -> None:
+    Image.open(photo).save("other.png")
+    code, _, err = dsclora("upscale", photo, "other.png", "--offline")
+    assert code == 0
+    assert err.splitlines()[0] == "note: dscf-x4 could not be fetched (offline): using the embedded dsclora-x4"
+    assert err.count("dscf-x4") == 1
+
+
+def test_a_dry_run_prints_the_plan_and_writes_nothing(dsclora, photo: Path) -> None:
+    code, out, err = dsclora("upscale", photo, "absent.png", *EMBEDDED, "-s", 6, "--dry-run")
+    assert (code, err) == (1, "")
+    lines = out.splitlines()
+    assert lines[0] == "upscale photo.png -> photo_x6.png"
+    assert lines[1] == "  12x9 -> 72x54, x4 then x4"
+    assert lines[2].startswith("  whole, 2 in all; memory ")
+    assert lines[3] == "absent.png does not exist"
+    assert lines[4].endswith("of disk; nothing was written")
+    assert list(Path().iterdir()) == [photo]
+    (plan,) = map(json.loads, dsclora("upscale", photo, *EMBEDDED, "--dry-run", "--json").out.splitlines())
+    assert (plan["action"], plan["passes"], plan["tiles"]) == ("upscale", [4], 1)
+
+
+def parsed(dsclora, monkeypatch: pytest.MonkeyPatch, *arguments: object) -> UpscaleOptions:
+    caught: list[UpscaleOptions] = []
+
+    def upscale_files(inputs: list[str], options: UpscaleOptions, observer: object) -> io.StringIO:
+        caught.append(options)
+        return io.StringIO()
+
+    monkeypatch.setattr(batch, "upscale_files", upscale_files)
+    assert dsclora("upscale", "photo.png", *arguments).code == 0
+    return caught[0]
+
+
+def test_without_options_the_defaults_are_those_of_the_config(dsclora, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert parsed(dsclora, monkeypatch) == UpscaleOptions()
+
+
+def test_every_option_reaches_the_config(dsclora, monkeypatch: pytest.MonkeyPatch) -> None:
+    options = parsed(
+        dsclora,
+        monkeypatch,
+        *("--weights", "a.pth", "--offline", "--fit", "1920x1080"),
+        *("--device", "cuda:1", "--dtype", "float16", "--tile", "128", "--threads", "3", "--ensemble"),
+        *("-f", "jpg", "--quality", "80", "--compression", "7", "--metadata", "none", "--strict"),
+        *("-o", "out", "--name", "{stem}.{ext}", "-r", "--overwrite", "--fail-fast"),
+    )
+    assert options == UpscaleOptions(
+        model=ModelOptions(weights=Path("a.pth"), offline=True),
+        size=SizeOptions(fit=(1920, 1080)),
+        engine=EngineOptions(device="cuda:1", dtype="float16", tile=128, threads=3, ensemble=True),
+        save=SaveOptions(format="jpg", quality=80, compression=7, metadata="none", strict=True),
+        batch=BatchOptions(output="out", name="{stem}.{ext}", recursive=True, overwrite=True, fail_fast=True),
+    )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "size"),
+    [
+        (["-s", "2.5"], SizeOptions(scale=2.5)),
+        (["--width", "9", "--height", "8"], SizeOptions(width=9, height=8)),
+        (["--long-edge", "9"], SizeOptions(long_edge=9)),
+        (["--short-edge", "9"], SizeOptions(short_edge=9)),
+        (["--megapixels", "1.5"], SizeOptions(megapixels=1.5)),
+    ],
+)
+def test_each_size_option(dsclora, monkeypatch: pytest.MonkeyPatch, arguments: list[str], size: SizeOptions) -> None:
+    assert parsed(dsclora, monkeypatch, *arguments).size == size
+
+
+def test_the_tile_is_automatic_whole_or_a_number(dsclora, monkeypatch: pytest.MonkeyPatch) -> None:
+    tiles = {text: parsed(dsclora, monkeypatch, "--tile", text).engine.tile for text in ("auto", "0", "64")}
+    assert tiles == {"auto": None, "0": 0, "64": 64}
+
+
+def test_every_field_of_the_config_has_an_option() -> None:
+    names = set(command.upscale.__annotations__)
+    for part in (ModelOptions, SizeOptions, EngineOptions, SaveOptions, BatchOptions):
+        assert {field.name for field in fields(part)} <= names
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform == "win32", reason="signals cannot be sent to one process on Windows")
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_run_is_clean(tmp_path: Path, photo: Path, number: signal.Signals) -> None:
+    for index in range(16):
+        Image.open(photo).resize((160, 120)).save(f"{index:02}.png")
+    command_line = [sys.executable, "-m", "dsclora_cli", "upscale", ".", *EMBEDDED, "--device", "cpu"]
+    environment = {**os.environ, "PYTHONPATH": str(Path(batch.__file__).parents[2])}
+    process = subprocess.Popen(command_line, stderr=subprocess.PIPE, text=True, env=environment)
+    assert process.stderr is not None
+    first = process.stderr.readline()
+    process.send_signal(number)
+    rest = process.stderr.read()
+    assert process.wait(60) == 130
+    assert " -> " in first
+    assert "interrupted: " in rest
+    assert "Traceback" not in rest
+    assert not [path for path in tmp_path.iterdir() if path.name.startswith(".")]
+    written = sorted(tmp_path.glob("*_x4.png"))
+    assert 0 < len(written) < 17
+    for path in written:
+        Image.open(path).load()
+    again = subprocess.run(command_line, stderr=subprocess.PIPE, text=True, env=environment, check=True)
+    assert f"{len(written)} already done" in again.stderr

@@ -1,0 +1,139 @@
+"""What breaks, stops or fills up between the stages of a batch."""
+
+from __future__ import annotations
+
+import threading
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+from batches import EMBEDDED, RepeatEngine, fill, leftovers, run, save_photo, states
+
+from dsclora_cli.errors import OutOfMemory
+from dsclora_cli.imaging.picture import Frame
+from dsclora_cli.tasks import batch as batch_module
+from dsclora_cli.tasks.batch import FileResult, Observer, upscale_files
+from dsclora_cli.tasks.jobs import Job
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return fill(tmp_path / "in")
+
+
+def test_a_picture_that_fails_in_the_network_fails_alone(folder: Path) -> None:
+    calls: list[int] = []
+
+    def fail_third(frame: Frame) -> None:
+        calls.append(1)
+        if len(calls) == 3:
+            raise OutOfMemory("a tile of 512 does not fit", "--tile 256 would fit")
+
+    results = run([folder / "d.gif", folder / "b.png"], engine=RepeatEngine(fail_third))
+    assert states(results) == {"d.gif": "failed", "b.png": "done"}
+    assert (results[0].error, results[0].hint) == ("a tile of 512 does not fit", "--tile 256 would fit")
+    assert not (folder / "d_x4.gif").exists()
+    assert leftovers(folder) == []
+
+
+def test_a_picture_that_breaks_half_way_leaves_nothing(folder: Path) -> None:
+    data = (folder / "d.gif").read_bytes()
+    (folder / "d.gif").write_bytes(data[: len(data) - 30])
+    results = run([folder / "d.gif", folder / "b.png"], engine=RepeatEngine())
+    assert states(results) == {"d.gif": "failed", "b.png": "done"}
+    assert not (folder / "d_x4.gif").exists()
+    assert leftovers(folder) == []
+
+
+def test_a_bug_is_raised_and_leaves_nothing_half_done(folder: Path) -> None:
+    def fail(frame: Frame) -> None:
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        run([folder], engine=RepeatEngine(fail))
+    assert leftovers(folder) == []
+
+
+def test_a_bug_in_the_writer_reaches_the_caller(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(batch_module, "save_result", fail)
+    monkeypatch.setattr(batch_module, "_BUDGET", 1)
+    with pytest.raises(ZeroDivisionError):
+        run([folder], engine=RepeatEngine())
+
+
+def test_an_interrupt_keeps_what_is_finished_and_says_what_is_not(folder: Path) -> None:
+    calls: list[int] = []
+
+    def interrupt(frame: Frame) -> None:
+        calls.append(1)
+        if len(calls) == 6:  # a, b, c, and the third frame of d
+            raise KeyboardInterrupt
+
+    results: list[FileResult] = []
+    observer = Observer()
+    observer.on_done = results.append  # type: ignore[method-assign]
+    inputs = [folder / name for name in ("a.jpg", "b.png", "c.webp", "d.gif", "e.png")]
+    with pytest.raises(KeyboardInterrupt):
+        list(upscale_files(inputs, EMBEDDED, observer, engine=RepeatEngine(interrupt)))
+    finished = dict.fromkeys(["a.jpg", "b.png", "c.webp"], "done")
+    assert states(results).items() >= (finished | {"d.gif": "interrupted"}).items()
+    assert sorted(path.name for path in folder.glob("*_x4*")) == ["a_x4.jpg", "b_x4.png", "c_x4.webp"]
+    assert leftovers(folder) == []
+    assert not any(thread.name == "dsclora-encode" for thread in threading.enumerate())
+
+
+def test_closing_early_keeps_what_is_finished(folder: Path) -> None:
+    inputs = [folder / name for name in ("a.jpg", "b.png", "c.webp")]
+    with closing(upscale_files(inputs, EMBEDDED, engine=RepeatEngine())) as results:
+        assert next(results).status == "done"
+    assert (folder / "a_x4.jpg").exists()
+    assert leftovers(folder) == []
+
+
+def test_memory_does_not_grow_with_the_number_of_pictures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for number in range(12):
+        save_photo(tmp_path / f"{number:02}.png", (100, 80), seed=number)
+    size = 100 * 80 * 3
+    monkeypatch.setattr(batch_module, "_BUDGET", 20 * size)
+    opened: list[Path] = []
+    real = batch_module.open_picture
+    monkeypatch.setattr(batch_module, "open_picture", lambda source: opened.append(source) or real(source))
+    ahead: list[int] = []
+
+    def watch(frame: Frame) -> None:
+        threading.Event().wait(0.05)
+        ahead.append(len(opened) - len(ahead))
+
+    results = run([tmp_path], engine=RepeatEngine(watch))
+    assert len(results) == 12
+    assert max(ahead) <= 5
+
+
+def test_the_observer_hears_everything_in_the_callers_thread(folder: Path) -> None:
+    class Heard(Observer):
+        def __init__(self) -> None:
+            self.words: list[str] = []
+
+        def on_found(self, found: object) -> None:
+            self.words.append("found")
+
+        def on_note(self, note: str) -> None:
+            self.words.append(note)
+
+        def on_start(self, job: Job) -> None:
+            self.words.append(f"start {job.source.stem}")
+
+        def on_progress(self, share: float) -> None:
+            assert threading.current_thread() is threading.main_thread()
+            self.words.append(f"{share:g}")
+
+        def on_done(self, result: FileResult) -> None:
+            assert threading.current_thread() is threading.main_thread()
+            self.words.append(f"done {Path(result.input).stem}")
+
+    heard = Heard()
+    list(upscale_files([folder / "d.gif", folder / "d.gif"], EMBEDDED, heard, engine=RepeatEngine()))
+    assert heard.words == ["found", "start d", "0.25", "0.5", "0.75", "1", "done d"]

@@ -1,0 +1,89 @@
+"""The Python API answers in kind."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import dsclora_cli
+from dsclora_cli import UpscaleOptions, Upscaler
+from dsclora_cli.config import BatchOptions, ModelOptions
+from dsclora_cli.errors import DscloraError, ImageError, UsageError
+
+EMBEDDED = UpscaleOptions(model=ModelOptions(offline=True))
+
+
+@pytest.fixture(scope="module")
+def upscaler() -> Upscaler:
+    return Upscaler(device="cpu", scale=2, options=EMBEDDED)
+
+
+@pytest.fixture
+def photo(tmp_path: Path) -> Path:
+    path = tmp_path / "photo.png"
+    Image.open(Path(__file__).parents[2] / "examples" / "photo.png").convert("RGB").crop((90, 30, 122, 54)).save(path)
+    return path
+
+
+def test_a_path_becomes_the_path_of_a_written_file(upscaler: Upscaler, photo: Path) -> None:
+    written = upscaler(photo)
+    assert written == photo.with_name("photo_x2.png")
+    assert Image.open(written).size == (64, 48)
+    assert upscaler(str(photo), photo.with_name("other.jpg")).suffix == ".jpg"
+
+
+def test_paths_images_and_arrays_give_the_same_pixels(upscaler: Upscaler, photo: Path) -> None:
+    image = Image.open(photo)
+    from_image = upscaler(image)
+    assert isinstance(from_image, Image.Image) and from_image.mode == "RGB"
+    from_array = upscaler(np.asarray(image))
+    np.testing.assert_array_equal(np.asarray(from_image), from_array)
+    np.testing.assert_array_equal(np.asarray(Image.open(upscaler(photo))), from_array)
+
+
+@pytest.mark.parametrize("dtype", [np.uint16, np.float32, np.float64])
+def test_arrays_keep_their_dtype(upscaler: Upscaler, photo: Path, dtype: type) -> None:
+    eight = np.asarray(Image.open(photo))
+    full = 65535 if dtype is np.uint16 else 1
+    result = upscaler((eight / 255 * full).astype(dtype))
+    assert (result.dtype, result.shape) == (np.dtype(dtype), (48, 64, 3))
+    assert np.abs(result / full * 255 - upscaler(eight)).max() < 1.6  # 8 bits are rounded by network and reduction
+
+
+def test_grey_arrays_keep_two_dimensions(upscaler: Upscaler, photo: Path) -> None:
+    assert upscaler(np.asarray(Image.open(photo).convert("L"))).shape == (48, 64)
+
+
+def test_an_existing_different_file_is_not_overwritten(upscaler: Upscaler, photo: Path) -> None:
+    target = photo.with_name("photo_x2.png")
+    target.write_bytes(b"mine")
+    with pytest.raises(ImageError, match="exists"):
+        upscaler(photo)
+    assert target.read_bytes() == b"mine"
+    over = Upscaler(scale=2, options=replace(EMBEDDED, batch=BatchOptions(overwrite=True)))
+    assert Image.open(over(photo)).size == (64, 48)
+
+
+def test_errors_are_the_projects_own(upscaler: Upscaler, tmp_path: Path) -> None:
+    with pytest.raises(ImageError, match=r"missing\.png"):
+        upscaler(tmp_path / "missing.png")
+    (tmp_path / "text.png").write_text("no picture")
+    with pytest.raises(DscloraError, match=r"text\.png"):
+        upscaler(tmp_path / "text.png")
+    with pytest.raises(UsageError, match="unknown device"):
+        Upscaler(device="abacus", options=EMBEDDED)
+
+
+def test_importing_the_package_costs_nothing() -> None:
+    script = "import sys, dsclora_cli; print([m for m in ('torch', 'numpy', 'PIL', 'typer') if m in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, text=True)
+    assert done.stdout.strip() == "[]"
+    assert set(dir(dsclora_cli)) >= {"Upscaler", "upscale_files", "__version__"}
+    with pytest.raises(AttributeError, match="Nothing"):
+        _ = dsclora_cli.Nothing

@@ -1,0 +1,120 @@
+"""What a user installs: the wheel, an editable checkout, a checkout that is not installed at all."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import sysconfig
+import tarfile
+import tomllib
+import venv
+import zipfile
+from email.parser import Parser
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+import dsclora_cli
+
+ROOT = Path(__file__).parent.parent
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+OURS = {"dscf-x4", "dsclora-x4"}
+WHERE = """
+import json, dsclora_cli
+from dsclora_cli.weights.catalog import load_catalog
+print(json.dumps([dsclora_cli.__file__, list(load_catalog().entries)]))
+"""
+
+
+def build(target: str, folder: Path, source: Path = ROOT) -> Path:
+    """What hatchling makes of a source tree: "sdist", "wheel:standard" or "wheel:editable"."""
+    command = [sys.executable, "-m", "hatchling", "build", "-t", target, "-d", str(folder)]
+    done = subprocess.run(command, cwd=source, check=False, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return max(folder.iterdir(), key=lambda path: path.stat().st_mtime_ns)
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return build("wheel:standard", tmp_path_factory.mktemp("wheel"))
+
+
+def new_environment(folder: Path, wheel: Path | None) -> Path:
+    """The interpreter of an environment that has the dependencies and what the wheel holds, if one is given."""
+    venv.create(folder, symlinks=os.name == "posix")
+    site = next(folder.rglob("site-packages"))
+    (site / "zz_dependencies.pth").write_text(sysconfig.get_path("purelib") + "\n", encoding="utf-8")
+    if wheel:
+        with zipfile.ZipFile(wheel) as archive:
+            archive.extractall(site)
+    return folder / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
+
+
+def run(python: Path, folder: Path, *arguments: str) -> str:
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    command = [str(python), *arguments]
+    done = subprocess.run(command, cwd=folder, env=environment, check=False, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_version_is_that_of_the_project() -> None:
+    assert dsclora_cli.__version__ == PROJECT["version"]
+
+
+def test_an_editable_checkout_is_importable_by_type_checkers() -> None:
+    assert (ROOT / "dsclora_cli" / "py.typed").is_file()
+
+
+@pytest.mark.slow
+def test_wheel_carries_the_catalogue_the_weights_and_nothing_else(wheel: Path) -> None:
+    with zipfile.ZipFile(wheel) as archive:
+        names = set(archive.namelist())
+        metadata = Parser().parsestr(archive.read(next(n for n in names if n.endswith("/METADATA"))).decode())
+        catalogue = archive.read("dsclora_cli/weights.toml")
+    assert catalogue == (ROOT / "weights.toml").read_bytes()
+    embedded = {path.relative_to(ROOT).as_posix() for path in ROOT.glob("dsclora_cli/weights/embedded/*.safetensors")}
+    assert embedded and embedded | {"dsclora_cli/py.typed"} <= names
+    assert {name.split("/")[0].split("-")[0] for name in names} == {"dsclora_cli", "dsclora"}
+    assert metadata["Requires-Python"] == ">=3.11"
+    assert "torch<2.14,>=2.6" in metadata.get_all("Requires-Dist", [])
+    assert wheel.stat().st_size < 2_000_000
+
+
+@pytest.mark.slow
+def test_source_archive_builds_the_same_wheel(wheel: Path, tmp_path: Path) -> None:
+    archive = build("sdist", tmp_path / "sdist")
+    assert archive.stat().st_size < 2_000_000
+    with tarfile.open(archive) as files:
+        files.extractall(tmp_path, filter="data")
+    rebuilt = build("wheel:standard", tmp_path / "wheel", source=tmp_path / archive.name.removesuffix(".tar.gz"))
+    with zipfile.ZipFile(wheel) as ours, zipfile.ZipFile(rebuilt) as theirs:
+        assert theirs.namelist() == ours.namelist()
+
+
+@pytest.mark.slow
+def test_installed_wheel_finds_its_catalogue_and_upscales_without_a_network(wheel: Path, tmp_path: Path) -> None:
+    python = new_environment(tmp_path / "env", wheel)
+    package, models = json.loads(run(python, tmp_path, "-c", WHERE))
+    assert Path(package).is_relative_to(tmp_path) and set(models) >= OURS
+    photo, result = ROOT / "examples" / "photo.png", tmp_path / "large.png"
+    run(python, tmp_path, "-m", "dsclora_cli", "upscale", str(photo), "-s", "4", "--offline", "-o", str(result))
+    with Image.open(photo) as small, Image.open(result) as large:
+        assert large.size == (4 * small.width, 4 * small.height)
+
+
+@pytest.mark.slow
+def test_editable_install_finds_the_catalogue_of_the_checkout(tmp_path: Path) -> None:
+    python = new_environment(tmp_path / "env", build("wheel:editable", tmp_path / "wheel"))
+    package, models = json.loads(run(python, tmp_path, "-c", WHERE))
+    assert Path(package).is_relative_to(ROOT) and set(models) >= OURS
+
+
+@pytest.mark.slow
+def test_source_checkout_finds_its_catalogue_without_an_install(tmp_path: Path) -> None:
+    python = new_environment(tmp_path / "env", None)
+    package, models = json.loads(run(python, ROOT, "-c", WHERE))
+    assert Path(package).is_relative_to(ROOT) and set(models) >= OURS

@@ -1,0 +1,164 @@
+"""The structure rules that no other tool holds: lengths, parameters, cycles, start-up, what lies where."""
+
+from __future__ import annotations
+
+import ast
+import graphlib
+import statistics
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+PACKAGE = sorted((ROOT / "dsclora_cli").rglob("*.py"))
+TESTS = sorted((ROOT / "tests").rglob("*.py"))
+SCRIPTS = sorted(path for folder in ("benchmarks", "examples") for path in (ROOT / folder).glob("*.py"))
+TREES = {path: ast.parse(path.read_text(encoding="utf-8")) for path in PACKAGE + TESTS + SCRIPTS}
+
+TOP_LEVEL = {
+    *(".ci", ".editorconfig", ".gitattributes", ".gitignore", "CONTRIBUTING.md", "LICENSE", "README.md"),
+    *("benchmarks", "docs", "dsclora_cli", "examples", "pyproject.toml", "tests", "weights.toml"),
+}
+SLOW_TO_IMPORT = ["torch", "numpy", "PIL", "huggingface_hub", "tifffile", "imagecodecs", "safetensors"]
+
+Function = ast.FunctionDef | ast.AsyncFunctionDef
+
+
+def functions(paths: list[Path]) -> Iterator[tuple[str, Function]]:
+    """Every function with the place to report."""
+    for path in paths:
+        for node in ast.walk(TREES[path]):
+            if isinstance(node, Function):
+                yield f"{path.relative_to(ROOT).as_posix()}:{node.lineno} {node.name}", node
+
+
+def body_length(function: Function) -> int:
+    """Lines from the first statement after the docstring to the end."""
+    body = function.body[1:] if ast.get_docstring(function) and len(function.body) > 1 else function.body
+    return (function.end_lineno or 0) - body[0].lineno + 1
+
+
+def imported_modules(path: Path, known: set[str]) -> set[str]:
+    """Modules of the package that a file imports, inside functions too."""
+    names: set[str] = set()
+    for node in ast.walk(TREES[path]):
+        if isinstance(node, ast.ImportFrom) and node.module:
+            names |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
+        elif isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+    return names & known
+
+
+def module_name(path: Path) -> str:
+    return ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+
+
+def code_lines(paths: list[Path]) -> int:
+    return sum(1 for path in paths for line in path.read_text(encoding="utf-8").splitlines() if line.strip())
+
+
+def test_files_have_at_most_250_lines() -> None:
+    lengths = {str(path.relative_to(ROOT)): len(path.read_text(encoding="utf-8").splitlines()) for path in TREES}
+    assert {name: lines for name, lines in lengths.items() if lines > 250} == {}
+
+
+def test_function_bodies_have_at_most_50_lines_and_nine_in_ten_under_30() -> None:
+    lengths = {place: body_length(node) for place, node in functions(list(TREES))}
+    assert {place: lines for place, lines in lengths.items() if lines > 50} == {}
+    assert statistics.quantiles([body_length(node) for _, node in functions(PACKAGE)], n=10)[-1] < 30
+
+
+def commands() -> set[str]:
+    """Functions that `app.command(...)` is given, as a decorator or called, by their last name."""
+
+    def registers(node: ast.AST) -> bool:
+        return isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr == "command"
+
+    names: set[str] = set()
+    for path in PACKAGE:
+        for node in ast.walk(TREES[path]):
+            if isinstance(node, Function) and any(registers(decorator) for decorator in node.decorator_list):
+                names.add(node.name)
+            elif isinstance(node, ast.Call) and registers(node.func):
+                names.add(ast.unparse(node.args[0]).split(".")[-1])
+    return names
+
+
+def test_functions_take_at_most_six_parameters_except_commands() -> None:
+    crowded = {}
+    for place, function in functions(PACKAGE):
+        arguments = function.args
+        names = {each.arg for each in (*arguments.posonlyargs, *arguments.args, *arguments.kwonlyargs)} - {
+            "self",
+            "cls",
+        }
+        if len(names) > 6 and not (place.startswith("dsclora_cli/cli/") and function.name in commands()):
+            crowded[place] = len(names)
+    assert crowded == {}
+
+
+def test_modules_import_each_other_in_no_circle() -> None:
+    modules = {module_name(path): path for path in PACKAGE}
+    graph = {name: imported_modules(path, set(modules)) - {name, "dsclora_cli"} for name, path in modules.items()}
+    graphlib.TopologicalSorter(graph).prepare()
+
+
+def test_tests_are_about_as_long_as_the_code() -> None:
+    ratio = code_lines(TESTS) / code_lines(PACKAGE)
+    assert 0.8 <= ratio <= 1.6
+
+
+def test_top_level_holds_what_it_should() -> None:
+    if not (ROOT / ".git").exists():
+        pytest.skip("not a git checkout: build products cannot be told from files of the project")
+    command = ["git", "ls-files", "--cached", "--others", "--exclude-standard"]
+    listed = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True).stdout.splitlines()
+    assert {name.split("/")[0] for name in listed if (ROOT / name).exists()} == TOP_LEVEL
+
+
+def test_golden_files_are_small() -> None:
+    golden = ROOT / "tests" / "golden"
+    assert sum(path.stat().st_size for path in golden.rglob("*") if path.is_file()) < 100_000
+
+
+HELP_OF_ALL_COMMANDS = """
+import sys
+import dsclora_cli, typer
+from dsclora_cli.cli.app import app, main
+
+def commands(command, path):
+    yield path
+    for name, child in getattr(command, "commands", {}).items():
+        yield from commands(child, [*path, name])
+
+lines = [[*path, "--help"] for path in commands(typer.main.get_command(app), [])] + [["--version"]]
+for arguments in lines:
+    try:
+        code = main(arguments)
+    except SystemExit as end:
+        code = end.code
+    loaded = [name for name in %r if name in sys.modules]
+    print("RAN", " ".join(arguments), code or 0, *loaded)
+"""
+
+
+def test_help_and_version_import_nothing_slow() -> None:
+    script = HELP_OF_ALL_COMMANDS % SLOW_TO_IMPORT
+    ran = subprocess.run([sys.executable, "-c", script], cwd=ROOT, check=False, capture_output=True, text=True)
+    assert ran.returncode == 0, ran.stderr
+    lines = [line for line in ran.stdout.splitlines() if line.startswith("RAN ")]
+    assert [line for line in lines if not line.endswith(("--help 0", "--version 0"))] == []
+    assert {"RAN --help 0", "RAN upscale --help 0", "RAN models list --help 0", "RAN --version 0"} <= set(lines)
+
+
+def test_contributing_tells_what_each_module_is() -> None:
+    tree = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8").split("```")[1]
+    files = {path.name for path in PACKAGE if path.name != "__init__.py"}
+    assert files - set(tree.split()) == set()
+    assert {name for name in tree.split() if name.endswith(".py") and not name.startswith("test_")} <= {
+        *files,
+        "__init__.py",
+    }
