@@ -90,7 +90,7 @@ class Run:
 
     def __init__(self, args: argparse.Namespace) -> None:
         self.args = args
-        self.config = SpanConfig(channels=args.channels, blocks=args.blocks, scale=SCALE, expanded=True)
+        self.config = SpanConfig(channels=args.channels, blocks=args.blocks, scale=SCALE, expanded=args.expanded)
         self.network = initial_network(self.config, args.seed)
         self.ema = initial_network(self.config, args.seed)
         self.optimiser = torch.optim.Adam(self.network.parameters(), lr=args.lr, betas=(0.9, 0.99))
@@ -163,6 +163,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--lr", type=float, default=1e-3)
     parser.add_argument("--ema", type=float, default=0.995)
     parser.add_argument("--validate", type=int, default=250, help="steps between held-out scores")
+    parser.add_argument("--expanded", action=argparse.BooleanOptionalAction, default=True, help="SPAN's training form")
     parser.add_argument("--compile", action=argparse.BooleanOptionalAction, default=True)
     return parser.parse_args()
 
