@@ -72,11 +72,11 @@ def is_offline() -> bool:
 def cached(wanted: HubFile) -> Path | None:
     """The file in the client's cache, whatever its revision and, where it is pinned, its name; None if not there."""
     folder = cache_folder() / f"{wanted.kind}s--{wanted.repo.replace('/', '--')}"
-    files = sorted(path for path in (folder / "snapshots").rglob("*") if path.is_file())
-    if wanted.sha256 is None:
-        return next((path for path in files if path.as_posix().endswith(f"/{wanted.file}")), None)
-    alike = (path for path in files if path.stat().st_size == wanted.size)
-    return next((path for path in alike if sha256_of(path) == wanted.sha256), None)
+    pin = wanted.sha256
+    for path in sorted((folder / "snapshots").glob("**/*" if pin else f"*/{wanted.file}")):
+        if path.is_file() and (not pin or (path.stat().st_size == wanted.size and sha256_of(path) == pin)):
+            return path
+    return None
 
 
 def fetch(wanted: HubFile, offline: bool = False) -> Path:

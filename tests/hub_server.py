@@ -19,6 +19,7 @@ COMMIT = "c" * 40
 class HubServer:
     """Serves `files` (path to bytes) as the repository `repo` at one commit, from a thread.
 
+    A data set's `repo` starts with "datasets/". `others` are more repositories, each with its files.
     `served` replaces the bytes sent for a path while its promised sha256 stays. `status` answers every request with
     that code. `silent` accepts and never answers. `drops` is how many downloads break after half of the bytes, with a
     TCP reset where `resets` is set. `delay` is how many seconds a download waits for its first byte.
@@ -26,6 +27,7 @@ class HubServer:
 
     repo: str
     files: dict[str, bytes]
+    others: dict[str, dict[str, bytes]] = field(default_factory=dict)
     served: dict[str, bytes] = field(default_factory=dict)
     status: int = 0
     error_code: str = ""
@@ -36,6 +38,7 @@ class HubServer:
     lfs: bool = True
     revisions: tuple[str, ...] = ("main", COMMIT)
     requests: list[str] = field(default_factory=list)
+    ranges: list[str] = field(default_factory=list)
 
     def __enter__(self) -> HubServer:
         self.released = threading.Event()
@@ -90,11 +93,13 @@ class _Handler(BaseHTTPRequestHandler):
             self._error(hub.status, hub.error_code)
         elif path.startswith(f"/api/models/{hub.repo}"):
             self._api(path.removeprefix(f"/api/models/{hub.repo}").strip("/"))
-        elif path.startswith(f"/{hub.repo}/resolve/"):
-            revision, _, file = path.removeprefix(f"/{hub.repo}/resolve/").partition("/")
-            self._file(revision, file)
         else:
-            self._error(404, "RepoNotFound")
+            repo, _, rest = path[1:].partition("/resolve/")
+            files = {hub.repo: hub.files, **hub.others}.get(repo)
+            if files is None:
+                self._error(404, "RepoNotFound")
+            else:
+                self._file(files, *rest.split("/", 1))
 
     def _api(self, rest: str) -> None:
         revision = rest.removeprefix("revision/") or "main"
@@ -103,20 +108,21 @@ class _Handler(BaseHTTPRequestHandler):
             return
         self._send(200, json.dumps(self.hub.listing()).encode(), {"Content-Type": "application/json"})
 
-    def _file(self, revision: str, file: str) -> None:
+    def _file(self, files: dict[str, bytes], revision: str, file: str) -> None:
         hub = self.hub
-        if revision not in hub.revisions or file not in hub.files:
+        if revision not in hub.revisions or file not in files:
             self._error(404, "EntryNotFound" if revision in hub.revisions else "RevisionNotFound")
             return
-        data = hub.served.get(file, hub.files[file])
-        sha256 = hashlib.sha256(hub.files[file]).hexdigest()
-        etag = sha256 if hub.lfs else hashlib.sha1(hub.files[file]).hexdigest()
+        data = hub.served.get(file, files[file])
+        sha256 = hashlib.sha256(files[file]).hexdigest()
+        etag = sha256 if hub.lfs else hashlib.sha1(files[file]).hexdigest()
         headers = {"X-Repo-Commit": COMMIT, "ETag": f'"{etag}"', "Accept-Ranges": "bytes"}
         if hub.lfs:
             headers |= {"X-Linked-Etag": f'"{sha256}"', "X-Linked-Size": str(len(data))}
         wanted = self.headers.get("Range")
         start = int(wanted.removeprefix("bytes=").split("-")[0]) if wanted else 0
         if wanted:
+            hub.ranges.append(wanted)
             headers["Content-Range"] = f"bytes {start}-{len(data) - 1}/{len(data)}"
         self._send(206 if wanted else 200, data[start:], headers)
 

@@ -13,6 +13,7 @@ from typing import Annotated
 import typer
 
 from dsclora_cli import __version__
+from dsclora_cli.cli import eval as evaluation
 from dsclora_cli.cli import models, ui, upscale
 from dsclora_cli.errors import DscloraError, ExitCode
 
@@ -25,6 +26,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.command("upscale", epilog=upscale.EXAMPLES)(upscale.upscale)
+app.command("eval", epilog=evaluation.EXAMPLES, no_args_is_help=True)(evaluation.evaluate)
 app.add_typer(models.app, name="models")
 
 

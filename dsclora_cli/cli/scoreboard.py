@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import io
-import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -96,7 +95,8 @@ def _scores(benchmark: SetReport, report: EvalReport) -> _Grid:
         notes.append(f"warning: {benchmark.warning}")
     for row in benchmark.rows:
         for metric, count in row.infinite.items():
-            notes.append(f"{row.name}: {count} images with infinite {_TITLES.get(metric, metric)} are not in the mean")
+            title = _TITLES.get(metric, metric)
+            notes.append(f"{row.name}: {count} of {benchmark.images} images have infinite {title}, not in the mean")
     header = ("model", *(_TITLES.get(metric, metric) for metric in report.metrics))
     return _Grid(title, header, rows, tuple(notes))
 
@@ -130,7 +130,7 @@ def _claims(benchmark: SetReport) -> _Grid:
                 _score(claim.measured, claim.metric),
                 _score(claim.stated, claim.metric),
                 claim.kind,
-                f"{claim.difference:+.4f}",
+                _signed(claim.difference, claim.metric),
                 "DIFFERS" if claim.differs else "",
             )
             for row in benchmark.rows
@@ -163,6 +163,15 @@ def _costs(report: EvalReport) -> _Grid:
 
 
 def _score(value: float, metric: str) -> str:
-    if math.isinf(value):
-        return "inf"
-    return f"{value:.4f}" if metric.startswith("psnr") else f"{value:.5f}"
+    """Decibels with four decimals, all else with five."""
+    return f"{value:.{_decimals(metric)}f}"
+
+
+def _signed(difference: float, metric: str) -> str:
+    """As `_score`, with its sign; what rounds to zero is +0."""
+    decimals = _decimals(metric)
+    return f"{round(difference, decimals) + 0.0:+.{decimals}f}"
+
+
+def _decimals(metric: str) -> int:
+    return 4 if metric.startswith("psnr") else 5

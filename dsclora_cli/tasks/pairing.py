@@ -54,7 +54,7 @@ def pair_folders(hr: Path, lr: Path | None, scale: int) -> tuple[Pair, ...]:
 
 def _pictures(folder: Path, what: str) -> list[Path]:
     if not folder.is_dir():
-        raise UsageError(f"there is no folder {folder}", f"give the folder of the {what} pictures")
+        raise UsageError(f"there is no folder {folder}", f"put the {what} pictures there, or give another folder")
     paths = sorted(path for path in folder.iterdir() if is_picture_name(path) and path.is_file())
     visible = [path for path in paths if not path.name.startswith(".")]
     if not visible:
