@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from networks import refused, small
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -19,25 +20,10 @@ SMALL = SpanConfig(channels=4, blocks=2, scale=2)
 State = dict[str, Tensor]
 
 
-def small(seed: int = 0, **changes: object) -> Span:
-    torch.manual_seed(seed)
-    return Span(SpanConfig(**{"channels": 4, "blocks": 2, "scale": 2, **changes}))  # type: ignore[arg-type]
-
-
 def answer(network: Span) -> Tensor:
     x = torch.linspace(0, 1, 3 * 7 * 6).view(1, 3, 7, 6)
     with torch.inference_mode():
         return network(x)
-
-
-def refused(path: Path) -> str:
-    with pytest.raises(WeightsError) as caught:
-        load_network(path)
-    text = str(caught.value)
-    assert "\n" not in text
-    assert path.name in text
-    assert caught.value.hint
-    return text
 
 
 @pytest.fixture

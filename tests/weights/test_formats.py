@@ -10,25 +10,11 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from networks import refused, small
 
 from dsclora_cli.errors import WeightsError
-from dsclora_cli.model.span import Span, SpanConfig
 from dsclora_cli.weights import formats
 from dsclora_cli.weights.checkpoint import load_network, save_network
-
-
-def small() -> Span:
-    torch.manual_seed(0)
-    return Span(SpanConfig(channels=4, blocks=2, scale=2))
-
-
-def refused(path: Path) -> str:
-    with pytest.raises(WeightsError) as caught:
-        load_network(path)
-    text = str(caught.value)
-    assert "\n" not in text
-    assert path.name in text
-    return text
 
 
 @pytest.fixture
