@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from dsclora_cli.errors import DscloraError, OutOfMemory
 from dsclora_cli.runtime.descriptor import Descriptor
 from dsclora_cli.runtime.engine import Values
+from dsclora_cli.runtime.precision import full_float32
 
 _BLACK = 1e-3
 
@@ -16,8 +17,9 @@ _BLACK = 1e-3
 class TorchEngine:
     """Runs `network`, which maps `(1, 3, H, W)` to `(1, 3, scale*H, scale*W)`, on one device in one dtype.
 
-    The network is moved there, in channels_last, in which the convolutions of every backend are fastest. In float16
-    an answer with NaN or inf, or all black from a tile that is not, is computed again in float32.
+    The network is moved there, in channels_last, in which the convolutions of every backend are fastest. float32 is
+    never TF32. In float16 an answer with NaN or inf, or all black from a tile that is not, is computed again in
+    float32.
     """
 
     def __init__(self, network: nn.Module, descriptor: Descriptor, device: torch.device, dtype: torch.dtype) -> None:
@@ -47,7 +49,7 @@ class TorchEngine:
 
     def _run(self, tile: Values, dtype: torch.dtype) -> Values:
         try:
-            with torch.inference_mode():
+            with torch.inference_mode(), full_float32():
                 x = torch.from_numpy(tile).to(self._device, dtype).permute(2, 0, 1)[None]  # (1, 3, H, W), channels_last
                 y: Tensor = self._network(x)
                 return y[0].permute(1, 2, 0).to("cpu", torch.from_numpy(tile).dtype).contiguous().numpy()

@@ -12,7 +12,6 @@ from dsclora_cli import __version__
 from dsclora_cli.config import EvalOptions
 from dsclora_cli.errors import UsageError
 from dsclora_cli.imaging.sheet import Panel, Strip
-from dsclora_cli.runtime.precision import full_float32
 from dsclora_cli.tasks.benchmarks import BenchmarkSet, open_folder, open_set
 from dsclora_cli.tasks.contenders import Contender, open_contenders
 from dsclora_cli.tasks.cost import Cost, Work, measure, spread
@@ -53,8 +52,7 @@ def evaluate(options: EvalOptions, observer: EvalObserver | None = None) -> Eval
     Scores of finished images are kept, so the same call after an interruption goes on. Raises UsageError and
     WeightsError for what cannot be done at all, and ImageError for an image that cannot be read or scored.
     """
-    with full_float32():
-        return _Evaluation(options, observer or EvalObserver()).report()
+    return _Evaluation(options, observer or EvalObserver()).report()
 
 
 class _Evaluation:

@@ -42,6 +42,15 @@ def test_height_width_channels_in_and_out() -> None:
     assert (engine.device, engine.dtype, engine.rescued) == ("cpu", "float32", 0)
 
 
+def test_float32_is_never_tf32(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", True)
+    inside: list[bool] = []
+    network = Double()
+    network.register_forward_hook(lambda *_: inside.append(torch.backends.cudnn.allow_tf32))
+    TorchEngine(network, DOUBLER, CPU, torch.float32)(tile())
+    assert inside == [False] and torch.backends.cudnn.allow_tf32
+
+
 @pytest.mark.parametrize("answer", [float("nan"), float("inf"), 0.0])
 def test_an_unusable_half_precision_tile_is_run_again_in_float32(answer: float) -> None:
     engine = TorchEngine(Double(answer), DOUBLER, CPU, torch.float16)
