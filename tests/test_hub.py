@@ -8,7 +8,7 @@ import select
 import socket
 import subprocess
 import sys
-import time
+import threading
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -144,33 +144,30 @@ def test_a_refusal_is_told_in_one_line(server: HubServer, status: int, code: str
     assert len(server.requests) == 1  # so without the client's waits between tries
 
 
-def test_a_silent_server_is_left_within_five_seconds(server: HubServer, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_silent_server_is_asked_once_and_left(server: HubServer, monkeypatch: pytest.MonkeyPatch) -> None:
     assert hub.PROBE_SECONDS < 5
     monkeypatch.setattr(hub, "PROBE_SECONDS", 0.3)
     server.silent = True
-    started = time.monotonic()
     error = refused()
     assert error.reason == "time-out"
     assert server.url in error.message
-    assert time.monotonic() - started < 4
+    assert len(server.requests) == 1
 
 
 def test_a_name_that_does_not_resolve_in_time_is_left_too(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_ENDPOINT", "http://hub.invalid")
     monkeypatch.setattr(hub, "PROBE_SECONDS", 0.3)
-    monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: time.sleep(3))
-    started = time.monotonic()
+    answered = threading.Event()
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: answered.wait(60))
     assert refused().reason == "time-out"
-    assert time.monotonic() - started < 2.5
+    answered.set()
 
 
-def test_no_server_at_all_is_decided_within_five_seconds() -> None:
-    started = time.monotonic()
+def test_no_server_at_all_is_no_network() -> None:
     error = refused()
     assert error.reason == "no network"
     assert "cannot reach http://127.0.0.1:9" in error.message
     assert "HF_ENDPOINT" in error.hint
-    assert time.monotonic() - started < 5
 
 
 @pytest.mark.parametrize("resets", [False, True])

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import time
-
 import numpy as np
 import pytest
 from pictures import noise
@@ -55,13 +53,10 @@ def test_nothing_to_do():
     assert bleed(colour[:1, :1], np.ones((1, 1, 1), np.uint8)).shape == (1, 1, 3)
 
 
-@pytest.mark.slow
-def test_a_large_picture_takes_seconds():
-    colour, alpha = np.full((4000, 4000, 3), 7, np.uint8), np.zeros((4000, 4000, 1), np.uint8)
-    alpha[1000, 1000] = 1
-    start = time.perf_counter()
+def test_one_visible_pixel_fills_a_large_picture():
+    colour, alpha = np.full((1500, 1400, 3), 9, np.uint8), np.zeros((1500, 1400, 1), np.uint8)
+    alpha[1000, 1000], colour[1000, 1000] = 1, 7
     assert (bleed(colour, alpha) == 7).all()
-    assert time.perf_counter() - start < 20
 
 
 @pytest.mark.parametrize(("dtype", "white"), [(np.uint8, 255), (np.uint16, 65535), (np.float32, 1)])
