@@ -1,9 +1,12 @@
-"""Where the program keeps what is the user's, and how a file is told from another."""
+"""Where the program keeps what is the user's, how a file is told from another, and how one is written whole."""
 
 from __future__ import annotations
 
 import hashlib
 import os
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import platformdirs
@@ -29,6 +32,20 @@ def cache_dir() -> Path:
 def _overridden(variable: str) -> Path | None:
     value = os.environ.get(variable)
     return Path(value).expanduser() if value else None
+
+
+@contextmanager
+def written_whole(path: Path) -> Iterator[Path]:
+    """A hidden file beside `path` to write to: it becomes `path` when the context is left well, else it goes away.
+
+    So no reader ever sees half a file, and what lay at `path` stays until the new one is whole. Raises OSError.
+    """
+    temporary = path.with_name(f".dsclora-{secrets.token_hex(8)}.part")
+    try:
+        yield temporary
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def sha256_of(path: Path) -> str:

@@ -8,7 +8,7 @@ from typing import Annotated
 
 from dsclora_cli.cli import options, ui
 from dsclora_cli.cli.options import MODEL, REPORTING, SPEED, option
-from dsclora_cli.config import EngineOptions, EvalOptions, ModelOptions
+from dsclora_cli.config import EvalOptions, ModelOptions
 from dsclora_cli.errors import UsageError
 
 _DEFAULT = EvalOptions()
@@ -122,13 +122,15 @@ def evaluate(
         models=tuple(models),
         protocol=protocol.value,
         metrics=tuple(metric or ()),
-        engine=EngineOptions(device, dtype.value, None if tile == options.AUTO_TILE else tile, threads, ensemble),
+        engine=options.engine_options(device, dtype, tile, threads, ensemble),
         cost=cost,
         worst=worst,
         save=save,
         offline=offline,
         fresh=fresh,
     )
+    if quiet:
+        ui.hush_downloads()
     from dsclora_cli.cli import scoreboard
     from dsclora_cli.cli.evalview import EvalView
     from dsclora_cli.tasks.evaluate import evaluate as run

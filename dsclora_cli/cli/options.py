@@ -9,6 +9,8 @@ from typing import Annotated, Any
 
 import typer
 
+from dsclora_cli.config import EngineOptions
+
 FILES = "Input and output"
 SIZE = "Size"
 MODEL = "Model"
@@ -47,6 +49,11 @@ def parse_device(text: str) -> str:
     if not re.fullmatch(r"auto|cpu|mps|cuda(:\d+)?", text):
         raise typer.BadParameter(f"{text!r} is not auto, cpu, cuda, cuda:N or mps.")
     return text
+
+
+def engine_options(device: str, dtype: Dtype, tile: int, threads: int | None, ensemble: bool) -> EngineOptions:
+    """The options of a panel "Speed and memory" as the tasks take them."""
+    return EngineOptions(device, dtype.value, None if tile == AUTO_TILE else tile, threads, ensemble)
 
 
 ModelName = Annotated[str, option(MODEL, "Name from the catalogue; auto fits the scale.", "-m", "--model")]

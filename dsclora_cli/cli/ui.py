@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict
@@ -29,6 +30,11 @@ _UNITS = ("bytes", "kB", "MB", "GB", "TB")
 def err() -> Console:
     """Stderr as it is now. Lines are never wrapped, so that they can be searched for."""
     return Console(stderr=True, highlight=False, markup=False, soft_wrap=True)
+
+
+def hush_downloads() -> None:
+    """Keep the Hub's client, which has bars of its own, from showing them."""
+    os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] = "1"
 
 
 def show(text: str) -> None:

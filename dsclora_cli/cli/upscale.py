@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import sys
 from contextlib import closing
@@ -17,7 +16,6 @@ from dsclora_cli.config import (
     DEFAULT_SCALE,
     MAX_SCALE,
     BatchOptions,
-    EngineOptions,
     ModelOptions,
     SaveOptions,
     SizeOptions,
@@ -131,13 +129,13 @@ def upscale(
     asked = UpscaleOptions(
         model=ModelOptions(model, weights, offline),
         size=SizeOptions(scale, width, height, (box[0], box[1]) if box else None, long_edge, short_edge, megapixels),
-        engine=EngineOptions(device, dtype.value, None if tile == options.AUTO_TILE else tile, threads, ensemble),
+        engine=options.engine_options(device, dtype, tile, threads, ensemble),
         save=SaveOptions(format, quality, compression, metadata.value, strict),
         batch=BatchOptions(output, name, recursive, overwrite, fail_fast),
     )
     _check(asked, inputs, json and not dry_run, dry_run)
     if quiet:
-        os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] = "1"  # the Hub's client shows its own
+        ui.hush_downloads()
     if dry_run:
         from dsclora_cli.tasks.dryrun import plan_files
 

@@ -50,9 +50,10 @@ class TorchEngine:
     def _run(self, tile: Values, dtype: torch.dtype) -> Values:
         try:
             with torch.inference_mode(), full_float32():
-                x = torch.from_numpy(tile).to(self._device, dtype).permute(2, 0, 1)[None]  # (1, 3, H, W), channels_last
+                lr = torch.from_numpy(tile)
+                x = lr.to(self._device, dtype).permute(2, 0, 1)[None]  # (1, 3, H, W), channels_last
                 y: Tensor = self._network(x)
-                return y[0].permute(1, 2, 0).to("cpu", torch.from_numpy(tile).dtype).contiguous().numpy()
+                return y[0].permute(1, 2, 0).to("cpu", lr.dtype).contiguous().numpy()
         except (RuntimeError, MemoryError) as error:
             if not _is_out_of_memory(error):
                 raise

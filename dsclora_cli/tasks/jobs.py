@@ -16,7 +16,7 @@ from dsclora_cli.tasks.records import Recipe, status
 from dsclora_cli.tasks.results import FileResult, FileStatus
 from dsclora_cli.tasks.sizes import SizePlan, plan_size
 from dsclora_cli.tasks.source import Found, Input
-from dsclora_cli.weights.resolve import FoundWeights, find_weights, native_scales
+from dsclora_cli.weights.resolve import FoundWeights, find_weights, joined, native_scales
 
 WeightsFinder = Callable[[ModelOptions, int], FoundWeights]
 """Gives the weights for a native scale, as `weights.resolve.find_weights` does."""
@@ -71,8 +71,7 @@ class JobPlanner:
         size = plan_size(header.width, header.height, self._options.size, self._native)
         format = self._namer.format(header.format)
         fitted, losses = fit_format(replace(header, width=size.width, height=size.height), format, save.strict)
-        weights = [self.weights(self._options.model, scale) for scale in dict.fromkeys(size.passes)]
-        model = "+".join(found.name for found in weights)
+        model, sha256 = joined(self.weights(self._options.model, scale) for scale in dict.fromkeys(size.passes))
         target = self._namer.target(source, size, model, format)
         settings = {
             "size": (size.width, size.height),
@@ -84,7 +83,7 @@ class JobPlanner:
             "compression": save.compression,
             "metadata": save.metadata,
         }
-        recipe = Recipe(_sha256(source.source), "+".join(found.sha256 for found in weights), settings)
+        recipe = Recipe(_sha256(source.source), sha256, settings)
         notes = (*header.notes, *losses, *((target.note,) if target.note else ()))
         return Job(source, header, size, format, fitted.frames, target.path, model, recipe, notes)
 

@@ -5,13 +5,12 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from dsclora_cli.paths import sha256_of, state_dir
+from dsclora_cli.paths import sha256_of, state_dir, written_whole
 from dsclora_cli.tasks.source import path_key
 
 _VERSION = 1
@@ -52,12 +51,8 @@ def remember(output: Path, written: Path, recipe: Recipe) -> None:
     }
     place = _place(output)
     place.parent.mkdir(parents=True, exist_ok=True)
-    temporary = place.with_name(f"{place.name}.{secrets.token_hex(4)}")
-    try:
+    with written_whole(place) as temporary:
         temporary.write_text(json.dumps(record, indent=1), encoding="utf-8")
-        temporary.replace(place)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def _place(output: Path) -> Path:

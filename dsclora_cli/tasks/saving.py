@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import secrets
 import sys
 from collections.abc import Iterable
 from pathlib import Path
@@ -11,6 +10,7 @@ from dsclora_cli.config import SaveOptions
 from dsclora_cli.errors import ImageError
 from dsclora_cli.imaging.picture import Frame, Header
 from dsclora_cli.imaging.writer import write_picture
+from dsclora_cli.paths import written_whole
 from dsclora_cli.tasks.records import Recipe, remember
 
 
@@ -26,23 +26,20 @@ def save_result(
         write_picture(sys.stdout.buffer, header, frames, options)
         sys.stdout.buffer.flush()
         return ()
-    temporary = target.with_name(f".dsclora-{secrets.token_hex(8)}.part")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise ImageError(f"{target.parent}: no such folder can be made ({error.strerror})") from error
     try:
-        write_picture(temporary, header, frames, options)
-        warnings = _remember(target, temporary, recipe)
-        temporary.replace(target)
-    except ImageError as error:
-        # The user knows nothing of the hidden name.
-        raise ImageError(error.message.replace(str(temporary), str(target)), error.hint) from error
+        with written_whole(target) as temporary:
+            try:
+                write_picture(temporary, header, frames, options)
+            except ImageError as error:
+                # The user knows nothing of the hidden name.
+                raise ImageError(error.message.replace(str(temporary), str(target)), error.hint) from error
+            return _remember(target, temporary, recipe)
     except OSError as error:
         raise ImageError(f"{target}: cannot be written ({error.strerror or error})") from error
-    finally:
-        temporary.unlink(missing_ok=True)
-    return warnings
 
 
 def _remember(target: Path, temporary: Path, recipe: Recipe) -> tuple[str, ...]:

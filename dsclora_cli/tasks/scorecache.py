@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import secrets
 from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
@@ -13,7 +12,7 @@ import numpy as np
 import torch
 
 from dsclora_cli import __version__
-from dsclora_cli.paths import state_dir
+from dsclora_cli.paths import state_dir, written_whole
 
 Key = Mapping[str, object]
 """All that decides the scores, as JSON values."""
@@ -32,12 +31,8 @@ def save_scores(key: Key, scores: Mapping[str, float]) -> None:
     """Keep scores; the file appears at once or not at all. Raises OSError."""
     place = _place(key)
     place.parent.mkdir(parents=True, exist_ok=True)
-    temporary = place.with_name(f"{place.name}.{secrets.token_hex(4)}")
-    try:
+    with written_whole(place) as temporary:
         temporary.write_text(json.dumps({"key": key, "scores": scores}), encoding="utf-8")
-        temporary.replace(place)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 @cache

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dsclora_cli.errors import ImageError, UsageError
-from dsclora_cli.imaging.metrics import SSIM_WINDOW, crop_border, luma, psnr, ssim
+from dsclora_cli.imaging.metrics import SSIM_WINDOW, crop_border, psnr, psnr_y, ssim, ssim_y
 
 Image = NDArray[np.uint8]
 """`(H, W, 3)` uint8 RGB."""
@@ -20,8 +20,8 @@ Metric = Callable[[Image, Image], float]
 """Result and truth to a number."""
 
 _FIDELITY: Mapping[str, Metric] = {
-    "psnr_y": lambda result, truth: psnr(luma(result), luma(truth)),
-    "ssim_y": lambda result, truth: ssim(luma(result), luma(truth)),
+    "psnr_y": partial(psnr_y, border=0),
+    "ssim_y": partial(ssim_y, border=0),
     "psnr_rgb": psnr,
     "ssim_rgb": ssim,
 }

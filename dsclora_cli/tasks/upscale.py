@@ -30,7 +30,7 @@ from dsclora_cli.runtime.torch_engine import TorchEngine
 from dsclora_cli.tasks.jobs import WeightsFinder
 from dsclora_cli.tasks.sizes import SizePlan, plan_size
 from dsclora_cli.weights.checkpoint import load_network
-from dsclora_cli.weights.resolve import FoundWeights, find_weights, native_scales
+from dsclora_cli.weights.resolve import FoundWeights, find_weights, joined, native_scales
 
 Progress = Callable[[float], None]
 """Hears the finished share of a frame, 0 to 1."""
@@ -165,9 +165,10 @@ class PictureEngine:
 
     def _info(self, passes: tuple[int, ...], engine: Engine) -> EngineInfo:
         found = [self._found[scale] for scale in dict.fromkeys(passes)]
+        model, sha256 = joined(found)
         return EngineInfo(
-            model="+".join(weights.name for weights in found),
-            weights_sha256="+".join(weights.sha256 for weights in found),
+            model=model,
+            weights_sha256=sha256,
             scale=max(passes),
             device=engine.device,
             dtype=engine.dtype,

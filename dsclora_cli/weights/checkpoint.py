@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
@@ -14,6 +13,7 @@ from torch import Tensor
 
 from dsclora_cli.errors import WeightsError
 from dsclora_cli.model.span import Span, SpanConfig, merge
+from dsclora_cli.paths import written_whole
 from dsclora_cli.runtime.descriptor import Descriptor
 from dsclora_cli.weights.formats import TensorFile, read_tensors
 
@@ -52,14 +52,11 @@ def save_network(network: Span, path: Path, training: str) -> None:
         tensors[_NO_NORM] = torch.zeros(1)
     metadata = {"arch": "span", "training": training}
     metadata |= {key: str(getattr(config, key)) for key in ("scale", "channels", "blocks")}
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
-        partial.write_bytes(_sorted_header(save(tensors, metadata)))
-        partial.replace(path)
+        with written_whole(path) as temporary:
+            temporary.write_bytes(_sorted_header(save(tensors, metadata)))
     except OSError as error:
         raise WeightsError(f"cannot write {path}: {error.strerror}", "choose another place for the weights") from error
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def _sorted_header(file: bytes) -> bytes:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -42,6 +43,12 @@ def find_weights(options: ModelOptions, scale: int | None) -> FoundWeights:
     if scale not in {None, entry.scale}:
         raise UsageError(f"{entry.name} upscales by {entry.scale}, not by {scale}", "see `dsclora models list`")
     return _found(entry, options.offline)
+
+
+def joined(found: Iterable[FoundWeights]) -> tuple[str, str]:
+    """Name and sha256 of the weights of a chain of passes, each given once, with `+` between them."""
+    chain = list(found)
+    return "+".join(weights.name for weights in chain), "+".join(weights.sha256 for weights in chain)
 
 
 def native_scales(options: ModelOptions) -> tuple[int, ...]:
