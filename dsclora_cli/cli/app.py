@@ -13,8 +13,8 @@ from typing import Annotated
 import typer
 
 from dsclora_cli import __version__
+from dsclora_cli.cli import distill, merge, models, train, ui, upscale
 from dsclora_cli.cli import eval as evaluation
-from dsclora_cli.cli import models, ui, upscale
 from dsclora_cli.errors import DscloraError, ExitCode
 
 app = typer.Typer(
@@ -27,6 +27,9 @@ app = typer.Typer(
 )
 app.command("upscale", epilog=upscale.EXAMPLES)(upscale.upscale)
 app.command("eval", epilog=evaluation.EXAMPLES, no_args_is_help=True)(evaluation.evaluate)
+app.command("train", epilog=train.EXAMPLES, no_args_is_help=True)(train.train)
+app.command("distill", epilog=distill.EXAMPLES, no_args_is_help=True)(distill.distill)
+app.command("merge", epilog=merge.EXAMPLES, no_args_is_help=True)(merge.merge)
 app.add_typer(models.app, name="models")
 
 

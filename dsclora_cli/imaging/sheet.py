@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import ceil
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
+
+from dsclora_cli.paths import written_whole
 
 Rgb = NDArray[np.uint8]
 
@@ -56,6 +59,12 @@ def contact_sheet(strips: Sequence[Strip]) -> Rgb:
             sheet.paste(image, (left, top + _LINE))
         top += height
     return np.array(sheet)
+
+
+def save_png(pixels: Rgb, target: Path) -> None:
+    """Write `(H, W, 3)` uint8 as a PNG, whole or not at all. Raises OSError."""
+    with written_whole(target) as temporary:
+        Image.fromarray(pixels).save(temporary, format="PNG")
 
 
 def _errors(strip: Strip) -> tuple[Panel, ...]:

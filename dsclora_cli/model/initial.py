@@ -20,6 +20,7 @@ from dsclora_cli.model.span import Span
 _SCALES = {"conv_1": 3.0, "c1_r": 2.0, "c2_r": 1.5, "c3_r": 1.5, "conv_2": 0.5, "conv_cat": 0.5}
 _DEEP_SHARE = 0.5  # of the features behind the first convolution beside those of it, where all meet in conv_cat
 _RIDGE = 1e-4
+_BIAS_SHARE = 0.3
 _MARGIN = 2  # LR pixels that see the padding
 
 
@@ -89,3 +90,26 @@ def _rows(maps: Tensor) -> Tensor:
     """`(N, C, H, W)` to one row of C float64 for each pixel that does not see the padding."""
     inner = maps[:, :, _MARGIN:-_MARGIN, _MARGIN:-_MARGIN]
     return inner.permute(0, 2, 3, 1).reshape(-1, maps.shape[1]).double()
+
+
+def step_scales(network: nn.Module, lr: Tensor) -> dict[str, float]:
+    """For each weight of a convolution its own size, and for its bias a share of the size of what it is added to.
+
+    A step in proportion changes every layer by the same part of itself. `lr` is `(N, 3, H, W)` in [0, 1].
+    """
+    scales: dict[str, float] = {}
+
+    def note(name: str, layer: nn.Conv2d, output: Tensor) -> None:
+        scales[f"{name}.weight"] = layer.weight.std().item()
+        scales[f"{name}.bias"] = _BIAS_SHARE * output.std().item()
+
+    layers = ((name, layer) for name, layer in network.named_modules() if isinstance(layer, nn.Conv2d))
+    handles = [
+        layer.register_forward_hook(lambda layer, _, output, name=name: note(name, layer, output))
+        for name, layer in layers
+    ]
+    with torch.no_grad():
+        network(lr)
+    for handle in handles:
+        handle.remove()
+    return scales

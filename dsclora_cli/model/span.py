@@ -10,6 +10,7 @@ Parameter names are those of the released files, so that every such file loads s
 
 from __future__ import annotations
 
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 
 import torch
@@ -22,6 +23,9 @@ RGB_MEAN = (0.4488, 0.4371, 0.4040)
 PIXEL_RANGE = 255.0
 EXPANSION = 2
 
+Keep = Callable[[str, Tensor], Tensor]
+"""Hears the name of a feature map and hands the map on; whether it stays alive is its own choice."""
+
 
 @dataclass(frozen=True)
 class SpanConfig:
@@ -32,6 +36,11 @@ class SpanConfig:
     scale: int = 4
     norm: bool = True
     expanded: bool = False
+
+    @property
+    def block_names(self) -> tuple[str, ...]:
+        """The attention blocks in order."""
+        return tuple(f"block_{i}" for i in range(1, self.blocks + 1))
 
     @property
     def descriptor(self) -> Descriptor:
@@ -106,10 +115,10 @@ class SPAB(nn.Module):
         self.c2_r = conv(channels, channels)
         self.c3_r = conv(channels, channels)
 
-    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, x: Tensor, keep: Keep) -> tuple[Tensor, Tensor]:
         """`(N, C, H, W)` to the block's output and its first activated feature map, both of that shape."""
-        first = F.silu(self.c1_r(x))
-        third = self.c3_r(F.silu(self.c2_r(first)))
+        first = keep("o1", F.silu(self.c1_r(x)))
+        third = keep("o3", self.c3_r(keep("o2", F.silu(self.c2_r(first)))))
         return (third + x) * (torch.sigmoid(third) - 0.5), first
 
 
@@ -124,8 +133,8 @@ class Span(nn.Module):
         width = config.channels
         self.config = config
         self.conv_1 = conv(3, width)
-        for i in range(1, config.blocks + 1):
-            self.add_module(f"block_{i}", SPAB(width, conv))
+        for name in config.block_names:
+            self.add_module(name, SPAB(width, conv))
         self.conv_cat = nn.Conv2d(width * 4, width, 1)
         self.conv_2 = conv(width, width)
         to_pixels = nn.Conv2d(width, 3 * config.scale**2, 3, padding=1)
@@ -133,23 +142,43 @@ class Span(nn.Module):
         self.register_buffer("mean", torch.tensor(RGB_MEAN).view(1, 3, 1, 1), persistent=False)
 
     @property
-    def blocks(self) -> list[nn.Module]:
-        """The attention blocks in order."""
-        return [module for name, module in self.named_children() if name.startswith("block_")]
+    def feature_names(self) -> tuple[str, ...]:
+        """The feature maps that `features` can keep, each `(N, C, H, W)`, in the order in which they arise.
+
+        `block_i.o1` and `block_i.o2` are activated, `block_i.o3` is not, and `block_i` is the block's output.
+        """
+        inside = (f"{block}{part}" for block in self.config.block_names for part in (".o1", ".o2", ".o3", ""))
+        return "conv_1", *inside, "conv_2", "conv_cat"
 
     def forward(self, x: Tensor) -> Tensor:
         """Upscale a batch; see the class for shapes and ranges."""
+        return self.features(x, ())[0]
+
+    def features(self, x: Tensor, names: Collection[str]) -> tuple[Tensor, dict[str, Tensor]]:
+        """What `forward` answers, and those of `feature_names` that are in `names`; all others are let go at once."""
+        kept: dict[str, Tensor] = {}
+
+        def keep(name: str, value: Tensor) -> Tensor:
+            if name in names:
+                kept[name] = value
+            return value
+
+        def run(block: str, x: Tensor) -> tuple[Tensor, Tensor]:
+            output, activated = self.get_submodule(block)(x, lambda part, value: keep(f"{block}.{part}", value))
+            return keep(block, output), activated
+
         if self.config.norm:
             x = (x - self.mean) * PIXEL_RANGE
-        head = self.conv_1(x)
-        first_block, activated = self.blocks[0](head)
+        first, *others = self.config.block_names
+        head = keep("conv_1", self.conv_1(x))
+        first_block, activated = run(first, head)
         body = first_block
-        for block in self.blocks[1:]:
-            body, activated = block(body)
+        for block in others:
+            body, activated = run(block, body)
         # The last block's *activated* c1 is concatenated: the original's SiLU works in place on the tensor it returns.
-        features = self.conv_cat(torch.cat([head, self.conv_2(body), first_block, activated], dim=1))  # (N, C, H, W)
-        sr: Tensor = self.upsampler(features)  # (N, 3, sH, sW)
-        return sr
+        joined = torch.cat([head, keep("conv_2", self.conv_2(body)), first_block, activated], dim=1)  # (N, 4C, H, W)
+        sr: Tensor = self.upsampler(keep("conv_cat", self.conv_cat(joined)))  # (N, 3, sH, sW)
+        return sr, kept
 
 
 def merge(network: Span) -> Span:

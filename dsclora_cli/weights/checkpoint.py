@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import torch
-from safetensors.torch import save
 from torch import Tensor
 
 from dsclora_cli.errors import WeightsError
 from dsclora_cli.model.span import Span, SpanConfig, merge
-from dsclora_cli.paths import written_whole
 from dsclora_cli.runtime.descriptor import Descriptor
-from dsclora_cli.weights.formats import TensorFile, read_tensors
+from dsclora_cli.weights.formats import TensorFile, finite, read_tensors, write_tensors
 
 MOST_CHANNELS, MOST_BLOCKS, MOST_SCALE = 1024, 64, 16
 _NO_NORM = "no_norm"  # an empty-valued buffer by which community files say that RGB is taken as it is
@@ -32,7 +29,7 @@ def load_network(path: Path) -> Span:
     state = _weights(file, config)
     _check_strict(state, config, path)
     network = Span(config).double()
-    network.load_state_dict({name: _finite(tensor, name, path) for name, tensor in state.items()}, strict=True)
+    network.load_state_dict({name: finite(tensor, name, path).double() for name, tensor in state.items()}, strict=True)
     return merge(network).float().eval()  # merged in float64, so that float32 rounds once
 
 
@@ -47,24 +44,12 @@ def save_network(network: Span, path: Path, training: str) -> None:
     `training` says where the weights come from. Raises WeightsError where the file cannot be written.
     """
     config = network.config
-    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()}
+    tensors = network.state_dict()
     if not config.norm:
         tensors[_NO_NORM] = torch.zeros(1)
     metadata = {"arch": "span", "training": training}
     metadata |= {key: str(getattr(config, key)) for key in ("scale", "channels", "blocks")}
-    try:
-        with written_whole(path) as temporary:
-            temporary.write_bytes(_sorted_header(save(tensors, metadata)))
-    except OSError as error:
-        raise WeightsError(f"cannot write {path}: {error.strerror}", "choose another place for the weights") from error
-
-
-def _sorted_header(file: bytes) -> bytes:
-    """The same safetensors file with its header in one order: the library writes metadata in a random one."""
-    end = 8 + int.from_bytes(file[:8], "little")
-    header = json.dumps(json.loads(file[8:end]), sort_keys=True, separators=(",", ":")).encode()
-    header += b" " * (-len(header) % 8)
-    return len(header).to_bytes(8, "little") + header + file[end:]
+    write_tensors(path, tensors, metadata)
 
 
 def _infer(file: TensorFile, path: Path) -> SpanConfig:
@@ -111,14 +96,6 @@ def _check_strict(state: Mapping[str, Tensor], config: SpanConfig, path: Path) -
         if tensor.shape != expected[name].shape:
             shapes = f"{tuple(tensor.shape)}, not {tuple(expected[name].shape)}"
             raise WeightsError(f"{path}: {name} has shape {shapes}", _HINT)
-
-
-def _finite(tensor: Tensor, name: str, path: Path) -> Tensor:
-    if tensor.is_meta or not tensor.is_floating_point():
-        raise WeightsError(f"{path}: {name} does not hold floating-point values", _HINT)
-    if not bool(torch.isfinite(tensor.float()).all()):
-        raise WeightsError(f"{path}: {name} holds NaN or infinity", "the weights are damaged; get the file again")
-    return tensor.double()
 
 
 def _named(names: Iterable[str]) -> str:

@@ -1,7 +1,8 @@
-"""Tensors out of a file of weights, whatever wrote it, running none of its code. Content decides, not the name."""
+"""Tensors out of a file of weights, whatever wrote it, running none of its code: content decides. And into one."""
 
 from __future__ import annotations
 
+import json
 import pickle
 import re
 import struct
@@ -12,9 +13,11 @@ from pathlib import Path
 
 import torch
 from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
 from torch import Tensor
 
 from dsclora_cli.errors import WeightsError
+from dsclora_cli.paths import written_whole
 
 MOST_BYTES = 1 << 30
 _WRAPPERS = ("params_ema", "params", "state_dict")
@@ -50,6 +53,36 @@ def read_tensors(path: Path) -> TensorFile:
     if head.startswith((b"PK\x03\x04", b"\x80\x02")):
         return TensorFile(_unwrap(_read_pickle(path), path), {})
     raise WeightsError(f"{path} is not a file of weights", _HINT)
+
+
+def finite(tensor: Tensor, name: str, path: Path) -> Tensor:
+    """The tensor. Raises WeightsError unless it holds floating-point values that are finite in float32."""
+    if tensor.is_meta or not tensor.is_floating_point():
+        raise WeightsError(f"{path}: {name} does not hold floating-point values", _HINT)
+    if not bool(torch.isfinite(tensor.float()).all()):
+        raise WeightsError(f"{path}: {name} holds NaN or infinity", "the weights are damaged; get the file again")
+    return tensor
+
+
+def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
+    """Write a safetensors file, whole or not at all; equal contents give equal bytes.
+
+    Raises WeightsError where it cannot be written.
+    """
+    stored = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    try:
+        with written_whole(path) as temporary:
+            temporary.write_bytes(_sorted_header(save(stored, dict(metadata))))
+    except OSError as error:
+        raise WeightsError(f"cannot write {path}: {error.strerror}", "choose another place for the weights") from error
+
+
+def _sorted_header(file: bytes) -> bytes:
+    """The same safetensors file with its header in one order: the library writes metadata in a random one."""
+    end = 8 + int.from_bytes(file[:8], "little")
+    header = json.dumps(json.loads(file[8:end]), sort_keys=True, separators=(",", ":")).encode()
+    header += b" " * (-len(header) % 8)
+    return len(header).to_bytes(8, "little") + header + file[end:]
 
 
 def _read_safetensors(path: Path) -> TensorFile:

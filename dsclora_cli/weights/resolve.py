@@ -14,6 +14,7 @@ from dsclora_cli.weights.catalog import Catalog, WeightEntry, load_catalog
 from dsclora_cli.weights.store import obtain
 
 AUTO = "auto"
+_SUFFIXES = {".pth", ".pt", ".safetensors"}
 
 
 @dataclass(frozen=True)
@@ -43,6 +44,14 @@ def find_weights(options: ModelOptions, scale: int | None) -> FoundWeights:
     if scale not in {None, entry.scale}:
         raise UsageError(f"{entry.name} upscales by {entry.scale}, not by {scale}", "see `dsclora models list`")
     return _found(entry, options.offline)
+
+
+def named_weights(text: str, offline: bool = False) -> FoundWeights:
+    """Weights by a file's path or a name of the catalogue, as training options give them. Raises as `find_weights`."""
+    path = Path(text)
+    is_file = path.is_file() or path.suffix in _SUFFIXES
+    options = ModelOptions(weights=path, offline=offline) if is_file else ModelOptions(text, offline=offline)
+    return find_weights(options, None)
 
 
 def joined(found: Iterable[FoundWeights]) -> tuple[str, str]:

@@ -1,0 +1,1 @@
+"""What a network is trained towards: distances between outputs, features and truth."""

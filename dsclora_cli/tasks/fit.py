@@ -1,0 +1,242 @@
+"""The one training loop: `train` and `distill` hand it what is trained and what for.
+
+Everything that a step needs follows from the seed and the step's number, so a run that goes on from a checkpoint
+takes exactly the steps that it would have taken.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+
+import torch
+from torch import nn
+
+from dsclora_cli.errors import DscloraError
+from dsclora_cli.model.span import Span
+from dsclora_cli.recipe import Recipe
+from dsclora_cli.recipefile import digest
+from dsclora_cli.runtime.device import resolve_device
+from dsclora_cli.runtime.precision import full_float32
+from dsclora_cli.tasks.optimise import Average, Precision, make_optimiser, rate_at, set_rate
+from dsclora_cli.tasks.runfolder import RunFolder, is_new_run
+from dsclora_cli.tasks.runstate import Progress, RunState
+from dsclora_cli.tasks.stopping import stoppable
+from dsclora_cli.tasks.trainee import FitResult, Run, Score, Tally, Terms, Trainee
+from dsclora_cli.tasks.trainset import Batch, HeldOut, TrainSet, open_data
+from dsclora_cli.tasks.validate import Sample, validate
+from dsclora_cli.tasks.workers import Workers, joined, local_device
+
+Builder = Callable[[Recipe, TrainSet, torch.device], tuple[Trainee, TrainSet]]
+"""Makes of a recipe, its data and a device what is trained, and the data with whatever the objective needs beside."""
+
+
+def fit(recipe: Recipe, run: Run, build: Builder) -> FitResult:
+    """Open the data, build what is trained, and train it.
+
+    Raises UsageError for options that do not fit and a folder that holds something else, KeyboardInterrupt after a
+    checkpoint when asked to stop, and as `open_data` and `build` do.
+    """
+    device = resolve_device(local_device(recipe.run.device))
+    if recipe.run.threads:
+        torch.set_num_threads(recipe.run.threads)
+    with joined(device) as workers:
+        is_new = is_new_run(run.path, run.resume)
+        train_set, held_out = open_data(recipe, run.offline)
+        for sentence in train_set.left_out:
+            run.observer.on_note(sentence)
+        torch.manual_seed(recipe.run.seed)
+        trainee, train_set = build(recipe, train_set, device)
+        workers.mean([0.0], device)  # nobody writes before everybody has looked
+        return Fit(recipe, trainee, (train_set, held_out), run, workers).run(is_new)
+
+
+class Fit:
+    """One run: `run` takes all steps, and goes on from the checkpoint in the folder where there is one."""
+
+    def __init__(
+        self,
+        recipe: Recipe,
+        trainee: Trainee,
+        data: tuple[TrainSet, HeldOut],
+        run: Run,
+        workers: Workers,
+    ) -> None:
+        self._recipe, self._trainee, self._folder = recipe, trainee, RunFolder(run.path)
+        self._train_set, self._held_out = data
+        self._workers, self._observer = workers, run.observer
+        self._device = next(trainee.trained.parameters()).device
+        self._shares = workers.shares(recipe.data.batch, recipe.optimiser.accumulate)
+        self._optimiser = make_optimiser(recipe.optimiser, trainee.trained, trainee.scales)
+        self._average = Average(trainee.trained, recipe.optimiser.ema)
+        self._precision = Precision(recipe.run.amp, self._device)
+        self._progress = Progress()
+        parts = {"trained": trainee.trained, "average": self._average.module, "optimiser": self._optimiser}
+        self._state = RunState(recipe, {**parts, "scaler": self._precision.scaler}, self._progress)
+        self._tally, self._saved, self._skips = Tally(), time.monotonic(), 0
+        self._samples: list[Sample] = []
+
+    def run(self, is_new: bool) -> FitResult:
+        """Take the steps that remain.
+
+        Raises KeyboardInterrupt after a checkpoint when asked to stop, and DscloraError where the loss stays NaN or
+        the folder cannot be written.
+        """
+        self._start(is_new)
+        steps = self._recipe.run.steps
+        with stoppable() as stop, full_float32(), ThreadPoolExecutor(1) as loader:
+            loading = loader.submit(self._load, self._progress.step)
+            while self._progress.step < steps:
+                batches = self._await(loading)
+                loading = loader.submit(self._load, self._progress.step + 1)
+                if self._step(batches, stop.is_set()):
+                    self._checkpoint()
+                    self._observer.on_note(f"stopped after {self._progress.step} steps; --resume goes on")
+                    raise KeyboardInterrupt
+                if self._progress.step % self._recipe.run.validate == 0 or self._progress.step == steps:
+                    self._score()
+                if time.monotonic() - self._saved > self._recipe.run.checkpoint_minutes * 60:
+                    self._checkpoint()
+        return self._finish()
+
+    def _start(self, is_new: bool) -> None:
+        if not is_new:
+            self._state.load(self._folder.state, self._device)
+            self._observer.on_note(f"going on after {self._progress.step} steps")
+        if not self._workers.is_first:
+            return
+        self._folder.begin(self._recipe)
+        self._folder.cut_log(self._progress.step)
+        if missing := self._folder.missing():
+            self._observer.on_note(missing)
+        if is_new and self._trainee.floor is not None:
+            self._progress.best = self._progress.floor = self._psnr(self._trainee.floor)
+
+    def _load(self, step: int) -> list[Batch]:
+        return [self._train_set.batch(step, share) for share in self._shares]
+
+    def _await(self, loading: Future[list[Batch]]) -> list[Batch]:
+        started = time.monotonic()
+        batches = loading.result()
+        self._tally.waited += time.monotonic() - started
+        return [batch.to(self._device) for batch in batches]
+
+    def _step(self, batches: list[Batch], stop: bool) -> bool:
+        """One step, or none where the loss or a gradient is not finite; whether any worker was asked to stop."""
+        options, progress, trained = self._recipe.optimiser, self._progress, self._trainee.trained
+        set_rate(self._optimiser, rate_at(options, progress.step, self._recipe.run.steps))
+        self._optimiser.zero_grad(set_to_none=True)
+        terms = self._accumulate(batches)
+        self._workers.average_gradients(trained)
+        self._precision.scaler.unscale_(self._optimiser)
+        norm = nn.utils.clip_grad_norm_(trained.parameters(), options.clip or math.inf).item()
+        values = {name: value.item() for name, value in terms.items()}
+        lost, stopped, *means = self._workers.mean(
+            [float(not math.isfinite(norm + sum(values.values()))), float(stop), *values.values()], self._device
+        )
+        if lost:
+            self._skip()
+        else:
+            self._skips = 0
+            self._precision.scaler.step(self._optimiser)
+            self._average.update(trained, progress.step)
+            for name, value in zip(values, means, strict=True):
+                self._tally.terms[name] = self._tally.terms.get(name, 0.0) + value
+            self._tally.steps += 1
+        self._precision.scaler.update()
+        progress.step += 1
+        self._observer.on_step(progress.step, self._recipe.run.steps, sum(means))
+        return bool(stopped)
+
+    def _accumulate(self, batches: list[Batch]) -> Terms:
+        """Gradients of the mean loss over the parts of a batch; its terms."""
+        sums: Terms = {}
+        for batch in batches:
+            with self._precision.autocast():
+                terms = {name: term / len(batches) for name, term in self._trainee.objective(batch).items()}
+            torch.autograd.backward(self._precision.scaler.scale(torch.stack(list(terms.values())).sum()))
+            for name, term in terms.items():
+                sums[name] = sums.get(name, 0) + term.detach()
+        return sums
+
+    def _skip(self) -> None:
+        self._skips += 1
+        self._progress.skipped += 1
+        if self._skips > self._recipe.run.most_skips:
+            raise DscloraError(
+                f"{self._skips} steps in a row up to step {self._progress.step} had a loss that is not finite",
+                "go on from the last checkpoint in a new run with a lower --learning-rate, or with --amp off",
+            )
+
+    def _psnr(self, network: Span) -> float:
+        samples = validate(network, self._held_out, self._device)
+        return sum(sample.psnr_y for sample in samples) / len(samples)
+
+    def _score(self) -> None:
+        """Score the average on the held-out pictures, keep it if it is the best, and log."""
+        if not self._workers.is_first:
+            self._tally = Tally()
+            return
+        progress, tally = self._progress, self._tally
+        samples = validate(self._trainee.finished(self._average.module), self._held_out, self._device)
+        psnr_y = sum(sample.psnr_y for sample in samples) / len(samples)
+        elapsed, steps = time.monotonic() - tally.since, max(1, tally.steps)
+        terms = {name: total / steps for name, total in tally.terms.items()}
+        progress.seconds += elapsed
+        score = Score(
+            step=progress.step,
+            loss=sum(terms.values()),
+            terms=terms,
+            psnr_y=psnr_y,
+            rate=rate_at(self._recipe.optimiser, progress.step - 1, self._recipe.run.steps),
+            images_per_second=steps * self._recipe.data.batch / elapsed,
+            waiting=tally.waited / elapsed,
+            seconds=progress.seconds,
+        )
+        best = progress.best is None or psnr_y > progress.best
+        if best:
+            progress.best, progress.best_step = psnr_y, progress.step
+            self._save(self._trainee.file)
+        self._folder.log(vars(score))
+        self._samples = samples
+        self._observer.on_score(score, best)
+        self._tally = Tally()
+
+    def _save(self, name: str) -> None:
+        origin = {
+            "recipe": digest(self._recipe),
+            "data": self._train_set.digest,
+            "seed": self._recipe.run.seed,
+            "step": self._progress.step,
+            "held_out_psnr_y": self._progress.best,
+            "torch": torch.__version__,
+        }
+        self._trainee.save(self._average.module, self._folder.path / name, json.dumps(origin))
+
+    def _checkpoint(self) -> None:
+        if self._workers.is_first:
+            self._state.save(self._folder.state)
+            if self._samples:
+                self._folder.draw(self._samples)
+                self._samples = []
+        self._saved = time.monotonic()
+
+    def _finish(self) -> FitResult:
+        self._checkpoint()
+        progress = self._progress
+        if self._workers.is_first:
+            self._save("last.safetensors")
+        kept = progress.best is not None and progress.best_step > 0
+        return FitResult(
+            run=self._folder.path,
+            file=self._folder.path / self._trainee.file if kept else None,
+            steps=progress.step,
+            best_step=progress.best_step,
+            best_psnr_y=progress.best or 0.0,
+            floor_psnr_y=progress.floor,
+            skipped=progress.skipped,
+            seconds=progress.seconds,
+        )

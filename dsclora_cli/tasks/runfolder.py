@@ -1,0 +1,133 @@
+"""The folder of a training run: what it was told, what it measured, and pictures of both.
+
+`recipe.toml` the resolved recipe; `log.jsonl` a line for each score; `state.pt` the last checkpoint; `curve.png`,
+`samples.png` and `tensorboard/` for people.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from dsclora_cli.errors import DscloraError, UsageError
+from dsclora_cli.imaging.resize import matlab_bicubic
+from dsclora_cli.imaging.sheet import Panel, Strip, contact_sheet, save_png
+from dsclora_cli.paths import written_whole
+from dsclora_cli.recipe import Recipe
+from dsclora_cli.recipefile import recipe_toml
+from dsclora_cli.tasks.validate import Sample
+
+_STATE = "state.pt"
+_DRAWN_BY = {"plot": "matplotlib", "TensorBoard log": "tensorboard"}
+_SHOWN, _CROP = 4, 96  # pictures of the sample sheet, and the edge of their crops in LR pixels
+
+
+def is_new_run(path: Path, resume: bool) -> bool:
+    """Whether a run in this folder starts, rather than goes on.
+
+    Raises UsageError where it would overwrite something.
+    """
+    holds_run = (path / _STATE).exists()
+    if holds_run and not resume:
+        raise UsageError(f"{path} holds a run already", "go on with --resume, or choose another --out")
+    if not holds_run and path.exists() and (not path.is_dir() or any(path.iterdir())):
+        raise UsageError(f"{path} is there already and holds no run", "choose another --out")
+    return not holds_run
+
+
+class RunFolder:
+    """The files of one run below `path`; nothing is written before `begin`."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.state = path / _STATE
+        self._log = path / "log.jsonl"
+        self._board: Any = None
+
+    def begin(self, recipe: Recipe) -> None:
+        """Make the folder, write the recipe and open TensorBoard's file.
+
+        Raises DscloraError for a folder that cannot be written.
+        """
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            (self.path / "recipe.toml").write_text(recipe_toml(recipe), encoding="utf-8")
+        except OSError as error:
+            raise DscloraError(f"cannot write to {self.path}: {error.strerror}", "choose another --out") from error
+        self._board = _open_board(self.path / "tensorboard")
+
+    def missing(self) -> str:
+        """What the folder will lack, as a sentence; empty where nothing is."""
+        absent = [part for part, module in _DRAWN_BY.items() if find_spec(module) is None]
+        parts = " and no ".join(absent)
+        return f"no {parts} in the run folder: pip install 'dsclora[train]' for them" if absent else ""
+
+    def cut_log(self, step: int) -> None:
+        """Drop what was logged after `step`: it is about to be measured again."""
+        kept = [line for line in self.lines() if line["step"] <= step]
+        with written_whole(self._log) as temporary:
+            temporary.write_text("".join(json.dumps(line) + "\n" for line in kept), encoding="utf-8")
+
+    def lines(self) -> list[dict[str, Any]]:
+        """The log so far."""
+        if not self._log.exists():
+            return []
+        return [json.loads(line) for line in self._log.read_text(encoding="utf-8").splitlines()]
+
+    def log(self, line: Mapping[str, Any]) -> None:
+        """Add a line to the log, and its numbers to TensorBoard."""
+        with self._log.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(line) + "\n")
+        if self._board is not None:
+            for name, value in {**line, **line["terms"]}.items():
+                if isinstance(value, int | float):
+                    self._board.add_scalar(name, value, line["step"])
+            self._board.flush()
+
+    def draw(self, samples: Sequence[Sample]) -> None:
+        """Renew the plot of the log and the sheet of samples."""
+        draw_curve(self.lines(), self.path / "curve.png")
+        save_png(contact_sheet([_strip(sample) for sample in samples[:_SHOWN]]), self.path / "samples.png")
+
+
+def _strip(sample: Sample) -> Strip:
+    """The middle of a picture: bicubic, the network, HR."""
+    scale = sample.hr.shape[0] // sample.lr.shape[0]
+    edge = min(_CROP, *sample.lr.shape[:2])
+    top, left = ((side - edge) // 2 for side in sample.lr.shape[:2])
+    hr = slice(top * scale, (top + edge) * scale), slice(left * scale, (left + edge) * scale)
+    bicubic = matlab_bicubic(sample.lr[top : top + edge, left : left + edge], edge * scale, edge * scale)
+    results = Panel("bicubic", bicubic), Panel(f"{sample.name} {sample.psnr_y:.2f} dB", sample.sr[hr])
+    return Strip(results, Panel("HR", sample.hr[hr]))
+
+
+def _open_board(folder: Path) -> Any | None:  # noqa: ANN401 - an optional package has no types here
+    if find_spec("tensorboard") is None:
+        return None
+    from torch.utils.tensorboard import SummaryWriter
+
+    return SummaryWriter(str(folder))
+
+
+def draw_curve(lines: Sequence[Mapping[str, Any]], target: Path) -> None:
+    """Loss and held-out PSNR-Y over the steps as a PNG; nothing where matplotlib is not installed or nothing is logged.
+
+    Raises OSError.
+    """
+    if find_spec("matplotlib") is None or not lines:
+        return
+    from matplotlib.figure import Figure
+
+    steps = [line["step"] for line in lines]
+    figure = Figure(figsize=(8, 4.5), layout="constrained")
+    axes = figure.subplots()
+    axes.plot(steps, [line["loss"] for line in lines], color="tab:grey")
+    axes.set(xlabel="step", ylabel="loss (grey)", yscale="log")
+    scores = axes.twinx()
+    scores.plot(steps, [line["psnr_y"] for line in lines], color="tab:blue")
+    scores.set_ylabel("held-out PSNR-Y in dB (blue)")
+    with written_whole(target) as temporary:
+        figure.savefig(temporary, format="png", dpi=120)

@@ -1,0 +1,131 @@
+"""Training a SPAN, or the DSCLoRA student, towards HR pictures."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from dsclora_cli.errors import UsageError
+from dsclora_cli.model.initial import fit_upsampler, settle, step_scales
+from dsclora_cli.model.span import Span, SpanConfig, merge
+from dsclora_cli.objectives.pixel import DISTANCES, spectral
+from dsclora_cli.recipe import ARCHITECTURES, LossOptions, NetworkOptions, Recipe
+from dsclora_cli.tasks.compiling import compiled
+from dsclora_cli.tasks.fit import fit
+from dsclora_cli.tasks.trainee import FitObserver, FitResult, Run, Trainee
+from dsclora_cli.tasks.trainset import Batch, TrainSet
+from dsclora_cli.weights.checkpoint import load_network, save_network
+from dsclora_cli.weights.resolve import named_weights
+
+_FIRST = 4  # batches that the upsampler is fitted to
+
+
+@dataclass(frozen=True)
+class Truth:
+    """The distance to HR that a recipe asks for: `pixel`, and `fft` where it has a weight."""
+
+    options: LossOptions
+
+    def __call__(self, output: Tensor, hr: Tensor) -> dict[str, Tensor]:
+        """Both `(N, 3, sH, sW)`, float."""
+        terms = {"pixel": DISTANCES[self.options.loss](output, hr)}
+        if self.options.fft:
+            terms["fft"] = self.options.fft * spectral(output, hr)
+        return terms
+
+
+def train(recipe: Recipe, run: Path, resume: bool, observer: FitObserver, offline: bool = False) -> FitResult:
+    """Train by a recipe in the folder `run`; `resume` goes on with what it holds.
+
+    Raises as `fit` does, and WeightsError for weights to start from that cannot be had.
+    """
+
+    def build(recipe: Recipe, data: TrainSet, device: torch.device) -> tuple[Trainee, TrainSet]:
+        network = initial_network(recipe, data, offline).to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        forward = compiled(network, recipe.run.compile, device)
+        truth = Truth(recipe.loss)
+        return network_trainee(network, lambda batch: truth(forward(batch.lr), batch.hr), recipe, data), data
+
+    return fit(recipe, Run(run, resume, offline, observer), build)
+
+
+def network_trainee(
+    network: Span, objective: Callable[[Batch], dict[str, Tensor]], recipe: Recipe, data: TrainSet
+) -> Trainee:
+    """All weights of a network as what is trained; the merged network is what is kept."""
+    scales = {}
+    if recipe.optimiser.optimiser == "soap":
+        device = next(network.parameters()).device
+        scales = step_scales(network, next(_first_batches(data, 1)).to(device).lr)
+    return Trainee(
+        trained=network,
+        objective=objective,
+        finished=_merged,
+        save=lambda average, path, origin: save_network(_merged(average), path, origin),
+        file="best.safetensors",
+        scales=scales,
+    )
+
+
+def initial_network(recipe: Recipe, data: TrainSet, offline: bool = False) -> Span:
+    """Random weights at their working scale, or those of `init`; the upsampler is fitted unless `init` has it.
+
+    Raises UsageError where `init` has another shape, and WeightsError.
+    """
+    network = Span(span_config(recipe.network))
+    if recipe.network.init is not None:
+        if not _take_over(network, named_weights(recipe.network.init, offline).path):
+            fit_upsampler(network, _first_pairs(data))
+    elif recipe.network.expanded:
+        _quieten(network)
+    else:
+        settle(network, next(_first_batches(data, 1)).lr)
+        fit_upsampler(network, _first_pairs(data))
+    return network
+
+
+def span_config(options: NetworkOptions) -> SpanConfig:
+    """The shape that a recipe asks for."""
+    channels, blocks = ARCHITECTURES[options.arch]
+    return SpanConfig(
+        channels=options.channels or channels,
+        blocks=options.blocks or blocks,
+        scale=options.scale,
+        expanded=options.expanded,
+    )
+
+
+def _take_over(network: Span, path: Path) -> bool:
+    """Load all weights of a file that fit; whether the upsampler's did."""
+    source, mine = load_network(path).state_dict(), network.state_dict()
+    other = {name for name, value in mine.items() if name not in source or source[name].shape != value.shape}
+    if any(not name.startswith("upsampler.") for name in other) or source.keys() != mine.keys():
+        shape = f"{network.config.channels} channels and {network.config.blocks} blocks"
+        raise UsageError(f"{path} is no network of {shape} in the form that is trained", "give --channels and --blocks")
+    network.load_state_dict({name: mine[name] if name in other else source[name] for name in mine})
+    return not other
+
+
+def _quieten(network: Span) -> None:
+    """The training form's start: a last convolution that is nearly silent and centred on mid-grey."""
+    last = network.upsampler[0]
+    with torch.no_grad():
+        last.get_parameter("weight").mul_(0.01)
+        last.get_parameter("bias").fill_(0.45)
+
+
+def _first_batches(data: TrainSet, count: int) -> Iterator[Batch]:
+    return (data.batch(step, slice(None)) for step in range(count))
+
+
+def _first_pairs(data: TrainSet) -> Iterator[tuple[Tensor, Tensor]]:
+    return ((batch.lr, batch.hr) for batch in _first_batches(data, _FIRST))
+
+
+def _merged(network: nn.Module) -> Span:
+    assert isinstance(network, Span)
+    return merge(network)

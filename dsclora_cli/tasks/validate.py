@@ -1,0 +1,46 @@
+"""Scores on held-out pictures: whole, in tiles, as `dsclora eval` scores."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from dsclora_cli.imaging.metrics import psnr_y
+from dsclora_cli.imaging.picture import Pixels
+from dsclora_cli.imaging.ranges import value_range
+from dsclora_cli.imaging.tiling import ArraySink, ArraySource, TileRun, upscale_rows
+from dsclora_cli.model.span import Span
+from dsclora_cli.runtime.torch_engine import TorchEngine
+from dsclora_cli.tasks.trainset import HeldOut
+
+_TILE = 256
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One held-out picture: name, PSNR-Y in dB, LR, what the network made of it, and HR, all `(H, W, 3)` uint8."""
+
+    name: str
+    psnr_y: float
+    lr: NDArray[np.uint8]
+    sr: NDArray[np.uint8]
+    hr: NDArray[np.uint8]
+
+
+def validate(network: Span, held_out: HeldOut, device: torch.device) -> list[Sample]:
+    """Upscale every held-out picture in float32; `network` is in merged form and is moved to `device`."""
+    engine = TorchEngine(network, network.config.descriptor, device, torch.float32)
+    samples = []
+    for name, lr, hr in held_out.pictures():
+        sr: Pixels = np.empty(hr.shape, np.uint8)
+        upscale_rows(ArraySource(lr), ArraySink(sr), engine, value_range(lr), TileRun(_TILE, may_halve=True), _ignore)
+        result = sr.astype(np.uint8, copy=False)
+        samples.append(Sample(name, psnr_y(result, hr, network.config.scale), lr, result, hr))
+    return samples
+
+
+def _ignore(_: int) -> None:
+    """Nobody waits for the pixels of one picture."""

@@ -1,0 +1,181 @@
+"""Recipes: every field once, TOML and back, what is refused and why, and what a digest tells apart."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dsclora_cli.cli.recipes import shown
+from dsclora_cli.errors import UsageError
+from dsclora_cli.recipe import TABLES, DistillOptions, Recipe, Setting, settings
+from dsclora_cli.recipefile import check, digest, read_recipe, recipe_toml, with_settings
+
+ROOT = Path(__file__).parent.parent
+DISTILLATION = Recipe(distill=DistillOptions(base="dscf-x4"))
+
+
+def value(setting: Setting) -> st.SearchStrategy[Any]:
+    """One value that a field may hold."""
+    if setting.choices:
+        return st.sampled_from(setting.choices)
+    text = st.text(st.characters(exclude_categories=["Cs"]))
+    return {
+        bool: st.booleans(),
+        int: st.integers(int(max(setting.least, 0)), int(min(setting.most, 2**60))),
+        float: st.floats(max(setting.least, 0), min(setting.most, 1e300)),
+        str: text,
+        Path: text.map(Path),
+    }[setting.kind]
+
+
+def values(setting: Setting) -> st.SearchStrategy[Any]:
+    """All that a field may hold."""
+    one = value(setting)
+    if setting.count == 2:
+        return st.lists(one, min_size=2, max_size=2).map(sorted).map(tuple)
+    held = one if setting.count else st.lists(one, max_size=3).map(tuple)
+    return st.none() | held if setting.default is None else held
+
+
+RECIPES = st.builds(
+    with_settings,
+    st.sampled_from([Recipe(), Recipe(distill=DistillOptions())]),
+    st.fixed_dictionaries({setting.name: values(setting) for setting in settings()}),
+)
+
+
+def read(tmp_path: Path, text: str) -> Recipe:
+    file = tmp_path / "recipe.toml"
+    file.write_text(text, encoding="utf-8")
+    return read_recipe(file)
+
+
+def test_field_names_are_unique_over_all_tables() -> None:
+    names = [setting.name for setting in settings()]
+    assert len(names) == len(set(names)) > 40
+    assert list(TABLES) == ["network", "data", "degrade", "loss", "optimiser", "run", "distill"]
+
+
+def test_defaults_pass_their_own_check() -> None:
+    check(Recipe())
+    check(DISTILLATION)
+
+
+@given(recipe=RECIPES)
+def test_toml_gives_back_what_was_written(recipe: Recipe, tmp_path_factory: pytest.TempPathFactory) -> None:
+    text = recipe_toml(recipe)
+    tomllib.loads(text)
+    assert read(tmp_path_factory.getbasetemp(), text) == recipe
+
+
+def test_a_recipe_may_be_short(tmp_path: Path) -> None:
+    recipe = read(tmp_path, '[data]\ndata = ["photos", "DIV2K"]\nlr = "small"\n[optimiser]\nlearning_rate = 1\n')
+    assert recipe == with_settings(Recipe(), {"data": ("photos", "DIV2K"), "lr": Path("small"), "learning_rate": 1.0})
+    assert isinstance(recipe.optimiser.learning_rate, float) and recipe.distill is None
+    assert read(tmp_path, "") == Recipe()
+    assert read(tmp_path, "[distill]") == Recipe(distill=DistillOptions())
+
+
+@pytest.mark.parametrize(
+    ("text", "wrong"),
+    [
+        ("[optimizer]\n", "optimizer: unknown table, perhaps optimiser"),
+        ("[wholly]\n", "wholly: unknown table"),
+        ("network = 3\n", "network: is a table"),
+        ("steps = 5\n", "steps: stands outside its table, [run]"),
+        ("loss = 'l1'\n", "loss: stands outside its table, [loss]"),
+        ("[run]\nlearning_rate = 1e-3\n", "[run] learning_rate: belongs to [optimiser]"),
+        ("[run]\nstep = 5\n", "[run] step: unknown key, perhaps steps"),
+        ("[run]\nxyzzy = 5\n", "[run] xyzzy: unknown key"),
+        ("[run]\nsteps = 5.0\n", "[run] steps: 5.0 is not a whole number"),
+        ("[run]\nsteps = true\n", "[run] steps: True is not a whole number"),
+        ("[run]\nsteps = [5]\n", "[run] steps: [5] is not a whole number"),
+        ("[run]\nsteps = 0\n", "[run] steps: 0 is below 1"),
+        ("[loss]\nfft = '1'\n", "[loss] fft: '1' is not a number"),
+        ("[loss]\nfft = inf\n", "[loss] fft: inf is not finite"),
+        ("[loss]\nloss = 'l3'\n", "[loss] loss: 'l3' is not one of l1, l2, charbonnier"),
+        ("[degrade]\ndegrade = 1\n", "[degrade] degrade: 1 is not true or false"),
+        ("[degrade]\nblur = 0.5\n", "[degrade] blur: 0.5 is not a list of two, each a number"),
+        ("[degrade]\nblur = [0, 1, 2]\n", "[degrade] blur: [0, 1, 2] is not a list of two, each a number"),
+        ("[degrade]\nquality = [90, 30]\n", "[degrade] quality: 90 to 30 is no range"),
+        ("[data]\ndata = 'photos'\n", "[data] data: 'photos' is not a list, each text"),
+        ("[data]\nval = 3\n", "[data] val: 3 is not a path"),
+        ("[run\n", "not TOML: "),
+    ],
+)
+def test_what_is_wrong_is_named_with_file_table_and_key(tmp_path: Path, text: str, wrong: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        read(tmp_path, text)
+    assert caught.value.message.startswith(f"{tmp_path / 'recipe.toml'}: {wrong}") and caught.value.hint
+    assert "\n" not in str(caught.value)
+
+
+def test_a_recipe_that_is_not_there_is_named(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"cannot read .*none.toml: No such file"):
+        read_recipe(tmp_path / "none.toml")
+
+
+@pytest.mark.parametrize(
+    ("recipe", "wrong"),
+    [
+        (with_settings(Recipe(), {"scale": 5}), "--scale: 5 is above 4"),
+        (with_settings(Recipe(), {"learning_rate": float("nan")}), "--learning-rate: nan is not finite"),
+        (with_settings(Recipe(), {"milestones": (0.5, 2.0)}), "--milestones: 2.0 is above 1"),
+        (with_settings(Recipe(), {"optimiser": "sgd"}), "--optimiser: 'sgd' is not one of adam, adamw, soap"),
+        (with_settings(Recipe(), {"data": ("a\udcff",)}), "--data: 'a\\udcff' is not Unicode"),
+        (Recipe(distill=DistillOptions()), "adapters need a network to adapt"),
+        (Recipe(distill=DistillOptions(method="logits", base="b")), "method logits needs a teacher"),
+        (with_settings(DISTILLATION, {"rec": 0.0, "ts": 0.0, "ad": 0.0}), "every term of the loss has weight 0"),
+    ],
+)
+def test_what_cannot_be_is_refused_before_anything_is_loaded(recipe: Recipe, wrong: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        check(recipe)
+    assert caught.value.message.startswith(wrong) and caught.value.hint
+
+
+def other(setting: Setting) -> Any:
+    """A value that is not the default."""
+    if setting.choices:
+        return next(choice for choice in setting.choices if choice != setting.default)
+    one = {bool: not setting.default, int: 3, float: 0.25, str: "other", Path: Path("other")}[setting.kind]
+    return one if setting.count == 1 else (one, one)
+
+
+def test_the_digest_tells_apart_what_leads_to_other_weights() -> None:
+    assert re.fullmatch("[0-9a-f]{64}", digest(Recipe())) and digest(Recipe()) != digest(DISTILLATION)
+    same = set()
+    for setting in settings():
+        changed = with_settings(DISTILLATION, {setting.name: other(setting)})
+        assert changed != DISTILLATION
+        if digest(changed) == digest(DISTILLATION):
+            same.add(setting.name)
+    assert same == {"device", "threads", "compile", "accumulate", "checkpoint_minutes", "most_skips"}
+
+
+def test_setting_a_field_leaves_the_recipe_as_it_was() -> None:
+    before = Recipe()
+    after = with_settings(before, {"steps": 7, "base": "elsewhere"})
+    assert after == replace(before, run=replace(before.run, steps=7)) and before == Recipe()
+
+
+def test_recipes_that_are_shipped_can_be_used(tmp_path: Path) -> None:
+    written = tmp_path / "written.toml"
+    written.write_text(recipe_toml(DISTILLATION), encoding="utf-8")
+    for path in [written, *(ROOT / "examples" / "recipes").glob("*.toml")]:
+        check(read_recipe(path))
+
+
+@pytest.mark.parametrize("table", TABLES)
+def test_the_page_explains_every_key_in_its_table(table: str) -> None:
+    page = (ROOT / "docs" / "train.md").read_text(encoding="utf-8")
+    section = page.split(f"### `[{table}]`\n")[1].split("\n#")[0]
+    rows = re.findall(r"^\| `(\w+)` \| (.*?) \|", section, re.MULTILINE)
+    assert rows == [(setting.name, shown(setting.default) or "") for setting in settings(table)]
