@@ -11,11 +11,15 @@ MAX_SCALE = 16.0
 
 @dataclass(frozen=True)
 class ModelOptions:
-    """Which weights: a catalogue name or `auto`, or a file; a file and a name together are refused."""
+    """Which weights: a catalogue name or `auto`, or a file; a file and a name together are refused.
+
+    `adapter` is merged into them; with `auto` it says itself which weights it is for.
+    """
 
     model: str = "auto"
     weights: Path | None = None
     offline: bool = False
+    adapter: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -97,7 +101,8 @@ class EvalOptions:
     """Everything that `dsclora eval` can be told: either sets by name or `hr`, and what is compared on them.
 
     `data_dir` holds the named sets instead of the Hub; `lr` goes with `hr`. No model means `auto`. `metrics` are extra
-    ones, by pyiqa's names. `worst` counts the images to name. `save` is the folder for the upscaled images.
+    ones, by pyiqa's names. `worst` counts the images to name. `save` is the folder for the upscaled images. With `jpeg`
+    LR goes through a JPEG of that quality, 4:2:0, before it is upscaled.
     """
 
     datasets: tuple[str, ...] = ()
@@ -105,6 +110,7 @@ class EvalOptions:
     hr: Path | None = None
     lr: Path | None = None
     scale: int = 4
+    jpeg: int | None = None
     models: tuple[ModelOptions, ...] = ()
     protocol: str = "paper"
     metrics: tuple[str, ...] = ()

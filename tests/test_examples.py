@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import json
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -53,19 +52,6 @@ def test_upscale_in_python_writes_two_pictures(small: Path, tmp_path: Path) -> N
     example("upscale_in_python").main(small, results)
     sizes = {path.name: Image.open(path).size for path in results.iterdir()}
     assert sizes == {"photo_x4.png": (200, 200), "small_600x600.jpg": (600, 600)}
-
-
-def test_train_x4_trains_and_takes_up_where_it_stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for seed in range(3):
-        pixels = np.random.default_rng(seed).integers(0, 256, (48, 48, 3), dtype=np.uint8)
-        Image.fromarray(pixels).save(tmp_path / f"{seed}.png")
-    small = ["--patch", "8", "--batch", "2", "--channels", "4", "--blocks", "1", "--validate", "2", "--no-compile"]
-    for steps in ("2", "4"):
-        arguments = ["--data", str(tmp_path), "--out", str(tmp_path / "run"), "--steps", steps, *small]
-        monkeypatch.setattr(sys, "argv", ["train_x4.py", *arguments])
-        example("train_x4").main()
-    log = [json.loads(line)["step"] for line in (tmp_path / "run" / "log.jsonl").read_text().splitlines()]
-    assert log == [2, 4] and (tmp_path / "run" / "best.safetensors").is_file()
 
 
 @pytest.mark.slow

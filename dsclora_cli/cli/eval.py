@@ -60,6 +60,10 @@ def evaluate(
         ),
     ] = _DEFAULT.lr,
     scale: Annotated[int, option(_DATA, "Factor of the sides.", "-s", "--scale", min=2, max=16)] = _DEFAULT.scale,
+    jpeg: Annotated[
+        int | None,
+        option(_DATA, "Save LR as JPEG of this quality first, 4:2:0.", "--jpeg", metavar="Q", min=1, max=100),
+    ] = _DEFAULT.jpeg,
     model: Annotated[
         list[str] | None,
         option(
@@ -68,6 +72,10 @@ def evaluate(
     ] = None,
     weights: Annotated[
         list[Path] | None, option(MODEL, "File of weights; may be repeated.", "--weights", metavar="FILE")
+    ] = None,
+    adapter: Annotated[
+        list[Path] | None,
+        option(MODEL, "Adapter: a row for its model with it merged in; may be repeated.", "--adapter", metavar="FILE"),
     ] = None,
     offline: options.Offline = _DEFAULT.offline,
     protocol: Annotated[
@@ -113,12 +121,14 @@ def evaluate(
     if len(taken) > 1:
         raise UsageError(f"{' and '.join(taken)} would all go to stdout", "name files, or choose one")
     models = [ModelOptions(name) for name in model or ()] + [ModelOptions(weights=file) for file in weights or ()]
+    models += [ModelOptions(adapter=file) for file in adapter or ()]
     asked = EvalOptions(
         datasets=tuple(dataset or ()),
         data_dir=data_dir,
         hr=hr,
         lr=lr,
         scale=scale,
+        jpeg=jpeg,
         models=tuple(models),
         protocol=protocol.value,
         metrics=tuple(metric or ()),

@@ -58,6 +58,7 @@ def engine_options(device: str, dtype: Dtype, tile: int, threads: int | None, en
 
 ModelName = Annotated[str, option(MODEL, "Name from the catalogue; auto fits the scale.", "-m", "--model")]
 WeightsFile = Annotated[Path | None, option(MODEL, "File of weights instead of a name.", "--weights")]
+AdapterFile = Annotated[Path | None, option(MODEL, "Adapter to merge in; it knows its model.", "--adapter")]
 Offline = Annotated[bool, option(MODEL, "Ask nothing of the network; use what is here.", "--offline")]
 Device = Annotated[
     str, option(SPEED, "Where to run.", "--device", parser=parse_device, metavar="auto|cpu|cuda|cuda:N|mps")

@@ -86,9 +86,13 @@ def _grids(report: EvalReport) -> Iterator[_Grid]:
         yield _costs(report)
 
 
+def _damage(report: EvalReport) -> str:
+    return "" if report.jpeg is None else f" from JPEG of quality {report.jpeg}"
+
+
 def _scores(benchmark: SetReport, report: EvalReport) -> _Grid:
     protocol = report.protocol
-    title = f"{benchmark.name} x{report.scale}, {benchmark.images} images, {protocol.name} protocol"
+    title = f"{benchmark.name} x{report.scale}{_damage(report)}, {benchmark.images} images, {protocol.name} protocol"
     rows = tuple((row.name, *(_score(row.mean[metric], metric) for metric in report.metrics)) for row in benchmark.rows)
     notes = [f"HR images: {benchmark.verdict}; border {protocol.border}"]
     if benchmark.warning:

@@ -68,14 +68,18 @@ class TrainView(FitObserver):
             ui.err().print(f"{self._clock.at(score.step)}: {score_line(score, best)}{self._clock.left(score.step)}")
 
     def end(self, result: FitResult) -> int:
-        """Say what was kept, by how much it is better and where it is; 1 where nothing was."""
+        """Say what was kept, by how much it is better and where it is; 1 where nothing was.
+
+        Only the first worker has scored and knows; torchrun would end it if another left with 1.
+        """
+        if self._mute:
+            return ExitCode.DONE
         if self._json:
             ui.show(json.dumps(asdict(result), default=str))
         if result.skipped:
             self.on_note(f"{result.skipped} steps were skipped: their loss or gradient was not finite")
         if result.file is None:
-            if not self._mute:
-                ui.say("not kept", self._shortfall(result), "yellow")
+            ui.say("not kept", self._shortfall(result), "yellow")
             return ExitCode.SOME_FAILED
         if not self._quiet:
             ui.say("kept", f"{result.file}, {_merit(result)}", "green")

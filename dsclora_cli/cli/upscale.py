@@ -108,6 +108,7 @@ def upscale(
     megapixels: Annotated[float | None, option(SIZE, "Millions of pixels.", "--megapixels")] = _DEFAULT.size.megapixels,
     model: options.ModelName = _DEFAULT.model.model,
     weights: options.WeightsFile = _DEFAULT.model.weights,
+    adapter: options.AdapterFile = _DEFAULT.model.adapter,
     offline: options.Offline = _DEFAULT.model.offline,
     device: options.Device = _DEFAULT.engine.device,
     dtype: options.DtypeName = _DTYPE,
@@ -127,7 +128,7 @@ def upscale(
     """Upscale pictures; what is already done is skipped, so the same command again goes on where it stopped."""
     box = tuple(int(side) for side in fit.split("x")) if fit else None
     asked = UpscaleOptions(
-        model=ModelOptions(model, weights, offline),
+        model=ModelOptions(model, weights, offline, adapter),
         size=SizeOptions(scale, width, height, (box[0], box[1]) if box else None, long_edge, short_edge, megapixels),
         engine=options.engine_options(device, dtype, tile, threads, ensemble),
         save=SaveOptions(format, quality, compression, metadata.value, strict),

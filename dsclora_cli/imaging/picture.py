@@ -39,7 +39,8 @@ class Header:
     `format` is a Pillow format name ("JPEG", "PNG", "TIFF", ...). Pages may differ in size: `width` and `height` are
     then those of the largest. `channels` and `dtype` are those of the frames.
     `animated` tells timed frames from pages; `loop` is the number of times to play, 0 for ever, None unsaid.
-    `notes` are sentences for the user: what reading had to convert, such as CMYK to sRGB.
+    `notes` are sentences for the user: what reading had to convert, such as CMYK to sRGB. `jpeg_quality` is what a
+    JPEG's own quantisation tables say, 1 to 100.
     """
 
     format: str
@@ -52,6 +53,7 @@ class Header:
     loop: int | None = None
     metadata: Metadata = field(default_factory=Metadata)
     notes: tuple[str, ...] = ()
+    jpeg_quality: int | None = None
 
     def holds(self, shape: tuple[int, ...]) -> bool:
         """Whether a frame of this `(H, W, C)` can be one of the picture's: pages have sizes of their own."""

@@ -18,6 +18,7 @@ from dsclora_cli.imaging.formats import load_plugin, lookup
 from dsclora_cli.imaging.opened import Opened
 from dsclora_cli.imaging.picture import Frame, Header, Metadata
 from dsclora_cli.imaging.pnm import open_deep_pnm
+from dsclora_cli.imaging.quantised import jpeg_quality
 
 _IPTC_RESOURCE = 0x0404
 _EXTENDED_XMP = b"http://ns.adobe.com/xmp/extension/\0"
@@ -54,6 +55,7 @@ def open_with_pillow(file: BinaryIO, name: str) -> Opened:
         loop=_loop(image, name) if animated else None,
         metadata=metadata,
         notes=tuple(notes),
+        jpeg_quality=jpeg_quality(image.quantization) if name == "JPEG" else None,  # type: ignore[attr-defined]
     )
     return Opened(header, partial(_frames, image, header, numbers, icc))
 

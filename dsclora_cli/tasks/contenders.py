@@ -12,11 +12,13 @@ from dsclora_cli.config import EngineOptions, EvalOptions, ModelOptions, SizeOpt
 from dsclora_cli.errors import UsageError
 from dsclora_cli.imaging.picture import Frame, Header
 from dsclora_cli.imaging.resize import matlab_bicubic
+from dsclora_cli.paths import sha256_of
 from dsclora_cli.tasks.report import BASELINE, RowInfo
 from dsclora_cli.tasks.scores import Image
 from dsclora_cli.tasks.upscale import PictureEngine
+from dsclora_cli.weights.adapters import load_adapters
 from dsclora_cli.weights.catalog import WeightEntry
-from dsclora_cli.weights.resolve import FoundWeights, find_weights, native_scales
+from dsclora_cli.weights.resolve import AUTO, FoundWeights, find_weights, native_scales
 
 _PROBE = 16
 
@@ -50,7 +52,7 @@ def open_contenders(options: EvalOptions) -> tuple[Contender, ...]:
     """
     contenders = [_bicubic(options.scale)]
     for model in options.models or (ModelOptions(),):
-        found = _find(replace(model, offline=model.offline or options.offline), options.scale)
+        found = _find(_with_base(model, options), options.scale)
         twin = next((each for each in contenders if each.info.weights_sha256 == found.sha256), None)
         if twin:
             raise UsageError(f"{_asked(model)} and {twin.info.name} are the same weights", "give them once")
@@ -69,8 +71,8 @@ def _bicubic(scale: int) -> Contender:
 
 
 def _find(model: ModelOptions, scale: int) -> FoundWeights:
-    found = find_weights(model, scale)
-    native = native_scales(ModelOptions(weights=found.path))
+    native = native_scales(model) if model.model != AUTO or model.weights or model.adapter else (scale,)
+    found = find_weights(model, scale if scale in native else None)
     if scale not in native:
         raise UsageError(
             f"{_asked(model)} upscales by {native[0]}, not by {scale}", f"use -s {native[0]}, or other weights"
@@ -78,13 +80,24 @@ def _find(model: ModelOptions, scale: int) -> FoundWeights:
     return found
 
 
+def _with_base(model: ModelOptions, options: EvalOptions) -> ModelOptions:
+    """A model as it is asked for; an adapter meets those given weights that it is for, else the catalogue's."""
+    model = replace(model, offline=model.offline or options.offline)
+    if model.adapter is None or model.weights is not None:
+        return model
+    base_sha256 = load_adapters(model.adapter).base_sha256
+    files = (other.weights for other in options.models if other.weights is not None)
+    return replace(model, weights=next((file for file in files if sha256_of(file) == base_sha256), None))
+
+
 def _asked(model: ModelOptions) -> str:
-    return model.model if model.weights is None else str(model.weights)
+    return str(model.adapter or model.weights or model.model)
 
 
 def _open(name: str, found: FoundWeights, engine: EngineOptions, scale: int) -> Contender:
     opened = PictureEngine(
-        UpscaleOptions(model=ModelOptions(weights=found.path), size=SizeOptions(scale=scale), engine=engine)
+        UpscaleOptions(model=ModelOptions(weights=found.path), size=SizeOptions(scale=scale), engine=engine),
+        lambda model, scale: found,
     )
 
     def upscale(lr: Image) -> Image:

@@ -28,7 +28,7 @@ from dsclora_cli.tasks.train import Truth, initial_network, network_trainee
 from dsclora_cli.tasks.trainee import FitObserver, FitResult, Run, Trainee
 from dsclora_cli.tasks.trainset import Rgb, TeacherImages, TrainSet
 from dsclora_cli.weights.adapters import save_adapters
-from dsclora_cli.weights.checkpoint import load_network
+from dsclora_cli.weights.network import open_network
 from dsclora_cli.weights.resolve import named_weights
 
 _TILE = 256
@@ -104,7 +104,7 @@ def distill(recipe: Recipe, run: Path, resume: bool, observer: FitObserver, offl
 def _known(name: str | None, scale: int, offline: bool) -> Known:
     assert name is not None
     found = named_weights(name, offline)
-    network = load_network(found.path)
+    network = open_network(found)
     if network.config.scale != scale:
         raise UsageError(
             f"{found.name} upscales by {network.config.scale}, not by {scale}", f"give --scale {network.config.scale}"

@@ -11,6 +11,7 @@ from importlib.metadata import version
 from dsclora_cli import __version__
 from dsclora_cli.config import EvalOptions
 from dsclora_cli.errors import UsageError
+from dsclora_cli.imaging.degrade import jpeg
 from dsclora_cli.imaging.sheet import Panel, Strip
 from dsclora_cli.tasks.benchmarks import BenchmarkSet, open_folder, open_set
 from dsclora_cli.tasks.contenders import Contender, open_contenders
@@ -76,6 +77,7 @@ class _Evaluation:
         sets = tuple(self._set(benchmark) for benchmark in self._sets)
         return EvalReport(
             scale=self._options.scale,
+            jpeg=self._options.jpeg,
             protocol=self._protocol,
             metrics=self._scorer.metrics,
             rows=self._rows(),
@@ -91,13 +93,16 @@ class _Evaluation:
         for pair in benchmark.pairs:
             self._observer.on_image(benchmark.name, pair.name)
             lr, hr = benchmark.load(pair)
+            if self._options.jpeg is not None:
+                lr = jpeg(lr, self._options.jpeg)
             image = _ScoredImage(benchmark.name, pair.name, lr, hr, digest(lr), digest(hr))
             for contender in self._contenders:
                 scores[contender.info.name][pair.name] = self._score(contender, image)
         worst = worst_images(scores, self._protocol.metrics[0], self._options.worst)
         if self._gallery:
             self._save_sheets(self._gallery, benchmark, worst, scores)
-        entries = {contender.info.name: contender.entry for contender in self._contenders}
+        stated = self._options.jpeg is None  # scores of the catalogue are of clean LR
+        entries = {each.info.name: each.entry if stated else None for each in self._contenders}
         rows, comparisons = standings(benchmark.name, scores, self._protocol, entries)
         return SetReport(
             name=benchmark.name,

@@ -92,12 +92,13 @@ class Fit:
             while self._progress.step < steps:
                 batches = self._await(loading)
                 loading = loader.submit(self._load, self._progress.step + 1)
-                if self._step(batches, stop.is_set()):
+                stopped = self._step(batches, stop.is_set())
+                if self._progress.step % self._recipe.run.validate == 0 or self._progress.step == steps:
+                    self._score()
+                if stopped:
                     self._checkpoint()
                     self._observer.on_note(f"stopped after {self._progress.step} steps; --resume goes on")
                     raise KeyboardInterrupt
-                if self._progress.step % self._recipe.run.validate == 0 or self._progress.step == steps:
-                    self._score()
                 if time.monotonic() - self._saved > self._recipe.run.checkpoint_minutes * 60:
                     self._checkpoint()
         return self._finish()

@@ -16,7 +16,8 @@ from dsclora_cli.tasks.records import Recipe, status
 from dsclora_cli.tasks.results import FileResult, FileStatus
 from dsclora_cli.tasks.sizes import SizePlan, plan_size
 from dsclora_cli.tasks.source import Found, Input
-from dsclora_cli.weights.resolve import FoundWeights, find_weights, joined, native_scales
+from dsclora_cli.weights.catalog import load_catalog
+from dsclora_cli.weights.resolve import FoundWeights, find_weights, for_picture, joined, native_scales
 
 WeightsFinder = Callable[[ModelOptions, int], FoundWeights]
 """Gives the weights for a native scale, as `weights.resolve.find_weights` does."""
@@ -26,7 +27,8 @@ WeightsFinder = Callable[[ModelOptions, int], FoundWeights]
 class Job:
     """One picture to upscale.
 
-    `header` is the input's; `format` and `frames` are the result's. `target` is None for standard output.
+    `header` is the input's; `format` and `frames` are the result's. `target` is None for standard output. `choice`
+    is what about the picture made `auto` take these weights.
     """
 
     source: Input
@@ -38,6 +40,7 @@ class Job:
     model: str
     recipe: Recipe
     warnings: tuple[str, ...]
+    choice: str | None = None
 
     def result(self, state: FileStatus, *warnings: str) -> FileResult:
         """What is known before any network runs."""
@@ -50,6 +53,7 @@ class Job:
             frames=self.frames,
             scale=self.size.factor,
             model=self.model,
+            choice=self.choice,
             weights_sha256=self.recipe.weights_sha256,
             warnings=(*self.warnings, *warnings),
         )
@@ -62,8 +66,9 @@ class JobPlanner:
         self._options = options
         self._find_weights = find
         self._native = native_scales(options.model)
+        self._photo = load_catalog().photo
         self._namer = Namer(found, options)
-        self._weights: dict[int, FoundWeights] = {}
+        self._weights: dict[tuple[ModelOptions, int], FoundWeights] = {}
 
     def job(self, source: Input, header: Header) -> Job:
         """Plan one picture. Raises AlreadyLargeEnough, ImageError, UsageError and WeightsError."""
@@ -71,7 +76,8 @@ class JobPlanner:
         size = plan_size(header.width, header.height, self._options.size, self._native)
         format = self._namer.format(header.format)
         fitted, losses = fit_format(replace(header, width=size.width, height=size.height), format, save.strict)
-        model, sha256 = joined(self.weights(self._options.model, scale) for scale in dict.fromkeys(size.passes))
+        first, choice = for_picture(self._options.model, header.jpeg_quality, size.passes[0], self._photo)
+        model, sha256 = joined(self.weights(*each) for each in chain(size.passes, first, self._options.model))
         target = self._namer.target(source, size, model, format)
         settings = {
             "size": (size.width, size.height),
@@ -85,7 +91,7 @@ class JobPlanner:
         }
         recipe = Recipe(_sha256(source.source), sha256, settings)
         notes = (*header.notes, *losses, *((target.note,) if target.note else ()))
-        return Job(source, header, size, format, fitted.frames, target.path, model, recipe, notes)
+        return Job(source, header, size, format, fitted.frames, target.path, model, recipe, notes, choice)
 
     def settled(self, job: Job) -> FileResult | None:
         """The result where there is nothing to do for this job, as its file is there."""
@@ -100,9 +106,14 @@ class JobPlanner:
 
     def weights(self, options: ModelOptions, scale: int) -> FoundWeights:
         """The weights for a native scale, looked for only once in a run: without a network that takes seconds."""
-        if scale not in self._weights:
-            self._weights[scale] = self._find_weights(options, scale)
-        return self._weights[scale]
+        if (options, scale) not in self._weights:
+            self._weights[options, scale] = self._find_weights(options, scale)
+        return self._weights[options, scale]
+
+
+def chain(passes: tuple[int, ...], first: ModelOptions, later: ModelOptions) -> tuple[tuple[ModelOptions, int], ...]:
+    """The options and native scale of each pass, each named once: only the first sees the picture as it came."""
+    return tuple(dict.fromkeys((first if index == 0 else later, scale) for index, scale in enumerate(passes)))
 
 
 def _sha256(source: Path | bytes) -> str:

@@ -67,7 +67,10 @@ class SetReport:
 
 @dataclass(frozen=True)
 class EvalReport:
-    """The whole answer. `metrics` are the protocol's and then the extra ones; `versions` by package."""
+    """The whole answer. `metrics` are the protocol's and then the extra ones; `versions` by package.
+
+    `jpeg` is the quality that LR was saved with, None for clean LR.
+    """
 
     scale: int
     protocol: Protocol
@@ -75,3 +78,4 @@ class EvalReport:
     rows: tuple[RowInfo, ...]
     sets: tuple[SetReport, ...]
     versions: Mapping[str, str]
+    jpeg: int | None = None

@@ -24,8 +24,8 @@ class FileResult:
     `status`: done; skipped, as the result is already there or the picture is large enough; kept, as another file has
     the result's name; failed, with `error` and the next step in `hint`; interrupted. `output` is the file that is now
     there, "-" for standard output, None for no file. Sizes are (width, height) in pixels. `scale` is the factor of the
-    sides. `tile` is the edge of a tile in input pixels, 0 for the whole picture. What is not known, as no network ran,
-    is None.
+    sides. `choice` is what about the picture made `auto` take the model. `tile` is the edge of a tile in input pixels,
+    0 for the whole picture. What is not known, as no network ran, is None.
     """
 
     input: str
@@ -36,6 +36,7 @@ class FileResult:
     frames: int = 1
     scale: float | None = None
     model: str | None = None
+    choice: str | None = None
     weights_sha256: str | None = None
     device: str | None = None
     dtype: str | None = None

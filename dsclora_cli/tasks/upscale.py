@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 
-from dsclora_cli.config import EngineOptions, SizeOptions, UpscaleOptions
+from dsclora_cli.config import EngineOptions, ModelOptions, SizeOptions, UpscaleOptions
 from dsclora_cli.errors import OutOfMemory
 from dsclora_cli.imaging.alpha import bleed
 from dsclora_cli.imaging.metadata import resized
@@ -27,13 +27,17 @@ from dsclora_cli.imaging.tiling import (
 from dsclora_cli.runtime.device import free_memory, resolve_device, resolve_dtype
 from dsclora_cli.runtime.engine import Engine, Ensemble
 from dsclora_cli.runtime.torch_engine import TorchEngine
-from dsclora_cli.tasks.jobs import WeightsFinder
+from dsclora_cli.tasks.jobs import WeightsFinder, chain
 from dsclora_cli.tasks.sizes import SizePlan, plan_size
-from dsclora_cli.weights.checkpoint import load_network
-from dsclora_cli.weights.resolve import FoundWeights, find_weights, joined, native_scales
+from dsclora_cli.weights.catalog import load_catalog
+from dsclora_cli.weights.network import open_network
+from dsclora_cli.weights.resolve import FoundWeights, find_weights, for_picture, joined, native_scales
 
 Progress = Callable[[float], None]
 """Hears the finished share of a frame, 0 to 1."""
+
+_Pass = tuple[ModelOptions, int]
+"""The weights of a pass are those that these options give for this native scale."""
 
 
 @dataclass(frozen=True)
@@ -52,15 +56,16 @@ class EngineInfo:
 class Plan:
     """What upscaling a picture will do.
 
-    `source` is the input's (width, height), `header` the result's. `tile` is the edge of a tile's core in the first
-    pass, 0 the whole picture; `tiles` counts the network runs of a frame's colour over all passes. `memory_bytes`
-    estimates the peak on the host.
+    `source` is the input's (width, height), `header` the result's; `model` is for the first pass. `tile` is the
+    edge of a tile's core in the first pass, 0 the whole picture; `tiles` counts the network runs of a frame's colour
+    over all passes. `memory_bytes` estimates the peak on the host.
     """
 
     source: tuple[int, int]
     size: SizePlan
     header: Header
     info: EngineInfo
+    model: ModelOptions
     tile: int
     tiles: int
     memory_bytes: int
@@ -77,25 +82,28 @@ class PictureEngine:
         self._find_weights = find
         self._device = resolve_device(options.engine.device)
         self._native = native_scales(options.model)
-        self._found: dict[int, FoundWeights] = {}
-        self._engines: dict[int, Engine] = {}
+        self._photo = load_catalog().photo
+        self._found: dict[_Pass, FoundWeights] = {}
+        self._engines: dict[_Pass, Engine] = {}
         if options.engine.threads:
             torch.set_num_threads(options.engine.threads)
 
     def plan(self, header: Header) -> Plan:
         """How a picture with this header is upscaled. Raises as `plan_size` does, and WeightsError."""
         size = plan_size(header.width, header.height, self._options.size, self._native)
-        engines = [self._engine(scale) for scale in size.passes]
-        tile = self._tile_edge(engines[0], max(header.height, header.width))
+        model, _ = for_picture(self._options.model, header.jpeg_quality, size.passes[0], self._photo)
+        engine, *_ = (self._engine(each) for each in chain(size.passes, model, self._options.model))
+        tile = self._tile_edge(engine, max(header.height, header.width))
         metadata = resized(header.metadata, size.width, size.height)
         return Plan(
             source=(header.width, header.height),
             size=size,
             header=replace(header, width=size.width, height=size.height, metadata=metadata),
-            info=self._info(size.passes, engines[0]),
+            info=self._info(chain(size.passes, model, self._options.model), engine),
+            model=model,
             tile=tile,
             tiles=_count_tiles(header, size.passes, tile),
-            memory_bytes=_estimate_memory(header, size.passes, engines[0], tile),
+            memory_bytes=_estimate_memory(header, size.passes, engine, tile),
         )
 
     def frame(self, frame: Frame, plan: Plan, on_progress: Progress) -> tuple[Frame, tuple[str, ...]]:
@@ -110,25 +118,25 @@ class PictureEngine:
         if (width, height) != plan.source:
             size = plan_size(width, height, SizeOptions(scale=size.factor), self._native)
         if channels in {2, 4}:
-            pixels = self._with_alpha(pixels, size, on_progress)
+            pixels = self._with_alpha(pixels, size, plan.model, on_progress)
         else:
-            pixels = self._upscale(pixels, size, on_progress)
+            pixels = self._upscale(pixels, size, plan.model, on_progress)
         return replace(frame, pixels=pixels), _warnings(frame.pixels, self._rescued() - rescued)
 
-    def _with_alpha(self, pixels: Pixels, size: SizePlan, on_progress: Progress) -> Pixels:
+    def _with_alpha(self, pixels: Pixels, size: SizePlan, model: ModelOptions, on_progress: Progress) -> Pixels:
         """Colour, bled under what is transparent, and alpha one after the other; a constant alpha is not computed."""
         colour, alpha = pixels[:, :, :-1], pixels[:, :, -1:]
         constant = bool((alpha == alpha[0, 0]).all())
         result = np.empty((size.height, size.width, pixels.shape[2]), pixels.dtype)
         half: Progress = on_progress if constant else (lambda share: on_progress(share / 2))
-        result[:, :, :-1] = self._upscale(bleed(colour, alpha), size, half)
+        result[:, :, :-1] = self._upscale(bleed(colour, alpha), size, model, half)
         if constant:
             result[:, :, -1] = alpha[0, 0]
         else:
-            result[:, :, -1:] = self._upscale(alpha, size, lambda share: on_progress(0.5 + share / 2))
+            result[:, :, -1:] = self._upscale(alpha, size, model, lambda share: on_progress(0.5 + share / 2))
         return result
 
-    def _upscale(self, pixels: Pixels, size: SizePlan, on_progress: Progress) -> Pixels:
+    def _upscale(self, pixels: Pixels, size: SizePlan, model: ModelOptions, on_progress: Progress) -> Pixels:
         """1 or 3 channels through the chain of passes and the reduction."""
         values = value_range(pixels)
         height, width = pixels.shape[:2]
@@ -140,12 +148,15 @@ class PictureEngine:
             on_progress(done / total)
 
         for scale in size.passes:
-            pixels = self._upscale_once(pixels, scale, values, count)
+            pixels = self._upscale_once(pixels, (model, scale), values, count)
+            model = self._options.model
         return reduce(pixels, size.width, size.height)
 
-    def _upscale_once(self, pixels: Pixels, scale: int, values: ValueRange, on_pixels: Callable[[int], None]) -> Pixels:
+    def _upscale_once(
+        self, pixels: Pixels, each: _Pass, values: ValueRange, on_pixels: Callable[[int], None]
+    ) -> Pixels:
         height, width, channels = pixels.shape
-        engine = self._engine(scale)
+        engine, scale = self._engine(each), each[1]
         run = TileRun(self._tile_edge(engine, max(height, width)), may_halve=self._options.engine.tile is None)
         result = np.empty((height * scale, width * scale, channels), pixels.dtype)
         try:
@@ -156,20 +167,19 @@ class PictureEngine:
             raise OutOfMemory(error.message, f"--tile {_auto_edge(engine)} would fit, or leave --tile out") from error
         return result
 
-    def _engine(self, scale: int) -> Engine:
-        if scale not in self._engines:
-            found = self._find_weights(self._options.model, scale)
-            self._engines[scale] = _open_engine(found, self._device, self._options.engine)
-            self._found[scale] = found
-        return self._engines[scale]
+    def _engine(self, each: _Pass) -> Engine:
+        if each not in self._engines:
+            self._found[each] = self._find_weights(*each)
+            self._engines[each] = _open_engine(self._found[each], self._device, self._options.engine)
+        return self._engines[each]
 
-    def _info(self, passes: tuple[int, ...], engine: Engine) -> EngineInfo:
-        found = [self._found[scale] for scale in dict.fromkeys(passes)]
+    def _info(self, passes: tuple[_Pass, ...], engine: Engine) -> EngineInfo:
+        found = [self._found[each] for each in passes]
         model, sha256 = joined(found)
         return EngineInfo(
             model=model,
             weights_sha256=sha256,
-            scale=max(passes),
+            scale=max(scale for _, scale in passes),
             device=engine.device,
             dtype=engine.dtype,
             notes=tuple(weights.note for weights in found if weights.note),
@@ -187,7 +197,7 @@ class PictureEngine:
 
 
 def _open_engine(weights: FoundWeights, device: torch.device, options: EngineOptions) -> Engine:
-    network = load_network(weights.path)
+    network = open_network(weights)
     descriptor = network.config.descriptor
     engine = TorchEngine(network, descriptor, device, resolve_dtype(options.dtype, device, descriptor))
     return Ensemble(engine) if options.ensemble else engine

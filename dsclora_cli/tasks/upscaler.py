@@ -24,9 +24,10 @@ class Upscaler:
         upscaler(Image.open("a.png"))    # a Pillow image
         upscaler(array)                  # (H, W) or (H, W, 1 to 4), uint8, uint16 or float in [0, 1]
 
-    `model` is a catalogue name or `auto`, `weights` a file instead; `device` is auto, cpu, cuda, cuda:N or mps;
-    `scale` a factor above 1. Everything else that `dsclora upscale` can be told goes in `options`, which the first
-    four override. Raises UsageError for a device that is not there and WeightsError for weights that cannot be had.
+    `model` is a catalogue name or `auto`, `weights` a file instead, `adapter` a file to merge in; `device` is auto,
+    cpu, cuda, cuda:N or mps; `scale` a factor above 1. Everything else that `dsclora upscale` can be told goes in
+    `options`, which these override. Raises UsageError for a device that is not there and WeightsError for weights that
+    cannot be had.
     """
 
     def __init__(
@@ -36,12 +37,14 @@ class Upscaler:
         *,
         scale: float | None = None,
         weights: Path | str | None = None,
+        adapter: Path | str | None = None,
         options: UpscaleOptions = _DEFAULTS,
     ) -> None:
         chosen = replace(
             options.model,
             model=options.model.model if model == _DEFAULTS.model.model else model,
             weights=options.model.weights if weights is None else Path(weights),
+            adapter=options.model.adapter if adapter is None else Path(adapter),
         )
         runs_on = options.engine.device if device == _DEFAULTS.engine.device else device
         self.options = replace(

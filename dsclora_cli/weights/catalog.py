@@ -31,7 +31,7 @@ class WeightEntry:
     """One weight file. `size` is in bytes, `sha256` the pin.
 
     `file` is a path in the Hub repository `repo`; without one it lies in `folder`. `published` scores are printed in
-    `source`, `reference` scores measured by us. `base` and `adapter` are names of other entries.
+    `source`, `reference` scores measured by us. With `base`, the name of another entry, the file is an adapter for it.
     """
 
     name: str
@@ -47,9 +47,16 @@ class WeightEntry:
     repo: str | None = None
     revision: str | None = None
     base: str | None = None
-    adapter: str | None = None
     published: Scores = field(default_factory=dict)
     reference: Scores = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class PhotoRule:
+    """What `--model auto` takes for a JPEG of a quality below `below`: names by native scale."""
+
+    below: float
+    models: Mapping[int, str]
 
 
 @dataclass(frozen=True)
@@ -58,6 +65,7 @@ class Catalog:
 
     entries: Mapping[str, WeightEntry]
     auto: Mapping[int, tuple[str, ...]]
+    photo: PhotoRule | None = None
 
     def entry(self, name: str) -> WeightEntry:
         """The entry of that name. Raises UsageError naming similar ones."""
@@ -79,12 +87,14 @@ def load_catalog() -> Catalog:
     if not own.is_file():
         return _linked(catalog, packaged)
     added = read_catalog(own, own.parent)
-    if added.auto:
-        raise UsageError(f"{own}: [auto] belongs to the packaged catalogue", "choose your weights with --model NAME")
+    for heading, used in (("auto", added.auto), ("photo", added.photo)):
+        if used:
+            hint = "choose your weights with --model NAME"
+            raise UsageError(f"{own}: [{heading}] belongs to the packaged catalogue", hint)
     for name in added.entries:
         if name in catalog.entries:
             raise UsageError(f"{own}: [weights.{name}]: the packaged catalogue has that name", "choose another name")
-    return _linked(Catalog({**catalog.entries, **added.entries}, catalog.auto), own)
+    return _linked(Catalog({**catalog.entries, **added.entries}, catalog.auto, catalog.photo), own)
 
 
 def packaged_file() -> Path:
@@ -105,8 +115,17 @@ def read_catalog(path: Path, folder: Path) -> Catalog:
     entries = {name: _read_entry(name, weights.table(name), folder) for name in list(weights.rest)}
     auto = document.table("auto")
     choices = {auto.scale_of(key): auto.names(key) for key in list(auto.rest)}
+    photo = _read_photo(document.table("photo"))
     document.close()
-    return Catalog(entries, choices)
+    return Catalog(entries, choices, photo)
+
+
+def _read_photo(table: Table) -> PhotoRule | None:
+    if not table.rest:
+        return None
+    below = table.number("below")
+    models = {table.scale_of(key): table.text(key) for key in list(table.rest)}
+    return PhotoRule(below, models)
 
 
 def _read_entry(name: str, table: Table, folder: Path) -> WeightEntry:
@@ -126,7 +145,6 @@ def _read_entry(name: str, table: Table, folder: Path) -> WeightEntry:
         repo=table.optional("repo", f"{_REPO_PART}/{_REPO_PART}"),
         revision=table.optional("revision"),
         base=table.optional("base"),
-        adapter=table.optional("adapter"),
         published=table.scores("published", METRICS),
         reference=table.scores("reference", METRICS),
     )
@@ -141,11 +159,15 @@ def _read_entry(name: str, table: Table, folder: Path) -> WeightEntry:
 def _linked(catalog: Catalog, path: Path) -> Catalog:
     """The catalogue, once every name that an entry or `[auto]` refers to is known to be there and to fit."""
     for entry in catalog.entries.values():
-        for key, name in (("base", entry.base), ("adapter", entry.adapter)):
-            if name is not None and (name not in catalog.entries or name == entry.name):
-                raise UsageError(f"{path}: [weights.{entry.name}] {key}: {name!r} is not another entry")
-    for scale, names in catalog.auto.items():
-        for name in names:
-            if name not in catalog.entries or catalog.entries[name].scale != scale:
-                raise UsageError(f"{path}: [auto] {scale}: {name!r} is no entry of that scale")
+        base = catalog.entries.get(entry.base or "")
+        if entry.base is not None and (base is None or base.base is not None or base.scale != entry.scale):
+            raise UsageError(
+                f"{path}: [weights.{entry.name}] base: {entry.base!r} is no entry of weights and that scale"
+            )
+    photo = {} if catalog.photo is None else {scale: (name,) for scale, name in catalog.photo.models.items()}
+    for heading, choices in (("auto", catalog.auto), ("photo", photo)):
+        for scale, names in choices.items():
+            for name in names:
+                if name not in catalog.entries or catalog.entries[name].scale != scale:
+                    raise UsageError(f"{path}: [{heading}] {scale}: {name!r} is no entry of that scale")
     return catalog

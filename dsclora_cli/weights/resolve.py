@@ -3,29 +3,41 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from dsclora_cli.config import DEFAULT_SCALE, ModelOptions
 from dsclora_cli.errors import UsageError, WeightsError
 from dsclora_cli.hub import HubUnavailable
 from dsclora_cli.paths import sha256_of
-from dsclora_cli.weights.catalog import Catalog, WeightEntry, load_catalog
+from dsclora_cli.weights.catalog import Catalog, PhotoRule, WeightEntry, load_catalog
 from dsclora_cli.weights.store import obtain
 
 AUTO = "auto"
+AUTO_PHOTO = "auto for a compressed JPEG"
+"""What `for_picture` makes of `auto`."""
+
 _SUFFIXES = {".pth", ".pt", ".safetensors"}
 
 
 @dataclass(frozen=True)
 class FoundWeights:
-    """A file with verified bytes. `note` is one sentence where `auto` had to take another than its first choice."""
+    """A file with verified bytes. `note` is one sentence where `auto` had to take another than its first choice.
+
+    With `adapter`, a file to be merged into the weights, `sha256` is that of the weights, a slash, and the adapter's.
+    """
 
     path: Path
     sha256: str
     name: str
     entry: WeightEntry | None
     note: str | None = None
+    adapter: Path | None = None
+
+    @property
+    def base_sha256(self) -> str:
+        """The sha256 of the file at `path`."""
+        return self.sha256.partition("/")[0]
 
 
 def find_weights(options: ModelOptions, scale: int | None) -> FoundWeights:
@@ -36,14 +48,34 @@ def find_weights(options: ModelOptions, scale: int | None) -> FoundWeights:
     """
     _check(options)
     catalog = load_catalog()
+    if options.adapter is not None:
+        return _adapted(options, options.adapter, scale)
     if options.weights is not None:
         return _from_file(options.weights, catalog)
-    if options.model == AUTO:
-        return _first_obtainable(catalog, int(DEFAULT_SCALE) if scale is None else scale, options.offline)
+    if options.model in {AUTO, AUTO_PHOTO}:
+        return _first_obtainable(catalog, int(DEFAULT_SCALE) if scale is None else scale, options)
     entry = catalog.entry(options.model)
     if scale not in {None, entry.scale}:
         raise UsageError(f"{entry.name} upscales by {entry.scale}, not by {scale}", "see `dsclora models list`")
-    return _found(entry, options.offline)
+    return _found(entry, catalog, options.offline)
+
+
+def for_picture(
+    options: ModelOptions, jpeg_quality: int | None, scale: int, photo: PhotoRule | None
+) -> tuple[ModelOptions, str | None]:
+    """The options for one picture, and for `auto` what it is that decides: the weights for compressed JPEGs or others.
+
+    `scale` is the first native scale that the picture goes through.
+    """
+    if photo is None or (options.model, options.weights, options.adapter) != (AUTO, None, None):
+        return options, None
+    if jpeg_quality is None:
+        return options, "not a JPEG"
+    if jpeg_quality >= photo.below:
+        return options, f"a JPEG of quality {jpeg_quality}, not below {photo.below:g}"
+    if scale not in photo.models:
+        return options, f"a JPEG of quality {jpeg_quality}, but no model for photographs upscales by {scale}"
+    return replace(options, model=AUTO_PHOTO), f"a JPEG of quality {jpeg_quality}, below {photo.below:g}"
 
 
 def named_weights(text: str, offline: bool = False) -> FoundWeights:
@@ -66,6 +98,8 @@ def native_scales(options: ModelOptions) -> tuple[int, ...]:
     Raises UsageError, and WeightsError for a file that holds no network.
     """
     _check(options)
+    if options.adapter is not None:
+        return native_scales(_base_of(options, options.adapter))
     if options.weights is not None:
         from dsclora_cli.weights.checkpoint import describe_file
 
@@ -92,25 +126,55 @@ def _from_file(path: Path, catalog: Catalog) -> FoundWeights:
     return FoundWeights(path, sha256, path.stem if entry is None else entry.name, entry)
 
 
-def _first_obtainable(catalog: Catalog, scale: int, offline: bool) -> FoundWeights:
+def _adapted(options: ModelOptions, adapter: Path, scale: int | None) -> FoundWeights:
+    base = find_weights(_base_of(options, adapter), scale)
+    sha256, name = f"{base.sha256}/{sha256_of(adapter)}", f"{base.name}-{adapter.stem}"
+    return FoundWeights(base.path, sha256, name, None, base.note, adapter)
+
+
+def _base_of(options: ModelOptions, adapter: Path) -> ModelOptions:
+    """The options without the adapter; `auto` becomes the entry that the adapter was trained over."""
+    from dsclora_cli.weights.adapters import load_adapters
+
+    base_sha256 = load_adapters(adapter).base_sha256
+    plain = replace(options, adapter=None)
+    if options.weights is not None or options.model != AUTO:
+        return plain
+    entry = load_catalog().with_sha256(base_sha256)
+    if entry is None:
+        raise WeightsError(
+            f"{adapter} adapts weights that no model of the catalogue has: sha256 {base_sha256[:12]}...",
+            "give them with --weights FILE",
+        )
+    return replace(plain, model=entry.name)
+
+
+def _first_obtainable(catalog: Catalog, scale: int, options: ModelOptions) -> FoundWeights:
     if scale not in catalog.auto:
         scales = ", ".join(str(known) for known in sorted(catalog.auto))
         raise UsageError(f"no model upscales by {scale} in one pass", f"there are models for {scales}")
     missed: list[HubUnavailable] = []
-    for name in catalog.auto[scale]:
+    photo = catalog.photo.models.get(scale) if catalog.photo and options.model == AUTO_PHOTO else None
+    names = (*((photo,) if photo else ()), *catalog.auto[scale])
+    for name in names:
         entry = catalog.entry(name)
         try:
-            found = _found(entry, offline)
+            found = _found(entry, catalog, options.offline)
         except HubUnavailable as error:
             missed.append(error)
             continue
         if not missed:
             return found
         kind = "" if entry.repo else "embedded "
-        note = f"{catalog.auto[scale][0]} could not be fetched ({missed[0].reason}): using the {kind}{name}"
-        return FoundWeights(found.path, found.sha256, name, entry, note)
+        note = f"{names[0]} could not be fetched ({missed[0].reason}): using the {kind}{name}"
+        return replace(found, note=note)
     raise missed[0]
 
 
-def _found(entry: WeightEntry, offline: bool) -> FoundWeights:
-    return FoundWeights(obtain(entry, offline), entry.sha256, entry.name, entry)
+def _found(entry: WeightEntry, catalog: Catalog, offline: bool) -> FoundWeights:
+    path = obtain(entry, offline)
+    if entry.base is None:
+        return FoundWeights(path, entry.sha256, entry.name, entry)
+    base = catalog.entry(entry.base)
+    sha256 = f"{base.sha256}/{entry.sha256}"
+    return FoundWeights(obtain(base, offline), sha256, entry.name, entry, adapter=path)

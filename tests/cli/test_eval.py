@@ -13,13 +13,19 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from hub_server import HubServer
 from PIL import Image
 
 from dsclora_cli.cli import ui
 from dsclora_cli.config import ModelOptions
+from dsclora_cli.model.lora import Adapters, ranks
 from dsclora_cli.tasks import evaluate as task
 from dsclora_cli.tasks.report import EvalReport
+from dsclora_cli.weights.adapters import save_adapters
+from dsclora_cli.weights.catalog import EMBEDDED as EMBEDDED_FOLDER
+from dsclora_cli.weights.catalog import load_catalog
+from dsclora_cli.weights.checkpoint import load_network
 
 EMBEDDED = ("-m", "dsclora-x4", "--device", "cpu")
 PHOTO = Path(__file__).parents[2] / "examples" / "photo.png"
@@ -126,6 +132,30 @@ def test_markdown_goes_to_a_file_and_the_table_still_to_the_terminal(dsclora, hr
     assert "### small set: least gain over bicubic" in text
     assert len(Path("scores.csv").read_text().splitlines()) == 5
     assert "| dsclora-x4 | b c |" in dsclora("eval", "--hr", hr, *EMBEDDED, "--markdown", "-", "--worst", 2).out
+
+
+def test_lr_from_jpeg_is_scored_and_said(dsclora, hr: Path) -> None:
+    clean = json.loads(dsclora("eval", "--hr", hr, "--json", *EMBEDDED).out)
+    code, out, _ = dsclora("eval", "--hr", hr, "--json", "--jpeg", 30, *EMBEDDED)
+    dirty = json.loads(out)
+    assert code == 0 and clean["jpeg"] is None and dirty["jpeg"] == 30
+    for before, after in zip(clean["sets"][0]["rows"], dirty["sets"][0]["rows"], strict=True):
+        assert after["mean"]["psnr_y"] < before["mean"]["psnr_y"] - 0.3
+    assert "small set x4 from JPEG of quality 30, 2 images" in dsclora("eval", "--hr", hr, "--jpeg", 30, *EMBEDDED).out
+
+
+def test_an_adapter_is_a_row_beside_its_model(dsclora, hr: Path) -> None:
+    torch.manual_seed(0)
+    base = load_catalog().entry("dsclora-x4")
+    network = load_network(EMBEDDED_FOLDER / base.file)
+    adapters = Adapters(network, ranks(network, "small"))
+    torch.nn.init.normal_(adapters.get_parameter("upsampler.0.B"), std=0.001)
+    save_adapters(adapters, Path("mine.safetensors"), base.sha256, "test")
+    code, out, _ = dsclora("eval", "--hr", hr, *EMBEDDED, "--adapter", "mine.safetensors")
+
+    (plain, *_), (adapted, *_) = lines_with(out, "dsclora-x4 "), lines_with(out, "dsclora-x4-mine")
+    assert code == 0
+    assert plain[1] != adapted[1]
 
 
 def test_comparison_ensemble_cost_and_images(dsclora, hr: Path) -> None:

@@ -97,13 +97,13 @@ def test_json_is_on_stdout_and_quiet_is_quiet(capsys: pytest.CaptureFixture[str]
     assert terminal.getvalue() == ""
 
 
-def test_of_several_workers_the_first_speaks(capsys, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_of_several_workers_the_first_speaks_and_decides(capsys, monkeypatch: pytest.MonkeyPatch) -> None:
+    nothing = replace(ADAPTED, file=None)
     monkeypatch.setenv("RANK", "1")
-    assert go(TrainView(as_json=True, quiet=False)) == ExitCode.DONE
-    assert go(TrainView(as_json=True, quiet=False), replace(ADAPTED, file=None)) == ExitCode.SOME_FAILED
+    assert go(TrainView(as_json=True, quiet=False), nothing) == ExitCode.DONE
     assert capsys.readouterr() == ("", "")
     monkeypatch.setenv("RANK", "0")
-    go(TrainView(as_json=True, quiet=False))
+    assert go(TrainView(as_json=True, quiet=False), nothing) == ExitCode.SOME_FAILED
     assert capsys.readouterr().out.count("\n") == 2
 
 

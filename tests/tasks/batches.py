@@ -73,9 +73,8 @@ class RepeatEngine:
         size = plan_size(header.width, header.height, EMBEDDED.size, (self._scale,))
         weights = find_weights(EMBEDDED.model, self._scale)
         info = EngineInfo(weights.name, weights.sha256, self._scale, "cpu", "float32")
-        return Plan(
-            (header.width, header.height), size, replace(header, width=size.width, height=size.height), info, 0, 1, 0
-        )
+        grown = replace(header, width=size.width, height=size.height)
+        return Plan((header.width, header.height), size, grown, info, EMBEDDED.model, 0, 1, 0)
 
     def frame(self, frame: Frame, plan: Plan, on_progress: Callable[[float], None]) -> tuple[Frame, tuple[str, ...]]:
         self._on_frame(frame)

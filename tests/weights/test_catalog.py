@@ -67,12 +67,12 @@ def test_scores_are_by_set_and_metric() -> None:
 
 
 def test_own_entries_are_added() -> None:
-    write_own(entry(repo='"me/mine"', revision='"v1"') + entry("other", base='"mine"', adapter='"dscf-x4"'))
+    write_own(entry(repo='"me/mine"', revision='"v1"') + entry("other", base='"mine"'))
     loaded = load_catalog()
     mine, other = loaded.entry("mine"), loaded.entry("other")
     assert list(loaded.entries)[-2:] == ["mine", "other"]
     assert (mine.scale, mine.channels, mine.repo, mine.revision) == (2, 48, "me/mine", "v1")
-    assert (other.repo, other.folder, other.base, other.adapter) == (None, config_dir(), "mine", "dscf-x4")
+    assert (other.repo, other.folder, other.base) == (None, config_dir(), "mine")
     assert loaded.with_sha256(loaded.entry("dscf-x4").sha256) == loaded.entry("dscf-x4")
     assert loaded.with_sha256("0" * 64) is None
 
@@ -92,8 +92,8 @@ def test_own_entries_are_added() -> None:
         ({"repo": '"me/mine"', "file": '"../up.pth"'}, "[weights.mine] file: '../up.pth' is not a path inside the"),
         ({"revision": '"main"'}, "[weights.mine] revision: 'main' is not given together with `repo`"),
         ({"chanels": "3"}, "[weights.mine] chanels: unknown key"),
-        ({"base": '"nobody"'}, "[weights.mine] base: 'nobody' is not another entry"),
-        ({"adapter": '"mine"'}, "[weights.mine] adapter: 'mine' is not another entry"),
+        ({"base": '"nobody"'}, "[weights.mine] base: 'nobody' is no entry of weights and that scale"),
+        ({"base": '"mine"'}, "[weights.mine] base: 'mine' is no entry of weights and that scale"),
         ({"published": '"good"'}, "[weights.mine] published: 'good' is not a table"),
         ({"published": "{ Set5 = { psnr_y = nan } }"}, "[weights.mine.published.Set5] psnr_y: nan is not a number"),
         ({"reference": "{ Set5 = { psnr = 3 } }"}, "[weights.mine.reference.Set5] psnr: unknown key"),

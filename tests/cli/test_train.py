@@ -1,0 +1,107 @@
+"""`dsclora train`, as users type it: whole runs of a tiny network."""
+
+from __future__ import annotations
+
+import json
+import signal
+from dataclasses import fields
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from dsclora_cli.cli.trainview import TrainView
+from dsclora_cli.recipefile import read_recipe
+from dsclora_cli.tasks.trainee import FitResult, Score
+from dsclora_cli.weights.checkpoint import load_network
+
+TINY = ("--channels", "4", "--blocks", "1", "-s", "2", "--patch", "8", "--batch", "4", "--validate", "2")
+HERE = ("--device", "cpu", "--compile", "off", "--threads", "1")
+
+
+@pytest.fixture
+def photos(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The folder `photos` with six 40x32 pictures, in the current folder."""
+    monkeypatch.chdir(tmp_path)
+    Path("photos").mkdir()
+    for seed in range(6):
+        corners = np.random.default_rng(seed).integers(0, 256, (4, 5, 3), np.uint8)
+        Image.fromarray(corners).resize((40, 32), Image.Resampling.BICUBIC).save(f"photos/{seed}.png")
+    return Path("photos")
+
+
+def test_a_run_leaves_weights_and_the_whole_story(dsclora, photos: Path) -> None:
+    code, out, err = dsclora("train", "--data", photos, "--out", "run", "--steps", 4, *TINY, *HERE)
+    assert (code, out) == (0, "")
+    first, second, kept = [line for line in err.splitlines() if not line.startswith("note: ")]
+    assert first.startswith("step 2 of 4: loss 0.") and " dB (best), " in first and first.endswith(" to go")
+    assert second.startswith("step 4 of 4: loss 0.") and second.endswith("waiting for data")
+    assert kept.startswith(f"kept: {Path('run', 'best.safetensors')}, PSNR-Y ") and "on the held-out pictures" in kept
+    assert load_network(Path("run/best.safetensors")).config.scale == 2
+    assert {"recipe.toml", "log.jsonl", "state.pt", "samples.png"} <= {path.name for path in Path("run").iterdir()}
+    recipe = read_recipe(Path("run/recipe.toml"))
+    assert (recipe.data.data, recipe.run.steps, recipe.network.scale) == (("photos",), 4, 2)
+
+
+def test_json_has_every_score_and_the_result(dsclora, photos: Path) -> None:
+    code, out, err = dsclora("train", "--data", photos, "--out", "run", "--steps", 4, *TINY, *HERE, "--json", "-q")
+    assert (code, err) == (0, "")
+    *scores, result = [json.loads(line) for line in out.splitlines()]
+    assert [list(score) for score in scores] == [[field.name for field in fields(Score)]] * 2
+    assert [score["step"] for score in scores] == [2, 4]
+    assert list(result) == [field.name for field in fields(FitResult)]
+    assert result["best_psnr_y"] == max(score["psnr_y"] for score in scores) and result["floor_psnr_y"] is None
+
+
+def test_a_run_goes_on_by_its_own_recipe_and_no_other(dsclora, photos: Path) -> None:
+    begin = ("train", "--data", photos, "--out", "run", "--steps", 2, *TINY, *HERE)
+    assert dsclora(*begin).code == 0
+    code, _, err = dsclora("train", "--out", "run", "--resume", "--device", "cpu", "--accumulate", 2)
+    assert code == 0 and "note: going on after 2 steps" in err and "kept: " in err
+    kept = Path("run/log.jsonl").read_bytes()
+    assert (
+        code := dsclora("train", "--out", "run", "--resume", "--seed", 5)
+    ).code == 2 and "another recipe" in code.err
+    assert (code := dsclora(*begin)).code == 2 and "error: run holds a run already (go on with --resume" in code.err
+    assert Path("run/log.jsonl").read_bytes() == kept
+
+
+def test_a_folder_of_something_else_is_left_alone(dsclora, photos: Path) -> None:
+    code, _, err = dsclora("train", "--data", photos, "--out", photos, "--steps", 2, *TINY, *HERE)
+    assert code == 2 and "error: photos is there already and holds no run" in err
+    assert len(list(photos.iterdir())) == 6
+
+
+def test_what_no_run_can_do_is_said_in_a_line(dsclora, photos: Path) -> None:
+    Path("typo.toml").write_text("[run]\nstep = 4\n")
+    Path("taught.toml").write_text("[distill]\n")
+    for arguments, line in (
+        (("--config", "typo.toml"), "error: typo.toml: [run] step: unknown key, perhaps steps (see docs/train.md)"),
+        (("--config", "taught.toml"), "error: taught.toml: [distill] is for dsclora distill"),
+        (("--config", "none.toml"), "error: cannot read none.toml: No such file or directory"),
+        (("--resume",), "error: run holds no run to go on with (check --out, or begin one with --data DIR)"),
+        (("--data", "photos", "--scale", "5"), "error: --scale: 5 is above 4"),
+        (("--data", "photos", "--noise", "3", "1"), "error: --noise: 3.0 to 1.0 is no range"),
+    ):
+        code, out, err = dsclora("train", "--out", "run", *arguments)
+        assert (code, out, err.count("\n")) == (2, "", 1) and err.startswith(line)
+    assert not Path("run").exists()
+
+
+def test_a_stop_leaves_a_checkpoint_to_go_on_from(dsclora, photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    on_step = TrainView.on_step
+
+    def stop_after_three(view: TrainView, step: int, steps: int, loss: float) -> None:
+        on_step(view, step, steps, loss)
+        if step == 3:
+            signal.raise_signal(signal.SIGTERM)
+
+    again = ("train", "--data", photos, "--out", "run", "--steps", 6, *TINY, *HERE, "--resume")
+    with monkeypatch.context() as patched:
+        patched.setattr(TrainView, "on_step", stop_after_three)
+        code, _, err = dsclora(*again)
+    assert code == 130 and "--resume goes on" in err and "kept: " not in err
+    code, _, err = dsclora(*again)
+    assert code == 0 and "going on after" in err and "kept: " in err
+    assert [json.loads(line)["step"] for line in Path("run/log.jsonl").read_text().splitlines()] == [2, 4, 6]

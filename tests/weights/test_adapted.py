@@ -1,0 +1,91 @@
+"""Adapters on their way to users: by file, over a file, and as an entry of the catalogue."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from networks import small
+
+from dsclora_cli.config import ModelOptions
+from dsclora_cli.errors import UsageError, WeightsError
+from dsclora_cli.model.lora import Adapters, merge_adapters, ranks
+from dsclora_cli.paths import config_dir, sha256_of
+from dsclora_cli.weights.adapters import save_adapters
+from dsclora_cli.weights.checkpoint import save_network
+from dsclora_cli.weights.network import open_network
+from dsclora_cli.weights.resolve import find_weights, native_scales
+
+
+def _adapters() -> Adapters:
+    adapters = Adapters(small(), ranks(small(), "small"), seed=3)
+    for parameter in adapters.parameters():
+        torch.nn.init.normal_(parameter, std=0.1)
+    return adapters
+
+
+@pytest.fixture
+def base(tmp_path: Path) -> Path:
+    save_network(small(), tmp_path / "base.safetensors", "test")
+    return tmp_path / "base.safetensors"
+
+
+@pytest.fixture
+def adapter(base: Path, tmp_path: Path) -> Path:
+    torch.manual_seed(4)
+    save_adapters(_adapters(), tmp_path / "portraits.safetensors", sha256_of(base), "test")
+    return tmp_path / "portraits.safetensors"
+
+
+def _catalogue(**entries: tuple[Path, str]) -> None:
+    text = "".join(
+        f"[weights.{name}]\narch = \"span\"\nscale = 2\nchannels = 4\nfile = '{path}'\nsize = {path.stat().st_size}\n"
+        f'sha256 = "{sha256_of(path)}"\nlicence = "MIT"\nsource = "me"\n{more}\n'
+        for name, (path, more) in entries.items()
+    )
+    config_dir().mkdir(parents=True, exist_ok=True)
+    (config_dir() / "weights.toml").write_text(text, encoding="utf-8")
+
+
+def _equal(options: ModelOptions) -> bool:
+    torch.manual_seed(4)
+    expected = merge_adapters(small(), _adapters()).state_dict()
+    found = open_network(find_weights(options, 2)).state_dict()
+    return all(torch.allclose(found[name], value, atol=1e-6) for name, value in expected.items())
+
+
+def test_an_adapter_finds_its_model_in_the_catalogue(base: Path, adapter: Path) -> None:
+    _catalogue(mine=(base, ""))
+    options = ModelOptions(adapter=adapter)
+    found = find_weights(options, 2)
+
+    assert (found.name, found.path, found.adapter) == ("mine-portraits", base, adapter)
+    assert found.sha256 == f"{sha256_of(base)}/{sha256_of(adapter)}"
+    assert native_scales(options) == (2,)
+    assert _equal(options)
+
+
+def test_an_adapter_for_a_file_of_ones_own_needs_the_file(base: Path, adapter: Path) -> None:
+    with pytest.raises(WeightsError, match=r"adapts weights that no model of the catalogue has.*--weights FILE"):
+        find_weights(ModelOptions(adapter=adapter), 2)
+    assert _equal(ModelOptions(weights=base, adapter=adapter))
+
+
+def test_an_adapter_is_refused_over_other_weights(base: Path, adapter: Path, tmp_path: Path) -> None:
+    save_network(small(seed=7), tmp_path / "other.safetensors", "test")
+    found = find_weights(ModelOptions(weights=tmp_path / "other.safetensors", adapter=adapter), 2)
+    with pytest.raises(WeightsError, match="give the base that it was trained over"):
+        open_network(found)
+
+
+def test_an_entry_may_be_an_adapter_of_another(base: Path, adapter: Path) -> None:
+    _catalogue(mine=(base, ""), plus=(adapter, 'base = "mine"'))
+    found = find_weights(ModelOptions("plus"), 2)
+
+    assert (found.name, found.path, found.adapter) == ("plus", base, adapter)
+    assert found.entry is not None
+    assert _equal(ModelOptions("plus"))
+    _catalogue(mine=(base, ""), plus=(adapter, 'base = "mine"'), more=(adapter, 'base = "plus"'))
+    with pytest.raises(UsageError, match="base: 'plus' is no entry of weights"):
+        find_weights(ModelOptions("more"), 2)
