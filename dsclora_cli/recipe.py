@@ -17,6 +17,9 @@ from typing import Any, get_args, get_origin, get_type_hints
 ARCHITECTURES = {"dsclora": (26, 6), "span": (48, 6)}
 """Channels and blocks that a network has unless told otherwise."""
 
+OPTIMISERS = {"adam": (1e-3, (0.9, 0.99)), "adamw": (1e-3, (0.9, 0.99)), "soap": (0.05, (0.95, 0.97))}
+"""Learning rate and decays of the moments of each, unless told otherwise."""
+
 _WEIGHTS = "FILE|NAME"
 _INF = math.inf
 
@@ -95,8 +98,10 @@ class LossOptions:
 class OptimiserOptions:
     """How weights follow gradients."""
 
-    optimiser: str = explained("adam", "Optimiser.", "adam|adamw|soap")
-    learning_rate: float = explained(1e-3, "Peak learning rate.", "X", least=0)
+    optimiser: str | None = explained(None, "Optimiser; soap, for adapters adam.", "adam|adamw|soap")
+    learning_rate: float | None = explained(
+        None, "Peak learning rate; 0.001, for soap 0.05 as a share of each weight's size.", "X", least=0
+    )
     betas: tuple[float, float] | None = explained(
         None, "Decays of its averages; 0.9 0.99, for soap 0.95 0.97.", "FIRST SECOND", least=0, most=1
     )
@@ -146,7 +151,7 @@ class DistillOptions:
     method: str = explained("dsclora", "dsclora: adapters over a base; logits: the network itself.", "dsclora|logits")
     base: str | None = explained(None, "Weights that the adapters are for.", _WEIGHTS)
     teacher: str | None = explained(None, "Weights of the teacher; for dsclora the base itself.", _WEIGHTS)
-    adapters: str = explained("paper", "Ranks of the adapters; none trains every weight.", "paper|small|none")
+    adapters: str = explained("paper", "Ranks of the adapters; none trains every weight.", "paper|small|none|RULES")
     rec: float = explained(1.0, "Weight of the distance to HR.", "X", least=0)
     ts: float = explained(1.0, "Weight of the L1 distance to the teacher's output.", "X", least=0)
     ad: float = explained(1.0, "Weight of the spatial-affinity distance.", "X", least=0)

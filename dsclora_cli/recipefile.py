@@ -12,7 +12,7 @@ from difflib import get_close_matches
 from pathlib import Path
 
 from dsclora_cli.errors import UsageError
-from dsclora_cli.recipe import TABLES, DistillOptions, Recipe, Setting, settings
+from dsclora_cli.recipe import ARCHITECTURES, OPTIMISERS, TABLES, DistillOptions, Recipe, Setting, settings
 
 _NOUNS = {bool: "true or false", int: "a whole number", float: "a number", str: "text", Path: "a path"}
 _SHAPES = {0: "a list, each ", 1: "", 2: "a list of two, each "}
@@ -149,6 +149,24 @@ def _is_unicode(text: str) -> bool:
 def recipe_toml(recipe: Recipe) -> str:
     """All of a recipe as TOML, which `read_recipe` gives back as it was; fields that are None are left out."""
     return _toml(recipe, settings(*_tables(recipe)))
+
+
+def completed(recipe: Recipe, optimiser: str) -> Recipe:
+    """The recipe with what depends on other fields filled in; `optimiser` is for one that names none."""
+    network, chosen = recipe.network, recipe.optimiser.optimiser or optimiser
+    channels, blocks = ARCHITECTURES[network.arch]
+    rate, betas = OPTIMISERS[chosen]
+    given = recipe.optimiser
+    return replace(
+        recipe,
+        network=replace(network, channels=network.channels or channels, blocks=network.blocks or blocks),
+        optimiser=replace(
+            given,
+            optimiser=chosen,
+            learning_rate=rate if given.learning_rate is None else given.learning_rate,
+            betas=given.betas or betas,
+        ),
+    )
 
 
 def digest(recipe: Recipe) -> str:

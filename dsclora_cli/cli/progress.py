@@ -129,8 +129,7 @@ def _done_line(result: FileResult, verbose: bool) -> Text:
     if verbose:
         tile = f"tiles of {result.tile}" if result.tile else "whole"
         stages = f"decode {seconds.decode:.2f} s, network {seconds.network:.2f} s, encode {seconds.encode:.2f} s"
-        chosen = f"{result.model} ({result.choice})" if result.choice else result.model
-        line += f"  ({chosen} on {result.device}, {result.dtype}, {tile}; {stages})"
+        line += f"  ({ui.chosen(result)} on {result.device}, {result.dtype}, {tile}; {stages})"
     return Text(line)
 
 

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
     from dsclora_cli.tasks.dryrun import PlannedFile
     from dsclora_cli.tasks.models import ModelRow
+    from dsclora_cli.tasks.results import FileResult
 
 _UNLIMITED = 10_000
 _UNITS = ("bytes", "kB", "MB", "GB", "TB")
@@ -136,7 +137,8 @@ def _plan_lines(plan: PlannedFile) -> Iterable[str]:
     if plan.action == "upscale" and plan.input_size and plan.output_size:
         passes = " then ".join(f"x{scale}" for scale in plan.passes)
         frames = f", {plan.frames} frames" if plan.frames > 1 else ""
-        yield f"  {sides(plan.input_size)} -> {sides(plan.output_size)}, {passes}{frames}"
+        with_model = f" with {chosen(plan)}" if plan.choice else ""
+        yield f"  {sides(plan.input_size)} -> {sides(plan.output_size)}, {passes}{frames}{with_model}"
     if plan.tile is not None:
         tile = f"tiles of {plan.tile}" if plan.tile else "whole"
         memory, time = amount(plan.memory_bytes or 0), duration(plan.seconds or 0)
@@ -149,6 +151,11 @@ def failure(name: str, error: str, hint: str) -> str:
     """One line on a picture that failed; errors that name their file are not made to say it twice."""
     line = error if name in error else f"{name}: {error}"
     return f"{line} ({hint})" if hint else line
+
+
+def chosen(picture: PlannedFile | FileResult) -> str:
+    """The model of a picture, and what about the picture made `auto` take it."""
+    return f"{picture.model} ({picture.choice})" if picture.choice else str(picture.model)
 
 
 def sides(size: tuple[int, int]) -> str:

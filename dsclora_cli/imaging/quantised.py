@@ -22,7 +22,8 @@ def jpeg_quality(tables: Mapping[int, Sequence[int]]) -> int | None:
     """
     if 0 not in tables or len(tables[0]) != len(_LUMINANCE):
         return None
-    table = np.sort(np.array(tables[0], float))  # sorted, as decoders differ in whether they undo the zigzag
+    # Sorted, as decoders differ in whether they undo the zigzag; a 0 is damage that the decoder will speak of.
+    table = np.sort(np.maximum(tables[0], 1.0))
     distances = [float(np.abs(np.log(table / np.sort(_scaled(quality)))).sum()) for quality in range(1, 101)]
     return 1 + int(np.argmin(distances))
 

@@ -5,27 +5,52 @@ from __future__ import annotations
 import os
 import shutil
 import sys
+from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from dsclora_cli.errors import UsageError
+from dsclora_cli.errors import DscloraError, UsageError
 
-_COMPILERS = ("c++", "g++", "clang++", "cl")
+_COMPILERS = ("c++", "g++", "clang++")
+
+OnNote = Callable[[str], None]
+"""Hears a sentence about the whole run."""
 
 
-def compiled(module: nn.Module, choice: str, device: torch.device) -> Any:  # noqa: ANN401 - called like the module
+def compiled(module: nn.Module, choice: str, device: torch.device, on_note: OnNote | None = None) -> Callable[..., Any]:
     """The module, compiled if `choice` is on, or auto and there is what compiling needs on the device.
 
-    Raises UsageError for `on` without a compiler.
+    Where compiling then fails, `auto` tells `on_note` and goes on with the module as it is; `on`, or nobody to tell, is
+    a DscloraError. Raises UsageError for `on` without a compiler.
     """
     possible = can_compile(device)
     if choice == "on" and not possible:
         raise UsageError("there is no C++ compiler here", "install one, or use --compile auto")
     if choice == "off" or not possible:
         return module
-    return torch.compile(module)
+    return _Compiled(module, on_note if choice == "auto" else None)
+
+
+class _Compiled:
+    """A module that is compiled when it is first called, and called as it is once that has failed."""
+
+    def __init__(self, module: nn.Module, on_note: OnNote | None) -> None:
+        self._module, self._on_note = module, on_note
+        self._forward: Callable[..., Any] = torch.compile(module)
+
+    def __call__(self, *inputs: Tensor) -> Any:  # noqa: ANN401 - whatever the module answers
+        try:
+            return self._forward(*inputs)
+        except RuntimeError as error:
+            answer = self._module(*inputs)  # what is the module's own fault is raised here, as itself
+            problem = (str(error).strip() or type(error).__name__).splitlines()[0]
+            if self._on_note is None:
+                raise DscloraError(f"torch.compile failed: {problem}", "use --compile off") from error
+            self._on_note(f"torch.compile failed, so training goes on without it: {problem}")
+            self._forward = self._module
+            return answer
 
 
 def can_compile(device: torch.device) -> bool:

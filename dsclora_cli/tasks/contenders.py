@@ -71,22 +71,21 @@ def _bicubic(scale: int) -> Contender:
 
 
 def _find(model: ModelOptions, scale: int) -> FoundWeights:
-    native = native_scales(model) if model.model != AUTO or model.weights or model.adapter else (scale,)
-    found = find_weights(model, scale if scale in native else None)
-    if scale not in native:
+    native = native_scales(model)
+    if scale not in native and _asked(model) != AUTO:
         raise UsageError(
             f"{_asked(model)} upscales by {native[0]}, not by {scale}", f"use -s {native[0]}, or other weights"
         )
-    return found
+    return find_weights(model, scale)
 
 
 def _with_base(model: ModelOptions, options: EvalOptions) -> ModelOptions:
     """A model as it is asked for; an adapter meets those given weights that it is for, else the catalogue's."""
     model = replace(model, offline=model.offline or options.offline)
-    if model.adapter is None or model.weights is not None:
+    if model.adapter is None or _asked(replace(model, adapter=None)) != AUTO:
         return model
     base_sha256 = load_adapters(model.adapter).base_sha256
-    files = (other.weights for other in options.models if other.weights is not None)
+    files = (other.weights for other in options.models if other.weights is not None and other.weights.is_file())
     return replace(model, weights=next((file for file in files if sha256_of(file) == base_sha256), None))
 
 

@@ -35,9 +35,10 @@ _PROBE = 96
 class PlannedFile:
     """What would become of one input.
 
-    `action` is upscale, skip, keep or fail; sizes are (width, height) in pixels. `tiles` counts the network runs of a
-    frame. `memory_bytes` is the peak for the pixels and one tile, `seconds` the network's time as a small tile was
-    timed, and `disk_bytes` the result's size, on the high side. What cannot be known without the weights is None.
+    `action` is upscale, skip, keep or fail; sizes are (width, height) in pixels. `model` and `choice` are as in
+    `FileResult`. `tiles` counts the network runs of a frame. `memory_bytes` is the peak for the pixels and one tile,
+    `seconds` the network's time as a small tile was timed, and `disk_bytes` the result's size, on the high side. What
+    cannot be known without the weights is None.
     """
 
     input: str
@@ -47,6 +48,8 @@ class PlannedFile:
     output_size: tuple[int, int] | None = None
     frames: int = 1
     passes: tuple[int, ...] = ()
+    model: str | None = None
+    choice: str | None = None
     tile: int | None = None
     tiles: int | None = None
     memory_bytes: int | None = None
@@ -92,6 +95,8 @@ class _DryRun:
             output_size=known.output_size,
             frames=job.frames,
             passes=job.size.passes,
+            model=known.model,
+            choice=known.choice,
             notes=known.warnings,
         )
         settled = self._planner.settled(job)

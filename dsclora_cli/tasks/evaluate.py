@@ -188,6 +188,8 @@ def _check(options: EvalOptions) -> None:
         raise UsageError("--lr is given without --hr", "name the folder of the originals with --hr DIR")
     if options.data_dir is not None and not options.datasets:
         raise UsageError("--data-dir is given without --dataset", "name its sets, --dataset Set5")
+    if options.jpeg is not None and not 1 <= options.jpeg <= 100:
+        raise UsageError(f"--jpeg {options.jpeg} is no JPEG quality", "it goes from 1 to 100")
 
 
 def _open_sets(options: EvalOptions, observer: EvalObserver) -> tuple[BenchmarkSet, ...]:

@@ -16,18 +16,17 @@ import torch
 from torch import nn
 
 from dsclora_cli.errors import DscloraError
-from dsclora_cli.model.span import Span
 from dsclora_cli.recipe import Recipe
 from dsclora_cli.recipefile import digest
 from dsclora_cli.runtime.device import resolve_device
-from dsclora_cli.runtime.precision import full_float32
+from dsclora_cli.runtime.precision import full_float32, no_subnormals
 from dsclora_cli.tasks.optimise import Average, Precision, make_optimiser, rate_at, set_rate
 from dsclora_cli.tasks.runfolder import RunFolder, is_new_run
 from dsclora_cli.tasks.runstate import Progress, RunState
 from dsclora_cli.tasks.stopping import stoppable
-from dsclora_cli.tasks.trainee import FitResult, Run, Score, Tally, Terms, Trainee
+from dsclora_cli.tasks.trainee import FitResult, Run, Score, Terms, Trainee
 from dsclora_cli.tasks.trainset import Batch, HeldOut, TrainSet, open_data
-from dsclora_cli.tasks.validate import Sample, validate
+from dsclora_cli.tasks.validate import Sample, mean_psnr, validate
 from dsclora_cli.tasks.workers import Workers, joined, local_device
 
 Builder = Callable[[Recipe, TrainSet, torch.device], tuple[Trainee, TrainSet]]
@@ -43,7 +42,7 @@ def fit(recipe: Recipe, run: Run, build: Builder) -> FitResult:
     device = resolve_device(local_device(recipe.run.device))
     if recipe.run.threads:
         torch.set_num_threads(recipe.run.threads)
-    with joined(device) as workers:
+    with joined(device) as workers, no_subnormals():
         is_new = is_new_run(run.path, run.resume)
         train_set, held_out = open_data(recipe, run.offline)
         for sentence in train_set.left_out:
@@ -76,7 +75,7 @@ class Fit:
         self._progress = Progress()
         parts = {"trained": trainee.trained, "average": self._average.module, "optimiser": self._optimiser}
         self._state = RunState(recipe, {**parts, "scaler": self._precision.scaler}, self._progress)
-        self._tally, self._saved, self._skips = Tally(), time.monotonic(), 0
+        self._saved, self._skips = time.monotonic(), 0
         self._samples: list[Sample] = []
 
     def run(self, is_new: bool) -> FitResult:
@@ -90,9 +89,11 @@ class Fit:
         with stoppable() as stop, full_float32(), ThreadPoolExecutor(1) as loader:
             loading = loader.submit(self._load, self._progress.step)
             while self._progress.step < steps:
+                started = time.monotonic()
                 batches = self._await(loading)
                 loading = loader.submit(self._load, self._progress.step + 1)
                 stopped = self._step(batches, stop.is_set())
+                self._progress.worked += time.monotonic() - started
                 if self._progress.step % self._recipe.run.validate == 0 or self._progress.step == steps:
                     self._score()
                 if stopped:
@@ -109,12 +110,14 @@ class Fit:
             self._observer.on_note(f"going on after {self._progress.step} steps")
         if not self._workers.is_first:
             return
-        self._folder.begin(self._recipe)
-        self._folder.cut_log(self._progress.step)
+        self._folder.begin(self._recipe, self._progress.step)
+        if is_new:
+            self._checkpoint()  # from now on --resume goes on, whatever happens
         if missing := self._folder.missing():
             self._observer.on_note(missing)
-        if is_new and self._trainee.floor is not None:
-            self._progress.best = self._progress.floor = self._psnr(self._trainee.floor)
+        if self._progress.best is None and self._trainee.floor is not None:
+            floor = mean_psnr(validate(self._trainee.floor, self._held_out, self._device))
+            self._progress.best = self._progress.floor = floor
 
     def _load(self, step: int) -> list[Batch]:
         return [self._train_set.batch(step, share) for share in self._shares]
@@ -122,7 +125,7 @@ class Fit:
     def _await(self, loading: Future[list[Batch]]) -> list[Batch]:
         started = time.monotonic()
         batches = loading.result()
-        self._tally.waited += time.monotonic() - started
+        self._progress.waited += time.monotonic() - started
         return [batch.to(self._device) for batch in batches]
 
     def _step(self, batches: list[Batch], stop: bool) -> bool:
@@ -144,9 +147,7 @@ class Fit:
             self._skips = 0
             self._precision.scaler.step(self._optimiser)
             self._average.update(trained, progress.step)
-            for name, value in zip(values, means, strict=True):
-                self._tally.terms[name] = self._tally.terms.get(name, 0.0) + value
-            self._tally.steps += 1
+            progress.count(dict(zip(values, means, strict=True)))
         self._precision.scaler.update()
         progress.step += 1
         self._observer.on_step(progress.step, self._recipe.run.steps, sum(means))
@@ -168,51 +169,49 @@ class Fit:
         self._progress.skipped += 1
         if self._skips > self._recipe.run.most_skips:
             raise DscloraError(
-                f"{self._skips} steps in a row up to step {self._progress.step} had a loss that is not finite",
-                "go on from the last checkpoint in a new run with a lower --learning-rate, or with --amp off",
+                f"{self._skips} steps in a row up to step {self._progress.step + 1} had a loss that is not finite",
+                "start a new run with a lower --learning-rate, or with --amp off",
             )
 
-    def _psnr(self, network: Span) -> float:
-        samples = validate(network, self._held_out, self._device)
-        return sum(sample.psnr_y for sample in samples) / len(samples)
-
     def _score(self) -> None:
-        """Score the average on the held-out pictures, keep it if it is the best, and log."""
-        if not self._workers.is_first:
-            self._tally = Tally()
-            return
-        progress, tally = self._progress, self._tally
-        samples = validate(self._trainee.finished(self._average.module), self._held_out, self._device)
-        psnr_y = sum(sample.psnr_y for sample in samples) / len(samples)
-        elapsed, steps = time.monotonic() - tally.since, max(1, tally.steps)
-        terms = {name: total / steps for name, total in tally.terms.items()}
-        progress.seconds += elapsed
-        score = Score(
+        """Score the average on the held-out pictures, keep it as the last and perhaps the best, and log."""
+        progress = self._progress
+        if self._workers.is_first:
+            started = time.monotonic()
+            finished = self._trainee.finished(self._average.module)
+            self._samples = validate(finished, self._held_out, self._device)
+            progress.seconds += progress.worked + time.monotonic() - started
+            score = self._line(mean_psnr(self._samples))
+            best = progress.best is None or score.psnr_y > progress.best
+            self._save("last.safetensors", score.psnr_y)
+            if best:
+                progress.best, progress.best_step = score.psnr_y, progress.step
+                self._save(self._trainee.file, score.psnr_y)
+            self._folder.log(vars(score))
+            self._observer.on_score(score, best)
+        progress.begin_line()
+
+    def _line(self, psnr_y: float) -> Score:
+        progress, counted = self._progress, max(1, self._progress.counted)
+        terms = {name: total / counted for name, total in progress.terms.items()}
+        return Score(
             step=progress.step,
             loss=sum(terms.values()),
             terms=terms,
             psnr_y=psnr_y,
             rate=rate_at(self._recipe.optimiser, progress.step - 1, self._recipe.run.steps),
-            images_per_second=steps * self._recipe.data.batch / elapsed,
-            waiting=tally.waited / elapsed,
+            images_per_second=counted * self._recipe.data.batch / progress.worked,
+            waiting=progress.waited / progress.worked,
             seconds=progress.seconds,
         )
-        best = progress.best is None or psnr_y > progress.best
-        if best:
-            progress.best, progress.best_step = psnr_y, progress.step
-            self._save(self._trainee.file)
-        self._folder.log(vars(score))
-        self._samples = samples
-        self._observer.on_score(score, best)
-        self._tally = Tally()
 
-    def _save(self, name: str) -> None:
+    def _save(self, name: str, psnr_y: float) -> None:
         origin = {
             "recipe": digest(self._recipe),
             "data": self._train_set.digest,
             "seed": self._recipe.run.seed,
             "step": self._progress.step,
-            "held_out_psnr_y": self._progress.best,
+            "held_out_psnr_y": psnr_y,
             "torch": torch.__version__,
         }
         self._trainee.save(self._average.module, self._folder.path / name, json.dumps(origin))
@@ -228,8 +227,6 @@ class Fit:
     def _finish(self) -> FitResult:
         self._checkpoint()
         progress = self._progress
-        if self._workers.is_first:
-            self._save("last.safetensors")
         kept = progress.best is not None and progress.best_step > 0
         return FitResult(
             run=self._folder.path,

@@ -1,13 +1,14 @@
 """The folder of a training run: what it was told, what it measured, and pictures of both.
 
-`recipe.toml` the resolved recipe; `log.jsonl` a line for each score; `state.pt` the last checkpoint; `curve.png`,
-`samples.png` and `tensorboard/` for people.
+`recipe.toml` the resolved recipe; `log.jsonl` a line for each score; `state.pt` the last checkpoint, there from the
+start; `curve.png`, `samples.png` and `tensorboard/` for people.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -39,7 +40,10 @@ def is_new_run(path: Path, resume: bool) -> bool:
 
 
 class RunFolder:
-    """The files of one run below `path`; nothing is written before `begin`."""
+    """The files of one run below `path`; nothing is written before `begin`.
+
+    Whatever writes raises DscloraError where it cannot.
+    """
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -47,17 +51,15 @@ class RunFolder:
         self._log = path / "log.jsonl"
         self._board: Any = None
 
-    def begin(self, recipe: Recipe) -> None:
-        """Make the folder, write the recipe and open TensorBoard's file.
-
-        Raises DscloraError for a folder that cannot be written.
-        """
-        try:
+    def begin(self, recipe: Recipe, step: int) -> None:
+        """Make the folder, write the recipe, and drop what was logged after `step`: it is measured again."""
+        with self._told():
             self.path.mkdir(parents=True, exist_ok=True)
             (self.path / "recipe.toml").write_text(recipe_toml(recipe), encoding="utf-8")
-        except OSError as error:
-            raise DscloraError(f"cannot write to {self.path}: {error.strerror}", "choose another --out") from error
-        self._board = _open_board(self.path / "tensorboard")
+            kept = [line for line in self.lines() if line["step"] <= step]
+            with written_whole(self._log) as temporary:
+                temporary.write_text("".join(json.dumps(line) + "\n" for line in kept), encoding="utf-8")
+            self._board = _open_board(self.path / "tensorboard", step)
 
     def missing(self) -> str:
         """What the folder will lack, as a sentence; empty where nothing is."""
@@ -65,21 +67,16 @@ class RunFolder:
         parts = " and no ".join(absent)
         return f"no {parts} in the run folder: pip install 'dsclora[train]' for them" if absent else ""
 
-    def cut_log(self, step: int) -> None:
-        """Drop what was logged after `step`: it is about to be measured again."""
-        kept = [line for line in self.lines() if line["step"] <= step]
-        with written_whole(self._log) as temporary:
-            temporary.write_text("".join(json.dumps(line) + "\n" for line in kept), encoding="utf-8")
-
     def lines(self) -> list[dict[str, Any]]:
-        """The log so far."""
+        """The log so far, without a last line that a crash cut short."""
         if not self._log.exists():
             return []
-        return [json.loads(line) for line in self._log.read_text(encoding="utf-8").splitlines()]
+        whole, _, _ = self._log.read_text(encoding="utf-8").rpartition("\n")
+        return [json.loads(line) for line in whole.splitlines()]
 
     def log(self, line: Mapping[str, Any]) -> None:
         """Add a line to the log, and its numbers to TensorBoard."""
-        with self._log.open("a", encoding="utf-8") as file:
+        with self._told(), self._log.open("a", encoding="utf-8") as file:
             file.write(json.dumps(line) + "\n")
         if self._board is not None:
             for name, value in {**line, **line["terms"]}.items():
@@ -89,8 +86,18 @@ class RunFolder:
 
     def draw(self, samples: Sequence[Sample]) -> None:
         """Renew the plot of the log and the sheet of samples."""
-        draw_curve(self.lines(), self.path / "curve.png")
-        save_png(contact_sheet([_strip(sample) for sample in samples[:_SHOWN]]), self.path / "samples.png")
+        with self._told():
+            draw_curve(self.lines(), self.path / "curve.png")
+            save_png(contact_sheet([_strip(sample) for sample in samples[:_SHOWN]]), self.path / "samples.png")
+
+    @contextmanager
+    def _told(self) -> Iterator[None]:
+        """A folder that cannot be written is told in one line."""
+        try:
+            yield
+        except OSError as error:
+            hint = "make room or choose another --out; --resume goes on from a checkpoint"
+            raise DscloraError(f"cannot write to {self.path}: {error.strerror}", hint) from error
 
 
 def _strip(sample: Sample) -> Strip:
@@ -104,12 +111,12 @@ def _strip(sample: Sample) -> Strip:
     return Strip(results, Panel("HR", sample.hr[hr]))
 
 
-def _open_board(folder: Path) -> Any | None:  # noqa: ANN401 - an optional package has no types here
+def _open_board(folder: Path, step: int) -> Any | None:  # noqa: ANN401 - an optional package has no types here
     if find_spec("tensorboard") is None:
         return None
     from torch.utils.tensorboard import SummaryWriter
 
-    return SummaryWriter(str(folder))
+    return SummaryWriter(str(folder), purge_step=step + 1)
 
 
 def draw_curve(lines: Sequence[Mapping[str, Any]], target: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,12 @@ from dsclora_cli.recipefile import digest
 
 @dataclass
 class Progress:
-    """How far a run has come. `best` is the highest held-out PSNR-Y in dB, None before the first score."""
+    """How far a run has come, and the sums for the next line of its log.
+
+    `best` is the highest held-out PSNR-Y in dB, None before the first score. `terms` are summed over the `counted`
+    steps since the last line that were not skipped; all steps since took `worked` seconds, of which `waited` went by
+    waiting for data.
+    """
 
     step: int = 0
     best: float | None = None
@@ -24,6 +30,20 @@ class Progress:
     floor: float | None = None
     skipped: int = 0
     seconds: float = 0.0
+    terms: dict[str, float] = field(default_factory=dict)
+    counted: int = 0
+    worked: float = 0.0
+    waited: float = 0.0
+
+    def count(self, terms: Mapping[str, float]) -> None:
+        """Add the terms of a step."""
+        self.counted += 1
+        for name, value in terms.items():
+            self.terms[name] = self.terms.get(name, 0.0) + value
+
+    def begin_line(self) -> None:
+        """Start the sums anew."""
+        self.terms, self.counted, self.worked, self.waited = {}, 0, 0.0, 0.0
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,8 @@ from dsclora_cli.errors import UsageError
 from dsclora_cli.model.initial import fit_upsampler, settle, step_scales
 from dsclora_cli.model.span import Span, SpanConfig, merge
 from dsclora_cli.objectives.pixel import DISTANCES, spectral
-from dsclora_cli.recipe import ARCHITECTURES, LossOptions, NetworkOptions, Recipe
+from dsclora_cli.recipe import LossOptions, NetworkOptions, Recipe
+from dsclora_cli.recipefile import completed
 from dsclora_cli.tasks.compiling import compiled
 from dsclora_cli.tasks.fit import fit
 from dsclora_cli.tasks.trainee import FitObserver, FitResult, Run, Trainee
@@ -46,11 +47,11 @@ def train(recipe: Recipe, run: Path, resume: bool, observer: FitObserver, offlin
 
     def build(recipe: Recipe, data: TrainSet, device: torch.device) -> tuple[Trainee, TrainSet]:
         network = initial_network(recipe, data, offline).to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        forward = compiled(network, recipe.run.compile, device)
+        forward = compiled(network, recipe.run.compile, device, observer.on_note)
         truth = Truth(recipe.loss)
         return network_trainee(network, lambda batch: truth(forward(batch.lr), batch.hr), recipe, data), data
 
-    return fit(recipe, Run(run, resume, offline, observer), build)
+    return fit(completed(recipe, "soap"), Run(run, resume, offline, observer), build)
 
 
 def network_trainee(
@@ -89,14 +90,10 @@ def initial_network(recipe: Recipe, data: TrainSet, offline: bool = False) -> Sp
 
 
 def span_config(options: NetworkOptions) -> SpanConfig:
-    """The shape that a recipe asks for."""
-    channels, blocks = ARCHITECTURES[options.arch]
-    return SpanConfig(
-        channels=options.channels or channels,
-        blocks=options.blocks or blocks,
-        scale=options.scale,
-        expanded=options.expanded,
-    )
+    """The shape that a completed recipe asks for."""
+    assert options.channels is not None
+    assert options.blocks is not None
+    return SpanConfig(options.channels, options.blocks, options.scale, expanded=options.expanded)
 
 
 def _take_over(network: Span, path: Path) -> bool:

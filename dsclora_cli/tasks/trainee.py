@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -38,9 +37,9 @@ class Trainee:
 
 @dataclass(frozen=True)
 class Score:
-    """One line of the log: means since the line before it. `psnr_y` in dB on the held-out pictures.
+    """One line of the log: means over the steps since the line before it. `psnr_y` in dB on the held-out pictures.
 
-    `waiting` is the share of the time that went by waiting for data.
+    `waiting` is the share of the steps' time that went by waiting for data; `seconds` is that of the whole run so far.
     """
 
     step: int
@@ -88,13 +87,3 @@ class Run:
     resume: bool
     offline: bool
     observer: FitObserver
-
-
-@dataclass
-class Tally:
-    """Sums since the last line of the log."""
-
-    terms: dict[str, float] = field(default_factory=dict)
-    steps: int = 0
-    waited: float = 0.0
-    since: float = field(default_factory=time.monotonic)

@@ -84,7 +84,7 @@ class PictureEngine:
         self._native = native_scales(options.model)
         self._photo = load_catalog().photo
         self._found: dict[_Pass, FoundWeights] = {}
-        self._engines: dict[_Pass, Engine] = {}
+        self._engines: dict[str, Engine] = {}
         if options.engine.threads:
             torch.set_num_threads(options.engine.threads)
 
@@ -168,10 +168,12 @@ class PictureEngine:
         return result
 
     def _engine(self, each: _Pass) -> Engine:
-        if each not in self._engines:
-            self._found[each] = self._find_weights(*each)
-            self._engines[each] = _open_engine(self._found[each], self._device, self._options.engine)
-        return self._engines[each]
+        if each not in self._found:
+            found = self._find_weights(*each)
+            if found.sha256 not in self._engines:
+                self._engines[found.sha256] = _open_engine(found, self._device, self._options.engine)
+            self._found[each] = found
+        return self._engines[self._found[each].sha256]
 
     def _info(self, passes: tuple[_Pass, ...], engine: Engine) -> EngineInfo:
         found = [self._found[each] for each in passes]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -40,6 +41,11 @@ def validate(network: Span, held_out: HeldOut, device: torch.device) -> list[Sam
         result = sr.astype(np.uint8, copy=False)
         samples.append(Sample(name, psnr_y(result, hr, network.config.scale), lr, result, hr))
     return samples
+
+
+def mean_psnr(samples: Sequence[Sample]) -> float:
+    """The mean PSNR-Y of pictures in dB."""
+    return sum(sample.psnr_y for sample in samples) / len(samples)
 
 
 def _ignore(_: int) -> None:

@@ -124,6 +124,8 @@ def _read_photo(table: Table) -> PhotoRule | None:
     if not table.rest:
         return None
     below = table.number("below")
+    if not 0 <= below <= 100:
+        raise table.error("below", below, "a JPEG quality, 0 to 100")
     models = {table.scale_of(key): table.text(key) for key in list(table.rest)}
     return PhotoRule(below, models)
 

@@ -99,7 +99,7 @@ def native_scales(options: ModelOptions) -> tuple[int, ...]:
     """
     _check(options)
     if options.adapter is not None:
-        return native_scales(_base_of(options, options.adapter))
+        return native_scales(_base_of(options, options.adapter, _base_sha256(options.adapter)))
     if options.weights is not None:
         from dsclora_cli.weights.checkpoint import describe_file
 
@@ -127,16 +127,24 @@ def _from_file(path: Path, catalog: Catalog) -> FoundWeights:
 
 
 def _adapted(options: ModelOptions, adapter: Path, scale: int | None) -> FoundWeights:
-    base = find_weights(_base_of(options, adapter), scale)
+    base_sha256 = _base_sha256(adapter)
+    base = find_weights(_base_of(options, adapter, base_sha256), scale)
+    if base.sha256 != base_sha256:
+        known = load_catalog().with_sha256(base_sha256)
+        wanted = f"weights with sha256 {base_sha256[:12]}..." if known is None else known.name
+        raise UsageError(f"{adapter} is an adapter for {wanted}, not for {base.name}", "give it with these weights")
     sha256, name = f"{base.sha256}/{sha256_of(adapter)}", f"{base.name}-{adapter.stem}"
     return FoundWeights(base.path, sha256, name, None, base.note, adapter)
 
 
-def _base_of(options: ModelOptions, adapter: Path) -> ModelOptions:
-    """The options without the adapter; `auto` becomes the entry that the adapter was trained over."""
+def _base_sha256(adapter: Path) -> str:
     from dsclora_cli.weights.adapters import load_adapters
 
-    base_sha256 = load_adapters(adapter).base_sha256
+    return load_adapters(adapter).base_sha256
+
+
+def _base_of(options: ModelOptions, adapter: Path, base_sha256: str) -> ModelOptions:
+    """The options without the adapter; `auto` becomes the entry that the adapter was trained over."""
     plain = replace(options, adapter=None)
     if options.weights is not None or options.model != AUTO:
         return plain

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -91,6 +92,13 @@ def test_elsewhere_lines_are_plain(capsys: pytest.CaptureFixture[str]) -> None:
         "failed: b.png: it broke (mend it)",
     ]
     assert "\x1b" not in err
+
+
+def test_why_a_model_was_taken_is_said_with_verbose_only(capsys: pytest.CaptureFixture[str]) -> None:
+    photo = replace(DONE, model="dsclora-x4-photo", choice="a JPEG of quality 50, below 90")
+    for verbose in (False, True):
+        BatchView(json=False, quiet=False, verbose=verbose).on_done(photo)
+        assert ("(dsclora-x4-photo (a JPEG of quality 50, below 90) on cpu, " in capsys.readouterr().err) == verbose
 
 
 def test_an_interrupt_is_summed_up_and_an_error_is_left_to_its_catcher(capsys: pytest.CaptureFixture[str]) -> None:

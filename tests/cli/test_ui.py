@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
-from dsclora_cli.cli.ui import amount, duration, failure, sides
+from dsclora_cli.cli.ui import amount, duration, failure, show_plans, sides
+from dsclora_cli.tasks.dryrun import PlannedFile
 
 
 @pytest.mark.parametrize(
@@ -21,6 +24,15 @@ def test_durations(seconds: float, text: str) -> None:
 
 def test_sizes() -> None:
     assert sides((640, 480)) == "640x480"
+
+
+def test_a_plan_says_why_auto_takes_the_model(capsys: pytest.CaptureFixture[str]) -> None:
+    plan = PlannedFile("a.jpg", "upscale", "a_x4.jpg", (12, 9), (48, 36), passes=(4,), model="dsclora-x4-photo")
+    assert show_plans([plan, replace(plan, choice="a JPEG of quality 50, below 90")], as_json=False) == 0
+    assert [line for line in capsys.readouterr().out.splitlines() if "12x9" in line] == [
+        "  12x9 -> 48x36, x4",
+        "  12x9 -> 48x36, x4 with dsclora-x4-photo (a JPEG of quality 50, below 90)",
+    ]
 
 
 def test_a_failure_names_its_file_once() -> None:

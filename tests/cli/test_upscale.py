@@ -172,13 +172,13 @@ def test_every_option_reaches_the_config(dsclora, monkeypatch: pytest.MonkeyPatc
     options = parsed(
         dsclora,
         monkeypatch,
-        *("--weights", "a.pth", "--offline", "--fit", "1920x1080"),
+        *("--weights", "a.pth", "--adapter", "b.safetensors", "--offline", "--fit", "1920x1080"),
         *("--device", "cuda:1", "--dtype", "float16", "--tile", "128", "--threads", "3", "--ensemble"),
         *("-f", "jpg", "--quality", "80", "--compression", "7", "--metadata", "none", "--strict"),
         *("-o", "out", "--name", "{stem}.{ext}", "-r", "--overwrite", "--fail-fast"),
     )
     assert options == UpscaleOptions(
-        model=ModelOptions(weights=Path("a.pth"), offline=True),
+        model=ModelOptions(weights=Path("a.pth"), offline=True, adapter=Path("b.safetensors")),
         size=SizeOptions(fit=(1920, 1080)),
         engine=EngineOptions(device="cuda:1", dtype="float16", tile=128, threads=3, ensemble=True),
         save=SaveOptions(format="jpg", quality=80, compression=7, metadata="none", strict=True),

@@ -29,6 +29,7 @@ def test_tables_of_another_maker_get_the_quality_of_like_strength() -> None:
     coarse = {0: [40] * 64}
     assert 30 <= jpeg_quality(coarse) <= 80  # type: ignore[operator]
     assert jpeg_quality({}) is None
+    assert jpeg_quality({0: [0] * 64}) == 100
 
 
 def test_other_formats_have_none(tmp_path: Path) -> None:

@@ -117,6 +117,25 @@ def test_other_pixels_under_the_same_name_are_scored_again(hr: Path, monkeypatch
     assert scored.names == ["bird", "bird"]
 
 
+def test_scores_of_jpegs_are_no_scores_of_clean_pictures(hr: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    evaluate(options(hr))
+    for quality in (60, 30):
+        with monkeypatch.context() as patch:
+            scored = Scored(patch)
+            report = evaluate(options(hr, jpeg=quality))
+        assert len(scored.names) == 6 and report.jpeg == quality
+    scored = Scored(monkeypatch)
+    evaluate(options(hr, jpeg=60))
+    assert scored.names == []
+
+
+def test_what_the_catalogue_states_is_of_clean_lr(tmp_path: Path) -> None:
+    hr = save_set(tmp_path / "Set5", ("bird",))
+    for jpeg, claims in ((None, 2), (50, 0)):
+        (benchmark,) = evaluate(options(hr, jpeg=jpeg)).sets
+        assert len(benchmark.rows[1].claims) == claims
+
+
 def test_scores_that_cannot_be_kept_are_a_note(hr: Path) -> None:
     class Notes(EvalObserver):
         def __init__(self) -> None:
@@ -176,6 +195,7 @@ def test_the_cost_of_each_model_is_measured_on_the_sets_own_images(hr: Path, tmp
         ({"hr": None, "datasets": ("Set5",), "lr": Path("lr")}, "--lr is given without --hr"),
         ({"data_dir": Path("sets")}, "--data-dir is given without --dataset"),
         ({"protocol": "mean"}, "no protocol is called 'mean'"),
+        ({"jpeg": 0}, "--jpeg 0 is no JPEG quality (it goes from 1 to 100)"),
     ],
 )
 def test_what_makes_no_sense_is_said_before_anything_is_loaded(changes: dict, message: str) -> None:

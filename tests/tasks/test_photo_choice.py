@@ -10,14 +10,19 @@ import pytest
 import torch
 from PIL import Image
 
+from dsclora_cli import Upscaler
 from dsclora_cli.config import ModelOptions, SizeOptions, UpscaleOptions
 from dsclora_cli.errors import UsageError
 from dsclora_cli.model.span import Span, SpanConfig
 from dsclora_cli.paths import sha256_of
+from dsclora_cli.tasks import upscale
 from dsclora_cli.tasks.batch import upscale_files
+from dsclora_cli.tasks.dryrun import plan_files
 from dsclora_cli.tasks.results import FileResult
 from dsclora_cli.weights import catalog
 from dsclora_cli.weights.checkpoint import save_network
+from dsclora_cli.weights.network import open_network
+from dsclora_cli.weights.resolve import FoundWeights
 
 X2 = UpscaleOptions(size=SizeOptions(scale=2))
 
@@ -87,6 +92,48 @@ def test_pixels_are_those_of_the_weights_that_are_named(rules: Path, folder: Pat
         assert Path(mine.output or "").read_bytes() == Path(results[0].output or "").read_bytes()
 
 
+def test_a_folder_of_both_kinds_opens_each_network_once(
+    rules: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened: list[str] = []
+
+    def counted(found: FoundWeights) -> Span:
+        opened.append(found.name)
+        return open_network(found)
+
+    monkeypatch.setattr(upscale, "open_network", counted)
+    Image.open(folder / "a-low.jpg").save(folder / "e-lower.jpg", quality=20)
+    _run(folder)
+
+    assert sorted(opened) == ["photo", "plain"]
+    opened.clear()
+    Upscaler(options=X2)(folder / "a-low.jpg", folder / "alone.jpg")
+    assert opened == ["photo"]
+
+
+def test_a_photo_network_that_cannot_be_had_is_replaced_with_a_note_and_not_loaded_twice(
+    rules: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    photo, remote = '"photo.safetensors"', 'file = "photo.safetensors"\nrepo = "me/mine"'
+    rules.write_text(rules.read_text().replace(f"file = '{folder.parent / 'photo.safetensors'}'", remote))
+    assert photo in rules.read_text()
+    opened: list[str] = []
+    monkeypatch.setattr(upscale, "open_network", lambda found: (opened.append(found.name), open_network(found))[1])
+    results = _run(folder, replace(X2, model=ModelOptions(offline=True)))
+
+    assert [result.model for result in results] == ["plain"] * 4
+    assert results[0].warnings == ("photo could not be fetched (offline): using the embedded plain",)
+    assert opened == ["plain"]
+
+
+def test_a_dry_run_says_the_same(rules: Path, folder: Path) -> None:
+    plans = sorted(plan_files([str(folder)], X2), key=lambda plan: plan.input)
+
+    assert [plan.model for plan in plans] == ["photo", "plain", "plain", "plain"]
+    assert plans[0].choice == "a JPEG of quality 50, below 80"
+    assert all(plan.seconds is not None for plan in plans)
+
+
 def test_what_is_done_stays_done_until_the_rule_changes(rules: Path, folder: Path) -> None:
     _run(folder)
     assert [result.status for result in _run(folder)] == ["skipped"] * 4
@@ -115,6 +162,7 @@ def test_without_photo_weights_of_that_scale_the_reason_says_so(rules: Path, fol
     [
         ('2 = "photo"', r"\[photo\] below: missing"),
         ("below = 80\n2 = 7", r"\[photo\] 2: 7 is not text"),
+        ('below = 101\n2 = "photo"', r"\[photo\] below: 101\.0 is not a JPEG quality, 0 to 100"),
         ('below = 80\n3 = "photo"', r"\[photo\] 3: 'photo' is no entry of that scale"),
         ('below = 80\nmost = "photo"', r"\[photo\] most: 'most' is not a native scale"),
     ],

@@ -10,6 +10,7 @@ import numpy as np
 from PIL import Image
 
 from dsclora_cli.recipe import DataOptions, NetworkOptions, OptimiserOptions, Recipe, RunOptions
+from dsclora_cli.recipefile import completed
 from dsclora_cli.tasks.trainee import FitObserver, Score
 
 
@@ -28,12 +29,13 @@ def photographs(folder: Path, count: int = 6, side: int = 40) -> Path:
 
 def tiny_recipe(folder: Path, steps: int = 12, optimiser: str = "adam", **data: object) -> Recipe:
     """A network of a few hundred weights, x2, on 8-pixel patches; scored every 4 steps."""
-    return Recipe(
+    recipe = Recipe(
         network=NetworkOptions(channels=4, blocks=1, scale=2),
         data=replace(DataOptions(data=(str(folder),), batch=4, patch=8, val_share=0.3), **data),  # type: ignore[arg-type]
         optimiser=OptimiserOptions(optimiser=optimiser, learning_rate=0.02, ema=0.8),
         run=RunOptions(steps=steps, validate=4, compile="off", device="cpu", checkpoint_minutes=60),
     )
+    return completed(recipe, "adam")
 
 
 class Heard(FitObserver):

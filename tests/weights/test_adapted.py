@@ -74,9 +74,21 @@ def test_an_adapter_for_a_file_of_ones_own_needs_the_file(base: Path, adapter: P
 
 def test_an_adapter_is_refused_over_other_weights(base: Path, adapter: Path, tmp_path: Path) -> None:
     save_network(small(seed=7), tmp_path / "other.safetensors", "test")
-    found = find_weights(ModelOptions(weights=tmp_path / "other.safetensors", adapter=adapter), 2)
+    over_another = ModelOptions(weights=tmp_path / "other.safetensors", adapter=adapter)
+    with pytest.raises(UsageError, match=r"adapter for weights with sha256 [0-9a-f]{12}\.\.\., not for other"):
+        find_weights(over_another, 2)
+    _catalogue(mine=(base, ""), plus=(adapter, 'base = "mine"'))
+    with pytest.raises(UsageError, match=r"portraits\.safetensors is an adapter for mine, not for other"):
+        find_weights(over_another, 2)
+    with pytest.raises(UsageError, match="is an adapter for mine, not for plus"):
+        find_weights(ModelOptions("plus", adapter=adapter), 2)
+
+
+def test_an_entry_whose_adapter_is_for_another_base_is_refused(adapter: Path, tmp_path: Path) -> None:
+    save_network(small(seed=7), tmp_path / "other.safetensors", "test")
+    _catalogue(mine=(tmp_path / "other.safetensors", ""), plus=(adapter, 'base = "mine"'))
     with pytest.raises(WeightsError, match="give the base that it was trained over"):
-        open_network(found)
+        open_network(find_weights(ModelOptions("plus"), 2))
 
 
 def test_an_entry_may_be_an_adapter_of_another(base: Path, adapter: Path) -> None:

@@ -9,6 +9,7 @@ import pytest
 from dsclora_cli.errors import ExitCode, UsageError, WeightsError
 from dsclora_cli.paths import config_dir, sha256_of
 from dsclora_cli.weights import catalog
+from dsclora_cli.weights.adapters import load_adapters
 from dsclora_cli.weights.catalog import EMBEDDED, load_catalog, packaged_file
 from dsclora_cli.weights.checkpoint import describe_file
 
@@ -42,6 +43,9 @@ def test_packaged_entries_that_are_embedded_match_their_files() -> None:
     for known in embedded:
         path = EMBEDDED / known.file
         assert (path.stat().st_size, sha256_of(path)) == (known.size, known.sha256), f"correct {known.name}"
+        if known.base is not None:
+            assert load_adapters(path).base_sha256 == load_catalog().entry(known.base).sha256
+            continue
         described = describe_file(path)
         assert (described.arch, described.scale, described.channels) == (known.arch, known.scale, known.channels)
 

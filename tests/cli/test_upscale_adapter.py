@@ -1,0 +1,75 @@
+"""`dsclora upscale --adapter`, and `Upscaler(adapter=...)`, which does the same."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from dsclora_cli import Upscaler
+from dsclora_cli.model.lora import Adapters, ranks
+from dsclora_cli.model.span import Span, SpanConfig
+from dsclora_cli.paths import sha256_of
+from dsclora_cli.weights.adapters import save_adapters
+from dsclora_cli.weights.checkpoint import save_network
+
+BASE, ADAPTER = Path("base.safetensors"), Path("mine.safetensors")
+OVER_BASE = ("--weights", BASE, "--adapter", ADAPTER, "--device", "cpu", "-s", 2)
+
+
+@pytest.fixture(autouse=True)
+def _files(photo: Path) -> None:
+    """A small network and an adapter for it, in the current folder."""
+    torch.manual_seed(0)
+    network = Span(SpanConfig(channels=4, blocks=1, scale=2))
+    save_network(network, BASE, "test")
+    adapters = Adapters(network, ranks(network, "upsampler.0:2"))
+    torch.nn.init.normal_(adapters.get_parameter("upsampler.0.B"))
+    save_adapters(adapters, ADAPTER, sha256_of(BASE), "test")
+
+
+def test_the_report_says_both_and_the_pixels_are_others(dsclora, photo: Path) -> None:
+    (adapted,) = map(json.loads, dsclora("upscale", photo, *OVER_BASE, "--json", "-o", "adapted.png").out.splitlines())
+    dsclora("upscale", photo, "--weights", BASE, "--device", "cpu", "-s", 2, "-o", "plain.png")
+
+    assert (adapted["status"], adapted["model"], adapted["choice"]) == ("done", "base-mine", None)
+    assert adapted["weights_sha256"] == f"{sha256_of(BASE)}/{sha256_of(ADAPTER)}"
+    assert not np.array_equal(np.asarray(Image.open("adapted.png")), np.asarray(Image.open("plain.png")))
+    written = Upscaler(device="cpu", scale=2, weights=BASE, adapter=str(ADAPTER))(photo, "from_python.png")
+    assert written.read_bytes() == Path("adapted.png").read_bytes()
+
+
+def test_what_was_made_with_another_adapter_or_none_is_not_taken_for_done(dsclora, photo: Path) -> None:
+    dsclora("upscale", photo, *OVER_BASE)
+    assert dsclora("upscale", photo, *OVER_BASE).err == "nothing to do: 1 already done\n"
+    assert "1 kept" in dsclora("upscale", photo, "--weights", BASE, "--device", "cpu", "-s", 2).err
+    assert "1 done in " in dsclora("upscale", photo, "--weights", BASE, "-s", 2, "--overwrite").err
+    assert "1 kept" in dsclora("upscale", photo, *OVER_BASE).err
+
+
+@pytest.mark.parametrize("dry", [[], ["--dry-run"]])
+def test_another_base_is_a_usage_error_on_one_line(dsclora, photo: Path, dry: list[str]) -> None:
+    code, out, err = dsclora("upscale", photo, "-m", "dsclora-x4", "--adapter", ADAPTER, *dry)
+    wanted = f"weights with sha256 {sha256_of(BASE)[:12]}..."
+    assert (code, out) == (2, "")
+    assert err.splitlines()[0] == (
+        f"error: mine.safetensors is an adapter for {wanted}, not for dsclora-x4 (give it with these weights)"
+    )
+    assert not Path("photo_x4.png").exists()
+
+
+def test_a_base_that_nobody_knows_has_to_be_given(dsclora, photo: Path) -> None:
+    code, _, err = dsclora("upscale", photo, "--adapter", ADAPTER)
+    assert code == 3
+    assert "adapts weights that no model of the catalogue has" in err and "(give them with --weights FILE)" in err
+
+
+@pytest.mark.parametrize("adapter", [BASE, Path("absent.safetensors")])
+def test_what_is_no_adapter_is_3(dsclora, photo: Path, adapter: Path) -> None:
+    code, out, err = dsclora("upscale", photo, "--weights", BASE, "--adapter", adapter)
+    assert (code, out) == (3, "")
+    assert str(adapter) in err
