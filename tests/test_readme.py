@@ -60,8 +60,14 @@ def test_index_leads_to_every_page() -> None:
     ] == []
 
 
+def test_commands_that_train_are_understood() -> None:
+    [block] = [block for block in BLOCKS if block.startswith("dsclora distill")]
+    for line in block.splitlines():
+        assert main([*shlex.split(line)[1:], "--help"]) == 0, line
+
+
 def test_commands_people_use_run_as_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    [block] = [block for block in BLOCKS if block.startswith("dsclora ")]
+    [block] = [block for block in BLOCKS if block.startswith("dsclora upscale")]
     commands = [shlex.split(line, comments=True)[1:] for line in block.splitlines()]
     assert len(commands) == 5
     photo = Image.fromarray(np.linspace(0, 255, 16 * 240 * 3).reshape(16, 240, 3).astype(np.uint8))

@@ -99,4 +99,6 @@ def _renew_basis(state: dict[str, Any], side: str) -> None:
     image = state[side] @ basis
     order = (basis * image).sum(0).argsort(descending=True)
     state["square"] = state["square"][order] if side == "left" else state["square"][:, order]
-    state[f"{side}_basis"] = torch.linalg.qr(image[:, order])[0]
+    # Lengths differ by the square of the gradients' range, and the squares of short ones would be no float32.
+    unit = image / image.abs().amax(0).clamp_min(torch.finfo(image.dtype).tiny)
+    state[f"{side}_basis"] = torch.linalg.qr(unit[:, order])[0]
