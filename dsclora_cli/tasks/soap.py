@@ -14,6 +14,8 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 _LARGEST = 1024
+_NOTHING = 1e-10  # a gradient that is rounding: without this a layer that is dead would wander
+_LONGEST = 2.0  # change of a direction in a step, for a unit rate: a steady gradient gives 1
 
 
 class Soap(Optimizer):
@@ -70,15 +72,17 @@ def _advance(state: dict[str, Any], gradient: Tensor, group: dict[str, Any]) -> 
     square.lerp_(turned * turned, 1 - second)
     steps = state["steps"]
     size = (square / (1 - second**steps)).sqrt_()
-    size += group["eps"] * size.mean()
-    change = _turn_back(state, _turn(state, mean) / (1 - first**steps) / size)
+    size += group["eps"] * size.mean() + _NOTHING
+    # Second moments stay behind when the basis turns, so a direction may have a mean and next to no second moment.
+    change = (_turn(state, mean) / (1 - first**steps) / size).clamp_(-_LONGEST, _LONGEST)
+    unturned = _turn_back(state, change)
     for side, product in (("left", gradient @ gradient.T), ("right", gradient.T @ gradient)):
         if side in state:
             state[side].lerp_(product, 1 - second)
             if steps < 5 or steps % group["every"] == 0:
                 _renew_basis(state, side)
     state["steps"] = steps + 1
-    return change
+    return unturned
 
 
 def _turn(state: dict[str, Any], matrix: Tensor) -> Tensor:

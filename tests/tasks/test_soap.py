@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from dsclora_cli.runtime.precision import no_subnormals
 from dsclora_cli.tasks import soap
 from dsclora_cli.tasks.soap import Soap
 
@@ -92,3 +93,29 @@ def _step(network: nn.Module, optimiser: Soap, image: Tensor) -> None:
     optimiser.zero_grad()
     (network(image) ** 2).mean().backward()
     optimiser.step()
+
+
+def test_no_step_is_long_however_gradients_turn() -> None:
+    weight = nn.Parameter(torch.zeros(6, 6))
+    optimiser = Soap([weight], lr=1.0)
+    longest = 0.0
+    with no_subnormals():
+        for step in range(200):
+            spread = torch.diag(torch.tensor([1.0, 1e-3, 1e-6, 1e-12, 0.0, 0.0])[torch.arange(6).roll(step // 20)])
+            before = weight.detach().clone()
+            weight.grad = _rotation(6, step // 40).float() @ spread @ _rotation(6, 90 + step // 30).float()
+            optimiser.step()
+            longest = max(longest, (weight - before).norm().item())
+
+    assert 1 < longest <= 2 * 6
+
+
+@pytest.mark.parametrize("size", [0.0, 1e-22])
+def test_what_is_dead_stays_where_it_is(size: float) -> None:
+    weight = nn.Parameter(torch.ones(4, 5))
+    optimiser = Soap([weight], lr=1.0)
+    for step in range(20):
+        weight.grad = torch.randn(4, 5, generator=torch.Generator().manual_seed(step)) * size
+        optimiser.step()
+
+    assert torch.allclose(weight, torch.ones(4, 5), atol=1e-6)
