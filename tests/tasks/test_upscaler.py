@@ -53,7 +53,9 @@ def test_arrays_keep_their_dtype(upscaler: Upscaler, photo: Path, dtype: type) -
     full = 65535 if dtype is np.uint16 else 1
     result = upscaler((eight / 255 * full).astype(dtype))
     assert (result.dtype, result.shape) == (np.dtype(dtype), (48, 64, 3))
-    assert np.abs(result / full * 255 - upscaler(eight)).max() < 1.6  # 8 bits are rounded by network and reduction
+    apart = np.abs(result / full * 255 - upscaler(eight))
+    assert apart.mean() < 0.5  # 8 bits are rounded by network and reduction
+    assert apart.max() < (1.6 if dtype is np.uint16 else 8)  # floats keep what overshoots white before the reduction
 
 
 def test_grey_arrays_keep_two_dimensions(upscaler: Upscaler, photo: Path) -> None:
