@@ -19,7 +19,7 @@ pytestmark = pytest.mark.slow
 
 TINY = (
     *("--channels", "4", "--blocks", "1", "--scale", "2", "--batch", "4", "--patch", "8", "--val-share", "0.3"),
-    *("--compile", "off", "--device", "cpu", "--learning-rate", "0.01", "--validate", "20"),
+    *("--compile", "off", "--device", "cpu", "--optimiser", "adam", "--learning-rate", "0.01", "--validate", "20"),
 )
 
 
