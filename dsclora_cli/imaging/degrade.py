@@ -12,9 +12,8 @@ from dsclora_cli.recipe import DegradeOptions
 
 Rgb = NDArray[np.uint8]
 
-REACH = 8
-"""Pixels around a patch that its degraded version depends on, about: a JPEG block, and the blur."""
-
+_REACH = 8  # of the blur, and of chroma that a decoder interpolates
+_BLOCK = 16  # of a JPEG with 4:2:0 chroma
 _SUBSAMPLING = ("4:4:4", "4:2:0")
 
 
@@ -32,6 +31,14 @@ def degrade(lr: Rgb, options: DegradeOptions, rng: np.random.Generator) -> Rgb:
     return jpeg(noisy, int(rng.integers(low, high + 1)), _SUBSAMPLING[int(rng.random() < options.subsampled)])
 
 
+def surroundings(start: int, size: int) -> slice:
+    """The rows or columns that `size` of a picture from `start` depend on when it is degraded.
+
+    They begin where a block of the picture's JPEG does, so a patch has them at any phase, as in the whole picture.
+    """
+    return slice(max(0, start - _REACH) // _BLOCK * _BLOCK, -(-(start + size + _REACH) // _BLOCK) * _BLOCK)
+
+
 def jpeg(picture: Rgb, quality: int, subsampling: str = "4:2:0") -> Rgb:
     """`(h, w, 3)` uint8 after a JPEG of this quality, 1 to 100, as Pillow saves it."""
     file = BytesIO()
@@ -45,11 +52,12 @@ def _blurred(values: NDArray[np.float32], sigma: float) -> NDArray[np.float32]:
     if radius == 0:
         return values
     kernel = np.exp(-0.5 * (np.arange(-radius, radius + 1) / sigma) ** 2)
-    kernel /= kernel.sum()
+    first, *others = (kernel / kernel.sum()).astype(np.float32)
     for axis in (0, 1):
         length = values.shape[axis]
-        padding = [(radius, radius) if each == axis else (0, 0) for each in range(3)]
-        padded = np.pad(values, padding, mode="edge")
-        shifted = (np.take(padded, range(start, start + length), axis) for start in range(2 * radius + 1))
-        values = sum(weight * part for weight, part in zip(kernel.astype(np.float32), shifted, strict=True))
+        padded = np.moveaxis(values, axis, 0)[np.clip(np.arange(-radius, length + radius), 0, length - 1)]
+        blurred = first * padded[:length]
+        for start, weight in enumerate(others, start=1):
+            blurred += weight * padded[start : start + length]
+        values = np.moveaxis(blurred, 0, axis)
     return values

@@ -18,6 +18,7 @@ SOURCES = {
     "BSD100": (("eugenesiow/BSD100", "data/BSD100_HR.tar.gz"), ("goodfellowliu/BSDS100", "BSDS100.zip")),
     "Urban100": (("eugenesiow/Urban100", "data/Urban100_HR.tar.gz"), ("goodfellowliu/Urban100", "Urban100.zip")),
     "Manga109": (("goodfellowliu/Manga109", "Manga109.zip"),),
+    "DIV2K": (("goodfellowliu/DIV2K", "DIV2K_train_HR.zip"),),
     "DIV2K-valid": (("goodfellowliu/DIV2K", "DIV2K_valid_HR.zip"),),
 }
 """Repository and file of each set's HR, in the order in which they are tried."""

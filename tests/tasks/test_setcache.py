@@ -54,7 +54,7 @@ def test_names_in_any_case(name: str) -> None:
 def test_an_unknown_name_lists_the_sets() -> None:
     with pytest.raises(UsageError, match='no benchmark set "Set6"') as caught:
         set_name("Set6")
-    assert caught.value.hint.startswith("one of Set5, Set14, BSD100, Urban100, Manga109, DIV2K-valid;")
+    assert caught.value.hint.startswith("one of Set5, Set14, BSD100, Urban100, Manga109, DIV2K, DIV2K-valid;")
 
 
 def test_fetched_and_unpacked_once_then_without_request_archive_or_client(

@@ -8,10 +8,10 @@ import torch
 from PIL import Image
 from training import photographs, tiny_recipe
 
-from dsclora_cli.errors import DscloraError, UsageError
+from dsclora_cli.errors import UsageError
+from dsclora_cli.imaging.degrade import jpeg
 from dsclora_cli.imaging.resize import downscale
-from dsclora_cli.paths import cache_dir
-from dsclora_cli.recipe import DegradeOptions, Recipe
+from dsclora_cli.recipe import DegradeOptions
 from dsclora_cli.tasks import traincache
 from dsclora_cli.tasks.trainset import TrainSet, open_data
 
@@ -65,6 +65,41 @@ def test_a_batch_depends_on_seed_and_step_only(photos: Path) -> None:
     assert not torch.equal(_whole(other, 5)[0], lr)
 
 
+def test_larger_pictures_give_more_patches(tmp_path: Path) -> None:
+    photos = photographs(tmp_path / "photos", count=3, side=20)
+    large = photographs(tmp_path / "large", count=1, side=60) / "0.png"
+    shutil.copy(large, photos / "large.png")
+    recipe = tiny_recipe(photos, batch=400, val=photographs(tmp_path / "val", count=1, side=24))
+    data, _ = open_data(recipe)
+    of_large = _patches(downscale(np.array(Image.open(large)), 2))
+    from_large = sum(_canonical(patch) in of_large for patch in _whole(data)[0])
+
+    assert 0.68 < from_large / 400 < 0.82  # 900 of 1200 pixels of LR
+
+
+def _patches(lr: np.ndarray) -> set[bytes]:
+    """Every patch of 8 pixels that a batch may hold."""
+    pixels = torch.from_numpy(lr).permute(2, 0, 1).float() / 255
+    height, width = lr.shape[:2]
+    return {_canonical(pixels[:, y : y + 8, x : x + 8]) for y in range(height - 7) for x in range(width - 7)}
+
+
+def _canonical(patch: torch.Tensor) -> bytes:
+    views = [torch.rot90(view, turns, (1, 2)) for view in (patch, patch.flip(2)) for turns in range(4)]
+    return min(view.contiguous().numpy().tobytes() for view in views)
+
+
+def test_a_degraded_patch_is_that_of_the_degraded_picture(photos: Path) -> None:
+    still = DegradeOptions(degrade=True, clean=0.0, blur=(0, 0), noise=(0, 0), quality=(30, 30), subsampled=1.0)
+    data, held_out = open_data(replace(tiny_recipe(photographs(photos, side=120)), degrade=still))
+    degraded = [jpeg(np.array(data.cache.open(picture.lr)), 30) for picture in data.pictures]
+    every = set().union(*map(_patches, degraded))
+
+    assert all(_canonical(patch) in every for step in range(10) for patch in _whole(data, step)[0])
+    for picture, (_, lr, _) in zip(held_out.chosen, held_out.pictures(), strict=True):
+        assert np.array_equal(lr, jpeg(np.array(data.cache.open(picture.lr)), 30))
+
+
 def test_degraded_input_keeps_its_truth(photos: Path) -> None:
     plain = tiny_recipe(photos)
     dirty = replace(plain, degrade=DegradeOptions(degrade=True, clean=0.0, quality=(40, 40)))
@@ -111,41 +146,18 @@ def test_the_split_follows_contents_not_names(photos: Path, tmp_path: Path) -> N
     assert [p.key for p in first[1].chosen] == [p.key for p in second[1].chosen]
 
 
-def test_pictures_that_cannot_be_used_are_left_out_by_name(photos: Path) -> None:
-    (photos / "broken.png").write_bytes(b"no picture")
-    Image.new("RGB", (10, 40)).save(photos / "narrow.png")
-    Image.new("RGBA", (40, 40)).save(photos / "clear.png")
-    data, held_out = open_data(tiny_recipe(photos))
-
-    assert len(data.pictures) + len(held_out.chosen) == 6
-    told = "\n".join(data.left_out)
-    assert "broken.png" in told
-    assert "narrow.png holds no patch of 16 pixels" in told
-    assert "clear.png has an alpha channel" in told
+def test_one_picture_is_not_enough(tmp_path: Path) -> None:
+    photos = photographs(tmp_path / "one", count=1)
+    with pytest.raises(UsageError, match="there is only one usable picture"):
+        open_data(tiny_recipe(photos))
+    with pytest.raises(UsageError, match=r"one holds every picture of --data"):
+        open_data(tiny_recipe(photos, val=photos))
 
 
-def test_without_pictures_there_is_no_training(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="there are no pictures to train on"):
-        open_data(Recipe())
-    with pytest.raises(UsageError, match="no folder"):
-        open_data(tiny_recipe(tmp_path / "missing"))
-    (tmp_path / "bad").mkdir()
-    (tmp_path / "bad" / "a.png").write_bytes(b"no picture")
-    with pytest.raises(UsageError, match="of 0 usable pictures none is left"):
-        open_data(tiny_recipe(tmp_path / "bad"))
-
-
-def test_real_pairs_are_used_as_they_are(photos: Path, tmp_path: Path) -> None:
-    small = tmp_path / "small"
-    small.mkdir()
-    for path in photos.iterdir():
-        Image.open(path).resize((20, 20), Image.Resampling.NEAREST).save(small / path.name)
-    Image.new("RGB", (7, 7)).save(small / "5.png")
-    data, held_out = open_data(tiny_recipe(photos, lr=small))
-
-    assert any("5.png has 7 x 7 pixels, not 20 x 20" in sentence for sentence in data.left_out)
-    for name, lr, _ in held_out.pictures():
-        assert np.array_equal(lr, np.array(Image.open(small / f"{name}.png")))
+@pytest.mark.parametrize("share", [0.0, 0.9])
+def test_the_split_leaves_something_on_either_side(tmp_path: Path, share: float) -> None:
+    data, held_out = open_data(tiny_recipe(photographs(tmp_path / "two", count=2), val_share=share))
+    assert len(data.pictures) == len(held_out.chosen) == 1
 
 
 def test_lr_is_made_once(photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -177,10 +189,3 @@ def test_a_teachers_output_is_cut_like_the_truth(photos: Path) -> None:
     assert torch.equal(again.teacher, batch.teacher)  # type: ignore[arg-type]
     data.with_teacher(answer, "another")
     assert len(seen) == 8
-
-
-def test_a_cache_that_cannot_be_written_is_told(photos: Path) -> None:
-    cache_dir().mkdir(parents=True)
-    (cache_dir() / "training").write_text("a file")
-    with pytest.raises(DscloraError, match=r"cannot write .*\(free some space, or set DSCLORA_CACHE_DIR"):
-        open_data(tiny_recipe(photos))
