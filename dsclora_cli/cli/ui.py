@@ -108,7 +108,9 @@ def show_models(rows: Iterable[ModelRow], as_json: bool) -> None:
         table.add_column(column, no_wrap=True)
     for row in rows:
         rank = "" if row.auto is None else f"{row.auto}."
-        table.add_row(row.name, f"x{row.scale}", row.arch, amount(row.size), row.place, rank, row.licence)
+        auto = rank if row.photo is None else f"JPEG < {row.photo:g}"
+        where = row.place if row.base is None else f"{row.place}, over {row.base}"
+        table.add_row(row.name, f"x{row.scale}", row.arch, amount(row.size), where, auto, row.licence)
     Console(highlight=False, markup=False).print(table)
 
 

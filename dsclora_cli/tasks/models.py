@@ -12,7 +12,8 @@ from dsclora_cli.weights.store import place_of
 class ModelRow:
     """One entry of the catalogue. `size` is in bytes; `place` is embedded, local, cached, on the Hub or missing.
 
-    `auto` is its rank, from 1, among what `--model auto` tries for its scale, or None. Scores: set to metric to value.
+    `auto` is its rank, from 1, among what `--model auto` tries for its scale, or None; `photo` the JPEG quality below
+    which it is tried first, or None. An adapter has a `base`. Scores: set to metric to value.
     """
 
     name: str
@@ -24,6 +25,8 @@ class ModelRow:
     source: str
     place: str
     auto: int | None
+    photo: float | None
+    base: str | None
     repo: str | None
     sha256: str
     published: Scores
@@ -34,6 +37,7 @@ def list_models() -> tuple[ModelRow, ...]:
     """Every entry in the order of the catalogue, without any request. Raises UsageError for a broken catalogue."""
     catalog = load_catalog()
     ranks = {name: rank for names in catalog.auto.values() for rank, name in enumerate(names, 1)}
+    photo = dict.fromkeys(catalog.photo.models.values(), catalog.photo.below) if catalog.photo else {}
     return tuple(
         ModelRow(
             name=entry.name,
@@ -45,6 +49,8 @@ def list_models() -> tuple[ModelRow, ...]:
             source=entry.source,
             place=str(place_of(entry)),
             auto=ranks.get(entry.name),
+            photo=photo.get(entry.name),
+            base=entry.base,
             repo=entry.repo,
             sha256=entry.sha256,
             published=entry.published,

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 
+from dsclora_cli.weights import catalog
+
 
 def test_the_table_says_what_is_here(dsclora) -> None:
     code, out, err = dsclora("models", "list")
@@ -23,3 +25,20 @@ def test_json_is_one_object_a_line(dsclora) -> None:
     assert code == 0
     assert {"dscf-x4", "dsclora-x4"} <= {row["name"] for row in rows}
     assert all(len(row["sha256"]) == 64 and row["scale"] > 1 for row in rows)
+
+
+def test_adapters_and_networks_for_photographs_say_so(dsclora, tmp_path, monkeypatch) -> None:
+    entry = 'arch = "span"\nscale = 2\nchannels = 4\nsize = 1\nlicence = "MIT"\nsource = "me"\n'
+    text = '[auto]\n2 = ["plain"]\n[photo]\nbelow = 82.5\n2 = "photo"\n'
+    for index, (name, more) in enumerate({"plain": 'repo = "a/b"\n', "photo": "", "plus": 'base = "plain"\n'}.items()):
+        text += f'[weights.{name}]\nfile = "{name}.pth"\nsha256 = "{index:064}"\n{more}{entry}'
+    catalogue = tmp_path / "weights.toml"
+    catalogue.write_text(text)
+    monkeypatch.setattr(catalog, "packaged_file", lambda: catalogue)
+
+    rows = {line.split()[0]: line for line in dsclora("models", "list").out.splitlines()}
+    assert rows["plain"].split()[-5:] == ["on", "the", "Hub", "1.", "MIT"]
+    assert "JPEG < 82.5" in rows["photo"]
+    assert "missing, over plain" in rows["plus"]
+    found = [json.loads(line) for line in dsclora("models", "list", "--json").out.splitlines()]
+    assert [(row["photo"], row["base"]) for row in found] == [(None, None), (82.5, None), (None, "plain")]
