@@ -14,8 +14,11 @@ from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, get_args, get_origin, get_type_hints
 
-ARCHITECTURES = {"dsclora": (26, 6), "span": (48, 6)}
+ARCHITECTURES = {"dsclora": (26, 6), "span": (48, 6), "edsr": (64, 16), "rcan": (64, 20)}
 """Channels and blocks that a network has unless told otherwise."""
+
+GROUPS = 10
+"""Groups of blocks of an RCAN, likewise."""
 
 OPTIMISERS = {"adam": (1e-3, (0.9, 0.99)), "adamw": (1e-3, (0.9, 0.99)), "soap": (0.05, (0.95, 0.97))}
 """Learning rate and decays of the moments of each, unless told otherwise."""
@@ -46,11 +49,12 @@ def explained(
 class NetworkOptions:
     """The network that is trained."""
 
-    arch: str = explained("dsclora", "The DSCLoRA student, or a SPAN of any width.", "|".join(ARCHITECTURES))
+    arch: str = explained("dsclora", "The DSCLoRA student, a SPAN of any width, EDSR or RCAN.", "|".join(ARCHITECTURES))
     scale: int = explained(4, "Factor of the sides, 2 to 4.", "2|3|4", least=2, most=4)
-    channels: int | None = explained(None, "Width; 26 for dsclora, 48 for span.", "N", least=1)
-    blocks: int | None = explained(None, "Attention blocks; 6.", "N", least=1)
-    expanded: bool = explained(False, "Train three convolutions for each 3x3 one (Conv3XC), merged in every pass.")
+    channels: int | None = explained(None, "Width; 26 for dsclora, 48 for span, 64 for edsr and rcan.", "N", least=1)
+    blocks: int | None = explained(None, "Blocks; 6, for edsr 16, for rcan 20 in each group.", "N", least=1)
+    groups: int | None = explained(None, "Groups of blocks of rcan; 10.", "N", least=1)
+    expanded: bool = explained(False, "SPAN: train three convolutions for each 3x3 (Conv3XC), merged in every pass.")
     init: str | None = explained(
         None, "Weights to start from; of another scale, all but the upsampler are taken.", _WEIGHTS
     )

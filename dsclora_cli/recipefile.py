@@ -12,7 +12,7 @@ from difflib import get_close_matches
 from pathlib import Path
 
 from dsclora_cli.errors import UsageError
-from dsclora_cli.recipe import ARCHITECTURES, OPTIMISERS, TABLES, DistillOptions, Recipe, Setting, settings
+from dsclora_cli.recipe import ARCHITECTURES, GROUPS, OPTIMISERS, TABLES, DistillOptions, Recipe, Setting, settings
 
 _NOUNS = {bool: "true or false", int: "a whole number", float: "a number", str: "text", Path: "a path"}
 _SHAPES = {0: "a list, each ", 1: "", 2: "a list of two, each "}
@@ -99,10 +99,15 @@ def with_settings(recipe: Recipe, given: Mapping[str, object]) -> Recipe:
 
 
 def check(recipe: Recipe) -> None:
-    """Raises UsageError where a field lies outside its range, or a distillation lacks what its method needs."""
+    """Raises UsageError where a field lies outside its range or contradicts another, or a method lacks something."""
     for setting in settings(*_tables(recipe)):
         if refusal := _refusal(setting, _value(recipe, setting)):
             raise _wrong(setting.flag, refusal)
+    network = recipe.network
+    if network.expanded and network.arch not in {"dsclora", "span"}:
+        raise _wrong("--expanded", f"{network.arch} has no training form")
+    if network.groups is not None and network.arch != "rcan":
+        raise _wrong("--groups", f"{network.arch} has no groups of blocks")
     if recipe.distill is not None:
         _check_distillation(recipe.distill)
 
@@ -159,7 +164,12 @@ def completed(recipe: Recipe, optimiser: str) -> Recipe:
     given = recipe.optimiser
     return replace(
         recipe,
-        network=replace(network, channels=network.channels or channels, blocks=network.blocks or blocks),
+        network=replace(
+            network,
+            channels=network.channels or channels,
+            blocks=network.blocks or blocks,
+            groups=(network.groups or GROUPS) if network.arch == "rcan" else None,
+        ),
         optimiser=replace(
             given,
             optimiser=chosen,

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from dsclora_cli.errors import UsageError
-from dsclora_cli.model.span import Span
+from dsclora_cli.model.network import Network
 from dsclora_cli.model.taps import Taps
 
 PRESETS = {
@@ -35,7 +35,7 @@ class Rank:
     alpha: float
 
 
-def ranks(network: Span, rules: str) -> dict[str, Rank]:
+def ranks(network: Network, rules: str) -> dict[str, Rank]:
     """The rank and alpha of each convolution that gets an adapter, by the convolution's name.
 
     `rules` is a preset's name or `pattern:rank` and `pattern:rank:alpha` with spaces between them; of all that match a
@@ -45,7 +45,7 @@ def ranks(network: Span, rules: str) -> dict[str, Rank]:
     """
     convolutions = {name: layer for name, layer in network.named_modules() if isinstance(layer, nn.Conv2d)}
     chosen: dict[str, Rank] = {}
-    for rule in PRESETS.get(rules, rules).replace("{last}", network.config.block_names[-1]).split():
+    for rule in PRESETS.get(rules, rules).replace("{last}", f"block_{network.config.blocks}").split():
         pattern, rank, strength = _parse(rule)
         matched = [name for name in convolutions if fnmatchcase(name, pattern)]
         if not matched:
@@ -143,7 +143,7 @@ class Adapted(nn.Module):
         return answer
 
 
-def merge_adapters(network: Span, adapters: Adapters) -> Span:
+def merge_adapters(network: Network, adapters: Adapters) -> Network:
     """A copy of the network with the deltas added to its weights, rounded once; neither argument changes."""
     merged = copy.deepcopy(network)
     with torch.no_grad():

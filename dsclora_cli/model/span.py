@@ -10,21 +10,16 @@ Parameter names are those of the released files, so that every such file loads s
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
 from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from dsclora_cli.model.network import PIXEL_RANGE, RGB_MEAN, Keep, Network, thirds_of
 from dsclora_cli.runtime.descriptor import Descriptor
 
-RGB_MEAN = (0.4488, 0.4371, 0.4040)
-PIXEL_RANGE = 255.0
 EXPANSION = 2
-
-Keep = Callable[[str, Tensor], Tensor]
-"""Hears the name of a feature map and hands the map on; whether it stays alive is its own choice."""
 
 
 @dataclass(frozen=True)
@@ -122,9 +117,14 @@ class SPAB(nn.Module):
         return (third + x) * (torch.sigmoid(third) - 0.5), first
 
 
-class Span(nn.Module):
-    """The network: `(N, 3, H, W)` float RGB in [0, 1] to `(N, 3, scale*H, scale*W)`, not clamped."""
+class Span(Network):
+    """The network; for shapes and ranges see `Network`.
 
+    `block_i.o1` and `block_i.o2` of its feature maps are activated, `block_i.o3` is not, and `block_i` is the block's
+    output. All have the width of the body.
+    """
+
+    config: SpanConfig
     mean: Tensor
 
     def __init__(self, config: SpanConfig) -> None:
@@ -143,27 +143,24 @@ class Span(nn.Module):
 
     @property
     def feature_names(self) -> tuple[str, ...]:
-        """The feature maps that `features` can keep, each `(N, C, H, W)`, in the order in which they arise.
-
-        `block_i.o1` and `block_i.o2` are activated, `block_i.o3` is not, and `block_i` is the block's output.
-        """
+        """See `Network`."""
         inside = (f"{block}{part}" for block in self.config.block_names for part in (".o1", ".o2", ".o3", ""))
         return "conv_1", *inside, "conv_2", "conv_cat"
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Upscale a batch; see the class for shapes and ranges."""
-        return self.features(x, ())[0]
+    @property
+    def thirds(self) -> tuple[str, str, str]:
+        """See `Network`."""
+        first, second = thirds_of(self.config.block_names)
+        return first, second, "conv_2"
 
-    def features(self, x: Tensor, names: Collection[str]) -> tuple[Tensor, dict[str, Tensor]]:
-        """What `forward` answers, and those of `feature_names` that are in `names`; all others are let go at once."""
-        kept: dict[str, Tensor] = {}
+    def merged(self) -> Span:
+        """The merged form as a new network, which this one is left beside; itself where it has that form."""
+        return merge(self)
 
-        def keep(name: str, value: Tensor) -> Tensor:
-            if name in names:
-                kept[name] = value
-            return value
+    def run(self, x: Tensor, keep: Keep) -> Tensor:
+        """See `Network`."""
 
-        def run(block: str, x: Tensor) -> tuple[Tensor, Tensor]:
+        def through(block: str, x: Tensor) -> tuple[Tensor, Tensor]:
             output, activated = self.get_submodule(block)(x, lambda part, value: keep(f"{block}.{part}", value))
             return keep(block, output), activated
 
@@ -171,14 +168,14 @@ class Span(nn.Module):
             x = (x - self.mean) * PIXEL_RANGE
         first, *others = self.config.block_names
         head = keep("conv_1", self.conv_1(x))
-        first_block, activated = run(first, head)
+        first_block, activated = through(first, head)
         body = first_block
         for block in others:
-            body, activated = run(block, body)
+            body, activated = through(block, body)
         # The last block's *activated* c1 is concatenated: the original's SiLU works in place on the tensor it returns.
         joined = torch.cat([head, keep("conv_2", self.conv_2(body)), first_block, activated], dim=1)  # (N, 4C, H, W)
         sr: Tensor = self.upsampler(keep("conv_cat", self.conv_cat(joined)))  # (N, 3, sH, sW)
-        return sr, kept
+        return sr
 
 
 def merge(network: Span) -> Span:

@@ -8,7 +8,7 @@ from fnmatch import fnmatchcase
 from torch import Tensor, nn
 
 from dsclora_cli.errors import UsageError
-from dsclora_cli.model.span import Span
+from dsclora_cli.model.network import Network
 
 
 class Taps(nn.Module):
@@ -17,7 +17,7 @@ class Taps(nn.Module):
     `(N, 3, H, W)` to the network's output and a tuple of maps, one for each of `names` in that order.
     """
 
-    def __init__(self, network: Span, names: tuple[str, ...]) -> None:
+    def __init__(self, network: Network, names: tuple[str, ...]) -> None:
         super().__init__()
         self.network = network
         self.names = names
@@ -28,7 +28,7 @@ class Taps(nn.Module):
         return output, tuple(kept[name] for name in self.names)
 
 
-def tap_names(network: Span, patterns: Iterable[str]) -> tuple[str, ...]:
+def tap_names(network: Network, patterns: Iterable[str]) -> tuple[str, ...]:
     """The feature maps of a network that match any of the patterns, in the network's order.
 
     Raises UsageError for a pattern that matches none, and for no pattern.

@@ -12,6 +12,7 @@ class Descriptor:
     `halo` is the receptive-field radius in LR pixels: an output pixel depends on no LR pixel further away, so a
     tile that carries this many pixels of context on each side is upscaled exactly as the whole picture would be.
     `floats_per_pixel` is the number of activation values alive at once per LR pixel, from which memory is planned.
+    Where a part of the network sees the whole picture, `exact_tiles` is False: tiles differ a little from the whole.
     """
 
     arch: str
@@ -21,3 +22,4 @@ class Descriptor:
     halo: int
     floats_per_pixel: int
     supports_half: bool = True
+    exact_tiles: bool = True

@@ -16,7 +16,7 @@ from dsclora_cli.errors import UsageError
 from dsclora_cli.imaging.ranges import value_range
 from dsclora_cli.imaging.tiling import ArraySink, ArraySource, TileRun, upscale_rows
 from dsclora_cli.model.lora import Adapted, Adapters, merge_adapters, ranks
-from dsclora_cli.model.span import Span
+from dsclora_cli.model.network import Network
 from dsclora_cli.model.taps import Taps, tap_names
 from dsclora_cli.objectives.dsclora import Distillation
 from dsclora_cli.recipe import DistillOptions, Recipe
@@ -25,7 +25,8 @@ from dsclora_cli.runtime.engine import Engine, Ensemble
 from dsclora_cli.runtime.torch_engine import TorchEngine
 from dsclora_cli.tasks.compiling import compiled
 from dsclora_cli.tasks.fit import fit
-from dsclora_cli.tasks.train import Truth, initial_network, network_trainee
+from dsclora_cli.tasks.initial import initial_network
+from dsclora_cli.tasks.train import Truth, network_trainee
 from dsclora_cli.tasks.trainee import FitObserver, FitResult, Run, Trainee
 from dsclora_cli.tasks.trainset import Rgb, TeacherImages, TrainSet
 from dsclora_cli.weights.adapters import save_adapters
@@ -39,7 +40,7 @@ _TILE = 256
 class Known:
     """A network that is there before the run, and the sha256 of its file."""
 
-    network: Span
+    network: Network
     sha256: str
 
 
@@ -53,7 +54,7 @@ class Lesson:
     recipe: Recipe
     options: DistillOptions
     data: TrainSet
-    teacher: Span
+    teacher: Network
     base: Known | None
     device: torch.device
     offline: bool
@@ -119,7 +120,7 @@ def _known(name: str | None, scale: int, offline: bool, as_base: bool = False) -
     return Known(network, found.sha256)
 
 
-def _whole_images(teacher: Span, device: torch.device, ensemble: bool) -> TeacherImages:
+def _whole_images(teacher: Network, device: torch.device, ensemble: bool) -> TeacherImages:
     """The teacher on whole pictures, in tiles, clamped to [0, 1]; `ensemble` averages 8 flips and turns."""
     engine: Engine = TorchEngine(teacher, teacher.config.descriptor, device, torch.float32)
     if ensemble:

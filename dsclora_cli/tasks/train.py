@@ -1,28 +1,25 @@
-"""Training a SPAN, or the DSCLoRA student, towards HR pictures."""
+"""Training a network towards HR pictures."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
-from dsclora_cli.errors import UsageError
-from dsclora_cli.model.initial import fit_upsampler, settle, step_scales
-from dsclora_cli.model.span import Span, SpanConfig, merge
+from dsclora_cli.model.initial import step_scales
+from dsclora_cli.model.network import Network
 from dsclora_cli.objectives.pixel import DISTANCES, spectral
-from dsclora_cli.recipe import LossOptions, NetworkOptions, Recipe
+from dsclora_cli.recipe import LossOptions, Recipe
 from dsclora_cli.recipefile import completed
 from dsclora_cli.tasks.compiling import compiled
 from dsclora_cli.tasks.fit import fit
+from dsclora_cli.tasks.initial import first_batches, initial_network
 from dsclora_cli.tasks.trainee import FitObserver, FitResult, Run, Trainee
 from dsclora_cli.tasks.trainset import Batch, TrainSet
-from dsclora_cli.weights.checkpoint import load_network, save_network
-from dsclora_cli.weights.resolve import named_weights
-
-_FIRST = 4  # batches that the upsampler is fitted to
+from dsclora_cli.weights.checkpoint import save_network
 
 
 @dataclass(frozen=True)
@@ -55,13 +52,13 @@ def train(recipe: Recipe, run: Path, resume: bool, observer: FitObserver, offlin
 
 
 def network_trainee(
-    network: Span, objective: Callable[[Batch], dict[str, Tensor]], recipe: Recipe, data: TrainSet
+    network: Network, objective: Callable[[Batch], dict[str, Tensor]], recipe: Recipe, data: TrainSet
 ) -> Trainee:
     """All weights of a network as what is trained; the merged network is what is kept."""
     scales = {}
     if recipe.optimiser.optimiser == "soap":
         device = next(network.parameters()).device
-        scales = step_scales(network, next(_first_batches(data, 1)).to(device).lr)
+        scales = step_scales(network, next(first_batches(data, 1)).to(device).lr)
     return Trainee(
         trained=network,
         objective=objective,
@@ -72,57 +69,6 @@ def network_trainee(
     )
 
 
-def initial_network(recipe: Recipe, data: TrainSet, offline: bool = False) -> Span:
-    """Random weights at their working scale, or those of `init`; the upsampler is fitted unless `init` has it.
-
-    Raises UsageError where `init` has another shape, and WeightsError.
-    """
-    network = Span(span_config(recipe.network))
-    if recipe.network.init is not None:
-        if not _take_over(network, named_weights(recipe.network.init, offline).path):
-            fit_upsampler(network, _first_pairs(data))
-    elif recipe.network.expanded:
-        _quieten(network)
-    else:
-        settle(network, next(_first_batches(data, 1)).lr)
-        fit_upsampler(network, _first_pairs(data))
-    return network
-
-
-def span_config(options: NetworkOptions) -> SpanConfig:
-    """The shape that a completed recipe asks for."""
-    assert options.channels is not None
-    assert options.blocks is not None
-    return SpanConfig(options.channels, options.blocks, options.scale, expanded=options.expanded)
-
-
-def _take_over(network: Span, path: Path) -> bool:
-    """Load all weights of a file that fit; whether the upsampler's did."""
-    source, mine = load_network(path).state_dict(), network.state_dict()
-    other = {name for name, value in mine.items() if name not in source or source[name].shape != value.shape}
-    if any(not name.startswith("upsampler.") for name in other) or source.keys() != mine.keys():
-        shape = f"{network.config.channels} channels and {network.config.blocks} blocks"
-        raise UsageError(f"{path} is no network of {shape} in the form that is trained", "give --channels and --blocks")
-    network.load_state_dict({name: mine[name] if name in other else source[name] for name in mine})
-    return not other
-
-
-def _quieten(network: Span) -> None:
-    """The training form's start: a last convolution that is nearly silent and centred on mid-grey."""
-    last = network.upsampler[0]
-    with torch.no_grad():
-        last.get_parameter("weight").mul_(0.01)
-        last.get_parameter("bias").fill_(0.45)
-
-
-def _first_batches(data: TrainSet, count: int) -> Iterator[Batch]:
-    return (data.batch(step, slice(None)) for step in range(count))
-
-
-def _first_pairs(data: TrainSet) -> Iterator[tuple[Tensor, Tensor]]:
-    return ((batch.lr, batch.hr) for batch in _first_batches(data, _FIRST))
-
-
-def _merged(network: nn.Module) -> Span:
-    assert isinstance(network, Span)
-    return merge(network)
+def _merged(network: nn.Module) -> Network:
+    assert isinstance(network, Network)
+    return network.merged()

@@ -9,7 +9,7 @@ from typing import Protocol
 
 from torch import Tensor, nn
 
-from dsclora_cli.model.span import Span
+from dsclora_cli.model.network import Network
 from dsclora_cli.tasks.trainset import Batch
 
 Terms = dict[str, Tensor]
@@ -28,11 +28,11 @@ class Trainee:
 
     trained: nn.Module
     objective: Callable[[Batch], Terms]
-    finished: Callable[[nn.Module], Span]
+    finished: Callable[[nn.Module], Network]
     save: Callable[[nn.Module, Path, str], None]
     file: str
     scales: Mapping[str, float] = field(default_factory=dict)
-    floor: Span | None = None
+    floor: Network | None = None
 
 
 @dataclass(frozen=True)

@@ -27,6 +27,7 @@ from dsclora_cli.imaging.tiling import (
 from dsclora_cli.runtime.device import free_memory, resolve_device, resolve_dtype
 from dsclora_cli.runtime.engine import Engine, Ensemble
 from dsclora_cli.runtime.torch_engine import TorchEngine
+from dsclora_cli.tasks.caveats import caveats
 from dsclora_cli.tasks.jobs import WeightsFinder, chain
 from dsclora_cli.tasks.sizes import SizePlan, plan_size
 from dsclora_cli.weights.catalog import load_catalog
@@ -121,7 +122,8 @@ class PictureEngine:
             pixels = self._with_alpha(pixels, size, plan.model, on_progress)
         else:
             pixels = self._upscale(pixels, size, plan.model, on_progress)
-        return replace(frame, pixels=pixels), _warnings(frame.pixels, self._rescued() - rescued)
+        descriptor = self._engine((plan.model, size.passes[0])).descriptor
+        return replace(frame, pixels=pixels), caveats(frame.pixels, self._rescued() - rescued, plan.tiles, descriptor)
 
     def _with_alpha(self, pixels: Pixels, size: SizePlan, model: ModelOptions, on_progress: Progress) -> Pixels:
         """Colour, bled under what is transparent, and alpha one after the other; a constant alpha is not computed."""
@@ -234,14 +236,3 @@ def _estimate_memory(header: Header, passes: tuple[int, ...], engine: Engine, ti
     halo = 2 * engine.descriptor.halo
     rows, columns = (min(side, (tile or side) + halo) for side in (header.height, header.width))
     return canvases + tile_memory(engine.descriptor, rows, columns, _value_bytes(engine))
-
-
-def _warnings(pixels: Pixels, rescued: int) -> tuple[str, ...]:
-    warnings = []
-    if rescued:
-        warnings.append(f"{rescued} tiles had no usable float16 answer and were run again in float32")
-    if pixels.dtype == np.float32:
-        values = value_range(pixels)
-        if (values.low, values.high) != (0.0, 1.0):
-            warnings.append(f"values from {values.low:g} to {values.high:g} were rescaled to [0, 1] and back")
-    return tuple(warnings)

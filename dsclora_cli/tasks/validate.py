@@ -13,7 +13,7 @@ from dsclora_cli.imaging.metrics import psnr_y
 from dsclora_cli.imaging.picture import Pixels
 from dsclora_cli.imaging.ranges import value_range
 from dsclora_cli.imaging.tiling import ArraySink, ArraySource, TileRun, upscale_rows
-from dsclora_cli.model.span import Span
+from dsclora_cli.model.network import Network
 from dsclora_cli.runtime.torch_engine import TorchEngine
 from dsclora_cli.tasks.trainset import HeldOut
 
@@ -31,7 +31,7 @@ class Sample:
     hr: NDArray[np.uint8]
 
 
-def validate(network: Span, held_out: HeldOut, device: torch.device) -> list[Sample]:
+def validate(network: Network, held_out: HeldOut, device: torch.device) -> list[Sample]:
     """Upscale every held-out picture in float32; `network` is in merged form and is moved to `device`."""
     engine = TorchEngine(network, network.config.descriptor, device, torch.float32)
     samples = []

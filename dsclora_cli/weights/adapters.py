@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from dsclora_cli.errors import WeightsError
 from dsclora_cli.model.lora import Adapters, Rank, merge_adapters
-from dsclora_cli.model.span import Span
+from dsclora_cli.model.network import Network
 from dsclora_cli.weights.formats import finite, read_tensors, write_tensors
 
 _KIND = "dsclora adapter"
@@ -51,7 +51,7 @@ def load_adapters(path: Path) -> AdapterFile:
     return AdapterFile(path, tensors, base, file.metadata.get("training", ""))
 
 
-def apply_adapters(network: Span, base_sha256: str, file: AdapterFile, force: bool = False) -> Span:
+def apply_adapters(network: Network, base_sha256: str, file: AdapterFile, force: bool = False) -> Network:
     """A copy of a network with the adapters of a file merged in; `base_sha256` is of the network's own file.
 
     Raises WeightsError where the adapter was trained over another base, unless `force`, and where it does not fit.
@@ -71,7 +71,7 @@ def apply_adapters(network: Span, base_sha256: str, file: AdapterFile, force: bo
     return merge_adapters(network, adapters)
 
 
-def _ranks(network: Span, tensors: Mapping[str, Tensor]) -> dict[str, Rank]:
+def _ranks(network: Network, tensors: Mapping[str, Tensor]) -> dict[str, Rank]:
     """The rank of each A, from its size; alpha comes with the tensors."""
     return {
         name: Rank(max(1, tensors[f"{name}.A"].numel() // layer.weight[0].numel()), alpha=1.0)

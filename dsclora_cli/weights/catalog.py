@@ -16,7 +16,7 @@ from dsclora_cli.paths import config_dir
 from dsclora_cli.weights.table import Table
 
 FILE_NAME = "weights.toml"
-ARCHITECTURES = ("span",)
+ARCHITECTURES = ("span", "edsr", "rcan")
 METRICS = ("psnr_y", "ssim_y", "psnr_rgb")
 _REPO_PART = r"\w+(?:[.-]\w+)*"
 _PACKAGE = Path(__file__).parent.parent

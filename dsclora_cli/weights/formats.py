@@ -22,7 +22,7 @@ from dsclora_cli.paths import written_whole
 MOST_BYTES = 1 << 30
 _WRAPPERS = ("params_ema", "params", "state_dict")
 _PREFIX = "module."
-_HINT = "expected a SPAN or DSCLoRA network as .safetensors, .pth or .pt"
+_HINT = "expected weights as .safetensors, .pth or .pt"
 _BROKEN = (
     pickle.UnpicklingError, EOFError, RuntimeError, LookupError, ValueError, TypeError, AttributeError, AssertionError,
     ArithmeticError, MemoryError, OSError, struct.error, zipfile.BadZipFile, SafetensorError,

@@ -41,3 +41,14 @@ def photo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     corners = np.random.default_rng(0).integers(0, 256, (2, 2, 3), np.uint8)
     Image.fromarray(corners).resize((12, 9), Image.Resampling.BILINEAR).save("photo.png")
     return Path("photo.png")
+
+
+@pytest.fixture
+def photos(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The folder `photos` with six 40x32 pictures, in the current folder."""
+    monkeypatch.chdir(tmp_path)
+    Path("photos").mkdir()
+    for seed in range(6):
+        corners = np.random.default_rng(seed).integers(0, 256, (4, 5, 3), np.uint8)
+        Image.fromarray(corners).resize((40, 32), Image.Resampling.BICUBIC).save(f"photos/{seed}.png")
+    return Path("photos")

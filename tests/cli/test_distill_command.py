@@ -5,10 +5,8 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
-from PIL import Image
 
 from dsclora_cli.model.span import Span, SpanConfig
 from dsclora_cli.recipefile import read_recipe
@@ -21,13 +19,8 @@ STILL = ("--learning-rate", "0")
 
 
 @pytest.fixture
-def base(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An untrained x2 network, which every step improves, and the folder `photos`, in the current folder."""
-    monkeypatch.chdir(tmp_path)
-    Path("photos").mkdir()
-    for seed in range(6):
-        corners = np.random.default_rng(seed).integers(0, 256, (4, 5, 3), np.uint8)
-        Image.fromarray(corners).resize((40, 32), Image.Resampling.BICUBIC).save(f"photos/{seed}.png")
+def base(photos: Path) -> Path:
+    """An untrained x2 network, which every step improves, beside the folder `photos`."""
     torch.manual_seed(0)
     save_network(Span(SpanConfig(channels=4, blocks=1, scale=2)), Path("base.safetensors"), training="{}")
     return Path("base.safetensors")

@@ -81,7 +81,11 @@ def test_another_base_needs_force(dsclora, files: Path) -> None:
     [
         (("base.safetensors", "adapter.safetensors", "-o", "base.safetensors"), 2, "base.safetensors exists"),
         (("base.safetensors", "base.safetensors", "-o", "x"), 3, "base.safetensors is not an adapter"),
-        (("adapter.safetensors", "adapter.safetensors", "-o", "x"), 3, "adapter.safetensors is not a SPAN network"),
+        (
+            ("adapter.safetensors", "adapter.safetensors", "-o", "x"),
+            3,
+            "adapter.safetensors is no network that",
+        ),
         (("nobody", "adapter.safetensors", "-o", "x"), 2, "nobody"),
         (("base.safetensors", "absent", "-o", "x"), 3, "cannot read absent"),
         (("base.safetensors", "adapter.safetensors", "-o", "no/x"), 3, "cannot write no/x"),

@@ -51,7 +51,8 @@ def typed(setting: Setting) -> tuple[list[str], Any]:
 
 @pytest.mark.parametrize(("command", "tables"), [("train", TRAIN), ("distill", TABLES)])
 def test_every_field_is_an_option(parsed, command: str, tables: list[str]) -> None:
-    given = {setting.name: typed(setting) for setting in settings(*tables)}
+    # `expanded` contradicts the last `arch`; that it is an option is seen below.
+    given = {setting.name: typed(setting) for setting in settings(*tables) if setting.name != "expanded"}
     recipe = parsed(command, *(word for words, _ in given.values() for word in words))
     empty = Recipe(distill=DistillOptions() if "distill" in tables else None)
     assert recipe == with_settings(empty, {name: value for name, (_, value) in given.items()})

@@ -7,9 +7,7 @@ import signal
 from dataclasses import fields
 from pathlib import Path
 
-import numpy as np
 import pytest
-from PIL import Image
 
 from dsclora_cli.cli.trainview import TrainView
 from dsclora_cli.recipefile import read_recipe
@@ -18,17 +16,6 @@ from dsclora_cli.weights.checkpoint import load_network
 
 TINY = ("--channels", "4", "--blocks", "1", "-s", "2", "--patch", "8", "--batch", "4", "--validate", "2")
 HERE = ("--device", "cpu", "--compile", "off", "--threads", "1")
-
-
-@pytest.fixture
-def photos(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The folder `photos` with six 40x32 pictures, in the current folder."""
-    monkeypatch.chdir(tmp_path)
-    Path("photos").mkdir()
-    for seed in range(6):
-        corners = np.random.default_rng(seed).integers(0, 256, (4, 5, 3), np.uint8)
-        Image.fromarray(corners).resize((40, 32), Image.Resampling.BICUBIC).save(f"photos/{seed}.png")
-    return Path("photos")
 
 
 def test_a_run_leaves_weights_and_the_whole_story(dsclora, photos: Path) -> None:

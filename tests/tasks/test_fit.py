@@ -12,8 +12,9 @@ from dsclora_cli.recipe import Recipe
 from dsclora_cli.recipefile import digest, read_recipe
 from dsclora_cli.tasks import fit as loop
 from dsclora_cli.tasks.fit import fit
+from dsclora_cli.tasks.initial import initial_network
 from dsclora_cli.tasks.optimise import Precision
-from dsclora_cli.tasks.train import initial_network, network_trainee, train
+from dsclora_cli.tasks.train import network_trainee, train
 from dsclora_cli.tasks.trainee import FitResult, Run, Trainee
 from dsclora_cli.tasks.trainset import Batch, TrainSet
 from dsclora_cli.weights.checkpoint import load_network

@@ -8,10 +8,14 @@ import torch
 from training import Heard, photographs, tiny_recipe
 
 from dsclora_cli.errors import UsageError
+from dsclora_cli.model.edsr import EdsrConfig
+from dsclora_cli.model.network import NetworkConfig
+from dsclora_cli.model.rcan import RcanConfig
 from dsclora_cli.model.span import Span, SpanConfig
 from dsclora_cli.recipe import LossOptions, NetworkOptions, Recipe
 from dsclora_cli.recipefile import completed
-from dsclora_cli.tasks.train import Truth, initial_network, span_config, train
+from dsclora_cli.tasks.initial import initial_network, new_network
+from dsclora_cli.tasks.train import Truth, train
 from dsclora_cli.tasks.trainset import TrainSet, open_data
 from dsclora_cli.weights.checkpoint import load_network, save_network
 
@@ -37,12 +41,16 @@ def _from(recipe: Recipe, init: Path) -> Recipe:
 
 
 def test_shapes_by_architecture() -> None:
-    def shape(options: NetworkOptions) -> SpanConfig:
-        return span_config(completed(Recipe(network=options), "soap").network)
+    def shape(options: NetworkOptions) -> NetworkConfig:
+        return new_network(completed(Recipe(network=options), "soap").network).config
 
     assert shape(NetworkOptions(scale=3)) == SpanConfig(26, 6, 3)
     assert shape(NetworkOptions("span", expanded=True)) == SpanConfig(48, 6, 4, expanded=True)
     assert shape(NetworkOptions("span", channels=8, blocks=2)) == SpanConfig(8, 2, 4)
+    assert shape(NetworkOptions("edsr", scale=2)) == EdsrConfig(64, 16, 2)
+    assert shape(NetworkOptions("edsr", channels=256, blocks=1)) == EdsrConfig(256, 1, 4, res_scale=0.1)
+    assert shape(NetworkOptions("rcan", channels=8, blocks=2)) == RcanConfig(8, 2, 4, groups=10, reduction=8)
+    assert shape(NetworkOptions("rcan", groups=1, blocks=1)) == RcanConfig(64, 1, 4, groups=1, reduction=16)
 
 
 def test_the_losses_that_are_asked_for() -> None:

@@ -84,7 +84,7 @@ def test_a_network_is_no_adapter_and_an_adapter_no_network(file: Path, tmp_path:
     with pytest.raises(WeightsError, match="is not an adapter") as caught:
         load_adapters(tmp_path / "net.safetensors")
     assert "dsclora distill" in caught.value.hint
-    with pytest.raises(WeightsError, match="is not a SPAN network"):
+    with pytest.raises(WeightsError, match="is no network that we know"):
         load_network(file)
 
 

@@ -1,0 +1,114 @@
+"""Put what a training run kept into the package: weights, log, golden and the scores of the catalogue.
+
+    python examples/recipes/embed.py RUN NAME --data-dir DIR
+
+RUN is a run folder of `dsclora train` or `distill`, NAME an entry of weights.toml without a repository, whose size,
+sha256 and reference scores are written anew; DIR holds Set5, Set14 and BSD100 as `dsclora eval --data-dir` reads them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import shutil
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+
+from dsclora_cli.config import EngineOptions, EvalOptions, ModelOptions
+from dsclora_cli.paths import sha256_of
+from dsclora_cli.tasks.evaluate import evaluate
+from dsclora_cli.weights.catalog import EMBEDDED, WeightEntry, load_catalog
+from dsclora_cli.weights.network import open_network
+from dsclora_cli.weights.resolve import find_weights
+
+ROOT = Path(__file__).parents[2]
+CATALOGUE = ROOT / "weights.toml"
+DECIMALS = {"loss": 6, "terms": 6, "psnr_y": 4, "rate": 6, "seconds": 0}
+
+
+def put_file(run: Path, entry: WeightEntry) -> None:
+    """Copy the weights that the run kept, and state their size and sha256."""
+    kept = run / ("best.safetensors" if entry.base is None else "adapter.safetensors")
+    target = EMBEDDED / entry.file
+    shutil.copyfile(kept, target)
+    rewrite(entry.name, r"^size = \d+$", f"size = {target.stat().st_size}")
+    rewrite(entry.name, r'^sha256 = "\w+"$', f'sha256 = "{sha256_of(target)}"')
+
+
+def put_log(run: Path, entry: WeightEntry) -> None:
+    """One line for each score of the run, without what differs from machine to machine."""
+    lines = []
+    for text in (run / "log.jsonl").read_text(encoding="utf-8").splitlines():
+        score = json.loads(text)
+        lines.append({"step": score["step"], **{key: rounded(score[key], places) for key, places in DECIMALS.items()}})
+    text = "".join(json.dumps(line) + "\n" for line in lines)
+    (ROOT / "docs" / "training" / f"{entry.name}.jsonl").write_text(text, encoding="utf-8")
+
+
+def rounded(value: float | dict[str, float], places: int) -> float | dict[str, float]:
+    """A number, or each of several."""
+    if isinstance(value, dict):
+        return {key: round(number, places) for key, number in value.items()}
+    return round(value, places)
+
+
+def put_golden(entry: WeightEntry) -> None:
+    """What the network makes of a piece of the example photograph: `lr` uint8, `sr` float32 before clamping."""
+    photo = Image.open(ROOT / "examples" / "photo.png").convert("RGB")
+    lr = np.array(photo)[100:116, 130:154]
+    network = open_network(find_weights(ModelOptions(entry.name), entry.scale)).eval()
+    with torch.inference_mode():
+        sr = network(torch.from_numpy(lr).permute(2, 0, 1)[None].float() / 255)[0].permute(1, 2, 0).numpy()
+    np.savez_compressed(ROOT / "tests" / "golden" / f"{entry.name}.npz", lr=lr, sr=sr)
+
+
+def put_scores(entry: WeightEntry, data_dir: Path) -> None:
+    """State what `dsclora eval` measures."""
+    report = evaluate(
+        EvalOptions(
+            datasets=("Set5", "Set14", "BSD100"),
+            data_dir=data_dir,
+            models=(ModelOptions(entry.name),),
+            scale=entry.scale,
+            engine=EngineOptions(device="cpu", dtype="float32"),
+        )
+    )
+    means = {scored.name: scored.rows[-1].mean for scored in report.sets}
+    for name, mean in means.items():
+        print(f"{name}: {mean['psnr_y']:.4f} dB, SSIM {mean['ssim_y']:.5f}")
+        stated = f"{name} = {{ psnr_y = {mean['psnr_y']:.4f}, ssim_y = {mean['ssim_y']:.5f} }}"
+        rewrite(f"{entry.name}.reference", rf"^{name} = .*$", stated)
+
+
+def rewrite(table: str, pattern: str, line: str) -> None:
+    """Replace the one line of a table of the catalogue that a pattern matches."""
+    text = CATALOGUE.read_text(encoding="utf-8")
+    before, heading, rest = text.partition(f"[weights.{table}]\n")
+    ours, bracket, after = rest.partition("\n[")
+    ours, count = re.subn(pattern, line, ours, flags=re.MULTILINE)
+    if count != 1:
+        raise SystemExit(f"{CATALOGUE}: [weights.{table}] needs one line like {line}")
+    CATALOGUE.write_text(before + heading + ours + bracket + after, encoding="utf-8")
+
+
+def main() -> None:
+    """Embed and measure."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("run", type=Path)
+    parser.add_argument("name")
+    parser.add_argument("--data-dir", type=Path)
+    args = parser.parse_args()
+    put_file(args.run, load_catalog().entry(args.name))
+    entry = load_catalog().entry(args.name)
+    put_log(args.run, entry)
+    if entry.base is None:
+        put_golden(entry)
+    put_scores(entry, args.data_dir)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,49 @@
+"""EDSR and RCAN are trained, scored and used like any other network."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from dsclora_cli.weights.checkpoint import load_network
+
+QUICK = ("--patch", "8", "--batch", "2", "--steps", "2", "--validate", "1", "-s", "2", "--blocks", "1")
+HERE = ("--device", "cpu", "--compile", "off", "--threads", "1")
+SHAPES = {"edsr": ("--channels", "4"), "rcan": ("--channels", "4", "--groups", "1")}
+
+
+@pytest.mark.parametrize("arch", SHAPES)
+def test_trained_scored_and_used(dsclora, photos: Path, arch: str) -> None:
+    trained = dsclora("train", "--arch", arch, *SHAPES[arch], "--data", photos, "--out", "run", *QUICK, *HERE)
+    assert trained.code == 0, trained.err
+    weights = Path("run/best.safetensors")
+    assert load_network(weights).config.descriptor.arch == arch
+
+    code, out, _ = dsclora("eval", "--hr", photos, "-s", 2, "--weights", weights, "--device", "cpu", "--json")
+    assert code == 0 and "best" in [row["name"] for row in json.loads(out)["sets"][0]["rows"]]
+
+    code, _, err = dsclora(
+        "upscale", "photos/0.png", "-s", 2, "--weights", weights, "--device", "cpu", "-o", "whole.png"
+    )
+    assert (code, Image.open("whole.png").size) == (0, (80, 64))
+    assert "looks at the whole picture" not in err
+    code, _, err = dsclora("upscale", "photos/0.png", "-s", 2, "--weights", weights, "--tile", 16, "-o", "tiles.png")
+    assert code == 0
+    told = "rcan looks at the whole picture, so 6 tiles are not exactly what it would make of it (--tile 0 takes it"
+    assert (told in err) == (arch == "rcan")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--arch", "edsr", "--expanded"), "--expanded: edsr has no training form"),
+        (("--arch", "edsr", "--groups", "2"), "--groups: edsr has no groups of blocks"),
+    ],
+)
+def test_options_of_other_networks_are_refused(dsclora, photos: Path, arguments, message: str) -> None:
+    code, _, err = dsclora("train", *arguments, "--data", photos, "--out", "run")
+    assert code == 2 and message in err
+    assert not Path("run").exists()
