@@ -1,18 +1,16 @@
 """What a training run is told: every field with its default, its help and its range, once; no torch.
 
 Each group is a table of a `recipe.toml` and a panel of `dsclora train --help`; each field is a key of that table and an
-option of its own (`learning_rate` is `--learning-rate`), so field names are unique over all groups. From `settings` the
-command line and `recipefile`, which reads, writes and checks recipes, learn what there is.
+option of its own (`learning_rate` is `--learning-rate`), so field names are unique over all groups. From
+`recipefields` the command line and `recipefile`, which reads, writes and checks recipes, learn what there is.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from pathlib import Path
-from types import NoneType, UnionType
-from typing import Any, get_args, get_origin, get_type_hints
+from typing import Any
 
 ARCHITECTURES = {"dsclora": (26, 6), "span": (48, 6), "edsr": (64, 16), "rcan": (64, 20)}
 """Channels and blocks that a network has unless told otherwise."""
@@ -22,6 +20,15 @@ GROUPS = 10
 
 OPTIMISERS = {"adam": (1e-3, (0.9, 0.99)), "adamw": (1e-3, (0.9, 0.99)), "soap": (0.05, (0.95, 0.97))}
 """Learning rate and decays of the moments of each, unless told otherwise."""
+
+METHODS = ("dsclora", "logits", "fd", "fakd", "facd", "none")
+"""Of distillation."""
+
+FEATURE_WEIGHTS = {"fd": 1.0, "fakd": 10.0, "facd": 1.0}
+"""Weight of each method's own term unless told otherwise."""
+
+DISTANCES = {"fd": "l2", "facd": "l1"}
+"""Distance between feature maps, likewise."""
 
 _WEIGHTS = "FILE|NAME"
 _INF = math.inf
@@ -94,7 +101,7 @@ class DegradeOptions:
 class LossOptions:
     """The distance between the network's output and HR."""
 
-    loss: str = explained("l1", "Distance to HR.", "l1|l2|charbonnier")
+    loss: str = explained("l1", "Distance to HR.", "l1|l2|charbonnier|psnr")
     fft: float = explained(0.0, "Weight of an L1 distance between the spectra of output and HR.", "X", least=0)
 
 
@@ -147,12 +154,18 @@ class RunOptions:
 
 @dataclass(frozen=True)
 class DistillOptions:
-    """What a teacher adds. With `method` dsclora, adapters over `base` are trained; with logits, the network itself.
+    """What a teacher adds. With `method` dsclora, adapters over `base` are trained, with others the network itself.
 
-    The loss is `rec * distance(output, HR) + ts * L1(output, teacher's output) + ad * affinity distance over taps`.
+    The loss is `rec * distance(output, HR) + ts * L1(output, teacher's output)`, and what the method adds: dsclora `ad`
+    times the affinity distance over taps, fd, fakd and facd `feature_weight` times theirs, logits and none nothing.
     """
 
-    method: str = explained("dsclora", "dsclora: adapters over a base; logits: the network itself.", "dsclora|logits")
+    method: str = explained(
+        "dsclora",
+        "dsclora: adapters over a base. All others train a network: by the teacher's output alone (logits), with its"
+        " features (fd, fakd, facd), or without a teacher (none).",
+        "|".join(METHODS),
+    )
     base: str | None = explained(None, "Weights that the adapters are for.", _WEIGHTS)
     teacher: str | None = explained(None, "Weights of the teacher; for dsclora the base itself.", _WEIGHTS)
     adapters: str = explained("paper", "Ranks of the adapters; none trains every weight.", "paper|small|none|RULES")
@@ -160,10 +173,33 @@ class DistillOptions:
     ts: float = explained(1.0, "Weight of the L1 distance to the teacher's output.", "X", least=0)
     ad: float = explained(1.0, "Weight of the spatial-affinity distance.", "X", least=0)
     taps: tuple[str, ...] = explained(
-        ("block_1.*", "block_2.*", "block_3.*"),
-        "Feature maps whose affinity is compared, by pattern; may be repeated.",
+        (),
+        "Feature maps that are compared, by pattern; for dsclora those of three blocks, else one after each third of"
+        " the body; may be repeated.",
         "PATTERN",
     )
+    teacher_taps: tuple[str, ...] = explained(
+        (), "Those of the teacher, where they have other names; may be repeated.", "PATTERN"
+    )
+    feature_weight: float | None = explained(
+        None, "Weight of the term of fd, fakd or facd; a number of each method's own.", "X", least=0
+    )
+    feature_distance: str | None = explained(
+        None, "Distance between feature maps; for fd l2, for facd l1.", "l1|l2|cosine"
+    )
+    contrast: str = explained(
+        "sums",
+        "facd: distance to the positive over the sum or the mean of those to negatives, or InfoNCE.",
+        "sums|means|infonce",
+    )
+    negatives: str = explained("teacher", "facd: whose maps of the other patches are the negatives.", "teacher|student")
+    condition: str = explained(
+        "better",
+        "facd: patches that count: where the teacher is better, better by a margin, or all.",
+        "better|margin|always",
+    )
+    margin: float = explained(0.0, "facd: that margin, as a mean absolute error in [0, 1].", "X", least=0, most=1)
+    temperature: float = explained(1.0, "facd with infonce: divides distances.", "X", least=1e-6)
     positions: int = explained(
         0, "Positions of each map that are compared, drawn anew each step; 0 for all.", "N", least=0
     )
@@ -185,54 +221,3 @@ class Recipe:
     optimiser: OptimiserOptions = OptimiserOptions()
     run: RunOptions = RunOptions()
     distill: DistillOptions | None = None
-
-
-@dataclass(frozen=True)
-class Setting:
-    """One field of one group. `kind` is the type of a value, and `count` how many it holds: 1, 2, or 0 for any number.
-
-    The rest is as `explained` has it.
-    """
-
-    table: str
-    name: str
-    kind: type[bool | int | float | str | Path]
-    count: int
-    default: Any
-    help: str
-    form: str
-    least: float
-    most: float
-    decides: bool
-
-    @property
-    def flag(self) -> str:
-        """Its option."""
-        return f"--{self.name.replace('_', '-')}"
-
-    @property
-    def choices(self) -> tuple[str, ...]:
-        """The words that a text may be; empty for any text. Capitals in `form` stand for something, as in "FILE"."""
-        return tuple(self.form.split("|")) if self.kind is str and self.form == self.form.lower() else ()
-
-
-def _kind(hint: Any) -> tuple[Any, int]:  # noqa: ANN401 - a type, or what `X | None` and `tuple[X, ...]` are
-    """What one value is, and how many there are: of `int | None` (int, 1), of `tuple[float, ...]` (float, 0)."""
-    if isinstance(hint, UnionType):
-        (hint,) = (each for each in get_args(hint) if each is not NoneType)
-    if get_origin(hint) is not tuple:
-        return hint, 1
-    kind, last = get_args(hint)
-    return kind, 0 if last is ... else 2
-
-
-TABLES: dict[str, Any] = {table: _kind(hint)[0] for table, hint in get_type_hints(Recipe).items()}
-"""The groups by the names of their tables, in the order of `Recipe`."""
-
-
-def settings(*tables: str) -> Iterator[Setting]:
-    """The fields of these tables, of all of them without any."""
-    for table in tables or TABLES:
-        hints = get_type_hints(TABLES[table])
-        for each in fields(TABLES[table]):
-            yield Setting(table, each.name, *_kind(hints[each.name]), each.default, **each.metadata)

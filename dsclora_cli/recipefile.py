@@ -12,7 +12,8 @@ from difflib import get_close_matches
 from pathlib import Path
 
 from dsclora_cli.errors import UsageError
-from dsclora_cli.recipe import ARCHITECTURES, GROUPS, OPTIMISERS, TABLES, DistillOptions, Recipe, Setting, settings
+from dsclora_cli.recipe import ARCHITECTURES, GROUPS, OPTIMISERS, DistillOptions, Recipe
+from dsclora_cli.recipefields import TABLES, Setting, settings
 
 _NOUNS = {bool: "true or false", int: "a whole number", float: "a number", str: "text", Path: "a path"}
 _SHAPES = {0: "a list, each ", 1: "", 2: "a list of two, each "}
@@ -115,10 +116,11 @@ def check(recipe: Recipe) -> None:
 def _check_distillation(options: DistillOptions) -> None:
     if options.method == "dsclora" and options.base is None:
         raise UsageError("adapters need a network to adapt", "name its weights: --base FILE|NAME")
-    if options.method != "dsclora" and options.teacher is None:
+    if options.method not in {"dsclora", "none"} and options.teacher is None:
         raise UsageError(f"method {options.method} needs a teacher", "name its weights: --teacher FILE|NAME")
-    if not options.rec and not options.ts and not (options.ad and options.method == "dsclora"):
-        raise UsageError("every term of the loss has weight 0", "raise --rec, --ts or --ad")
+    own = {"dsclora": options.ad, "logits": 0.0, "none": 0.0}.get(options.method, options.feature_weight)
+    if not options.rec and (not options.ts or options.method == "none") and own == 0:
+        raise UsageError("every term of the loss has weight 0", "raise --rec, --ts, --ad or --feature-weight")
 
 
 def _refusal(setting: Setting, value: object) -> str:
@@ -156,9 +158,9 @@ def recipe_toml(recipe: Recipe) -> str:
     return _toml(recipe, settings(*_tables(recipe)))
 
 
-def completed(recipe: Recipe, optimiser: str) -> Recipe:
-    """The recipe with what depends on other fields filled in; `optimiser` is for one that names none."""
-    network, chosen = recipe.network, recipe.optimiser.optimiser or optimiser
+def completed(recipe: Recipe) -> Recipe:
+    """The recipe with what depends on other fields filled in."""
+    network, chosen = recipe.network, recipe.optimiser.optimiser or _usual_optimiser(recipe)
     channels, blocks = ARCHITECTURES[network.arch]
     rate, betas = OPTIMISERS[chosen]
     given = recipe.optimiser
@@ -177,6 +179,14 @@ def completed(recipe: Recipe, optimiser: str) -> Recipe:
             betas=given.betas or betas,
         ),
     )
+
+
+def _usual_optimiser(recipe: Recipe) -> str:
+    """SOAP for a SPAN, whose start it is tuned with; Adam for adapters, and for networks with PyTorch's usual start."""
+    method = recipe.distill
+    if method and method.method == "dsclora":
+        return "soap" if method.adapters == "none" else "adam"
+    return "soap" if recipe.network.arch in {"dsclora", "span"} else "adam"
 
 
 def digest(recipe: Recipe) -> str:

@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 
 from dsclora_cli.cli.recipes import shown
 from dsclora_cli.errors import UsageError
-from dsclora_cli.recipe import TABLES, DistillOptions, Recipe, Setting, settings
+from dsclora_cli.recipe import DistillOptions, Recipe
+from dsclora_cli.recipefields import TABLES, Setting, settings
 from dsclora_cli.recipefile import check, digest, read_recipe, recipe_toml, with_settings
 
 ROOT = Path(__file__).parent.parent

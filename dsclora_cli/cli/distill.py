@@ -15,11 +15,17 @@ EXAMPLES = """[bold]Examples[/]
 
   dsclora distill --method logits --teacher big.pth --data DIV2K --out student/
 
+  dsclora distill --method facd --teacher edsr.pt --student edsr --student-width 16 --student-blocks 4 --data DIV2K
+    --out student/
+
   dsclora distill --out mine/ --resume
 """
 
 
-@recipes.with_recipe("distill", "network", "data", "degrade", "loss", "optimiser", "run")
+_STUDENT = {"arch": "--student", "channels": "--student-width", "blocks": "--student-blocks"}
+
+
+@recipes.with_recipe("distill", "network", "data", "degrade", "loss", "optimiser", "run", also=_STUDENT)
 def distill(
     *,
     out: recipes.Out,

@@ -7,13 +7,15 @@ import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Annotated, Any
 
 import typer
 
 from dsclora_cli.cli.options import option, parse_device
 from dsclora_cli.errors import UsageError
-from dsclora_cli.recipe import DistillOptions, Recipe, Setting, settings
+from dsclora_cli.recipe import DistillOptions, Recipe
+from dsclora_cli.recipefields import Setting, settings
 from dsclora_cli.recipefile import check, read_recipe, with_settings
 
 FOLDER = "Run folder"
@@ -32,15 +34,18 @@ Resume = Annotated[bool, option(FOLDER, "Go on with the run in --out, by the rec
 Offline = Annotated[bool, option(FOLDER, "Ask nothing of the internet; use what is here.", "--offline")]
 
 
-def with_recipe(*tables: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
+def with_recipe(
+    *tables: str, also: Mapping[str, str] = MappingProxyType({})
+) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """Put an option for each field of these tables where the command has its parameter `given`: a `Given`.
 
-    Each is its field's name with hyphens, in a panel named as its table; not given, it leaves the field alone.
+    Each is its field's name with hyphens, and a second one where `also` has it, in a panel named as its table; not
+    given, it leaves the field alone.
     """
 
     def decorate(command: Callable[..., None]) -> Callable[..., None]:
         parameters: list[inspect.Parameter] = []
-        fields = [_parameter(setting) for setting in settings(*tables)]
+        fields = [_parameter(setting, also.get(setting.name)) for setting in settings(*tables)]
         for parameter in inspect.signature(command, eval_str=True).parameters.values():
             parameters += fields if parameter.name == "given" else [parameter]
 
@@ -57,13 +62,14 @@ def with_recipe(*tables: str) -> Callable[[Callable[..., None]], Callable[..., N
     return decorate
 
 
-def _parameter(setting: Setting) -> inspect.Parameter:
+def _parameter(setting: Setting, also: str | None) -> inspect.Parameter:
     kind: Any = {0: list[setting.kind], 1: setting.kind, 2: tuple[setting.kind, setting.kind]}[setting.count]  # type: ignore[name-defined]
     flag = f"{setting.flag}/--no-{setting.flag.removeprefix('--')}" if setting.kind is bool else setting.flag
     default = typer.Option(
         None,
         *_SHORT.get(setting.name, ()),
         flag,
+        *([also] if also else []),
         help=setting.help,
         metavar=setting.form or None,
         parser=_one_of(setting.choices) if setting.choices else _PARSERS.get(setting.name),

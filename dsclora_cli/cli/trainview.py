@@ -95,9 +95,10 @@ class TrainView(FitObserver):
 
 
 def score_line(score: Score, best: bool) -> str:
-    """A score for people, with the terms of the loss where there are several."""
+    """A score for people, with the terms of the loss where there are several, and facts, which are shares."""
     terms = ", ".join(f"{name} {value:.5f}" for name, value in score.terms.items())
-    loss = f"loss {score.loss:.5f}" + (f" ({terms})" if len(score.terms) > 1 else "")
+    facts = "".join(f", {name} {value:.0%}" for name, value in score.facts.items())
+    loss = f"loss {score.loss:.5f}" + (f" ({terms})" if len(score.terms) > 1 else "") + facts
     psnr = f"PSNR-Y {score.psnr_y:.3f} dB" + (" (best)" if best else "")
     return f"{loss}, {psnr}, {_pace(score)} for data"
 

@@ -28,6 +28,23 @@ class Taps(nn.Module):
         return output, tuple(kept[name] for name in self.names)
 
 
+class Regressed(nn.Module):
+    """Taps whose maps each pass a 1x1 convolution to another width, that of a teacher; it is trained with the network.
+
+    Answers as the `Taps` it is made from, the maps being `(N, width, H, W)`.
+    """
+
+    def __init__(self, taps: Taps, width: int) -> None:
+        super().__init__()
+        self.taps = taps
+        self.regressors = nn.ModuleList(nn.Conv2d(taps.network.config.channels, width, 1) for _ in taps.names)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
+        """See the class."""
+        output, maps = self.taps(x)
+        return output, tuple(regressor(each) for regressor, each in zip(self.regressors, maps, strict=True))
+
+
 def tap_names(network: Network, patterns: Iterable[str]) -> tuple[str, ...]:
     """The feature maps of a network that match any of the patterns, in the network's order.
 

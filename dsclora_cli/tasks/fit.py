@@ -159,7 +159,8 @@ class Fit:
         for batch in batches:
             with self._precision.autocast():
                 terms = {name: term / len(batches) for name, term in self._trainee.objective(batch).items()}
-            torch.autograd.backward(self._precision.scaler.scale(torch.stack(list(terms.values())).sum()))
+            loss = torch.stack([term for name, term in terms.items() if name not in self._trainee.facts]).sum()
+            torch.autograd.backward(self._precision.scaler.scale(loss))
             for name, term in terms.items():
                 sums[name] = sums.get(name, 0) + term.detach()
         return sums
@@ -193,11 +194,13 @@ class Fit:
 
     def _line(self, psnr_y: float) -> Score:
         progress, counted = self._progress, max(1, self._progress.counted)
-        terms = {name: total / counted for name, total in progress.terms.items()}
+        means = {name: total / counted for name, total in progress.terms.items()}
+        terms = {name: mean for name, mean in means.items() if name not in self._trainee.facts}
         return Score(
             step=progress.step,
             loss=sum(terms.values()),
             terms=terms,
+            facts={name: mean for name, mean in means.items() if name not in terms},
             psnr_y=psnr_y,
             rate=rate_at(self._recipe.optimiser, progress.step - 1, self._recipe.run.steps),
             images_per_second=counted * self._recipe.data.batch / progress.worked,

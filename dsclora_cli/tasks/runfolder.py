@@ -79,7 +79,7 @@ class RunFolder:
         with self._told(), self._log.open("a", encoding="utf-8") as file:
             file.write(json.dumps(line) + "\n")
         if self._board is not None:
-            for name, value in {**line, **line["terms"]}.items():
+            for name, value in {**line, **line["terms"], **line["facts"]}.items():
                 if isinstance(value, int | float):
                     self._board.add_scalar(name, value, line["step"])
             self._board.flush()
@@ -131,8 +131,9 @@ def draw_curve(lines: Sequence[Mapping[str, Any]], target: Path) -> None:
     steps = [line["step"] for line in lines]
     figure = Figure(figsize=(8, 4.5), layout="constrained")
     axes = figure.subplots()
-    axes.plot(steps, [line["loss"] for line in lines], color="tab:grey")
-    axes.set(xlabel="step", ylabel="loss (grey)", yscale="log")
+    losses = [line["loss"] for line in lines]
+    axes.plot(steps, losses, color="tab:grey")
+    axes.set(xlabel="step", ylabel="loss (grey)", yscale="log" if min(losses) > 0 else "linear")
     scores = axes.twinx()
     scores.plot(steps, [line["psnr_y"] for line in lines], color="tab:blue")
     scores.set_ylabel("held-out PSNR-Y in dB (blue)")

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from dsclora_cli.model.initial import step_scales
 from dsclora_cli.model.network import Network
+from dsclora_cli.model.taps import Regressed
 from dsclora_cli.objectives.pixel import DISTANCES, spectral
 from dsclora_cli.recipe import LossOptions, Recipe
 from dsclora_cli.recipefile import completed
@@ -48,13 +49,13 @@ def train(recipe: Recipe, run: Path, resume: bool, observer: FitObserver, offlin
         truth = Truth(recipe.loss)
         return network_trainee(network, lambda batch: truth(forward(batch.lr), batch.hr), recipe, data), data
 
-    return fit(completed(recipe, "soap"), Run(run, resume, offline, observer), build)
+    return fit(completed(recipe), Run(run, resume, offline, observer), build)
 
 
 def network_trainee(
-    network: Network, objective: Callable[[Batch], dict[str, Tensor]], recipe: Recipe, data: TrainSet
+    network: Network | Regressed, objective: Callable[[Batch], dict[str, Tensor]], recipe: Recipe, data: TrainSet
 ) -> Trainee:
-    """All weights of a network as what is trained; the merged network is what is kept."""
+    """All weights of a network, and of regressors beside it, as what is trained; the merged network is what is kept."""
     scales = {}
     if recipe.optimiser.optimiser == "soap":
         device = next(network.parameters()).device
@@ -70,5 +71,6 @@ def network_trainee(
 
 
 def _merged(network: nn.Module) -> Network:
-    assert isinstance(network, Network)
-    return network.merged()
+    student = network.taps.network if isinstance(network, Regressed) else network
+    assert isinstance(student, Network)
+    return student.merged()

@@ -13,7 +13,7 @@ from dsclora_cli.model.network import Network
 from dsclora_cli.tasks.trainset import Batch
 
 Terms = dict[str, Tensor]
-"""The weighted terms of a loss by name; the loss is their sum."""
+"""The weighted terms of a loss by name; the loss is the sum of those that are no facts."""
 
 
 @dataclass(frozen=True)
@@ -21,8 +21,9 @@ class Trainee:
     """What is trained, and what for.
 
     `trained` holds the parameters that are optimised, averaged and checkpointed; `objective` computes the loss of a
-    batch from them. `finished` makes of a copy of `trained` the merged network that is scored, `save` the file that is
-    kept, with a text about its origin. `scales` are learning rates of single parameters beside the schedule's.
+    batch from them, and beside its terms those of `facts`, which are logged and no part of it. `finished` makes of a
+    copy of `trained` the merged network that is scored, `save` the file that is kept, with a text about its origin.
+    `scales` are learning rates of single parameters beside the schedule's.
     With `floor`, a network to beat on the held-out pictures, nothing is kept that does not beat it.
     """
 
@@ -31,6 +32,7 @@ class Trainee:
     finished: Callable[[nn.Module], Network]
     save: Callable[[nn.Module, Path, str], None]
     file: str
+    facts: tuple[str, ...] = ()
     scales: Mapping[str, float] = field(default_factory=dict)
     floor: Network | None = None
 
@@ -39,12 +41,14 @@ class Trainee:
 class Score:
     """One line of the log: means over the steps since the line before it. `psnr_y` in dB on the held-out pictures.
 
+    `facts`, shares in [0, 1], are logged beside the terms and no part of the loss.
     `waiting` is the share of the steps' time that went by waiting for data; `seconds` is that of the whole run so far.
     """
 
     step: int
     loss: float
     terms: dict[str, float]
+    facts: dict[str, float]
     psnr_y: float
     rate: float
     images_per_second: float

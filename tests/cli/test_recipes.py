@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from dsclora_cli.cli import recipes
-from dsclora_cli.recipe import TABLES, DistillOptions, Recipe, Setting, settings
+from dsclora_cli.recipe import DistillOptions, Recipe
+from dsclora_cli.recipefields import TABLES, Setting, settings
 from dsclora_cli.recipefile import recipe_toml, with_settings
 
 TRAIN = [table for table in TABLES if table != "distill"]

@@ -19,6 +19,7 @@ SCORE = Score(
     step=250,
     loss=0.02804,
     terms={"pixel": 0.02804},
+    facts={},
     psnr_y=31.7012,
     rate=1e-3,
     images_per_second=61.04,
@@ -141,8 +142,8 @@ def test_skipped_steps_are_counted_at_the_end(capsys: pytest.CaptureFixture[str]
     assert "note: 3 steps were skipped: their loss or gradient was not finite\n" in capsys.readouterr().err
 
 
-def test_several_terms_of_a_loss_stand_beside_their_sum() -> None:
-    score = replace(SCORE, loss=0.3, terms={"rec": 0.2, "ts": 0.1})
+def test_several_terms_and_facts_stand_beside_the_loss() -> None:
+    score = replace(SCORE, loss=0.3, terms={"rec": 0.2, "ts": 0.1}, facts={"passed": 0.428})
     assert trainview.score_line(score, best=False).startswith(
-        "loss 0.30000 (rec 0.20000, ts 0.10000), PSNR-Y 31.701 dB, "
+        "loss 0.30000 (rec 0.20000, ts 0.10000), passed 43%, PSNR-Y 31.701 dB, "
     )

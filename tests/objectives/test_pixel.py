@@ -1,8 +1,11 @@
+import math
+
 import pytest
 import torch
 
 from dsclora_cli.objectives.pixel import DISTANCES, spectral
-from dsclora_cli.recipe import LossOptions, settings
+from dsclora_cli.recipe import LossOptions
+from dsclora_cli.recipefields import settings
 
 
 def test_every_loss_of_a_recipe_is_there() -> None:
@@ -27,6 +30,21 @@ def test_charbonnier_is_smooth_where_l1_has_its_kink() -> None:
     assert torch.equal(output.grad, torch.zeros_like(target))  # type: ignore[arg-type]
     nearby = (target + 0.001 * torch.randn_like(target)).requires_grad_()
     assert torch.autograd.gradcheck(lambda x: DISTANCES["charbonnier"](x, target), (nearby,))
+
+
+def test_psnr_is_averaged_as_it_is_over_pictures() -> None:
+    """Halving the error of one picture is worth as much as halving that of another, whatever their errors."""
+    target = torch.rand(2, 3, 6, 6, dtype=torch.float64)
+    shifts = torch.tensor([0.5, 0.2], dtype=torch.float64).view(2, 1, 1, 1)
+    losses = [
+        DISTANCES["psnr"](target + shifts * torch.tensor(halved).view(2, 1, 1, 1), target).item()
+        for halved in ([1.0, 1.0], [0.5, 1.0], [1.0, 0.5])
+    ]
+
+    assert losses[0] == pytest.approx((math.log(0.25 + 1e-4) + math.log(0.04 + 1e-4)) / 2)
+    assert losses[0] - losses[1] == pytest.approx(math.log(2), rel=0.02)
+    assert losses[0] - losses[2] == pytest.approx(math.log(2), rel=0.02)
+    assert DISTANCES["psnr"](target, target).item() == pytest.approx(math.log(1e-4))
 
 
 def test_a_wave_is_one_number_of_the_spectrum() -> None:

@@ -42,7 +42,7 @@ def _from(recipe: Recipe, init: Path) -> Recipe:
 
 def test_shapes_by_architecture() -> None:
     def shape(options: NetworkOptions) -> NetworkConfig:
-        return new_network(completed(Recipe(network=options), "soap").network).config
+        return new_network(completed(Recipe(network=options)).network).config
 
     assert shape(NetworkOptions(scale=3)) == SpanConfig(26, 6, 3)
     assert shape(NetworkOptions("span", expanded=True)) == SpanConfig(48, 6, 4, expanded=True)

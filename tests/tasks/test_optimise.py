@@ -39,12 +39,16 @@ def test_one_step_is_taken_at_the_peak() -> None:
     assert _rates(1) == [1.0]
 
 
+def _options(name: str) -> OptimiserOptions:
+    return completed(Recipe(optimiser=OptimiserOptions(optimiser=name))).optimiser
+
+
 @pytest.mark.parametrize(
     ("name", "kind", "betas"),
     [("adam", torch.optim.Adam, (0.9, 0.99)), ("adamw", torch.optim.AdamW, (0.9, 0.99)), ("soap", Soap, (0.95, 0.97))],
 )
 def test_optimisers_by_name(name: str, kind: type, betas: tuple[float, float]) -> None:
-    optimiser = make_optimiser(completed(Recipe(), name).optimiser, nn.Linear(2, 2), {})
+    optimiser = make_optimiser(_options(name), nn.Linear(2, 2), {})
 
     assert type(optimiser) is kind
     assert all(group["betas"] == betas for group in optimiser.param_groups)
@@ -53,7 +57,7 @@ def test_optimisers_by_name(name: str, kind: type, betas: tuple[float, float]) -
 def test_only_what_is_trained_moves_each_at_its_scale() -> None:
     layer = nn.Linear(2, 3)
     layer.weight.requires_grad_(False)
-    optimiser = make_optimiser(completed(Recipe(), "adam").optimiser, layer, {"bias": 0.5, "weight": 7.0})
+    optimiser = make_optimiser(_options("adam"), layer, {"bias": 0.5, "weight": 7.0})
     set_rate(optimiser, 0.25)
 
     (group,) = optimiser.param_groups

@@ -13,7 +13,8 @@ from dsclora_cli.tasks.validate import Sample
 
 
 def _line(step: int) -> dict[str, object]:
-    return {"step": step, "loss": 0.1 / step, "terms": {"pixel": 0.1 / step}, "psnr_y": 20.0 + step}
+    terms = {"pixel": 0.1 / step}
+    return {"step": step, "loss": 0.1 / step, "terms": terms, "facts": {"passed": 0.5}, "psnr_y": 20.0 + step}
 
 
 def _begun(path: Path, lines: int = 0, step: int = 0) -> RunFolder:
@@ -56,7 +57,7 @@ def test_tensorboard_gets_every_number(tmp_path: Path) -> None:
     _begun(tmp_path, step=2).log(_line(3))
     events = reading.EventAccumulator(str(tmp_path / "tensorboard")).Reload()
 
-    assert set(events.Tags()["scalars"]) == {"step", "loss", "psnr_y", "pixel"}
+    assert set(events.Tags()["scalars"]) == {"step", "loss", "psnr_y", "pixel", "passed"}
     assert [event.step for event in events.Scalars("psnr_y")] == [1, 2, 3]
 
 
@@ -69,6 +70,12 @@ def test_curve_and_samples_are_pictures(tmp_path: Path) -> None:
     for name in ("curve.png", "samples.png"):
         with Image.open(tmp_path / name) as picture:
             assert min(picture.size) > 50
+
+
+def test_a_loss_below_zero_has_a_curve(tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    runfolder.draw_curve([_line(1), {**_line(2), "loss": -7.0}], tmp_path / "curve.png")
+    assert Image.open(tmp_path / "curve.png").width > 50
 
 
 def test_without_the_extra_a_run_goes_on_and_says_what_it_lacks(tmp_path: Path, monkeypatch) -> None:

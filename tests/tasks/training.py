@@ -35,7 +35,7 @@ def tiny_recipe(folder: Path, steps: int = 12, optimiser: str = "adam", **data: 
         optimiser=OptimiserOptions(optimiser=optimiser, learning_rate=0.02, ema=0.8),
         run=RunOptions(steps=steps, validate=4, compile="off", device="cpu", checkpoint_minutes=60),
     )
-    return completed(recipe, "adam")
+    return completed(recipe)
 
 
 class Heard(FitObserver):

@@ -13,7 +13,8 @@ from dsclora_cli.model.lora import Adapted, Adapters, ranks
 from dsclora_cli.model.span import Span, SpanConfig
 from dsclora_cli.model.taps import Taps, tap_names
 from dsclora_cli.objectives.affinity import affinity_distance
-from dsclora_cli.objectives.dsclora import Distillation
+from dsclora_cli.objectives.distillation import Distillation
+from dsclora_cli.objectives.features import Affinity
 
 
 @dataclass(frozen=True)
@@ -28,7 +29,9 @@ def batch(seed: int = 0) -> Patches:
     return Patches(torch.rand(2, 3, 6, 7, generator=generator), torch.rand(2, 3, 12, 14, generator=generator))
 
 
-def lesson(shift: float, **changes: object) -> tuple[Adapters, Distillation]:
+def lesson(
+    shift: float, rec: float = 1.0, ts: float = 1.0, ad: float = 1.0, positions: int = 0
+) -> tuple[Adapters, Distillation]:
     """Adapters over a base that is also the teacher; `shift` is the size of B."""
     torch.manual_seed(0)
     base = Span(SpanConfig(channels=5, blocks=2, scale=2)).eval()
@@ -37,7 +40,8 @@ def lesson(shift: float, **changes: object) -> tuple[Adapters, Distillation]:
         if name.endswith(".B"):
             torch.nn.init.normal_(parameter, std=shift)
     taps = Taps(base, tap_names(base, ["block_*.*"]))
-    return adapters, replace(Distillation(Adapted(taps, adapters), taps, F.mse_loss, 1.0, 1.0, 1.0), **changes)  # type: ignore[arg-type]
+    features = Affinity(ad, positions) if ad else None
+    return adapters, Distillation(Adapted(taps, adapters), taps, F.mse_loss, rec, ts, features)
 
 
 def gradients(adapters: Adapters, loss: Tensor) -> dict[str, Tensor]:
@@ -96,8 +100,8 @@ def test_stored_teacher_output_is_taken_and_the_teacher_is_asked_only_where_it_m
     expected = objective.student(stored.lr)[0].abs().mean()
     torch.testing.assert_close(objective(stored)["ts"], expected)
     assert len(asked) == 1  # for its feature maps
-    assert list(replace(objective, ad=0.0)(stored)) == ["rec", "ts"]
-    assert list(replace(objective, ad=0.0, ts=0.0)(batch())) == ["rec"]
+    assert list(replace(objective, features=None)(stored)) == ["rec", "ts"]
+    assert list(replace(objective, features=None, ts=0.0)(batch())) == ["rec"]
     assert len(asked) == 1
 
 
