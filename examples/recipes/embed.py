@@ -1,9 +1,10 @@
 """Put what a training run kept into the package: weights, log, golden and the scores of the catalogue.
 
-    python examples/recipes/embed.py RUN NAME --data-dir DIR
+    python examples/recipes/embed.py NAME RUN... --data-dir DIR
 
-RUN is a run folder of `dsclora train` or `distill`, NAME an entry of weights.toml without a repository, whose size,
-sha256 and reference scores are written anew; DIR holds Set5, Set14 and BSD100 as `dsclora eval --data-dir` reads them.
+NAME is an entry of weights.toml without a repository, whose size, sha256 and reference scores are written anew. A RUN
+is a run folder of `dsclora train` or `distill`; where there are several, each began with the weights of the one before
+it, and those of the last are taken. DIR holds Set5, Set14 and BSD100 as `dsclora eval --data-dir` reads them.
 """
 
 from __future__ import annotations
@@ -39,12 +40,14 @@ def put_file(run: Path, entry: WeightEntry) -> None:
     rewrite(entry.name, r'^sha256 = "\w+"$', f'sha256 = "{sha256_of(target)}"')
 
 
-def put_log(run: Path, entry: WeightEntry) -> None:
-    """One line for each score of the run, without what differs from machine to machine."""
+def put_log(runs: list[Path], entry: WeightEntry) -> None:
+    """One line for each score of the runs, which are counted from 1."""
     lines = []
-    for text in (run / "log.jsonl").read_text(encoding="utf-8").splitlines():
-        score = json.loads(text)
-        lines.append({"step": score["step"], **{key: rounded(score[key], places) for key, places in DECIMALS.items()}})
+    for part, run in enumerate(runs, start=1):
+        for text in (run / "log.jsonl").read_text(encoding="utf-8").splitlines():
+            score = json.loads(text)
+            numbers = {key: rounded(score[key], places) for key, places in DECIMALS.items()}
+            lines.append({"part": part, "step": score["step"], **numbers})
     text = "".join(json.dumps(line) + "\n" for line in lines)
     (ROOT / "docs" / "training" / f"{entry.name}.jsonl").write_text(text, encoding="utf-8")
 
@@ -98,13 +101,13 @@ def rewrite(table: str, pattern: str, line: str) -> None:
 def main() -> None:
     """Embed and measure."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("run", type=Path)
     parser.add_argument("name")
+    parser.add_argument("runs", nargs="+", type=Path, metavar="RUN")
     parser.add_argument("--data-dir", type=Path)
     args = parser.parse_args()
-    put_file(args.run, load_catalog().entry(args.name))
+    put_file(args.runs[-1], load_catalog().entry(args.name))
     entry = load_catalog().entry(args.name)
-    put_log(args.run, entry)
+    put_log(args.runs, entry)
     if entry.base is None:
         put_golden(entry)
     put_scores(entry, args.data_dir)
