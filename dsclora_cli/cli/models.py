@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import typer
 
 from dsclora_cli.cli import options, ui
@@ -13,6 +15,10 @@ _EXAMPLES = """[bold]Examples[/]
   dsclora models list
 
   dsclora models list --json
+
+  dsclora models fetch dscf-x4
+
+  dsclora models fetch edsr-baseline-x4 --trust-unpinned
 """
 
 
@@ -27,3 +33,20 @@ def list_command(json: options.Json = False) -> None:
     from dsclora_cli.tasks.models import list_models
 
     ui.show_models(list_models(), json)
+
+
+Names = Annotated[list[str], typer.Argument(metavar="NAME...", help="Names from `dsclora models list`.")]
+Trust = Annotated[
+    bool, typer.Option("--trust-unpinned", help="Take files whose sha256 nobody has stated, and remember it.")
+]
+
+
+@app.command("fetch", epilog=_EXAMPLES)
+def fetch_command(names: Names, trust_unpinned: Trust = False) -> None:
+    """Fetch weights now, so that later nothing need be asked of the network."""
+    from dsclora_cli.tasks.models import fetch_model
+
+    for name in names:
+        with ui.downloading(name) as on_bytes:
+            fetched = fetch_model(name, trust_unpinned, on_bytes)
+        ui.show(f"{name}: {fetched.path}, sha256 {fetched.sha256}")

@@ -6,7 +6,8 @@ import json
 import math
 import os
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -36,6 +37,18 @@ def err() -> Console:
 def hush_downloads() -> None:
     """Keep the Hub's client, which has bars of its own, from showing them."""
     os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] = "1"
+
+
+@contextmanager
+def downloading(name: str) -> Iterator[Callable[[int, int | None], None]]:
+    """A bar on a terminal's stderr for as long as a file is downloaded, moved by what is yielded."""
+    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn
+
+    console = err()
+    columns = TextColumn("{task.description}", markup=False), BarColumn(), DownloadColumn()
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+        task = bar.add_task(name, total=None, visible=False)
+        yield lambda done, total: bar.update(task, completed=done, total=total, visible=True)
 
 
 def show(text: str) -> None:
@@ -110,7 +123,9 @@ def show_models(rows: Iterable[ModelRow], as_json: bool) -> None:
         rank = "" if row.auto is None else f"{row.auto}."
         auto = rank if row.photo is None else f"JPEG < {row.photo:g}"
         where = row.place if row.base is None else f"{row.place}, over {row.base}"
-        table.add_row(row.name, f"x{row.scale}", row.arch, amount(row.size), where, auto, row.licence)
+        table.add_row(
+            row.name, f"x{row.scale}", row.arch, amount(row.size) if row.size else "", where, auto, row.licence
+        )
     Console(highlight=False, markup=False).print(table)
 
 

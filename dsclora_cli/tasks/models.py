@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 from dsclora_cli.weights.catalog import Scores, load_catalog
-from dsclora_cli.weights.store import place_of
+from dsclora_cli.weights.release import OnBytes
+from dsclora_cli.weights.store import obtain, place_of, sha256_pinned
 
 
 @dataclass(frozen=True)
 class ModelRow:
-    """One entry of the catalogue. `size` is in bytes; `place` is embedded, local, cached, on the Hub or missing.
+    """One entry of the catalogue. `size` is in bytes, 0 where it is unknown.
 
+    `place` is embedded, local, cached, on the Hub, on the web or missing.
     `auto` is its rank, from 1, among what `--model auto` tries for its scale, or None; `photo` the JPEG quality below
     which it is tried first, or None. An adapter has a `base`. Scores: set to metric to value.
     """
@@ -58,3 +61,24 @@ def list_models() -> tuple[ModelRow, ...]:
         )
         for entry in catalog.entries.values()
     )
+
+
+@dataclass(frozen=True)
+class FetchedModel:
+    """Where a model's file is, and its sha256."""
+
+    path: Path
+    sha256: str
+
+
+def fetch_model(name: str, trust: bool, on_bytes: OnBytes | None = None) -> FetchedModel:
+    """Have the file of a model, and of its base, on this machine.
+
+    `trust` takes one that has no pin. Raises UsageError for no such name, and WeightsError.
+    """
+    catalog = load_catalog()
+    entry = catalog.entry(name)
+    if entry.base is not None:
+        obtain(catalog.entry(entry.base))
+    path = obtain(entry, trust=trust, on_bytes=on_bytes)
+    return FetchedModel(path, sha256_pinned(entry))

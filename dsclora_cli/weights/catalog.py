@@ -18,6 +18,8 @@ from dsclora_cli.weights.table import Table
 FILE_NAME = "weights.toml"
 ARCHITECTURES = ("span", "edsr", "rcan")
 METRICS = ("psnr_y", "ssim_y", "psnr_rgb")
+_SHA256 = "[0-9a-f]{64}"
+_ADDRESS = r"https://\S+|http://(localhost|127\.0\.0\.1)[:/]\S*"
 _REPO_PART = r"\w+(?:[.-]\w+)*"
 _PACKAGE = Path(__file__).parent.parent
 EMBEDDED = _PACKAGE / "weights" / "embedded"
@@ -30,8 +32,9 @@ Scores = Mapping[str, Mapping[str, float]]
 class WeightEntry:
     """One weight file. `size` is in bytes, `sha256` the pin.
 
-    `file` is a path in the Hub repository `repo`; without one it lies in `folder`. `published` scores are printed in
-    `source`, `reference` scores measured by us. With `base`, the name of another entry, the file is an adapter for it.
+    `file` is a path in the Hub repository `repo`; without one it lies in `folder`, or at the address `url`, where alone
+    `size` and `sha256` may be unknown, 0 and "". `published` scores are printed in `source`, `reference` scores
+    measured by us. With `base`, the name of another entry, the file is an adapter for it.
     """
 
     name: str
@@ -46,6 +49,7 @@ class WeightEntry:
     folder: Path
     repo: str | None = None
     revision: str | None = None
+    url: str | None = None
     base: str | None = None
     published: Scores = field(default_factory=dict)
     reference: Scores = field(default_factory=dict)
@@ -133,23 +137,27 @@ def _read_photo(table: Table) -> PhotoRule | None:
 def _read_entry(name: str, table: Table, folder: Path) -> WeightEntry:
     if name == "auto":
         raise table.error("name", name, "free: `--model auto` means something else")
+    url = table.optional("url", _ADDRESS)
     entry = WeightEntry(
         name=name,
         arch=table.text("arch", "|".join(ARCHITECTURES)),
         scale=table.count("scale"),
         channels=table.count("channels"),
-        file=table.text("file"),
-        size=table.count("size"),
-        sha256=table.text("sha256", "[0-9a-f]{64}"),
+        file=table.text("file") if url is None else url,
+        size=table.count("size") if url is None or "size" in table.rest else 0,
+        sha256=table.text("sha256", _SHA256) if url is None else table.optional("sha256", _SHA256) or "",
         licence=table.text("licence"),
         source=table.text("source"),
         folder=folder,
         repo=table.optional("repo", f"{_REPO_PART}/{_REPO_PART}"),
         revision=table.optional("revision"),
+        url=url,
         base=table.optional("base"),
         published=table.scores("published", METRICS),
         reference=table.scores("reference", METRICS),
     )
+    if entry.repo is not None and url is not None:
+        raise table.error("url", url, "given without `repo`")
     if entry.repo is not None and not set(entry.file.split("/")).isdisjoint({"", ".", ".."}):
         raise table.error("file", entry.file, "a path inside the repository")
     if entry.repo is None and entry.revision is not None:

@@ -11,7 +11,7 @@ from dsclora_cli.errors import UsageError, WeightsError
 from dsclora_cli.hub import HubUnavailable
 from dsclora_cli.paths import sha256_of
 from dsclora_cli.weights.catalog import Catalog, PhotoRule, WeightEntry, load_catalog
-from dsclora_cli.weights.store import obtain
+from dsclora_cli.weights.store import obtain, sha256_pinned
 
 AUTO = "auto"
 AUTO_PHOTO = "auto for a compressed JPEG"
@@ -182,7 +182,7 @@ def _first_obtainable(catalog: Catalog, scale: int, options: ModelOptions) -> Fo
 def _found(entry: WeightEntry, catalog: Catalog, offline: bool) -> FoundWeights:
     path = obtain(entry, offline)
     if entry.base is None:
-        return FoundWeights(path, entry.sha256, entry.name, entry)
+        return FoundWeights(path, sha256_pinned(entry), entry.name, entry)
     base = catalog.entry(entry.base)
     sha256 = f"{base.sha256}/{entry.sha256}"
     return FoundWeights(obtain(base, offline), sha256, entry.name, entry, adapter=path)

@@ -24,7 +24,7 @@ def test_json_is_one_object_a_line(dsclora) -> None:
     rows = [json.loads(line) for line in out.splitlines()]
     assert code == 0
     assert {"dscf-x4", "dsclora-x4"} <= {row["name"] for row in rows}
-    assert all(len(row["sha256"]) == 64 and row["scale"] > 1 for row in rows)
+    assert all(len(row["sha256"]) == (0 if row["place"] == "on the web" else 64) for row in rows)
 
 
 def test_adapters_and_networks_for_photographs_say_so(dsclora, tmp_path, monkeypatch) -> None:
@@ -42,3 +42,11 @@ def test_adapters_and_networks_for_photographs_say_so(dsclora, tmp_path, monkeyp
     assert "missing, over plain" in rows["plus"]
     found = [json.loads(line) for line in dsclora("models", "list", "--json").out.splitlines()]
     assert [(row["photo"], row["base"]) for row in found] == [(None, None), (82.5, None), (None, "plain")]
+
+
+def test_fetch_says_where_the_file_is(dsclora) -> None:
+    code, out, err = dsclora("models", "fetch", "dsclora-x4")
+    assert (code, err) == (0, "")
+    assert out.startswith("dsclora-x4: ") and "dsclora-x4.safetensors, sha256 " in out
+    code, _, err = dsclora("models", "fetch", "nobody")
+    assert code == 2 and "no model is called 'nobody'" in err

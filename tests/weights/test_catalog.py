@@ -38,7 +38,7 @@ def entry(name: str = "mine", **changes: str | None) -> str:
 
 
 def test_packaged_entries_that_are_embedded_match_their_files() -> None:
-    embedded = [entry for entry in load_catalog().entries.values() if entry.repo is None]
+    embedded = [entry for entry in load_catalog().entries.values() if not entry.repo and not entry.url]
     assert {path.name for path in EMBEDDED.iterdir() if not path.name.startswith(".")} == {e.file for e in embedded}
     for known in embedded:
         path = EMBEDDED / known.file
