@@ -112,7 +112,8 @@ def test_a_page_of_another_size_grows_by_the_same_factor(photo: Pixels) -> None:
 
 
 def test_plan_says_what_will_happen(photo: Pixels) -> None:
-    options = replace(EMBEDDED, engine=EngineOptions(device="cpu", tile=32), size=SizeOptions(scale=8))
+    model = ModelOptions("dsclora-x4")
+    options = replace(EMBEDDED, model=model, engine=EngineOptions(device="cpu", tile=32), size=SizeOptions(scale=8))
     plan = PictureEngine(options).plan(Header("PNG", 80, 60, 3, np.dtype(np.uint8)))
     assert (plan.header.width, plan.header.height, plan.size.passes, plan.tile) == (640, 480, (4, 4), 32)
     assert plan.tiles == 3 * 2 + 10 * 8

@@ -19,7 +19,7 @@ from dsclora_cli.weights.resolve import find_weights
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 NETWORKS = [entry for entry in load_catalog().entries.values() if not (entry.repo or entry.url or entry.base)]
-FLOORS = {"dsclora-x4": {"Set5": 31.2, "Set14": 27.9}}
+FLOORS = {"dsclora-x4": {"Set5": 31.2, "Set14": 27.9}, "dsclora-x2": {"Set5": 37.2}}
 
 
 def load(name: str) -> Network:
