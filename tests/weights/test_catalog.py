@@ -131,7 +131,7 @@ def test_a_bad_file_is_an_error_naming_it(text: str, message: str) -> None:
     assert message in str(caught.value)
 
 
-@pytest.mark.parametrize("bad", ["4 = ['nobody']", "3 = ['dscf-x4']", "4 = []", "4 = 'dscf-x4'", "x = ['dscf-x4']"])
+@pytest.mark.parametrize("bad", ["4 = ['nobody']", "8 = ['dscf-x4']", "4 = []", "4 = 'dscf-x4'", "x = ['dscf-x4']"])
 def test_a_wrong_auto_table_is_an_error(bad: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     original = packaged_file().read_text(encoding="utf-8")
     broken = tmp_path / "weights.toml"

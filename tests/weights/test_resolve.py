@@ -83,7 +83,7 @@ def test_a_named_model_is_never_replaced_by_another() -> None:
 def test_a_scale_that_the_model_has_not_is_refused() -> None:
     with pytest.raises(UsageError, match="dsclora-x4 upscales by 4, not by 3"):
         find_weights(ModelOptions(model="dsclora-x4"), 3)
-    with pytest.raises(UsageError, match=r"no model upscales by 7 in one pass \(there are models for 2, "):
+    with pytest.raises(UsageError, match=r"no model upscales by 7 in one pass \(there are models for 2, 3, "):
         find_weights(ModelOptions(), 7)
 
 
@@ -140,6 +140,7 @@ def test_the_list_of_models_says_what_is_here(server: HubServer) -> None:
     assert {name: (row.place, row.auto) for name, row in rows.items() if row.arch == "span"} == {
         "dscf-x4": ("on the Hub", 1),
         "dsclora-x4": ("embedded", 2),
+        "dsclora-x3": ("embedded", 1),
         "dsclora-x2": ("embedded", 1),
     }
     assert server.requests == []
