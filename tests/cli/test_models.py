@@ -12,10 +12,10 @@ def test_the_table_says_what_is_here(dsclora) -> None:
     assert (code, err) == (0, "")
     header, *rows = out.splitlines()
     assert header.split() == ["name", "scale", "arch", "size", "where", "auto", "licence"]
-    (embedded,) = (row for row in rows if row.startswith("dsclora-x4"))
+    (embedded,) = (row for row in rows if row.split()[0] == "dsclora-x4")
     assert embedded.split()[:3] == ["dsclora-x4", "x4", "span"]
     assert "embedded" in embedded
-    (remote,) = (row for row in rows if row.startswith("dscf-x4"))
+    (remote,) = (row for row in rows if row.split()[0] == "dscf-x4")
     assert "on the Hub" in remote
 
 

@@ -137,7 +137,7 @@ def test_a_fallback_is_said_once_and_reported_for_each(folder: Path) -> None:
     observer = Observer()
     observer.on_note = notes.append  # type: ignore[method-assign]
     options = UpscaleOptions(model=ModelOptions(offline=True))
-    results = list(upscale_files([folder / "a.jpg", folder / "b.png"], options, observer))
+    results = list(upscale_files([folder / "b.png", folder / "c.webp"], options, observer))
     assert notes == ["dscf-x4 could not be fetched (offline): using the embedded dsclora-x4"]
     assert all(notes[0] in result.warnings for result in results)
 

@@ -140,6 +140,7 @@ def test_the_list_of_models_says_what_is_here(server: HubServer) -> None:
     assert {name: (row.place, row.auto) for name, row in rows.items() if row.arch == "span"} == {
         "dscf-x4": ("on the Hub", 1),
         "dsclora-x4": ("embedded", 2),
+        "dsclora-x4-photo": ("embedded", None),
         "dsclora-x3": ("embedded", 1),
         "dsclora-x2": ("embedded", 1),
     }
