@@ -13,6 +13,8 @@ EXAMPLES = """[bold]Examples[/]
 
   dsclora merge dscf-x4 mine/adapter.safetensors -o mine.safetensors
 
+  dsclora merge dscf-x4 mine/adapter.safetensors --strength 0.5 -o halfway.safetensors
+
   dsclora upscale photo.jpg --weights mine.safetensors
 """
 
@@ -21,6 +23,9 @@ def merge(
     base: Annotated[str, typer.Argument(help="Weights that the adapter is for, a file or a name.", show_default=False)],
     adapter: Annotated[Path, typer.Argument(help="Adapter, as `dsclora distill` writes it.", show_default=False)],
     output: Annotated[Path, options.option(options.FILES, "File to write.", "-o", "--output", show_default=False)],
+    strength: Annotated[
+        float, options.option(options.FILES, "Share of the adapter that is merged.", "--strength", min=0.0)
+    ] = 1.0,
     force: Annotated[bool, options.option(options.FILES, "Also over another base, if it fits.", "--force")] = False,
     offline: options.Offline = False,
     json: options.Json = False,
@@ -29,7 +34,7 @@ def merge(
     """Merge an adapter into its base: one file of weights, as fast as the base alone."""
     from dsclora_cli.tasks.merge import merge as run
 
-    merged = run(base, adapter, output, force, offline)
+    merged = run(base, adapter, output, strength, force, offline)
     if json:
         ui.show_json(merged)
     elif not quiet:

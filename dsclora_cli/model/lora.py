@@ -117,6 +117,13 @@ class Adapters(nn.Module):
             parent = parent.get_submodule(part)
         parent.add_module(leaf, adapter)
 
+    def scale(self, strength: float) -> Adapters:
+        """These adapters, which from now on add `strength` times what they added."""
+        for layer in self.modules():
+            if isinstance(layer, LowRank):
+                layer.alpha.mul_(strength)
+        return self
+
     def deltas(self) -> dict[str, Tensor]:
         """What is added to each adapted weight, by the weight's name."""
         return {f"{name}.weight": layer() for name, layer in self.named_modules() if isinstance(layer, LowRank)}

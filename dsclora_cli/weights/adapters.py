@@ -52,7 +52,12 @@ def load_adapters(path: Path) -> AdapterFile:
 
 
 def apply_adapters(network: Network, base_sha256: str, file: AdapterFile, force: bool = False) -> Network:
-    """A copy of a network with the adapters of a file merged in; `base_sha256` is of the network's own file.
+    """A copy of a network with the adapters of a file merged in. Arguments and errors are those of `fit_adapters`."""
+    return merge_adapters(network, fit_adapters(network, base_sha256, file, force))
+
+
+def fit_adapters(network: Network, base_sha256: str, file: AdapterFile, force: bool = False) -> Adapters:
+    """The adapters of a file, for a network whose own file has `base_sha256`.
 
     Raises WeightsError where the adapter was trained over another base, unless `force`, and where it does not fit.
     """
@@ -68,7 +73,7 @@ def apply_adapters(network: Network, base_sha256: str, file: AdapterFile, force:
     if missing := expected.keys() - file.tensors.keys():
         raise _misfit(file, f"lacks {min(missing)}")
     adapters.load_state_dict(dict(file.tensors))
-    return merge_adapters(network, adapters)
+    return adapters
 
 
 def _ranks(network: Network, tensors: Mapping[str, Tensor]) -> dict[str, Rank]:

@@ -49,7 +49,23 @@ def test_the_merged_file_is_the_base_with_the_adapter(dsclora, files: Path) -> N
         "base": sha256_of(Path("base.safetensors")),
         "adapter": sha256_of(Path("adapter.safetensors")),
         "adapter_training": '{"step": 7}',
+        "strength": 1.0,
     }
+
+
+def test_strength_is_the_share_of_the_adapter(dsclora, files: Path) -> None:
+    states = [network().state_dict()]
+    for strength in ("0", "0.5", "1"):
+        code, _, err = dsclora(
+            "merge", "base.safetensors", "adapter.safetensors", "-o", f"{strength}.safetensors", "--strength", strength
+        )
+        assert (code, err) == (0, "")
+        states.append(load_network(Path(f"{strength}.safetensors")).state_dict())
+    base, none, half, whole = states
+    for name, weight in base.items():
+        assert torch.equal(none[name], weight)
+        torch.testing.assert_close(half[name], (weight + whole[name]) / 2)
+    assert not torch.equal(whole["conv_2.eval_conv.weight"], base["conv_2.eval_conv.weight"])
 
 
 def test_json(dsclora, files: Path) -> None:
