@@ -3,23 +3,31 @@
 from __future__ import annotations
 
 import importlib.util
+import re
 import sys
 from pathlib import Path
 from types import ModuleType
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
+
+from dsclora_cli.model.lora import Adapters, merge_adapters, ranks
+from dsclora_cli.model.span import Span, SpanConfig
+from dsclora_cli.paths import sha256_of
+from dsclora_cli.weights.adapters import fit_adapters, load_adapters, save_adapters
+from dsclora_cli.weights.checkpoint import load_network, save_network
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
 PHOTO = EXAMPLES / "photo.png"
 
 
 def example(name: str) -> ModuleType:
-    spec = importlib.util.spec_from_file_location(name, EXAMPLES / f"{name}.py")
+    spec = importlib.util.spec_from_file_location(Path(name).name, EXAMPLES / f"{name}.py")
     assert spec and spec.loader
     module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module  # where dataclasses look for the names in annotations
+    sys.modules[spec.name] = module  # where dataclasses look for the names in annotations
     spec.loader.exec_module(module)
     return module
 
@@ -93,3 +101,59 @@ def test_compare_distillation_writes_a_table_of_every_method(tmp_path: Path, mon
     assert Path("table.md").read_text() == before
     with pytest.raises(SystemExit, match="raise --teacher-steps"):
         tool.main([*places, *quick, *here[:-1], "99"])
+
+
+def test_vary_makes_other_pictures_the_same_every_time(small: Path, tmp_path: Path) -> None:
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    for name in "abcd":
+        Image.open(small).save(photos / f"{name}.png")
+    results = []
+    for folder in (tmp_path / "first", tmp_path / "second"):
+        example("recipes/vary").main([photos], folder)
+        results.append({path.name: path.read_bytes() for path in folder.iterdir()})
+    assert results[0] == results[1]
+    assert results[0].keys() == {f"{name}_v.png" for name in "abcd"}
+    assert len(set(results[0].values())) == 4
+
+
+def test_halve_makes_two_sizes_of_large_photographs(tmp_path: Path) -> None:
+    photos, halved = tmp_path / "photos", tmp_path / "halved"
+    photos.mkdir()
+    for name, size in {"large": (1400, 1000), "middle": (500, 400), "small": (380, 500)}.items():
+        Image.new("RGB", size, (9, 99, 199)).save(photos / f"{name}.png")
+    example("recipes/halve").main(photos, halved)
+    sizes = {path.stem: Image.open(path).size for path in halved.iterdir()}
+    assert sizes == {"large_d2": (700, 500), "large_d3": (466, 333), "middle_d2": (250, 200)}
+
+
+def test_strength_measures_and_writes_a_share_of_an_adapter(
+    small: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    torch.manual_seed(0)
+    network = Span(SpanConfig(channels=4, blocks=1, scale=2)).eval()
+    adapters = Adapters(network, ranks(network, "small"))
+    for parameter in adapters.parameters():
+        torch.nn.init.normal_(parameter, std=0.05)
+    base, run, weaker, photos = (tmp_path / name for name in ("base.safetensors", "run", "weaker", "photos"))
+    save_network(network, base, "")
+    for folder in (run, photos):
+        folder.mkdir()
+    save_adapters(adapters, run / "adapter.safetensors", sha256_of(base), "{}")
+    (run / "log.jsonl").write_text("{}\n")
+    Image.open(small).save(photos / "a.png")
+    Image.open(PHOTO).crop((0, 0, 40, 30)).save(photos / "b.png")
+
+    tool = example("recipes/strength")
+    tool.main([str(base), str(run), "--write", "0.3", str(weaker)])
+    assert (weaker / "log.jsonl").read_text() == "{}\n"
+    written = load_adapters(weaker / "adapter.safetensors")
+    part = merge_adapters(network, fit_adapters(load_network(base), sha256_of(base), written)).state_dict()
+    expected = tool.between(network, merge_adapters(network, adapters), 0.3).state_dict()
+    assert all(torch.allclose(part[name], tensor, atol=1e-6) for name, tensor in expected.items())
+
+    tool.main([str(base), str(run), str(photos)])
+    tool.main([str(base), str(weaker), str(photos)])
+    gains = [float(gain) for gain in re.findall(r"([+-]\d+\.\d+) dB, ", capsys.readouterr().out)]
+    assert len(gains) == 2 * len(tool.STRENGTHS)
+    assert gains[1] == pytest.approx(gains[7], abs=2e-4)  # 0.3 of the adapter, the whole of the weaker one

@@ -83,14 +83,14 @@ def weaker(base: Network, base_sha256: str, run: Path, strength: float, target: 
     shutil.copyfile(run / "log.jsonl", target / "log.jsonl")
 
 
-def main() -> None:
+def main(arguments: list[str] | None = None) -> None:
     """Measure or write."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("base")
     parser.add_argument("run", type=Path)
     parser.add_argument("folders", nargs="*", type=Path, metavar="FOLDER")
     parser.add_argument("--write", nargs=2, metavar=("STRENGTH", "WEAKER"))
-    args = parser.parse_args()
+    args = parser.parse_args(arguments)
     found = named_weights(args.base)
     base = open_network(found).eval()
     if args.write:
