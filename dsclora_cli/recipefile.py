@@ -193,10 +193,11 @@ def digest(recipe: Recipe) -> str:
     """64 hex digits, equal for two recipes that lead to the same weights, but for rounding.
 
     Where and how fast a run goes (`device`, `threads`, `compile`, `accumulate`, ...) is not in it, so a run may go on
-    elsewhere.
+    elsewhere. Neither is what a field says by default, so a run may go on after an update that brings new fields.
     """
-    deciding = (setting for setting in settings(*_tables(recipe)) if setting.decides)
-    return hashlib.sha256(_toml(recipe, deciding).encode()).hexdigest()
+    tables = _tables(recipe)
+    deciding = (each for each in settings(*tables) if each.decides and _value(recipe, each) != each.default)
+    return hashlib.sha256(f"{tables}\n{_toml(recipe, deciding)}".encode()).hexdigest()
 
 
 def _tables(recipe: Recipe) -> list[str]:

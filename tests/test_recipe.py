@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from dsclora_cli import recipefile
 from dsclora_cli.cli.recipes import shown
 from dsclora_cli.errors import UsageError
 from dsclora_cli.recipe import DistillOptions, Recipe
@@ -159,6 +160,13 @@ def test_the_digest_tells_apart_what_leads_to_other_weights() -> None:
         if digest(changed) == digest(DISTILLATION):
             same.add(setting.name)
     assert same == {"device", "threads", "compile", "accumulate", "checkpoint_minutes", "most_skips"}
+
+
+def test_a_field_that_is_new_and_at_its_default_changes_no_digest(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = digest(DISTILLATION)
+    all_but_steps = [setting for setting in settings() if setting.name != "steps"]
+    monkeypatch.setattr(recipefile, "settings", lambda *_: iter(all_but_steps))
+    assert digest(DISTILLATION) == before
 
 
 def test_setting_a_field_leaves_the_recipe_as_it_was() -> None:
