@@ -103,6 +103,13 @@ def test_compare_distillation_writes_a_table_of_every_method(tmp_path: Path, mon
         tool.main([*places, *quick, *here[:-1], "99"])
 
 
+def test_make_pages_renders_pages_of_text(tmp_path: Path) -> None:
+    example("make_pages").main(tmp_path / "pages", 2, seed=1)
+    first, second = (Image.open(tmp_path / "pages" / name) for name in ("000.png", "001.png"))
+    assert first.size == second.size == (384, 384)
+    assert first.tobytes() != second.tobytes() and np.asarray(first).std() > 30
+
+
 def test_vary_makes_other_pictures_the_same_every_time(small: Path, tmp_path: Path) -> None:
     photos = tmp_path / "photos"
     photos.mkdir()

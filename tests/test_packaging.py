@@ -21,7 +21,7 @@ import dsclora_cli
 
 ROOT = Path(__file__).parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-OURS = {"dscf-x4", "dsclora-x4"}
+OURS = {"dscf-x4", "dsclora-x4", "dscf-x4-plus"}
 EMBEDDED = sorted(ROOT.glob("dsclora_cli/weights/embedded/*.safetensors"))
 WHERE = """
 import json, dsclora_cli

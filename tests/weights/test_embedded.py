@@ -13,13 +13,15 @@ from dsclora_cli.config import ModelOptions
 from dsclora_cli.imaging.metrics import psnr_y
 from dsclora_cli.imaging.resize import downscale
 from dsclora_cli.model.network import Network
-from dsclora_cli.weights.catalog import load_catalog
+from dsclora_cli.weights.catalog import EMBEDDED, load_catalog
 from dsclora_cli.weights.network import open_network
 from dsclora_cli.weights.resolve import find_weights
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 NETWORKS = [entry for entry in load_catalog().entries.values() if not (entry.repo or entry.url or entry.base)]
 FLOORS = {"dsclora-x4": {"Set5": 31.2, "Set14": 27.9}, "dsclora-x3": {"Set5": 33.5}, "dsclora-x2": {"Set5": 37.2}}
+BASES = {"dscf-x4": "team23_DSCF.pth", "spantiny-x4": "team39_spantiny_ch26_slim.pth"}
+ADAPTERS = [entry for entry in load_catalog().entries.values() if entry.base]
 
 
 def load(name: str) -> Network:
@@ -31,6 +33,16 @@ def run(network: Network, lr: np.ndarray) -> np.ndarray:
         return network(torch.from_numpy(lr).permute(2, 0, 1)[None].float() / 255)[0].permute(1, 2, 0).numpy()
 
 
+def mean_psnr_y(network: Network, folder: Path) -> float:
+    """Of pictures whose LR are MATLAB's bicubic, in dB."""
+    scale, scores = network.config.scale, []
+    for path in sorted(folder.iterdir()):
+        hr = np.array(Image.open(path).convert("RGB"))
+        sr = np.rint(np.clip(run(network, downscale(hr, scale)), 0, 1) * 255).astype(np.uint8)
+        scores.append(psnr_y(sr, hr[: sr.shape[0], : sr.shape[1]], border=scale))
+    return float(np.mean(scores))
+
+
 @pytest.mark.parametrize("name", [entry.name for entry in NETWORKS])
 def test_answers_as_when_it_was_shipped(name: str) -> None:
     """`lr` (10, 16, 3) uint8 of the example photograph, `sr` float32 before clamping."""
@@ -40,16 +52,22 @@ def test_answers_as_when_it_was_shipped(name: str) -> None:
 
 @pytest.mark.parametrize(("name", "benchmark"), [(name, each) for name, floors in FLOORS.items() for each in floors])
 def test_scores_what_the_catalogue_says_and_no_less_than_its_floor(shared: Path, name: str, benchmark: str) -> None:
-    network, scores = load(name), []
-    scale = network.config.scale
-    for path in sorted((shared / "data/benchmarks" / benchmark / "HR").iterdir()):
-        hr = np.array(Image.open(path).convert("RGB"))
-        lr = downscale(hr, scale)
-        sr = np.rint(np.clip(run(network, lr), 0, 1) * 255).astype(np.uint8)
-        scores.append(psnr_y(sr, hr[: sr.shape[0], : sr.shape[1]], border=scale))
     stated = load_catalog().entry(name).reference[benchmark]["psnr_y"]
-    assert np.mean(scores) == pytest.approx(stated, abs=0.005)
+    found = mean_psnr_y(load(name), shared / "data/benchmarks" / benchmark / "HR")
+    assert found == pytest.approx(stated, abs=0.005)
     assert stated > FLOORS[name][benchmark]
+
+
+@pytest.mark.parametrize("name", [entry.name for entry in ADAPTERS])
+def test_an_adapter_gains_over_its_base_as_the_catalogue_says(shared: Path, name: str) -> None:
+    catalog = load_catalog()
+    entry = catalog.entry(name)
+    assert entry.base is not None
+    base = catalog.entry(entry.base)
+    assert all(entry.reference[each]["psnr_y"] > base.reference[each]["psnr_y"] for each in ("Set5", "Set14", "BSD100"))
+    options = ModelOptions(weights=shared / "weights" / BASES[base.name], adapter=EMBEDDED / entry.file)
+    set5 = mean_psnr_y(open_network(find_weights(options, None)), shared / "data/benchmarks/Set5/HR")
+    assert set5 == pytest.approx(entry.reference["Set5"]["psnr_y"], abs=0.001)
 
 
 @pytest.mark.parametrize("name", [entry.name for entry in NETWORKS])

@@ -143,6 +143,9 @@ def test_the_list_of_models_says_what_is_here(server: HubServer) -> None:
         "dsclora-x4-photo": ("embedded", None),
         "dsclora-x3": ("embedded", 1),
         "dsclora-x2": ("embedded", 1),
+        "dscf-x4-plus": ("embedded", None),
+        "spantiny-x4": ("on the web", None),
+        "spantiny-x4-dsclora": ("embedded", None),
     }
     assert server.requests == []
     find_weights(ModelOptions(), 4)
