@@ -118,7 +118,7 @@ def show_models(rows: Iterable[ModelRow], as_json: bool) -> None:
         return
     table = Table(box=None, pad_edge=False, header_style="bold")
     for column in ("name", "scale", "arch", "size", "where", "auto", "licence"):
-        table.add_column(column, no_wrap=True)
+        table.add_column(column, no_wrap=column != "where")
     for row in rows:
         rank = "" if row.auto is None else f"{row.auto}."
         auto = rank if row.photo is None else f"JPEG < {row.photo:g}"
