@@ -9,9 +9,15 @@ from torch import Tensor, nn
 from dsclora_cli.errors import DscloraError, OutOfMemory
 from dsclora_cli.runtime.descriptor import Descriptor
 from dsclora_cli.runtime.engine import Values
+from dsclora_cli.runtime.fused import can_fuse, fuse
 from dsclora_cli.runtime.precision import full_float32
 
 _BLACK = 1e-3
+
+
+def open_engine(network: nn.Module, descriptor: Descriptor, device: torch.device, dtype: torch.dtype) -> TorchEngine:
+    """The engine of a network of ours; on the CPU in float32 a fused form of it runs, where this PyTorch has one."""
+    return TorchEngine(fuse(network) if can_fuse(device, dtype) else network, descriptor, device, dtype)
 
 
 class TorchEngine:

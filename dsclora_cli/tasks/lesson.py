@@ -18,7 +18,7 @@ from dsclora_cli.model.taps import Taps, tap_names
 from dsclora_cli.objectives.distillation import Distillation, FeatureTerm
 from dsclora_cli.recipe import DistillOptions, Recipe
 from dsclora_cli.runtime.engine import Engine, Ensemble
-from dsclora_cli.runtime.torch_engine import TorchEngine
+from dsclora_cli.runtime.torch_engine import open_engine
 from dsclora_cli.tasks.compiling import compiled
 from dsclora_cli.tasks.train import Truth
 from dsclora_cli.tasks.trainset import Rgb, TeacherImages, TrainSet
@@ -102,7 +102,7 @@ def open_known(name: str, scale: int, offline: bool, as_base: bool = False) -> K
 
 def whole_images(teacher: Network, device: torch.device, ensemble: bool) -> TeacherImages:
     """The teacher on whole pictures, in tiles, clamped to [0, 1]; `ensemble` averages 8 flips and turns."""
-    engine: Engine = TorchEngine(teacher, teacher.config.descriptor, device, torch.float32)
+    engine: Engine = open_engine(teacher, teacher.config.descriptor, device, torch.float32)
     if ensemble:
         engine = Ensemble(engine)
 

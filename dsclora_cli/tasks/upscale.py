@@ -26,7 +26,7 @@ from dsclora_cli.imaging.tiling import (
 )
 from dsclora_cli.runtime.device import free_memory, resolve_device, resolve_dtype
 from dsclora_cli.runtime.engine import Engine, Ensemble
-from dsclora_cli.runtime.torch_engine import TorchEngine
+from dsclora_cli.runtime.torch_engine import open_engine
 from dsclora_cli.tasks.caveats import caveats
 from dsclora_cli.tasks.jobs import WeightsFinder, chain
 from dsclora_cli.tasks.sizes import SizePlan, plan_size
@@ -203,7 +203,7 @@ class PictureEngine:
 def _open_engine(weights: FoundWeights, device: torch.device, options: EngineOptions) -> Engine:
     network = open_network(weights)
     descriptor = network.config.descriptor
-    engine = TorchEngine(network, descriptor, device, resolve_dtype(options.dtype, device, descriptor))
+    engine = open_engine(network, descriptor, device, resolve_dtype(options.dtype, device, descriptor))
     return Ensemble(engine) if options.ensemble else engine
 
 

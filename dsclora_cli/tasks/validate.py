@@ -14,7 +14,7 @@ from dsclora_cli.imaging.picture import Pixels
 from dsclora_cli.imaging.ranges import value_range
 from dsclora_cli.imaging.tiling import ArraySink, ArraySource, TileRun, upscale_rows
 from dsclora_cli.model.network import Network
-from dsclora_cli.runtime.torch_engine import TorchEngine
+from dsclora_cli.runtime.torch_engine import open_engine
 from dsclora_cli.tasks.trainset import HeldOut
 
 _TILE = 256
@@ -33,7 +33,7 @@ class Sample:
 
 def validate(network: Network, held_out: HeldOut, device: torch.device) -> list[Sample]:
     """Upscale every held-out picture in float32; `network` is in merged form and is moved to `device`."""
-    engine = TorchEngine(network, network.config.descriptor, device, torch.float32)
+    engine = open_engine(network, network.config.descriptor, device, torch.float32)
     samples = []
     for name, lr, hr in held_out.pictures():
         sr: Pixels = np.empty(hr.shape, np.uint8)

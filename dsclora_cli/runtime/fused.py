@@ -1,0 +1,242 @@
+"""The same network with less work: the graph of its forward pass, rewritten for oneDNN's fused convolutions on CPUs.
+
+Each rewriting is exact algebra, so answers differ from the network's own by float rounding alone:
+
+- a convolution takes the number it is multiplied by into its weights, and the activation or the sum after it into
+  its own loop over the output (oneDNN's post-operations, which torch.compile uses too);
+- a 1x1 convolution of a concatenation is a sum of convolutions, and swallows those whose output it alone reads;
+- an elementwise operation writes over an operand that nobody reads afterwards;
+- weights are packed once into the layout that the convolution wants.
+"""
+
+from __future__ import annotations
+
+import copy
+import operator
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, fx, nn
+
+Node = Any
+"""An `fx.Node`, or another argument of one, of which there are many kinds."""
+
+_OPERATORS = ("_convolution_pointwise", "_reorder_convolution_weight")
+_PROBE = 16  # pixels a side of the picture that shapes are read from
+_PACKED_FOR = 256  # pixels a side of the tiles that weights are packed for
+_ACTIVATIONS: dict[object, str] = {F.silu: "swish", F.relu: "relu", nn.SiLU: "swish", nn.ReLU: "relu"}
+_IN_PLACE: dict[object, str] = {
+    operator.add: "add_",
+    operator.sub: "sub_",
+    operator.mul: "mul_",
+    torch.sigmoid: "sigmoid_",
+}
+_COMMUTES = (operator.add, operator.mul)
+
+
+def can_fuse(device: torch.device, dtype: torch.dtype) -> bool:
+    """Whether `fuse` is for this device, and this PyTorch has what it needs; on ARM and in some builds it has not."""
+    built = torch.backends.mkldnn.is_available() and all(hasattr(torch.ops.mkldnn, each) for each in _OPERATORS)  # type: ignore[no-untyped-call]
+    return built and device.type == "cpu" and dtype is torch.float32
+
+
+def fuse(network: nn.Module) -> nn.Module:
+    """A module that answers as `network`, which is left as it was, does in float32 on the CPU.
+
+    Shapes are those of `network`, `(N, 3, H, W)` to `(N, 3, scale*H, scale*W)`; its forward pass must be one that
+    torch.fx can trace.
+    """
+    traced = fx.symbolic_trace(copy.deepcopy(network).eval())
+    with torch.inference_mode():
+        _Shapes(traced).run(torch.zeros(1, 3, _PROBE, _PROBE))
+        for rewrite in (_open_convolutions, _split_concatenations, _scale, _activate, _add, _overwrite):
+            rewrite(traced)
+            traced.graph.eliminate_dead_code()
+        for layer in traced.modules():
+            if isinstance(layer, Convolution):
+                layer.pack()
+    traced.delete_all_unused_submodules()
+    traced.recompile()
+    return traced
+
+
+class Convolution(nn.Module):
+    """A convolution of stride 1 that keeps the size, then an activation, or the sum with another map of its shape.
+
+    `weight` is `(out, in, k, k)` and `bias` `(out,)`, in double precision until they are packed.
+    """
+
+    def __init__(self, weight: Tensor, bias: Tensor | None) -> None:
+        super().__init__()
+        self.weight, self.bias = weight, bias
+        self.activation = "none"
+        self._padding = [size // 2 for size in weight.shape[2:]]
+
+    def scale(self, factor: float) -> None:
+        """Answer `factor` times what it answered."""
+        self.weight = self.weight * factor
+        self.bias = None if self.bias is None else self.bias * factor
+
+    def pack(self) -> None:
+        """Round to float32 in oneDNN's own layout, in which nothing but `forward` can read the weights."""
+        size = [1, self.weight.shape[1], _PACKED_FOR, _PACKED_FOR]
+        weight = self.weight.float().contiguous(memory_format=torch.channels_last)
+        self.weight = torch.ops.mkldnn._reorder_convolution_weight(weight, self._padding, [1, 1], [1, 1], 1, size)
+        self.bias = None if self.bias is None else self.bias.float()
+
+    def forward(self, x: Tensor, other: Tensor | None = None) -> Tensor:
+        """`(N, in, H, W)` to `(N, out, H, W)`."""
+        around = (self.weight, self.bias, self._padding, [1, 1], [1, 1], 1)
+        operators = torch.ops.mkldnn._convolution_pointwise
+        if other is None:
+            answer: Tensor = operators(x, *around, self.activation, [], "")
+        else:
+            answer = operators.binary(x, other, *around, "add", None, None, [], None)
+        return answer
+
+
+class _Shapes(fx.Interpreter):
+    """Notes the shape of each node's answer in its `meta`, without doing the convolutions."""
+
+    def run_node(self, n: fx.Node) -> Any:  # noqa: ANN401 - a tensor, or what else a network hands around
+        """See `Interpreter`."""
+        answer = super().run_node(n)
+        n.meta["shape"] = tuple(answer.shape) if isinstance(answer, Tensor) else ()
+        return answer
+
+    def call_module(self, target: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:  # noqa: ANN401
+        """See `Interpreter`."""
+        layer = self.fetch_attr(target)
+        if isinstance(layer, nn.Conv2d) and _is_plain(layer):
+            count, _, height, width = args[0].shape
+            return torch.zeros(count, layer.out_channels, height, width)
+        return super().call_module(target, args, kwargs)
+
+
+def _is_plain(layer: nn.Conv2d) -> bool:
+    same = tuple(size // 2 for size in layer.kernel_size)
+    return (layer.stride, layer.dilation, layer.groups, layer.padding) == ((1, 1), (1, 1), 1, same)
+
+
+def _nodes(traced: fx.GraphModule) -> Iterator[tuple[Node, nn.Module | None]]:
+    """The nodes as they are now, each with the module that it calls."""
+    return ((node, _layer(node)) for node in list(traced.graph.nodes))
+
+
+def _layer(node: Node) -> nn.Module | None:
+    traced = node.graph.owning_module
+    return traced.get_submodule(str(node.target)) if traced and node.op == "call_module" else None
+
+
+def _open(node: Node) -> Convolution | None:
+    """The convolution that a node is, as long as nothing is fused to it and one other node alone reads it."""
+    if not isinstance(node, fx.Node) or len(node.args) != 1 or len(node.users) != 1:
+        return None
+    layer = _layer(node)
+    return layer if isinstance(layer, Convolution) and layer.activation == "none" else None
+
+
+def _insert(before: Node, layer: Convolution, *arguments: Node) -> Node:
+    """A new node that calls a new layer, with the shape of the node that it is inserted before."""
+    traced = before.graph.owning_module
+    name = f"fused_{sum(1 for _ in traced.children())}"
+    traced.add_module(name, layer)
+    with before.graph.inserting_before(before):
+        node = before.graph.call_module(name, arguments)
+    node.meta["shape"] = before.meta["shape"]
+    return node
+
+
+def _open_convolutions(traced: fx.GraphModule) -> None:
+    """Make a `Convolution` of each plain one."""
+    for node, layer in _nodes(traced):
+        if isinstance(layer, nn.Conv2d) and _is_plain(layer):
+            bias = None if layer.bias is None else layer.bias.double()
+            node.replace_all_uses_with(_insert(node, Convolution(layer.weight.double(), bias), *node.args))
+
+
+def _split_concatenations(traced: fx.GraphModule) -> None:
+    """A 1x1 convolution takes the convolutions among the maps that it concatenates into itself, and adds the rest."""
+    for node, layer in _nodes(traced):
+        if not isinstance(layer, Convolution) or layer.weight.shape[2:] != (1, 1) or not _is_joined(node.args[0]):
+            continue
+        maps = node.args[0].args[0]
+        weights = torch.split(layer.weight, [each.meta["shape"][1] for each in maps], 1)
+        parts = [(each, weight, _open(each)) for each, weight in zip(maps, weights, strict=True)]
+        rest = [(each, weight) for each, weight, inner in parts if not inner]
+        if not 0 < len(rest) < len(parts):
+            continue
+        with traced.graph.inserting_before(node):
+            joined = traced.graph.call_function(torch.cat, ([each for each, _ in rest], 1))
+        total = _insert(node, Convolution(torch.cat([weight for _, weight in rest], 1), layer.bias), joined)
+        for each, weight, inner in parts:
+            if inner:
+                total = _insert(node, _behind(weight[:, :, 0, 0], inner), each.args[0], total)
+        node.replace_all_uses_with(total)
+
+
+def _is_joined(node: Node) -> bool:
+    """Whether this is a concatenation of channels that one other node alone reads."""
+    if not isinstance(node, fx.Node) or node.target is not torch.cat or len(node.users) != 1:
+        return False
+    return node.args[1:] == (1,) or node.kwargs == {"dim": 1}
+
+
+def _behind(matrix: Tensor, layer: Convolution) -> Convolution:
+    """A convolution and then a matrix `(out, in)` on the channels, as one convolution."""
+    bias = None if layer.bias is None else matrix @ layer.bias
+    return Convolution(torch.einsum("om,mihw->oihw", matrix, layer.weight), bias)
+
+
+def _scale(traced: fx.GraphModule) -> None:
+    """Numbers that convolutions are multiplied by go into their weights."""
+    for node, _ in _nodes(traced):
+        if node.target is operator.mul and isinstance(node.args[1], int | float) and (inner := _open(node.args[0])):
+            inner.scale(node.args[1])
+            node.replace_all_uses_with(node.args[0])
+
+
+def _activate(traced: fx.GraphModule) -> None:
+    """Convolutions do the activation after them."""
+    for node, layer in _nodes(traced):
+        kind = _ACTIVATIONS.get(node.target) or _ACTIVATIONS.get(type(layer))
+        if kind and (inner := _open(node.args[0])):
+            inner.activation = kind
+            node.replace_all_uses_with(node.args[0])
+
+
+def _add(traced: fx.GraphModule) -> None:
+    """Convolutions do the sum after them, with a map that is there before them."""
+    order = {node: place for place, node in enumerate(traced.graph.nodes)}
+    for node, _ in _nodes(traced):
+        if node.target is not operator.add:
+            continue
+        for one, other in (node.args, node.args[::-1]):
+            if _open(one) and _same_shape(one, other) and order[other] < order[one]:
+                one.args = (*one.args, other)
+                node.replace_all_uses_with(one)
+                break
+
+
+def _same_shape(one: Node, other: Node) -> bool:
+    return isinstance(one, fx.Node) and isinstance(other, fx.Node) and one.meta["shape"] == other.meta["shape"]
+
+
+def _overwrite(traced: fx.GraphModule) -> None:
+    """Elementwise operations write over an operand that is read there for the last time."""
+    last = {operand: node for node in traced.graph.nodes for operand in node.all_input_nodes}
+    for node, _ in _nodes(traced):
+        for arguments in (node.args, node.args[::-1]) if node.target in _COMMUTES else (node.args,):
+            if node.target in _IN_PLACE and _may_overwrite(arguments[0], node, last):
+                node.op, node.target, node.args = "call_method", _IN_PLACE[node.target], arguments
+                break
+
+
+def _may_overwrite(operand: Node, node: Node, last: dict[Node, Node]) -> bool:
+    """Whether the memory of an operand is its own (no input, weight or view), of the right size, and free after."""
+    if not _same_shape(operand, node) or last[operand] is not node:
+        return False
+    own = operand.op == "call_method" and operand.target in _IN_PLACE.values()
+    return own or operand.target in _IN_PLACE or isinstance(_layer(operand), Convolution)
