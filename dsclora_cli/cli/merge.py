@@ -24,7 +24,7 @@ def merge(
     adapter: Annotated[Path, typer.Argument(help="Adapter, as `dsclora distill` writes it.", show_default=False)],
     output: Annotated[Path, options.option(options.FILES, "File to write.", "-o", "--output", show_default=False)],
     strength: Annotated[
-        float, options.option(options.FILES, "Share of the adapter that is merged.", "--strength", min=0.0)
+        float, options.option(options.FILES, "Share of the adapter that is merged.", "--strength")
     ] = 1.0,
     force: Annotated[bool, options.option(options.FILES, "Also over another base, if it fits.", "--force")] = False,
     offline: options.Offline = False,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -32,10 +33,13 @@ def merge(
 
     `strength` is the share of the adapter that is merged: 0 is the base, 1 the adapter as it was trained. `force` takes
     the adapter over another base than its own as long as the shapes fit.
-    Raises UsageError where `output` exists, and WeightsError where the adapter is not one for this base.
+    Raises UsageError where `output` exists or `strength` is not a finite number from 0, and WeightsError where the
+    adapter is not one for this base.
     """
     if output.exists():
         raise UsageError(f"{output} exists", "choose another name for the merged weights")
+    if not 0 <= strength < math.inf:
+        raise UsageError(f"--strength {strength:g} is no share of an adapter", "give a number from 0, mostly up to 1")
     found, file = named_weights(base, offline), load_adapters(adapter)
     network = load_network(found.path)
     network = merge_adapters(network, fit_adapters(network, found.sha256, file, force).scale(strength))

@@ -68,6 +68,16 @@ def test_strength_is_the_share_of_the_adapter(dsclora, files: Path) -> None:
     assert not torch.equal(whole["conv_2.eval_conv.weight"], base["conv_2.eval_conv.weight"])
 
 
+@pytest.mark.parametrize("strength", ["-0.1", "nan", "inf"])
+def test_a_strength_that_is_none_is_refused(dsclora, files: Path, strength: str) -> None:
+    code, _, err = dsclora(
+        "merge", "base.safetensors", "adapter.safetensors", "-o", "mine.safetensors", "--strength", strength
+    )
+    assert (code, len(err.splitlines())) == (2, 1)
+    assert f"--strength {strength} is no share of an adapter" in err
+    assert not Path("mine.safetensors").exists()
+
+
 def test_json(dsclora, files: Path) -> None:
     code, out, _ = dsclora("merge", "base.safetensors", "adapter.safetensors", "-o", "mine.safetensors", "--json")
     assert code == 0
