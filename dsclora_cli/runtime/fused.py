@@ -5,7 +5,7 @@ Each rewriting is exact algebra, so answers differ from the network's own by flo
 - a convolution takes the number it is multiplied by into its weights, and the activation or the sum after it into
   its own loop over the output (oneDNN's post-operations, which torch.compile uses too);
 - a 1x1 convolution of a concatenation is a sum of convolutions, and swallows those whose output it alone reads;
-- an elementwise operation writes over an operand that nobody reads afterwards;
+- an elementwise operation and a sum write over an operand that nobody reads afterwards;
 - weights are packed once into the layout that the convolution wants.
 """
 
@@ -23,7 +23,7 @@ from torch import Tensor, fx, nn
 Node = Any
 """An `fx.Node`, or another argument of one, of which there are many kinds."""
 
-_OPERATORS = ("_convolution_pointwise", "_reorder_convolution_weight")
+_OPERATORS = ("_convolution_pointwise", "_convolution_pointwise_", "_reorder_convolution_weight")
 _PROBE = 16  # pixels a side of the picture that shapes are read from
 _PACKED_FOR = 256  # pixels a side of the tiles that weights are packed for
 _ACTIVATIONS: dict[object, str] = {F.silu: "swish", F.relu: "relu", nn.SiLU: "swish", nn.ReLU: "relu"}
@@ -65,13 +65,15 @@ def fuse(network: nn.Module) -> nn.Module:
 class Convolution(nn.Module):
     """A convolution of stride 1 that keeps the size, then an activation, or the sum with another map of its shape.
 
-    `weight` is `(out, in, k, k)` and `bias` `(out,)`, in double precision until they are packed.
+    `weight` is `(out, in, k, k)` and `bias` `(out,)`, in double precision until they are packed. Where it `overwrites`,
+    the sum lies in the memory of the other map.
     """
 
     def __init__(self, weight: Tensor, bias: Tensor | None) -> None:
         super().__init__()
         self.weight, self.bias = weight, bias
         self.activation = "none"
+        self.overwrites = False
         self._padding = [size // 2 for size in weight.shape[2:]]
 
     def scale(self, factor: float) -> None:
@@ -89,11 +91,13 @@ class Convolution(nn.Module):
     def forward(self, x: Tensor, other: Tensor | None = None) -> Tensor:
         """`(N, in, H, W)` to `(N, out, H, W)`."""
         around = (self.weight, self.bias, self._padding, [1, 1], [1, 1], 1)
-        operators = torch.ops.mkldnn._convolution_pointwise
+        added = ("add", None, None, [], None)
         if other is None:
-            answer: Tensor = operators(x, *around, self.activation, [], "")
+            answer: Tensor = torch.ops.mkldnn._convolution_pointwise(x, *around, self.activation, [], "")
+        elif self.overwrites:
+            answer = torch.ops.mkldnn._convolution_pointwise_.binary(other, x, *around, *added)
         else:
-            answer = operators.binary(x, other, *around, "add", None, None, [], None)
+            answer = torch.ops.mkldnn._convolution_pointwise.binary(x, other, *around, *added)
         return answer
 
 
@@ -158,23 +162,24 @@ def _open_convolutions(traced: fx.GraphModule) -> None:
 
 
 def _split_concatenations(traced: fx.GraphModule) -> None:
-    """A 1x1 convolution takes the convolutions among the maps that it concatenates into itself, and adds the rest."""
+    """A 1x1 convolution of a concatenation becomes a sum, with the convolutions among its maps inside its own."""
     for node, layer in _nodes(traced):
         if not isinstance(layer, Convolution) or layer.weight.shape[2:] != (1, 1) or not _is_joined(node.args[0]):
             continue
         maps = node.args[0].args[0]
         weights = torch.split(layer.weight, [each.meta["shape"][1] for each in maps], 1)
-        parts = [(each, weight, _open(each)) for each, weight in zip(maps, weights, strict=True)]
-        rest = [(each, weight) for each, weight, inner in parts if not inner]
-        if not 0 < len(rest) < len(parts):
-            continue
-        with traced.graph.inserting_before(node):
-            joined = traced.graph.call_function(torch.cat, ([each for each, _ in rest], 1))
-        total = _insert(node, Convolution(torch.cat([weight for _, weight in rest], 1), layer.bias), joined)
-        for each, weight, inner in parts:
-            if inner:
-                total = _insert(node, _behind(weight[:, :, 0, 0], inner), each.args[0], total)
-        node.replace_all_uses_with(total)
+        total: list[Node] = []
+        bias = layer.bias
+        for each, weight in zip(maps, weights, strict=True):
+            inner = _open(each)
+            part = _behind(weight[:, :, 0, 0], inner) if inner else Convolution(weight, None)
+            part.bias, bias = _sum(part.bias, bias), None
+            total = [_insert(node, part, each.args[0] if inner else each, *total)]
+        node.replace_all_uses_with(total[0])
+
+
+def _sum(one: Tensor | None, other: Tensor | None) -> Tensor | None:
+    return one + other if one is not None and other is not None else one if other is None else other
 
 
 def _is_joined(node: Node) -> bool:
@@ -225,9 +230,13 @@ def _same_shape(one: Node, other: Node) -> bool:
 
 
 def _overwrite(traced: fx.GraphModule) -> None:
-    """Elementwise operations write over an operand that is read there for the last time."""
+    """Elementwise operations and sums write over an operand that is read there for the last time."""
     last = {operand: node for node in traced.graph.nodes for operand in node.all_input_nodes}
-    for node, _ in _nodes(traced):
+    for node, layer in _nodes(traced):
+        if isinstance(layer, Convolution):
+            read, *added = node.args
+            layer.overwrites = added not in ([], [read]) and _may_overwrite(added[0], node, last)
+            continue
         for arguments in (node.args, node.args[::-1]) if node.target in _COMMUTES else (node.args,):
             if node.target in _IN_PLACE and _may_overwrite(arguments[0], node, last):
                 node.op, node.target, node.args = "call_method", _IN_PLACE[node.target], arguments

@@ -60,10 +60,11 @@ def test_answers_as_the_network(name: str, size: tuple[int, int]) -> None:
 def test_a_span_has_one_operation_for_each_convolution() -> None:
     module = fuse(made("span"))
     convolutions = [layer for layer in module.modules() if isinstance(layer, Convolution)]
-    assert len(convolutions) == 1 + 6 * 3 + 2 + 1  # conv_cat in two, one of which is conv_2 as well
+    assert len(convolutions) == 1 + 6 * 3 + 4 + 1  # conv_cat in four, one of which is conv_2 as well
+    assert sum(layer.overwrites for layer in convolutions) == 3
     assert [layer.activation for layer in convolutions].count("swish") == 6 * 2
     called = functions(module)
-    assert F.silu not in called and torch.sigmoid not in called
+    assert F.silu not in called and torch.sigmoid not in called and torch.cat not in called
     assert called.count("mul_") == 1 + 6 and called.count("sigmoid_") == 6
     assert not [layer for layer in module.modules() if isinstance(layer, nn.Conv2d)]
 
@@ -92,9 +93,10 @@ class Branches(nn.Module):
         joined = self.wide(torch.cat([one, two], dim=1))
         rows = torch.cat([one, two], dim=2)
         active = F.relu(one)
+        looped = self.one(active) + active
         scaled = two * 2.0
         early = self.two(x + 1) - scaled
-        return self.strided(joined + one * two + active + early + 0.5 * scaled) + rows.mean() - self.one.bias[0]
+        return self.strided(joined + one * two + looped + early + 0.5 * scaled) + rows.mean() - self.one.bias[0]
 
 
 @needs_fusion
