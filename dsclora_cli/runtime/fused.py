@@ -234,8 +234,8 @@ def _overwrite(traced: fx.GraphModule) -> None:
     last = {operand: node for node in traced.graph.nodes for operand in node.all_input_nodes}
     for node, layer in _nodes(traced):
         if isinstance(layer, Convolution):
-            read, *added = node.args
-            layer.overwrites = added not in ([], [read]) and _may_overwrite(added[0], node, last)
+            added = node.args[1:]
+            layer.overwrites = added not in ((), node.args[:1]) and _may_overwrite(added[0], node, last)
             continue
         for arguments in (node.args, node.args[::-1]) if node.target in _COMMUTES else (node.args,):
             if node.target in _IN_PLACE and _may_overwrite(arguments[0], node, last):
