@@ -91,7 +91,7 @@ class Convolution(nn.Module):
     def forward(self, x: Tensor, other: Tensor | None = None) -> Tensor:
         """`(N, in, H, W)` to `(N, out, H, W)`."""
         around = (self.weight, self.bias, self._padding, [1, 1], [1, 1], 1)
-        added = ("add", None, None, [], None)
+        added: tuple[Any, ...] = ("add", None, None, [], None)
         if other is None:
             answer: Tensor = torch.ops.mkldnn._convolution_pointwise(x, *around, self.activation, [], "")
         elif self.overwrites:
