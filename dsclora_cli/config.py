@@ -44,7 +44,8 @@ class EngineOptions:
     """Where and how the network runs.
 
     `tile` is the edge of a tile's core in LR pixels: None chooses from free memory, 0 means the whole picture.
-    `device`: auto, cpu, cuda, cuda:N or mps. `dtype`: auto, float32 or float16.
+    `device`: auto, cpu, cuda, cuda:N or mps. `dtype`: auto, float32 or float16. `engine`: auto, torch, or openvino,
+    which runs on the CPU in float32.
     """
 
     device: str = "auto"
@@ -52,6 +53,7 @@ class EngineOptions:
     tile: int | None = None
     threads: int | None = None
     ensemble: bool = False
+    engine: str = "auto"
 
 
 @dataclass(frozen=True)
@@ -114,7 +116,7 @@ class EvalOptions:
     models: tuple[ModelOptions, ...] = ()
     protocol: str = "paper"
     metrics: tuple[str, ...] = ()
-    engine: EngineOptions = EngineOptions(dtype="float32")
+    engine: EngineOptions = EngineOptions(dtype="float32", engine="torch")
     cost: bool = False
     worst: int = 0
     save: Path | None = None

@@ -27,6 +27,19 @@ def shared() -> Path:
 
 
 @pytest.fixture(autouse=True)
+def no_openvino(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where OpenVINO is installed every test would convert its network; those that mean it ask for `openvino`."""
+    if "openvino" not in request.fixturenames:
+        monkeypatch.setattr("dsclora_cli.runtime.openvino_engine.installed", lambda: False)
+
+
+@pytest.fixture
+def openvino() -> None:
+    """The tests that ask for this run with OpenVINO, and skip where it is absent."""
+    pytest.importorskip("openvino")
+
+
+@pytest.fixture(autouse=True)
 def private_folders(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Config, state and caches of every test lie in a folder of its own, and the Hub is a closed door."""
     home = tmp_path_factory.mktemp("home")

@@ -12,6 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from dsclora_cli.cli.app import COMMANDS
+
 ROOT = Path(__file__).parent.parent
 PACKAGE = sorted((ROOT / "dsclora_cli").rglob("*.py"))
 TESTS = sorted((ROOT / "tests").rglob("*.py"))
@@ -72,19 +74,13 @@ def test_function_bodies_have_at_most_50_lines_and_nine_in_ten_under_30() -> Non
 
 
 def commands() -> set[str]:
-    """Functions that `app.command(...)` is given, as a decorator or called, by their last name."""
+    """Functions that are commands, of the program or of a group."""
 
     def registers(node: ast.AST) -> bool:
         return isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr == "command"
 
-    names: set[str] = set()
-    for path in PACKAGE:
-        for node in ast.walk(TREES[path]):
-            if isinstance(node, Function) and any(registers(decorator) for decorator in node.decorator_list):
-                names.add(node.name)
-            elif isinstance(node, ast.Call) and registers(node.func):
-                names.add(ast.unparse(node.args[0]).split(".")[-1])
-    return names
+    nodes = (node for path in PACKAGE for node in ast.walk(TREES[path]) if isinstance(node, Function))
+    return {*COMMANDS.values(), *(node.name for node in nodes if any(map(registers, node.decorator_list)))}
 
 
 def test_functions_take_at_most_six_parameters_except_commands() -> None:
@@ -127,14 +123,14 @@ def test_golden_files_are_small() -> None:
 HELP_OF_ALL_COMMANDS = """
 import sys
 import dsclora_cli, typer
-from dsclora_cli.cli.app import app, main
+from dsclora_cli.cli.app import application, main
 
 def commands(command, path):
     yield path
     for name, child in getattr(command, "commands", {}).items():
         yield from commands(child, [*path, name])
 
-lines = [[*path, "--help"] for path in commands(typer.main.get_command(app), [])] + [["--version"]]
+lines = [[*path, "--help"] for path in commands(typer.main.get_command(application()), [])] + [["--version"]]
 for arguments in lines:
     try:
         code = main(arguments)

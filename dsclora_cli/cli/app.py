@@ -2,35 +2,54 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import signal
 import sys
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from types import MappingProxyType
 from typing import Annotated
 
 import typer
 
 from dsclora_cli import __version__
-from dsclora_cli.cli import distill, merge, models, train, ui, upscale
-from dsclora_cli.cli import eval as evaluation
+from dsclora_cli.cli import ui
 from dsclora_cli.errors import DscloraError, ExitCode
 
-app = typer.Typer(
-    name="dsclora",
-    help="Upscale photographs well, with a network of 131 thousand parameters.",
-    no_args_is_help=True,
-    rich_markup_mode="rich",
-    pretty_exceptions_enable=False,
-    context_settings={"help_option_names": ["-h", "--help"]},
+COMMANDS = MappingProxyType(
+    {
+        "upscale": "upscale",
+        "eval": "evaluate",
+        "train": "train",
+        "distill": "distill",
+        "merge": "merge",
+        "models": "app",
+    }
 )
-app.command("upscale", epilog=upscale.EXAMPLES)(upscale.upscale)
-app.command("eval", epilog=evaluation.EXAMPLES, no_args_is_help=True)(evaluation.evaluate)
-app.command("train", epilog=train.EXAMPLES, no_args_is_help=True)(train.train)
-app.command("distill", epilog=distill.EXAMPLES, no_args_is_help=True)(distill.distill)
-app.command("merge", epilog=merge.EXAMPLES, no_args_is_help=True)(merge.merge)
-app.add_typer(models.app, name="models")
+"""Each command, which a module of `cli` has the name of, and the function or the group of commands in that module."""
+
+
+def application(argv: Sequence[str] = ()) -> typer.Typer:
+    """All commands, or the one that `argv` names and no other: each takes time to import."""
+    app = typer.Typer(
+        name="dsclora",
+        help="Upscale photographs well, with a network of 131 thousand parameters.",
+        no_args_is_help=True,
+        rich_markup_mode="rich",
+        pretty_exceptions_enable=False,
+        context_settings={"help_option_names": ["-h", "--help"]},
+    )
+    app.callback(epilog="Examples:  [bold]dsclora upscale photo.jpg[/]  ·  [bold]dsclora models list[/]")(_root)
+    for name in argv[:1] if argv and argv[0] in COMMANDS else COMMANDS:
+        module = importlib.import_module(f"dsclora_cli.cli.{name}")
+        command = getattr(module, COMMANDS[name])
+        if isinstance(command, typer.Typer):
+            app.add_typer(command, name=name)
+        else:
+            app.command(name, epilog=module.EXAMPLES, no_args_is_help=name != "upscale")(command)
+    return app
 
 
 def _show_version(asked: bool) -> None:
@@ -39,7 +58,6 @@ def _show_version(asked: bool) -> None:
         raise typer.Exit
 
 
-@app.callback(epilog="Examples:  [bold]dsclora upscale photo.jpg[/]  ·  [bold]dsclora models list[/]")
 def _root(
     version: Annotated[
         bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version and leave.")
@@ -54,9 +72,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     A failure is one line on stderr. With DSCLORA_DEBUG=1 in the environment its traceback comes before it.
     """
     debug = os.environ.get("DSCLORA_DEBUG") == "1"
+    given = list(sys.argv[1:] if argv is None else argv)
     try:
         with _terminable():
-            app(list(sys.argv[1:] if argv is None else argv), prog_name="dsclora")
+            application(given)(given, prog_name="dsclora")
     except SystemExit as stop:
         return stop.code if isinstance(stop.code, int) else ExitCode.DONE
     except KeyboardInterrupt:

@@ -132,7 +132,7 @@ def evaluate(
         models=tuple(models),
         protocol=protocol.value,
         metrics=tuple(metric or ()),
-        engine=options.engine_options(device, dtype, tile, threads, ensemble),
+        engine=options.engine_options(device, dtype, tile, threads, ensemble, _DEFAULT.engine.engine),
         cost=cost,
         worst=worst,
         save=save,

@@ -22,6 +22,14 @@ AUTO_TILE = -1
 """What typer carries for `--tile auto`: it would take a parser's None for an option not given."""
 
 
+class EngineName(StrEnum):
+    """What does the arithmetic of a network."""
+
+    AUTO = "auto"
+    TORCH = "torch"
+    OPENVINO = "openvino"
+
+
 class Dtype(StrEnum):
     """Number formats that a network runs in."""
 
@@ -51,9 +59,11 @@ def parse_device(text: str) -> str:
     return text
 
 
-def engine_options(device: str, dtype: Dtype, tile: int, threads: int | None, ensemble: bool) -> EngineOptions:
+def engine_options(
+    device: str, dtype: Dtype, tile: int, threads: int | None, ensemble: bool, engine: str
+) -> EngineOptions:
     """The options of a panel "Speed and memory" as the tasks take them."""
-    return EngineOptions(device, dtype.value, None if tile == AUTO_TILE else tile, threads, ensemble)
+    return EngineOptions(device, dtype.value, None if tile == AUTO_TILE else tile, threads, ensemble, engine)
 
 
 ModelName = Annotated[str, option(MODEL, "Name from the catalogue; auto fits the scale.", "-m", "--model")]
@@ -62,6 +72,9 @@ AdapterFile = Annotated[Path | None, option(MODEL, "Adapter to merge in; it know
 Offline = Annotated[bool, option(MODEL, "Ask nothing of the network; use what is here.", "--offline")]
 Device = Annotated[
     str, option(SPEED, "Where to run.", "--device", parser=parse_device, metavar="auto|cpu|cuda|cuda:N|mps")
+]
+Engine = Annotated[
+    EngineName, option(SPEED, "What does the arithmetic; auto is the fastest that is installed.", "--engine")
 ]
 DtypeName = Annotated[Dtype, option(SPEED, "Number format of the network.", "--dtype")]
 Tile = Annotated[

@@ -129,7 +129,7 @@ def _done_line(result: FileResult, verbose: bool) -> Text:
     if verbose:
         tile = f"tiles of {result.tile}" if result.tile else "whole"
         stages = f"decode {seconds.decode:.2f} s, network {seconds.network:.2f} s, encode {seconds.encode:.2f} s"
-        line += f"  ({ui.chosen(result)} on {result.device}, {result.dtype}, {tile}; {stages})"
+        line += f"  ({ui.chosen(result)} on {result.device} by {result.engine}, {result.dtype}, {tile}; {stages})"
     return Text(line)
 
 

@@ -24,6 +24,7 @@ from dsclora_cli.config import (
 from dsclora_cli.errors import UsageError
 
 _DEFAULT = UpscaleOptions()
+_ENGINE = options.EngineName(_DEFAULT.engine.engine)
 _DTYPE = options.Dtype(_DEFAULT.engine.dtype)
 
 EXAMPLES = """[bold]Examples[/]
@@ -111,6 +112,7 @@ def upscale(
     adapter: options.AdapterFile = _DEFAULT.model.adapter,
     offline: options.Offline = _DEFAULT.model.offline,
     device: options.Device = _DEFAULT.engine.device,
+    engine: options.Engine = _ENGINE,
     dtype: options.DtypeName = _DTYPE,
     tile: options.Tile = options.AUTO_TILE,
     threads: options.Threads = _DEFAULT.engine.threads,
@@ -130,7 +132,7 @@ def upscale(
     asked = UpscaleOptions(
         model=ModelOptions(model, weights, offline, adapter),
         size=SizeOptions(scale, width, height, (box[0], box[1]) if box else None, long_edge, short_edge, megapixels),
-        engine=options.engine_options(device, dtype, tile, threads, ensemble),
+        engine=options.engine_options(device, dtype, tile, threads, ensemble, engine.value),
         save=SaveOptions(format, quality, compression, metadata.value, strict),
         batch=BatchOptions(output, name, recursive, overwrite, fail_fast),
     )

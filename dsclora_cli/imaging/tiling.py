@@ -1,6 +1,6 @@
 """Upscaling by tiles, equal to upscaling the whole picture, between a source and a sink of rows.
 
-Every tile carries a halo of exactly the network's receptive-field radius, clipped at the picture's borders so that
+Every tile carries a halo of at least the network's receptive-field radius, clipped at the picture's borders so that
 true borders see the same zero padding as untiled; only its core is kept. In float64 the result is that of the whole
 picture to rounding (1e-12); in float32 the order of sums differs with the tile's shape, by at most one 8-bit level.
 """
@@ -80,28 +80,43 @@ class Tile:
     right: int
 
     @property
+    def rows(self) -> int:
+        """The height."""
+        return self.bottom - self.top
+
+    @property
+    def columns(self) -> int:
+        """The width."""
+        return self.right - self.left
+
+    @property
     def edge(self) -> int:
         """The longer side."""
-        return max(self.bottom - self.top, self.right - self.left)
+        return max(self.rows, self.columns)
 
     @property
     def area(self) -> int:
         """Pixels."""
-        return (self.bottom - self.top) * (self.right - self.left)
+        return self.rows * self.columns
 
-    def with_halo(self, halo: int, height: int, width: int) -> Tile:
-        """Grown by `halo` on each side, but not beyond the picture."""
+    def with_halo(self, halo: int, height: int, width: int, least: tuple[int, int] = (0, 0)) -> Tile:
+        """Grown by `halo` on each side, then to `least` rows and columns, but not beyond the picture."""
         return Tile(
-            max(0, self.top - halo),
-            min(height, self.bottom + halo),
-            max(0, self.left - halo),
-            min(width, self.right + halo),
+            *_grown(self.top - halo, self.bottom + halo, height, least[0]),
+            *_grown(self.left - halo, self.right + halo, width, least[1]),
         )
 
     def split(self, edge: int) -> list[Tile]:
         """Cut into an even grid of tiles no larger than `edge`."""
         columns = _cuts(self.left, self.right, edge)
         return [Tile(t, b, left, r) for t, b in _cuts(self.top, self.bottom, edge) for left, r in columns]
+
+
+def _grown(start: int, stop: int, size: int, least: int) -> tuple[int, int]:
+    """An interval cut at 0 and `size`, and where it is shorter than `least` made so long, first towards `size`."""
+    start, stop = max(0, start), min(size, stop)
+    stop = max(stop, min(size, start + least))
+    return min(start, max(0, stop - least)), stop
 
 
 def _cuts(start: int, stop: int, edge: int) -> list[tuple[int, int]]:
@@ -143,26 +158,23 @@ class TileRun:
 
 
 class _Band:
-    """The LR rows of one band of cores with the halo around them, and the HR rows that come of it."""
+    """The LR rows that one band of cores needs, and the HR rows that come of it."""
 
-    def __init__(self, source: RowSource, cores: list[Tile], descriptor: Descriptor, values: ValueRange) -> None:
-        self._size = source.height, source.width
-        self._halo, self._scale, self._values = descriptor.halo, descriptor.scale, values
+    def __init__(self, source: RowSource, cores: list[Tile], outer: Tile, scale: int, values: ValueRange) -> None:
+        """`outer` is the first of the cores with its halo."""
+        self._scale, self._values = scale, values
         self._top = cores[0].top
-        outer = cores[0].with_halo(self._halo, *self._size)
         self._rows_top, self._rows = outer.top, source.rows(outer.top, outer.bottom)
         height, width = cores[0].bottom - self._top, source.width
-        self.hr: Pixels = np.empty((height * self._scale, width * self._scale, source.channels), values.dtype)
+        self.hr: Pixels = np.empty((height * scale, width * scale, source.channels), values.dtype)
 
-    def lr(self, core: Tile, dtype: DTypeLike) -> Values:
-        """The core and its halo, in [0, 1]."""
-        outer = core.with_halo(self._halo, *self._size)
+    def lr(self, outer: Tile, dtype: DTypeLike) -> Values:
+        """A tile with its halo, in [0, 1]."""
         rows = self._rows[outer.top - self._rows_top : outer.bottom - self._rows_top, outer.left : outer.right]
         return self._values.to_unit(rows, dtype)
 
-    def place(self, core: Tile, sr: Values) -> None:
+    def place(self, core: Tile, outer: Tile, sr: Values) -> None:
         """Keep the core of an upscaled tile, dropping its halo."""
-        outer = core.with_halo(self._halo, *self._size)
         inside = _window(core, outer.top, outer.left, self._scale)
         self.hr[_window(core, self._top, 0, self._scale)] = self._values.from_unit(sr[inside])
 
@@ -187,23 +199,28 @@ def upscale_rows(
 
     `values` is the range of its pixels; `on_pixels` hears of each finished tile, in LR pixels. When the device runs
     out of memory and the run `may_halve`, the tile at hand is cut, and all later ones, and work goes on from there.
+    Until then all tiles have one shape, halo included: engines are quickest at what they have just done.
     """
     dtype = np.float64 if engine.dtype == "float64" else np.float32
     limit = run.tile or max(source.height, source.width)
-    for cores in plan_bands(source.height, source.width, run.tile):
-        band = _Band(source, cores, engine.descriptor, values)
+    bands, halo = plan_bands(source.height, source.width, run.tile), engine.descriptor.halo
+    least = bands[0][0].rows + 2 * halo, bands[0][0].columns + 2 * halo
+    for cores in bands:
+        outer = cores[0].with_halo(halo, source.height, source.width, least)
+        band = _Band(source, cores, outer, engine.descriptor.scale, values)
         todo = deque(cores)
         while todo:
             core = todo.popleft()
             if core.edge > limit:
                 todo.extendleft(reversed(core.split(limit)))
                 continue
+            outer = core.with_halo(halo, source.height, source.width, least)
             try:
-                band.place(core, _run_tile(engine, band.lr(core, dtype)))
+                band.place(core, outer, _run_tile(engine, band.lr(outer, dtype)))
             except OutOfMemory:
                 if not run.may_halve or core.edge <= SMALLEST_TILE:
                     raise
-                limit = max(SMALLEST_TILE, core.edge // 4 * 2)
+                limit, least = max(SMALLEST_TILE, core.edge // 4 * 2), (0, 0)
                 todo.appendleft(core)
             else:
                 on_pixels(core.area)

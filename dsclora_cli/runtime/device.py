@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
-import psutil
 import torch
 
 from dsclora_cli.errors import UsageError
 from dsclora_cli.runtime.descriptor import Descriptor
-
-_CGROUP = Path("/sys/fs/cgroup")
+from dsclora_cli.runtime.host import host_memory
 
 
 def resolve_device(name: str) -> torch.device:
@@ -64,14 +60,3 @@ def free_memory(device: torch.device) -> int:
         cached = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
         return torch.cuda.mem_get_info(device)[0] + cached
     return host_memory()
-
-
-def host_memory() -> int:
-    """Bytes of host memory available to this process, a Linux container's limit included."""
-    available = psutil.virtual_memory().available
-    try:
-        limit = (_CGROUP / "memory.max").read_text().strip()
-        used = int((_CGROUP / "memory.current").read_text())
-    except (OSError, ValueError):
-        return int(available)
-    return int(available) if limit == "max" else max(0, min(available, int(limit) - used))

@@ -7,6 +7,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from dsclora_cli.errors import DscloraError
 from dsclora_cli.runtime.descriptor import Descriptor
 
 Values = NDArray[np.float32 | np.float64]
@@ -14,8 +15,12 @@ Values = NDArray[np.float32 | np.float64]
 
 
 class Engine(Protocol):
-    """Upscales tiles with one network. A tile that does not fit the device raises `errors.OutOfMemory`."""
+    """Upscales tiles with one network. A tile that does not fit the device raises `errors.OutOfMemory`.
 
+    `name` is that of what does the arithmetic: torch or openvino.
+    """
+
+    name: str
     descriptor: Descriptor
     device: str
     dtype: str
@@ -26,8 +31,20 @@ class Engine(Protocol):
         ...
 
     def __call__(self, tile: Values) -> Values:
-        """`(H, W, 3)` in [0, 1] -> `(scale*H, scale*W, 3)`, not clamped."""
+        """`(H, W, 3)` in [0, 1] -> `(scale*H, scale*W, 3)`, not clamped; the next call may write over it.
+
+        Raises OutOfMemory, and DscloraError where the answer is not finite.
+        """
         ...
+
+
+def finite(answer: Values) -> Values:
+    """The answer of a network in float32. Raises DscloraError where there is NaN or infinity in it."""
+    if not np.isfinite(answer.sum()):
+        raise DscloraError(
+            "the network answered NaN or infinity in float32", "check the weights file; it may be damaged"
+        )
+    return answer
 
 
 class Ensemble:
@@ -38,6 +55,7 @@ class Ensemble:
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
+        self.name = engine.name
         self.descriptor = engine.descriptor
         self.device = engine.device
         self.dtype = engine.dtype

@@ -169,11 +169,10 @@ def _split_concatenations(traced: fx.GraphModule) -> None:
         maps = node.args[0].args[0]
         weights = torch.split(layer.weight, [each.meta["shape"][1] for each in maps], 1)
         total: list[Node] = []
-        bias = layer.bias
         for each, weight in zip(maps, weights, strict=True):
             inner = _open(each)
             part = _behind(weight[:, :, 0, 0], inner) if inner else Convolution(weight, None)
-            part.bias, bias = _sum(part.bias, bias), None
+            part.bias = _sum(part.bias, None if total else layer.bias)
             total = [_insert(node, part, each.args[0] if inner else each, *total)]
         node.replace_all_uses_with(total[0])
 

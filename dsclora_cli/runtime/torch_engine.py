@@ -6,9 +6,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from dsclora_cli.errors import DscloraError, OutOfMemory
+from dsclora_cli.errors import OutOfMemory
 from dsclora_cli.runtime.descriptor import Descriptor
-from dsclora_cli.runtime.engine import Values
+from dsclora_cli.runtime.engine import Values, finite
 from dsclora_cli.runtime.fused import can_fuse, fuse
 from dsclora_cli.runtime.precision import full_float32
 
@@ -27,6 +27,8 @@ class TorchEngine:
     never TF32. In float16 an answer with NaN or inf, or all black from a tile that is not, is computed again in
     float32.
     """
+
+    name = "torch"
 
     def __init__(self, network: nn.Module, descriptor: Descriptor, device: torch.device, dtype: torch.dtype) -> None:
         self.descriptor = descriptor
@@ -47,11 +49,7 @@ class TorchEngine:
             finally:
                 self._network.to(self._dtype)
             self.rescued += 1
-        if not np.isfinite(result).all():
-            raise DscloraError(
-                "the network answered NaN or infinity in float32", "check the weights file; it may be damaged"
-            )
-        return result
+        return finite(result)
 
     def _run(self, tile: Values, dtype: torch.dtype) -> Values:
         try:

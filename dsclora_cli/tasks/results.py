@@ -40,6 +40,7 @@ class FileResult:
     weights_sha256: str | None = None
     device: str | None = None
     dtype: str | None = None
+    engine: str | None = None
     tile: int | None = None
     seconds: StageSeconds = StageSeconds()
     warnings: tuple[str, ...] = ()

@@ -54,6 +54,7 @@ class Work:
             weights_sha256=info.weights_sha256,
             device=info.device,
             dtype=info.dtype,
+            engine=info.engine,
             tile=self.plan.tile,
         )
 

@@ -6,9 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
-import torch
 
-from dsclora_cli.config import EngineOptions, ModelOptions, SizeOptions, UpscaleOptions
+from dsclora_cli.config import ModelOptions, SizeOptions, UpscaleOptions
 from dsclora_cli.errors import OutOfMemory
 from dsclora_cli.imaging.alpha import bleed
 from dsclora_cli.imaging.metadata import resized
@@ -24,14 +23,12 @@ from dsclora_cli.imaging.tiling import (
     tile_memory,
     upscale_rows,
 )
-from dsclora_cli.runtime.device import free_memory, resolve_device, resolve_dtype
-from dsclora_cli.runtime.engine import Engine, Ensemble
-from dsclora_cli.runtime.torch_engine import open_engine
+from dsclora_cli.runtime.engine import Engine
 from dsclora_cli.tasks.caveats import caveats
+from dsclora_cli.tasks.engines import device_of, free_memory, open_engine
 from dsclora_cli.tasks.jobs import WeightsFinder, chain
 from dsclora_cli.tasks.sizes import SizePlan, plan_size
 from dsclora_cli.weights.catalog import load_catalog
-from dsclora_cli.weights.network import open_network
 from dsclora_cli.weights.resolve import FoundWeights, find_weights, for_picture, joined, native_scales
 
 Progress = Callable[[float], None]
@@ -50,6 +47,7 @@ class EngineInfo:
     scale: int
     device: str
     dtype: str
+    engine: str
     notes: tuple[str, ...] = ()
 
 
@@ -75,19 +73,17 @@ class Plan:
 class PictureEngine:
     """Everything needed to upscale frames with the weights of one run, each opened when a picture first needs it.
 
-    `find` gives the weights for a native scale. Raises UsageError for a device or dtype that is not there.
+    `find` gives the weights for a native scale. Raises UsageError for a device or engine that is not there.
     """
 
     def __init__(self, options: UpscaleOptions, find: WeightsFinder = find_weights) -> None:
         self._options = options
         self._find_weights = find
-        self._device = resolve_device(options.engine.device)
+        self._device = device_of(options.engine)
         self._native = native_scales(options.model)
         self._photo = load_catalog().photo
         self._found: dict[_Pass, FoundWeights] = {}
         self._engines: dict[str, Engine] = {}
-        if options.engine.threads:
-            torch.set_num_threads(options.engine.threads)
 
     def plan(self, header: Header) -> Plan:
         """How a picture with this header is upscaled. Raises as `plan_size` does, and WeightsError."""
@@ -173,7 +169,7 @@ class PictureEngine:
         if each not in self._found:
             found = self._find_weights(*each)
             if found.sha256 not in self._engines:
-                self._engines[found.sha256] = _open_engine(found, self._device, self._options.engine)
+                self._engines[found.sha256] = open_engine(found, self._device, self._options.engine)
             self._found[each] = found
         return self._engines[self._found[each].sha256]
 
@@ -186,6 +182,7 @@ class PictureEngine:
             scale=max(scale for _, scale in passes),
             device=engine.device,
             dtype=engine.dtype,
+            engine=engine.name,
             notes=tuple(weights.note for weights in found if weights.note),
         )
 
@@ -200,19 +197,12 @@ class PictureEngine:
         return sum(engine.rescued for engine in self._engines.values())
 
 
-def _open_engine(weights: FoundWeights, device: torch.device, options: EngineOptions) -> Engine:
-    network = open_network(weights)
-    descriptor = network.config.descriptor
-    engine = open_engine(network, descriptor, device, resolve_dtype(options.dtype, device, descriptor))
-    return Ensemble(engine) if options.ensemble else engine
-
-
 def _value_bytes(engine: Engine) -> int:
     return 2 if engine.dtype == "float16" else 4
 
 
 def _auto_edge(engine: Engine) -> int:
-    return auto_tile(engine.descriptor, free_memory(torch.device(engine.device)), _value_bytes(engine))
+    return auto_tile(engine.descriptor, free_memory(engine), _value_bytes(engine))
 
 
 def _passes(height: int, width: int, passes: tuple[int, ...]) -> list[tuple[int, int, int]]:

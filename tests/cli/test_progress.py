@@ -40,11 +40,12 @@ DONE = FileResult(
     model="dscf-x4",
     device="cpu",
     dtype="float32",
+    engine="openvino",
     tile=512,
     seconds=StageSeconds(0.5, 2, 0.25),
     warnings=("the profile was odd",),
 )
-HOW = "(dscf-x4 on cpu, float32, tiles of 512; decode 0.50 s, network 2.00 s, encode 0.25 s)"
+HOW = "(dscf-x4 on cpu by openvino, float32, tiles of 512; decode 0.50 s, network 2.00 s, encode 0.25 s)"
 
 
 @pytest.fixture
@@ -98,7 +99,9 @@ def test_why_a_model_was_taken_is_said_with_verbose_only(capsys: pytest.CaptureF
     photo = replace(DONE, model="dsclora-x4-photo", choice="a JPEG of quality 50, below 90")
     for verbose in (False, True):
         BatchView(json=False, quiet=False, verbose=verbose).on_done(photo)
-        assert ("(dsclora-x4-photo (a JPEG of quality 50, below 90) on cpu, " in capsys.readouterr().err) == verbose
+        assert (
+            "(dsclora-x4-photo (a JPEG of quality 50, below 90) on cpu by openvino, " in capsys.readouterr().err
+        ) == verbose
 
 
 def test_an_interrupt_is_summed_up_and_an_error_is_left_to_its_catcher(capsys: pytest.CaptureFixture[str]) -> None:

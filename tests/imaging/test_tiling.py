@@ -68,7 +68,7 @@ def test_tiled_equals_whole_in_float64(height: int, width: int, tile: int, scale
 
 
 def test_a_halo_of_one_pixel_less_is_not_enough() -> None:
-    image = np.random.default_rng(0).random((40, 44, 3))
+    image = np.random.default_rng(0).random((60, 64, 3))
     narrow = engine(halo_less=1)
     assert np.abs(upscale(narrow, image, 20) - upscale(narrow, image, 0)).max() > 1e-12
 
@@ -138,6 +138,15 @@ def test_out_of_memory_halves_the_tile_and_goes_on_from_there() -> None:
     np.testing.assert_array_equal(result, image.repeat(2, axis=0).repeat(2, axis=1))
     cores = sum(1 for height, width in network.done if height * width <= 60 * 60)
     assert cores == len(network.done)
+
+
+def test_tiles_of_a_picture_have_one_shape() -> None:
+    image = np.random.default_rng(6).integers(0, 256, (151, 173, 3), dtype=np.uint8)
+    network = Cramped(room=10**6)
+    result = upscale_pixels(network, image, 40)
+    np.testing.assert_array_equal(result, image.repeat(2, axis=0).repeat(2, axis=1))
+    assert len(network.done) == 4 * 5
+    assert set(network.done) == {(38 + 2 * 3, 36 + 2 * 3)}
 
 
 def test_an_explicit_tile_is_never_overridden() -> None:

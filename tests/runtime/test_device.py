@@ -7,8 +7,9 @@ import torch
 
 from dsclora_cli.errors import ExitCode, UsageError
 from dsclora_cli.model.span import SpanConfig
-from dsclora_cli.runtime import device as devices
-from dsclora_cli.runtime.device import free_memory, host_memory, resolve_device, resolve_dtype
+from dsclora_cli.runtime import host
+from dsclora_cli.runtime.device import free_memory, resolve_device, resolve_dtype
+from dsclora_cli.runtime.host import host_memory, may_have_gpu
 
 CPU, CUDA, MPS = torch.device("cpu"), torch.device("cuda", 0), torch.device("mps")
 SPAN = SpanConfig().descriptor
@@ -68,7 +69,7 @@ def test_half_precision_only_where_it_is_safe() -> None:
 
 
 def test_host_memory_heeds_a_containers_limit(tmp_path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(devices, "_CGROUP", tmp_path)
+    monkeypatch.setattr(host, "_CGROUP", tmp_path)
     unlimited = host_memory()
     (tmp_path / "memory.current").write_text("1000\n")
     (tmp_path / "memory.max").write_text("max\n")
@@ -76,3 +77,14 @@ def test_host_memory_heeds_a_containers_limit(tmp_path, monkeypatch: pytest.Monk
     (tmp_path / "memory.max").write_text("6000\n")
     assert host_memory() == free_memory(CPU) == 5000
     assert unlimited > 5000
+
+
+def test_torch_is_asked_for_a_gpu_only_where_one_may_be(tmp_path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(host.sys, "platform", "linux")
+    monkeypatch.setattr(host, "_GPU_FILES", (tmp_path / "nvidiactl",))
+    monkeypatch.setattr(host, "version", lambda name: "2.13.0+cu130")
+    assert not may_have_gpu()
+    (tmp_path / "nvidiactl").touch()
+    assert may_have_gpu()
+    monkeypatch.setattr(host, "version", lambda name: "2.13.0+cpu")
+    assert not may_have_gpu()

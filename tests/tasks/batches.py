@@ -72,7 +72,7 @@ class RepeatEngine:
     def plan(self, header: Header) -> Plan:
         size = plan_size(header.width, header.height, EMBEDDED.size, (self._scale,))
         weights = find_weights(EMBEDDED.model, self._scale)
-        info = EngineInfo(weights.name, weights.sha256, self._scale, "cpu", "float32")
+        info = EngineInfo(weights.name, weights.sha256, self._scale, "cpu", "float32", "torch")
         grown = replace(header, width=size.width, height=size.height)
         return Plan((header.width, header.height), size, grown, info, EMBEDDED.model, 0, 1, 0)
 

@@ -15,7 +15,6 @@ from dsclora_cli.config import ModelOptions, SizeOptions, UpscaleOptions
 from dsclora_cli.errors import UsageError
 from dsclora_cli.model.span import Span, SpanConfig
 from dsclora_cli.paths import sha256_of
-from dsclora_cli.tasks import upscale
 from dsclora_cli.tasks.batch import upscale_files
 from dsclora_cli.tasks.dryrun import plan_files
 from dsclora_cli.tasks.results import FileResult
@@ -101,7 +100,7 @@ def test_a_folder_of_both_kinds_opens_each_network_once(
         opened.append(found.name)
         return open_network(found)
 
-    monkeypatch.setattr(upscale, "open_network", counted)
+    monkeypatch.setattr("dsclora_cli.weights.network.open_network", counted)
     Image.open(folder / "a-low.jpg").save(folder / "e-lower.jpg", quality=20)
     _run(folder)
 
@@ -118,7 +117,9 @@ def test_a_photo_network_that_cannot_be_had_is_replaced_with_a_note_and_not_load
     rules.write_text(rules.read_text().replace(f"file = '{folder.parent / 'photo.safetensors'}'", remote))
     assert photo in rules.read_text()
     opened: list[str] = []
-    monkeypatch.setattr(upscale, "open_network", lambda found: (opened.append(found.name), open_network(found))[1])
+    monkeypatch.setattr(
+        "dsclora_cli.weights.network.open_network", lambda found: (opened.append(found.name), open_network(found))[1]
+    )
     results = _run(folder, replace(X2, model=ModelOptions(offline=True)))
 
     assert [result.model for result in results] == ["plain"] * 4

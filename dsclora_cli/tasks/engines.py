@@ -1,0 +1,97 @@
+"""Which engine runs a network: OpenVINO where it is installed and the CPU does the work, else torch."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+
+from dsclora_cli.config import EngineOptions
+from dsclora_cli.errors import UsageError
+from dsclora_cli.paths import cache_dir
+from dsclora_cli.runtime import openvino_engine
+from dsclora_cli.runtime.engine import Engine, Ensemble
+from dsclora_cli.runtime.host import host_memory, may_have_gpu
+from dsclora_cli.weights.resolve import FoundWeights
+
+_CPU = "cpu"
+
+
+def device_of(options: EngineOptions) -> str:
+    """The name of the device that these options choose: cpu, cuda:N or mps; torch is asked only where it must be.
+
+    Raises UsageError for a device that is not there, and for an engine that cannot be had.
+    """
+    if options.engine == "openvino":
+        _check_openvino(options)
+        return _CPU
+    sure = options.device == _CPU or (options.device == "auto" and not may_have_gpu())
+    if sure and _takes_openvino(options):
+        return _CPU
+    from dsclora_cli.runtime.device import resolve_device
+
+    return str(resolve_device(options.device))
+
+
+def open_engine(weights: FoundWeights, device: str, options: EngineOptions) -> Engine:
+    """The engine for these weights on a device that `device_of` gave. Raises UsageError and WeightsError."""
+    engine = _openvino(weights, options) if device == _CPU and _takes_openvino(options) else None
+    engine = engine or _torch(weights, device, options)
+    return Ensemble(engine) if options.ensemble else engine
+
+
+def free_memory(engine: Engine) -> int:
+    """Bytes that a run may still take where the engine runs."""
+    if not engine.device.startswith("cuda"):
+        return host_memory()
+    import torch
+
+    from dsclora_cli.runtime import device
+
+    return device.free_memory(torch.device(engine.device))
+
+
+def _takes_openvino(options: EngineOptions) -> bool:
+    if options.engine == "auto":
+        return options.dtype in {"auto", "float32"} and openvino_engine.installed()
+    return options.engine == "openvino"
+
+
+def _check_openvino(options: EngineOptions) -> None:
+    if not openvino_engine.installed():
+        raise UsageError("OpenVINO is not installed", 'pip install "dsclora[cpu]", or leave --engine out')
+    if options.device not in {"auto", _CPU}:
+        raise UsageError(f"OpenVINO runs on the CPU here, not on {options.device}", "leave --device or --engine out")
+    if options.dtype not in {"auto", "float32"}:
+        raise UsageError(f"OpenVINO runs in float32 here, not in {options.dtype}", "leave --dtype or --engine out")
+
+
+def _openvino(weights: FoundWeights, options: EngineOptions) -> Engine | None:
+    """The network as it was converted once; None where OpenVINO cannot have it and nobody insists."""
+    path = cache_dir() / "engines" / openvino_engine.file_name(weights.sha256)
+    converted = openvino_engine.load(path)
+    if converted is None:
+        from dsclora_cli.weights.network import open_network
+
+        network = open_network(weights)
+        try:
+            converted = openvino_engine.convert(network, network.config.descriptor)
+        except RuntimeError as error:
+            if options.engine == "auto":
+                return None
+            raise UsageError(f"OpenVINO does not take {weights.name}", "leave --engine out") from error
+        with suppress(OSError):  # then it is converted again the next time
+            openvino_engine.save(converted, path)
+    return openvino_engine.OpenvinoEngine(converted, options.threads)
+
+
+def _torch(weights: FoundWeights, device: str, options: EngineOptions) -> Engine:
+    import torch
+
+    from dsclora_cli.runtime.device import resolve_dtype
+    from dsclora_cli.runtime.torch_engine import open_engine as open_torch
+    from dsclora_cli.weights.network import open_network
+
+    if options.threads:
+        torch.set_num_threads(options.threads)
+    network, place = open_network(weights), torch.device(device)
+    descriptor = network.config.descriptor
+    return open_torch(network, descriptor, place, resolve_dtype(options.dtype, place, descriptor))
