@@ -15,11 +15,10 @@ from numpy.typing import NDArray
 from dsclora_cli.imaging import metadata as blocks
 from dsclora_cli.imaging import png
 from dsclora_cli.imaging.colour import image_of
-from dsclora_cli.imaging.picture import Frame, Header, Pixels
+from dsclora_cli.imaging.picture import AnyFrame, Header, Pixels
 
 _DEFAULT_MS = 100.0
 _MAX_SECONDS = 65535
-_PNG_COLOUR_TYPES = {1: 0, 2: 4, 3: 2, 4: 6}
 _OPAQUE_FROM = 128
 _TRANSPARENT = 255
 
@@ -27,12 +26,11 @@ Area = tuple[int, int, int, int]
 """Top, left, height and width of the part of a frame that is written."""
 
 
-def write_apng(target: BinaryIO, header: Header, frames: Iterable[Frame], compression: int) -> None:
+def write_apng(target: BinaryIO, header: Header, frames: Iterable[AnyFrame], compression: int) -> None:
     """Write `header.frames` frames of `header.channels` and `header.dtype`, 8-bit or 16-bit, as an animated PNG."""
-    bits, kind = header.dtype.itemsize * 8, _PNG_COLOUR_TYPES[header.channels]
-    head = struct.pack(">IIBBBBB", header.width, header.height, bits, kind, 0, 0, 0)
+    head = png.header_chunk((header.height, header.width, header.channels), header.dtype)
     plays = struct.pack(">II", header.frames, header.loop or 0)
-    target.write(png.SIGNATURE + png.chunk(b"IHDR", head) + png.chunk(b"acTL", plays))
+    target.write(png.SIGNATURE + head + png.chunk(b"acTL", plays))
     target.write(png.metadata_chunks(header.metadata))
     sequence, previous = 0, None
     for frame in frames:
@@ -41,18 +39,18 @@ def write_apng(target: BinaryIO, header: Header, frames: Iterable[Frame], compre
         control = struct.pack(">IIIII", sequence, width, height, left, top)
         control += struct.pack(">HHBB", min(shown.numerator, _MAX_SECONDS), shown.denominator, 0, 0)
         target.write(png.chunk(b"fcTL", control))
-        data = png.encode(_crop(frame.pixels, area), compression)[1]
-        if previous is None:
-            png.write_data(target, data)
+        sequence += 1
+        for data in png.image_data([_crop(frame.pixels, area)], compression):
+            if previous is None:
+                target.write(png.chunk(b"IDAT", data))
+                continue
+            target.write(png.chunk(b"fdAT", struct.pack(">I", sequence) + data))
             sequence += 1
-        else:
-            target.write(png.chunk(b"fdAT", struct.pack(">I", sequence + 1) + data))
-            sequence += 2
         previous = frame.pixels
     target.write(png.chunk(b"IEND", b""))
 
 
-def write_webp_animation(target: BinaryIO, header: Header, frames: Iterable[Frame], quality: int) -> None:
+def write_webp_animation(target: BinaryIO, header: Header, frames: Iterable[AnyFrame], quality: int) -> None:
     """Write `(H, W, 3 | 4)` uint8 frames as an animated WebP; `target` is seekable, for its length comes first."""
     metadata = header.metadata
     present = ((metadata.icc, 0x20), (header.channels == 4, 0x10), (metadata.exif, 0x08), (metadata.xmp, 0x04))
@@ -81,7 +79,7 @@ def write_webp_animation(target: BinaryIO, header: Header, frames: Iterable[Fram
     target.seek(end)
 
 
-def write_gif(target: BinaryIO, header: Header, frames: Iterable[Frame]) -> None:
+def write_gif(target: BinaryIO, header: Header, frames: Iterable[AnyFrame]) -> None:
     """Write `(H, W, 1 | 3 | 4)` uint8 frames as a GIF: 256 colours each, alpha cut at a half, times in 1/100 s."""
     target.write(b"GIF89a" + struct.pack("<HHBBB", header.width, header.height, 0, 0, 0) + _gif_head(header))
     previous, elapsed, written = None, 0.0, 0
@@ -123,7 +121,7 @@ def _crop(pixels: Pixels, area: Area) -> Pixels:
     return pixels[top : top + height, left : left + width]
 
 
-def _milliseconds(frame: Frame) -> float:
+def _milliseconds(frame: AnyFrame) -> float:
     return _DEFAULT_MS if frame.duration_ms is None else frame.duration_ms
 
 
@@ -152,7 +150,7 @@ def webp_options(quality: int) -> dict[str, object]:
     return {"quality": quality, "lossless": quality == 100, "exact": quality == 100, "method": 4}
 
 
-def _with_next(frames: Iterable[Frame]) -> Iterator[tuple[Frame, Frame | None]]:
+def _with_next(frames: Iterable[AnyFrame]) -> Iterator[tuple[AnyFrame, AnyFrame | None]]:
     for frame, following in pairwise(chain(frames, (None,))):
         assert frame is not None  # only the last of a pair is
         yield frame, following

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -67,3 +69,68 @@ class Frame:
 
     pixels: Pixels
     duration_ms: float | None = None
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """That of the pixels."""
+        return self.pixels.shape
+
+    def bands(self) -> Iterator[Pixels]:
+        """The pixels at once."""
+        yield self.pixels
+
+
+class BandedFrame:
+    """A frame that comes as bands of rows from top to bottom, while it is made: they can be had once.
+
+    `shape` is that of all of them together, `(H, W, C)`.
+    """
+
+    def __init__(self, shape: tuple[int, ...], bands: Iterable[Pixels], duration_ms: float | None = None) -> None:
+        self.shape = shape
+        self.duration_ms = duration_ms
+        self._bands = iter(bands)
+
+    @cached_property
+    def pixels(self) -> Pixels:
+        """All bands, in memory."""
+        return stacked(self._bands, self.shape)
+
+    def bands(self) -> Iterator[Pixels]:
+        """Each `(h, W, C)`."""
+        return self._bands
+
+
+AnyFrame = Frame | BandedFrame
+
+
+def stacked(bands: Iterable[Pixels], shape: tuple[int, ...]) -> Pixels:
+    """Bands of rows from top to bottom as one array of this shape."""
+    whole: Pixels | None = None
+    top = 0
+    for band in bands:
+        if band.shape == shape:
+            whole = band
+        else:
+            whole = np.empty(shape, band.dtype) if whole is None else whole
+            whole[top : top + len(band)] = band
+        top += len(band)
+    assert whole is not None and top == shape[0]
+    return whole
+
+
+def regrouped(bands: Iterable[Pixels], rows: int) -> Iterator[Pixels]:
+    """The same rows as bands of `rows` each, but for the last."""
+    held: list[Pixels] = []
+    count = 0
+    for band in bands:
+        top = 0
+        while count + len(band) - top >= rows:
+            part = band[top : top + rows - count]
+            yield np.concatenate([*held, part]) if held else part
+            top, held, count = top + rows - count, [], 0
+        if top < len(band):
+            held.append(band[top:])
+            count += len(band) - top
+    if held:
+        yield np.concatenate(held)

@@ -6,14 +6,16 @@ import io
 import re
 import struct
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from itertools import chain
 from typing import Any, BinaryIO
 
 import numpy as np
+from numpy.typing import NDArray
 
 from dsclora_cli.errors import ImageError
 from dsclora_cli.imaging import metadata as blocks
-from dsclora_cli.imaging.picture import Metadata, Pixels
+from dsclora_cli.imaging.picture import AnyFrame, Metadata, Pixels
 
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _COLOUR_CHUNKS = (b"gAMA", b"cHRM", b"sRGB", b"cICP")
@@ -23,7 +25,9 @@ _TEXT = (b"tEXt", b"zTXt", b"iTXt")
 _XMP_KEY = "XML:com.adobe.xmp"
 _RAW_PROFILE = re.compile(r"Raw profile type (iptc|8bim|exif|APP1|xmp)")
 _MAX_TEXT = 2**26
-_MAX_CHUNK = 2**31 - 1
+_COLOUR_TYPES = {1: 0, 2: 4, 3: 2, 4: 6}
+_UP = 2
+_PART = 2**22
 
 
 def chunk(kind: bytes, data: bytes) -> bytes:
@@ -89,39 +93,52 @@ def decode(file: BinaryIO) -> Pixels:
     return pixels if pixels.ndim == 3 else pixels[..., None]
 
 
-def encode(pixels: Pixels, compression: int) -> tuple[bytes, bytes]:
-    """IHDR and the joined image data of `(H, W, C)` uint8 or uint16.
-
-    Every row is predicted from the one above: on photographs this is both faster and smaller than choosing per row.
-    """
-    import imagecodecs
-
-    array = pixels[..., 0] if pixels.shape[2] == 1 else pixels
-    coded = bytes(
-        imagecodecs.png_encode(np.ascontiguousarray(array), level=compression, filter=imagecodecs.PNG.FILTER.UP)
-    )
-    parts, at = {b"IHDR": b"", b"IDAT": b""}, len(SIGNATURE)
-    pieces: list[bytes] = []
-    while at < len(coded):
-        size, kind = struct.unpack_from(">I4s", coded, at)
-        if kind == b"IDAT":
-            pieces.append(coded[at + 8 : at + 8 + size])
-        parts[kind] = coded[at + 8 : at + 8 + size]
-        at += size + 12
-    return parts[b"IHDR"], b"".join(pieces)
-
-
-def write(target: BinaryIO, pixels: Pixels, metadata: Metadata, compression: int) -> None:
-    """Write a still PNG of `(H, W, C)` uint8 or uint16."""
-    head, data = encode(pixels, compression)
-    target.write(SIGNATURE + chunk(b"IHDR", head) + metadata_chunks(metadata))
-    write_data(target, data)
+def write(target: BinaryIO, frame: AnyFrame, metadata: Metadata, compression: int) -> None:
+    """Write a still PNG of `(H, W, C)` uint8 or uint16, band by band as they come."""
+    bands = frame.bands()
+    first = next(bands)
+    target.write(SIGNATURE + header_chunk(frame.shape, first.dtype) + metadata_chunks(metadata))
+    target.writelines(chunk(b"IDAT", data) for data in image_data(chain([first], bands), compression))
     target.write(chunk(b"IEND", b""))
 
 
-def write_data(target: BinaryIO, data: bytes) -> None:
-    """Write image data as one IDAT chunk, or as several where it is longer than a chunk may be."""
-    target.writelines(chunk(b"IDAT", data[at : at + _MAX_CHUNK]) for at in range(0, len(data), _MAX_CHUNK))
+def header_chunk(shape: tuple[int, ...], dtype: np.dtype[Any]) -> bytes:
+    """IHDR for `(H, W, C)` of uint8 or uint16."""
+    height, width, channels = shape
+    return chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, dtype.itemsize * 8, _COLOUR_TYPES[channels], 0, 0, 0))
+
+
+def image_data(bands: Iterable[Pixels], compression: int) -> Iterator[bytes]:
+    """The zlib stream of `(h, W, C)` bands of one picture, in parts of a few megabytes.
+
+    Every row is predicted from the one above: on photographs this is both faster and smaller than choosing per row.
+    """
+    packer = _packer(compression)
+    above: NDArray[np.uint8] | None = None
+    for band in bands:
+        for part in np.array_split(band, max(1, band.nbytes // _PART)):
+            wire = np.ascontiguousarray(part, part.dtype.newbyteorder(">")).view(np.uint8).reshape(len(part), -1)
+            filtered = np.empty((len(wire), 1 + wire.shape[1]), np.uint8)
+            filtered[:, 0] = _UP
+            filtered[0, 1:] = wire[0] if above is None else wire[0] - above
+            np.subtract(wire[1:], wire[:-1], out=filtered[1:, 1:])
+            above = wire[-1].copy()
+            if data := packer.compress(filtered):
+                yield data
+    yield packer.flush()
+
+
+def _packer(compression: int) -> Any:  # noqa: ANN401 - of three libraries
+    """The fastest library for each effort from 0 to 9: at 1 ISA-L is four times as fast as zlib, and smaller."""
+    if compression == 0:
+        return zlib.compressobj(0)
+    if compression == 1:
+        from isal import isal_zlib
+
+        return isal_zlib.compressobj(1)
+    from zlib_ng import zlib_ng
+
+    return zlib_ng.compressobj(compression)
 
 
 def metadata_chunks(metadata: Metadata) -> bytes:

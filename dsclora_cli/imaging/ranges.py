@@ -10,6 +10,8 @@ from numpy.typing import DTypeLike
 from dsclora_cli.imaging.picture import Pixels
 from dsclora_cli.runtime.engine import Values
 
+_ROWS = 32  # that stay in the caches from one step to the next
+
 
 @dataclass(frozen=True)
 class ValueRange:
@@ -29,8 +31,13 @@ class ValueRange:
 
     def from_unit(self, values: Values) -> Pixels:
         """The inverse of `to_unit`: clamped to the range, integers rounded to the nearest; same shape."""
-        scaled = np.clip(values, 0.0, 1.0) * (self.high - self.low) + self.low
-        pixels: Pixels = (np.rint(scaled) if self.dtype.kind == "u" else scaled).astype(self.dtype)
+        pixels: Pixels = np.empty(values.shape, self.dtype)
+        for top in range(0, len(values), _ROWS):
+            scaled = np.clip(values[top : top + _ROWS], 0.0, 1.0)
+            scaled *= self.high - self.low
+            if self.low:
+                scaled += self.low
+            pixels[top : top + _ROWS] = np.rint(scaled, out=scaled) if self.dtype.kind == "u" else scaled
         return pixels
 
 

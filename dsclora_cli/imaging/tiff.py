@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import struct
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any, BinaryIO
 
@@ -25,14 +25,14 @@ if TYPE_CHECKING:
 
 _MINISWHITE, _MINISBLACK, _RGB = 0, 1, 2
 _PREMULTIPLIED = 1
-_XMP, _IPTC, _RESOURCES, _ICC, _DESCRIPTION = 700, 33723, 34377, 34675, 270
+XMP, IPTC = 700, 33723
+_RESOURCES, _ICC, _DESCRIPTION = 34377, 34675, 270
 _ORIENTATION, _X_RESOLUTION, _Y_RESOLUTION, _UNIT = 274, 282, 283, 296
-_BYTE, _UNDEFINED, _CENTIMETRE = 1, 7, 3
-_DETAILS = (269, 270, 271, 272, 285, 305, 306, 315, 316, 18246, 18249, 33432, ifd.EXIF_IFD, ifd.GPS_IFD)
-_WINDOWS_DETAILS = tuple(range(40091, 40096))
+_CENTIMETRE = 3
+DETAILS = (269, 270, 271, 272, 285, 305, 306, 315, 316, 18246, 18249, 33432, ifd.EXIF_IFD, ifd.GPS_IFD)
+WINDOWS_DETAILS = tuple(range(40091, 40096))
 _MACHINE_DESCRIPTIONS = (b"ImageJ=", b'{"shape"', b"<?xml")
 _SILENCE = logging.NullHandler()
-_CLASSIC_LIMIT = 2**32 - 2**25
 
 
 def open_tiff(file: BinaryIO) -> Opened:
@@ -59,73 +59,16 @@ def open_tiff(file: BinaryIO) -> Opened:
     return Opened(header, partial(_frames, file, pages, numbers, header))
 
 
-def write_tiff(target: BinaryIO, header: Header, frames: Iterable[Frame], compression: int) -> None:
-    """Write pages of `header.channels` and `header.dtype` one after the other; `target` is seekable and readable."""
-    from tifffile import TiffWriter
-
-    metadata = header.metadata
-    details = _details(metadata)
-    order = ifd.layout_of(metadata.exif[:16])[0].order if metadata.exif else "<"
-    size = header.frames * header.width * header.height * header.channels * header.dtype.itemsize
-    big = size > _CLASSIC_LIMIT
-    with TiffWriter(target, bigtiff=big, byteorder="<" if order == "<" else ">") as writer:
-        for frame in frames:
-            writer.write(
-                frame.pixels if header.channels > 1 else frame.pixels[..., 0],
-                photometric="rgb" if header.channels > 2 else "minisblack",
-                planarconfig="contig" if header.channels > 1 else None,
-                extrasamples=("unassalpha",) if header.channels in (2, 4) else (),
-                compression="zlib" if compression else None,
-                compressionargs={"level": compression} if compression else None,
-                predictor=bool(compression),
-                rowsperstrip=max(1, 2**20 // frame.pixels[0].nbytes),
-                iccprofile=metadata.icc,
-                resolution=metadata.dpi or (1, 1),
-                resolutionunit="inch" if metadata.dpi else "none",
-                subfiletype=2 if header.frames > 1 else 0,
-                metadata=None,
-                software=False,
-                contiguous=False,
-            )
-    if details:
-        _add_to_first_page(target, details)
-
-
-def _add_to_first_page(file: BinaryIO, details: Mapping[int, ifd.Entry]) -> None:
-    """Write the first directory anew at the end of the file, with `details` in it, and let the header point there."""
-    file.seek(0)
-    layout, offset = ifd.layout_of(file.read(16))
-    first = ifd.read(file, layout, offset)
-    end = file.seek(0, 2)
-    end += file.write(bytes(end % 2))
-    file.write(ifd.pack({**first.entries, **details}, layout, end, first.next))
-    file.seek(8 if layout.big else 4)
-    file.write(struct.pack(layout.word, end))
-
-
-def _details(metadata: Metadata) -> dict[int, ifd.Entry]:
-    """Metadata as entries of a TIFF directory, in the byte order of the EXIF block if there is one."""
-    details: dict[int, ifd.Entry] = {}
-    if metadata.exif:
-        entries = ifd.read_exif(metadata.exif)[1].entries
-        details = {tag: entries[tag] for tag in (*_DETAILS, *_WINDOWS_DETAILS) if tag in entries}
-    if metadata.xmp:
-        details[_XMP] = ifd.Entry(_BYTE, metadata.xmp)
-    if metadata.iptc:
-        details[_IPTC] = ifd.Entry(_UNDEFINED, metadata.iptc)
-    return details
-
-
 def _read_metadata(entries: Mapping[int, ifd.Entry], order: str) -> Metadata:
-    details = {tag: entries[tag] for tag in (*_DETAILS, *_WINDOWS_DETAILS) if tag in entries}
+    details = {tag: entries[tag] for tag in (*DETAILS, *WINDOWS_DETAILS) if tag in entries}
     if _DESCRIPTION in details and details[_DESCRIPTION].data.startswith(_MACHINE_DESCRIPTIONS):
         del details[_DESCRIPTION]
-    raw = {tag: entries[tag].data for tag in (_XMP, _IPTC, _RESOURCES, _ICC) if tag in entries}
+    raw = {tag: entries[tag].data for tag in (XMP, IPTC, _RESOURCES, _ICC) if tag in entries}
     return Metadata(
         icc=raw.get(_ICC),
         exif=ifd.pack_exif(details, order) if details else None,
-        xmp=blocks.plain_xmp(raw.get(_XMP)),
-        iptc=blocks.iptc_of_resources(raw.get(_IPTC) or raw.get(_RESOURCES, b"")),
+        xmp=blocks.plain_xmp(raw.get(XMP)),
+        iptc=blocks.iptc_of_resources(raw.get(IPTC) or raw.get(_RESOURCES, b"")),
         dpi=_density(entries, order),
     )
 

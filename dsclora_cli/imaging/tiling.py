@@ -1,4 +1,4 @@
-"""Upscaling by tiles, equal to upscaling the whole picture, between a source and a sink of rows.
+"""Upscaling by tiles, equal to upscaling the whole picture, from a source of rows to bands of them.
 
 Every tile carries a halo of at least the network's receptive-field radius, clipped at the picture's borders so that
 true borders see the same zero padding as untiled; only its core is kept. In float64 the result is that of the whole
@@ -8,7 +8,7 @@ picture to rounding (1e-12); in float32 the order of sums differs with the tile'
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -37,14 +37,6 @@ class RowSource(Protocol):
         ...
 
 
-class RowSink(Protocol):
-    """An HR picture that takes bands of rows, from top to bottom."""
-
-    def write(self, rows: Pixels) -> None:
-        """The next `(n, width, channels)` pixels."""
-        ...
-
-
 class ArraySource:
     """A picture in memory, `(H, W, C)`."""
 
@@ -55,19 +47,6 @@ class ArraySource:
     def rows(self, top: int, bottom: int) -> Pixels:
         """A view of the rows."""
         return self._pixels[top:bottom]
-
-
-class ArraySink:
-    """Fills an array, or a view of one, `(H, W, C)`, from top to bottom."""
-
-    def __init__(self, pixels: Pixels) -> None:
-        self._pixels = pixels
-        self._next = 0
-
-    def write(self, rows: Pixels) -> None:
-        """Copy the rows below those already written."""
-        self._pixels[self._next : self._next + len(rows)] = rows
-        self._next += len(rows)
 
 
 @dataclass(frozen=True)
@@ -187,15 +166,14 @@ def _window(core: Tile, top: int, left: int, scale: int) -> tuple[slice, slice]:
     )
 
 
-def upscale_rows(
+def upscale_bands(
     source: RowSource,
-    sink: RowSink,
     engine: Engine,
     values: ValueRange,
     run: TileRun,
     on_pixels: Callable[[int], None] = lambda pixels: None,
-) -> None:
-    """Upscale a picture of 1 (grey) or 3 (RGB) channels from `source` into `sink`, band by band.
+) -> Iterator[Pixels]:
+    """Upscale a picture of 1 (grey) or 3 (RGB) channels: bands of HR rows, from top to bottom.
 
     `values` is the range of its pixels; `on_pixels` hears of each finished tile, in LR pixels. When the device runs
     out of memory and the run `may_halve`, the tile at hand is cut, and all later ones, and work goes on from there.
@@ -224,7 +202,7 @@ def upscale_rows(
                 todo.appendleft(core)
             else:
                 on_pixels(core.area)
-        sink.write(band.hr)
+        yield band.hr
 
 
 def _run_tile(engine: Engine, lr: Values) -> Values:

@@ -13,7 +13,7 @@ import numpy as np
 
 from dsclora_cli.config import SaveOptions
 from dsclora_cli.errors import ImageError
-from dsclora_cli.imaging import animation, boxes, png
+from dsclora_cli.imaging import animation, boxes, jpeg, png
 from dsclora_cli.imaging import metadata as blocks
 from dsclora_cli.imaging.colour import convert, image_of
 from dsclora_cli.imaging.formats import (
@@ -24,7 +24,7 @@ from dsclora_cli.imaging.formats import (
     require_extra,
     suffix_of_format,
 )
-from dsclora_cli.imaging.picture import Frame, Header, Metadata, Pixels
+from dsclora_cli.imaging.picture import AnyFrame, BandedFrame, Frame, Header, Metadata, Pixels
 from dsclora_cli.imaging.pnm import write_pnm
 
 __all__ = ["fit_format", "format_of_suffix", "suffix_of_format", "write_picture"]
@@ -32,6 +32,7 @@ __all__ = ["fit_format", "format_of_suffix", "suffix_of_format", "write_picture"
 _AVIF_SPEED = 8
 """Of 0 to 10: a seventh of the time of Pillow's 6 on photographs, for files a fifth larger."""
 
+_BANDED = ("JPEG", "PNG", "TIFF")
 _JPEG_SEGMENT = 65535 - 2
 _BLOCK_NAMES = {"icc": "the colour profile", "exif": "EXIF", "xmp": "XMP", "iptc": "IPTC"}
 _JPEG_PREFIXES = {"exif": 6, "xmp": 29, "iptc": 27}
@@ -67,10 +68,11 @@ def fit_format(header: Header, name: str, strict: bool) -> tuple[Header, tuple[s
     return replace(fitted, format=name, channels=channels, dtype=depth, metadata=metadata), (*losses, *dropped)
 
 
-def write_picture(target: Path | BinaryIO, header: Header, frames: Iterable[Frame], options: SaveOptions) -> None:
+def write_picture(target: Path | BinaryIO, header: Header, frames: Iterable[AnyFrame], options: SaveOptions) -> None:
     """Write a picture file as `header` describes it, which `fit_format` made possible.
 
-    Frames are pulled one at a time, and converted where their channels or depth are not the header's. A file given as
+    Frames are pulled one at a time, and converted where their channels or depth are not the header's. Bands go into a
+    PNG, a JPEG and a large TIFF as they come, and are put together for any other format. A file given as
     a path is written in place; nothing but whole files reach any other target. Raises ImageError where writing fails,
     and where frames are missing or those of an animation are not `header.width` x `header.height`.
     """
@@ -87,9 +89,9 @@ def write_picture(target: Path | BinaryIO, header: Header, frames: Iterable[Fram
         target.write(buffer.getbuffer())
 
 
-def _write(file: BinaryIO, header: Header, frames: Iterator[Frame], options: SaveOptions) -> None:
+def _write(file: BinaryIO, header: Header, frames: Iterator[AnyFrame], options: SaveOptions) -> None:
     if header.format == "TIFF":
-        from dsclora_cli.imaging.tiff import write_tiff
+        from dsclora_cli.imaging.tiffout import write_tiff
 
         write_tiff(file, header, frames, options.compression)
     elif header.format == "GIF":
@@ -101,19 +103,23 @@ def _write(file: BinaryIO, header: Header, frames: Iterator[Frame], options: Sav
         animation.write_webp_animation(file, header, frames, options.quality)
     else:
         for frame in frames:
-            _write_still(file, header, frame.pixels, options)
+            _write_still(file, header, frame, options)
 
 
-def _write_still(file: BinaryIO, header: Header, pixels: Pixels, options: SaveOptions) -> None:
+def _write_still(file: BinaryIO, header: Header, frame: AnyFrame, options: SaveOptions) -> None:
     if header.format == "PNG":
-        png.write(file, pixels, header.metadata, options.compression)
+        png.write(file, frame, header.metadata, options.compression)
     elif header.format == "PPM":
-        write_pnm(file, pixels)
+        write_pnm(file, frame.pixels)
     elif header.format == "JPEG2000":
-        file.write(_jpeg2000(pixels, header.metadata))
+        file.write(_jpeg2000(frame.pixels, header.metadata))
     else:
         load_plugin(header.format)
-        image_of(pixels).save(file, header.format, **_pillow_options(header, options.quality))
+        told = _pillow_options(header, options.quality)
+        if header.format == "JPEG":
+            jpeg.write(file, frame, told)
+        else:
+            image_of(frame.pixels).save(file, header.format, **told)
 
 
 def _jpeg2000(pixels: Pixels, metadata: Metadata) -> bytes:
@@ -161,17 +167,24 @@ def _jpeg_options(metadata: Metadata) -> dict[str, object]:
     return options
 
 
-def _converted(header: Header, frames: Iterable[Frame]) -> Iterator[Frame]:
+def _converted(header: Header, frames: Iterable[AnyFrame]) -> Iterator[AnyFrame]:
     """Exactly `header.frames` frames, as the header says they are."""
     count = 0
     for frame in frames:
-        if header.animated and frame.pixels.shape[:2] != (header.height, header.width):
-            raise ImageError(f"frame of shape {frame.pixels.shape} for {header.width} x {header.height} pixels")
-        yield replace(frame, pixels=convert(frame.pixels, header.channels, header.dtype))
+        if header.animated and frame.shape[:2] != (header.height, header.width):
+            raise ImageError(f"frame of shape {frame.shape} for {header.width} x {header.height} pixels")
+        yield _converted_frame(header, frame)
         count += 1
         if count == header.frames:
             return
     raise ImageError(f"{count} of {header.frames} frames were given to the writer")
+
+
+def _converted_frame(header: Header, frame: AnyFrame) -> AnyFrame:
+    """In bands only for formats that want them: others look at a frame again, or at the next one."""
+    bands = (convert(band, header.channels, header.dtype) for band in frame.bands())
+    banded = BandedFrame((*frame.shape[:2], header.channels), bands, frame.duration_ms)
+    return banded if header.format in _BANDED and not header.animated else Frame(banded.pixels, frame.duration_ms)
 
 
 def _fit_frames(header: Header, held: Format, name: str) -> tuple[Header, list[str]]:

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import os
 from collections import deque
-from collections.abc import Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import replace
 from itertools import chain, islice
 from queue import SimpleQueue
 from time import perf_counter
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from dsclora_cli.config import UpscaleOptions
-from dsclora_cli.imaging.picture import Frame
+from dsclora_cli.imaging.picture import AnyFrame, BandedFrame, Frame
 from dsclora_cli.imaging.reader import open_picture
 from dsclora_cli.imaging.writer import fit_format
 from dsclora_cli.tasks.channel import Channel, ClosedError, WaitedError, Worker
@@ -30,6 +30,8 @@ if TYPE_CHECKING:
     from dsclora_cli.tasks.upscale import PictureEngine
 
 __all__ = ["FileResult", "Observer", "upscale_files"]
+
+T = TypeVar("T")
 
 _DEFAULTS = UpscaleOptions()
 _BUDGET = 256 << 20
@@ -155,7 +157,7 @@ class _Batch:
                     self._results.put(settled)
                     return True
                 work = Work(job, decode=perf_counter() - started)
-                frames = _timed(islice(picture.frames(), job.frames), work)
+                frames = _timed(islice(picture.frames(), job.frames), work.add_decoding)
                 # Most broken files break here, before a network is loaded for them.
                 send(self._decoded, work, chain([next(frames)], frames))
         except AlreadyLargeEnough as error:
@@ -179,17 +181,14 @@ class _Batch:
             self._observer.on_start(work.job)
             send(self._upscaled, work, (self._network(work, frame, index) for index, frame in enumerate(frames)))
 
-    def _network(self, work: Work, frame: Frame, index: int) -> Frame:
+    def _network(self, work: Work, frame: AnyFrame, index: int) -> BandedFrame:
         def on_progress(share: float) -> None:
             self._collect()
             self._observer.on_progress((index + share) / work.job.frames)
 
-        assert work.plan is not None
-        started = perf_counter()
-        upscaled, warnings = self._open_engine().frame(frame, work.plan, on_progress)
-        work.network += perf_counter() - started
-        work.warnings.extend(warnings)
-        return upscaled
+        assert work.plan is not None and isinstance(frame, Frame)  # decoders give no bands
+        banded = self._open_engine().banded(frame, work.plan, on_progress, work.warnings.append)
+        return BandedFrame(banded.shape, _timed(banded.bands(), work.add_network), banded.duration_ms)
 
     def _open_engine(self) -> PictureEngine:
         """The engine, and with it torch, only once there is something to upscale."""
@@ -229,12 +228,12 @@ class _Batch:
         self._results.put(work.result("failed", error))
 
 
-def _timed(frames: Iterator[Frame], work: Work) -> Iterator[Frame]:
-    """The frames, the time to decode each added to the work's."""
+def _timed(items: Iterator[T], on_time: Callable[[float], None]) -> Iterator[T]:
+    """The items; `on_time` hears how many seconds each took to make."""
     while True:
         started = perf_counter()
-        frame = next(frames, None)
-        work.decode += perf_counter() - started
-        if frame is None:
+        item = next(items, None)
+        on_time(perf_counter() - started)
+        if item is None:
             return
-        yield frame
+        yield item

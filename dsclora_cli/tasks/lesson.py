@@ -11,8 +11,9 @@ from numpy.typing import NDArray
 from torch import nn
 
 from dsclora_cli.errors import UsageError
+from dsclora_cli.imaging.picture import stacked
 from dsclora_cli.imaging.ranges import value_range
-from dsclora_cli.imaging.tiling import ArraySink, ArraySource, TileRun, upscale_rows
+from dsclora_cli.imaging.tiling import ArraySource, TileRun, upscale_bands
 from dsclora_cli.model.network import Network
 from dsclora_cli.model.taps import Taps, tap_names
 from dsclora_cli.objectives.distillation import Distillation, FeatureTerm
@@ -109,8 +110,7 @@ def whole_images(teacher: Network, device: torch.device, ensemble: bool) -> Teac
     def upscale(lr: Rgb) -> NDArray[np.float32]:
         unit = value_range(lr).to_unit(lr).astype(np.float32, copy=False)
         height, width = (side * teacher.config.scale for side in lr.shape[:2])
-        result = np.empty((height, width, 3), np.float32)
-        upscale_rows(ArraySource(unit), ArraySink(result), engine, value_range(unit), TileRun(_TILE, may_halve=True))
-        return result
+        bands = upscale_bands(ArraySource(unit), engine, value_range(unit), TileRun(_TILE, may_halve=True))
+        return stacked(bands, (height, width, 3)).astype(np.float32, copy=False)
 
     return upscale

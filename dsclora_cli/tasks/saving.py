@@ -8,14 +8,14 @@ from pathlib import Path
 
 from dsclora_cli.config import SaveOptions
 from dsclora_cli.errors import ImageError
-from dsclora_cli.imaging.picture import Frame, Header
+from dsclora_cli.imaging.picture import AnyFrame, Header
 from dsclora_cli.imaging.writer import write_picture
 from dsclora_cli.paths import written_whole
 from dsclora_cli.tasks.records import Recipe, remember
 
 
 def save_result(
-    target: Path | None, header: Header, frames: Iterable[Frame], options: SaveOptions, recipe: Recipe
+    target: Path | None, header: Header, frames: Iterable[AnyFrame], options: SaveOptions, recipe: Recipe
 ) -> tuple[str, ...]:
     """Write a picture as `write_picture` does, to `target`, or to standard output for None.
 

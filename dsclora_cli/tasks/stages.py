@@ -10,7 +10,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING
 
 from dsclora_cli.errors import DscloraError, ImageError, OutOfMemory
-from dsclora_cli.imaging.picture import Frame
+from dsclora_cli.imaging.picture import AnyFrame, BandedFrame, Frame, Pixels
 from dsclora_cli.tasks.channel import Channel, ClosedError
 from dsclora_cli.tasks.jobs import Job
 from dsclora_cli.tasks.results import FileResult, FileStatus, StageSeconds
@@ -36,6 +36,14 @@ class Work:
     decode: float = 0.0
     network: float = 0.0
     encode: float = 0.0
+
+    def add_decoding(self, seconds: float) -> None:
+        """Time spent on decoding."""
+        self.decode += seconds
+
+    def add_network(self, seconds: float) -> None:
+        """Time spent in the network."""
+        self.network += seconds
 
     def result(self, status: FileStatus, error: Exception | None = None) -> FileResult:
         """What became of it."""
@@ -66,7 +74,15 @@ class End:
     error: Exception | None = None
 
 
-Pictures = Channel[Work | Frame | End]
+@dataclass(frozen=True)
+class Start:
+    """A frame whose bands follow."""
+
+    shape: tuple[int, ...]
+    duration_ms: float | None
+
+
+Pictures = Channel[Work | Frame | Start | Pixels | End]
 
 
 def described(error: Exception) -> tuple[str, str]:
@@ -76,14 +92,20 @@ def described(error: Exception) -> tuple[str, str]:
     return "there is not enough memory" if isinstance(error, MemoryError) else str(error), ""
 
 
-def send(channel: Pictures, work: Work, frames: Iterable[Frame]) -> None:
-    """Put a picture and its frames as they come; what breaks them is sent along. Raises ClosedError."""
+def send(channel: Pictures, work: Work, frames: Iterable[AnyFrame]) -> None:
+    """Put a picture and its frames or their bands as they come; what breaks them is sent along. Raises ClosedError."""
     channel.put(work)
     end = End()
     try:
         for frame in frames:
-            channel.put(frame, frame.pixels.nbytes)
-            del frame  # else it would live on here while the next is made
+            if isinstance(frame, Frame):
+                channel.put(frame, frame.pixels.nbytes)
+            else:
+                channel.put(Start(frame.shape, frame.duration_ms))
+                for band in frame.bands():
+                    channel.put(band, band.nbytes)
+                    del band  # else it would live on here while the next is made
+            del frame
     except NETWORK_ERRORS as error:
         end = End(error)
     channel.put(end)
@@ -97,7 +119,8 @@ class Incoming:
 
     def __init__(self, channel: Pictures) -> None:
         self._channel = channel
-        self._ended = False
+        self._ahead: Frame | Start | End | None = None
+        self._bands: Iterator[Pixels] = iter(())
         self.waited = 0.0
 
     def __enter__(self) -> Incoming:
@@ -113,21 +136,40 @@ class Incoming:
                 for _ in self:
                     pass
 
-    def __iter__(self) -> Iterator[Frame]:
+    def __iter__(self) -> Iterator[AnyFrame]:
         """Itself."""
         return self
 
-    def __next__(self) -> Frame:
-        """The next frame."""
-        if self._ended:
+    def __next__(self) -> AnyFrame:
+        """The next frame; what is left of the bands of the one before is skipped."""
+        for _ in self._bands:
+            pass
+        item = self._ahead or self._get()
+        if isinstance(item, End):
+            self._ahead = End()
+            if item.error is not None:
+                raise item.error
             raise StopIteration
+        self._ahead = None
+        if isinstance(item, Start):
+            self._bands = self._until_next()
+            return BandedFrame(item.shape, self._bands, item.duration_ms)
+        assert isinstance(item, Frame)
+        return item
+
+    def _until_next(self) -> Iterator[Pixels]:
+        """The bands of one frame, or what broke them."""
+        while not isinstance(item := self._get(), Frame | Start | End):
+            yield item
+            del item
+        self._ahead = item
+        if isinstance(item, End) and item.error is not None:
+            self._ahead = End()
+            raise item.error
+
+    def _get(self) -> Frame | Start | Pixels | End:
         started = perf_counter()
         item = self._channel.get()
         self.waited += perf_counter() - started
-        if isinstance(item, Frame):
-            return item
-        self._ended = True
-        assert isinstance(item, End)
-        if item.error is not None:
-            raise item.error
-        raise StopIteration
+        assert not isinstance(item, Work)
+        return item

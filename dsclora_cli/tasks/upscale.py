@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -11,17 +11,16 @@ from dsclora_cli.config import ModelOptions, SizeOptions, UpscaleOptions
 from dsclora_cli.errors import OutOfMemory
 from dsclora_cli.imaging.alpha import bleed
 from dsclora_cli.imaging.metadata import resized
-from dsclora_cli.imaging.picture import Frame, Header, Pixels
+from dsclora_cli.imaging.picture import BandedFrame, Frame, Header, Pixels, stacked
 from dsclora_cli.imaging.ranges import ValueRange, value_range
 from dsclora_cli.imaging.resample import reduce
 from dsclora_cli.imaging.tiling import (
-    ArraySink,
     ArraySource,
     TileRun,
     auto_tile,
     plan_bands,
     tile_memory,
-    upscale_rows,
+    upscale_bands,
 )
 from dsclora_cli.runtime.engine import Engine
 from dsclora_cli.tasks.caveats import caveats
@@ -104,66 +103,83 @@ class PictureEngine:
         )
 
     def frame(self, frame: Frame, plan: Plan, on_progress: Progress) -> tuple[Frame, tuple[str, ...]]:
-        """Upscale a frame of `(H, W, C)` pixels; also what its user should know of how it went.
+        """A frame of `(H, W, C)` pixels upscaled as a whole, and what its user should know of how it went."""
+        sentences: list[str] = []
+        banded = self.banded(frame, plan, on_progress, sentences.append)
+        return replace(frame, pixels=banded.pixels), tuple(sentences)
+
+    def banded(self, frame: Frame, plan: Plan, on_progress: Progress, on_caveat: Callable[[str], None]) -> BandedFrame:
+        """A frame that is upscaled while its bands are read; after the last `on_caveat` hears what should be known.
 
         A page of another size than the picture's grows by the same factor.
         """
-        rescued = self._rescued()
-        pixels = frame.pixels
-        height, width, channels = pixels.shape
+        height, width, channels = frame.pixels.shape
         size = plan.size
         if (width, height) != plan.source:
             size = plan_size(width, height, SizeOptions(scale=size.factor), self._native)
-        if channels in {2, 4}:
-            pixels = self._with_alpha(pixels, size, plan.model, on_progress)
-        else:
-            pixels = self._upscale(pixels, size, plan.model, on_progress)
-        descriptor = self._engine((plan.model, size.passes[0])).descriptor
-        return replace(frame, pixels=pixels), caveats(frame.pixels, self._rescued() - rescued, plan.tiles, descriptor)
 
-    def _with_alpha(self, pixels: Pixels, size: SizePlan, model: ModelOptions, on_progress: Progress) -> Pixels:
-        """Colour, bled under what is transparent, and alpha one after the other; a constant alpha is not computed."""
-        colour, alpha = pixels[:, :, :-1], pixels[:, :, -1:]
-        constant = bool((alpha == alpha[0, 0]).all())
-        result = np.empty((size.height, size.width, pixels.shape[2]), pixels.dtype)
-        half: Progress = on_progress if constant else (lambda share: on_progress(share / 2))
-        result[:, :, :-1] = self._upscale(bleed(colour, alpha), size, model, half)
-        if constant:
-            result[:, :, -1] = alpha[0, 0]
-        else:
-            result[:, :, -1:] = self._upscale(alpha, size, model, lambda share: on_progress(0.5 + share / 2))
-        return result
+        def bands() -> Iterator[Pixels]:
+            rescued = self._rescued()
+            yield from self._bands(frame.pixels, size, plan.model, on_progress)
+            descriptor = self._engine((plan.model, size.passes[0])).descriptor
+            for sentence in caveats(frame.pixels, self._rescued() - rescued, plan.tiles, descriptor):
+                on_caveat(sentence)
 
-    def _upscale(self, pixels: Pixels, size: SizePlan, model: ModelOptions, on_progress: Progress) -> Pixels:
-        """1 or 3 channels through the chain of passes and the reduction."""
-        values = value_range(pixels)
-        height, width = pixels.shape[:2]
-        done, total = 0, sum(rows * columns for rows, columns, _ in _passes(height, width, size.passes))
+        return BandedFrame((size.height, size.width, channels), bands(), frame.duration_ms)
+
+    def _bands(self, pixels: Pixels, size: SizePlan, model: ModelOptions, on_progress: Progress) -> Iterator[Pixels]:
+        """Colour and alpha side by side, colour bled under what is transparent; a constant alpha is not computed."""
+        height, width, channels = pixels.shape
+        has_alpha = channels in {2, 4}
+        alpha = pixels[:, :, -1:]
+        constant = has_alpha and bool((alpha == alpha[0, 0]).all())
+        work = sum(rows * columns for rows, columns, _ in _passes(height, width, size.passes))
+        done, total = 0, work * (1 + (has_alpha and not constant))
 
         def count(pixels_done: int) -> None:
             nonlocal done
             done += pixels_done
             on_progress(done / total)
 
-        for scale in size.passes:
-            pixels = self._upscale_once(pixels, (model, scale), values, count)
+        if not has_alpha:
+            yield from self._upscale(pixels, size, model, count)
+            return
+        colours = self._upscale(bleed(pixels[:, :, :-1], alpha), size, model, count)
+        if constant:
+            for colour in colours:
+                yield np.dstack([colour, np.full(colour.shape[:2], alpha[0, 0], colour.dtype)])
+            return
+        for colour, opacity in zip(colours, self._upscale(alpha, size, model, count), strict=True):
+            yield np.concatenate([colour, opacity], axis=2)
+
+    def _upscale(
+        self, pixels: Pixels, size: SizePlan, model: ModelOptions, on_pixels: Callable[[int], None]
+    ) -> Iterator[Pixels]:
+        """1 or 3 channels through the chain of passes and the reduction; every pass but the last is made whole."""
+        values = value_range(pixels)
+        for scale in size.passes[:-1]:
+            bands = self._upscale_once(pixels, (model, scale), values, on_pixels)
+            pixels = stacked(bands, (pixels.shape[0] * scale, pixels.shape[1] * scale, pixels.shape[2]))
             model = self._options.model
-        return reduce(pixels, size.width, size.height)
+        height, width, channels = pixels.shape
+        scale = size.passes[-1]
+        bands = self._upscale_once(pixels, (model, scale), values, on_pixels)
+        if (size.width, size.height) == (width * scale, height * scale):
+            yield from bands
+        else:
+            yield reduce(stacked(bands, (height * scale, width * scale, channels)), size.width, size.height)
 
     def _upscale_once(
         self, pixels: Pixels, each: _Pass, values: ValueRange, on_pixels: Callable[[int], None]
-    ) -> Pixels:
-        height, width, channels = pixels.shape
-        engine, scale = self._engine(each), each[1]
-        run = TileRun(self._tile_edge(engine, max(height, width)), may_halve=self._options.engine.tile is None)
-        result = np.empty((height * scale, width * scale, channels), pixels.dtype)
+    ) -> Iterator[Pixels]:
+        engine = self._engine(each)
+        run = TileRun(self._tile_edge(engine, max(pixels.shape[:2])), may_halve=self._options.engine.tile is None)
         try:
-            upscale_rows(ArraySource(pixels), ArraySink(result), engine, values, run, on_pixels)
+            yield from upscale_bands(ArraySource(pixels), engine, values, run, on_pixels)
         except OutOfMemory as error:
             if run.may_halve:
                 raise
             raise OutOfMemory(error.message, f"--tile {_auto_edge(engine)} would fit, or leave --tile out") from error
-        return result
 
     def _engine(self, each: _Pass) -> Engine:
         if each not in self._found:

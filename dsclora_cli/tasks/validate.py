@@ -10,9 +10,9 @@ import torch
 from numpy.typing import NDArray
 
 from dsclora_cli.imaging.metrics import psnr_y
-from dsclora_cli.imaging.picture import Pixels
+from dsclora_cli.imaging.picture import stacked
 from dsclora_cli.imaging.ranges import value_range
-from dsclora_cli.imaging.tiling import ArraySink, ArraySource, TileRun, upscale_rows
+from dsclora_cli.imaging.tiling import ArraySource, TileRun, upscale_bands
 from dsclora_cli.model.network import Network
 from dsclora_cli.runtime.torch_engine import open_engine
 from dsclora_cli.tasks.trainset import HeldOut
@@ -36,9 +36,8 @@ def validate(network: Network, held_out: HeldOut, device: torch.device) -> list[
     engine = open_engine(network, network.config.descriptor, device, torch.float32)
     samples = []
     for name, lr, hr in held_out.pictures():
-        sr: Pixels = np.empty(hr.shape, np.uint8)
-        upscale_rows(ArraySource(lr), ArraySink(sr), engine, value_range(lr), TileRun(_TILE, may_halve=True), _ignore)
-        result = sr.astype(np.uint8, copy=False)
+        bands = upscale_bands(ArraySource(lr), engine, value_range(lr), TileRun(_TILE, may_halve=True))
+        result = stacked(bands, hr.shape).astype(np.uint8, copy=False)
         samples.append(Sample(name, psnr_y(result, hr, network.config.scale), lr, result, hr))
     return samples
 
@@ -46,7 +45,3 @@ def validate(network: Network, held_out: HeldOut, device: torch.device) -> list[
 def mean_psnr(samples: Sequence[Sample]) -> float:
     """The mean PSNR-Y of pictures in dB."""
     return sum(sample.psnr_y for sample in samples) / len(samples)
-
-
-def _ignore(_: int) -> None:
-    """Nobody waits for the pixels of one picture."""

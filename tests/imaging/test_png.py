@@ -9,10 +9,12 @@ import zlib
 import numpy as np
 import pytest
 from pictures import IPTC, XMP, exif_block, noise, read_still, saved_still, smooth
+from PIL import Image
 
 from dsclora_cli.errors import ImageError
 from dsclora_cli.imaging import metadata as blocks
 from dsclora_cli.imaging import png
+from dsclora_cli.imaging.picture import BandedFrame, Metadata
 
 
 def with_chunks(*chunks: bytes, at_end: bool = False) -> bytes:
@@ -66,11 +68,19 @@ def test_damaged_metadata_does_not_cost_the_picture(chunk):
     np.testing.assert_array_equal(pixels, smooth())
 
 
-def test_long_data_is_spread_over_several_chunks(monkeypatch):
-    monkeypatch.setattr(png, "_MAX_CHUNK", 1000)
-    data = saved_still(noise(3), "PNG")
-    assert data.count(b"IDAT") == 5
-    np.testing.assert_array_equal(read_still(data)[1], noise(3))
+@pytest.mark.parametrize("compression", [0, 1, 2, 6, 9])
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+@pytest.mark.parametrize("channels", [1, 2, 3, 4])
+def test_any_bands_make_the_same_pixels(channels, dtype, compression, monkeypatch):
+    monkeypatch.setattr(png, "_PART", 1000)
+    pixels = noise(channels, dtype, (150, 70))
+    for cuts in ([], [1], [40, 41, 149]):
+        file = io.BytesIO()
+        png.write(file, BandedFrame(pixels.shape, np.split(pixels, cuts)), Metadata(), compression)
+        header, read = read_still(file.getvalue())
+        np.testing.assert_array_equal(read, pixels)
+        assert (header.channels, header.dtype) == (channels, dtype)
+        Image.open(file).load()
 
 
 @pytest.mark.parametrize("kind", [b"IHDR", b"IDAT"])

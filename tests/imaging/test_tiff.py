@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,8 @@ from PIL import Image
 
 from dsclora_cli.config import SaveOptions
 from dsclora_cli.errors import ImageError
-from dsclora_cli.imaging.picture import Frame, Metadata
+from dsclora_cli.imaging.picture import BandedFrame, Frame, Metadata
+from dsclora_cli.imaging.tiffout import write_tiff
 from dsclora_cli.imaging.writer import fit_format, write_picture
 
 
@@ -203,7 +205,7 @@ def test_resolution_in_centimetres_is_told_in_inches():
 
 @pytest.mark.parametrize("channels", [1, 3])
 def test_big_tiff_is_written_where_offsets_would_not_fit(channels, monkeypatch):
-    monkeypatch.setattr("dsclora_cli.imaging.tiff._CLASSIC_LIMIT", 1000)
+    monkeypatch.setattr("dsclora_cli.imaging.tiffout._CLASSIC_LIMIT", 1000)
     from pictures import everything
 
     pixels = noise(channels, np.uint16)
@@ -215,3 +217,21 @@ def test_big_tiff_is_written_where_offsets_would_not_fit(channels, monkeypatch):
         assert file.is_bigtiff and file.pages[0].tags["ExifTag"].value["MakerNote"].startswith(b"Maker")
         assert file.pages[0].tags["GPSTag"].value["GPSLatitudeRef"] == "N"
     assert header.metadata.xmp and header.metadata.iptc
+
+
+@pytest.mark.parametrize("compression", [0, 1])
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.float32])
+@pytest.mark.parametrize("channels", [1, 2, 3, 4])
+def test_large_pages_are_tiled_as_their_bands_come(channels, dtype, compression, monkeypatch):
+    monkeypatch.setattr("dsclora_cli.imaging.tiffout._TILED_FROM", 500)
+    monkeypatch.setattr("dsclora_cli.imaging.tiffout._TILE", 16)
+    pages = [noise(channels, dtype, size) for size in ((40, 50), (33, 16))]
+    header = replace(header_of(pages[0], "TIFF"), frames=2)
+    frames = [BandedFrame(page.shape, np.split(page, [7, 30])) for page in pages]
+    buffer = io.BytesIO()
+    write_tiff(buffer, header, frames, compression)
+    _, again = read(buffer.getvalue())
+    for page, frame in zip(pages, again, strict=True):
+        np.testing.assert_array_equal(frame.pixels, page)
+    with tifffile.TiffFile(io.BytesIO(buffer.getvalue())) as file:
+        assert [page.is_tiled and page.tile for page in file.pages] == [(16, 16)] * 2

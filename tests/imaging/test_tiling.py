@@ -19,13 +19,12 @@ from dsclora_cli.imaging.ranges import value_range
 from dsclora_cli.imaging.tiling import (
     LARGEST_AUTO_TILE,
     SMALLEST_TILE,
-    ArraySink,
     ArraySource,
     Tile,
     TileRun,
     auto_tile,
     plan_bands,
-    upscale_rows,
+    upscale_bands,
 )
 from dsclora_cli.model.span import Span, SpanConfig
 from dsclora_cli.runtime.descriptor import Descriptor
@@ -53,10 +52,7 @@ def engine(scale: int = 2, blocks: int = 2, halo_less: int = 0, dtype: torch.dty
 
 
 def upscale(engine: Engine, image: NDArray[np.float64], tile: int) -> NDArray[np.float64]:
-    scale = engine.descriptor.scale
-    result = np.full((image.shape[0] * scale, image.shape[1] * scale, image.shape[2]), np.nan)
-    upscale_rows(ArraySource(image), ArraySink(result), engine, Raw(), TileRun(tile))  # type: ignore[arg-type]
-    return result
+    return np.concatenate(list(upscale_bands(ArraySource(image), engine, Raw(), TileRun(tile))))  # type: ignore[arg-type]
 
 
 @settings(max_examples=25)
@@ -89,10 +85,7 @@ def test_released_student_on_a_photograph(shared: Path) -> None:
 
 
 def upscale_pixels(engine: Engine, image: Pixels, tile: int, may_halve: bool = False) -> Pixels:
-    scale = engine.descriptor.scale
-    result = np.zeros((image.shape[0] * scale, image.shape[1] * scale, image.shape[2]), image.dtype)
-    upscale_rows(ArraySource(image), ArraySink(result), engine, value_range(image), TileRun(tile, may_halve))
-    return result
+    return np.concatenate(list(upscale_bands(ArraySource(image), engine, value_range(image), TileRun(tile, may_halve))))
 
 
 def test_grey_is_the_mean_of_its_three_equal_channels() -> None:

@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image
 
 from dsclora_cli.config import ModelOptions, UpscaleOptions
-from dsclora_cli.imaging.picture import Frame, Header
+from dsclora_cli.imaging.picture import BandedFrame, Frame, Header
 from dsclora_cli.tasks.batch import upscale_files
 from dsclora_cli.tasks.results import FileResult
 from dsclora_cli.tasks.sizes import plan_size
@@ -76,8 +76,10 @@ class RepeatEngine:
         grown = replace(header, width=size.width, height=size.height)
         return Plan((header.width, header.height), size, grown, info, EMBEDDED.model, 0, 1, 0)
 
-    def frame(self, frame: Frame, plan: Plan, on_progress: Callable[[float], None]) -> tuple[Frame, tuple[str, ...]]:
+    def banded(
+        self, frame: Frame, plan: Plan, on_progress: Callable[[float], None], on_caveat: Callable[[str], None]
+    ) -> BandedFrame:
         self._on_frame(frame)
         on_progress(1.0)
         pixels = frame.pixels.repeat(self._scale, axis=0).repeat(self._scale, axis=1)
-        return replace(frame, pixels=pixels), ()
+        return BandedFrame(pixels.shape, np.array_split(pixels, 3), frame.duration_ms)
