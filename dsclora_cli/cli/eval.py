@@ -12,6 +12,7 @@ from dsclora_cli.config import EvalOptions, ModelOptions
 from dsclora_cli.errors import UsageError
 
 _DEFAULT = EvalOptions()
+_ENGINE = options.EngineName(_DEFAULT.engine.engine)
 _DTYPE = options.Dtype(_DEFAULT.engine.dtype)
 _DATA = "Images"
 _SCORES = "Scores"
@@ -96,6 +97,7 @@ def evaluate(
         int, option(_SCORES, "Name the N images on which a model gains least.", "--worst", metavar="N", min=0)
     ] = _DEFAULT.worst,
     device: options.Device = _DEFAULT.engine.device,
+    engine: options.Engine = _ENGINE,
     dtype: options.DtypeName = _DTYPE,
     tile: options.Tile = options.AUTO_TILE,
     threads: options.Threads = _DEFAULT.engine.threads,
@@ -132,7 +134,7 @@ def evaluate(
         models=tuple(models),
         protocol=protocol.value,
         metrics=tuple(metric or ()),
-        engine=options.engine_options(device, dtype, tile, threads, ensemble, _DEFAULT.engine.engine),
+        engine=options.engine_options(device, dtype, tile, threads, ensemble, engine.value),
         cost=cost,
         worst=worst,
         save=save,

@@ -73,9 +73,7 @@ Offline = Annotated[bool, option(MODEL, "Ask nothing of the network; use what is
 Device = Annotated[
     str, option(SPEED, "Where to run.", "--device", parser=parse_device, metavar="auto|cpu|cuda|cuda:N|mps")
 ]
-Engine = Annotated[
-    EngineName, option(SPEED, "What does the arithmetic; auto is the fastest that is installed.", "--engine")
-]
+Engine = Annotated[EngineName, option(SPEED, "What does the arithmetic; auto is the fastest that is here.", "--engine")]
 DtypeName = Annotated[Dtype, option(SPEED, "Number format of the network.", "--dtype")]
 Tile = Annotated[
     int,

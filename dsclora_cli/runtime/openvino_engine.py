@@ -26,8 +26,11 @@ if TYPE_CHECKING:
 _LAYOUT = 1
 """Raised whenever `convert` or `save` makes something else of the same network."""
 
-_KEPT = 2
-"""Tile shapes with memory and kernels of their own: those of a portrait and a landscape picture."""
+_KEPT = 2**19
+"""Pixels of the shapes with memory and kernels of their own: two of 512 square, or more of smaller ones."""
+
+_LARGE = 2**17
+"""Pixels of a tile from which on kernels of its own are worth their making even once."""
 
 _BROKEN = (OSError, ValueError, TypeError, KeyError, zipfile.BadZipFile)
 _EXAMPLE = 32  # pixels a side of the picture that a network is traced with
@@ -101,8 +104,8 @@ def load(path: Path) -> Converted | None:
 class OpenvinoEngine:
     """Runs a converted network on the CPU, with memory and kernels planned for the shapes of tiles that come again.
 
-    The first shape, and each other from its second tile on, gets a plan, which takes a tenth of a second and saves a
-    quarter of the time of each tile; the latest few are kept.
+    The first shape, a large one, and each other from its second tile on, gets a plan, which takes a tenth of a second
+    and saves a quarter of the time of each tile; the latest few are kept.
     """
 
     name, device, dtype, rescued = "openvino", "cpu", "float32", 0
@@ -140,11 +143,12 @@ class OpenvinoEngine:
         if shape in self._planned:
             self._planned.move_to_end(shape)
             return self._planned[shape]
-        if self._planned and shape not in self._met:
+        height, width = shape
+        if self._planned and shape not in self._met and height * width < _LARGE:
             self._met.add(shape)
             self._any_shape = self._any_shape or self._compiled((-1, -1))
             return self._any_shape
-        while len(self._planned) >= _KEPT:
+        while self._planned and sum(rows * columns for rows, columns in (*self._planned, shape)) > _KEPT:
             self._planned.popitem(last=False)
         self._planned[shape] = self._compiled(shape)
         return self._planned[shape]

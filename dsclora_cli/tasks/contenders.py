@@ -40,7 +40,8 @@ class Contender:
     def identity(self) -> Mapping[str, object]:
         """All that decides its pixels but the code and the scale."""
         info = self.info
-        values = {"device": info.device, "dtype": info.dtype, "ensemble": info.ensemble, "tile": info.tile}
+        fields = ("device", "dtype", "engine", "ensemble", "tile")
+        values = {field: getattr(info, field) for field in fields}
         return {"weights": info.weights_sha256 or BASELINE, **values}
 
 
@@ -112,6 +113,7 @@ def _open(name: str, found: FoundWeights, engine: EngineOptions, scale: int) -> 
         dtype=plan.info.dtype,
         ensemble=engine.ensemble,
         tile=engine.tile,
+        engine=plan.info.engine,
         notes=(found.note,) if found.note else (),
     )
     return Contender(info, upscale, found.path, None if engine.ensemble else found.entry)

@@ -16,7 +16,7 @@ BASELINE = "bicubic"
 
 @dataclass(frozen=True)
 class RowInfo:
-    """What is behind a row. The baseline has no weights, device or dtype; `tile` is as it was asked for."""
+    """What is behind a row. The baseline has no weights, device, dtype or engine; `tile` is as it was asked for."""
 
     name: str
     weights_sha256: str | None = None
@@ -24,6 +24,7 @@ class RowInfo:
     dtype: str | None = None
     ensemble: bool = False
     tile: int | None = None
+    engine: str | None = None
     notes: tuple[str, ...] = ()
     cost: Cost | None = None
 

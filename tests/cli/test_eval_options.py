@@ -36,7 +36,21 @@ def test_every_option_reaches_the_config(dsclora, monkeypatch: pytest.MonkeyPatc
         *("--dataset", "Set5", "--dataset", "Set14", "--data-dir", "sets", "--hr", "h", "--lr", "l", "-s", "2"),
         *("-m", "one", "--weights", "a.pth", "-m", "two", "--offline"),
         *("--protocol", "ntire", "--metric", "lpips", "--ensemble", "--cost", "--worst", "3"),
-        *("--device", "cuda:1", "--dtype", "float16", "--tile", "128", "--threads", "3", "--fresh", "--save", "out"),
+        *(
+            "--device",
+            "cuda:1",
+            "--engine",
+            "auto",
+            "--dtype",
+            "float16",
+            "--tile",
+            "128",
+            "--threads",
+            "3",
+            "--fresh",
+            "--save",
+            "out",
+        ),
     )
     assert options == EvalOptions(
         datasets=("Set5", "Set14"),

@@ -58,7 +58,11 @@ def test_answers_as_torch_does_whatever_the_shapes(name: str) -> None:
     assert (engine.name, engine.device, engine.dtype, engine.rescued) == ("openvino", "cpu", "float32", 0)
 
 
-def test_plans_are_for_shapes_that_come_again_and_few_are_kept(small: Converted) -> None:
+def test_plans_are_for_shapes_that_are_large_or_come_again_and_few_are_kept(
+    small: Converted, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(openvino_engine, "_KEPT", 250)
+    monkeypatch.setattr(openvino_engine, "_LARGE", 160)
     engine = OpenvinoEngine(small)
     for height in (10, 12, 14):
         engine(tile(height, 8))
@@ -66,6 +70,10 @@ def test_plans_are_for_shapes_that_come_again_and_few_are_kept(small: Converted)
     for height in (12, 14):
         engine(tile(height, 8))
     assert list(engine._planned) == [(12, 8), (14, 8)]
+    engine(tile(20, 8))
+    assert list(engine._planned) == [(20, 8)]
+    engine(tile(40, 8))
+    assert list(engine._planned) == [(40, 8)]
 
 
 def test_saved_and_loaded_it_is_the_same(small: Converted, tmp_path: Path) -> None:
