@@ -89,13 +89,18 @@ class BatchOptions:
 
 @dataclass(frozen=True)
 class UpscaleOptions:
-    """Everything that `dsclora upscale` and `Upscaler` can be told."""
+    """Everything that `dsclora upscale` and `Upscaler` can be told.
+
+    `max_memory` limits the host memory of the process for each picture of a batch, in bytes: by smaller tiles, or it
+    is refused.
+    """
 
     model: ModelOptions = ModelOptions()
     size: SizeOptions = SizeOptions()
     engine: EngineOptions = EngineOptions()
     save: SaveOptions = SaveOptions()
     batch: BatchOptions = BatchOptions()
+    max_memory: int | None = None
 
 
 @dataclass(frozen=True)

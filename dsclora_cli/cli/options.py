@@ -52,6 +52,14 @@ def parse_tile(text: str | int) -> int:
     return int(text)
 
 
+def parse_memory(text: str) -> int:
+    """Bytes: a number and MB or GB."""
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([MG])B?", text.strip(), re.IGNORECASE)
+    if not match:
+        raise typer.BadParameter(f"{text!r} is not a size such as 800MB or 2GB.")
+    return int(float(match[1]) * {"M": 10**6, "G": 10**9}[match[2].upper()])
+
+
 def parse_device(text: str) -> str:
     """A device's name, whether or not it is there."""
     if not re.fullmatch(r"auto|cpu|mps|cuda(:\d+)?", text):

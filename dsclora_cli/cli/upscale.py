@@ -116,6 +116,17 @@ def upscale(
     dtype: options.DtypeName = _DTYPE,
     tile: options.Tile = options.AUTO_TILE,
     threads: options.Threads = _DEFAULT.engine.threads,
+    max_memory: Annotated[
+        int | None,
+        option(
+            SPEED,
+            "Most host memory to take; tiles get smaller.",
+            "--max-memory",
+            parser=options.parse_memory,
+            metavar="SIZE",
+            show_default="what is free",
+        ),
+    ] = _DEFAULT.max_memory,
     ensemble: Annotated[
         bool, option(SPEED, "Mean over 8 flips and turns: a little better, 8 times slower.", "--ensemble")
     ] = _DEFAULT.engine.ensemble,
@@ -135,6 +146,7 @@ def upscale(
         engine=options.engine_options(device, dtype, tile, threads, ensemble, engine.value),
         save=SaveOptions(format, quality, compression, metadata.value, strict),
         batch=BatchOptions(output, name, recursive, overwrite, fail_fast),
+        max_memory=max_memory,
     )
     _check(asked, inputs, json and not dry_run, dry_run)
     if quiet:

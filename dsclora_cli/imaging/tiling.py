@@ -113,6 +113,12 @@ def plan_bands(height: int, width: int, tile: int) -> list[list[Tile]]:
     return [[Tile(top, bottom, left, right) for left, right in columns] for top, bottom in _cuts(0, height, edge)]
 
 
+def count_tiles(height: int, width: int, tile: int) -> int:
+    """How many cores `plan_bands` makes."""
+    bands = plan_bands(height, width, tile)
+    return len(bands) * len(bands[0])
+
+
 def tile_memory(descriptor: Descriptor, height: int, width: int, bytes_per_value: int = 4) -> int:
     """Bytes that the network needs for a tile of this size, halo included."""
     return descriptor.floats_per_pixel * bytes_per_value * height * width

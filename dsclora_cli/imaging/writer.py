@@ -27,12 +27,14 @@ from dsclora_cli.imaging.formats import (
 from dsclora_cli.imaging.picture import AnyFrame, BandedFrame, Frame, Header, Metadata, Pixels
 from dsclora_cli.imaging.pnm import write_pnm
 
-__all__ = ["fit_format", "format_of_suffix", "suffix_of_format", "write_picture"]
+__all__ = ["fit_format", "format_of_suffix", "suffix_of_format", "takes_bands", "write_picture"]
 
 _AVIF_SPEED = 8
 """Of 0 to 10: a seventh of the time of Pillow's 6 on photographs, for files a fifth larger."""
 
 _BANDED = ("JPEG", "PNG", "TIFF")
+"""Formats that are written as bands come; others look at a frame again, or at the next one."""
+
 _JPEG_SEGMENT = 65535 - 2
 _BLOCK_NAMES = {"icc": "the colour profile", "exif": "EXIF", "xmp": "XMP", "iptc": "IPTC"}
 _JPEG_PREFIXES = {"exif": 6, "xmp": 29, "iptc": 27}
@@ -66,6 +68,11 @@ def fit_format(header: Header, name: str, strict: bool) -> tuple[Header, tuple[s
         raise ImageError("; ".join(losses), "choose another format, or leave out --strict")
     metadata, dropped = _fit_metadata(header.metadata, held, name)
     return replace(fitted, format=name, channels=channels, dtype=depth, metadata=metadata), (*losses, *dropped)
+
+
+def takes_bands(header: Header) -> bool:
+    """Whether a picture of this format is written as its bands come, and never is in memory as a whole."""
+    return header.format in _BANDED and not header.animated
 
 
 def write_picture(target: Path | BinaryIO, header: Header, frames: Iterable[AnyFrame], options: SaveOptions) -> None:
@@ -181,10 +188,9 @@ def _converted(header: Header, frames: Iterable[AnyFrame]) -> Iterator[AnyFrame]
 
 
 def _converted_frame(header: Header, frame: AnyFrame) -> AnyFrame:
-    """In bands only for formats that want them: others look at a frame again, or at the next one."""
     bands = (convert(band, header.channels, header.dtype) for band in frame.bands())
     banded = BandedFrame((*frame.shape[:2], header.channels), bands, frame.duration_ms)
-    return banded if header.format in _BANDED and not header.animated else Frame(banded.pixels, frame.duration_ms)
+    return banded if takes_bands(header) else Frame(banded.pixels, frame.duration_ms)
 
 
 def _fit_frames(header: Header, held: Format, name: str) -> tuple[Header, list[str]]:

@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING, TypeVar
 from dsclora_cli.config import UpscaleOptions
 from dsclora_cli.imaging.picture import AnyFrame, BandedFrame, Frame
 from dsclora_cli.imaging.reader import open_picture
-from dsclora_cli.imaging.writer import fit_format
+from dsclora_cli.imaging.writer import fit_format, takes_bands
 from dsclora_cli.tasks.channel import Channel, ClosedError, WaitedError, Worker
+from dsclora_cli.tasks.footprint import budget
 from dsclora_cli.tasks.inputs import find_inputs
 from dsclora_cli.tasks.jobs import JobPlanner
 from dsclora_cli.tasks.observer import Observer
@@ -34,8 +35,6 @@ __all__ = ["FileResult", "Observer", "upscale_files"]
 T = TypeVar("T")
 
 _DEFAULTS = UpscaleOptions()
-_BUDGET = 256 << 20
-"""Bytes of pixels before the network, and as many after it."""
 
 
 def upscale_files(
@@ -64,8 +63,8 @@ class _Batch:
         self._observer = observer
         self._engine = engine
         self._planner = JobPlanner(found, options)
-        self._decoded: Pictures = Channel(_BUDGET)
-        self._upscaled: Pictures = Channel(_BUDGET)
+        self._decoded: Pictures = Channel(budget(options.max_memory))
+        self._upscaled: Pictures = Channel(budget(options.max_memory))
         self._results: SimpleQueue[FileResult] = SimpleQueue()
         self._unseen: deque[FileResult] = deque()
         self._noted: set[str] = set()
@@ -171,7 +170,8 @@ class _Batch:
     def _upscale(self, work: Work) -> None:
         with Incoming(self._decoded) as frames:
             try:
-                plan = self._open_engine().plan(work.job.header)
+                banded = takes_bands(replace(work.job.header, format=work.job.format))
+                plan = self._open_engine().plan(work.job.header, banded)
             except NETWORK_ERRORS as error:
                 self._fail(work, error)
                 return

@@ -31,6 +31,15 @@ class SizePlan:
     factor: float
 
 
+def lr_sides(height: int, width: int, passes: Iterable[int]) -> tuple[tuple[int, int, int], ...]:
+    """Height and width of the LR side of each pass of a picture, and its scale."""
+    sides = []
+    for scale in passes:
+        sides.append((height, width, scale))
+        height, width = height * scale, width * scale
+    return tuple(sides)
+
+
 def check_size(options: SizeOptions) -> None:
     """Raise UsageError for more than one size, or one that no picture could have."""
     asked = [name for name, value in vars(options).items() if value is not None]

@@ -15,18 +15,19 @@ from dsclora_cli.imaging.picture import BandedFrame, Frame, Header, Pixels, stac
 from dsclora_cli.imaging.ranges import ValueRange, value_range
 from dsclora_cli.imaging.resample import reduce
 from dsclora_cli.imaging.tiling import (
+    LARGEST_AUTO_TILE,
     ArraySource,
     TileRun,
     auto_tile,
-    plan_bands,
-    tile_memory,
+    count_tiles,
     upscale_bands,
 )
 from dsclora_cli.runtime.engine import Engine
 from dsclora_cli.tasks.caveats import caveats
 from dsclora_cli.tasks.engines import device_of, free_memory, open_engine
+from dsclora_cli.tasks.footprint import Footprint, budget
 from dsclora_cli.tasks.jobs import WeightsFinder, chain
-from dsclora_cli.tasks.sizes import SizePlan, plan_size
+from dsclora_cli.tasks.sizes import SizePlan, lr_sides, plan_size
 from dsclora_cli.weights.catalog import load_catalog
 from dsclora_cli.weights.resolve import FoundWeights, find_weights, for_picture, joined, native_scales
 
@@ -55,8 +56,8 @@ class Plan:
     """What upscaling a picture will do.
 
     `source` is the input's (width, height), `header` the result's; `model` is for the first pass. `tile` is the
-    edge of a tile's core in the first pass, 0 the whole picture; `tiles` counts the network runs of a frame's colour
-    over all passes. `memory_bytes` estimates the peak on the host.
+    edge of a tile's core in the first pass, 0 the whole picture, and `largest_tile` what none may exceed; `tiles`
+    counts the network runs of a frame's colour over all passes. `memory_bytes` is the host's peak, on the high side.
     """
 
     source: tuple[int, int]
@@ -65,6 +66,7 @@ class Plan:
     info: EngineInfo
     model: ModelOptions
     tile: int
+    largest_tile: int
     tiles: int
     memory_bytes: int
 
@@ -84,12 +86,20 @@ class PictureEngine:
         self._found: dict[_Pass, FoundWeights] = {}
         self._engines: dict[str, Engine] = {}
 
-    def plan(self, header: Header) -> Plan:
-        """How a picture with this header is upscaled. Raises as `plan_size` does, and WeightsError."""
+    def plan(self, header: Header, banded: bool = False) -> Plan:
+        """How a picture with this header is upscaled; `banded` where its result is written as its bands come.
+
+        Raises as `plan_size` does, WeightsError, and OutOfMemory for a picture that its limit of memory is too low for.
+        """
         size = plan_size(header.width, header.height, self._options.size, self._native)
         model, _ = for_picture(self._options.model, header.jpeg_quality, size.passes[0], self._photo)
         engine, *_ = (self._engine(each) for each in chain(size.passes, model, self._options.model))
-        tile = self._tile_edge(engine, max(header.height, header.width))
+        passes = lr_sides(header.height, header.width, size.passes)
+        pixel_bytes, waiting = header.channels * header.dtype.itemsize, budget(self._options.max_memory)
+        exact = (size.height, size.width) == tuple(side * passes[-1][2] for side in passes[-1][:2])
+        footprint = Footprint(passes, pixel_bytes, engine, banded and exact, waiting)
+        largest = self._largest_tile(engine, footprint)
+        tile = _edge(largest, max(header.height, header.width))
         metadata = resized(header.metadata, size.width, size.height)
         return Plan(
             source=(header.width, header.height),
@@ -98,8 +108,9 @@ class PictureEngine:
             info=self._info(chain(size.passes, model, self._options.model), engine),
             model=model,
             tile=tile,
-            tiles=_count_tiles(header, size.passes, tile),
-            memory_bytes=_estimate_memory(header, size.passes, engine, tile),
+            largest_tile=largest,
+            tiles=sum(count_tiles(rows, columns, _edge(largest, max(rows, columns))) for rows, columns, _ in passes),
+            memory_bytes=footprint.peak(tile),
         )
 
     def frame(self, frame: Frame, plan: Plan, on_progress: Progress) -> tuple[Frame, tuple[str, ...]]:
@@ -120,20 +131,20 @@ class PictureEngine:
 
         def bands() -> Iterator[Pixels]:
             rescued = self._rescued()
-            yield from self._bands(frame.pixels, size, plan.model, on_progress)
+            yield from self._bands(frame.pixels, replace(plan, size=size), on_progress)
             descriptor = self._engine((plan.model, size.passes[0])).descriptor
             for sentence in caveats(frame.pixels, self._rescued() - rescued, plan.tiles, descriptor):
                 on_caveat(sentence)
 
         return BandedFrame((size.height, size.width, channels), bands(), frame.duration_ms)
 
-    def _bands(self, pixels: Pixels, size: SizePlan, model: ModelOptions, on_progress: Progress) -> Iterator[Pixels]:
+    def _bands(self, pixels: Pixels, plan: Plan, on_progress: Progress) -> Iterator[Pixels]:
         """Colour and alpha side by side, colour bled under what is transparent; a constant alpha is not computed."""
         height, width, channels = pixels.shape
         has_alpha = channels in {2, 4}
         alpha = pixels[:, :, -1:]
         constant = has_alpha and bool((alpha == alpha[0, 0]).all())
-        work = sum(rows * columns for rows, columns, _ in _passes(height, width, size.passes))
+        work = sum(rows * columns for rows, columns, _ in lr_sides(height, width, plan.size.passes))
         done, total = 0, work * (1 + (has_alpha and not constant))
 
         def count(pixels_done: int) -> None:
@@ -142,38 +153,41 @@ class PictureEngine:
             on_progress(done / total)
 
         if not has_alpha:
-            yield from self._upscale(pixels, size, model, count)
+            yield from self._upscale(pixels, plan, count)
             return
-        colours = self._upscale(bleed(pixels[:, :, :-1], alpha), size, model, count)
+        colours = self._upscale(bleed(pixels[:, :, :-1], alpha), plan, count)
         if constant:
             for colour in colours:
                 yield np.dstack([colour, np.full(colour.shape[:2], alpha[0, 0], colour.dtype)])
             return
-        for colour, opacity in zip(colours, self._upscale(alpha, size, model, count), strict=True):
+        for colour, opacity in zip(colours, self._upscale(alpha, plan, count), strict=True):
             yield np.concatenate([colour, opacity], axis=2)
 
-    def _upscale(
-        self, pixels: Pixels, size: SizePlan, model: ModelOptions, on_pixels: Callable[[int], None]
-    ) -> Iterator[Pixels]:
+    def _upscale(self, pixels: Pixels, plan: Plan, on_pixels: Callable[[int], None]) -> Iterator[Pixels]:
         """1 or 3 channels through the chain of passes and the reduction; every pass but the last is made whole."""
-        values = value_range(pixels)
+        values, size, model = value_range(pixels), plan.size, plan.model
+
+        def upscaled(each: _Pass) -> Iterator[Pixels]:
+            tile = _edge(plan.largest_tile, max(pixels.shape[:2]))
+            run = TileRun(tile, may_halve=self._options.engine.tile is None)
+            return self._upscale_once(pixels, each, values, run, on_pixels)
+
         for scale in size.passes[:-1]:
-            bands = self._upscale_once(pixels, (model, scale), values, on_pixels)
+            bands = upscaled((model, scale))
             pixels = stacked(bands, (pixels.shape[0] * scale, pixels.shape[1] * scale, pixels.shape[2]))
             model = self._options.model
         height, width, channels = pixels.shape
         scale = size.passes[-1]
-        bands = self._upscale_once(pixels, (model, scale), values, on_pixels)
+        bands = upscaled((model, scale))
         if (size.width, size.height) == (width * scale, height * scale):
             yield from bands
         else:
             yield reduce(stacked(bands, (height * scale, width * scale, channels)), size.width, size.height)
 
     def _upscale_once(
-        self, pixels: Pixels, each: _Pass, values: ValueRange, on_pixels: Callable[[int], None]
+        self, pixels: Pixels, each: _Pass, values: ValueRange, run: TileRun, on_pixels: Callable[[int], None]
     ) -> Iterator[Pixels]:
         engine = self._engine(each)
-        run = TileRun(self._tile_edge(engine, max(pixels.shape[:2])), may_halve=self._options.engine.tile is None)
         try:
             yield from upscale_bands(ArraySource(pixels), engine, values, run, on_pixels)
         except OutOfMemory as error:
@@ -202,43 +216,25 @@ class PictureEngine:
             notes=tuple(weights.note for weights in found if weights.note),
         )
 
-    def _tile_edge(self, engine: Engine, longest: int) -> int:
-        """The core edge for a picture whose longer side is `longest`; 0 is the whole picture."""
-        if self._options.engine.tile is not None:
-            return self._options.engine.tile
-        edge = _auto_edge(engine)
-        return 0 if edge >= longest else edge
+    def _largest_tile(self, engine: Engine, footprint: Footprint) -> int:
+        """The core edge that is asked for, 0 for the whole picture, or the largest that memory allows."""
+        limit, asked = self._options.max_memory, self._options.engine.tile
+        largest = _auto_edge(engine) if asked is None else asked
+        if limit is None or footprint.peak(largest) <= limit:
+            return largest
+        fitting = footprint.fitting_tile(limit, LARGEST_AUTO_TILE)
+        if asked is not None:
+            raise OutOfMemory(f"--tile {asked} needs more than --max-memory", f"--tile {fitting} fits")
+        return fitting
 
     def _rescued(self) -> int:
         return sum(engine.rescued for engine in self._engines.values())
 
 
-def _value_bytes(engine: Engine) -> int:
-    return 2 if engine.dtype == "float16" else 4
-
-
 def _auto_edge(engine: Engine) -> int:
-    return auto_tile(engine.descriptor, free_memory(engine), _value_bytes(engine))
+    return auto_tile(engine.descriptor, free_memory(engine), 2 if engine.dtype == "float16" else 4)
 
 
-def _passes(height: int, width: int, passes: tuple[int, ...]) -> list[tuple[int, int, int]]:
-    """Height and width of the LR side of each pass, and its scale."""
-    sizes = []
-    for scale in passes:
-        sizes.append((height, width, scale))
-        height, width = height * scale, width * scale
-    return sizes
-
-
-def _count_tiles(header: Header, passes: tuple[int, ...], tile: int) -> int:
-    plans = (plan_bands(height, width, tile) for height, width, _ in _passes(header.height, header.width, passes))
-    return sum(len(bands) * len(bands[0]) for bands in plans)
-
-
-def _estimate_memory(header: Header, passes: tuple[int, ...], engine: Engine, tile: int) -> int:
-    """Both canvases of the largest pass, and the network's own memory for one tile."""
-    height, width, scale = _passes(header.height, header.width, passes)[-1]
-    canvases = height * width * (1 + scale**2) * header.channels * header.dtype.itemsize
-    halo = 2 * engine.descriptor.halo
-    rows, columns = (min(side, (tile or side) + halo) for side in (header.height, header.width))
-    return canvases + tile_memory(engine.descriptor, rows, columns, _value_bytes(engine))
+def _edge(largest: int, longest: int) -> int:
+    """The edge of the tiles of a picture whose longer side is `longest`: 0, the whole, where one tile is enough."""
+    return 0 if largest >= longest else largest

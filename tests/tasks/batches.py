@@ -69,12 +69,12 @@ class RepeatEngine:
         self._on_frame = on_frame
         self._scale = scale
 
-    def plan(self, header: Header) -> Plan:
+    def plan(self, header: Header, banded: bool = False) -> Plan:
         size = plan_size(header.width, header.height, EMBEDDED.size, (self._scale,))
         weights = find_weights(EMBEDDED.model, self._scale)
         info = EngineInfo(weights.name, weights.sha256, self._scale, "cpu", "float32", "torch")
         grown = replace(header, width=size.width, height=size.height)
-        return Plan((header.width, header.height), size, grown, info, EMBEDDED.model, 0, 1, 0)
+        return Plan((header.width, header.height), size, grown, info, EMBEDDED.model, 0, 0, 1, 0)
 
     def banded(
         self, frame: Frame, plan: Plan, on_progress: Callable[[float], None], on_caveat: Callable[[str], None]

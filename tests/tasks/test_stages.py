@@ -59,7 +59,7 @@ def test_a_bug_in_the_writer_reaches_the_caller(folder: Path, monkeypatch: pytes
         raise ZeroDivisionError
 
     monkeypatch.setattr(batch_module, "save_result", fail)
-    monkeypatch.setattr(batch_module, "_BUDGET", 1)
+    monkeypatch.setattr(batch_module, "budget", lambda limit: 1)
     with pytest.raises(ZeroDivisionError):
         run([folder], engine=RepeatEngine())
 
@@ -97,7 +97,7 @@ def test_memory_does_not_grow_with_the_number_of_pictures(tmp_path: Path, monkey
     for number in range(12):
         save_photo(tmp_path / f"{number:02}.png", (100, 80), seed=number)
     size = 100 * 80 * 3
-    monkeypatch.setattr(batch_module, "_BUDGET", 20 * size)
+    monkeypatch.setattr(batch_module, "budget", lambda limit: 20 * size)
     opened: list[Path] = []
     real = batch_module.open_picture
     monkeypatch.setattr(batch_module, "open_picture", lambda source: opened.append(source) or real(source))

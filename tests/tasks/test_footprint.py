@@ -1,0 +1,100 @@
+"""Memory as it is reckoned, and that it holds."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from dsclora_cli.config import EngineOptions, ModelOptions, SizeOptions, UpscaleOptions
+from dsclora_cli.errors import OutOfMemory
+from dsclora_cli.imaging.picture import Header
+from dsclora_cli.tasks.footprint import MOST_PIXELS, budget
+from dsclora_cli.tasks.upscale import PictureEngine, Plan
+
+LARGE = Header("JPEG", 6000, 4000, 3, np.dtype(np.uint8))
+
+
+def planned(
+    max_memory: int | None, banded: bool = True, tile: int | None = None, scale: float = 4, header: Header = LARGE
+) -> Plan:
+    options = UpscaleOptions(
+        model=ModelOptions("dsclora-x4"),
+        engine=EngineOptions(device="cpu", tile=tile),
+        size=SizeOptions(scale=scale),
+        max_memory=max_memory,
+    )
+    return PictureEngine(options).plan(header, banded)
+
+
+def test_what_is_written_in_bands_needs_less_than_the_whole_of_it() -> None:
+    huge = replace(LARGE, width=12000, height=8000)
+    whole = 12000 * 8000 * 16 * 3
+    assert planned(None, header=huge).memory_bytes < whole < 2 * whole < planned(None, False, header=huge).memory_bytes
+    assert planned(None, scale=3, header=huge).memory_bytes > 2 * whole  # the x4 of it is there to be reduced
+
+
+def test_a_limit_makes_tiles_smaller_and_is_kept() -> None:
+    free = planned(None)
+    plans = [planned(limit) for limit in (10**10, 1_200_000_000, 900_000_000, 800_000_000)]
+    assert plans[0] == free
+    tiles = [plan.tile for plan in plans]
+    assert tiles == sorted(tiles, reverse=True) and len(set(tiles)) == 4
+    for limit, plan in zip((1_200_000_000, 900_000_000, 800_000_000), plans[1:], strict=True):
+        assert 0.9 * limit < plan.memory_bytes <= limit
+        assert plan.largest_tile == plan.tile
+
+
+def test_a_limit_that_no_tile_can_keep_is_refused() -> None:
+    with pytest.raises(
+        OutOfMemory, match=r"needs about 0\.\d+ GB, more than --max-memory 0\.3GB \(raise --max-memory\)"
+    ):
+        planned(300_000_000)
+    with pytest.raises(OutOfMemory, match="or write PNG, JPEG or TIFF"):
+        planned(2 * 10**9, banded=False)
+
+
+def test_a_tile_that_was_asked_for_is_not_made_smaller() -> None:
+    assert planned(1_200_000_000, tile=64).tile == 64
+    with pytest.raises(OutOfMemory, match=r"--tile 1024 needs more than --max-memory \(--tile \d+ fits\)"):
+        planned(1_200_000_000, tile=1024)
+
+
+def test_a_small_picture_is_whole_as_before() -> None:
+    assert planned(10**9, header=Header("PNG", 200, 100, 3, np.dtype(np.uint8))).tile == 0
+
+
+def test_less_waits_where_memory_has_a_limit() -> None:
+    assert [budget(limit) for limit in (None, 10**11, 800)] == [MOST_PIXELS, MOST_PIXELS, 100]
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="the unit of ru_maxrss is that of Linux")
+@pytest.mark.parametrize(
+    ("engine", "suffix", "limit"), [("torch", "png", 560), ("openvino", "jpg", 350), ("openvino", "tiff", 400)]
+)
+def test_a_limit_holds(engine: str, suffix: str, limit: int, tmp_path: Path) -> None:
+    """The process is measured; without the limit it takes more."""
+    if engine == "openvino":
+        pytest.importorskip("openvino")
+    from PIL import Image
+
+    wave = np.add.outer(np.arange(900) % 251, np.arange(1200) % 241).astype(np.uint8)
+    Image.fromarray(np.dstack([wave, wave.T.reshape(wave.shape), wave])).save(tmp_path / "large.jpg")
+    script = (
+        "import resource, sys; from dsclora_cli.cli.app import main; code = main(sys.argv[1:]);"
+        "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, file=sys.stderr); sys.exit(code)"
+    )
+    command = [sys.executable, "-c", script, "upscale", "large.jpg", "-m", "dsclora-x4", "--device", "cpu", "--json"]
+    command += ["--engine", engine, "-o", f"out.{suffix}", "--max-memory", f"{limit}MB", "--overwrite"]
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+    for _ in range(1 + (engine == "openvino")):  # its first run converts the network, which takes torch
+        ran = subprocess.run(command, cwd=tmp_path, env=environment, check=True, capture_output=True, text=True)
+    assert json.loads(ran.stdout)["tile"] >= 16
+    assert int(ran.stderr.split()[-1]) * 1024 <= limit * 10**6
