@@ -1,39 +1,81 @@
-"""Milliseconds for one picture through the x4 network alone: the engine against PyTorch as a plain script runs it.
+"""Milliseconds for one picture through the x4 network alone: our engines against others and a plain script.
 
     python benchmarks/network.py [--weights FILE] [--sizes 256 512] [--rounds 7] [--threads N] [--compiled] [--json F]
 
-In turns, medians over the rounds. The roofline is what the convolutions' multiply-adds would take at the rate of a
-large matrix product. `--compiled` adds torch.compile, which needs a C++ compiler and half a minute.
+In turns, medians over the rounds, all in float32 on as many threads. The roofline is what the convolutions'
+multiply-adds would take at the rate of a large matrix product. OpenVINO and ONNX Runtime take part where they are
+installed; `--compiled` adds torch.compile, which needs a C++ compiler and half a minute.
 """
 
 from __future__ import annotations
 
 import argparse
 import copy
+import io
 import json
 import statistics
 import time
+import warnings
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 
+import numpy as np
 import torch
-from torch import nn
 
 from dsclora_cli.config import ModelOptions
 from dsclora_cli.model.network import Network
 from dsclora_cli.runtime.complexity import complexity
 from dsclora_cli.runtime.fused import fuse
+from dsclora_cli.runtime.openvino_engine import OpenvinoEngine, convert, installed
 from dsclora_cli.weights.network import open_network
 from dsclora_cli.weights.resolve import find_weights
 
 SIDE = 2048  # of the matrices
 
 
-def contenders(network: Network, compiled: bool) -> dict[str, nn.Module]:
-    """Modules with the same answers; `plain` is what the ratios are to."""
-    last = copy.deepcopy(network).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    found = {"plain": network, "channels_last": last, "dsclora": fuse(network)}
-    return {**found, "torch.compile": torch.compile(copy.deepcopy(last))} if compiled else found
+def contenders(network: Network, picture: torch.Tensor, compiled: bool) -> dict[str, Callable[[], object]]:
+    """What runs the network on one picture, by name; `plain` is what the ratios are to."""
+    last = picture.contiguous(memory_format=torch.channels_last)
+    laid = copy.deepcopy(network).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    fused = fuse(network)
+    found: dict[str, Callable[[], object]] = {
+        "plain": lambda: network(picture),
+        "channels_last": lambda: laid(last),
+        "dsclora torch": lambda: fused(last),
+    }
+    if installed():
+        engine, tile = (
+            OpenvinoEngine(convert(network, network.config.descriptor), torch.get_num_threads()),
+            rows(picture),
+        )
+        found["dsclora openvino"] = lambda: engine(tile)
+    if find_spec("onnxruntime") and find_spec("onnx"):
+        found["onnxruntime"] = onnxruntime(network, picture)
+    if compiled:
+        module = torch.compile(copy.deepcopy(laid))
+        found["torch.compile"] = lambda: module(last)
+    return found
+
+
+def rows(picture: torch.Tensor) -> np.ndarray:
+    """`(1, 3, H, W)` as engines take it."""
+    return np.ascontiguousarray(picture[0].permute(1, 2, 0).numpy())
+
+
+def onnxruntime(network: Network, picture: torch.Tensor) -> Callable[[], object]:
+    """ONNX Runtime, on as many threads."""
+    import onnxruntime
+
+    settings = onnxruntime.SessionOptions()
+    settings.intra_op_num_threads = torch.get_num_threads()
+    file = io.BytesIO()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.onnx.export(network, (picture,), file, dynamo=False)
+    session = onnxruntime.InferenceSession(file.getvalue(), settings, providers=["CPUExecutionProvider"])
+    given = {session.get_inputs()[0].name: picture.numpy()}
+    return lambda: session.run(None, given)
 
 
 def milliseconds(work: Callable[[], object]) -> float:
@@ -47,14 +89,12 @@ def measured(network: Network, size: int, rounds: int, compiled: bool) -> dict[s
     """Medians in ms by contender, and that of the roofline."""
     picture = torch.rand(1, 3, size, size)
     matrix = torch.rand(SIDE, SIDE)
-    modules = contenders(network, compiled)
-    layouts = {name: torch.contiguous_format if name == "plain" else torch.channels_last for name in modules}
-    inputs = {name: picture.contiguous(memory_format=layouts[name]) for name in modules}
-    taken: dict[str, list[float]] = {name: [] for name in (*modules, "roofline")}
+    work = contenders(network, picture, compiled)
+    taken: dict[str, list[float]] = {name: [] for name in (*work, "roofline")}
     share = complexity(network, size).multiply_adds / SIDE**3
     for warm in range(rounds + 1):
-        for name, module in modules.items():
-            spent = milliseconds(lambda module=module, name=name: module(inputs[name]))
+        for name, run in work.items():
+            spent = milliseconds(run)
             taken[name] += [spent] if warm else []
         taken["roofline"].append(share * milliseconds(lambda: matrix @ matrix))
     return {name: statistics.median(times) for name, times in taken.items()}
@@ -79,7 +119,7 @@ def main() -> None:
     for size, times in results.items():
         for name, spent in times.items():
             ratios = f"plain / it {times['plain'] / spent:.2f}, roofline / it {times['roofline'] / spent:.0%}"
-            print(f"{size}x{size} {name:13} {spent:8.1f} ms   {ratios}")
+            print(f"{size}x{size} {name:16} {spent:8.1f} ms   {ratios}")
     if args.json:
         args.json.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
 

@@ -1,9 +1,9 @@
 """Time and peak memory of `dsclora upscale` beside a plain script, in fresh processes taken in turns.
 
-    python benchmarks/upscale.py PHOTO [--rounds 3] [--format PNG] [--json out.json]
+    python benchmarks/upscale.py PHOTO [--rounds 3] [--formats png jpg] [--plain-tiles 0 256] [--engines auto torch]
 
-The plain script is what one writes in ten lines: eager torch on the whole picture (or on tiles with `--plain-tile`),
-then Pillow's defaults. Both use the same weights and threads. Prints medians and the ratios, plain over dsclora.
+The plain script is what one writes in ten lines: eager torch on the whole picture or on tiles, then Pillow's defaults.
+All use the same weights and threads. Prints medians, and for ours how many times as long the plain scripts take.
 """
 
 from __future__ import annotations
@@ -59,32 +59,53 @@ def run(command: list[str]) -> tuple[float, float]:
     return seconds, usage.ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)
 
 
+def contenders(args: argparse.Namespace, target: str) -> dict[str, list[str]]:
+    """Commands by name."""
+    chosen = ["--weights", args.weights] if args.weights else ["--offline"]
+    ours = [sys.executable, "-m", "dsclora_cli", "upscale", args.photo, "-o", target, "--overwrite", "-q", *chosen]
+    found = {
+        f"plain, {f'tiles of {tile}' if tile else 'whole'}": [
+            *(sys.executable, "-c", PLAIN, args.photo, target, str(tile), args.weights)
+        ]
+        for tile in args.plain_tiles
+    }
+    return {**found, **{f"dsclora, {name}": [*ours, "--device", "cpu", "--engine", name] for name in args.engines}}
+
+
 def main() -> None:
-    """Run both in turns and print what came out."""
+    """Run all in turns and print what came out."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("photo")
     parser.add_argument("--weights", default="", help="a file; default: the embedded x4 network")
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--format", default="png")
-    parser.add_argument("--plain-tile", type=int, default=0)
+    parser.add_argument("--formats", nargs="+", default=["png"])
+    parser.add_argument("--plain-tiles", type=int, nargs="*", default=[0], help="edges, 0 the whole picture")
+    parser.add_argument("--engines", nargs="+", default=["auto"])
     parser.add_argument("--json", type=Path)
     args = parser.parse_args()
-    chosen = ["--weights", args.weights] if args.weights else ["--offline"]
-    taken: dict[str, list[tuple[float, float]]] = {"plain": [], "dsclora": []}
+    results: dict[str, dict[str, list[float]]] = {}
     with tempfile.TemporaryDirectory() as folder:
-        target = str(Path(folder) / f"out.{args.format.lower()}")
-        plain = [sys.executable, "-c", PLAIN, args.photo, target, str(args.plain_tile), args.weights]
-        ours = [sys.executable, "-m", "dsclora_cli", "upscale", args.photo, "-o", target, "--overwrite", "-q"]
-        for _ in range(args.rounds):
-            taken["plain"].append(run(plain))
-            taken["dsclora"].append(run([*ours, *chosen, "--device", "cpu"]))
-    medians = {name: [statistics.median(column) for column in zip(*rows, strict=True)] for name, rows in taken.items()}
-    for name, (seconds, megabytes) in medians.items():
-        print(f"{name:8} {seconds:8.2f} s {megabytes:8.0f} MB")
-    ratios = [a / b for a, b in zip(medians["plain"], medians["dsclora"], strict=True)]
-    print(f"{'ratio':8} {ratios[0]:8.2f}   {ratios[1]:8.2f}")
+        os.environ["DSCLORA_STATE_DIR"] = folder
+        for suffix in args.formats:
+            commands = contenders(args, str(Path(folder) / f"out.{suffix}"))
+            taken: dict[str, list[tuple[float, float]]] = {name: [] for name in commands}
+            for _ in range(args.rounds):
+                for name, command in commands.items():
+                    taken[name].append(run(command))
+            results[suffix] = {
+                name: [statistics.median(column) for column in zip(*rows, strict=True)] for name, rows in taken.items()
+            }
+            show(suffix, results[suffix])
     if args.json:
-        args.json.write_text(json.dumps({"photo": args.photo, "medians": medians, "ratios": ratios}, indent=1))
+        args.json.write_text(json.dumps({"photo": args.photo, "medians": results}, indent=1), encoding="utf-8")
+
+
+def show(suffix: str, medians: dict[str, list[float]]) -> None:
+    """A line for each contender: time, memory, and how many times as long the plain ones take."""
+    plain = {name: seconds for name, (seconds, _) in medians.items() if name.startswith("plain")}
+    for name, (seconds, megabytes) in medians.items():
+        ratios = "" if name in plain else "   ".join(f"{rival} / it {plain[rival] / seconds:.2f}" for rival in plain)
+        print(f"{suffix} {name:22} {seconds:8.2f} s {megabytes:8.0f} MB   {ratios}", flush=True)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,85 @@
+"""A folder of small pictures: `dsclora upscale FOLDER` beside a process of the plain script for each picture.
+
+    python benchmarks/folder.py [--pictures 50] [--plain 5] [--rounds 2] [--engines auto torch]
+
+Pictures are 256x256 parts of a texture, PNG in and out. The plain script runs on `--plain` of them, and its time is
+taken times as many as there are. `network` is what the network itself took of our time, as our own report says.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+from upscale import PLAIN, run
+
+SIDE = 256
+
+
+def fill(folder: Path, count: int) -> list[Path]:
+    """Pictures with edges and grain at many scales."""
+    rng = np.random.default_rng(0)
+    paths = []
+    for index in range(count):
+        layers = [Image.fromarray(rng.integers(0, 256, (side, side, 3), np.uint8)) for side in (4, 16, 64, SIDE)]
+        grown = [np.asarray(layer.resize((SIDE, SIDE), Image.Resampling.BICUBIC), float) for layer in layers]
+        mixed = sum(weight * layer for weight, layer in zip((0.4, 0.3, 0.2, 0.1), grown, strict=True))
+        paths.append(folder / f"{index:02}.png")
+        Image.fromarray(np.asarray(mixed, np.uint8)).save(paths[-1])
+    return paths
+
+
+def ours(folder: Path, engine: str) -> tuple[float, float]:
+    """Seconds of the whole command, and those of its network."""
+    command = [sys.executable, "-m", "dsclora_cli", "upscale", str(folder), "-o", str(folder / "out"), "--json"]
+    command += ["-m", "dsclora-x4", "--device", "cpu", "--engine", engine, "--overwrite"]
+    started = time.perf_counter()
+    lines = subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines()
+    return time.perf_counter() - started, sum(json.loads(line)["seconds"]["network"] for line in lines)
+
+
+def main() -> None:
+    """Run in turns and print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--pictures", type=int, default=50)
+    parser.add_argument("--plain", type=int, default=5)
+    parser.add_argument("--rounds", type=int, default=2)
+    parser.add_argument("--engines", nargs="+", default=["auto"])
+    args = parser.parse_args()
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        os.environ["DSCLORA_STATE_DIR"] = str(folder / "state")
+        pictures = fill(folder, args.pictures)
+        (folder / "out").mkdir()
+        plain: list[float] = []
+        taken: dict[str, list[tuple[float, float]]] = {engine: [] for engine in args.engines}
+        for _ in range(args.rounds):
+            plain += [
+                run([sys.executable, "-c", PLAIN, str(each), f"{each}.png", "0", ""])[0]
+                for each in pictures[: args.plain]
+            ]
+            for each in pictures[: args.plain]:
+                Path(f"{each}.png").unlink()
+            for engine, times in taken.items():
+                times.append(ours(folder, engine))
+    loop = statistics.median(plain) * args.pictures
+    print(f"plain, a process each   {loop:7.1f} s")
+    for engine, times in taken.items():
+        whole, network = (statistics.median(column) for column in zip(*times, strict=True))
+        print(
+            f"dsclora, {engine:14} {whole:7.1f} s   plain / it {loop / whole:.1f}   network {network:.1f} s,"
+            f" the rest {whole / network - 1:.0%}"
+        )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,52 @@
+"""How time and memory of `dsclora upscale` grow with the picture: parts of a photograph, each four times the last.
+
+    python benchmarks/growth.py PHOTO [--megapixels 0.5 2 8] [--rounds 2] [--format png] [--engine auto]
+
+Prints seconds, peak memory, and the time over that of the part before; 4 is linear.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import statistics
+import sys
+import tempfile
+from pathlib import Path
+
+from PIL import Image
+from upscale import run
+
+
+def main() -> None:
+    """Run in turns and print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("photo", type=Path)
+    parser.add_argument("--megapixels", type=float, nargs="+", default=[0.5, 2, 8])
+    parser.add_argument("--rounds", type=int, default=2)
+    parser.add_argument("--format", default="png")
+    parser.add_argument("--engine", default="auto")
+    args = parser.parse_args()
+    image = Image.open(args.photo).convert("RGB")
+    taken: dict[float, list[tuple[float, float]]] = {size: [] for size in args.megapixels}
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        os.environ["DSCLORA_STATE_DIR"] = name
+        for size in args.megapixels:
+            share = (size * 1e6 / image.width / image.height) ** 0.5
+            image.crop((0, 0, round(image.width * share), round(image.height * share))).save(folder / f"{size}.tif")
+        for _ in range(args.rounds):
+            for size, times in taken.items():
+                command = [sys.executable, "-m", "dsclora_cli", "upscale", str(folder / f"{size}.tif"), "-q"]
+                command += ["-m", "dsclora-x4", "--device", "cpu", "--engine", args.engine, "--overwrite"]
+                times.append(run([*command, "-o", str(folder / f"out.{args.format}")]))
+    before = None
+    for size, times in taken.items():
+        seconds, megabytes = (statistics.median(column) for column in zip(*times, strict=True))
+        ratio = f"{seconds / before:.2f} times the one before" if before else ""
+        print(f"{size:6} MP {seconds:8.2f} s {megabytes:8.0f} MB   {ratio}", flush=True)
+        before = seconds
+
+
+if __name__ == "__main__":
+    main()
