@@ -216,6 +216,7 @@ class _Batch:
                 recipe = replace(job.recipe, weights_sha256=work.plan.info.weights_sha256)
                 work.warnings.extend(save_result(job.target, header, frames, save, recipe))
             except FILE_ERRORS as error:
+                work.abandoned = True
                 self._fail(work, error)
                 return
             work.encode = perf_counter() - started - frames.waited

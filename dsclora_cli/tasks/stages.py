@@ -28,7 +28,10 @@ An OSError in the thread of the network is its caller's, such as a closed pipe w
 
 @dataclass
 class Work:
-    """A picture on its way through the stages, each of which adds what it learns."""
+    """A picture on its way through the stages, each of which adds what it learns.
+
+    Where it is `abandoned`, as it cannot be written, the stages before need not go on with it.
+    """
 
     job: Job
     plan: Plan | None = None
@@ -36,6 +39,7 @@ class Work:
     decode: float = 0.0
     network: float = 0.0
     encode: float = 0.0
+    abandoned: bool = False
 
     def add_decoding(self, seconds: float) -> None:
         """Time spent on decoding."""
@@ -105,7 +109,11 @@ def send(channel: Pictures, work: Work, frames: Iterable[AnyFrame]) -> None:
                 for band in frame.bands():
                     channel.put(band, band.nbytes)
                     del band  # else it would live on here while the next is made
+                    if work.abandoned:
+                        break
             del frame
+            if work.abandoned:
+                break
     except NETWORK_ERRORS as error:
         end = End(error)
     channel.put(end)

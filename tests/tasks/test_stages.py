@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Iterable
 from contextlib import closing
 from pathlib import Path
 
 import pytest
 from batches import EMBEDDED, RepeatEngine, fill, leftovers, run, save_photo, states
 
-from dsclora_cli.errors import OutOfMemory
-from dsclora_cli.imaging.picture import Frame
+from dsclora_cli.errors import ImageError, OutOfMemory
+from dsclora_cli.imaging.picture import AnyFrame, BandedFrame, Frame
 from dsclora_cli.tasks import batch as batch_module
 from dsclora_cli.tasks.batch import FileResult, Observer, upscale_files
 from dsclora_cli.tasks.jobs import Job
@@ -43,6 +44,36 @@ def test_a_picture_that_breaks_half_way_leaves_nothing(folder: Path) -> None:
     assert states(results) == {"d.gif": "failed", "b.png": "done"}
     assert not (folder / "d_x4.gif").exists()
     assert leftovers(folder) == []
+
+
+def test_a_picture_that_cannot_be_written_is_not_finished_by_the_network(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on a full disk: each band goes to the writer before the next is made."""
+    made: list[int] = []
+
+    class Slow(RepeatEngine):
+        def banded(self, frame, plan, on_progress, on_caveat) -> BandedFrame:
+            whole = super().banded(frame, plan, on_progress, on_caveat)
+
+            def bands():
+                for band in whole.bands():
+                    for row in band:
+                        made.append(1)
+                        yield row[None]
+
+            return BandedFrame(whole.shape, bands(), whole.duration_ms)
+
+    def full(target: object, header: object, frames: Iterable[AnyFrame], *_: object) -> None:
+        next(next(iter(frames)).bands())
+        raise ImageError("cannot be written (No space left on device)")
+
+    monkeypatch.setattr(batch_module, "save_result", full)
+    monkeypatch.setattr(batch_module, "budget", lambda limit: 1)
+    results = run([folder / "a.jpg", folder / "b.png"], engine=Slow())
+    assert states(results) == {"a.jpg": "failed", "b.png": "failed"}
+    assert "No space left" in (results[0].error or "")
+    assert len(made) < 2 * 36
 
 
 def test_a_bug_is_raised_and_leaves_nothing_half_done(folder: Path) -> None:
