@@ -113,6 +113,11 @@ def plan_bands(height: int, width: int, tile: int) -> list[list[Tile]]:
     return [[Tile(top, bottom, left, right) for left, right in columns] for top, bottom in _cuts(0, height, edge)]
 
 
+def band_rows(height: int, tile: int) -> int:
+    """LR rows of the first band, which is the highest."""
+    return _cuts(0, height, tile or height)[0][1]
+
+
 def count_tiles(height: int, width: int, tile: int) -> int:
     """How many cores `plan_bands` makes."""
     bands = plan_bands(height, width, tile)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from dsclora_cli.errors import OutOfMemory
-from dsclora_cli.imaging.tiling import SMALLEST_TILE, plan_bands, tile_memory
+from dsclora_cli.imaging.tiling import SMALLEST_TILE, band_rows, tile_memory
 from dsclora_cli.runtime.engine import Engine
 
 MOST_PIXELS = 256 << 20
@@ -44,7 +44,7 @@ class Footprint:
         lr = sum(rows * columns for rows, columns, _ in {first, last}) * self.pixel_bytes
         ahead = min(self.waiting, first[0] * first[1] * self.pixel_bytes)
         whole = height * width * scale**2 * self.pixel_bytes
-        band = plan_bands(height, width, tile)[0][0].rows * width * scale**2 * self.pixel_bytes
+        band = band_rows(height, tile) * width * scale**2 * self.pixel_bytes
         hr = min(whole, max(self.waiting, 2 * band)) + band if self.banded else 2 * whole
         return _PROCESS[self.engine.name] + _AROUND + lr + ahead + hr + self._network(tile)
 

@@ -18,6 +18,7 @@ from dsclora_cli.runtime import openvino_engine
 from dsclora_cli.tasks import engines
 from dsclora_cli.tasks.engines import device_of, open_engine
 from dsclora_cli.tasks.upscaler import Upscaler
+from dsclora_cli.weights.network import open_network
 from dsclora_cli.weights.resolve import FoundWeights, find_weights
 
 ROOT = Path(__file__).parents[2]
@@ -26,9 +27,22 @@ CPU = EngineOptions(device="cpu")
 ON_CPU = UpscaleOptions(model=ModelOptions(model="dsclora-x4"), engine=CPU)
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def weights() -> FoundWeights:
     return find_weights(ModelOptions(model="dsclora-x4"), 4)
+
+
+@pytest.fixture(scope="module")
+def converted(weights: FoundWeights) -> openvino_engine.Converted:
+    pytest.importorskip("openvino")
+    network = open_network(weights)
+    return openvino_engine.convert(network, network.config.descriptor)
+
+
+@pytest.fixture
+def quick(openvino: None, converted: openvino_engine.Converted, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Converting takes seconds: for tests of what becomes of it, it has been done."""
+    monkeypatch.setattr(openvino_engine, "convert", lambda network, descriptor: converted)
 
 
 def converted_files() -> list[Path]:
@@ -42,7 +56,7 @@ def test_without_openvino_it_is_torch(weights: FoundWeights) -> None:
     assert converted_files() == []
 
 
-def test_with_openvino_the_cpu_is_its_own_unless_torch_is_asked_for(openvino: None, weights: FoundWeights) -> None:
+def test_with_openvino_the_cpu_is_its_own_unless_torch_is_asked_for(quick: None, weights: FoundWeights) -> None:
     assert open_engine(weights, "cpu", CPU).name == "openvino"
     assert open_engine(weights, "cpu", replace(CPU, ensemble=True)).name == "openvino"
     assert open_engine(weights, "cpu", replace(CPU, engine="torch")).name == "torch"
@@ -62,8 +76,8 @@ def test_a_gpu_comes_before_openvino(openvino: None, monkeypatch: pytest.MonkeyP
     assert device_of(CPU) == "cpu"
 
 
-def test_a_photograph_is_the_same_by_either(openvino: None) -> None:
-    photo = np.asarray(Image.open(PHOTO).convert("RGB"))
+def test_a_photograph_is_the_same_by_either(quick: None) -> None:
+    photo = np.asarray(Image.open(PHOTO).convert("RGB"))[:90, :100]
     options = [replace(ON_CPU, engine=replace(CPU, engine=name, tile=64)) for name in ("openvino", "torch")]
     by_openvino, by_torch = (Upscaler(options=each)(photo).astype(int) for each in options)
     assert np.abs(by_openvino - by_torch).max() <= 1
@@ -71,7 +85,7 @@ def test_a_photograph_is_the_same_by_either(openvino: None) -> None:
 
 
 @pytest.mark.parametrize("data", [b"", b"half of an archive"])
-def test_a_broken_file_is_made_again(openvino: None, weights: FoundWeights, data: bytes) -> None:
+def test_a_broken_file_is_made_again(quick: None, weights: FoundWeights, data: bytes) -> None:
     open_engine(weights, "cpu", CPU)
     (file,) = converted_files()
     file.write_bytes(data)
@@ -80,7 +94,7 @@ def test_a_broken_file_is_made_again(openvino: None, weights: FoundWeights, data
 
 
 def test_a_file_of_another_version_is_not_looked_at(
-    openvino: None, weights: FoundWeights, monkeypatch: pytest.MonkeyPatch
+    quick: None, weights: FoundWeights, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     open_engine(weights, "cpu", CPU)
     monkeypatch.setattr(openvino_engine, "version", lambda package: "2031.1")
@@ -101,13 +115,14 @@ def test_a_network_that_openvino_does_not_take(
 
 
 def test_a_cache_that_cannot_be_written_costs_time_only(
-    openvino: None, weights: FoundWeights, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    quick: None, weights: FoundWeights, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     (tmp_path / "file").touch()
     monkeypatch.setenv("DSCLORA_CACHE_DIR", str(tmp_path / "file"))
     assert open_engine(weights, "cpu", CPU).name == "openvino"
 
 
+@pytest.mark.slow
 def test_once_converted_torch_is_not_imported(openvino: None, tmp_path: Path) -> None:
     command = ["upscale", str(PHOTO), "-o", str(tmp_path / "large.png"), "-m", "dsclora-x4", "--overwrite", "-v"]
     script = "import sys; from dsclora_cli.cli.app import main; main(sys.argv[1:]); print(sorted(sys.modules))"

@@ -75,12 +75,12 @@ def test_less_waits_where_memory_has_a_limit() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(sys.platform != "linux", reason="the unit of ru_maxrss is that of Linux")
+@pytest.mark.skipif(sys.platform != "linux", reason="read from /proc")
 @pytest.mark.parametrize(
-    ("engine", "suffix", "limit"), [("torch", "png", 560), ("openvino", "jpg", 350), ("openvino", "tiff", 400)]
+    ("engine", "suffix", "limit"), [("torch", "png", 560), ("openvino", "jpg", 300), ("openvino", "tiff", 350)]
 )
 def test_a_limit_holds(engine: str, suffix: str, limit: int, tmp_path: Path) -> None:
-    """The process is measured; without the limit it takes more."""
+    """What `getrusage` says would be no less than the memory of this very process, which starts the other."""
     if engine == "openvino":
         pytest.importorskip("openvino")
     from PIL import Image
@@ -88,8 +88,8 @@ def test_a_limit_holds(engine: str, suffix: str, limit: int, tmp_path: Path) -> 
     wave = np.add.outer(np.arange(900) % 251, np.arange(1200) % 241).astype(np.uint8)
     Image.fromarray(np.dstack([wave, wave.T.reshape(wave.shape), wave])).save(tmp_path / "large.jpg")
     script = (
-        "import resource, sys; from dsclora_cli.cli.app import main; code = main(sys.argv[1:]);"
-        "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, file=sys.stderr); sys.exit(code)"
+        "import re, sys; from dsclora_cli.cli.app import main; code = main(sys.argv[1:]);"
+        "print(re.search(r'VmHWM:\\s+(\\d+)', open('/proc/self/status').read())[1], file=sys.stderr); sys.exit(code)"
     )
     command = [sys.executable, "-c", script, "upscale", "large.jpg", "-m", "dsclora-x4", "--device", "cpu", "--json"]
     command += ["--engine", engine, "-o", f"out.{suffix}", "--max-memory", f"{limit}MB", "--overwrite"]
