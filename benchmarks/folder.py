@@ -20,7 +20,7 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image
-from upscale import PLAIN, run
+from upscale import PLAIN, medians, run
 
 SIDE = 256
 
@@ -60,21 +60,17 @@ def main() -> None:
         os.environ["DSCLORA_STATE_DIR"] = str(folder / "state")
         pictures = fill(folder, args.pictures)
         (folder / "out").mkdir()
+        script, scrap = [sys.executable, "-c", PLAIN], str(folder / "out" / "plain.png")
         plain: list[float] = []
         taken: dict[str, list[tuple[float, float]]] = {engine: [] for engine in args.engines}
         for _ in range(args.rounds):
-            plain += [
-                run([sys.executable, "-c", PLAIN, str(each), f"{each}.png", "0", ""])[0]
-                for each in pictures[: args.plain]
-            ]
-            for each in pictures[: args.plain]:
-                Path(f"{each}.png").unlink()
+            plain += [run([*script, str(each), scrap, "0", ""])[0] for each in pictures[: args.plain]]
             for engine, times in taken.items():
                 times.append(ours(folder, engine))
     loop = statistics.median(plain) * args.pictures
     print(f"plain, a process each   {loop:7.1f} s")
     for engine, times in taken.items():
-        whole, network = (statistics.median(column) for column in zip(*times, strict=True))
+        whole, network = medians(times)
         print(
             f"dsclora, {engine:14} {whole:7.1f} s   plain / it {loop / whole:.1f}   network {network:.1f} s,"
             f" the rest {whole / network - 1:.0%}"

@@ -9,13 +9,12 @@ from __future__ import annotations
 
 import argparse
 import os
-import statistics
 import sys
 import tempfile
 from pathlib import Path
 
 from PIL import Image
-from upscale import run
+from upscale import medians, run
 
 
 def main() -> None:
@@ -42,7 +41,7 @@ def main() -> None:
                 times.append(run([*command, "-o", str(folder / f"out.{args.format}")]))
     before = None
     for size, times in taken.items():
-        seconds, megabytes = (statistics.median(column) for column in zip(*times, strict=True))
+        seconds, megabytes = medians(times)
         ratio = f"{seconds / before:.2f} times the one before" if before else ""
         print(f"{size:6} MP {seconds:8.2f} s {megabytes:8.0f} MB   {ratio}", flush=True)
         before = seconds

@@ -45,10 +45,8 @@ def contenders(network: Network, picture: torch.Tensor, compiled: bool) -> dict[
         "dsclora torch": lambda: fused(last),
     }
     if installed():
-        engine, tile = (
-            OpenvinoEngine(convert(network, network.config.descriptor), torch.get_num_threads()),
-            rows(picture),
-        )
+        engine = OpenvinoEngine(convert(network, network.config.descriptor), torch.get_num_threads())
+        tile = rows(picture)
         found["dsclora openvino"] = lambda: engine(tile)
     if find_spec("onnxruntime") and find_spec("onnx"):
         found["onnxruntime"] = onnxruntime(network, picture)

@@ -9,7 +9,6 @@ and the picture in at most 0.45 of the time that it takes with torch.
 from __future__ import annotations
 
 import os
-import shutil
 import statistics
 import subprocess
 import sys
@@ -20,8 +19,8 @@ from pathlib import Path
 
 from PIL import Image
 
-PICTURE = Path(tempfile.mkdtemp()) / "small.png"
-UPSCALE = ["-m", "dsclora_cli", "upscale", str(PICTURE), "-m", "dsclora-x4", "-q", "--overwrite", "--device", "cpu"]
+PICTURE = "small.png"
+UPSCALE = ["-m", "dsclora_cli", "upscale", PICTURE, "-m", "dsclora-x4", "-q", "--overwrite", "--device", "cpu"]
 COMMANDS = {
     "python": ["-c", "pass"],
     "dsclora --version": ["-m", "dsclora_cli", "--version"],
@@ -33,20 +32,22 @@ COMMANDS = {
 }
 
 
-def seconds(arguments: list[str]) -> float:
-    """Wall time of one fresh interpreter."""
+def seconds(arguments: list[str], folder: str) -> float:
+    """Wall time of one fresh interpreter that starts in a folder."""
     started = time.perf_counter()
-    subprocess.run([sys.executable, *arguments], check=True, stdout=subprocess.DEVNULL)
+    subprocess.run([sys.executable, *arguments], check=True, stdout=subprocess.DEVNULL, cwd=folder)
     return time.perf_counter() - started
 
 
 def main() -> None:
     """Time all commands in turn, `rounds` times after one warm-up."""
-    os.environ["DSCLORA_STATE_DIR"] = str(PICTURE.parent)
-    Image.effect_noise((256, 256), 40).convert("RGB").save(PICTURE)
     rounds = int(sys.argv[1]) if len(sys.argv) > 1 else 7
-    times = [{name: seconds(arguments) for name, arguments in COMMANDS.items()} for _ in range(rounds + 1)][1:]
-    shutil.rmtree(PICTURE.parent)
+    with tempfile.TemporaryDirectory() as folder:
+        os.environ["DSCLORA_STATE_DIR"] = folder
+        Image.effect_noise((256, 256), 40).convert("RGB").save(Path(folder) / PICTURE)
+        times = [{name: seconds(arguments, folder) for name, arguments in COMMANDS.items()} for _ in range(rounds + 1)][
+            1:
+        ]
     medians = {name: statistics.median(run[name] for run in times) for name in COMMANDS}
     for name, median in medians.items():
         print(f"{name:27} {median:6.3f} s   {median / medians['import torch']:5.2f} of `import torch`")

@@ -59,6 +59,11 @@ def run(command: list[str]) -> tuple[float, float]:
     return seconds, usage.ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)
 
 
+def medians(rows: list[tuple[float, float]]) -> list[float]:
+    """The median of each column."""
+    return [statistics.median(column) for column in zip(*rows, strict=True)]
+
+
 def contenders(args: argparse.Namespace, target: str) -> dict[str, list[str]]:
     """Commands by name."""
     chosen = ["--weights", args.weights] if args.weights else ["--offline"]
@@ -92,18 +97,16 @@ def main() -> None:
             for _ in range(args.rounds):
                 for name, command in commands.items():
                     taken[name].append(run(command))
-            results[suffix] = {
-                name: [statistics.median(column) for column in zip(*rows, strict=True)] for name, rows in taken.items()
-            }
+            results[suffix] = {name: medians(rows) for name, rows in taken.items()}
             show(suffix, results[suffix])
     if args.json:
         args.json.write_text(json.dumps({"photo": args.photo, "medians": results}, indent=1), encoding="utf-8")
 
 
-def show(suffix: str, medians: dict[str, list[float]]) -> None:
+def show(suffix: str, results: dict[str, list[float]]) -> None:
     """A line for each contender: time, memory, and how many times as long the plain ones take."""
-    plain = {name: seconds for name, (seconds, _) in medians.items() if name.startswith("plain")}
-    for name, (seconds, megabytes) in medians.items():
+    plain = {name: seconds for name, (seconds, _) in results.items() if name.startswith("plain")}
+    for name, (seconds, megabytes) in results.items():
         ratios = "" if name in plain else "   ".join(f"{rival} / it {plain[rival] / seconds:.2f}" for rival in plain)
         print(f"{suffix} {name:22} {seconds:8.2f} s {megabytes:8.0f} MB   {ratios}", flush=True)
 

@@ -15,8 +15,6 @@ from dsclora_cli.imaging.tiff import DETAILS, IPTC, WINDOWS_DETAILS, XMP
 _BYTE, _UNDEFINED = 1, 7
 _TILE = 512
 _TILED_FROM = 2**28  # bytes of a page
-_TILE = 512
-_TILED_FROM = 2**28  # bytes of a page
 _CLASSIC_LIMIT = 2**32 - 2**25
 
 

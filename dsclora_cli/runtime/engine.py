@@ -15,10 +15,7 @@ Values = NDArray[np.float32 | np.float64]
 
 
 class Engine(Protocol):
-    """Upscales tiles with one network. A tile that does not fit the device raises `errors.OutOfMemory`.
-
-    `name` is that of what does the arithmetic: torch or openvino.
-    """
+    """Upscales tiles with one network. `name` is that of what does the arithmetic: torch or openvino."""
 
     name: str
     descriptor: Descriptor
@@ -33,14 +30,21 @@ class Engine(Protocol):
     def __call__(self, tile: Values) -> Values:
         """`(H, W, 3)` in [0, 1] -> `(scale*H, scale*W, 3)`, not clamped; the next call may write over it.
 
-        Raises OutOfMemory, and DscloraError where the answer is not finite.
+        Raises OutOfMemory for a tile that does not fit the device, and DscloraError where the answer is not finite.
         """
         ...
 
 
+def value_bytes(engine: Engine) -> int:
+    """Bytes of one of the values that an engine computes with."""
+    return 2 if engine.dtype == "float16" else 4
+
+
 def finite(answer: Values) -> Values:
     """The answer of a network in float32. Raises DscloraError where there is NaN or infinity in it."""
-    if not np.isfinite(answer.sum()):
+    with np.errstate(invalid="ignore"):
+        total = answer.sum()
+    if not np.isfinite(total):
         raise DscloraError(
             "the network answered NaN or infinity in float32", "check the weights file; it may be damaged"
         )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -25,12 +24,6 @@ def host_memory() -> int:
     except (OSError, ValueError):
         return int(available)
     return int(available) if limit == "max" else max(0, min(available, int(limit) - used))
-
-
-def cpu_count() -> int:
-    """CPUs that this process may run on."""
-    affinity = getattr(os, "sched_getaffinity", None)
-    return len(affinity(0)) if affinity else os.cpu_count() or 1
 
 
 def may_have_gpu() -> bool:

@@ -129,9 +129,8 @@ class OpenvinoEngine:
         """See `Engine`."""
         height, width = tile.shape[:2]
         try:
-            answer: Values = self._request((height, width)).infer([tile[None]], share_inputs=True, share_outputs=True)[
-                0
-            ]
+            request = self._request((height, width))
+            answer: Values = request.infer([tile[None]], share_inputs=True, share_outputs=True)[0]
         except (RuntimeError, MemoryError) as error:
             if isinstance(error, RuntimeError) and "alloc" not in str(error):
                 raise

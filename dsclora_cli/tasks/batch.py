@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, TypeVar
 from dsclora_cli.config import UpscaleOptions
 from dsclora_cli.imaging.picture import AnyFrame, BandedFrame, Frame
 from dsclora_cli.imaging.reader import open_picture
-from dsclora_cli.imaging.writer import fit_format, takes_bands
+from dsclora_cli.imaging.writer import fit_format
 from dsclora_cli.tasks.channel import Channel, ClosedError, WaitedError, Worker
 from dsclora_cli.tasks.footprint import budget
 from dsclora_cli.tasks.inputs import find_inputs
@@ -170,8 +170,7 @@ class _Batch:
     def _upscale(self, work: Work) -> None:
         with Incoming(self._decoded) as frames:
             try:
-                banded = takes_bands(replace(work.job.header, format=work.job.format))
-                plan = self._open_engine().plan(work.job.header, banded)
+                plan = self._open_engine().plan(work.job.header, work.job.banded)
             except NETWORK_ERRORS as error:
                 self._fail(work, error)
                 return

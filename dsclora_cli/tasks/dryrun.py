@@ -17,7 +17,6 @@ from dsclora_cli.config import ModelOptions, SizeOptions, UpscaleOptions
 from dsclora_cli.errors import WeightsError
 from dsclora_cli.imaging.picture import Frame, Header
 from dsclora_cli.imaging.reader import open_picture
-from dsclora_cli.imaging.writer import takes_bands
 from dsclora_cli.tasks.inputs import find_inputs
 from dsclora_cli.tasks.jobs import Job, JobPlanner
 from dsclora_cli.tasks.sizes import AlreadyLargeEnough, SizePlan
@@ -108,7 +107,7 @@ class _DryRun:
     def _with_costs(self, planned: PlannedFile, job: Job) -> PlannedFile:
         planned = replace(planned, disk_bytes=_disk_bytes(job))
         try:
-            plan = self._engine.plan(job.header, takes_bands(replace(job.header, format=job.format)))
+            plan = self._engine.plan(job.header, job.banded)
         except WeightsError:
             return replace(planned, notes=(*planned.notes, "the weights would be fetched first"))
         planes = 2 if job.header.channels in {2, 4} else 1

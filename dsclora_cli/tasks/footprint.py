@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from dsclora_cli.errors import OutOfMemory
 from dsclora_cli.imaging.tiling import SMALLEST_TILE, band_rows, tile_memory
-from dsclora_cli.runtime.engine import Engine
+from dsclora_cli.runtime.engine import Engine, value_bytes
 
 MOST_PIXELS = 256 << 20
 """Bytes of pixels that may wait before the network, and as many after it."""
@@ -62,6 +62,5 @@ class Footprint:
         height, width, scale = self.passes[-1]
         halo = 2 * self.engine.descriptor.halo
         rows, columns = (min(side, (tile or side) + halo) for side in (height, width))
-        bytes_per_value = 2 if self.engine.dtype == "float16" else 4
         values = rows * columns * 3 * 4 * (1 + scale**2)
-        return tile_memory(self.engine.descriptor, rows, columns, bytes_per_value) + values
+        return tile_memory(self.engine.descriptor, rows, columns, value_bytes(self.engine)) + values

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from dsclora_cli.config import ModelOptions, UpscaleOptions
 from dsclora_cli.imaging.picture import Header
-from dsclora_cli.imaging.writer import fit_format
+from dsclora_cli.imaging.writer import fit_format, takes_bands
 from dsclora_cli.paths import sha256_of
 from dsclora_cli.tasks.naming import STDOUT, Namer
 from dsclora_cli.tasks.records import Recipe, status
@@ -41,6 +41,11 @@ class Job:
     recipe: Recipe
     warnings: tuple[str, ...]
     choice: str | None = None
+
+    @property
+    def banded(self) -> bool:
+        """Whether the result is written as its bands come."""
+        return takes_bands(replace(self.header, format=self.format))
 
     def result(self, state: FileStatus, *warnings: str) -> FileResult:
         """What is known before any network runs."""

@@ -101,22 +101,27 @@ def send(channel: Pictures, work: Work, frames: Iterable[AnyFrame]) -> None:
     channel.put(work)
     end = End()
     try:
-        for frame in frames:
-            if isinstance(frame, Frame):
-                channel.put(frame, frame.pixels.nbytes)
-            else:
-                channel.put(Start(frame.shape, frame.duration_ms))
-                for band in frame.bands():
-                    channel.put(band, band.nbytes)
-                    del band  # else it would live on here while the next is made
-                    if work.abandoned:
-                        break
-            del frame
+        for item, size in _items(frames):
+            channel.put(item, size)
+            del item  # else it would live on here while the next is made
             if work.abandoned:
                 break
     except NETWORK_ERRORS as error:
         end = End(error)
     channel.put(end)
+
+
+def _items(frames: Iterable[AnyFrame]) -> Iterator[tuple[Frame | Start | Pixels, int]]:
+    """What passes for these frames, and how many bytes it counts; nothing is kept here while the next is made."""
+    for frame in frames:
+        if isinstance(frame, Frame):
+            yield frame, frame.pixels.nbytes
+        else:
+            yield Start(frame.shape, frame.duration_ms), 0
+            for band in frame.bands():
+                yield band, band.nbytes
+                del band
+        del frame
 
 
 class Incoming:
@@ -154,9 +159,7 @@ class Incoming:
             pass
         item = self._ahead or self._get()
         if isinstance(item, End):
-            self._ahead = End()
-            if item.error is not None:
-                raise item.error
+            self._ahead = item
             raise StopIteration
         self._ahead = None
         if isinstance(item, Start):
@@ -166,18 +169,19 @@ class Incoming:
         return item
 
     def _until_next(self) -> Iterator[Pixels]:
-        """The bands of one frame, or what broke them."""
+        """The bands of one frame."""
         while not isinstance(item := self._get(), Frame | Start | End):
             yield item
             del item
         self._ahead = item
-        if isinstance(item, End) and item.error is not None:
-            self._ahead = End()
-            raise item.error
 
     def _get(self) -> Frame | Start | Pixels | End:
+        """The next item; what broke the stage before is raised, and nothing comes after it."""
         started = perf_counter()
         item = self._channel.get()
         self.waited += perf_counter() - started
         assert not isinstance(item, Work)
+        if isinstance(item, End) and item.error is not None:
+            self._ahead = End()
+            raise item.error
         return item

@@ -22,7 +22,7 @@ from dsclora_cli.imaging.tiling import (
     count_tiles,
     upscale_bands,
 )
-from dsclora_cli.runtime.engine import Engine
+from dsclora_cli.runtime.engine import Engine, value_bytes
 from dsclora_cli.tasks.caveats import caveats
 from dsclora_cli.tasks.engines import device_of, free_memory, open_engine
 from dsclora_cli.tasks.footprint import Footprint, budget
@@ -166,28 +166,23 @@ class PictureEngine:
     def _upscale(self, pixels: Pixels, plan: Plan, on_pixels: Callable[[int], None]) -> Iterator[Pixels]:
         """1 or 3 channels through the chain of passes and the reduction; every pass but the last is made whole."""
         values, size, model = value_range(pixels), plan.size, plan.model
-
-        def upscaled(each: _Pass) -> Iterator[Pixels]:
-            tile = _edge(plan.largest_tile, max(pixels.shape[:2]))
-            run = TileRun(tile, may_halve=self._options.engine.tile is None)
-            return self._upscale_once(pixels, each, values, run, on_pixels)
-
         for scale in size.passes[:-1]:
-            bands = upscaled((model, scale))
+            bands = self._upscale_once(pixels, (model, scale), values, plan.largest_tile, on_pixels)
             pixels = stacked(bands, (pixels.shape[0] * scale, pixels.shape[1] * scale, pixels.shape[2]))
             model = self._options.model
         height, width, channels = pixels.shape
         scale = size.passes[-1]
-        bands = upscaled((model, scale))
+        bands = self._upscale_once(pixels, (model, scale), values, plan.largest_tile, on_pixels)
         if (size.width, size.height) == (width * scale, height * scale):
             yield from bands
         else:
             yield reduce(stacked(bands, (height * scale, width * scale, channels)), size.width, size.height)
 
     def _upscale_once(
-        self, pixels: Pixels, each: _Pass, values: ValueRange, run: TileRun, on_pixels: Callable[[int], None]
+        self, pixels: Pixels, each: _Pass, values: ValueRange, largest: int, on_pixels: Callable[[int], None]
     ) -> Iterator[Pixels]:
         engine = self._engine(each)
+        run = TileRun(_edge(largest, max(pixels.shape[:2])), may_halve=self._options.engine.tile is None)
         try:
             yield from upscale_bands(ArraySource(pixels), engine, values, run, on_pixels)
         except OutOfMemory as error:
@@ -232,7 +227,7 @@ class PictureEngine:
 
 
 def _auto_edge(engine: Engine) -> int:
-    return auto_tile(engine.descriptor, free_memory(engine), 2 if engine.dtype == "float16" else 4)
+    return auto_tile(engine.descriptor, free_memory(engine), value_bytes(engine))
 
 
 def _edge(largest: int, longest: int) -> int:

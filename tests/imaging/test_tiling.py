@@ -55,7 +55,7 @@ def upscale(engine: Engine, image: NDArray[np.float64], tile: int) -> NDArray[np
     return np.concatenate(list(upscale_bands(ArraySource(image), engine, Raw(), TileRun(tile))))  # type: ignore[arg-type]
 
 
-@settings(max_examples=15)
+@settings(max_examples=25)
 @given(st.integers(1, 60), st.integers(1, 60), st.integers(1, 40), st.integers(2, 4), st.integers(0, 2**31))
 def test_tiled_equals_whole_in_float64(height: int, width: int, tile: int, scale: int, seed: int) -> None:
     image = np.random.default_rng(seed).random((height, width, 3))

@@ -7,32 +7,15 @@ import copy
 import pytest
 import torch
 import torch.nn.functional as F
+from small_networks import NETWORKS, made
 from torch import nn
 
-from dsclora_cli.model.edsr import Edsr, EdsrConfig
-from dsclora_cli.model.network import Network
-from dsclora_cli.model.rcan import Rcan, RcanConfig
-from dsclora_cli.model.span import Span, SpanConfig
 from dsclora_cli.runtime import fused
 from dsclora_cli.runtime.fused import Convolution, can_fuse, fuse
 from dsclora_cli.runtime.torch_engine import open_engine
 
 CPU = torch.device("cpu")
-NETWORKS = {
-    "span": lambda: Span(SpanConfig()),
-    "span without norm": lambda: Span(SpanConfig(channels=8, blocks=1, scale=2, norm=False)),
-    "merged span": lambda: Span(SpanConfig(channels=8, blocks=2, scale=3, expanded=True)).merged(),
-    "edsr": lambda: Edsr(EdsrConfig(channels=8, blocks=3, scale=4)),
-    "edsr with res_scale": lambda: Edsr(EdsrConfig(channels=8, blocks=3, scale=3, res_scale=0.1)),
-    "rcan": lambda: Rcan(RcanConfig(channels=16, blocks=2, scale=2, groups=2, reduction=4)),
-}
-
 needs_fusion = pytest.mark.skipif(not can_fuse(CPU, torch.float32), reason="this PyTorch has no fused convolutions")
-
-
-def made(name: str) -> Network:
-    torch.manual_seed(0)
-    return NETWORKS[name]().eval()
 
 
 def functions(module: nn.Module) -> list[object]:

@@ -7,30 +7,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from small_networks import NETWORKS, made
 
 from dsclora_cli.errors import DscloraError, OutOfMemory
-from dsclora_cli.model.edsr import Edsr, EdsrConfig
-from dsclora_cli.model.network import Network
-from dsclora_cli.model.rcan import Rcan, RcanConfig
-from dsclora_cli.model.span import Span, SpanConfig
 from dsclora_cli.runtime import openvino_engine
 from dsclora_cli.runtime.engine import Values
 from dsclora_cli.runtime.openvino_engine import Converted, OpenvinoEngine, convert, load, save
 from dsclora_cli.runtime.torch_engine import TorchEngine
 
 pytestmark = pytest.mark.usefixtures("openvino")
-
-NETWORKS = {
-    "span": lambda: Span(SpanConfig()),
-    "span without norm": lambda: Span(SpanConfig(channels=8, blocks=1, scale=2, norm=False)),
-    "edsr": lambda: Edsr(EdsrConfig(channels=8, blocks=2, scale=3)),
-    "rcan": lambda: Rcan(RcanConfig(channels=16, blocks=2, scale=2, groups=2, reduction=4)),
-}
-
-
-def made(name: str) -> Network:
-    torch.manual_seed(0)
-    return NETWORKS[name]().eval()
 
 
 def tile(height: int, width: int, seed: int = 0) -> Values:
