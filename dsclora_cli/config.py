@@ -44,8 +44,8 @@ class EngineOptions:
     """Where and how the network runs.
 
     `tile` is the edge of a tile's core in LR pixels: None chooses from free memory, 0 means the whole picture.
-    `device`: auto, cpu, cuda, cuda:N or mps. `dtype`: auto, float32 or float16. `engine`: auto, torch, or openvino,
-    which runs on the CPU in float32.
+    `device`: auto, cpu, cuda, cuda:N or mps; in a batch also several, with commas between, or all for every GPU.
+    `dtype`: auto, float32 or float16. `engine`: auto, torch, or openvino, which runs on the CPU in float32.
     """
 
     device: str = "auto"

@@ -52,6 +52,9 @@ def parse_tile(text: str | int) -> int:
     return int(text)
 
 
+_ONE_DEVICE = r"auto|cpu|mps|cuda(:\d+)?"
+
+
 def parse_memory(text: str) -> int:
     """Bytes: a number and MB or GB."""
     match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([MG])B?", text.strip(), re.IGNORECASE)
@@ -62,8 +65,17 @@ def parse_memory(text: str) -> int:
 
 def parse_device(text: str) -> str:
     """A device's name, whether or not it is there."""
-    if not re.fullmatch(r"auto|cpu|mps|cuda(:\d+)?", text):
+    if not re.fullmatch(_ONE_DEVICE, text):
         raise typer.BadParameter(f"{text!r} is not auto, cpu, cuda, cuda:N or mps.")
+    return text
+
+
+def parse_devices(text: str) -> str:
+    """Names of devices with commas between, or `all`."""
+    if not re.fullmatch(f"all|({_ONE_DEVICE})(,({_ONE_DEVICE}))*", text):
+        raise typer.BadParameter(
+            f"{text!r} is not auto, cpu, cuda, cuda:N, mps, several such as cuda:0,cuda:1, or all."
+        )
     return text
 
 
@@ -80,6 +92,16 @@ AdapterFile = Annotated[Path | None, option(MODEL, "Adapter to merge in; it know
 Offline = Annotated[bool, option(MODEL, "Ask nothing of the network; use what is here.", "--offline")]
 Device = Annotated[
     str, option(SPEED, "Where to run.", "--device", parser=parse_device, metavar="auto|cpu|cuda|cuda:N|mps")
+]
+Devices = Annotated[
+    str,
+    option(
+        SPEED,
+        "Where to run; several GPUs share the pictures.",
+        "--device",
+        parser=parse_devices,
+        metavar="auto|cpu|cuda|cuda:N|cuda:0,cuda:1|all|mps",
+    ),
 ]
 Engine = Annotated[EngineName, option(SPEED, "What does the arithmetic; auto is the fastest that is here.", "--engine")]
 DtypeName = Annotated[Dtype, option(SPEED, "Number format of the network.", "--dtype")]

@@ -67,10 +67,10 @@ class BatchView(Observer):
         if self._bars:
             self._bars.start(job.source.name)
 
-    def on_progress(self, share: float) -> None:
+    def on_progress(self, job: Job, share: float) -> None:
         """Move the bars."""
         if self._bars:
-            self._bars.move(share)
+            self._bars.move(job.source.name, share)
 
     def on_done(self, result: FileResult) -> None:
         """One line, or one JSON object, for each picture."""
@@ -134,7 +134,7 @@ def _done_line(result: FileResult, verbose: bool) -> Text:
 
 
 class _Bars:
-    """A bar for the picture in the network, and one for the whole run."""
+    """A bar for each picture in a network, and one for the whole run."""
 
     def __init__(self, console: Console) -> None:
         self._progress = Progress(
@@ -146,7 +146,7 @@ class _Bars:
             transient=True,
         )
         self._all: TaskID = self._progress.add_task("all", total=None, state="")
-        self._picture: TaskID = self._progress.add_task("", total=1.0, state="", visible=False)
+        self._pictures: dict[str, tuple[TaskID, float]] = {}
         self._expected = 0
         self._finished = 0
         self._megapixels = 0.0
@@ -161,13 +161,24 @@ class _Bars:
         if not self._progress.live.is_started:
             self._started = perf_counter()
             self._progress.start()
-        self._progress.reset(self._picture, description=name, visible=True)
+        self._remove(name)
+        self._pictures[name] = self._progress.add_task(name, total=1.0, state=""), 0.0
 
-    def move(self, share: float) -> None:
-        self._progress.update(self._picture, completed=share, state=f"{share:.0%}")
-        self._progress.update(self._all, completed=min(self._finished + share, self._expected))
+    def move(self, name: str, share: float) -> None:
+        if name not in self._pictures:
+            return
+        task, _ = self._pictures[name]
+        self._pictures[name] = task, share
+        self._progress.update(task, completed=share, state=f"{share:.0%}", visible=share < 1)
+        begun = self._finished + sum(share for _, share in self._pictures.values())
+        self._progress.update(self._all, completed=min(begun, self._expected))
+
+    def _remove(self, name: str) -> None:
+        if name in self._pictures:
+            self._progress.remove_task(self._pictures.pop(name)[0])
 
     def done(self, result: FileResult) -> None:
+        self._remove(result.input)
         self._finished += 1
         if result.status == "done" and result.output_size:
             width, height = result.output_size

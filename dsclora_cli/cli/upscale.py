@@ -111,7 +111,7 @@ def upscale(
     weights: options.WeightsFile = _DEFAULT.model.weights,
     adapter: options.AdapterFile = _DEFAULT.model.adapter,
     offline: options.Offline = _DEFAULT.model.offline,
-    device: options.Device = _DEFAULT.engine.device,
+    device: options.Devices = _DEFAULT.engine.device,
     engine: options.Engine = _ENGINE,
     dtype: options.DtypeName = _DTYPE,
     tile: options.Tile = options.AUTO_TILE,

@@ -13,16 +13,16 @@ from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
-from numpy.typing import DTypeLike
 
 from dsclora_cli.errors import OutOfMemory
 from dsclora_cli.imaging.picture import Pixels
 from dsclora_cli.imaging.ranges import ValueRange
-from dsclora_cli.runtime.descriptor import Descriptor
-from dsclora_cli.runtime.engine import Engine, Values
+from dsclora_cli.imaging.tiles import SMALLEST_TILE, Tile, plan_bands
+from dsclora_cli.runtime.engine import Engine, Streaming, Values
 
-SMALLEST_TILE = 16
-LARGEST_AUTO_TILE = 512
+_Window = tuple[slice, slice]
+_Answer = Callable[[_Window], Pixels]
+"""Waits for an upscaled tile, and gives a window of it."""
 
 
 class RowSource(Protocol):
@@ -50,131 +50,11 @@ class ArraySource:
 
 
 @dataclass(frozen=True)
-class Tile:
-    """A rectangle of LR pixels, `bottom` and `right` exclusive."""
-
-    top: int
-    bottom: int
-    left: int
-    right: int
-
-    @property
-    def rows(self) -> int:
-        """The height."""
-        return self.bottom - self.top
-
-    @property
-    def columns(self) -> int:
-        """The width."""
-        return self.right - self.left
-
-    @property
-    def edge(self) -> int:
-        """The longer side."""
-        return max(self.rows, self.columns)
-
-    @property
-    def area(self) -> int:
-        """Pixels."""
-        return self.rows * self.columns
-
-    def with_halo(self, halo: int, height: int, width: int, least: tuple[int, int] = (0, 0)) -> Tile:
-        """Grown by `halo` on each side, then to `least` rows and columns, but not beyond the picture."""
-        return Tile(
-            *_grown(self.top - halo, self.bottom + halo, height, least[0]),
-            *_grown(self.left - halo, self.right + halo, width, least[1]),
-        )
-
-    def split(self, edge: int) -> list[Tile]:
-        """Cut into an even grid of tiles no larger than `edge`."""
-        columns = _cuts(self.left, self.right, edge)
-        return [Tile(t, b, left, r) for t, b in _cuts(self.top, self.bottom, edge) for left, r in columns]
-
-
-def _grown(start: int, stop: int, size: int, least: int) -> tuple[int, int]:
-    """An interval cut at 0 and `size`, and where it is shorter than `least` made so long, first towards `size`."""
-    start, stop = max(0, start), min(size, stop)
-    stop = max(stop, min(size, start + least))
-    return min(start, max(0, stop - least)), stop
-
-
-def _cuts(start: int, stop: int, edge: int) -> list[tuple[int, int]]:
-    """Intervals that cover `start` to `stop`, of one even length up to `edge`; the last may be shorter."""
-    count = -(-(stop - start) // edge)
-    length = -(-(stop - start) // count)
-    length = min(length + length % 2, max(edge, 1))
-    return [(a, min(a + length, stop)) for a in range(start, stop, length)]
-
-
-def plan_bands(height: int, width: int, tile: int) -> list[list[Tile]]:
-    """The cores of a picture, one list for each band of rows; `tile` 0 is one tile for the whole picture."""
-    edge = tile or max(height, width)
-    columns = _cuts(0, width, edge)
-    return [[Tile(top, bottom, left, right) for left, right in columns] for top, bottom in _cuts(0, height, edge)]
-
-
-def band_rows(height: int, tile: int) -> int:
-    """LR rows of the first band, which is the highest."""
-    return _cuts(0, height, tile or height)[0][1]
-
-
-def count_tiles(height: int, width: int, tile: int) -> int:
-    """How many cores `plan_bands` makes."""
-    bands = plan_bands(height, width, tile)
-    return len(bands) * len(bands[0])
-
-
-def tile_memory(descriptor: Descriptor, height: int, width: int, bytes_per_value: int = 4) -> int:
-    """Bytes that the network needs for a tile of this size, halo included."""
-    return descriptor.floats_per_pixel * bytes_per_value * height * width
-
-
-def auto_tile(descriptor: Descriptor, free_bytes: int, bytes_per_value: int = 4) -> int:
-    """The tile edge for a device with this much free memory, of which half is taken at most.
-
-    Above `LARGEST_AUTO_TILE` nothing is gained: the halo costs little there and caches overflow.
-    """
-    pixels = free_bytes / 2 / (descriptor.floats_per_pixel * bytes_per_value)
-    edge = int(pixels**0.5) - 2 * descriptor.halo
-    return max(SMALLEST_TILE, min(LARGEST_AUTO_TILE, edge // 2 * 2))
-
-
-@dataclass(frozen=True)
 class TileRun:
     """How to tile: the core edge (0 = whole picture), and whether a tile that does not fit may be halved."""
 
     tile: int
     may_halve: bool = False
-
-
-class _Band:
-    """The LR rows that one band of cores needs, and the HR rows that come of it."""
-
-    def __init__(self, source: RowSource, cores: list[Tile], outer: Tile, scale: int, values: ValueRange) -> None:
-        """`outer` is the first of the cores with its halo."""
-        self._scale, self._values = scale, values
-        self._top = cores[0].top
-        self._rows_top, self._rows = outer.top, source.rows(outer.top, outer.bottom)
-        height, width = cores[0].bottom - self._top, source.width
-        self.hr: Pixels = np.empty((height * scale, width * scale, source.channels), values.dtype)
-
-    def lr(self, outer: Tile, dtype: DTypeLike) -> Values:
-        """A tile with its halo, in [0, 1]."""
-        rows = self._rows[outer.top - self._rows_top : outer.bottom - self._rows_top, outer.left : outer.right]
-        return self._values.to_unit(rows, dtype)
-
-    def place(self, core: Tile, outer: Tile, sr: Values) -> None:
-        """Keep the core of an upscaled tile, dropping its halo."""
-        inside = _window(core, outer.top, outer.left, self._scale)
-        self.hr[_window(core, self._top, 0, self._scale)] = self._values.from_unit(sr[inside])
-
-
-def _window(core: Tile, top: int, left: int, scale: int) -> tuple[slice, slice]:
-    """Where a core lies in an HR array whose first pixel is LR pixel (`top`, `left`)."""
-    return (
-        slice((core.top - top) * scale, (core.bottom - top) * scale),
-        slice((core.left - left) * scale, (core.right - left) * scale),
-    )
 
 
 def upscale_bands(
@@ -190,30 +70,131 @@ def upscale_bands(
     out of memory and the run `may_halve`, the tile at hand is cut, and all later ones, and work goes on from there.
     Until then all tiles have one shape, halo included: engines are quickest at what they have just done.
     """
-    dtype = np.float64 if engine.dtype == "float64" else np.float32
-    limit = run.tile or max(source.height, source.width)
-    bands, halo = plan_bands(source.height, source.width, run.tile), engine.descriptor.halo
-    least = bands[0][0].rows + 2 * halo, bands[0][0].columns + 2 * halo
-    for cores in bands:
-        outer = cores[0].with_halo(halo, source.height, source.width, least)
-        band = _Band(source, cores, outer, engine.descriptor.scale, values)
-        todo = deque(cores)
-        while todo:
-            core = todo.popleft()
-            if core.edge > limit:
-                todo.extendleft(reversed(core.split(limit)))
-                continue
-            outer = core.with_halo(halo, source.height, source.width, least)
+    return _Upscaling(source, engine, values, run).bands(on_pixels)
+
+
+class _Band:
+    """The LR rows that one band of cores needs, and the HR rows that come of it; `left` LR pixels are still to come."""
+
+    def __init__(self, source: RowSource, cores: list[Tile], outer: Tile, scale: int, values: ValueRange) -> None:
+        """`outer` is the first of the cores with its halo."""
+        self._scale = scale
+        self._top = cores[0].top
+        self._rows_top, self._rows = outer.top, source.rows(outer.top, outer.bottom)
+        height, width = cores[0].bottom - self._top, source.width
+        self.left = height * width
+        self.hr: Pixels = np.empty((height * scale, width * scale, source.channels), values.dtype)
+
+    def lr(self, outer: Tile) -> Pixels:
+        """A tile with its halo."""
+        return self._rows[outer.top - self._rows_top : outer.bottom - self._rows_top, outer.left : outer.right]
+
+    def place(self, core: Tile, outer: Tile, answer: _Answer) -> None:
+        """Keep the core of an upscaled tile, dropping its halo."""
+        inside = _window(core, outer.top, outer.left, self._scale)
+        self.hr[_window(core, self._top, 0, self._scale)] = answer(inside)
+        self.left -= core.area
+
+
+def _window(core: Tile, top: int, left: int, scale: int) -> _Window:
+    """Where a core lies in an HR array whose first pixel is LR pixel (`top`, `left`)."""
+    return (
+        slice((core.top - top) * scale, (core.bottom - top) * scale),
+        slice((core.left - left) * scale, (core.right - left) * scale),
+    )
+
+
+@dataclass(frozen=True)
+class _Started:
+    """A tile that the engine works on."""
+
+    band: _Band
+    core: Tile
+    outer: Tile
+    answer: _Answer
+
+
+class _Upscaling:
+    """A picture on its way through an engine, with as many tiles under way as that wants."""
+
+    def __init__(self, source: RowSource, engine: Engine, values: ValueRange, run: TileRun) -> None:
+        self._source, self._engine, self._values = source, engine, values
+        self._streaming = engine if isinstance(engine, Streaming) else None
+        self._may_halve, self._limit = run.may_halve, run.tile or max(source.height, source.width)
+        bands, halo = plan_bands(source.height, source.width, run.tile), engine.descriptor.halo
+        self._least = bands[0][0].rows + 2 * halo, bands[0][0].columns + 2 * halo
+        self._later = iter(bands)
+        self._unfinished: deque[_Band] = deque()
+        self._todo: deque[tuple[_Band, Tile]] = deque()
+        self._under_way: deque[_Started] = deque()
+
+    def bands(self, on_pixels: Callable[[int], None]) -> Iterator[Pixels]:
+        """See `upscale_bands`."""
+        while True:
             try:
-                band.place(core, outer, _run_tile(engine, band.lr(outer, dtype)))
+                self._start()
+                if not self._under_way:
+                    return
+                area = self._finish()
             except OutOfMemory:
-                if not run.may_halve or core.edge <= SMALLEST_TILE:
+                if not self._halve():
                     raise
-                limit, least = max(SMALLEST_TILE, core.edge // 4 * 2), (0, 0)
-                todo.appendleft(core)
-            else:
-                on_pixels(core.area)
-        yield band.hr
+                continue
+            on_pixels(area)
+            if not self._unfinished[0].left:
+                yield self._unfinished.popleft().hr
+
+    def _start(self) -> None:
+        """Start tiles until there are enough under way."""
+        most = self._streaming.under_way if self._streaming else 0
+        while not self._under_way or sum(each.outer.area for each in self._under_way) < most:
+            if not self._todo and not self._open_band():
+                return
+            band, core = self._todo[0]
+            if core.edge > self._limit:
+                self._todo.popleft()
+                self._todo.extendleft((band, part) for part in reversed(core.split(self._limit)))
+                continue
+            outer = self._outer(core)
+            self._under_way.append(_Started(band, core, outer, self._begin(band.lr(outer))))
+            self._todo.popleft()
+
+    def _open_band(self) -> bool:
+        """Have the cores of the next band to do; False where there is none."""
+        cores = next(self._later, None)
+        if cores is None:
+            return False
+        band = _Band(self._source, cores, self._outer(cores[0]), self._engine.descriptor.scale, self._values)
+        self._unfinished.append(band)
+        self._todo.extend((band, core) for core in cores)
+        return True
+
+    def _outer(self, core: Tile) -> Tile:
+        return core.with_halo(self._engine.descriptor.halo, self._source.height, self._source.width, self._least)
+
+    def _begin(self, tile: Pixels) -> _Answer:
+        """Have an engine work on a tile; those that work on one alone do so when they are asked for the answer."""
+        engine, values = self._engine, self._values
+        if self._streaming:
+            answer = self._streaming.start(tile, values.low, values.high)
+            return lambda window: answer()[window]
+        dtype = np.float64 if engine.dtype == "float64" else np.float32
+        return lambda window: values.from_unit(_run_tile(engine, values.to_unit(tile, dtype))[window])
+
+    def _finish(self) -> int:
+        """Wait for the tile that was started first, and keep it; its LR pixels."""
+        first = self._under_way[0]
+        first.band.place(first.core, first.outer, first.answer)
+        self._under_way.popleft()
+        return first.core.area
+
+    def _halve(self) -> bool:
+        """Have what is under way to do again, in tiles of half the edge; False where that must not be."""
+        self._todo.extendleft((each.band, each.core) for each in reversed(self._under_way))
+        self._under_way.clear()
+        edge = min(self._limit, self._todo[0][1].edge)
+        self._limit, self._least = max(SMALLEST_TILE, edge // 4 * 2), (0, 0)
+        return self._may_halve and edge > SMALLEST_TILE
 
 
 def _run_tile(engine: Engine, lr: Values) -> Values:

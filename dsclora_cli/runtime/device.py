@@ -27,6 +27,12 @@ def resolve_device(name: str) -> torch.device:
     raise UsageError(f"unknown device {name!r}", "choose auto, cpu, cuda, cuda:N or mps")
 
 
+def every_gpu() -> tuple[str, ...]:
+    """The names of all CUDA devices that are here."""
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    return tuple(f"cuda:{index}" for index in range(count))
+
+
 def _cuda_device(index: int) -> torch.device:
     count = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if count == 0:
@@ -52,6 +58,16 @@ def resolve_dtype(name: str, device: torch.device, descriptor: Descriptor) -> to
             raise UsageError(f"float16 is not offered on {device.type}", "use --dtype float32 or auto")
         return torch.float16
     raise UsageError(f"unknown dtype {name!r}", "choose auto, float32 or float16")
+
+
+def is_out_of_memory(error: RuntimeError | MemoryError) -> bool:
+    """CUDA has a class for it; the CPU and MPS allocators only say so."""
+    text = str(error)
+    return (
+        isinstance(error, (torch.OutOfMemoryError, MemoryError))
+        or "DefaultCPUAllocator" in text
+        or "MPS backend out of memory" in text
+    )
 
 
 def free_memory(device: torch.device) -> int:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from collections.abc import Callable
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,6 +13,9 @@ from dsclora_cli.runtime.descriptor import Descriptor
 
 Values = NDArray[np.float32 | np.float64]
 """`(H, W, 3)` RGB, nominally in [0, 1], C-contiguous."""
+
+Answer = Callable[[], NDArray[Any]]
+"""Waits for an upscaled tile; raises as an `Engine` does."""
 
 
 class Engine(Protocol):
@@ -35,6 +39,20 @@ class Engine(Protocol):
         ...
 
 
+@runtime_checkable
+class Streaming(Engine, Protocol):
+    """An engine that works on several tiles at once. `under_way` is how many LR pixels it wants to have started."""
+
+    under_way: int
+
+    def start(self, tile: NDArray[Any], low: float, high: float) -> Answer:
+        """`(H, W, 1 or 3)` pixels, of which `low` and `high` mean 0 and 1 -> `(scale*H, scale*W, 1 or 3)` such pixels.
+
+        Answers are clamped to that range, and integers rounded. Raises OutOfMemory, of this tile or those before.
+        """
+        ...
+
+
 def value_bytes(engine: Engine) -> int:
     """Bytes of one of the values that an engine computes with."""
     return 2 if engine.dtype == "float16" else 4
@@ -45,10 +63,13 @@ def finite(answer: Values) -> Values:
     with np.errstate(invalid="ignore"):
         total = answer.sum()
     if not np.isfinite(total):
-        raise DscloraError(
-            "the network answered NaN or infinity in float32", "check the weights file; it may be damaged"
-        )
+        raise not_finite()
     return answer
+
+
+def not_finite() -> DscloraError:
+    """What is raised where a network answers NaN or infinity."""
+    return DscloraError("the network answered NaN or infinity in float32", "check the weights file; it may be damaged")
 
 
 class Ensemble:

@@ -22,10 +22,6 @@ class ClosedError(Exception):
     """The other side has stopped: nothing more can be put, or nothing is left to get."""
 
 
-class WaitedError(Exception):
-    """Nothing came in time."""
-
-
 class Channel(Generic[T]):
     """Carries items from one thread to one other.
 
@@ -52,11 +48,8 @@ class Channel(Generic[T]):
             self._bytes += size
             self._changed.notify_all()
 
-    def get(self, patient: bool = True) -> T:
-        """The next item; the one before no longer counts.
-
-        Raises ClosedError, and WaitedError where nothing comes in `POLL_SECONDS` and the caller is not patient.
-        """
+    def get(self) -> T:
+        """The next item, waiting for it; the one before no longer counts. Raises ClosedError."""
         with self._changed:
             self._bytes -= self._in_hand
             self._in_hand = 0
@@ -64,8 +57,7 @@ class Channel(Generic[T]):
             while not self._items:
                 if self._closed:
                     raise ClosedError
-                if not self._changed.wait(POLL_SECONDS) and not patient:
-                    raise WaitedError
+                self._changed.wait(POLL_SECONDS)
             item, self._in_hand = self._items.popleft()
             return item
 

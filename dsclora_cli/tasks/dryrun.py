@@ -17,6 +17,7 @@ from dsclora_cli.config import ModelOptions, SizeOptions, UpscaleOptions
 from dsclora_cli.errors import WeightsError
 from dsclora_cli.imaging.picture import Frame, Header
 from dsclora_cli.imaging.reader import open_picture
+from dsclora_cli.tasks.engines import devices_of
 from dsclora_cli.tasks.inputs import find_inputs
 from dsclora_cli.tasks.jobs import Job, JobPlanner
 from dsclora_cli.tasks.sizes import AlreadyLargeEnough, SizePlan
@@ -125,14 +126,21 @@ class _DryRun:
     def _engine(self) -> PictureEngine:
         from dsclora_cli.tasks.upscale import PictureEngine
 
-        return PictureEngine(self._options)
+        return PictureEngine(self._on_one_device)
+
+    @cached_property
+    def _on_one_device(self) -> UpscaleOptions:
+        """The options for one of the devices that share the pictures."""
+        engine = self._options.engine
+        return replace(self._options, engine=replace(engine, device=devices_of(engine)[0]))
 
     @cached_property
     def _seconds_per_pixel(self) -> float:
         from dsclora_cli.tasks.upscale import PictureEngine
 
-        whole = replace(self._options.engine, tile=0)
-        engine = PictureEngine(replace(self._options, size=SizeOptions(), engine=whole))
+        options = self._on_one_device
+        whole = replace(options.engine, tile=0)
+        engine = PictureEngine(replace(options, size=SizeOptions(), engine=whole))
         header = Header("PNG", _PROBE, _PROBE, 3, np.dtype(np.uint8))
         plan = engine.plan(header)
         frame = Frame(np.random.default_rng(0).integers(0, 256, (_PROBE, _PROBE, 3), np.uint8))

@@ -12,7 +12,25 @@ from dsclora_cli.runtime.engine import Engine, Ensemble
 from dsclora_cli.runtime.host import host_memory, may_have_gpu
 from dsclora_cli.weights.resolve import FoundWeights
 
-_CPU = "cpu"
+_AUTO, _ALL, _CPU = "auto", "all", "cpu"
+
+
+def devices_of(options: EngineOptions) -> tuple[str, ...]:
+    """The devices that share the pictures of a batch: those that are named with commas between, or `all` GPUs.
+
+    One alone is answered as it is written. Raises UsageError for one that is not there, or is named twice.
+    """
+    names = tuple(name.strip() for name in options.device.split(","))
+    if names != (_ALL,) and len(names) == 1:
+        return names
+    from dsclora_cli.runtime.device import every_gpu, resolve_device
+
+    if names == (_ALL,):
+        return every_gpu() or (_AUTO,)
+    devices = tuple(str(resolve_device(name)) for name in names)
+    if len(set(devices)) < len(devices):
+        raise UsageError(f"--device {options.device} names a device twice", "name each once")
+    return devices
 
 
 def device_of(options: EngineOptions) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from dsclora_cli.errors import OutOfMemory
-from dsclora_cli.imaging.tiling import SMALLEST_TILE, band_rows, tile_memory
+from dsclora_cli.imaging.tiles import SMALLEST_TILE, band_rows, tile_memory
 from dsclora_cli.runtime.engine import Engine, value_bytes
 
 MOST_PIXELS = 256 << 20

@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
+from threading import RLock
 
 from dsclora_cli.config import ModelOptions, UpscaleOptions
 from dsclora_cli.imaging.picture import Header
@@ -65,7 +66,10 @@ class Job:
 
 
 class JobPlanner:
-    """Turns the inputs of one run into jobs, in order. Raises UsageError and WeightsError as `find` does."""
+    """Turns the inputs of one run into jobs, for one thread at a time.
+
+    Raises UsageError and WeightsError as `find` does.
+    """
 
     def __init__(self, found: Found, options: UpscaleOptions, find: WeightsFinder = find_weights) -> None:
         self._options = options
@@ -74,9 +78,14 @@ class JobPlanner:
         self._photo = load_catalog().photo
         self._namer = Namer(found, options)
         self._weights: dict[tuple[ModelOptions, int], FoundWeights] = {}
+        self._lock = RLock()
 
     def job(self, source: Input, header: Header) -> Job:
         """Plan one picture. Raises AlreadyLargeEnough, ImageError, UsageError and WeightsError."""
+        with self._lock:
+            return self._job(source, header)
+
+    def _job(self, source: Input, header: Header) -> Job:
         save = self._options.save
         size = plan_size(header.width, header.height, self._options.size, self._native)
         format = self._namer.format(header.format)
@@ -111,9 +120,10 @@ class JobPlanner:
 
     def weights(self, options: ModelOptions, scale: int) -> FoundWeights:
         """The weights for a native scale, looked for only once in a run: without a network that takes seconds."""
-        if (options, scale) not in self._weights:
-            self._weights[options, scale] = self._find_weights(options, scale)
-        return self._weights[options, scale]
+        with self._lock:
+            if (options, scale) not in self._weights:
+                self._weights[options, scale] = self._find_weights(options, scale)
+            return self._weights[options, scale]
 
 
 def chain(passes: tuple[int, ...], first: ModelOptions, later: ModelOptions) -> tuple[tuple[ModelOptions, int], ...]:

@@ -19,8 +19,8 @@ class Observer:
     def on_start(self, job: Job) -> None:
         """The network starts on a picture."""
 
-    def on_progress(self, share: float) -> None:
-        """So much of the picture last started, 0 to 1, has been through the network."""
+    def on_progress(self, job: Job, share: float) -> None:
+        """So much of a picture that was started, 0 to 1, has been through the network."""
 
     def on_done(self, result: FileResult) -> None:
         """A picture is finished, one way or another; called before the result is yielded."""

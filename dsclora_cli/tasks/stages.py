@@ -96,9 +96,12 @@ def described(error: Exception) -> tuple[str, str]:
     return "there is not enough memory" if isinstance(error, MemoryError) else str(error), ""
 
 
-def send(channel: Pictures, work: Work, frames: Iterable[AnyFrame]) -> None:
-    """Put a picture and its frames or their bands as they come; what breaks them is sent along. Raises ClosedError."""
-    channel.put(work)
+def send(channel: Pictures, work: Work, frames: Iterable[AnyFrame], size: int = 0) -> None:
+    """Put a picture and its frames or their bands as they come; what breaks them is sent along. Raises ClosedError.
+
+    The picture itself counts as `size` bytes.
+    """
+    channel.put(work, size)
     end = End()
     try:
         for item, size in _items(frames):

@@ -14,14 +14,8 @@ from dsclora_cli.imaging.metadata import resized
 from dsclora_cli.imaging.picture import BandedFrame, Frame, Header, Pixels, stacked
 from dsclora_cli.imaging.ranges import ValueRange, value_range
 from dsclora_cli.imaging.resample import reduce
-from dsclora_cli.imaging.tiling import (
-    LARGEST_AUTO_TILE,
-    ArraySource,
-    TileRun,
-    auto_tile,
-    count_tiles,
-    upscale_bands,
-)
+from dsclora_cli.imaging.tiles import LARGEST_AUTO_TILE, auto_tile, count_tiles
+from dsclora_cli.imaging.tiling import ArraySource, TileRun, upscale_bands
 from dsclora_cli.runtime.engine import Engine, value_bytes
 from dsclora_cli.tasks.caveats import caveats
 from dsclora_cli.tasks.engines import device_of, free_memory, open_engine

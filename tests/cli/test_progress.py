@@ -61,7 +61,9 @@ def play(view: BatchView) -> None:
         view.on_found(Found((SOURCE, SOURCE), many=True))
         view.on_note("the network is slow today")
         view.on_start(JOB)
-        view.on_progress(0.5)
+        view.on_progress(JOB, 0.5)
+        if view._bars:
+            view._bars._progress.refresh()  # which a terminal sees ten times a second
         view.on_done(DONE)
         view.on_done(FileResult("b.png", "failed", error="it broke", hint="mend it"))
 

@@ -103,7 +103,7 @@ def test_a_picture_is_not_shown_on_a_terminal(dsclora, photo: Path, monkeypatch:
         (["--quality", "200"], "'--quality'"),
         (["--compression", "10"], "'--compression'"),
         (["--threads", "0"], "'--threads'"),
-        (["--device", "gpu"], "'gpu' is not auto, cpu, cuda, cuda:N or mps"),
+        (["--device", "gpu"], "'gpu' is not auto, cpu, cuda, cuda:N, mps, several such as cuda:0,cuda:1, or all"),
         (["--dtype", "int8"], "'--dtype'"),
         (["--metadata", "some"], "'--metadata'"),
         (["-f", "doc"], "--format doc: no picture format"),

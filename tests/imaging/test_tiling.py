@@ -16,16 +16,8 @@ from PIL import Image
 from dsclora_cli.errors import OutOfMemory
 from dsclora_cli.imaging.picture import Pixels
 from dsclora_cli.imaging.ranges import value_range
-from dsclora_cli.imaging.tiling import (
-    LARGEST_AUTO_TILE,
-    SMALLEST_TILE,
-    ArraySource,
-    Tile,
-    TileRun,
-    auto_tile,
-    plan_bands,
-    upscale_bands,
-)
+from dsclora_cli.imaging.tiles import LARGEST_AUTO_TILE, SMALLEST_TILE, Tile, auto_tile, plan_bands
+from dsclora_cli.imaging.tiling import ArraySource, TileRun, upscale_bands
 from dsclora_cli.model.span import Span, SpanConfig
 from dsclora_cli.runtime.descriptor import Descriptor
 from dsclora_cli.runtime.engine import Engine, Ensemble, Values
@@ -48,7 +40,7 @@ def engine(scale: int = 2, blocks: int = 2, halo_less: int = 0, dtype: torch.dty
     torch.manual_seed(scale)
     network = Span(SpanConfig(channels=4, blocks=blocks, scale=scale))
     descriptor = network.config.descriptor
-    return TorchEngine(network, replace(descriptor, halo=descriptor.halo - halo_less), torch.device("cpu"), dtype)
+    return TorchEngine(network, replace(descriptor, halo=descriptor.halo - halo_less), dtype)
 
 
 def upscale(engine: Engine, image: NDArray[np.float64], tile: int) -> NDArray[np.float64]:
@@ -76,7 +68,7 @@ def test_released_student_on_a_photograph(shared: Path) -> None:
     image = np.array(Image.open(path).convert("RGB"))
     answers = {}
     for dtype in (torch.float64, torch.float32):
-        runner = TorchEngine(network.double(), network.config.descriptor, torch.device("cpu"), dtype)
+        runner = TorchEngine(network.double(), network.config.descriptor, dtype)
         for tile in (0, 24):
             answers[dtype, tile] = upscale_pixels(runner, image, tile)
     np.testing.assert_array_equal(answers[torch.float64, 24], answers[torch.float64, 0])

@@ -8,7 +8,7 @@ import torch
 from dsclora_cli.errors import ExitCode, UsageError
 from dsclora_cli.model.span import SpanConfig
 from dsclora_cli.runtime import host
-from dsclora_cli.runtime.device import free_memory, resolve_device, resolve_dtype
+from dsclora_cli.runtime.device import every_gpu, free_memory, resolve_device, resolve_dtype
 from dsclora_cli.runtime.host import host_memory, may_have_gpu
 
 CPU, CUDA, MPS = torch.device("cpu"), torch.device("cuda", 0), torch.device("mps")
@@ -41,6 +41,11 @@ def test_cuda_by_name() -> None:
     assert resolve_device("cuda:1") == torch.device("cuda", 1)
     with pytest.raises(UsageError, match="no device cuda:2, only 2"):
         resolve_device("cuda:2")
+
+
+@pytest.mark.usefixtures("gpus")
+def test_every_gpu() -> None:
+    assert every_gpu() == ("cuda:0", "cuda:1")
 
 
 @pytest.mark.usefixtures("no_gpu")

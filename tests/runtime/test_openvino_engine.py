@@ -34,7 +34,7 @@ def test_answers_as_torch_does_whatever_the_shapes(name: str) -> None:
     network = made(name)
     descriptor = network.config.descriptor
     engine = OpenvinoEngine(convert(network, descriptor), threads=1)
-    reference = TorchEngine(network, descriptor, torch.device("cpu"), torch.float32)
+    reference = TorchEngine(network, descriptor, torch.float32)
     for seed, (height, width) in enumerate([(30, 41), (30, 41), (7, 5), (7, 5), (1, 1), (24, 24), (30, 41), (24, 24)]):
         given = tile(height, width, seed)
         answer, expected = engine(given), reference(given)

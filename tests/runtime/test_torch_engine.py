@@ -1,4 +1,4 @@
-"""The torch engine: its guard against unusable half precision, and memory errors in our words."""
+"""The torch engine of CPUs: layout, and errors in our words."""
 
 from __future__ import annotations
 
@@ -11,25 +11,21 @@ from dsclora_cli.errors import DscloraError, OutOfMemory
 from dsclora_cli.runtime.descriptor import Descriptor
 from dsclora_cli.runtime.torch_engine import TorchEngine
 
-CPU = torch.device("cpu")
 DOUBLER = Descriptor("double", scale=2, channels=3, blocks=0, halo=0, floats_per_pixel=12)
 
 
 class Double(nn.Module):
-    """Repeats every pixel; `half_answer` is what it says in float16 instead, `failure` what it raises."""
+    """Repeats every pixel, or raises `failure`."""
 
-    def __init__(self, half_answer: float | None = None, failure: Exception | None = None) -> None:
+    def __init__(self, failure: Exception | None = None) -> None:
         super().__init__()
         self.one = nn.Parameter(torch.ones(()))
-        self.half_answer, self.failure = half_answer, failure
+        self.failure = failure
 
     def forward(self, x: Tensor) -> Tensor:
         if self.failure:
             raise self.failure
-        y = (x * self.one).repeat_interleave(2, 2).repeat_interleave(2, 3)
-        if self.half_answer is not None and x.dtype is torch.float16:
-            y = torch.full_like(y, self.half_answer)
-        return y
+        return (x * self.one).repeat_interleave(2, 2).repeat_interleave(2, 3)
 
 
 def tile() -> np.ndarray:
@@ -37,41 +33,16 @@ def tile() -> np.ndarray:
 
 
 def test_height_width_channels_in_and_out() -> None:
-    engine = TorchEngine(Double(), DOUBLER, CPU, torch.float32)
+    engine = TorchEngine(Double(), DOUBLER, torch.float32)
     np.testing.assert_array_equal(engine(tile()), tile().repeat(2, 0).repeat(2, 1))
     assert (engine.device, engine.dtype, engine.rescued) == ("cpu", "float32", 0)
-
-
-def test_float32_is_never_tf32(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", True)
-    inside: list[bool] = []
-    network = Double()
-    network.register_forward_hook(lambda *_: inside.append(torch.backends.cudnn.allow_tf32))
-    TorchEngine(network, DOUBLER, CPU, torch.float32)(tile())
-    assert inside == [False] and torch.backends.cudnn.allow_tf32
-
-
-@pytest.mark.parametrize("answer", [float("nan"), float("inf"), 0.0])
-def test_an_unusable_half_precision_tile_is_run_again_in_float32(answer: float) -> None:
-    engine = TorchEngine(Double(answer), DOUBLER, CPU, torch.float16)
-    np.testing.assert_array_equal(engine(tile()), tile().repeat(2, 0).repeat(2, 1))
-    assert engine.rescued == 1
-    assert engine._network.one.dtype is torch.float16
-
-
-def test_a_good_half_precision_tile_is_kept() -> None:
-    engine = TorchEngine(Double(), DOUBLER, CPU, torch.float16)
-    np.testing.assert_allclose(engine(tile()), tile().repeat(2, 0).repeat(2, 1), atol=1e-3)
-    black = np.zeros((3, 3, 3), np.float32)
-    np.testing.assert_array_equal(engine(black), np.zeros((6, 6, 3), np.float32))
-    assert engine.rescued == 0
 
 
 def test_nan_in_float32_is_an_error() -> None:
     network = Double()
     network.one.data.fill_(float("nan"))
     with pytest.raises(DscloraError, match="NaN or infinity in float32"):
-        TorchEngine(network, DOUBLER, CPU, torch.float32)(tile())
+        TorchEngine(network, DOUBLER, torch.float32)(tile())
 
 
 @pytest.mark.parametrize(
@@ -85,12 +56,12 @@ def test_nan_in_float32_is_an_error() -> None:
 )
 def test_out_of_memory_is_told_from_other_failures(failure: Exception) -> None:
     with pytest.raises(OutOfMemory, match="a tile of 5x4 does not fit the memory of cpu"):
-        TorchEngine(Double(failure=failure), DOUBLER, CPU, torch.float32)(tile())
+        TorchEngine(Double(failure=failure), DOUBLER, torch.float32)(tile())
 
 
 def test_other_failures_stay_what_they_are() -> None:
     with pytest.raises(RuntimeError, match="CUDA error: an illegal"):
-        TorchEngine(Double(failure=RuntimeError("CUDA error: an illegal access")), DOUBLER, CPU, torch.float32)(tile())
+        TorchEngine(Double(failure=RuntimeError("CUDA error: an illegal access")), DOUBLER, torch.float32)(tile())
 
 
 def test_a_real_cpu_allocation_failure_is_recognised() -> None:
@@ -99,4 +70,4 @@ def test_a_real_cpu_allocation_failure_is_recognised() -> None:
             return torch.empty(2**50)
 
     with pytest.raises(OutOfMemory):
-        TorchEngine(Huge(), DOUBLER, CPU, torch.float32)(tile())
+        TorchEngine(Huge(), DOUBLER, torch.float32)(tile())

@@ -6,7 +6,7 @@ import threading
 
 import pytest
 
-from dsclora_cli.tasks.channel import Channel, ClosedError, WaitedError, Worker
+from dsclora_cli.tasks.channel import Channel, ClosedError, Worker
 
 MB = 1 << 20
 
@@ -76,11 +76,6 @@ def test_closing_wakes_a_producer_that_waits() -> None:
     settled(channel)
     channel.close()
     worker.wait()
-
-
-def test_an_impatient_consumer_is_told() -> None:
-    with pytest.raises(WaitedError):
-        Channel[int](MB).get(patient=False)
 
 
 def test_a_worker_raises_in_the_thread_that_waits_for_it() -> None:

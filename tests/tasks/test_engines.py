@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from dsclora_cli.config import EngineOptions, ModelOptions, UpscaleOptions
@@ -74,6 +75,20 @@ def test_a_gpu_comes_before_openvino(openvino: None, monkeypatch: pytest.MonkeyP
     monkeypatch.setattr("dsclora_cli.runtime.device.resolve_device", lambda name: f"{name} as torch has it")
     assert device_of(EngineOptions()) == "auto as torch has it"
     assert device_of(CPU) == "cpu"
+
+
+def test_devices_that_share_a_batch(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert engines.devices_of(EngineOptions()) == ("auto",)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert engines.devices_of(EngineOptions(device="all")) == ("auto",)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    for names in ("all", "cuda:0,cuda:1", "cuda, cuda:1"):
+        assert engines.devices_of(EngineOptions(device=names)) == ("cuda:0", "cuda:1")
+    with pytest.raises(UsageError, match="names a device twice"):
+        engines.devices_of(EngineOptions(device="cuda,cuda:0"))
+    with pytest.raises(UsageError, match="no device cuda:2"):
+        engines.devices_of(EngineOptions(device="cuda:1,cuda:2"))
 
 
 def test_a_photograph_is_the_same_by_either(quick: None) -> None:

@@ -10,9 +10,11 @@ from pathlib import Path
 import pytest
 from batches import EMBEDDED, RepeatEngine, fill, leftovers, run, save_photo, states
 
-from dsclora_cli.errors import ImageError, OutOfMemory
+from dsclora_cli.config import UpscaleOptions
+from dsclora_cli.errors import ImageError, OutOfMemory, WeightsError
 from dsclora_cli.imaging.picture import AnyFrame, BandedFrame, Frame
 from dsclora_cli.tasks import batch as batch_module
+from dsclora_cli.tasks import line as line_module
 from dsclora_cli.tasks.batch import FileResult, Observer, upscale_files
 from dsclora_cli.tasks.jobs import Job
 
@@ -68,8 +70,8 @@ def test_a_picture_that_cannot_be_written_is_not_finished_by_the_network(
         next(next(iter(frames)).bands())
         raise ImageError("cannot be written (No space left on device)")
 
-    monkeypatch.setattr(batch_module, "save_result", full)
-    monkeypatch.setattr(batch_module, "budget", lambda limit: 1)
+    monkeypatch.setattr(line_module, "save_result", full)
+    monkeypatch.setattr(line_module, "budget", lambda limit: 1)
     results = run([folder / "a.jpg", folder / "b.png"], engine=Slow())
     assert states(results) == {"a.jpg": "failed", "b.png": "failed"}
     assert "No space left" in (results[0].error or "")
@@ -89,8 +91,8 @@ def test_a_bug_in_the_writer_reaches_the_caller(folder: Path, monkeypatch: pytes
     def fail(*_: object) -> None:
         raise ZeroDivisionError
 
-    monkeypatch.setattr(batch_module, "save_result", fail)
-    monkeypatch.setattr(batch_module, "budget", lambda limit: 1)
+    monkeypatch.setattr(line_module, "save_result", fail)
+    monkeypatch.setattr(line_module, "budget", lambda limit: 1)
     with pytest.raises(ZeroDivisionError):
         run([folder], engine=RepeatEngine())
 
@@ -128,10 +130,10 @@ def test_memory_does_not_grow_with_the_number_of_pictures(tmp_path: Path, monkey
     for number in range(12):
         save_photo(tmp_path / f"{number:02}.png", (100, 80), seed=number)
     size = 100 * 80 * 3
-    monkeypatch.setattr(batch_module, "budget", lambda limit: 20 * size)
+    monkeypatch.setattr(line_module, "budget", lambda limit: 20 * size)
     opened: list[Path] = []
-    real = batch_module.open_picture
-    monkeypatch.setattr(batch_module, "open_picture", lambda source: opened.append(source) or real(source))
+    real = line_module.open_picture
+    monkeypatch.setattr(line_module, "open_picture", lambda source: opened.append(source) or real(source))
     ahead: list[int] = []
 
     def watch(frame: Frame) -> None:
@@ -157,7 +159,7 @@ def test_the_observer_hears_everything_in_the_callers_thread(folder: Path) -> No
         def on_start(self, job: Job) -> None:
             self.words.append(f"start {job.source.stem}")
 
-        def on_progress(self, share: float) -> None:
+        def on_progress(self, job: Job, share: float) -> None:
             assert threading.current_thread() is threading.main_thread()
             self.words.append(f"{share:g}")
 
@@ -168,3 +170,55 @@ def test_the_observer_hears_everything_in_the_callers_thread(folder: Path) -> No
     heard = Heard()
     list(upscale_files([folder / "d.gif", folder / "d.gif"], EMBEDDED, heard, engine=RepeatEngine()))
     assert heard.words == ["found", "start d", "0.25", "0.5", "0.75", "1", "done d"]
+
+
+class TestSeveralDevices:
+    """Lines with engines of their own share the inputs of a batch."""
+
+    @pytest.fixture(autouse=True)
+    def two(self, monkeypatch: pytest.MonkeyPatch) -> dict[str, list[int]]:
+        """Two devices; how many frames each has had, and no picture is done before both have one."""
+        frames: dict[str, list[int]] = {"cuda:0": [], "cuda:1": []}
+        both = threading.Barrier(2, timeout=20)
+
+        def opened(options: UpscaleOptions, find: object) -> RepeatEngine:
+            def count(frame: Frame) -> None:
+                mine = frames[options.engine.device]
+                mine.append(1)
+                if len(mine) == 1:
+                    both.wait()
+
+            return RepeatEngine(count)
+
+        monkeypatch.setattr(batch_module, "devices_of", lambda engine: tuple(frames))
+        monkeypatch.setattr(batch_module, "_open", opened)
+        return frames
+
+    def test_each_takes_pictures_and_none_is_done_twice(self, tmp_path: Path, two: dict[str, list[int]]) -> None:
+        for number in range(9):
+            save_photo(tmp_path / f"{number}.png", seed=number)
+        results = run([tmp_path])
+        assert states(results) == {f"{number}.png": "done" for number in range(9)}
+        assert len(list(tmp_path.glob("*_x4.png"))) == 9
+        assert sum(map(len, two.values())) == 9 and all(two.values())
+
+    def test_one_broken_picture_stops_neither(self, folder: Path) -> None:
+        assert states(run([folder])) == dict.fromkeys(("a.jpg", "b.png", "c.webp", "d.gif"), "done") | {
+            "e.png": "failed"
+        }
+
+    def test_what_concerns_all_pictures_stops_both(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        for number in range(12):
+            save_photo(tmp_path / f"{number}.png", seed=number)
+        both = threading.Barrier(2, timeout=20)
+
+        def refuse(options: UpscaleOptions, find: object) -> RepeatEngine:
+            both.wait()
+            if options.engine.device == "cuda:1":
+                raise WeightsError("the weights are damaged")
+            return RepeatEngine()
+
+        monkeypatch.setattr(batch_module, "_open", refuse)
+        with pytest.raises(WeightsError):
+            run([tmp_path])
+        assert not any(thread.name in {"dsclora-network", "dsclora-encode"} for thread in threading.enumerate())

@@ -1,0 +1,223 @@
+"""One device's share of a batch: a thread that decodes, one for the network and one that encodes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
+from dataclasses import replace
+from functools import partial
+from itertools import chain, islice
+from queue import SimpleQueue
+from threading import Lock
+from time import perf_counter
+from typing import TYPE_CHECKING, TypeVar
+
+from dsclora_cli.config import UpscaleOptions
+from dsclora_cli.imaging.picture import AnyFrame, BandedFrame, Frame
+from dsclora_cli.imaging.reader import open_picture
+from dsclora_cli.imaging.writer import fit_format
+from dsclora_cli.tasks.channel import Channel, ClosedError, Worker
+from dsclora_cli.tasks.footprint import budget
+from dsclora_cli.tasks.jobs import JobPlanner
+from dsclora_cli.tasks.observer import Observer
+from dsclora_cli.tasks.results import FileResult
+from dsclora_cli.tasks.saving import save_result
+from dsclora_cli.tasks.sizes import AlreadyLargeEnough
+from dsclora_cli.tasks.source import Found, Input
+from dsclora_cli.tasks.stages import FILE_ERRORS, NETWORK_ERRORS, Incoming, Pictures, Work, described, send
+
+if TYPE_CHECKING:
+    from dsclora_cli.tasks.upscale import PictureEngine
+
+T = TypeVar("T")
+
+Event = Callable[[Observer], None]
+"""What an observer is to hear."""
+
+_AHEAD = 4
+"""Pictures that a line decodes ahead of its network at most, so that no other line is left without."""
+
+
+class Shared:
+    """What the lines of a batch have in common: its inputs, of which each takes the next one, and where they tell."""
+
+    def __init__(self, found: Found, options: UpscaleOptions) -> None:
+        self.options = options
+        self.planner = JobPlanner(found, options)
+        self.told: SimpleQueue[FileResult | Event | Line] = SimpleQueue()
+        """Results, what is told beside them, and each line when it has ended."""
+        self.broken = False
+        """Whether pictures that are decoded already are to be left, as one failed after that and that is enough."""
+        self._inputs = iter(found.inputs)
+        self._full = False
+        self._noted: set[str] = set()
+        self._lock = Lock()
+
+    def next_input(self) -> Input | None:
+        """The next one, for one line alone; None where there is none."""
+        with self._lock:
+            return None if self._full else next(self._inputs, None)
+
+    def tell(self, result: FileResult) -> None:
+        """What became of a picture."""
+        self._full = self._full or (result.status == "failed" and self.options.batch.fail_fast)
+        self.told.put(result)
+
+    def note(self, notes: Iterable[str]) -> None:
+        """Sentences on the whole run, each told once."""
+        with self._lock:
+            for note in notes:
+                if note not in self._noted:
+                    self._noted.add(note)
+                    self.told.put(partial(_note, note))
+
+
+def _note(note: str, observer: Observer) -> None:
+    observer.on_note(note)
+
+
+class Line:
+    """Takes pictures from a batch until there are none, with one engine, opened when a picture first needs it."""
+
+    def __init__(self, shared: Shared, open_engine: Callable[[], PictureEngine]) -> None:
+        self._shared, self._open_engine = shared, open_engine
+        self._save = shared.options.save
+        self._budget = budget(shared.options.max_memory)
+        self._decoded: Pictures = Channel(self._budget)
+        self._upscaled: Pictures = Channel(self._budget)
+        self._workers = [
+            Worker("decode", self._read_all),
+            Worker("network", self._upscale_all),
+            Worker("encode", self._write_all),
+        ]
+
+    def start(self) -> None:
+        """Begin."""
+        for worker in self._workers:
+            worker.start()
+
+    def wait(self) -> None:
+        """Wait for its end, and raise what ended it early."""
+        for worker in reversed(self._workers):
+            worker.wait()
+
+    def stop(self) -> None:
+        """Take in no more, and finish the pictures that the writer has whole.
+
+        Nobody waits for the reader: in the middle of a file or a download, it leaves nothing half-done behind.
+        """
+        self._decoded.abort()
+        self._upscaled.close()
+        _, network, writer = self._workers
+        try:
+            writer.rest()
+            network.rest()
+        except KeyboardInterrupt:
+            self._upscaled.abort()
+            writer.rest()
+            raise
+
+    def _read_all(self) -> None:
+        try:
+            while source := self._shared.next_input():
+                self._read(source)
+        finally:
+            self._decoded.close()
+
+    def _read(self, source: Input) -> None:
+        """Decode one picture."""
+        started = perf_counter()
+        try:
+            if source.problem:
+                raise source.problem
+            with open_picture(source.source) as picture:
+                job = self._shared.planner.job(source, picture.header)
+                settled = self._shared.planner.settled(job)
+                if settled:
+                    self._shared.tell(settled)
+                    return
+                work = Work(job, decode=perf_counter() - started)
+                frames = _timed(islice(picture.frames(), job.frames), work.add_decoding)
+                # Most broken files break here, before a network is loaded for them.
+                send(self._decoded, work, chain([next(frames)], frames), self._budget // _AHEAD)
+        except AlreadyLargeEnough as error:
+            self._shared.tell(FileResult(source.name, "skipped", warnings=(error.message,)))
+        except FILE_ERRORS as error:
+            message, hint = described(error)
+            self._shared.tell(FileResult(source.name, "failed", error=message, hint=hint))
+
+    def _upscale_all(self) -> None:
+        try:
+            while not self._shared.broken:
+                work = self._decoded.get()
+                assert isinstance(work, Work)
+                self._upscale(work)
+        finally:
+            self._decoded.abort()
+            self._upscaled.close()
+
+    def _upscale(self, work: Work) -> None:
+        with Incoming(self._decoded) as frames:
+            try:
+                engine = self._open_engine()
+                work.plan = engine.plan(work.job.header, work.job.banded)
+            except NETWORK_ERRORS as error:
+                self._fail(work, error)
+                return
+            notes = work.plan.info.notes
+            work.warnings.extend(notes)
+            self._shared.note(notes)
+            self._shared.told.put(lambda observer: observer.on_start(work.job))
+            made = (self._network(engine, work, frame, index) for index, frame in enumerate(frames))
+            send(self._upscaled, work, made)
+
+    def _network(self, engine: PictureEngine, work: Work, frame: AnyFrame, index: int) -> BandedFrame:
+        def on_progress(share: float) -> None:
+            done = (index + share) / work.job.frames
+            self._shared.told.put(lambda observer: observer.on_progress(work.job, done))
+
+        assert work.plan is not None and isinstance(frame, Frame)  # decoders give no bands
+        banded = engine.banded(frame, work.plan, on_progress, work.warnings.append)
+        return BandedFrame(banded.shape, _timed(banded.bands(), work.add_network), banded.duration_ms)
+
+    def _write_all(self) -> None:
+        try:
+            while True:
+                work = self._upscaled.get()
+                assert isinstance(work, Work)
+                self._write(work)
+        finally:
+            self._upscaled.close()
+            self._shared.told.put(self)
+
+    def _write(self, work: Work) -> None:
+        assert work.plan is not None
+        job, started = work.job, perf_counter()
+        with suppress(ClosedError), Incoming(self._upscaled) as frames:
+            try:
+                header, _ = fit_format(work.plan.header, job.format, self._save.strict)
+                recipe = replace(job.recipe, weights_sha256=work.plan.info.weights_sha256)
+                work.warnings.extend(save_result(job.target, header, frames, self._save, recipe))
+            except FILE_ERRORS as error:
+                work.abandoned = True
+                self._fail(work, error)
+                return
+            work.encode = perf_counter() - started - frames.waited
+            self._shared.tell(work.result("done"))
+            return
+        self._shared.tell(work.result("interrupted"))
+
+    def _fail(self, work: Work, error: Exception) -> None:
+        self._shared.broken = self._shared.options.batch.fail_fast
+        self._shared.tell(work.result("failed", error))
+
+
+def _timed(items: Iterator[T], on_time: Callable[[float], None]) -> Iterator[T]:
+    """The items; `on_time` hears how many seconds each took to make."""
+    while True:
+        started = perf_counter()
+        item = next(items, None)
+        on_time(perf_counter() - started)
+        if item is None:
+            return
+        yield item
