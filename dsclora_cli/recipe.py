@@ -24,7 +24,7 @@ OPTIMISERS = {"adam": (1e-3, (0.9, 0.99)), "adamw": (1e-3, (0.9, 0.99)), "soap":
 METHODS = ("dsclora", "logits", "fd", "fakd", "facd", "none")
 """Of distillation."""
 
-FEATURE_WEIGHTS = {"fd": 1.0, "fakd": 10.0, "facd": 1.0}
+FEATURE_WEIGHTS = {"fd": 0.01, "fakd": 10.0, "facd": 10.0}
 """Weight of each method's own term unless told otherwise."""
 
 DISTANCES = {"fd": "l2", "facd": "l1"}
