@@ -1,8 +1,9 @@
 """How time and memory of `dsclora upscale` grow with the picture: parts of a photograph, each four times the last.
 
-    python benchmarks/growth.py PHOTO [--megapixels 0.5 2 8] [--rounds 2] [--format png] [--engine auto]
+    python benchmarks/growth.py PHOTO [--megapixels 2 8 32] [--rounds 2] [--format png] [--engine auto]
 
-Prints seconds, peak memory, and the time over that of the part before; 4 is linear.
+Parts that are larger than the photograph are made of it and its mirror images. Prints seconds, peak memory, and the
+time over that of the part before; 4 is linear.
 """
 
 from __future__ import annotations
@@ -13,15 +14,23 @@ import sys
 import tempfile
 from pathlib import Path
 
+import numpy as np
 from PIL import Image
 from upscale import medians, run
+
+
+def part(image: Image.Image, width: int, height: int) -> Image.Image:
+    """The upper left of a picture, mirrored at its borders where it is too small."""
+    pixels = np.asarray(image)
+    beyond = ((0, max(0, height - image.height)), (0, max(0, width - image.width)), (0, 0))
+    return Image.fromarray(np.pad(pixels, beyond, mode="symmetric")[:height, :width])
 
 
 def main() -> None:
     """Run in turns and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("photo", type=Path)
-    parser.add_argument("--megapixels", type=float, nargs="+", default=[0.5, 2, 8])
+    parser.add_argument("--megapixels", type=float, nargs="+", default=[2, 8, 32])
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--format", default="png")
     parser.add_argument("--engine", default="auto")
@@ -33,7 +42,7 @@ def main() -> None:
         os.environ["DSCLORA_STATE_DIR"] = name
         for size in args.megapixels:
             share = (size * 1e6 / image.width / image.height) ** 0.5
-            image.crop((0, 0, round(image.width * share), round(image.height * share))).save(folder / f"{size}.tif")
+            part(image, round(image.width * share), round(image.height * share)).save(folder / f"{size}.tif")
         for _ in range(args.rounds):
             for size, times in taken.items():
                 command = [sys.executable, "-m", "dsclora_cli", "upscale", str(folder / f"{size}.tif"), "-q"]

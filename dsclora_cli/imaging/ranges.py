@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import DTypeLike
@@ -44,6 +45,11 @@ class ValueRange:
 def value_range(pixels: Pixels) -> ValueRange:
     """The range of a picture. Floats in [0, 1] have that range; others have their own extremes, so nothing is lost."""
     if pixels.dtype.kind == "u":
-        return ValueRange(0.0, 255.0 if pixels.dtype == np.uint8 else 65535.0, pixels.dtype)
+        return full_range(pixels.dtype)
     low, high = min(0.0, float(pixels.min())), max(1.0, float(pixels.max()))
     return ValueRange(low, high, pixels.dtype)
+
+
+def full_range(dtype: np.dtype[Any]) -> ValueRange:
+    """The range of every picture of integers."""
+    return ValueRange(0.0, 255.0 if dtype == np.uint8 else 65535.0, dtype)

@@ -15,7 +15,7 @@ from dsclora_cli.imaging import metadata as blocks
 from dsclora_cli.imaging.colour import upright
 from dsclora_cli.imaging.formats import is_picture_name, sniff
 from dsclora_cli.imaging.opened import Opened
-from dsclora_cli.imaging.picture import Frame, Header
+from dsclora_cli.imaging.picture import AnyFrame, BandedFrame, Header, Pixels
 
 __all__ = ["MAX_PIXELS", "PictureReader", "is_picture_name", "open_picture"]
 
@@ -49,17 +49,24 @@ class PictureReader:
         """Close the file; frames can no longer be read."""
         self._file.close()
 
-    def frames(self) -> Iterator[Frame]:
+    def frames(self) -> Iterator[AnyFrame]:
         """Each frame or page, upright, `(H, W, C)` as the header says; one is decoded at a time.
 
-        Raises ImageError where the file is truncated or damaged, never yielding half a picture.
+        Raises ImageError where the file is truncated or damaged, at the latest in the bands of a frame that has any.
         """
         with _naming(self._name):
             for frame in self._opened.frames():
                 stored = self._opened.header
-                if not stored.holds(frame.pixels.shape):
-                    raise ImageError(f"pixels of shape {frame.pixels.shape} do not match the file's header")
-                yield replace(frame, pixels=upright(frame.pixels, self._orientation))
+                if not stored.holds(frame.shape):
+                    raise ImageError(f"pixels of shape {frame.shape} do not match the file's header")
+                if isinstance(frame, BandedFrame):
+                    yield BandedFrame(frame.shape, self._decoded(frame.bands()), frame.duration_ms)
+                else:
+                    yield replace(frame, pixels=upright(frame.pixels, self._orientation))
+
+    def _decoded(self, bands: Iterator[Pixels]) -> Iterator[Pixels]:
+        with _naming(self._name):
+            yield from bands
 
 
 def open_picture(source: Path | bytes) -> PictureReader:

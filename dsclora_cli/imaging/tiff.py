@@ -17,7 +17,8 @@ from dsclora_cli.imaging import metadata as blocks
 from dsclora_cli.imaging.alpha import unpremultiply, white_of
 from dsclora_cli.imaging.formats import load_plugin
 from dsclora_cli.imaging.opened import Opened
-from dsclora_cli.imaging.picture import Frame, Header, Metadata, Pixels
+from dsclora_cli.imaging.picture import AnyFrame, BandedFrame, Frame, Header, Metadata, Pixels
+from dsclora_cli.imaging.tiffbands import bands_of, has_bands
 
 if TYPE_CHECKING:
     from PIL.TiffImagePlugin import TiffImageFile
@@ -136,10 +137,21 @@ def _orientation(page: TiffPage) -> int:
     return int(tag.value) if tag is not None and tag.value in range(1, 9) else 1
 
 
-def _frames(file: BinaryIO, pages: list[TiffPage], numbers: list[int], header: Header) -> Iterator[Frame]:
+def _frames(file: BinaryIO, pages: list[TiffPage], numbers: list[int], header: Header) -> Iterator[AnyFrame]:
     for page, number in zip(pages, numbers, strict=True):
+        if _has_bands(page, header):
+            shape = page.imagelength, page.imagewidth, header.channels
+            ready = (_ready(page, band) for band in bands_of(page, file))
+            yield BandedFrame(shape, (colour.convert(band, header.channels, header.dtype) for band in ready))
+            continue
         pixels = _plain_page(page) if _is_plain(page) else _pillow_pixels(file, number)
         yield Frame(colour.convert(pixels, header.channels, header.dtype))
+
+
+def _has_bands(page: TiffPage, header: Header) -> bool:
+    """Bands are for what can be upscaled without a look at the whole: no alpha, whole numbers."""
+    opaque = header.channels in (1, 3) and header.dtype.kind == "u"
+    return opaque and _is_plain(page) and _orientation(page) == 1 and has_bands(page)
 
 
 def _pillow_page(file: BinaryIO, number: int) -> TiffImageFile:
@@ -164,7 +176,11 @@ def _plain_page(page: TiffPage) -> Pixels:
     array = page.asarray()
     if array.ndim == 3 and page.planarconfig == 2 and page.samplesperpixel > 1:
         array = np.moveaxis(array, 0, 2)
-    array = array.reshape(page.imagelength, page.imagewidth, -1)
+    return colour.upright(_ready(page, array.reshape(page.imagelength, page.imagewidth, -1)), _orientation(page))
+
+
+def _ready(page: TiffPage, array: NDArray[Any]) -> Pixels:
+    """Samples `(h, W, samples)` as pixels with alpha, if there is any, in full range, in this machine's byte order."""
     colours = 3 if page.photometric == _RGB else 1
     native = np.ascontiguousarray(array[..., : colours + 1]).astype(array.dtype.newbyteorder("="), copy=False)
     pixels = _finite(native) if native.dtype.kind == "f" else _full_range(native, int(page.bitspersample))
@@ -172,7 +188,7 @@ def _plain_page(page: TiffPage) -> Pixels:
         pixels[..., :1] = white_of(pixels.dtype) - pixels[..., :1]
     if pixels.shape[2] > colours and _PREMULTIPLIED in page.extrasamples[:1]:
         pixels = unpremultiply(pixels)
-    return colour.upright(pixels, _orientation(page))
+    return pixels
 
 
 def _finite(pixels: NDArray[Any]) -> Pixels:

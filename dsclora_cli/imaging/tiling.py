@@ -8,7 +8,8 @@ picture to rounding (1e-12); in float32 the order of sums differs with the tile'
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -47,6 +48,29 @@ class ArraySource:
     def rows(self, top: int, bottom: int) -> Pixels:
         """A view of the rows."""
         return self._pixels[top:bottom]
+
+
+class BandSource:
+    """A picture `(H, W, C)` that comes in bands, of which those are kept that are needed still.
+
+    Rows may be asked for once from top to bottom, as far as no band is asked for whose first row is above the last's.
+    """
+
+    def __init__(self, shape: tuple[int, ...], bands: Iterable[Pixels]) -> None:
+        self.height, self.width, self.channels = shape
+        self._bands = iter(bands)
+        self._held: deque[Pixels] = deque()
+        self._top = self._bottom = 0
+
+    def rows(self, top: int, bottom: int) -> Pixels:
+        """See `RowSource`."""
+        while self._bottom < bottom:
+            self._held.append(next(self._bands))
+            self._bottom += len(self._held[-1])
+        while self._top + len(self._held[0]) <= top:
+            self._top += len(self._held.popleft())
+        held = self._held[0] if len(self._held) == 1 else np.concatenate(self._held)
+        return held[top - self._top : bottom - self._top]
 
 
 @dataclass(frozen=True)
@@ -130,34 +154,28 @@ class _Upscaling:
 
     def bands(self, on_pixels: Callable[[int], None]) -> Iterator[Pixels]:
         """See `upscale_bands`."""
-        while True:
-            try:
-                self._start()
-                if not self._under_way:
-                    return
-                area = self._finish()
-            except OutOfMemory:
-                if not self._halve():
-                    raise
-                continue
-            on_pixels(area)
-            if not self._unfinished[0].left:
-                yield self._unfinished.popleft().hr
+        while self._start():
+            if area := self._finish():
+                on_pixels(area)
+                if not self._unfinished[0].left:
+                    yield self._unfinished.popleft().hr
 
-    def _start(self) -> None:
-        """Start tiles until there are enough under way."""
+    def _start(self) -> bool:
+        """Start tiles until there are enough under way; False where all is done."""
         most = self._streaming.under_way if self._streaming else 0
         while not self._under_way or sum(each.outer.area for each in self._under_way) < most:
             if not self._todo and not self._open_band():
-                return
+                break
             band, core = self._todo[0]
             if core.edge > self._limit:
                 self._todo.popleft()
                 self._todo.extendleft((band, part) for part in reversed(core.split(self._limit)))
                 continue
-            outer = self._outer(core)
-            self._under_way.append(_Started(band, core, outer, self._begin(band.lr(outer))))
-            self._todo.popleft()
+            with self._halving():
+                outer = self._outer(core)
+                self._under_way.append(_Started(band, core, outer, self._begin(band.lr(outer))))
+                self._todo.popleft()
+        return bool(self._under_way)
 
     def _open_band(self) -> bool:
         """Have the cores of the next band to do; False where there is none."""
@@ -182,19 +200,26 @@ class _Upscaling:
         return lambda window: values.from_unit(_run_tile(engine, values.to_unit(tile, dtype))[window])
 
     def _finish(self) -> int:
-        """Wait for the tile that was started first, and keep it; its LR pixels."""
+        """Wait for the tile that was started first, and keep it; its LR pixels, 0 where there was no memory for it."""
         first = self._under_way[0]
-        first.band.place(first.core, first.outer, first.answer)
-        self._under_way.popleft()
-        return first.core.area
+        with self._halving():
+            first.band.place(first.core, first.outer, first.answer)
+            self._under_way.popleft()
+            return first.core.area
+        return 0
 
-    def _halve(self) -> bool:
-        """Have what is under way to do again, in tiles of half the edge; False where that must not be."""
-        self._todo.extendleft((each.band, each.core) for each in reversed(self._under_way))
-        self._under_way.clear()
-        edge = min(self._limit, self._todo[0][1].edge)
-        self._limit, self._least = max(SMALLEST_TILE, edge // 4 * 2), (0, 0)
-        return self._may_halve and edge > SMALLEST_TILE
+    @contextmanager
+    def _halving(self) -> Iterator[None]:
+        """Where a tile does not fit, have it and what is under way to do again, in tiles of half the edge."""
+        try:
+            yield
+        except OutOfMemory:
+            self._todo.extendleft((each.band, each.core) for each in reversed(self._under_way))
+            self._under_way.clear()
+            edge = min(self._limit, self._todo[0][1].edge)
+            if not self._may_halve or edge <= SMALLEST_TILE:
+                raise
+            self._limit, self._least = max(SMALLEST_TILE, edge // 4 * 2), (0, 0)
 
 
 def _run_tile(engine: Engine, lr: Values) -> Values:

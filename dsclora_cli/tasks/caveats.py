@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 
-from dsclora_cli.imaging.picture import Pixels
-from dsclora_cli.imaging.ranges import value_range
+from dsclora_cli.imaging.ranges import ValueRange
 from dsclora_cli.runtime.descriptor import Descriptor
 
 
-def caveats(pixels: Pixels, rescued: int, tiles: int, descriptor: Descriptor) -> tuple[str, ...]:
-    """Sentences on the picture `pixels`, given how many tiles there were and had to be run again, by which network."""
+def caveats(values: ValueRange, rescued: int, tiles: int, descriptor: Descriptor) -> tuple[str, ...]:
+    """Sentences on a picture of these values, given how many tiles there were and were run again, by which network."""
     sentences = []
     if rescued:
         sentences.append(f"{rescued} tiles had no usable float16 answer and were run again in float32")
@@ -19,8 +18,6 @@ def caveats(pixels: Pixels, rescued: int, tiles: int, descriptor: Descriptor) ->
             f"{descriptor.arch} looks at the whole picture, so {tiles} tiles are not exactly what it would make of it"
             " (--tile 0 takes it whole, if memory allows)"
         )
-    if pixels.dtype == np.float32:
-        values = value_range(pixels)
-        if (values.low, values.high) != (0.0, 1.0):
-            sentences.append(f"values from {values.low:g} to {values.high:g} were rescaled to [0, 1] and back")
+    if values.dtype == np.float32 and (values.low, values.high) != (0.0, 1.0):
+        sentences.append(f"values from {values.low:g} to {values.high:g} were rescaled to [0, 1] and back")
     return tuple(sentences)

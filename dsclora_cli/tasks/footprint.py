@@ -27,26 +27,27 @@ class Footprint:
     """One picture on its way through a network.
 
     `passes` are height, width and scale of the LR side of each; `pixel_bytes` are those of a pixel in all channels.
-    `banded` says that the result is written as its bands come and is never in memory as a whole. `waiting` are the
-    bytes of pixels that may wait before the network, and as many after it.
+    `banded` says that the result is written as its bands come and is never in memory as a whole, `reduced` that they
+    are made smaller first. `waiting` are the bytes of pixels that may wait before the network, and as many after it.
     """
 
     passes: tuple[tuple[int, int, int], ...]
     pixel_bytes: int
     engine: Engine
     banded: bool
+    reduced: bool
     waiting: int
 
     def peak(self, tile: int) -> int:
         """Bytes at most, with tiles of this edge; 0 is the whole picture."""
-        first, last = self.passes[0], self.passes[-1]
-        height, width, scale = last
-        lr = sum(rows * columns for rows, columns, _ in {first, last}) * self.pixel_bytes
-        ahead = min(self.waiting, first[0] * first[1] * self.pixel_bytes)
+        height, width, _ = self.passes[0]
+        lr = height * width * self.pixel_bytes
+        *between, band = (self._band(each, tile) for each in self.passes)
+        height, width, scale = self.passes[-1]
         whole = height * width * scale**2 * self.pixel_bytes
-        band = band_rows(height, tile) * width * scale**2 * self.pixel_bytes
-        hr = min(whole, max(self.waiting, 2 * band)) + band if self.banded else 2 * whole
-        return _PROCESS[self.engine.name] + _AROUND + lr + ahead + hr + self._network(tile)
+        hr = min(whole, max(self.waiting, 2 * band)) + band * (1 + self.reduced) if self.banded else 2 * whole
+        pixels = lr + min(self.waiting, lr) + 2 * sum(between) + hr
+        return _PROCESS[self.engine.name] + _AROUND + pixels + self._network(tile)
 
     def fitting_tile(self, limit: int, most: int) -> int:
         """The largest edge up to `most` with which the peak stays below the limit. Raises OutOfMemory."""
@@ -56,6 +57,11 @@ class Footprint:
             hint = "raise --max-memory" if self.banded else "raise --max-memory, or write PNG, JPEG or TIFF"
             raise OutOfMemory(f"needs about {least:.2g} GB, more than --max-memory {limit / 1e9:.2g}GB", hint)
         return fitting
+
+    def _band(self, each: tuple[int, int, int], tile: int) -> int:
+        """Bytes of a band that a pass makes."""
+        height, width, scale = each
+        return band_rows(height, tile) * width * scale**2 * self.pixel_bytes
 
     def _network(self, tile: int) -> int:
         """The network's own memory for one tile, its halo included, and its pixels as floats on both ends."""

@@ -137,7 +137,7 @@ class Line:
                     self._shared.tell(settled)
                     return
                 work = Work(job, decode=perf_counter() - started)
-                frames = _timed(islice(picture.frames(), job.frames), work.add_decoding)
+                frames = _timed_frames(islice(picture.frames(), job.frames), work.add_decoding)
                 # Most broken files break here, before a network is loaded for them.
                 send(self._decoded, work, chain([next(frames)], frames), self._budget // _AHEAD)
         except AlreadyLargeEnough as error:
@@ -176,7 +176,7 @@ class Line:
             done = (index + share) / work.job.frames
             self._shared.told.put(lambda observer: observer.on_progress(work.job, done))
 
-        assert work.plan is not None and isinstance(frame, Frame)  # decoders give no bands
+        assert work.plan is not None
         banded = engine.banded(frame, work.plan, on_progress, work.warnings.append)
         return BandedFrame(banded.shape, _timed(banded.bands(), work.add_network), banded.duration_ms)
 
@@ -210,6 +210,15 @@ class Line:
     def _fail(self, work: Work, error: Exception) -> None:
         self._shared.broken = self._shared.options.batch.fail_fast
         self._shared.tell(work.result("failed", error))
+
+
+def _timed_frames(frames: Iterator[AnyFrame], on_time: Callable[[float], None]) -> Iterator[AnyFrame]:
+    """The frames; `on_time` hears how long each of them and of their bands took to make."""
+    for frame in _timed(frames, on_time):
+        if isinstance(frame, Frame):
+            yield frame
+        else:
+            yield BandedFrame(frame.shape, _timed(frame.bands(), on_time), frame.duration_ms)
 
 
 def _timed(items: Iterator[T], on_time: Callable[[float], None]) -> Iterator[T]:

@@ -11,11 +11,11 @@ from dsclora_cli.config import ModelOptions, SizeOptions, UpscaleOptions
 from dsclora_cli.errors import OutOfMemory
 from dsclora_cli.imaging.alpha import bleed
 from dsclora_cli.imaging.metadata import resized
-from dsclora_cli.imaging.picture import BandedFrame, Frame, Header, Pixels, stacked
-from dsclora_cli.imaging.ranges import ValueRange, value_range
-from dsclora_cli.imaging.resample import reduce
+from dsclora_cli.imaging.picture import AnyFrame, BandedFrame, Frame, Header, Pixels
+from dsclora_cli.imaging.ranges import ValueRange, full_range, value_range
+from dsclora_cli.imaging.resample import reduced
 from dsclora_cli.imaging.tiles import LARGEST_AUTO_TILE, auto_tile, count_tiles
-from dsclora_cli.imaging.tiling import ArraySource, TileRun, upscale_bands
+from dsclora_cli.imaging.tiling import ArraySource, BandSource, RowSource, TileRun, upscale_bands
 from dsclora_cli.runtime.engine import Engine, value_bytes
 from dsclora_cli.tasks.caveats import caveats
 from dsclora_cli.tasks.engines import device_of, free_memory, open_engine
@@ -90,8 +90,8 @@ class PictureEngine:
         engine, *_ = (self._engine(each) for each in chain(size.passes, model, self._options.model))
         passes = lr_sides(header.height, header.width, size.passes)
         pixel_bytes, waiting = header.channels * header.dtype.itemsize, budget(self._options.max_memory)
-        exact = (size.height, size.width) == tuple(side * passes[-1][2] for side in passes[-1][:2])
-        footprint = Footprint(passes, pixel_bytes, engine, banded and exact, waiting)
+        native = tuple(side * passes[-1][2] for side in passes[-1][:2])
+        footprint = Footprint(passes, pixel_bytes, engine, banded, (size.height, size.width) != native, waiting)
         largest = self._largest_tile(engine, footprint)
         tile = _edge(largest, max(header.height, header.width))
         metadata = resized(header.metadata, size.width, size.height)
@@ -107,37 +107,41 @@ class PictureEngine:
             memory_bytes=footprint.peak(tile),
         )
 
-    def frame(self, frame: Frame, plan: Plan, on_progress: Progress) -> tuple[Frame, tuple[str, ...]]:
+    def frame(self, frame: AnyFrame, plan: Plan, on_progress: Progress) -> tuple[Frame, tuple[str, ...]]:
         """A frame of `(H, W, C)` pixels upscaled as a whole, and what its user should know of how it went."""
         sentences: list[str] = []
         banded = self.banded(frame, plan, on_progress, sentences.append)
-        return replace(frame, pixels=banded.pixels), tuple(sentences)
+        return Frame(banded.pixels, banded.duration_ms), tuple(sentences)
 
-    def banded(self, frame: Frame, plan: Plan, on_progress: Progress, on_caveat: Callable[[str], None]) -> BandedFrame:
+    def banded(
+        self, frame: AnyFrame, plan: Plan, on_progress: Progress, on_caveat: Callable[[str], None]
+    ) -> BandedFrame:
         """A frame that is upscaled while its bands are read; after the last `on_caveat` hears what should be known.
 
         A page of another size than the picture's grows by the same factor.
         """
-        height, width, channels = frame.pixels.shape
+        height, width, channels = frame.shape
         size = plan.size
         if (width, height) != plan.source:
             size = plan_size(width, height, SizeOptions(scale=size.factor), self._native)
 
         def bands() -> Iterator[Pixels]:
             rescued = self._rescued()
-            yield from self._bands(frame.pixels, replace(plan, size=size), on_progress)
+            depth = plan.header.dtype
+            values = full_range(depth) if depth.kind == "u" else value_range(frame.pixels)
+            yield from self._bands(frame, values, replace(plan, size=size), on_progress)
             descriptor = self._engine((plan.model, size.passes[0])).descriptor
-            for sentence in caveats(frame.pixels, self._rescued() - rescued, plan.tiles, descriptor):
+            for sentence in caveats(values, self._rescued() - rescued, plan.tiles, descriptor):
                 on_caveat(sentence)
 
         return BandedFrame((size.height, size.width, channels), bands(), frame.duration_ms)
 
-    def _bands(self, pixels: Pixels, plan: Plan, on_progress: Progress) -> Iterator[Pixels]:
+    def _bands(self, frame: AnyFrame, values: ValueRange, plan: Plan, on_progress: Progress) -> Iterator[Pixels]:
         """Colour and alpha side by side, colour bled under what is transparent; a constant alpha is not computed."""
-        height, width, channels = pixels.shape
+        height, width, channels = frame.shape
         has_alpha = channels in {2, 4}
-        alpha = pixels[:, :, -1:]
-        constant = has_alpha and bool((alpha == alpha[0, 0]).all())
+        alpha = frame.pixels[:, :, -1:] if has_alpha else None
+        constant = alpha is not None and bool((alpha == alpha[0, 0]).all())
         work = sum(rows * columns for rows, columns, _ in lr_sides(height, width, plan.size.passes))
         done, total = 0, work * (1 + (has_alpha and not constant))
 
@@ -146,39 +150,36 @@ class PictureEngine:
             done += pixels_done
             on_progress(done / total)
 
-        if not has_alpha:
-            yield from self._upscale(pixels, plan, count)
+        if alpha is None:
+            yield from self._upscale(BandSource(frame.shape, frame.bands()), values, plan, count)
             return
-        colours = self._upscale(bleed(pixels[:, :, :-1], alpha), plan, count)
+        colours = self._upscale(ArraySource(bleed(frame.pixels[:, :, :-1], alpha)), values, plan, count)
         if constant:
             for colour in colours:
                 yield np.dstack([colour, np.full(colour.shape[:2], alpha[0, 0], colour.dtype)])
             return
-        for colour, opacity in zip(colours, self._upscale(alpha, plan, count), strict=True):
+        for colour, opacity in zip(colours, self._upscale(ArraySource(alpha), values, plan, count), strict=True):
             yield np.concatenate([colour, opacity], axis=2)
 
-    def _upscale(self, pixels: Pixels, plan: Plan, on_pixels: Callable[[int], None]) -> Iterator[Pixels]:
-        """1 or 3 channels through the chain of passes and the reduction; every pass but the last is made whole."""
-        values, size, model = value_range(pixels), plan.size, plan.model
-        for scale in size.passes[:-1]:
-            bands = self._upscale_once(pixels, (model, scale), values, plan.largest_tile, on_pixels)
-            pixels = stacked(bands, (pixels.shape[0] * scale, pixels.shape[1] * scale, pixels.shape[2]))
+    def _upscale(
+        self, source: RowSource, values: ValueRange, plan: Plan, on_pixels: Callable[[int], None]
+    ) -> Iterator[Pixels]:
+        """1 or 3 channels through the chain of passes, each taking the bands of the one before, and the reduction."""
+        size, model = plan.size, plan.model
+        for scale in size.passes:
+            bands = self._upscale_once(source, (model, scale), values, plan.largest_tile, on_pixels)
+            source = BandSource((source.height * scale, source.width * scale, source.channels), bands)
             model = self._options.model
-        height, width, channels = pixels.shape
-        scale = size.passes[-1]
-        bands = self._upscale_once(pixels, (model, scale), values, plan.largest_tile, on_pixels)
-        if (size.width, size.height) == (width * scale, height * scale):
-            yield from bands
-        else:
-            yield reduce(stacked(bands, (height * scale, width * scale, channels)), size.width, size.height)
+        exact = (size.width, size.height) == (source.width, source.height)
+        return bands if exact else reduced(bands, source.height, size.width, size.height)
 
     def _upscale_once(
-        self, pixels: Pixels, each: _Pass, values: ValueRange, largest: int, on_pixels: Callable[[int], None]
+        self, source: RowSource, each: _Pass, values: ValueRange, largest: int, on_pixels: Callable[[int], None]
     ) -> Iterator[Pixels]:
         engine = self._engine(each)
-        run = TileRun(_edge(largest, max(pixels.shape[:2])), may_halve=self._options.engine.tile is None)
+        run = TileRun(_edge(largest, max(source.height, source.width)), may_halve=self._options.engine.tile is None)
         try:
-            yield from upscale_bands(ArraySource(pixels), engine, values, run, on_pixels)
+            yield from upscale_bands(source, engine, values, run, on_pixels)
         except OutOfMemory as error:
             if run.may_halve:
                 raise

@@ -15,9 +15,9 @@ from PIL import Image
 
 from dsclora_cli.errors import OutOfMemory
 from dsclora_cli.imaging.picture import Pixels
-from dsclora_cli.imaging.ranges import value_range
+from dsclora_cli.imaging.ranges import full_range, value_range
 from dsclora_cli.imaging.tiles import LARGEST_AUTO_TILE, SMALLEST_TILE, Tile, auto_tile, plan_bands
-from dsclora_cli.imaging.tiling import ArraySource, TileRun, upscale_bands
+from dsclora_cli.imaging.tiling import ArraySource, BandSource, TileRun, upscale_bands
 from dsclora_cli.model.span import Span, SpanConfig
 from dsclora_cli.runtime.descriptor import Descriptor
 from dsclora_cli.runtime.engine import Engine, Ensemble, Values
@@ -132,6 +132,27 @@ def test_tiles_of_a_picture_have_one_shape() -> None:
     np.testing.assert_array_equal(result, image.repeat(2, axis=0).repeat(2, axis=1))
     assert len(network.done) == 4 * 5
     assert set(network.done) == {(38 + 2 * 3, 36 + 2 * 3)}
+
+
+@pytest.mark.parametrize("bands", [1, 4, 151])
+def test_a_picture_that_comes_in_bands_is_the_same_and_is_not_held(bands: int) -> None:
+    image = np.random.default_rng(7).integers(0, 256, (151, 90, 3), dtype=np.uint8)
+    source = BandSource(image.shape, iter(np.array_split(image, bands)))
+    parts = []
+    for part in upscale_bands(source, Cramped(room=10**6), value_range(image), TileRun(20)):
+        parts.append(part)
+        assert sum(map(len, source._held)) <= max(20 + 2 * 3 + 2 * -(-151 // bands), 0)
+    np.testing.assert_array_equal(np.concatenate(parts), image.repeat(2, axis=0).repeat(2, axis=1))
+
+
+def test_memory_that_a_source_lacks_is_no_reason_for_smaller_tiles() -> None:
+    def bands():
+        yield np.zeros((20, 60, 3), np.uint8)
+        raise OutOfMemory("in the pass before")
+
+    source = BandSource((60, 60, 3), bands())
+    with pytest.raises(OutOfMemory, match="in the pass before"):
+        list(upscale_bands(source, Cramped(10**6), full_range(np.dtype(np.uint8)), TileRun(20, may_halve=True)))
 
 
 def test_an_explicit_tile_is_never_overridden() -> None:
