@@ -3,8 +3,8 @@
     python benchmarks/network.py [--weights FILE] [--sizes 256 512] [--rounds 7] [--threads N] [--compiled] [--json F]
 
 In turns, medians over the rounds, all in float32 on as many threads. The roofline is what the convolutions'
-multiply-adds would take at the rate of a large matrix product. OpenVINO and ONNX Runtime take part where they are
-installed; `--compiled` adds torch.compile, which needs a C++ compiler and half a minute.
+multiply-adds would take at the rate of a large matrix product. OpenVINO, ONNX Runtime (with onnx) and ncnn (with pnnx)
+take part where they are installed; `--compiled` adds torch.compile, which needs a C++ compiler and half a minute.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import copy
 import io
 import json
 import statistics
+import tempfile
 import time
 import warnings
 from collections.abc import Callable
@@ -50,6 +51,8 @@ def contenders(network: Network, picture: torch.Tensor, compiled: bool) -> dict[
         found["dsclora openvino"] = lambda: engine(tile)
     if find_spec("onnxruntime") and find_spec("onnx"):
         found["onnxruntime"] = onnxruntime(network, picture)
+    if find_spec("ncnn") and find_spec("pnnx"):
+        found["ncnn"] = ncnn(network, picture)
     if compiled:
         module = torch.compile(copy.deepcopy(laid))
         found["torch.compile"] = lambda: module(last)
@@ -74,6 +77,31 @@ def onnxruntime(network: Network, picture: torch.Tensor) -> Callable[[], object]
     session = onnxruntime.InferenceSession(file.getvalue(), settings, providers=["CPUExecutionProvider"])
     given = {session.get_inputs()[0].name: picture.numpy()}
     return lambda: session.run(None, given)
+
+
+def ncnn(network: Network, picture: torch.Tensor) -> Callable[[], object]:
+    """ncnn, on as many threads, in float32 alone."""
+    import ncnn
+    import pnnx
+
+    net = ncnn.Net()
+    net.opt.num_threads = torch.get_num_threads()
+    net.opt.use_fp16_packed = net.opt.use_fp16_storage = net.opt.use_fp16_arithmetic = False
+    net.opt.use_bf16_storage = False
+    with tempfile.TemporaryDirectory() as folder:
+        pnnx.export(network, f"{folder}/network.pt", (picture,), fp16=False)
+        net.load_param(f"{folder}/network.ncnn.param")
+        net.load_model(f"{folder}/network.ncnn.bin")
+    given = ncnn.Mat(picture[0].numpy()).clone()
+
+    def run() -> object:
+        extractor = net.create_extractor()
+        extractor.input("in0", given)
+        return extractor.extract("out0")
+
+    expected = network(picture)[0].numpy()
+    assert np.abs(np.asarray(run()[1]) - expected).max() < 1e-3
+    return run
 
 
 def milliseconds(work: Callable[[], object]) -> float:
