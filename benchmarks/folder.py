@@ -8,7 +8,6 @@ taken times as many as there are. `network` is what the network itself took of o
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import statistics
@@ -20,6 +19,7 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image
+from results import keep, parser_of
 from upscale import PLAIN, medians, run
 
 SIDE = 256
@@ -49,7 +49,7 @@ def ours(folder: Path, engine: str) -> tuple[float, float]:
 
 def main() -> None:
     """Run in turns and print."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = parser_of(__doc__)
     parser.add_argument("--pictures", type=int, default=50)
     parser.add_argument("--plain", type=int, default=5)
     parser.add_argument("--rounds", type=int, default=2)
@@ -68,6 +68,7 @@ def main() -> None:
             for engine, times in taken.items():
                 times.append(ours(folder, engine))
     loop = statistics.median(plain) * args.pictures
+    keep(args, {"plain": loop, **{engine: medians(times) for engine, times in taken.items()}})
     print(f"plain, a process each   {loop:7.1f} s")
     for engine, times in taken.items():
         whole, network = medians(times)

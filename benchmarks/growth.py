@@ -8,7 +8,6 @@ time over that of the part before; 4 is linear.
 
 from __future__ import annotations
 
-import argparse
 import os
 import sys
 import tempfile
@@ -16,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image
+from results import keep, parser_of
 from upscale import medians, run
 
 
@@ -28,7 +28,7 @@ def part(image: Image.Image, width: int, height: int) -> Image.Image:
 
 def main() -> None:
     """Run in turns and print."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = parser_of(__doc__)
     parser.add_argument("photo", type=Path)
     parser.add_argument("--megapixels", type=float, nargs="+", default=[2, 8, 32])
     parser.add_argument("--rounds", type=int, default=2)
@@ -48,6 +48,7 @@ def main() -> None:
                 command = [sys.executable, "-m", "dsclora_cli", "upscale", str(folder / f"{size}.tif"), "-q"]
                 command += ["-m", "dsclora-x4", "--device", "cpu", "--engine", args.engine, "--overwrite"]
                 times.append(run([*command, "-o", str(folder / f"out.{args.format}")]))
+    keep(args, {size: medians(times) for size, times in taken.items()})
     before = None
     for size, times in taken.items():
         seconds, megabytes = medians(times)

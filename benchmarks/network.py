@@ -9,10 +9,8 @@ take part where they are installed; `--compiled` adds torch.compile, which needs
 
 from __future__ import annotations
 
-import argparse
 import copy
 import io
-import json
 import statistics
 import tempfile
 import time
@@ -23,6 +21,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from results import keep, parser_of
 
 from dsclora_cli.config import ModelOptions
 from dsclora_cli.model.network import Network
@@ -128,13 +127,12 @@ def measured(network: Network, size: int, rounds: int, compiled: bool) -> dict[s
 
 def main() -> None:
     """Measure and print."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = parser_of(__doc__)
     parser.add_argument("--weights", type=Path)
     parser.add_argument("--sizes", type=int, nargs="+", default=[256, 512])
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--threads", type=int)
     parser.add_argument("--compiled", action="store_true")
-    parser.add_argument("--json", type=Path)
     args = parser.parse_args()
     if args.threads:
         torch.set_num_threads(args.threads)
@@ -146,8 +144,7 @@ def main() -> None:
         for name, spent in times.items():
             ratios = f"plain / it {times['plain'] / spent:.2f}, roofline / it {times['roofline'] / spent:.0%}"
             print(f"{size}x{size} {name:16} {spent:8.1f} ms   {ratios}")
-    if args.json:
-        args.json.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+    keep(args, results)
 
 
 if __name__ == "__main__":

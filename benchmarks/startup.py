@@ -1,6 +1,6 @@
 """Seconds from a command to its end: of `dsclora --help`, and of a 256x256 picture, beside those of `import torch`.
 
-    python benchmarks/startup.py [rounds]
+    python benchmarks/startup.py [--rounds 7] [--json F]
 
 Prints the medians of interleaved fresh processes, so that a busy machine slows all alike. Targets: help under 0.4 s,
 and the picture in at most 0.45 of the time that it takes with torch.
@@ -18,6 +18,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from PIL import Image
+from results import keep, parser_of
 
 PICTURE = "small.png"
 UPSCALE = ["-m", "dsclora_cli", "upscale", PICTURE, "-m", "dsclora-x4", "-q", "--overwrite", "--device", "cpu"]
@@ -40,15 +41,17 @@ def seconds(arguments: list[str], folder: str) -> float:
 
 
 def main() -> None:
-    """Time all commands in turn, `rounds` times after one warm-up."""
-    rounds = int(sys.argv[1]) if len(sys.argv) > 1 else 7
+    """Time all commands in turn, after one warm-up."""
+    parser = parser_of(__doc__)
+    parser.add_argument("--rounds", type=int, default=7)
+    args = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         os.environ["DSCLORA_STATE_DIR"] = folder
         Image.effect_noise((256, 256), 40).convert("RGB").save(Path(folder) / PICTURE)
-        times = [{name: seconds(arguments, folder) for name, arguments in COMMANDS.items()} for _ in range(rounds + 1)][
-            1:
-        ]
-    medians = {name: statistics.median(run[name] for run in times) for name in COMMANDS}
+        turns = range(args.rounds + 1)
+        times = [{name: seconds(arguments, folder) for name, arguments in COMMANDS.items()} for _ in turns]
+    medians = {name: statistics.median(run[name] for run in times[1:]) for name in COMMANDS}
+    keep(args, medians)
     for name, median in medians.items():
         print(f"{name:27} {median:6.3f} s   {median / medians['import torch']:5.2f} of `import torch`")
 

@@ -7,11 +7,11 @@ Prints medians, and each tile's time over that of the fastest.
 
 from __future__ import annotations
 
-import argparse
 import statistics
 import time
 
 import numpy as np
+from results import keep, parser_of
 
 from dsclora_cli.config import EngineOptions, ModelOptions
 from dsclora_cli.imaging.ranges import value_range
@@ -24,7 +24,7 @@ EDGES = (96, 128, 192, 256, 384, 512, 768, 1024)
 
 def main() -> None:
     """Measure and print."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = parser_of(__doc__)
     parser.add_argument("--size", default="1536x1024")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--device", default="auto")
@@ -45,6 +45,7 @@ def main() -> None:
                 pass
             taken[edge].append((time.perf_counter() - started) / (width * height / 1e6))
     medians = {edge: statistics.median(seconds) for edge, seconds in taken.items()}
+    keep(args, medians)
     for edge, seconds in medians.items():
         print(f"tile {edge:5} {seconds:7.2f} s/MP   {seconds / min(medians.values()):.2f}")
 

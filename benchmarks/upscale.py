@@ -9,7 +9,6 @@ All use the same weights and threads. Prints medians, and for ours how many time
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import statistics
 import subprocess
@@ -17,6 +16,8 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+
+from results import keep, parser_of
 
 PLAIN = """
 import sys, numpy as np, torch
@@ -79,14 +80,13 @@ def contenders(args: argparse.Namespace, target: str) -> dict[str, list[str]]:
 
 def main() -> None:
     """Run all in turns and print what came out."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = parser_of(__doc__)
     parser.add_argument("photo")
     parser.add_argument("--weights", default="", help="a file; default: the embedded x4 network")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--formats", nargs="+", default=["png"])
     parser.add_argument("--plain-tiles", type=int, nargs="*", default=[0], help="edges, 0 the whole picture")
     parser.add_argument("--engines", nargs="+", default=["auto"])
-    parser.add_argument("--json", type=Path)
     args = parser.parse_args()
     results: dict[str, dict[str, list[float]]] = {}
     with tempfile.TemporaryDirectory() as folder:
@@ -99,8 +99,7 @@ def main() -> None:
                     taken[name].append(run(command))
             results[suffix] = {name: medians(rows) for name, rows in taken.items()}
             show(suffix, results[suffix])
-    if args.json:
-        args.json.write_text(json.dumps({"photo": args.photo, "medians": results}, indent=1), encoding="utf-8")
+    keep(args, {"photo": args.photo, "medians": results})
 
 
 def show(suffix: str, results: dict[str, list[float]]) -> None:
