@@ -11,11 +11,14 @@ from __future__ import annotations
 
 import copy
 import io
+import os
 import statistics
+import sys
 import tempfile
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -78,6 +81,21 @@ def onnxruntime(network: Network, picture: torch.Tensor) -> Callable[[], object]
     return lambda: session.run(None, given)
 
 
+@contextmanager
+def silence() -> Iterator[None]:
+    """Inside, nothing reaches standard output, not even from programs that are started."""
+    kept = os.dup(1)
+    with Path(os.devnull).open("w") as nowhere:
+        sys.stdout.flush()
+        os.dup2(nowhere.fileno(), 1)
+    try:
+        yield
+    finally:
+        sys.stdout.flush()
+        os.dup2(kept, 1)
+        os.close(kept)
+
+
 def ncnn(network: Network, picture: torch.Tensor) -> Callable[[], object]:
     """ncnn, on as many threads, in float32 alone."""
     import ncnn
@@ -87,7 +105,7 @@ def ncnn(network: Network, picture: torch.Tensor) -> Callable[[], object]:
     net.opt.num_threads = torch.get_num_threads()
     net.opt.use_fp16_packed = net.opt.use_fp16_storage = net.opt.use_fp16_arithmetic = False
     net.opt.use_bf16_storage = False
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder, silence():
         pnnx.export(network, f"{folder}/network.pt", (picture,), fp16=False)
         net.load_param(f"{folder}/network.ncnn.param")
         net.load_model(f"{folder}/network.ncnn.bin")

@@ -1,6 +1,6 @@
 """Time and peak memory of `dsclora upscale` beside a plain script, in fresh processes taken in turns.
 
-    python benchmarks/upscale.py PHOTO [--rounds 3] [--formats png jpg] [--plain-tiles 0 256] [--engines auto torch]
+    python benchmarks/upscale.py PHOTO [--rounds 3] [--ours 1] [--formats png jpg] [--plain-tiles 0 256] [--json F]
 
 The plain script is what one writes in ten lines: eager torch on the whole picture or on tiles, then Pillow's defaults.
 All use the same weights and threads. Prints medians, and for ours how many times as long the plain scripts take.
@@ -78,12 +78,26 @@ def contenders(args: argparse.Namespace, target: str) -> dict[str, list[str]]:
     return {**found, **{f"dsclora, {name}": [*ours, "--device", "cpu", "--engine", name] for name in args.engines}}
 
 
+def turns(names: list[str], ours: int) -> list[str]:
+    """Who runs in a round: plain scripts once, which take minutes, and we so many times, spread among them."""
+    plain = [name for name in names if name.startswith("plain")]
+    mine = [name for name in names if name not in plain]
+    return [
+        each
+        for turn in range(max(ours, len(plain)))
+        for each in (*(mine if turn < ours else ()), *plain[turn : turn + 1])
+    ]
+
+
 def main() -> None:
     """Run all in turns and print what came out."""
     parser = parser_of(__doc__)
     parser.add_argument("photo")
     parser.add_argument("--weights", default="", help="a file; default: the embedded x4 network")
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument(
+        "--ours", type=int, default=1, help="our runs in each round, before, between and after the others"
+    )
     parser.add_argument("--formats", nargs="+", default=["png"])
     parser.add_argument("--plain-tiles", type=int, nargs="*", default=[0], help="edges, 0 the whole picture")
     parser.add_argument("--engines", nargs="+", default=["auto"])
@@ -94,9 +108,8 @@ def main() -> None:
         for suffix in args.formats:
             commands = contenders(args, str(Path(folder) / f"out.{suffix}"))
             taken: dict[str, list[tuple[float, float]]] = {name: [] for name in commands}
-            for _ in range(args.rounds):
-                for name, command in commands.items():
-                    taken[name].append(run(command))
+            for name in turns(list(commands), args.ours) * args.rounds:
+                taken[name].append(run(commands[name]))
             results[suffix] = {name: medians(rows) for name, rows in taken.items()}
             show(suffix, results[suffix])
     keep(args, {"photo": args.photo, "medians": results})

@@ -61,9 +61,9 @@ class _Batch:
         """Run, yielding results; only once."""
         self._observer.on_found(self._found)
         self._shared.note(self._found.notes)
-        for line in self._lines:
-            line.start()
         try:
+            for line in self._lines:
+                line.start()
             while self._running:
                 self._listen()
                 yield from self._finished()
