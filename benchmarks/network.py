@@ -83,17 +83,20 @@ def onnxruntime(network: Network, picture: torch.Tensor) -> Callable[[], object]
 
 @contextmanager
 def silence() -> Iterator[None]:
-    """Inside, nothing reaches standard output, not even from programs that are started."""
-    kept = os.dup(1)
+    """Inside, nothing is printed, not even by programs that are started."""
+    streams = {stream.fileno(): stream for stream in (sys.stdout, sys.stderr)}
+    kept = {number: os.dup(number) for number in streams}
     with Path(os.devnull).open("w") as nowhere:
-        sys.stdout.flush()
-        os.dup2(nowhere.fileno(), 1)
+        for number, stream in streams.items():
+            stream.flush()
+            os.dup2(nowhere.fileno(), number)
     try:
         yield
     finally:
-        sys.stdout.flush()
-        os.dup2(kept, 1)
-        os.close(kept)
+        for number, stream in streams.items():
+            stream.flush()
+            os.dup2(kept[number], number)
+            os.close(kept[number])
 
 
 def ncnn(network: Network, picture: torch.Tensor) -> Callable[[], object]:
