@@ -51,8 +51,13 @@ class _Batch:
 
     def __init__(self, found: Found, options: UpscaleOptions, observer: Observer, engine: PictureEngine | None) -> None:
         self._found, self._observer = found, observer
+        devices = devices_of(options.engine)
+        options = _share(options, len(devices))
         self._shared = Shared(found, options)
-        self._lines = [Line(self._shared, each) for each in _openers(options, engine, self._shared.planner.weights)]
+        self._lines = [
+            Line(self._shared, (lambda: engine) if engine else _opener(options, device, self._shared.planner.weights))
+            for device in devices
+        ]
         self._running = len(self._lines)
         self._ended: list[Line] = []
         self._unseen: deque[FileResult] = deque()
@@ -107,14 +112,14 @@ class _Batch:
             line.stop()
 
 
-def _openers(
-    options: UpscaleOptions, engine: PictureEngine | None, find: WeightsFinder
-) -> list[Callable[[], PictureEngine]]:
-    """What opens the engine of each line."""
-    if engine is not None:
-        return [lambda: engine]
-    each = [replace(options, engine=replace(options.engine, device=name)) for name in devices_of(options.engine)]
-    return [cache(partial(_open, chosen, find)) for chosen in each]
+def _share(options: UpscaleOptions, devices: int) -> UpscaleOptions:
+    """The options of each of so many devices: what memory there may be is shared out."""
+    return replace(options, max_memory=options.max_memory // devices) if options.max_memory else options
+
+
+def _opener(options: UpscaleOptions, device: str, find: WeightsFinder) -> Callable[[], PictureEngine]:
+    """What opens the engine of a device, once."""
+    return cache(partial(_open, replace(options, engine=replace(options.engine, device=device)), find))
 
 
 def _open(options: UpscaleOptions, find: WeightsFinder) -> PictureEngine:

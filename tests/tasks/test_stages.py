@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterable
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -201,6 +202,15 @@ class TestSeveralDevices:
         assert states(results) == {f"{number}.png": "done" for number in range(9)}
         assert len(list(tmp_path.glob("*_x4.png"))) == 9
         assert sum(map(len, two.values())) == 9 and all(two.values())
+
+    def test_memory_is_shared_out(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        save_photo(tmp_path / "a.png")
+        limits: list[int | None] = []
+        monkeypatch.setattr(
+            batch_module, "_open", lambda options, find: limits.append(options.max_memory) or RepeatEngine()
+        )
+        run([tmp_path], replace(EMBEDDED, max_memory=2 * 10**9))
+        assert limits == [10**9]
 
     def test_one_broken_picture_stops_neither(self, folder: Path) -> None:
         assert states(run([folder])) == dict.fromkeys(("a.jpg", "b.png", "c.webp", "d.gif"), "done") | {
