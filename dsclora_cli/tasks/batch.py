@@ -16,9 +16,10 @@ from dsclora_cli.tasks.channel import POLL_SECONDS
 from dsclora_cli.tasks.engines import devices_of
 from dsclora_cli.tasks.inputs import find_inputs
 from dsclora_cli.tasks.jobs import WeightsFinder
-from dsclora_cli.tasks.line import Event, Line, Shared
+from dsclora_cli.tasks.line import Line
 from dsclora_cli.tasks.observer import Observer
 from dsclora_cli.tasks.results import FileResult
+from dsclora_cli.tasks.shared import Ended, Event, Shared
 from dsclora_cli.tasks.source import Found
 
 if TYPE_CHECKING:
@@ -59,7 +60,7 @@ class _Batch:
             for device in devices
         ]
         self._running = len(self._lines)
-        self._ended: list[Line] = []
+        self._ended: list[Ended] = []
         self._unseen: deque[FileResult] = deque()
 
     def results(self) -> Generator[FileResult, None, None]:
@@ -93,11 +94,11 @@ class _Batch:
         while not self._shared.told.empty():
             self._hear(self._shared.told.get())
 
-    def _hear(self, told: FileResult | Event | Line) -> None:
+    def _hear(self, told: FileResult | Event | Ended) -> None:
         if isinstance(told, FileResult):
             self._unseen.append(told)
             self._observer.on_done(told)
-        elif isinstance(told, Line):
+        elif isinstance(told, Ended):
             self._ended.append(told)
         else:
             told(self._observer)

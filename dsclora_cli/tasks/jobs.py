@@ -66,7 +66,7 @@ class Job:
 
 
 class JobPlanner:
-    """Turns the inputs of one run into jobs, for one thread at a time.
+    """Turns the inputs of one run into jobs, in order; weights may be asked for by several threads at once.
 
     Raises UsageError and WeightsError as `find` does.
     """
@@ -82,10 +82,6 @@ class JobPlanner:
 
     def job(self, source: Input, header: Header) -> Job:
         """Plan one picture. Raises AlreadyLargeEnough, ImageError, UsageError and WeightsError."""
-        with self._lock:
-            return self._job(source, header)
-
-    def _job(self, source: Input, header: Header) -> Job:
         save = self._options.save
         size = plan_size(header.width, header.height, self._options.size, self._native)
         format = self._namer.format(header.format)

@@ -2,28 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
-from functools import partial
 from itertools import chain, islice
-from queue import SimpleQueue
-from threading import Lock
 from time import perf_counter
 from typing import TYPE_CHECKING, TypeVar
 
-from dsclora_cli.config import UpscaleOptions
 from dsclora_cli.imaging.picture import AnyFrame, BandedFrame, Frame
-from dsclora_cli.imaging.reader import open_picture
+from dsclora_cli.imaging.reader import PictureReader, open_picture
 from dsclora_cli.imaging.writer import fit_format
 from dsclora_cli.tasks.channel import Channel, ClosedError, Worker
 from dsclora_cli.tasks.footprint import budget
-from dsclora_cli.tasks.jobs import JobPlanner
-from dsclora_cli.tasks.observer import Observer
 from dsclora_cli.tasks.results import FileResult
 from dsclora_cli.tasks.saving import save_result
+from dsclora_cli.tasks.shared import Ended, Shared
 from dsclora_cli.tasks.sizes import AlreadyLargeEnough
-from dsclora_cli.tasks.source import Found, Input
+from dsclora_cli.tasks.source import Input
 from dsclora_cli.tasks.stages import FILE_ERRORS, NETWORK_ERRORS, Incoming, Pictures, Work, described, send
 
 if TYPE_CHECKING:
@@ -31,49 +26,8 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-Event = Callable[[Observer], None]
-"""What an observer is to hear."""
-
 _AHEAD = 4
 """Pictures that a line decodes ahead of its network at most, so that no other line is left without."""
-
-
-class Shared:
-    """What the lines of a batch have in common: its inputs, of which each takes the next one, and where they tell."""
-
-    def __init__(self, found: Found, options: UpscaleOptions) -> None:
-        self.options = options
-        self.planner = JobPlanner(found, options)
-        self.told: SimpleQueue[FileResult | Event | Line] = SimpleQueue()
-        """Results, what is told beside them, and each line when it has ended."""
-        self.broken = False
-        """Whether pictures that are decoded already are to be left, as one failed after that and that is enough."""
-        self._inputs = iter(found.inputs)
-        self._full = False
-        self._noted: set[str] = set()
-        self._lock = Lock()
-
-    def next_input(self) -> Input | None:
-        """The next one, for one line alone; None where there is none."""
-        with self._lock:
-            return None if self._full else next(self._inputs, None)
-
-    def tell(self, result: FileResult) -> None:
-        """What became of a picture."""
-        self._full = self._full or (result.status == "failed" and self.options.batch.fail_fast)
-        self.told.put(result)
-
-    def note(self, notes: Iterable[str]) -> None:
-        """Sentences on the whole run, each told once."""
-        with self._lock:
-            for note in notes:
-                if note not in self._noted:
-                    self._noted.add(note)
-                    self.told.put(partial(_note, note))
-
-
-def _note(note: str, observer: Observer) -> None:
-    observer.on_note(note)
 
 
 class Line:
@@ -119,27 +73,49 @@ class Line:
 
     def _read_all(self) -> None:
         try:
-            while source := self._shared.next_input():
-                self._read(source)
+            while self._read():
+                pass
         finally:
             self._decoded.close()
 
-    def _read(self, source: Input) -> None:
-        """Decode one picture."""
+    def _read(self) -> bool:
+        """Decode the next picture; False where there is none."""
+        with ExitStack() as files:
+            with self._shared.order:
+                source = self._shared.next_input()
+                if source is None:
+                    return False
+                planned = self._plan(source, files)
+            if planned is not None:
+                with self._telling(source):
+                    self._decode(*planned)
+        return True
+
+    def _plan(self, source: Input, files: ExitStack) -> tuple[PictureReader, Work] | None:
+        """The picture, opened and to be closed with `files`, and what is made of it; None where that is impossible."""
         started = perf_counter()
-        try:
+        with self._telling(source):
             if source.problem:
                 raise source.problem
-            with open_picture(source.source) as picture:
-                job = self._shared.planner.job(source, picture.header)
-                settled = self._shared.planner.settled(job)
-                if settled:
-                    self._shared.tell(settled)
-                    return
-                work = Work(job, decode=perf_counter() - started)
-                frames = _timed_frames(islice(picture.frames(), job.frames), work.add_decoding)
-                # Most broken files break here, before a network is loaded for them.
-                send(self._decoded, work, chain([next(frames)], frames), self._budget // _AHEAD)
+            picture = files.enter_context(open_picture(source.source))
+            job = self._shared.planner.job(source, picture.header)
+            return picture, Work(job, decode=perf_counter() - started)
+        return None
+
+    def _decode(self, picture: PictureReader, work: Work) -> None:
+        settled = self._shared.planner.settled(work.job)
+        if settled:
+            self._shared.tell(settled)
+            return
+        frames = _timed_frames(islice(picture.frames(), work.job.frames), work.add_decoding)
+        # Most broken files break here, before a network is loaded for them.
+        send(self._decoded, work, chain([next(frames)], frames), self._budget // _AHEAD)
+
+    @contextmanager
+    def _telling(self, source: Input) -> Iterator[None]:
+        """What concerns one picture alone is told as its result."""
+        try:
+            yield
         except AlreadyLargeEnough as error:
             self._shared.tell(FileResult(source.name, "skipped", warnings=(error.message,)))
         except FILE_ERRORS as error:
@@ -188,7 +164,7 @@ class Line:
                 self._write(work)
         finally:
             self._upscaled.close()
-            self._shared.told.put(self)
+            self._shared.told.put(Ended(self.wait))
 
     def _write(self, work: Work) -> None:
         assert work.plan is not None

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from batches import EMBEDDED, RepeatEngine, fill, leftovers, run, save_photo, states
 
-from dsclora_cli.config import UpscaleOptions
+from dsclora_cli.config import SaveOptions, UpscaleOptions
 from dsclora_cli.errors import ImageError, OutOfMemory, WeightsError
 from dsclora_cli.imaging.picture import AnyFrame, BandedFrame, Frame
 from dsclora_cli.tasks import batch as batch_module
@@ -203,6 +203,16 @@ class TestSeveralDevices:
         assert len(list(tmp_path.glob("*_x4.png"))) == 9
         assert sum(map(len, two.values())) == 9 and all(two.values())
 
+    def test_names_are_given_in_the_order_of_inputs(self, tmp_path: Path) -> None:
+        for number in range(20):
+            save_photo(tmp_path / f"{number % 10}.{'webp' if number < 10 else 'bmp'}", seed=number)
+        inputs = [tmp_path / f"{number % 10}.{'webp' if number < 10 else 'bmp'}" for number in range(20)]
+        results = run(inputs, replace(EMBEDDED, save=SaveOptions(format="PNG")))
+        names = {result.input: Path(result.output or "").name for result in results}
+        assert names == {
+            str(path): f"{path.stem}_x4.png" if path.suffix == ".webp" else f"{path.stem}_x4-2.png" for path in inputs
+        }
+
     def test_memory_is_shared_out(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         save_photo(tmp_path / "a.png")
         limits: list[int | None] = []
@@ -213,9 +223,9 @@ class TestSeveralDevices:
         assert limits == [10**9]
 
     def test_one_broken_picture_stops_neither(self, folder: Path) -> None:
-        assert states(run([folder])) == dict.fromkeys(("a.jpg", "b.png", "c.webp", "d.gif"), "done") | {
-            "e.png": "failed"
-        }
+        more = [save_photo(folder / f"{number}.png", seed=number).name for number in range(9)]
+        expected = dict.fromkeys(("a.jpg", "b.png", "c.webp", "d.gif", *more), "done") | {"e.png": "failed"}
+        assert states(run([folder])) == expected
 
     def test_what_concerns_all_pictures_stops_both(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         for number in range(12):
