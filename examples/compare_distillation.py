@@ -42,7 +42,10 @@ METHODS = {
 
 @dataclass(frozen=True)
 class Row:
-    """What the runs of one network came to: `psnr_y` by set, one value for each seed, in dB; hours of all together."""
+    """What the runs of one network came to: `psnr_y` by set, one value for each seed, in dB.
+
+    `hours` are those of one run's steps at its median pace, whatever else the machine did meanwhile.
+    """
 
     name: str
     held_out: list[float]
@@ -82,13 +85,20 @@ def trained(recipe: Recipe, run: Path) -> Path:
     return run
 
 
-def measured(name: str, runs: list[Path], data_dir: Path | None) -> Row:
+def hours(run: Path, batch: int) -> float:
+    """Of all steps of a run."""
+    log = lines(run)
+    pace = statistics.median(line["images_per_second"] for line in log)
+    return float(log[-1]["step"] * batch / pace / 3600)
+
+
+def measured(name: str, runs: list[Path], data_dir: Path | None, batch: int) -> Row:
     """Scores of the best weights of each run."""
     models = tuple(ModelOptions(weights=run / "best.safetensors") for run in runs)
     report = evaluate(EvalOptions(datasets=SETS, data_dir=data_dir, models=models, scale=SCALE))
     psnr_y = {each.name: [row.mean["psnr_y"] for row in each.rows[-len(runs) :]] for each in report.sets}
     best = [max(line["psnr_y"] for line in lines(run)) for run in runs]
-    return Row(name, best, psnr_y, sum(lines(run)[-1]["seconds"] for run in runs) / 3600)
+    return Row(name, best, psnr_y, statistics.mean(hours(run, batch) for run in runs))
 
 
 def mean_and_spread(values: list[float]) -> str:
@@ -140,7 +150,8 @@ def main(arguments: list[str] | None = None) -> None:
             runs.setdefault(name, []).append(trained(recipe, args.out / f"{args.arch}-{name}-{seed}"))
         if name == "none":
             check_advantage(teacher, runs[name], args.advantage)
-    rows = [measured(name, folders, args.benchmarks) for name, folders in {"teacher": [teacher], **runs}.items()]
+    every = {"teacher": [teacher], **runs}
+    rows = [measured(name, folders, args.benchmarks, args.batch) for name, folders in every.items()]
     args.page.write_text(table(rows), encoding="utf-8")
     draw(runs, args.page.with_suffix(".png"))
     print(table(rows))
