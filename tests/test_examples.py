@@ -92,9 +92,9 @@ def test_compare_distillation_writes_a_table_of_every_method(tmp_path: Path, mon
 
     tool.main([*places, *quick, *here])
     rows = [line.split("|")[1].strip() for line in Path("table.md").read_text().splitlines()[2:]]
-    assert rows == ["teacher", "none", "logits", "fd", "fakd", "facd"]
+    assert rows == ["teacher", "none", "logits", "fd", "fakd", "facd", "facd-l2"]
     assert Path("table.png").stat().st_size > 1000
-    assert len(list(Path("runs").iterdir())) == 1 + 5 * 2
+    assert len(list(Path("runs").iterdir())) == 1 + 6 * 2
     before = Path("table.md").read_text()
     monkeypatch.setattr(tool, "distill", None)  # all is there
     tool.main([*places, *quick, *here])
