@@ -53,7 +53,7 @@ class ArraySource:
 class BandSource:
     """A picture `(H, W, C)` that comes in bands, of which those are kept that are needed still.
 
-    Rows may be asked for once from top to bottom, as far as no band is asked for whose first row is above the last's.
+    Rows are asked for from top to bottom: never any that lie above the `top` of the time before.
     """
 
     def __init__(self, shape: tuple[int, ...], bands: Iterable[Pixels]) -> None:

@@ -34,7 +34,7 @@ def every_gpu() -> tuple[str, ...]:
 
 
 def _cuda_device(index: int) -> torch.device:
-    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    count = len(every_gpu())
     if count == 0:
         built = "has no CUDA support" if torch.version.cuda is None else "finds no CUDA device"
         raise UsageError(f"the installed torch {built}", "use --device cpu, or install a CUDA build of torch")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Sequence
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -28,7 +29,7 @@ def link_to(device: torch.device) -> Link:
 
 
 class Link:
-    """Work is started as the device's backend starts it, in order, and answers are copied when they are read."""
+    """Work is started as the device's backend starts it, in order; answers are copied when they are first read."""
 
     def __init__(self, device: torch.device) -> None:
         self._device = device
@@ -39,7 +40,7 @@ class Link:
         `kind` is the same for calls that do the same to batches of one shape, None where that is not known.
         """
         answers = work(torch.from_numpy(np.stack(tiles, dtype=dtype)).to(self._device))
-        return lambda: tuple(answer.cpu().numpy() for answer in answers)
+        return cache(lambda: tuple(answer.cpu().numpy() for answer in answers))
 
     def forget(self) -> None:
         """Give back memory that is only kept for later batches."""

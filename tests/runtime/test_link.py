@@ -84,6 +84,11 @@ def test_the_plain_link_answers() -> None:
     check(Link(CPU), 4, "kind")
 
 
+def test_a_batch_is_copied_once_however_often_it_is_read() -> None:
+    read = Link(CPU).run(work, [np.zeros((4, 4, 3), np.uint8)] * 2, BYTE)
+    assert read() is read()
+
+
 def test_work_that_comes_again_is_captured_once(cuda: CudaLink) -> None:
     for _ in range(4):
         check(cuda, 4, "kind")
