@@ -16,15 +16,15 @@ _USEFUL_HALO = 32
 class RcanConfig:
     """Shape of an RCAN; that of the paper unless said otherwise.
 
-    `blocks` counts the blocks of each of `groups` groups, `reduction` divides the width inside the channel attention.
-    `scale` is 3 or a power of 2.
+    `blocks` counts the blocks of each of `groups` groups, `attention` is the width inside the channel attention, in the
+    paper a 16th of `channels`. `scale` is 3 or a power of 2.
     """
 
     channels: int = 64
     blocks: int = 20
     scale: int = 4
     groups: int = 10
-    reduction: int = 16
+    attention: int = 4
 
     @property
     def descriptor(self) -> Descriptor:
@@ -46,7 +46,7 @@ class ChannelAttention(nn.Module):
 
     def __init__(self, config: RcanConfig) -> None:
         super().__init__()
-        width, inside = config.channels, config.channels // config.reduction
+        width, inside = config.channels, config.attention
         self.conv_du = nn.Sequential(nn.Conv2d(width, inside, 1), nn.ReLU(), nn.Conv2d(inside, width, 1), nn.Sigmoid())
 
     def forward(self, x: Tensor) -> Tensor:

@@ -51,7 +51,7 @@ def new_network(options: NetworkOptions) -> Network:
         return Edsr(EdsrConfig(channels, blocks, scale, usual_res_scale(channels)))
     if options.arch == "rcan":
         assert options.groups is not None
-        return Rcan(RcanConfig(channels, blocks, scale, options.groups, min(16, channels)))
+        return Rcan(RcanConfig(channels, blocks, scale, options.groups, max(1, channels // 16)))
     return Span(SpanConfig(channels, blocks, scale, expanded=options.expanded))
 
 

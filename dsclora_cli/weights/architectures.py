@@ -18,7 +18,7 @@ from dsclora_cli.model.rcan import Rcan, RcanConfig
 from dsclora_cli.model.span import Span, SpanConfig
 from dsclora_cli.weights.formats import TensorFile
 
-LIMITS = {"channels": (1, 1024), "blocks": (1, 64), "groups": (1, 64), "reduction": (1, 1024), "scale": (2, 16)}
+LIMITS = {"channels": (1, 1024), "blocks": (1, 64), "groups": (1, 64), "attention": (1, 1024), "scale": (2, 16)}
 NO_NORM = "no_norm"  # an empty-valued buffer by which community files say that RGB is taken as it is
 HINT = "expected a SPAN or DSCLoRA network, merged or in training form, an EDSR or an RCAN"
 
@@ -108,8 +108,8 @@ def _rcan(file: TensorFile) -> RcanConfig | None:
     channels, scale = _head_and_tail(file.tensors)
     groups = _count(file.tensors, r"body\.(\d{1,4})\.body\.")
     blocks = _count(file.tensors, r"body\.0\.body\.(\d{1,4})\.body\.")
-    inside = file.tensors[_ATTENTION].shape[0]
-    return RcanConfig(channels, blocks, scale, groups, channels // inside) if scale and inside else None
+    attention = file.tensors[_ATTENTION].shape[0]
+    return RcanConfig(channels, blocks, scale, groups, attention) if scale else None
 
 
 def _head_and_tail(tensors: Mapping[str, Tensor]) -> tuple[int, int | None]:
@@ -125,7 +125,7 @@ _ATTENTION = "body.0.body.0.body.3.conv_du.0.weight"
 _COMMON = ("scale", "channels", "blocks")
 KNOWN = (
     Architecture("span", ("conv_cat.weight", "upsampler.0.weight"), _span, Span, _COMMON),
-    Architecture("rcan", ("head.0.weight", _ATTENTION), _rcan, Rcan, (*_COMMON, "groups", "reduction")),
+    Architecture("rcan", ("head.0.weight", _ATTENTION), _rcan, Rcan, (*_COMMON, "groups", "attention")),
     Architecture("edsr", ("head.0.weight", "body.0.body.0.weight"), _edsr, Edsr, (*_COMMON, "res_scale")),
 )
 """In the order in which files are compared with them."""

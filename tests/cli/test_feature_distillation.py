@@ -61,13 +61,13 @@ def test_each_methods_own_term_moves_the_student(dsclora, teacher: Path, method:
 @pytest.mark.parametrize(
     ("student", "networks"),
     [
-        (("--student", "rcan", "--student-width", 4, "--groups", 1), RcanConfig(4, 1, 2, groups=1, reduction=4)),
+        (("--student", "rcan", "--student-width", 4, "--groups", 1), RcanConfig(4, 1, 2, groups=1, attention=1)),
         (("--student", "span", "--student-width", 4), SpanConfig(channels=4, blocks=1, scale=2)),
     ],
 )
 def test_students_and_teachers_of_any_kind(dsclora, teacher: Path, student, networks) -> None:  # type: ignore[no-untyped-def]
     torch.manual_seed(1)
-    save_network(Rcan(RcanConfig(8, 1, 2, groups=3, reduction=4)), Path("rcan.safetensors"), training="{}")
+    save_network(Rcan(RcanConfig(8, 1, 2, groups=3, attention=2)), Path("rcan.safetensors"), training="{}")
     save_network(Span(SpanConfig(channels=5, blocks=3, scale=2)), Path("span.safetensors"), training="{}")
     for number, other in enumerate((teacher, "rcan.safetensors", "span.safetensors")):
         arguments = ("--method", "facd", "--teacher", other, *student, "--student-blocks", 1)

@@ -87,7 +87,7 @@ def test_answers_are_those_of_the_definitions(scale: int) -> None:
     x = torch.rand(2, 3, 7, 6, dtype=torch.float64)
     for network, definition in (
         (random(Edsr(EdsrConfig(6, 3, scale, 0.3))), edsr),
-        (random(Rcan(RcanConfig(8, 2, scale, groups=3, reduction=4))), rcan),
+        (random(Rcan(RcanConfig(8, 2, scale, groups=3, attention=2))), rcan),
     ):
         answer = network(x)
         assert answer.shape == (2, 3, 7 * scale, 6 * scale)
@@ -107,7 +107,7 @@ def test_the_declared_halo_covers_the_receptive_field_of_edsr(blocks: int, scale
 
 
 def test_rcan_sees_the_whole_picture_and_says_so() -> None:
-    network = random(Rcan(RcanConfig(8, 1, 2, groups=1, reduction=1)))
+    network = random(Rcan(RcanConfig(8, 1, 2, groups=1, attention=8)))
     assert not network.config.descriptor.exact_tiles
     assert EdsrConfig().descriptor.exact_tiles
     assert RcanConfig().descriptor.halo == 32

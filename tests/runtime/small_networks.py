@@ -15,7 +15,7 @@ NETWORKS = {
     "merged span": lambda: Span(SpanConfig(channels=8, blocks=2, scale=3, expanded=True)).merged(),
     "edsr": lambda: Edsr(EdsrConfig(channels=8, blocks=3, scale=4)),
     "edsr with res_scale": lambda: Edsr(EdsrConfig(channels=8, blocks=3, scale=3, res_scale=0.1)),
-    "rcan": lambda: Rcan(RcanConfig(channels=16, blocks=2, scale=2, groups=2, reduction=4)),
+    "rcan": lambda: Rcan(RcanConfig(channels=16, blocks=2, scale=2, groups=2, attention=4)),
 }
 
 

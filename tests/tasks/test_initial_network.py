@@ -49,8 +49,9 @@ def test_shapes_by_architecture() -> None:
     assert shape(NetworkOptions("span", channels=8, blocks=2)) == SpanConfig(8, 2, 4)
     assert shape(NetworkOptions("edsr", scale=2)) == EdsrConfig(64, 16, 2)
     assert shape(NetworkOptions("edsr", channels=256, blocks=1)) == EdsrConfig(256, 1, 4, res_scale=0.1)
-    assert shape(NetworkOptions("rcan", channels=8, blocks=2)) == RcanConfig(8, 2, 4, groups=10, reduction=8)
-    assert shape(NetworkOptions("rcan", groups=1, blocks=1)) == RcanConfig(64, 1, 4, groups=1, reduction=16)
+    assert shape(NetworkOptions("rcan", channels=8, blocks=2)) == RcanConfig(8, 2, 4, groups=10, attention=1)
+    assert shape(NetworkOptions("rcan", channels=40, blocks=2)) == RcanConfig(40, 2, 4, groups=10, attention=2)
+    assert shape(NetworkOptions("rcan", groups=1, blocks=1)) == RcanConfig(64, 1, 4, groups=1, attention=4)
 
 
 def test_the_losses_that_are_asked_for() -> None:

@@ -18,8 +18,9 @@ SHAPES = [
     EdsrConfig(6, 3, 2),
     EdsrConfig(5, 1, 3),
     EdsrConfig(4, 12, 8),
-    RcanConfig(8, 2, 4, groups=3, reduction=4),
-    RcanConfig(4, 1, 3, groups=11, reduction=1),
+    RcanConfig(8, 2, 4, groups=3, attention=2),
+    RcanConfig(4, 1, 3, groups=11, attention=4),
+    RcanConfig(40, 1, 2, groups=1, attention=2),
 ]
 
 
@@ -65,7 +66,7 @@ def test_the_wide_edsr_has_the_res_scale_of_its_paper(tmp_path: Path) -> None:
         (SHAPES[0], {"body.1.body.0.weight": None}, "lacks body.1.body.0.weight"),
         (SHAPES[0], {"tail.0.0.weight": torch.zeros(25, 6, 3, 3)}, "is no edsr network that upscales"),
         (SHAPES[3], {"body.900.body.0.body.0.weight": torch.zeros(1)}, "groups 901"),
-        (SHAPES[3], {"body.0.body.0.body.3.conv_du.0.weight": torch.zeros(3, 8, 1, 1)}, "not (4, 8, 1, 1)"),
+        (SHAPES[3], {"body.0.body.0.body.3.conv_du.0.weight": torch.zeros(3, 8, 1, 1)}, "bias has shape (2,), not"),
         (SHAPES[3], {"body.0.body.0.body.3.conv_du.0.weight": torch.zeros(0, 8, 1, 1)}, "is no rcan network that"),
     ],
 )
