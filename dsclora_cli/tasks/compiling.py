@@ -22,33 +22,38 @@ OnNote = Callable[[str], None]
 def compiled(module: nn.Module, choice: str, device: torch.device, on_note: OnNote | None = None) -> Callable[..., Any]:
     """The module, compiled if `choice` is on, or auto and there is what compiling needs on the device.
 
-    Where compiling then fails, `auto` tells `on_note` and goes on with the module as it is; `on`, or nobody to tell, is
-    a DscloraError. Raises UsageError for `on` without a compiler.
+    That is done at the first call, which `on_note` is told. Where it fails, `auto` tells `on_note` and goes on with the
+    module as it is; `on`, or nobody to tell, is a DscloraError. Raises UsageError for `on` without a compiler.
     """
     possible = can_compile(device)
     if choice == "on" and not possible:
         raise UsageError("there is no C++ compiler here", "install one, or use --compile auto")
     if choice == "off" or not possible:
         return module
-    return _Compiled(module, on_note if choice == "auto" else None)
+    return _Compiled(module, on_note, choice == "auto" and on_note is not None)
 
 
 class _Compiled:
-    """A module that is compiled when it is first called, and called as it is once that has failed."""
+    """A module that is compiled when it is first called, and if it may fail called as it is once that has failed."""
 
-    def __init__(self, module: nn.Module, on_note: OnNote | None) -> None:
-        self._module, self._on_note = module, on_note
+    def __init__(self, module: nn.Module, on_note: OnNote | None, may_fail: bool) -> None:
+        self._module, self._may_fail = module, may_fail
+        self._note: OnNote = on_note or (lambda _: None)
         self._forward: Callable[..., Any] = torch.compile(module)
+        self._called = False
 
     def __call__(self, *inputs: Tensor) -> Any:  # noqa: ANN401 - whatever the module answers
+        if not self._called:
+            self._note("compiling the network, which may take a minute or two; later runs find it done")
+            self._called = True
         try:
             return self._forward(*inputs)
         except RuntimeError as error:
             answer = self._module(*inputs)  # what is the module's own fault is raised here, as itself
             problem = (str(error).strip() or type(error).__name__).splitlines()[0]
-            if self._on_note is None:
+            if not self._may_fail:
                 raise DscloraError(f"torch.compile failed: {problem}", "use --compile off") from error
-            self._on_note(f"torch.compile failed, so training goes on without it: {problem}")
+            self._note(f"torch.compile failed, so training goes on without it: {problem}")
             self._forward = self._module
             return answer
 

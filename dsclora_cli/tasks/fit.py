@@ -86,7 +86,7 @@ class Fit:
         """
         self._start(is_new)
         steps = self._recipe.run.steps
-        with stoppable() as stop, full_float32(), ThreadPoolExecutor(1) as loader:
+        with stoppable(self._asked) as stop, full_float32(), ThreadPoolExecutor(1) as loader:
             loading = loader.submit(self._load, self._progress.step)
             while self._progress.step < steps:
                 started = time.monotonic()
@@ -118,6 +118,9 @@ class Fit:
         if self._progress.best is None and self._trainee.floor is not None:
             floor = mean_psnr(validate(self._trainee.floor, self._held_out, self._device))
             self._progress.best = self._progress.floor = floor
+
+    def _asked(self) -> None:
+        self._observer.on_note("stopping after this step; once more stops at once, and loses what no checkpoint has")
 
     def _load(self, step: int) -> list[Batch]:
         return [self._train_set.batch(step, share) for share in self._shares]

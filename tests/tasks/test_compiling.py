@@ -67,7 +67,8 @@ def test_where_compiling_fails_auto_tells_it_once(tools: set[str], monkeypatch: 
     forward = compiled(nn.Identity(), "auto", CPU, notes.append)
 
     assert [forward(torch.ones(1)).item() for _ in range(3)] == [1.0] * 3
-    assert notes == ["torch.compile failed, so training goes on without it: C++ compile error"]
+    assert notes[0].startswith("compiling the network")
+    assert notes[1:] == ["torch.compile failed, so training goes on without it: C++ compile error"]
 
 
 @pytest.mark.parametrize(("choice", "on_note"), [("on", [].append), ("auto", None)])
@@ -86,7 +87,7 @@ def test_the_networks_own_errors_stay_its_own(tools: set[str], monkeypatch: pyte
 
     with pytest.raises(RuntimeError, match="shapes cannot be multiplied"):
         forward(torch.ones(1, 3))
-    assert not notes
+    assert len(notes) == 1
 
 
 @pytest.mark.slow

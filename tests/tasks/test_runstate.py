@@ -29,13 +29,14 @@ def test_stopped_and_resumed_is_the_same_bit_for_bit(photos: Path, tmp_path: Pat
         if step == 6:
             os.kill(os.getpid(), signal.SIGINT)
 
+    cut, after = Heard(interrupt), Heard()
     with pytest.raises(KeyboardInterrupt):
-        train(recipe, tmp_path / "cut", False, Heard(interrupt))
-    after = Heard()
+        train(recipe, tmp_path / "cut", False, cut)
     train(recipe, tmp_path / "cut", True, after)
 
     assert f"going on after {12 - len(after.losses)} steps" in after.notes
     assert 5 <= len(after.losses) <= 6
+    assert sum("stopping after this step" in note for note in cut.notes) == 1
     assert after.losses == through.losses[-len(after.losses) :]
     for name in ("best.safetensors", "last.safetensors"):
         assert (tmp_path / "cut" / name).read_bytes() == (tmp_path / "through" / name).read_bytes()
