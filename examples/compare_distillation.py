@@ -34,7 +34,7 @@ SHAPES = {
 METHODS = {
     "none": DistillOptions("none", rec=1.0),
     **{name: DistillOptions(name, rec=0.5, ts=0.5) for name in ("logits", "fd")},
-    "fakd": DistillOptions("fakd", rec=0.5, ts=0.5, positions=1024),
+    "fakd": DistillOptions("fakd", rec=0.5, ts=0.5, positions=512),
     "facd": DistillOptions("facd", rec=0.5, ts=0.5),
     "facd-l2": DistillOptions("facd", rec=0.5, ts=0.5, feature_distance="l2"),
 }
