@@ -143,6 +143,8 @@ def main(arguments: list[str] | None = None) -> None:
     teacher = trained(replace(plain, network=teacher_shape, run=longer), args.out / f"{args.arch}-teacher")
     runs: dict[str, list[Path]] = {}
     for name, method in METHODS.items():
+        if name not in args.methods:
+            continue
         options = replace(method, teacher=None if name == "none" else str(teacher / "best.safetensors"))
         for seed in args.seeds:
             run = replace(plain.run, steps=args.steps, seed=seed)
@@ -175,6 +177,7 @@ def parsed(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--out", type=Path, required=True, help="where the run folders go")
     parser.add_argument("--page", type=Path, default=Path("comparison.md"), help="the table; the plot lies beside it")
     parser.add_argument("--arch", choices=SHAPES, default="edsr")
+    parser.add_argument("--methods", choices=METHODS, nargs="+", default=list(METHODS))
     parser.add_argument("--teacher-steps", type=int, default=6000)
     parser.add_argument("--steps", type=int, default=3000)
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2])

@@ -99,6 +99,8 @@ def test_compare_distillation_writes_a_table_of_every_method(tmp_path: Path, mon
     monkeypatch.setattr(tool, "distill", None)  # all is there
     tool.main([*places, *quick, *here])
     assert Path("table.md").read_text() == before
+    tool.main([*places, *quick, *here, "--methods", "none", "fd"])
+    assert Path("table.md").read_text().splitlines() == before.splitlines()[:4] + before.splitlines()[5:6]
     with pytest.raises(SystemExit, match="raise --teacher-steps"):
         tool.main([*places, *quick, *here[:-1], "99"])
 
