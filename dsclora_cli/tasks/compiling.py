@@ -39,13 +39,12 @@ class _Compiled:
     def __init__(self, module: nn.Module, on_note: OnNote | None, may_fail: bool) -> None:
         self._module, self._may_fail = module, may_fail
         self._note: OnNote = on_note or (lambda _: None)
-        self._forward: Callable[..., Any] = torch.compile(module)
-        self._called = False
+        self._forward: Callable[..., Any] | None = None
 
     def __call__(self, *inputs: Tensor) -> Any:  # noqa: ANN401 - whatever the module answers
-        if not self._called:
+        if self._forward is None:
             self._note("compiling the network, which may take a minute or two; later runs find it done")
-            self._called = True
+            self._forward = torch.compile(self._module)
         try:
             return self._forward(*inputs)
         except RuntimeError as error:

@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from threading import RLock
+from threading import Lock
 
 from dsclora_cli.config import ModelOptions, UpscaleOptions
 from dsclora_cli.imaging.picture import Header
@@ -78,7 +78,7 @@ class JobPlanner:
         self._photo = load_catalog().photo
         self._namer = Namer(found, options)
         self._weights: dict[tuple[ModelOptions, int], FoundWeights] = {}
-        self._lock = RLock()
+        self._lock = Lock()
 
     def job(self, source: Input, header: Header) -> Job:
         """Plan one picture. Raises AlreadyLargeEnough, ImageError, UsageError and WeightsError."""
