@@ -19,11 +19,11 @@ from pathlib import Path
 import torch
 from torch.nn.functional import l1_loss
 
-from dsclora_cli.model.span import Span, SpanConfig
+from dsclora_cli.datasets.patches import Batch, open_data
+from dsclora_cli.inference.device import resolve_device
+from dsclora_cli.models.span import Span, SpanConfig
 from dsclora_cli.recipe import ARCHITECTURES, DataOptions, DegradeOptions, NetworkOptions, Recipe
-from dsclora_cli.runtime.device import resolve_device
-from dsclora_cli.tasks.compiling import compiled
-from dsclora_cli.tasks.trainset import Batch, open_data
+from dsclora_cli.training.compile import compiled
 
 
 def main() -> None:

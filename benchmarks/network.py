@@ -27,12 +27,11 @@ import torch
 from results import keep, parser_of
 
 from dsclora_cli.config import ModelOptions
-from dsclora_cli.model.network import Network
-from dsclora_cli.runtime.complexity import complexity
-from dsclora_cli.runtime.fused import fuse
-from dsclora_cli.runtime.openvino_engine import OpenvinoEngine, convert, installed
-from dsclora_cli.weights.network import open_network
-from dsclora_cli.weights.resolve import find_weights
+from dsclora_cli.inference.fusion import fuse
+from dsclora_cli.inference.openvino import OpenvinoEngine, convert, installed
+from dsclora_cli.models.complexity import complexity
+from dsclora_cli.models.network import Network
+from dsclora_cli.weights.resolve import find_weights, open_network
 
 SIDE = 2048  # of the matrices
 

@@ -11,9 +11,9 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from dsclora_cli.cli.scoreboard import markdown_text
+from dsclora_cli.cli.eval_tables import markdown_text
 from dsclora_cli.config import EngineOptions, EvalOptions, ModelOptions
-from dsclora_cli.tasks.evaluate import EvalReport, evaluate
+from dsclora_cli.evaluation.evaluate import EvalReport, evaluate
 from dsclora_cli.weights.catalog import EMBEDDED
 
 ROOT = Path(__file__).parent.parent

@@ -14,9 +14,8 @@ import numpy as np
 from results import keep, parser_of
 
 from dsclora_cli.config import EngineOptions, ModelOptions
-from dsclora_cli.imaging.ranges import value_range
-from dsclora_cli.imaging.tiling import ArraySource, TileRun, upscale_bands
-from dsclora_cli.tasks.engines import device_of, open_engine
+from dsclora_cli.inference.tiling import ArraySource, TileRun, upscale_bands, value_range
+from dsclora_cli.upscaling.engines import device_of, open_engine
 from dsclora_cli.weights.resolve import find_weights
 
 EDGES = (96, 128, 192, 256, 384, 512, 768, 1024)

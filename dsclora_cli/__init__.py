@@ -11,16 +11,16 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from dsclora_cli.config import UpscaleOptions as UpscaleOptions
     from dsclora_cli.errors import DscloraError as DscloraError
-    from dsclora_cli.tasks.batch import FileResult as FileResult
-    from dsclora_cli.tasks.batch import upscale_files as upscale_files
-    from dsclora_cli.tasks.upscaler import Upscaler as Upscaler
+    from dsclora_cli.upscaling.batch import FileResult as FileResult
+    from dsclora_cli.upscaling.batch import upscale_files as upscale_files
+    from dsclora_cli.upscaling.upscaler import Upscaler as Upscaler
 
 _PUBLIC = {
     "DscloraError": "errors",
-    "FileResult": "tasks.batch",
+    "FileResult": "upscaling.batch",
     "UpscaleOptions": "config",
-    "Upscaler": "tasks.upscaler",
-    "upscale_files": "tasks.batch",
+    "Upscaler": "upscaling.upscaler",
+    "upscale_files": "upscaling.batch",
 }
 
 __version__ = "0.1.0"

@@ -19,11 +19,11 @@ from typing import Any
 from matplotlib.figure import Figure
 
 from dsclora_cli.config import EvalOptions, ModelOptions
+from dsclora_cli.distillation.distill import distill
+from dsclora_cli.evaluation.evaluate import evaluate
 from dsclora_cli.recipe import DataOptions, DistillOptions, NetworkOptions, OptimiserOptions, Recipe, RunOptions
-from dsclora_cli.tasks.distill import distill
-from dsclora_cli.tasks.evaluate import evaluate
-from dsclora_cli.tasks.train import train
-from dsclora_cli.tasks.trainee import FitObserver, Score
+from dsclora_cli.training.train import train
+from dsclora_cli.training.trainer import FitObserver, Score
 
 SETS = ("Set5", "Set14", "BSD100")
 SCALE = 4

@@ -13,8 +13,8 @@ import pytest
 import torch
 from PIL import Image
 
-from dsclora_cli.model.lora import Adapters, merge_adapters, ranks
-from dsclora_cli.model.span import Span, SpanConfig
+from dsclora_cli.models.lora import Adapters, merge_adapters, ranks
+from dsclora_cli.models.span import Span, SpanConfig
 from dsclora_cli.paths import sha256_of
 from dsclora_cli.weights.adapters import fit_adapters, load_adapters, save_adapters
 from dsclora_cli.weights.checkpoint import load_network, save_network

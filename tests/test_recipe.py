@@ -12,12 +12,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dsclora_cli import recipefile
-from dsclora_cli.cli.recipes import shown
+from dsclora_cli import recipe_toml as recipe_toml_module
+from dsclora_cli.cli.recipe_options import shown
 from dsclora_cli.errors import UsageError
-from dsclora_cli.recipe import DistillOptions, Recipe
-from dsclora_cli.recipefields import TABLES, Setting, settings
-from dsclora_cli.recipefile import check, digest, read_recipe, recipe_toml, with_settings
+from dsclora_cli.recipe import TABLES, DistillOptions, Recipe, Setting, settings
+from dsclora_cli.recipe_toml import check, digest, read_recipe, recipe_toml, with_settings
 
 ROOT = Path(__file__).parent.parent
 DISTILLATION = Recipe(distill=DistillOptions(base="dscf-x4"))
@@ -165,7 +164,7 @@ def test_the_digest_tells_apart_what_leads_to_other_weights() -> None:
 def test_a_field_that_is_new_and_at_its_default_changes_no_digest(monkeypatch: pytest.MonkeyPatch) -> None:
     before = digest(DISTILLATION)
     all_but_steps = [setting for setting in settings() if setting.name != "steps"]
-    monkeypatch.setattr(recipefile, "settings", lambda *_: iter(all_but_steps))
+    monkeypatch.setattr(recipe_toml_module, "settings", lambda *_: iter(all_but_steps))
     assert digest(DISTILLATION) == before
 
 

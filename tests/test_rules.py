@@ -7,6 +7,7 @@ import graphlib
 import statistics
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -43,10 +44,18 @@ def body_length(function: Function) -> int:
     return (function.end_lineno or 0) - body[0].lineno + 1
 
 
+def walk_at_runtime(node: ast.AST) -> Iterator[ast.AST]:
+    """Every node below one, without what stands under `if TYPE_CHECKING:`."""
+    for child in ast.iter_child_nodes(node):
+        if not (isinstance(child, ast.If) and isinstance(child.test, ast.Name) and child.test.id == "TYPE_CHECKING"):
+            yield child
+            yield from walk_at_runtime(child)
+
+
 def imported_modules(path: Path, known: set[str]) -> set[str]:
-    """Modules of the package that a file imports, inside functions too."""
+    """Modules of the package that a file imports, inside functions too, but not for type checkers alone."""
     names: set[str] = set()
-    for node in ast.walk(TREES[path]):
+    for node in walk_at_runtime(TREES[path]):
         if isinstance(node, ast.ImportFrom) and node.module:
             names |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
         elif isinstance(node, ast.Import):
@@ -58,13 +67,14 @@ def module_name(path: Path) -> str:
     return ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
 
 
-def code_lines(paths: list[Path]) -> int:
-    return sum(1 for path in paths for line in path.read_text(encoding="utf-8").splitlines() if line.strip())
+def test_files_have_at_most_500_lines() -> None:
+    lengths = {str(path.relative_to(ROOT)): len(path.read_text(encoding="utf-8").splitlines()) for path in PACKAGE}
+    assert {name: lines for name, lines in lengths.items() if lines > 500} == {}
 
 
-def test_files_have_at_most_250_lines() -> None:
-    lengths = {str(path.relative_to(ROOT)): len(path.read_text(encoding="utf-8").splitlines()) for path in TREES}
-    assert {name: lines for name, lines in lengths.items() if lines > 250} == {}
+def test_folders_hold_at_most_20_modules() -> None:
+    folders = Counter(path.parent for path in PACKAGE if path.name != "__init__.py")
+    assert {str(folder.relative_to(ROOT)): count for folder, count in folders.items() if count > 20} == {}
 
 
 def test_function_bodies_have_at_most_50_lines_and_nine_in_ten_under_30() -> None:
@@ -80,7 +90,10 @@ def commands() -> set[str]:
         return isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr == "command"
 
     nodes = (node for path in PACKAGE for node in ast.walk(TREES[path]) if isinstance(node, Function))
-    return {*COMMANDS.values(), *(node.name for node in nodes if any(map(registers, node.decorator_list)))}
+    return {
+        *(function for _, function, _ in COMMANDS.values()),
+        *(node.name for node in nodes if any(map(registers, node.decorator_list))),
+    }
 
 
 def test_functions_take_at_most_six_parameters_except_commands() -> None:
@@ -100,11 +113,6 @@ def test_modules_import_each_other_in_no_circle() -> None:
     modules = {module_name(path): path for path in PACKAGE}
     graph = {name: imported_modules(path, set(modules)) - {name, "dsclora_cli"} for name, path in modules.items()}
     graphlib.TopologicalSorter(graph).prepare()
-
-
-def test_tests_are_about_as_long_as_the_code() -> None:
-    ratio = code_lines(TESTS) / code_lines(PACKAGE)
-    assert 0.8 <= ratio <= 1.6
 
 
 def test_top_level_holds_what_it_should() -> None:
@@ -150,11 +158,21 @@ def test_help_and_version_import_nothing_slow() -> None:
     assert {"RAN --help 0", "RAN upscale --help 0", "RAN models list --help 0", "RAN --version 0"} <= set(lines)
 
 
-def test_contributing_tells_what_each_module_is() -> None:
+def tree_of_contributing() -> set[str]:
+    """The files that the tree in CONTRIBUTING.md names, as paths; indentation says which folder a line is in."""
     tree = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8").split("```")[1]
-    files = {path.name for path in PACKAGE if path.name != "__init__.py"}
-    assert files - set(tree.split()) == set()
-    assert {name for name in tree.split() if name.endswith(".py") and not name.startswith("test_")} <= {
-        *files,
-        "__init__.py",
-    }
+    folders: list[str] = []
+    files = set()
+    for line in filter(None, tree.splitlines()):
+        depth, name = (len(line) - len(line.lstrip())) // 2, line.split()[0]
+        if name.endswith("/"):
+            folders[depth:] = [name]
+        else:
+            files.add("".join(folders[:depth]) + name)
+    return files
+
+
+def test_contributing_tells_what_each_module_is() -> None:
+    modules = {path.relative_to(ROOT).as_posix() for path in PACKAGE if path.name != "__init__.py"}
+    named = {name for name in tree_of_contributing() if name.startswith("dsclora_cli/") and name.endswith(".py")}
+    assert named - {"dsclora_cli/__init__.py"} == modules

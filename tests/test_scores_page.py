@@ -8,8 +8,8 @@ from types import ModuleType
 
 import pytest
 
-from dsclora_cli.tasks.report import EvalReport, RowInfo, RowScores, SetReport
-from dsclora_cli.tasks.scores import protocol_of
+from dsclora_cli.evaluation.protocol import protocol_of
+from dsclora_cli.evaluation.report import EvalReport, RowInfo, RowScores, SetReport
 from dsclora_cli.weights.catalog import load_catalog
 
 ROOT = Path(__file__).parent.parent

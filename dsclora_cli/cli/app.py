@@ -15,20 +15,20 @@ from typing import Annotated
 import typer
 
 from dsclora_cli import __version__
-from dsclora_cli.cli import ui
+from dsclora_cli.cli import console
 from dsclora_cli.errors import DscloraError, ExitCode
 
 COMMANDS = MappingProxyType(
     {
-        "upscale": "upscale",
-        "eval": "evaluate",
-        "train": "train",
-        "distill": "distill",
-        "merge": "merge",
-        "models": "app",
+        "upscale": ("upscale", "upscale", "EXAMPLES"),
+        "eval": ("evaluate", "evaluate", "EXAMPLES"),
+        "train": ("train", "train", "TRAIN_EXAMPLES"),
+        "distill": ("train", "distill", "DISTILL_EXAMPLES"),
+        "merge": ("train", "merge", "MERGE_EXAMPLES"),
+        "models": ("models", "app", ""),
     }
 )
-"""Each command, which a module of `cli` has the name of, and the function or the group of commands in that module."""
+"""For each command: its module in `cli`, the function or command group there, and the name of its examples there."""
 
 
 def application(argv: Sequence[str] = ()) -> typer.Typer:
@@ -43,18 +43,19 @@ def application(argv: Sequence[str] = ()) -> typer.Typer:
     )
     app.callback(epilog="Examples:  [bold]dsclora upscale photo.jpg[/]  ·  [bold]dsclora models list[/]")(_root)
     for name in argv[:1] if argv and argv[0] in COMMANDS else COMMANDS:
-        module = importlib.import_module(f"dsclora_cli.cli.{name}")
-        command = getattr(module, COMMANDS[name])
+        module_name, function, examples = COMMANDS[name]
+        module = importlib.import_module(f"dsclora_cli.cli.{module_name}")
+        command = getattr(module, function)
         if isinstance(command, typer.Typer):
             app.add_typer(command, name=name)
         else:
-            app.command(name, epilog=module.EXAMPLES, no_args_is_help=name != "upscale")(command)
+            app.command(name, epilog=getattr(module, examples), no_args_is_help=name != "upscale")(command)
     return app
 
 
 def _show_version(asked: bool) -> None:
     if asked:
-        ui.show(f"dsclora {__version__}")
+        console.show(f"dsclora {__version__}")
         raise typer.Exit
 
 
@@ -81,10 +82,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return ExitCode.INTERRUPTED
     except DscloraError as error:
-        ui.show_error(error, traceback=debug)
+        console.show_error(error, traceback=debug)
         return error.exit_code
     except Exception as error:  # noqa: BLE001 - whatever it is, the user sees one line
-        ui.show_bug(error, traceback=debug)
+        console.show_bug(error, traceback=debug)
         return ExitCode.SOME_FAILED
     return ExitCode.DONE
 

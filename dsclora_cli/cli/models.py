@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from dsclora_cli.cli import options, ui
+from dsclora_cli.cli import console, options
 
 app = typer.Typer(help="Which networks there are, and what of them is here.", no_args_is_help=True)
 
@@ -30,9 +30,9 @@ def _models() -> None:
 @app.command("list", epilog=_EXAMPLES)
 def list_command(json: options.Json = False) -> None:
     """List the catalogue: names for `--model`, and where their weights are. Asks nothing of the network."""
-    from dsclora_cli.tasks.models import list_models
+    from dsclora_cli.weights.listing import list_models
 
-    ui.show_models(list_models(), json)
+    console.show_models(list_models(), json)
 
 
 Names = Annotated[list[str], typer.Argument(metavar="NAME...", help="Names from `dsclora models list`.")]
@@ -44,9 +44,9 @@ Trust = Annotated[
 @app.command("fetch", epilog=_EXAMPLES)
 def fetch_command(names: Names, trust_unpinned: Trust = False) -> None:
     """Fetch weights now, so that later nothing need be asked of the network."""
-    from dsclora_cli.tasks.models import fetch_model
+    from dsclora_cli.weights.listing import fetch_model
 
     for name in names:
-        with ui.downloading(name) as on_bytes:
+        with console.downloading(name) as on_bytes:
             fetched = fetch_model(name, trust_unpinned, on_bytes)
-        ui.show(f"{name}: {fetched.path}, sha256 {fetched.sha256}")
+        console.show(f"{name}: {fetched.path}, sha256 {fetched.sha256}")

@@ -1,4 +1,4 @@
-"""`dsclora upscale`: from the command line to `tasks.batch`."""
+"""`dsclora upscale`: from the command line to `upscaling.batch`."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from dsclora_cli.cli import options, ui
+from dsclora_cli.cli import console, options
 from dsclora_cli.cli.options import FILES, METADATA, REPORTING, SIZE, SPEED, option
 from dsclora_cli.config import (
     DEFAULT_SCALE,
@@ -150,13 +150,13 @@ def upscale(
     )
     _check(asked, inputs, json and not dry_run, dry_run)
     if quiet:
-        ui.hush_downloads()
+        console.hush_downloads()
     if dry_run:
-        from dsclora_cli.tasks.dryrun import plan_files
+        from dsclora_cli.upscaling.dry_run import plan_files
 
-        raise typer.Exit(ui.show_plans(plan_files(inputs, asked), json))
-    from dsclora_cli.cli.progress import BatchView
-    from dsclora_cli.tasks.batch import upscale_files
+        raise typer.Exit(console.show_plans(plan_files(inputs, asked), json))
+    from dsclora_cli.cli.upscale_progress import BatchView
+    from dsclora_cli.upscaling.batch import upscale_files
 
     with BatchView(json, quiet, verbose) as view, closing(upscale_files(inputs, asked, view)) as results:
         for _ in results:
@@ -166,7 +166,7 @@ def upscale(
 
 def _check(asked: UpscaleOptions, inputs: list[str], json: bool, dry_run: bool) -> None:
     """What can be seen to be wrong before anything is loaded."""
-    from dsclora_cli.tasks.sizes import check_size
+    from dsclora_cli.upscaling.sizes import check_size
 
     check_size(asked.size)
     output = asked.batch.output

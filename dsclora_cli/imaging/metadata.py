@@ -8,8 +8,8 @@ import struct
 from collections.abc import Iterator
 from dataclasses import replace
 
-from dsclora_cli.imaging import ifd
-from dsclora_cli.imaging.picture import Metadata
+from dsclora_cli.imaging import tiff_ifd
+from dsclora_cli.imaging.types import Metadata
 
 _ORIENTATION = 274
 _WIDTHS, _HEIGHTS = (256, 40962), (257, 40963)
@@ -48,20 +48,20 @@ def with_icc(metadata: Metadata, icc: bytes) -> Metadata:
 def orientation(exif: bytes | None) -> int:
     """EXIF orientation 1-8; 1 where there is none or it is nonsense."""
     try:
-        layout, directory = ifd.read_exif(exif or b"")
+        layout, directory = tiff_ifd.read_exif(exif or b"")
     except ValueError:
         return 1
-    value = ifd.number(directory.entries.get(_ORIENTATION), layout.order)
+    value = tiff_ifd.number(directory.entries.get(_ORIENTATION), layout.order)
     return value if value is not None and 1 <= value <= 8 else 1
 
 
 def without_orientation(exif: bytes) -> bytes:
     """EXIF without its orientation tag, everything else where it was. For containers that state it elsewhere."""
-    layout, first = ifd.read_exif(exif)
+    layout, first = tiff_ifd.read_exif(exif)
     if _ORIENTATION not in first.entries:
         return exif
     at, end = first.entries[_ORIENTATION].at, first.next_at + 4
-    _, start = ifd.layout_of(exif[:16])
+    _, start = tiff_ifd.layout_of(exif[:16])
     count = struct.pack(layout.order + "H", struct.unpack_from(layout.order + "H", exif, start)[0] - 1)
     return exif[:start] + count + exif[start + 2 : at] + exif[at + 12 : end].ljust(end - at, b"\0") + exif[end:]
 
@@ -74,7 +74,7 @@ def plain_exif(exif: bytes | None) -> bytes | None:
     for start in (0, 6, 4, 10):
         block = (exif or b"")[start:]
         try:
-            ifd.read_exif(block)
+            tiff_ifd.read_exif(block)
         except ValueError:
             continue
         return block
@@ -108,32 +108,34 @@ def comment(metadata: Metadata) -> str | None:
 
 def _resized_exif(exif: bytes, width: int, height: int) -> bytes | None:
     try:
-        layout, first = ifd.read_exif(exif)
+        layout, first = tiff_ifd.read_exif(exif)
     except ValueError:
         return None
     data = bytearray(exif)
     truth = {_ORIENTATION: 1, **dict.fromkeys(_WIDTHS, width), **dict.fromkeys(_HEIGHTS, height)}
-    sub = first.entries.get(ifd.EXIF_IFD)
+    sub = first.entries.get(tiff_ifd.EXIF_IFD)
     for entries in (first.entries, sub.sub if sub and sub.sub else {}):
         for tag, value in truth.items():
             if tag in entries:
-                type_ = ifd.LONG if value > 0xFFFF or entries[tag].type == ifd.LONG else ifd.SHORT
-                record = struct.pack(layout.order + ("HHII" if type_ == ifd.LONG else "HHIHxx"), tag, type_, 1, value)
+                type_ = tiff_ifd.LONG if value > 0xFFFF or entries[tag].type == tiff_ifd.LONG else tiff_ifd.SHORT
+                record = struct.pack(
+                    layout.order + ("HHII" if type_ == tiff_ifd.LONG else "HHIHxx"), tag, type_, 1, value
+                )
                 data[entries[tag].at : entries[tag].at + len(record)] = record
     return _without_thumbnail(data, layout, first)
 
 
-def _without_thumbnail(data: bytearray, layout: ifd.Layout, first: ifd.Directory) -> bytes:
+def _without_thumbnail(data: bytearray, layout: tiff_ifd.Layout, first: tiff_ifd.Directory) -> bytes:
     """Unlink the second directory and wipe its JPEG, cut off where it ends the block, as it does in cameras' files."""
     if not first.next:
         return bytes(data)
     data[first.next_at : first.next_at + 4] = bytes(4)
     try:
-        entries = ifd.read(io.BytesIO(data), layout, first.next).entries
+        entries = tiff_ifd.read(io.BytesIO(data), layout, first.next).entries
     except ValueError:
         return bytes(data)
-    start = ifd.number(entries.get(_THUMBNAIL_AT), layout.order)
-    size = ifd.number(entries.get(_THUMBNAIL_SIZE), layout.order)
+    start = tiff_ifd.number(entries.get(_THUMBNAIL_AT), layout.order)
+    size = tiff_ifd.number(entries.get(_THUMBNAIL_SIZE), layout.order)
     if start and size and first.next < start < start + size <= len(data):
         data[start : start + size] = bytes(size)
         if start + size >= len(data) - 2:

@@ -12,10 +12,9 @@ from typing import BinaryIO
 
 from dsclora_cli.errors import ImageError
 from dsclora_cli.imaging import metadata as blocks
-from dsclora_cli.imaging.colour import upright
+from dsclora_cli.imaging.color import upright
 from dsclora_cli.imaging.formats import is_picture_name, sniff
-from dsclora_cli.imaging.opened import Opened
-from dsclora_cli.imaging.picture import AnyFrame, BandedFrame, Header, Pixels
+from dsclora_cli.imaging.types import AnyFrame, BandedFrame, Header, Opened, Pixels
 
 __all__ = ["MAX_PIXELS", "PictureReader", "is_picture_name", "open_picture"]
 
@@ -107,10 +106,10 @@ def _decoder(file: BinaryIO, suffix: str) -> Opened:
         raise ImageError("is no picture of a known format")
     file.seek(0)
     if name == "TIFF":
-        from dsclora_cli.imaging.tiff import open_tiff
+        from dsclora_cli.imaging.codecs.tiff_reader import open_tiff
 
         return open_tiff(file)
-    from dsclora_cli.imaging.pillow import open_with_pillow
+    from dsclora_cli.imaging.codecs.pillow import open_with_pillow
 
     return open_with_pillow(file, name)
 

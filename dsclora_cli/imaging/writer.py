@@ -13,19 +13,13 @@ import numpy as np
 
 from dsclora_cli.config import SaveOptions
 from dsclora_cli.errors import ImageError
-from dsclora_cli.imaging import animation, boxes, jpeg, png
+from dsclora_cli.imaging import isobmff
 from dsclora_cli.imaging import metadata as blocks
-from dsclora_cli.imaging.colour import convert, image_of
-from dsclora_cli.imaging.formats import (
-    Format,
-    format_of_suffix,
-    load_plugin,
-    lookup,
-    require_extra,
-    suffix_of_format,
-)
-from dsclora_cli.imaging.picture import AnyFrame, BandedFrame, Frame, Header, Metadata, Pixels
-from dsclora_cli.imaging.pnm import write_pnm
+from dsclora_cli.imaging.codecs import animation, jpeg, png
+from dsclora_cli.imaging.codecs.pnm import write_pnm
+from dsclora_cli.imaging.color import convert, image_of
+from dsclora_cli.imaging.formats import Format, format_of_suffix, load_plugin, lookup, require_extra, suffix_of_format
+from dsclora_cli.imaging.types import AnyFrame, BandedFrame, Frame, Header, Metadata, Pixels
 
 __all__ = ["fit_format", "format_of_suffix", "suffix_of_format", "takes_bands", "write_picture"]
 
@@ -98,7 +92,7 @@ def write_picture(target: Path | BinaryIO, header: Header, frames: Iterable[AnyF
 
 def _write(file: BinaryIO, header: Header, frames: Iterator[AnyFrame], options: SaveOptions) -> None:
     if header.format == "TIFF":
-        from dsclora_cli.imaging.tiffout import write_tiff
+        from dsclora_cli.imaging.codecs.tiff_writer import write_tiff
 
         write_tiff(file, header, frames, options.compression)
     elif header.format == "GIF":
@@ -136,7 +130,7 @@ def _jpeg2000(pixels: Pixels, metadata: Metadata) -> bytes:
     array = np.ascontiguousarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels)
     coded = imagecodecs.jpeg2k_encode(array, level=0, codecformat="jp2", reversible=True)
     alpha = pixels.shape[2] - 1 if pixels.shape[2] in (2, 4) else None
-    return boxes.with_jp2_metadata(bytes(coded), metadata, alpha)
+    return isobmff.with_jp2_metadata(bytes(coded), metadata, alpha)
 
 
 def _pillow_options(header: Header, quality: int) -> dict[str, object]:

@@ -10,9 +10,9 @@ from pathlib import Path
 from torch import Tensor, nn
 
 from dsclora_cli.errors import WeightsError
-from dsclora_cli.model.lora import Adapters, Rank, merge_adapters
-from dsclora_cli.model.network import Network
-from dsclora_cli.weights.formats import finite, read_tensors, write_tensors
+from dsclora_cli.models.lora import Adapters, Rank, merge_adapters
+from dsclora_cli.models.network import Network
+from dsclora_cli.weights.state_dict import finite, read_tensors, write_tensors
 
 _KIND = "dsclora adapter"
 _HINT = "expected an adapter as `dsclora distill` writes it"

@@ -9,11 +9,11 @@ import torch
 from torch import Tensor
 
 from dsclora_cli.errors import WeightsError
-from dsclora_cli.model.network import Network
-from dsclora_cli.model.span import SpanConfig
-from dsclora_cli.runtime.descriptor import Descriptor
-from dsclora_cli.weights.architectures import HINT, NO_NORM, architecture_of, named, recognised
-from dsclora_cli.weights.formats import TensorFile, finite, read_tensors, write_tensors
+from dsclora_cli.inference.engine import Descriptor
+from dsclora_cli.models.network import Network
+from dsclora_cli.models.span import SpanConfig
+from dsclora_cli.weights.detect import HINT, NO_NORM, architecture_of, named, recognised
+from dsclora_cli.weights.state_dict import TensorFile, finite, read_tensors, write_tensors
 
 
 def load_network(path: Path) -> Network:

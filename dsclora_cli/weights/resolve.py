@@ -1,17 +1,24 @@
-"""From what the user asked for to a file of weights. No torch, but for reading the scale of a file given by path."""
+"""From what the user asked for to a file of weights. No torch, but for reading the scale of a file given by path.
+
+From weights that were found to a network.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from dsclora_cli.config import DEFAULT_SCALE, ModelOptions
 from dsclora_cli.errors import UsageError, WeightsError
 from dsclora_cli.hub import HubUnavailable
 from dsclora_cli.paths import sha256_of
 from dsclora_cli.weights.catalog import Catalog, PhotoRule, WeightEntry, load_catalog
-from dsclora_cli.weights.store import obtain, sha256_pinned
+from dsclora_cli.weights.download import obtain, sha256_pinned
+
+if TYPE_CHECKING:
+    from dsclora_cli.models.network import Network
 
 AUTO = "auto"
 AUTO_PHOTO = "auto for a compressed JPEG"
@@ -186,3 +193,14 @@ def _found(entry: WeightEntry, catalog: Catalog, offline: bool) -> FoundWeights:
     base = catalog.entry(entry.base)
     sha256 = f"{base.sha256}/{entry.sha256}"
     return FoundWeights(obtain(base, offline), sha256, entry.name, entry, adapter=path)
+
+
+def open_network(found: FoundWeights) -> Network:
+    """The network in merged form, with its adapter merged in where it has one. Raises WeightsError."""
+    from dsclora_cli.weights.adapters import apply_adapters, load_adapters
+    from dsclora_cli.weights.checkpoint import load_network
+
+    network = load_network(found.path)
+    if found.adapter is None:
+        return network
+    return apply_adapters(network, found.base_sha256, load_adapters(found.adapter))

@@ -20,11 +20,10 @@ import torch
 from PIL import Image
 
 from dsclora_cli.config import EngineOptions, EvalOptions, ModelOptions
+from dsclora_cli.evaluation.evaluate import evaluate
 from dsclora_cli.paths import sha256_of
-from dsclora_cli.tasks.evaluate import evaluate
 from dsclora_cli.weights.catalog import EMBEDDED, WeightEntry, load_catalog
-from dsclora_cli.weights.network import open_network
-from dsclora_cli.weights.resolve import find_weights
+from dsclora_cli.weights.resolve import find_weights, open_network
 
 ROOT = Path(__file__).parents[2]
 CATALOGUE = ROOT / "weights.toml"

@@ -23,12 +23,11 @@ from PIL import Image
 
 from dsclora_cli.imaging.metrics import psnr_y
 from dsclora_cli.imaging.resize import downscale
-from dsclora_cli.model.lora import merge_adapters
-from dsclora_cli.model.network import Network
+from dsclora_cli.models.lora import merge_adapters
+from dsclora_cli.models.network import Network
 from dsclora_cli.weights.adapters import fit_adapters, load_adapters, save_adapters
 from dsclora_cli.weights.checkpoint import load_network
-from dsclora_cli.weights.network import open_network
-from dsclora_cli.weights.resolve import named_weights
+from dsclora_cli.weights.resolve import named_weights, open_network
 
 STRENGTHS = (0.15, 0.3, 0.6, 1.0)
 LARGEST = 512

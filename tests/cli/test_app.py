@@ -12,7 +12,7 @@ import pytest
 
 import dsclora_cli
 from dsclora_cli.errors import DscloraError, ImageError, UsageError, WeightsError
-from dsclora_cli.tasks import models
+from dsclora_cli.weights import listing
 
 
 def test_version(dsclora) -> None:
@@ -49,7 +49,7 @@ def test_an_error_is_one_line_and_its_code(
     def fail() -> None:
         raise error("what went wrong [here]", "what to do next")
 
-    monkeypatch.setattr(models, "list_models", fail)
+    monkeypatch.setattr(listing, "list_models", fail)
     assert dsclora("models", "list") == (code, "", "error: what went wrong [here] (what to do next)\n")
 
 
@@ -57,7 +57,7 @@ def test_a_bug_is_one_line_and_a_traceback_only_when_asked_for(dsclora, monkeypa
     def fail() -> None:
         raise ZeroDivisionError("first line\nsecond line")
 
-    monkeypatch.setattr(models, "list_models", fail)
+    monkeypatch.setattr(listing, "list_models", fail)
     code, out, err = dsclora("models", "list")
     assert (code, out) == (1, "")
     assert err.startswith(
@@ -76,7 +76,7 @@ def test_an_interrupt_is_130(dsclora, monkeypatch: pytest.MonkeyPatch) -> None:
         os.kill(os.getpid(), signal.SIGTERM) if sys.platform != "win32" else signal.raise_signal(signal.SIGTERM)
 
     before = signal.getsignal(signal.SIGTERM)
-    monkeypatch.setattr(models, "list_models", interrupt)
+    monkeypatch.setattr(listing, "list_models", interrupt)
     assert dsclora("models", "list").code == 130
     assert signal.getsignal(signal.SIGTERM) is before
 

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from dsclora_cli.cli.trainview import TrainView
-from dsclora_cli.recipefile import read_recipe
-from dsclora_cli.tasks.trainee import FitResult, Score
+from dsclora_cli.cli.train_progress import TrainView
+from dsclora_cli.recipe_toml import read_recipe
+from dsclora_cli.training.trainer import FitResult, Score
 from dsclora_cli.weights.checkpoint import load_network
 
 TINY = ("--channels", "4", "--blocks", "1", "-s", "2", "--patch", "8", "--batch", "4", "--validate", "2")

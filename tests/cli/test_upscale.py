@@ -16,8 +16,8 @@ from PIL import Image
 
 from dsclora_cli.cli import upscale as command
 from dsclora_cli.config import BatchOptions, EngineOptions, ModelOptions, SaveOptions, SizeOptions, UpscaleOptions
-from dsclora_cli.tasks import batch
-from dsclora_cli.tasks.results import FileResult
+from dsclora_cli.upscaling import batch
+from dsclora_cli.upscaling.types import FileResult
 
 EMBEDDED = ("-m", "dsclora-x4")
 

@@ -11,8 +11,8 @@ import torch
 from PIL import Image
 
 from dsclora_cli import Upscaler
-from dsclora_cli.model.lora import Adapters, ranks
-from dsclora_cli.model.span import Span, SpanConfig
+from dsclora_cli.models.lora import Adapters, ranks
+from dsclora_cli.models.span import Span, SpanConfig
 from dsclora_cli.paths import sha256_of
 from dsclora_cli.weights.adapters import save_adapters
 from dsclora_cli.weights.checkpoint import save_network

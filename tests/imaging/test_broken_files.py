@@ -26,8 +26,8 @@ from pictures import (
 )
 
 from dsclora_cli.errors import ImageError
-from dsclora_cli.imaging import png
 from dsclora_cli.imaging import reader as reader_module
+from dsclora_cli.imaging.codecs import png
 from dsclora_cli.imaging.formats import FORMATS
 from dsclora_cli.imaging.reader import open_picture
 

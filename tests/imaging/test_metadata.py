@@ -28,9 +28,9 @@ from pictures import (
 from PIL import ExifTags, Image
 
 from dsclora_cli.imaging import metadata as blocks
-from dsclora_cli.imaging import png
+from dsclora_cli.imaging.codecs import png
 from dsclora_cli.imaging.formats import FORMATS
-from dsclora_cli.imaging.picture import Metadata
+from dsclora_cli.imaging.types import Metadata
 from dsclora_cli.imaging.writer import fit_format
 
 WITH_EXIF = sorted(name for name, held in FORMATS.items() if "exif" in held.metadata and not held.extra)
@@ -165,7 +165,7 @@ def test_orientation_is_taken_out_without_moving_the_rest():
 
 
 def test_a_text_chunk_that_explodes_is_left_out(monkeypatch):
-    monkeypatch.setattr("dsclora_cli.imaging.png._MAX_TEXT", 2**16)
+    monkeypatch.setattr("dsclora_cli.imaging.codecs.png._MAX_TEXT", 2**16)
     bomb = png.chunk(b"zTXt", b"bomb\0\0" + zlib.compress(bytes(2**17)))
     image = saved_still(smooth(), "PNG")
     assert read_still(image[:33] + bomb + image[33:])[0].metadata.text == ()

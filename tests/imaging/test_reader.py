@@ -25,7 +25,7 @@ from pictures import (
 from PIL import Image
 
 from dsclora_cli.errors import ImageError
-from dsclora_cli.imaging import png
+from dsclora_cli.imaging.codecs import png
 from dsclora_cli.imaging.formats import FORMATS, sniff
 from dsclora_cli.imaging.reader import is_picture_name, open_picture
 

@@ -10,12 +10,11 @@ from networks import small
 
 from dsclora_cli.config import ModelOptions
 from dsclora_cli.errors import UsageError, WeightsError
-from dsclora_cli.model.lora import Adapters, merge_adapters, ranks
+from dsclora_cli.models.lora import Adapters, merge_adapters, ranks
 from dsclora_cli.paths import config_dir, sha256_of
 from dsclora_cli.weights.adapters import save_adapters
 from dsclora_cli.weights.checkpoint import save_network
-from dsclora_cli.weights.network import open_network
-from dsclora_cli.weights.resolve import find_weights, native_scales
+from dsclora_cli.weights.resolve import find_weights, native_scales, open_network
 
 
 def _adapters() -> Adapters:

@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from dsclora_cli.errors import WeightsError
-from dsclora_cli.model.lora import Adapters, merge_adapters, ranks
+from dsclora_cli.models.lora import Adapters, merge_adapters, ranks
 from dsclora_cli.weights.adapters import AdapterFile, apply_adapters, load_adapters, save_adapters
 from dsclora_cli.weights.checkpoint import load_network, save_network
 

@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from dsclora_cli.errors import WeightsError
-from dsclora_cli.model.span import Span, SpanConfig
+from dsclora_cli.models.span import Span, SpanConfig
 from dsclora_cli.weights.checkpoint import describe_file, load_network, save_network
 
 SMALL = SpanConfig(channels=4, blocks=2, scale=2)

@@ -12,10 +12,9 @@ from PIL import Image
 from dsclora_cli.config import ModelOptions
 from dsclora_cli.imaging.metrics import psnr_y
 from dsclora_cli.imaging.resize import downscale
-from dsclora_cli.model.network import Network
+from dsclora_cli.models.network import Network
 from dsclora_cli.weights.catalog import EMBEDDED, load_catalog
-from dsclora_cli.weights.network import open_network
-from dsclora_cli.weights.resolve import find_weights
+from dsclora_cli.weights.resolve import find_weights, open_network
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 NETWORKS = [entry for entry in load_catalog().entries.values() if not (entry.repo or entry.url or entry.base)]

@@ -14,10 +14,10 @@ from dsclora_cli.config import ModelOptions
 from dsclora_cli.errors import UsageError, WeightsError
 from dsclora_cli.hub import HubUnavailable
 from dsclora_cli.paths import config_dir, sha256_of
-from dsclora_cli.tasks.models import list_models
 from dsclora_cli.weights.catalog import EMBEDDED, load_catalog
+from dsclora_cli.weights.download import Place, obtain, place_of
+from dsclora_cli.weights.listing import list_models
 from dsclora_cli.weights.resolve import find_weights, native_scales
-from dsclora_cli.weights.store import Place, obtain, place_of
 
 OURS = EMBEDDED / "dsclora-x4.safetensors"
 
@@ -157,7 +157,8 @@ def test_the_list_of_models_says_what_is_here(server: HubServer) -> None:
 def test_choosing_weights_imports_no_torch() -> None:
     code = (
         "import sys; from dsclora_cli.config import ModelOptions; from dsclora_cli.weights.resolve import find_weights;"
-        "from dsclora_cli.tasks.models import list_models; list_models(); find_weights(ModelOptions(offline=True), 4);"
+        "from dsclora_cli.weights.listing import list_models; list_models();"
+        "find_weights(ModelOptions(offline=True), 4);"
         "assert not {'torch', 'numpy', 'huggingface_hub'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)

@@ -1,0 +1,188 @@
+"""How a batch looks while it runs, and what it says at the end. Only loaded by commands that run one."""
+
+from __future__ import annotations
+
+from collections import Counter
+from time import perf_counter
+from types import TracebackType
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from rich.text import Text
+
+from dsclora_cli.cli import console
+from dsclora_cli.errors import ExitCode
+from dsclora_cli.upscaling.jobs import Job
+from dsclora_cli.upscaling.types import FileResult, Found, Observer
+
+
+class BatchView(Observer):
+    """A context manager: bars on a terminal, plain lines elsewhere, failures and a summary when it is left."""
+
+    def __init__(self, json: bool, quiet: bool, verbose: bool) -> None:
+        self._json, self._quiet, self._verbose = json, quiet, verbose
+        self._console = console.err()
+        self._bars = _Bars(self._console) if self._console.is_terminal and not quiet else None
+        self._results: list[FileResult] = []
+        self._notes: set[str] = set()
+        self._started = perf_counter()
+
+    @property
+    def exit_code(self) -> int:
+        """What the program ends with, unless the run itself was cut short."""
+        failed = any(result.status == "failed" for result in self._results)
+        return ExitCode.SOME_FAILED if failed else ExitCode.DONE
+
+    def __enter__(self) -> BatchView:
+        """The view itself."""
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Say how it went; an error that ends the run is said by whoever catches it."""
+        if self._bars:
+            self._bars.stop()
+        for result in self._results:
+            if result.status == "failed":
+                text = console.failure(result.input, result.error or "", result.hint)
+                self._print(Text.assemble(("failed: ", "bold red"), text))
+        if not self._quiet and (kind is None or issubclass(kind, KeyboardInterrupt)):
+            self._print(Text(self._summary(interrupted=kind is not None)))
+
+    def on_found(self, found: Found) -> None:
+        """How long the total bar is."""
+        if self._bars:
+            self._bars.expect(len(found.inputs))
+
+    def on_note(self, note: str) -> None:
+        """Said once, however many pictures it concerns."""
+        self._notes.add(note)
+        self._say("note", note, "cyan")
+
+    def on_start(self, job: Job) -> None:
+        """The picture's bar."""
+        if self._bars:
+            self._bars.start(job.source.name)
+
+    def on_progress(self, job: Job, share: float) -> None:
+        """Move the bars."""
+        if self._bars:
+            self._bars.move(job.source.name, share)
+
+    def on_done(self, result: FileResult) -> None:
+        """One line, or one JSON object, for each picture."""
+        self._results.append(result)
+        if self._bars:
+            self._bars.done(result)
+        if self._json:
+            console.show_json(result)
+        if self._quiet or result.status == "failed":
+            return
+        if result.status == "done":
+            self._print(_done_line(result, self._verbose))
+        elif result.status != "skipped" or self._verbose:
+            self._print(Text(f"{result.status}: {result.input}"))
+        if result.status != "skipped" or self._verbose:
+            for warning in result.warnings:
+                if warning not in self._notes:
+                    self._say("warning", f"{result.input}: {warning}", "yellow")
+
+    def _say(self, label: str, text: str, style: str) -> None:
+        if not self._quiet:
+            self._print(Text.assemble((f"{label}: ", style), text))
+
+    def _print(self, text: Text) -> None:
+        self._console.print(text)
+
+    def _summary(self, interrupted: bool) -> str:
+        counts = Counter(_word(result) for result in self._results)
+        parts = [f"{counts[word]} {word}" for word in _WORDS if counts[word]]
+        if interrupted:
+            return f"interrupted: {', '.join(parts) or 'nothing was done yet'}"
+        if not parts:
+            return "nothing to do: no pictures"
+        if not counts["done"] and not counts["failed"]:
+            return f"nothing to do: {', '.join(parts)}"
+        return f"{', '.join(parts)} in {console.duration(perf_counter() - self._started)}"
+
+
+_WORDS = ("done", "already done", "large enough", "kept", "failed", "cut short")
+
+
+def _word(result: FileResult) -> str:
+    if result.status == "skipped":
+        return "already done" if result.output else "large enough"
+    return "cut short" if result.status == "interrupted" else result.status
+
+
+def _done_line(result: FileResult, verbose: bool) -> Text:
+    assert result.input_size is not None
+    assert result.output_size is not None
+    seconds = result.seconds
+    total = console.duration(seconds.decode + seconds.network + seconds.encode)
+    line = f"{result.input} -> {result.output}  "
+    line += f"{console.sides(result.input_size)} -> {console.sides(result.output_size)}  {total}"
+    if verbose:
+        tile = f"tiles of {result.tile}" if result.tile else "whole"
+        stages = f"decode {seconds.decode:.2f} s, network {seconds.network:.2f} s, encode {seconds.encode:.2f} s"
+        line += f"  ({console.chosen(result)} on {result.device} by {result.engine}, {result.dtype}, {tile}; {stages})"
+    return Text(line)
+
+
+class _Bars:
+    """A bar for each picture in a network, and one for the whole run."""
+
+    def __init__(self, console: Console) -> None:
+        self._progress = Progress(
+            TextColumn("{task.description}", markup=False),
+            BarColumn(),
+            TextColumn("{task.fields[state]}"),
+            TimeRemainingColumn(),
+            console=console,
+            transient=True,
+        )
+        self._all: TaskID = self._progress.add_task("all", total=None, state="")
+        self._pictures: dict[str, tuple[TaskID, float]] = {}
+        self._expected = 0
+        self._finished = 0
+        self._megapixels = 0.0
+        self._started = 0.0
+
+    def expect(self, count: int) -> None:
+        self._expected = count
+        self._progress.update(self._all, total=count)
+
+    def start(self, name: str) -> None:
+        """The bars appear with the first picture, so that they do not cross the progress of a download."""
+        if not self._progress.live.is_started:
+            self._started = perf_counter()
+            self._progress.start()
+        self._remove(name)
+        self._pictures[name] = self._progress.add_task(name, total=1.0, state=""), 0.0
+
+    def move(self, name: str, share: float) -> None:
+        if name not in self._pictures:
+            return
+        task, _ = self._pictures[name]
+        self._pictures[name] = task, share
+        self._progress.update(task, completed=share, state=f"{share:.0%}", visible=share < 1)
+        begun = self._finished + sum(share for _, share in self._pictures.values())
+        self._progress.update(self._all, completed=min(begun, self._expected))
+
+    def _remove(self, name: str) -> None:
+        if name in self._pictures:
+            self._progress.remove_task(self._pictures.pop(name)[0])
+
+    def done(self, result: FileResult) -> None:
+        self._remove(result.input)
+        self._finished += 1
+        if result.status == "done" and result.output_size:
+            width, height = result.output_size
+            self._megapixels += width * height * result.frames / 1e6
+        rate = self._megapixels / max(perf_counter() - self._started, 1e-3)
+        state = f"{self._finished}/{self._expected}  {rate:.1f} MP/s"
+        self._progress.update(self._all, completed=self._finished, state=state)
+
+    def stop(self) -> None:
+        self._progress.stop()

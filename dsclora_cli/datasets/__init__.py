@@ -1,0 +1,1 @@
+"""Benchmark sets and training pictures."""

@@ -1,0 +1,1 @@
+"""What `dsclora distill` and `dsclora merge` do: training with a teacher, and adapters."""

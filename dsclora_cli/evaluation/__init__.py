@@ -1,0 +1,1 @@
+"""What `dsclora eval` does: scores of models on benchmark sets."""

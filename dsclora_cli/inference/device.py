@@ -1,0 +1,133 @@
+"""Devices and dtypes by name, and how much memory each has to spare.
+
+What float32 means on a GPU.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from threading import Lock
+
+import torch
+
+from dsclora_cli.errors import UsageError
+from dsclora_cli.inference.engine import Descriptor
+from dsclora_cli.inference.system import host_memory
+
+
+def resolve_device(name: str) -> torch.device:
+    """The device of a name: auto, cpu, cuda, cuda:N or mps. One that is absent is an error, never replaced."""
+    if name == "auto":
+        if torch.cuda.is_available():
+            return torch.device("cuda", torch.cuda.current_device())
+        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    kind, _, index = name.partition(":")
+    if kind == "cpu" and not index:
+        return torch.device("cpu")
+    if kind == "mps" and not index:
+        if not torch.backends.mps.is_available():
+            raise UsageError("there is no MPS device here", "use --device auto or --device cpu")
+        return torch.device("mps")
+    if kind == "cuda" and (not index or index.isdecimal()):
+        return _cuda_device(int(index or 0))
+    raise UsageError(f"unknown device {name!r}", "choose auto, cpu, cuda, cuda:N or mps")
+
+
+def every_gpu() -> tuple[str, ...]:
+    """The names of all CUDA devices that are here."""
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    return tuple(f"cuda:{index}" for index in range(count))
+
+
+def _cuda_device(index: int) -> torch.device:
+    count = len(every_gpu())
+    if count == 0:
+        built = "has no CUDA support" if torch.version.cuda is None else "finds no CUDA device"
+        raise UsageError(f"the installed torch {built}", "use --device cpu, or install a CUDA build of torch")
+    if index >= count:
+        raise UsageError(f"there is no device cuda:{index}, only {count} of them", f"use cuda:0 to cuda:{count - 1}")
+    return torch.device("cuda", index)
+
+
+def resolve_dtype(name: str, device: torch.device, descriptor: Descriptor) -> torch.dtype:
+    """The dtype of a name: auto, float32 or float16. auto is float16 on CUDA where the network allows it.
+
+    bfloat16 is not offered: its 8 bits of mantissa cost this network up to 75 grey levels.
+    """
+    half = descriptor.supports_half and device.type in {"cuda", "mps"}
+    if name == "auto":
+        return torch.float16 if half and device.type == "cuda" else torch.float32
+    if name == "float32":
+        return torch.float32
+    if name == "float16":
+        if not half:
+            raise UsageError(f"float16 is not offered on {device.type}", "use --dtype float32 or auto")
+        return torch.float16
+    raise UsageError(f"unknown dtype {name!r}", "choose auto, float32 or float16")
+
+
+def is_out_of_memory(error: RuntimeError | MemoryError) -> bool:
+    """CUDA has a class for it; the CPU and MPS allocators only say so."""
+    text = str(error)
+    return (
+        isinstance(error, (torch.OutOfMemoryError, MemoryError))
+        or "DefaultCPUAllocator" in text
+        or "MPS backend out of memory" in text
+    )
+
+
+def free_memory(device: torch.device) -> int:
+    """Bytes that a run may still take on the device; for CPU and MPS what the host, or its container, has left."""
+    if device.type == "cuda":
+        cached = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        return torch.cuda.mem_get_info(device)[0] + cached
+    return host_memory()
+
+
+class _FullFloat32:
+    """Holds the switch, which is one for all threads, for as long as anyone is inside."""
+
+    def __init__(self) -> None:
+        self._lock = Lock()
+        self._inside = 0
+        self._before = True
+
+    def enter(self) -> None:
+        with self._lock:
+            if self._inside == 0:
+                self._before, torch.backends.cudnn.allow_tf32 = torch.backends.cudnn.allow_tf32, False
+            self._inside += 1
+
+    def leave(self) -> None:
+        with self._lock:
+            self._inside -= 1
+            if self._inside == 0:
+                torch.backends.cudnn.allow_tf32 = self._before
+
+
+_FULL = _FullFloat32()
+
+
+@contextmanager
+def full_float32() -> Iterator[None]:
+    """Inside, CUDA convolutions in float32 keep all 23 bits of mantissa: by default torch lets TF32 drop 13 of them."""
+    _FULL.enter()
+    try:
+        yield
+    finally:
+        _FULL.leave()
+
+
+@contextmanager
+def no_subnormals() -> Iterator[None]:
+    """Inside, float32 below 1e-38 on this thread's CPU, and on threads it starts, is zero.
+
+    Such numbers come of SiLU's tails once a network is trained for a while, and convolutions over them are up to ten
+    times slower.
+    """
+    torch.set_flush_denormal(True)
+    try:
+        yield
+    finally:
+        torch.set_flush_denormal(False)

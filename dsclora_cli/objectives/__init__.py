@@ -1,1 +1,0 @@
-"""What a network is trained towards: distances between outputs, features and truth."""

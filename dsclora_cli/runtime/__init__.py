@@ -1,1 +1,0 @@
-"""Where a network runs: descriptors, devices, dtypes, engines."""

@@ -1,1 +1,0 @@
-"""The work behind each command, callable from Python; results are frozen dataclasses."""

@@ -1,0 +1,1 @@
+"""What `dsclora train` does: the training loop and what surrounds it."""

@@ -1,0 +1,1 @@
+"""What `dsclora upscale` does: from arguments to finished files."""

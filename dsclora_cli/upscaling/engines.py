@@ -1,0 +1,115 @@
+"""Which engine runs a network: OpenVINO where it is installed and the CPU does the work, else torch."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+
+from dsclora_cli.config import EngineOptions
+from dsclora_cli.errors import UsageError
+from dsclora_cli.inference import openvino
+from dsclora_cli.inference.engine import Engine, Ensemble
+from dsclora_cli.inference.system import host_memory, may_have_gpu
+from dsclora_cli.paths import cache_dir
+from dsclora_cli.weights.resolve import FoundWeights
+
+_AUTO, _ALL, _CPU = "auto", "all", "cpu"
+
+
+def devices_of(options: EngineOptions) -> tuple[str, ...]:
+    """The devices that share the pictures of a batch: those that are named with commas between, or `all` GPUs.
+
+    One alone is answered as it is written. Raises UsageError for one that is not there, or is named twice.
+    """
+    names = tuple(name.strip() for name in options.device.split(","))
+    if names != (_ALL,) and len(names) == 1:
+        return names
+    from dsclora_cli.inference.device import every_gpu, resolve_device
+
+    if names == (_ALL,):
+        return every_gpu() or (_AUTO,)
+    devices = tuple(str(resolve_device(name)) for name in names)
+    if len(set(devices)) < len(devices):
+        raise UsageError(f"--device {options.device} names a device twice", "name each once")
+    return devices
+
+
+def device_of(options: EngineOptions) -> str:
+    """The name of the device that these options choose: cpu, cuda:N or mps; torch is asked only where it must be.
+
+    Raises UsageError for a device that is not there, and for an engine that cannot be had.
+    """
+    if options.engine == "openvino":
+        _check_openvino(options)
+        return _CPU
+    sure = options.device == _CPU or (options.device == "auto" and not may_have_gpu())
+    if sure and _takes_openvino(options):
+        return _CPU
+    from dsclora_cli.inference.device import resolve_device
+
+    return str(resolve_device(options.device))
+
+
+def open_engine(weights: FoundWeights, device: str, options: EngineOptions) -> Engine:
+    """The engine for these weights on a device that `device_of` gave. Raises UsageError and WeightsError."""
+    engine = _openvino(weights, options) if device == _CPU and _takes_openvino(options) else None
+    engine = engine or _torch(weights, device, options)
+    return Ensemble(engine) if options.ensemble else engine
+
+
+def free_memory(engine: Engine) -> int:
+    """Bytes that a run may still take where the engine runs."""
+    if not engine.device.startswith("cuda"):
+        return host_memory()
+    import torch
+
+    from dsclora_cli.inference import device
+
+    return device.free_memory(torch.device(engine.device))
+
+
+def _takes_openvino(options: EngineOptions) -> bool:
+    if options.engine == "auto":
+        return options.dtype in {"auto", "float32"} and openvino.installed()
+    return options.engine == "openvino"
+
+
+def _check_openvino(options: EngineOptions) -> None:
+    if not openvino.installed():
+        raise UsageError("OpenVINO is not installed", 'pip install "dsclora[cpu]", or leave --engine out')
+    if options.device not in {"auto", _CPU}:
+        raise UsageError(f"OpenVINO runs on the CPU here, not on {options.device}", "leave --device or --engine out")
+    if options.dtype not in {"auto", "float32"}:
+        raise UsageError(f"OpenVINO runs in float32 here, not in {options.dtype}", "leave --dtype or --engine out")
+
+
+def _openvino(weights: FoundWeights, options: EngineOptions) -> Engine | None:
+    """The network as it was converted once; None where OpenVINO cannot have it and nobody insists."""
+    path = cache_dir() / "engines" / openvino.file_name(weights.sha256)
+    converted = openvino.load(path)
+    if converted is None:
+        from dsclora_cli.weights.resolve import open_network
+
+        network = open_network(weights)
+        try:
+            converted = openvino.convert(network, network.config.descriptor)
+        except RuntimeError as error:
+            if options.engine == "auto":
+                return None
+            raise UsageError(f"OpenVINO does not take {weights.name}", "leave --engine out") from error
+        with suppress(OSError):  # then it is converted again the next time
+            openvino.save(converted, path)
+    return openvino.OpenvinoEngine(converted, options.threads)
+
+
+def _torch(weights: FoundWeights, device: str, options: EngineOptions) -> Engine:
+    import torch
+
+    from dsclora_cli.inference.device import resolve_dtype
+    from dsclora_cli.inference.torch_cpu import open_engine as open_torch
+    from dsclora_cli.weights.resolve import open_network
+
+    if options.threads:
+        torch.set_num_threads(options.threads)
+    network, place = open_network(weights), torch.device(device)
+    descriptor = network.config.descriptor
+    return open_torch(network, descriptor, place, resolve_dtype(options.dtype, place, descriptor))

@@ -1,0 +1,80 @@
+"""How an evaluation looks while it runs, on a terminal and elsewhere."""
+
+from __future__ import annotations
+
+import io
+
+import pytest
+from rich.console import Console
+
+from dsclora_cli.cli import console
+from dsclora_cli.cli.eval_progress import EvalView
+
+
+def go(view: EvalView) -> None:
+    """All that an evaluation tells."""
+    view.on_unpack("Set5", 2_000_000, 4_000_000)
+    view.on_unpack("Set5", 4_000_000, 4_000_000)
+    view.on_note("a choice was made")
+    view.on_sets(2)
+    view.on_image("Set5", "baby")
+    view.on_image("Set5", "bird")
+    view.on_cost()
+
+
+@pytest.fixture
+def terminal(monkeypatch: pytest.MonkeyPatch) -> io.StringIO:
+    """What a terminal on stderr receives."""
+    text = io.StringIO()
+    terminal = Console(file=text, force_terminal=True, width=100)
+    monkeypatch.setattr(console, "err", lambda: terminal)
+    return text
+
+
+def test_a_bar_on_a_terminal_names_what_is_done(terminal: io.StringIO) -> None:
+    with EvalView(quiet=False) as view:
+        go(view)
+        view._bar.refresh()
+    shown = terminal.getvalue()
+    for text in ("unpacking Set5, MB", "4/4", "measuring time and memory", "2/2", "a choice was made"):
+        assert text in shown
+
+
+def test_elsewhere_there_are_notes_only_each_once(capsys: pytest.CaptureFixture[str]) -> None:
+    with EvalView(quiet=False) as view:
+        go(view)
+        view.on_note("a choice was made")
+    assert capsys.readouterr() == ("", "note: a choice was made\n")
+
+
+def interrupt(quiet: bool, images: list[str]) -> None:
+    """An evaluation of five images, left while the last of these is being scored."""
+    with EvalView(quiet) as view:
+        view.on_sets(5)
+        for image in images:
+            view.on_image("Set5", image)
+        raise KeyboardInterrupt
+
+
+def test_an_interruption_while_the_cost_is_measured_loses_no_score(capsys: pytest.CaptureFixture[str]) -> None:
+    with EvalView(quiet=False) as view:
+        go(view)
+        view.__exit__(KeyboardInterrupt, KeyboardInterrupt(), None)
+    assert "interrupted: 2 of 2 images are scored and kept" in capsys.readouterr().err
+
+
+def test_quiet_is_quiet_even_on_a_terminal(terminal: io.StringIO) -> None:
+    with EvalView(quiet=True) as view:
+        go(view)
+    with pytest.raises(KeyboardInterrupt):
+        interrupt(quiet=True, images=["baby"])
+    assert terminal.getvalue() == ""
+
+
+@pytest.mark.parametrize(("images", "done"), [([], 0), (["baby"], 0), (["baby", "bird", "head"], 2)])
+def test_an_interruption_counts_finished_images(capsys, images: list[str], done: int) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        interrupt(quiet=False, images=images)
+    assert capsys.readouterr().err == (
+        f"interrupted: {done} of 5 images are scored and kept; the same command goes on from there\n"
+    )

@@ -1,0 +1,73 @@
+"""`dsclora distill`, as users type it: a tiny base adapted to a folder, with both outcomes of the guard."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from dsclora_cli.models.span import Span, SpanConfig
+from dsclora_cli.recipe_toml import read_recipe
+from dsclora_cli.weights.adapters import load_adapters
+from dsclora_cli.weights.checkpoint import load_network, save_network
+
+QUICK = ("--patch", "8", "--batch", "4", "--steps", "4", "--validate", "2", "--taps", "block_1.*")
+HERE = ("--device", "cpu", "--compile", "off", "--threads", "1", "-s", "2")
+STILL = ("--learning-rate", "0")
+
+
+@pytest.fixture
+def base(photos: Path) -> Path:
+    """An untrained x2 network, which every step improves, beside the folder `photos`."""
+    torch.manual_seed(0)
+    save_network(Span(SpanConfig(channels=4, blocks=1, scale=2)), Path("base.safetensors"), training="{}")
+    return Path("base.safetensors")
+
+
+def test_an_adapter_that_gains_is_kept_with_its_gain(dsclora, base: Path) -> None:
+    code, out, err = dsclora("distill", "--base", base, "--data", "photos", "--out", "mine", *QUICK, *HERE)
+    assert (code, out) == (0, "")
+    kept = err.splitlines()[-1]
+    assert kept.startswith(f"kept: {Path('mine', 'adapter.safetensors')}, PSNR-Y ") and " dB above the base (" in kept
+    assert load_adapters(Path("mine/adapter.safetensors"))
+    assert read_recipe(Path("mine/recipe.toml")).distill is not None
+
+
+def test_every_term_is_told(dsclora, base: Path) -> None:
+    _, out, _ = dsclora("distill", "--base", base, "--data", "photos", "--out", "mine", *QUICK, *HERE, "--json", "-q")
+    *scores, result = [json.loads(line) for line in out.splitlines()]
+    assert [set(score["terms"]) for score in scores] == [{"rec", "ts", "ad"}] * 2
+    assert result["best_psnr_y"] > result["floor_psnr_y"]
+
+
+def test_an_adapter_that_gains_nothing_is_not_kept(dsclora, base: Path) -> None:
+    arguments = ("distill", "--base", base, "--data", "photos", "--out", "mine", *QUICK, *HERE, *STILL)
+    code, out, err = dsclora(*arguments, "-q")
+    assert (code, out) == (1, "") and err.startswith("not kept: no step was better than the base's ")
+    assert not Path("mine/adapter.safetensors").exists()
+    code, out, _ = dsclora("distill", "--out", "mine", "--resume", "--json")
+    assert code == 1 and json.loads(out)["file"] is None
+
+
+def test_a_network_learns_from_a_teacher(dsclora, base: Path) -> None:
+    method = ("--method", "logits", "--teacher", base, "--channels", "4", "--blocks", "1")
+    code, _, err = dsclora("distill", *method, "--data", "photos", "--out", "student", *QUICK, *HERE)
+    assert code == 0 and f"kept: {Path('student', 'best.safetensors')}, PSNR-Y " in err
+    assert load_network(Path("student/best.safetensors")).config.scale == 2
+
+
+@pytest.mark.parametrize(
+    ("arguments", "line"),
+    [
+        ((), "error: adapters need a network to adapt (name its weights: --base FILE|NAME)"),
+        (("--method", "logits"), "error: method logits needs a teacher (name its weights: --teacher FILE|NAME)"),
+        (("--base", "base.safetensors", "-s", "4"), "error: base upscales by 2, not by 4 (give --scale 2)"),
+        (("--base", "none.pth"), "error: "),
+    ],
+)
+def test_what_is_missing_is_said_before_a_folder_is_made(dsclora, base: Path, arguments, line: str) -> None:
+    code, _, err = dsclora("distill", "--data", "photos", "--out", "mine", *arguments)
+    assert code in {2, 3} and err.startswith(line) and err.count("\n") == 1
+    assert not Path("mine").exists()

@@ -1,0 +1,91 @@
+"""Distilling features of a teacher, as users type it: every method, between networks of different width and kind."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from dsclora_cli.models.edsr import Edsr, EdsrConfig
+from dsclora_cli.models.rcan import Rcan, RcanConfig
+from dsclora_cli.models.span import Span, SpanConfig
+from dsclora_cli.weights.checkpoint import load_network, save_network
+
+QUICK = ("--patch", "8", "--batch", "4", "--steps", "4", "--validate", "4")
+HERE = ("--device", "cpu", "--compile", "off", "--threads", "1", "-s", "2")
+STUDENT = ("--student", "edsr", "--student-width", "4", "--student-blocks", "2")
+OWN_TERM = {"fd": "fd", "fakd": "fakd", "facd": "facd"}
+
+
+@pytest.fixture
+def teacher(photos: Path) -> Path:
+    """An untrained EDSR, wider than the student, beside the folder `photos`."""
+    torch.manual_seed(0)
+    save_network(Edsr(EdsrConfig(channels=6, blocks=3, scale=2)), Path("teacher.safetensors"), training="{}")
+    return Path("teacher.safetensors")
+
+
+def weights(dsclora, out: str, *arguments: object) -> dict[str, torch.Tensor]:
+    run = dsclora("distill", "--data", "photos", "--out", out, *QUICK, *HERE, *arguments, "-q")
+    assert run.code == 0, run.err
+    return load_network(Path(out, "last.safetensors")).state_dict()
+
+
+@pytest.mark.parametrize("method", ["logits", "fd", "fakd", "facd", "none"])
+def test_every_method_trains_a_student(dsclora, teacher: Path, method: str) -> None:
+    given = () if method == "none" else ("--teacher", teacher)
+    code, out, err = dsclora(
+        "distill", "--method", method, *given, *STUDENT, "--data", "photos", "--out", "run", *QUICK, *HERE, "--json"
+    )
+    assert code == 0, err
+    score, result = [json.loads(line) for line in out.splitlines()]
+    own = {OWN_TERM[method]} if method in OWN_TERM else set()
+    assert set(score["terms"]) == {"rec"} | own | ({"ts"} if method != "none" else set())
+    assert score["loss"] == pytest.approx(sum(score["terms"].values()))
+    assert set(score["facts"]) == ({"passed"} if method == "facd" else set())
+    assert (", passed " in err) == (method == "facd")
+    assert load_network(Path(result["file"])).config == EdsrConfig(channels=4, blocks=2, scale=2)
+
+
+@pytest.mark.parametrize("method", OWN_TERM)
+def test_each_methods_own_term_moves_the_student(dsclora, teacher: Path, method: str) -> None:
+    alone = ("--method", method, "--teacher", teacher, *STUDENT, "--rec", 0, "--ts", 0)
+    still = weights(dsclora, "still", *alone, "--learning-rate", 0)
+    moved = weights(dsclora, "moved", *alone, "--learning-rate", 0.001, "--condition", "always")
+    body = [name for name in still if name.startswith(("head", "body"))]
+    assert all(not torch.equal(still[name], moved[name]) for name in body)
+
+
+@pytest.mark.parametrize(
+    ("student", "networks"),
+    [
+        (("--student", "rcan", "--student-width", 4, "--groups", 1), RcanConfig(4, 1, 2, groups=1, attention=1)),
+        (("--student", "span", "--student-width", 4), SpanConfig(channels=4, blocks=1, scale=2)),
+    ],
+)
+def test_students_and_teachers_of_any_kind(dsclora, teacher: Path, student, networks) -> None:  # type: ignore[no-untyped-def]
+    torch.manual_seed(1)
+    save_network(Rcan(RcanConfig(8, 1, 2, groups=3, attention=2)), Path("rcan.safetensors"), training="{}")
+    save_network(Span(SpanConfig(channels=5, blocks=3, scale=2)), Path("span.safetensors"), training="{}")
+    for number, other in enumerate((teacher, "rcan.safetensors", "span.safetensors")):
+        arguments = ("--method", "facd", "--teacher", other, *student, "--student-blocks", 1)
+        weights(dsclora, f"run{number}", *arguments)
+        assert load_network(Path(f"run{number}/best.safetensors")).config == networks
+
+
+def test_taps_by_name(dsclora, teacher: Path) -> None:
+    arguments = ("--method", "fd", "--teacher", teacher, *STUDENT)
+    first = weights(dsclora, "first", *arguments, "--taps", "body.0", "--teacher-taps", "body.1")
+    second = weights(dsclora, "second", *arguments, "--taps", "body.1", "--teacher-taps", "body.1")
+    assert not torch.equal(first["body.0.body.0.weight"], second["body.0.body.0.weight"])
+    refused = dsclora("distill", *arguments, "--data", "photos", "--out", "none", *QUICK, *HERE, "--taps", "body.0",
+                      "--teacher-taps", "body.*")  # fmt: skip
+    assert refused.code == 2 and "1 feature maps of the student are compared with 4 of the teacher" in refused.err
+
+
+def test_one_patch_at_a_time_has_no_contrast(dsclora, teacher: Path) -> None:
+    code, _, err = dsclora("distill", "--method", "facd", "--teacher", teacher, *STUDENT, "--data", "photos",
+                           "--out", "run", *QUICK, *HERE, "--batch", 1)  # fmt: skip
+    assert code == 2 and "raise --batch" in err

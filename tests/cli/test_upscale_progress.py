@@ -1,0 +1,123 @@
+"""What a batch shows while it runs."""
+
+from __future__ import annotations
+
+import io
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from rich.console import Console
+
+from dsclora_cli.cli import console
+from dsclora_cli.cli.upscale_progress import BatchView
+from dsclora_cli.imaging.types import Header
+from dsclora_cli.upscaling.jobs import Job
+from dsclora_cli.upscaling.manifest import Recipe
+from dsclora_cli.upscaling.sizes import SizePlan
+from dsclora_cli.upscaling.types import FileResult, Found, Input, StageSeconds
+
+SOURCE = Input(Path("a.png"), "a.png")
+JOB = Job(
+    source=SOURCE,
+    header=Header("PNG", 500, 400, 3, np.dtype(np.uint8)),
+    size=SizePlan(2000, 1600, (4,), 4.0),
+    format="PNG",
+    frames=1,
+    target=Path("a_x4.png"),
+    model="dscf-x4",
+    recipe=Recipe("", "", {}),
+    warnings=(),
+)
+DONE = FileResult(
+    input="a.png",
+    status="done",
+    output="a_x4.png",
+    input_size=(500, 400),
+    output_size=(2000, 1600),
+    model="dscf-x4",
+    device="cpu",
+    dtype="float32",
+    engine="openvino",
+    tile=512,
+    seconds=StageSeconds(0.5, 2, 0.25),
+    warnings=("the profile was odd",),
+)
+HOW = "(dscf-x4 on cpu by openvino, float32, tiles of 512; decode 0.50 s, network 2.00 s, encode 0.25 s)"
+
+
+@pytest.fixture
+def terminal(monkeypatch: pytest.MonkeyPatch) -> io.StringIO:
+    """What a terminal of 120 columns would be sent."""
+    screen = io.StringIO()
+    monkeypatch.setattr(console, "err", lambda: Console(file=screen, force_terminal=True, width=120, markup=False))
+    return screen
+
+
+def play(view: BatchView) -> None:
+    with view:
+        view.on_found(Found((SOURCE, SOURCE), many=True))
+        view.on_note("the network is slow today")
+        view.on_start(JOB)
+        view.on_progress(JOB, 0.5)
+        if view._bars:
+            view._bars._progress.refresh()  # which a terminal sees ten times a second
+        view.on_done(DONE)
+        view.on_done(FileResult("b.png", "failed", error="it broke", hint="mend it"))
+
+
+def test_a_terminal_has_bars_with_share_rate_and_total(terminal: io.StringIO) -> None:
+    play(BatchView(json=False, quiet=False, verbose=False))
+    shown = terminal.getvalue()
+    for word in ("a.png", "50%", "2/2", "MP/s", "failed: ", "b.png: it broke (mend it)"):
+        assert word in shown
+
+
+def test_quiet_shows_only_failures(terminal: io.StringIO) -> None:
+    view = BatchView(json=False, quiet=True, verbose=False)
+    play(view)
+    assert "it broke" in terminal.getvalue()
+    for word in ("note", "a_x4.png", "MP/s", "done"):
+        assert word not in terminal.getvalue()
+    assert view.exit_code == 1
+
+
+def test_elsewhere_lines_are_plain(capsys: pytest.CaptureFixture[str]) -> None:
+    play(BatchView(json=False, quiet=False, verbose=True))
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.splitlines()[:4] == [
+        "note: the network is slow today",
+        f"a.png -> a_x4.png  500x400 -> 2000x1600  2.8 s  {HOW}",
+        "warning: a.png: the profile was odd",
+        "failed: b.png: it broke (mend it)",
+    ]
+    assert "\x1b" not in err
+
+
+def test_why_a_model_was_taken_is_said_with_verbose_only(capsys: pytest.CaptureFixture[str]) -> None:
+    photo = replace(DONE, model="dsclora-x4-photo", choice="a JPEG of quality 50, below 90")
+    for verbose in (False, True):
+        BatchView(json=False, quiet=False, verbose=verbose).on_done(photo)
+        assert (
+            "(dsclora-x4-photo (a JPEG of quality 50, below 90) on cpu by openvino, " in capsys.readouterr().err
+        ) == verbose
+
+
+def test_an_interrupt_is_summed_up_and_an_error_is_left_to_its_catcher(capsys: pytest.CaptureFixture[str]) -> None:
+    view = BatchView(json=False, quiet=False, verbose=False)
+    view.on_done(FileResult("a.png", "interrupted"))
+    with pytest.raises(KeyboardInterrupt), view:
+        raise KeyboardInterrupt
+    assert capsys.readouterr().err == "interrupted: a.png\ninterrupted: 1 cut short\n"
+    with pytest.raises(ValueError, match="x"), BatchView(json=False, quiet=False, verbose=False):
+        raise ValueError("x")
+    assert capsys.readouterr().err == ""
+
+
+def test_no_pictures_is_nothing_to_do(capsys: pytest.CaptureFixture[str]) -> None:
+    with BatchView(json=False, quiet=False, verbose=False) as view:
+        pass
+    assert capsys.readouterr().err == "nothing to do: no pictures\n"
+    assert view.exit_code == 0

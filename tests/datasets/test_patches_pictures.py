@@ -1,0 +1,102 @@
+import shutil
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from training import photographs, tiny_recipe
+
+from dsclora_cli.datasets import cache
+from dsclora_cli.datasets.patches import open_data
+from dsclora_cli.errors import DscloraError, ImageError, UsageError
+from dsclora_cli.paths import cache_dir
+from dsclora_cli.recipe import DataOptions, Recipe
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    return photographs(tmp_path / "photos")
+
+
+def test_pictures_that_cannot_be_used_are_left_out_by_name(photos: Path) -> None:
+    (photos / "broken.png").write_bytes(b"no picture")
+    Image.new("RGB", (10, 40)).save(photos / "narrow.png")
+    Image.new("RGB", (1, 1)).save(photos / "dot.png")
+    Image.new("RGBA", (40, 40)).save(photos / "clear.png")
+    data, held_out = open_data(tiny_recipe(photos))
+
+    assert len(data.pictures) + len(held_out.chosen) == 6
+    told = "\n".join(data.left_out)
+    assert "broken.png" in told
+    assert "narrow.png holds no patch of 16 pixels" in told
+    assert "dot.png holds no patch of 16 pixels" in told
+    assert "clear.png has an alpha channel" in told
+
+
+def test_without_pictures_there_is_no_training(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="there are no pictures to train on"):
+        open_data(Recipe())
+    with pytest.raises(UsageError, match="no folder"):
+        open_data(tiny_recipe(tmp_path / "missing"))
+    (tmp_path / "bad").mkdir()
+    (tmp_path / "bad" / "a.png").write_bytes(b"no picture")
+    with pytest.raises(UsageError, match=r"no picture of .*bad can be used: .*a.png: is no picture of a known format"):
+        open_data(tiny_recipe(tmp_path / "bad"))
+    with pytest.raises(UsageError, match=r"no folder \"photos\", nor a set of that name \(give .* Set5, .* DIV2K, "):
+        open_data(Recipe(data=DataOptions(data=("photos",))))
+
+
+def test_a_set_is_fetched_by_its_name(photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(photos)
+    with pytest.raises(
+        ImageError, match=r"DIV2K cannot be fetched: .*DIV2K_train_HR.zip.*give a folder with --data DIR"
+    ):
+        open_data(Recipe(data=DataOptions(data=("div2k",))), offline=True)
+    shutil.copytree(photos, cache_dir() / "datasets" / "DIV2K" / "HR")
+    recipe = tiny_recipe(photos)
+    data, _ = open_data(replace(recipe, data=replace(recipe.data, data=("div2k",))), offline=True)
+    assert len(data.pictures) == 4
+
+
+def test_real_pairs_are_used_as_they_are(photos: Path, tmp_path: Path) -> None:
+    small = tmp_path / "small"
+    small.mkdir()
+    for path in photos.iterdir():
+        Image.open(path).resize((20, 20), Image.Resampling.NEAREST).save(small / path.name)
+    Image.new("RGB", (7, 7)).save(small / "5.png")
+    data, held_out = open_data(tiny_recipe(photos, lr=small))
+
+    assert any("5.png has 7 x 7 pixels, not 20 x 20" in sentence for sentence in data.left_out)
+    for name, lr, _ in held_out.pictures():
+        assert np.array_equal(lr, np.array(Image.open(small / f"{name}.png")))
+
+
+def test_progress_is_told_for_each_picture(photos: Path) -> None:
+    told: list[tuple[int, int]] = []
+    open_data(tiny_recipe(photos), on_picture=lambda done, total: told.append((done, total)))
+    assert told == [(done, 6) for done in range(1, 7)]
+
+
+def test_what_stops_the_first_look_stops_it_at_once(photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupt(done: int, total: int) -> None:
+        raise KeyboardInterrupt
+
+    for index in range(40):
+        Image.new("RGB", (20, 20), (index, 0, 0)).save(photos / f"more{index}.png")
+    reads: list[Path] = []
+    read = cache.read_rgb
+    monkeypatch.setattr(cache, "read_rgb", lambda path: (reads.append(path), time.sleep(0.02), read(path))[2])
+    with pytest.raises(KeyboardInterrupt):
+        open_data(tiny_recipe(photos), on_picture=interrupt)
+    assert len(reads) < 40
+    monkeypatch.undo()
+    assert open_data(tiny_recipe(photos))[0].digest
+
+
+def test_a_cache_that_cannot_be_written_is_told(photos: Path) -> None:
+    cache_dir().mkdir(parents=True)
+    (cache_dir() / "training").write_text("a file")
+    with pytest.raises(DscloraError, match=r"cannot write .*\(free some space, or set DSCLORA_CACHE_DIR"):
+        open_data(tiny_recipe(photos))

@@ -1,0 +1,165 @@
+"""Distillation end to end on tiny networks: what is kept, what it is bound to, and what does not go together."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from training import Heard, photographs, tiny_recipe
+
+from dsclora_cli.datasets.patches import open_data
+from dsclora_cli.distillation import distill as distilling
+from dsclora_cli.distillation.distill import METHODS, distill
+from dsclora_cli.errors import UsageError
+from dsclora_cli.models.initialization import settle
+from dsclora_cli.models.span import Span, SpanConfig
+from dsclora_cli.paths import sha256_of
+from dsclora_cli.recipe import DistillOptions, Recipe
+from dsclora_cli.recipe_toml import read_recipe
+from dsclora_cli.weights.adapters import apply_adapters, load_adapters
+from dsclora_cli.weights.checkpoint import load_network, save_network
+
+
+def network(path: Path, seed: int = 0, **changes: object) -> Path:
+    """A network on disk whose features are of a size that can be learnt from."""
+    torch.manual_seed(seed)
+    span = Span(SpanConfig(**{"channels": 4, "blocks": 2, "scale": 2, **changes}))  # type: ignore[arg-type]
+    settle(span, torch.rand(2, 3, 12, 12))
+    with torch.no_grad():
+        span.upsampler[0].weight.mul_(0.01)
+        span.upsampler[0].bias.fill_(0.45)
+    save_network(span, path, "")
+    return path
+
+
+@pytest.fixture
+def base(tmp_path: Path) -> Path:
+    return network(tmp_path / "base.safetensors")
+
+
+@pytest.fixture
+def recipe(tmp_path: Path, base: Path) -> Recipe:
+    options = DistillOptions(base=str(base), ad=0.1, ts=0.1, taps=("block_1.*", "block_2"))
+    plain = tiny_recipe(photographs(tmp_path / "photos"), steps=12)
+    return replace(plain, distill=options, run=replace(plain.run, validate=6))
+
+
+def changed(recipe: Recipe, **options: object) -> Recipe:
+    assert recipe.distill is not None
+    return replace(recipe, distill=replace(recipe.distill, **options))  # type: ignore[arg-type]
+
+
+def test_adapters_that_help_are_kept_with_what_they_are_for(recipe: Recipe, base: Path, tmp_path: Path) -> None:
+    heard = Heard()
+    result = distill(recipe, tmp_path / "run", False, heard, True)
+    assert result.file == tmp_path / "run" / "adapter.safetensors"
+    assert result.floor_psnr_y is not None
+    assert result.best_psnr_y > result.floor_psnr_y + 0.5
+    assert set(heard.scores[-1].terms) == {"rec", "ts", "ad"}
+    adapter = load_adapters(result.file)
+    assert adapter.base_sha256 == sha256_of(base)
+    assert json.loads(adapter.training)["step"] == result.best_step
+    merged = apply_adapters(load_network(base), sha256_of(base), adapter).state_dict()
+    for name, tensor in load_network(base).state_dict().items():
+        is_adapted = name.endswith(".weight") and name.startswith(("block_", "conv_2", "upsampler"))
+        assert torch.equal(merged[name], tensor) != is_adapted, name
+    assert read_recipe(tmp_path / "run" / "recipe.toml").run.amp == "off"
+
+
+def test_adapters_that_do_not_help_are_not_kept(recipe: Recipe, tmp_path: Path) -> None:
+    frozen = replace(recipe, optimiser=replace(recipe.optimiser, learning_rate=0.0))
+    result = distill(frozen, tmp_path / "run", False, Heard(), True)
+    assert result.file is None
+    assert not (tmp_path / "run" / "adapter.safetensors").exists()
+    assert result.best_psnr_y == result.floor_psnr_y
+
+
+def test_a_run_that_goes_on_ends_as_one_that_was_not_stopped(recipe: Recipe, tmp_path: Path) -> None:
+    def stop(step: int) -> None:
+        if step == 3:
+            raise KeyboardInterrupt
+
+    sampled = replace(changed(recipe, positions=9), run=replace(recipe.run, steps=6, checkpoint_minutes=0))
+    whole = distill(sampled, tmp_path / "whole", False, Heard(), True)
+    with pytest.raises(KeyboardInterrupt):
+        distill(sampled, tmp_path / "cut", False, Heard(stop), True)
+    again = distill(sampled, tmp_path / "cut", True, Heard(), True)
+    assert whole.file is not None
+    assert again.file is not None
+    assert whole.file.read_bytes() == again.file.read_bytes()
+
+
+def test_without_adapters_all_weights_of_the_base_are_trained(recipe: Recipe, base: Path, tmp_path: Path) -> None:
+    result = distill(changed(recipe, adapters="none"), tmp_path / "run", False, Heard(), True)
+    assert result.file == tmp_path / "run" / "best.safetensors"
+    assert result.floor_psnr_y is not None
+    assert result.best_psnr_y > result.floor_psnr_y
+    trained = load_network(result.file).state_dict()
+    assert not any(torch.equal(tensor, trained[name]) for name, tensor in load_network(base).state_dict().items())
+    assert read_recipe(tmp_path / "run" / "recipe.toml").run.amp == "auto"
+
+
+def test_logits_trains_a_network_of_its_own(recipe: Recipe, tmp_path: Path) -> None:
+    heard = Heard()
+    teacher = network(tmp_path / "teacher.safetensors", channels=6, blocks=3)
+    own = changed(recipe, method="logits", base=None, teacher=str(teacher), ad=1.0)
+    result = distill(own, tmp_path / "run", False, heard, True)
+    assert result.file == tmp_path / "run" / "best.safetensors"
+    assert result.floor_psnr_y is None
+    assert load_network(result.file).config == SpanConfig(channels=4, blocks=1, scale=2)
+    assert set(heard.scores[-1].terms) == {"rec", "ts"}
+
+
+@pytest.mark.parametrize("kind", ["whole", "ensemble"])
+def test_the_teacher_may_see_whole_pictures(kind: str, recipe: Recipe, base: Path, tmp_path: Path, monkeypatch) -> None:
+    """What a batch then holds are crops of the teacher's answer to the picture; turned pictures are averaged."""
+    seen = []
+    build = METHODS["dsclora"]
+
+    def watch(lesson):
+        seen.append(lesson)
+        return build(lesson)
+
+    monkeypatch.setattr(distilling, "METHODS", {"dsclora": watch})
+    short = replace(changed(recipe, teacher_images=kind), run=replace(recipe.run, steps=2))
+    distill(short, tmp_path / "run", False, Heard(), True)
+    (lesson,) = seen
+    picture = lesson.data.pictures[0]
+    lr = torch.from_numpy(np.array(lesson.data.cache.open(picture.lr))).permute(2, 0, 1)[None].float() / 255
+    turns = [(k, f) for k in range(4) for f in (False, True)] if kind == "ensemble" else [(0, False)]
+    answers = []
+    for k, flip in turns:
+        x = torch.rot90(lr.flip(3) if flip else lr, k, (2, 3))
+        with torch.no_grad():
+            y = torch.rot90(load_network(base)(x), -k, (2, 3))
+        answers.append(y.flip(3) if flip else y)
+    expected = torch.stack(answers).mean(0).clamp(0, 1)[0].permute(1, 2, 0).numpy()
+    stored = lesson.data.cache.open(picture.teacher) / 16384
+    assert np.abs(stored - expected).max() < 1e-4
+    batch = lesson.data.batch(0, slice(None))
+    assert batch.teacher.shape == batch.hr.shape
+    assert open_data(short, True)[0].batch(0, slice(None)).teacher is None
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"taps": ("block_3.*",)}, "no feature map's name matches 'block_3"),
+        ({"adapters": "block_7:2"}, "no convolution's name matches 'block_7'"),
+        ({"teacher": "flat"}, "the teacher has no feature map block_2"),
+        ({"teacher": "large"}, "large upscales by 3, not by 2 (give --scale 3)"),
+    ],
+)
+def test_what_does_not_go_together(options: dict[str, object], message: str, recipe: Recipe, tmp_path: Path) -> None:
+    network(tmp_path / "flat.safetensors", blocks=1)
+    network(tmp_path / "large.safetensors", scale=3)
+    if "teacher" in options:
+        options = {"teacher": str(tmp_path / f"{options['teacher']}.safetensors")}
+    with pytest.raises(UsageError) as caught:
+        distill(changed(recipe, **options), tmp_path / "run", False, Heard(), True)
+    assert message in str(caught.value)
+    assert not (tmp_path / "run").exists()

@@ -1,0 +1,112 @@
+"""Each term moves the adapters of a student that differs from its teacher; one that does not is left where it is."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from dsclora_cli.distillation.losses import Affinity, Distillation, affinity_distance
+from dsclora_cli.models.features import Taps, tap_names
+from dsclora_cli.models.lora import Adapted, Adapters, ranks
+from dsclora_cli.models.span import Span, SpanConfig
+
+
+@dataclass(frozen=True)
+class Patches:
+    lr: Tensor
+    hr: Tensor
+    teacher: Tensor | None = None
+
+
+def batch(seed: int = 0) -> Patches:
+    generator = torch.Generator().manual_seed(seed)
+    return Patches(torch.rand(2, 3, 6, 7, generator=generator), torch.rand(2, 3, 12, 14, generator=generator))
+
+
+def lesson(
+    shift: float, rec: float = 1.0, ts: float = 1.0, ad: float = 1.0, positions: int = 0
+) -> tuple[Adapters, Distillation]:
+    """Adapters over a base that is also the teacher; `shift` is the size of B."""
+    torch.manual_seed(0)
+    base = Span(SpanConfig(channels=5, blocks=2, scale=2)).eval()
+    adapters = Adapters(base, ranks(base, "paper"))
+    for name, parameter in adapters.named_parameters():
+        if name.endswith(".B"):
+            torch.nn.init.normal_(parameter, std=shift)
+    taps = Taps(base, tap_names(base, ["block_*.*"]))
+    features = Affinity(ad, positions) if ad else None
+    return adapters, Distillation(Adapted(taps, adapters), taps, F.mse_loss, rec, ts, features)
+
+
+def gradients(adapters: Adapters, loss: Tensor) -> dict[str, Tensor]:
+    names, parameters = zip(*adapters.named_parameters(), strict=True)
+    found = torch.autograd.grad(loss, parameters, retain_graph=True, materialize_grads=True)
+    return dict(zip(names, found, strict=True))
+
+
+@pytest.mark.parametrize("term", ["rec", "ts", "ad"])
+@pytest.mark.parametrize("positions", [0, 10])
+def test_each_term_alone_moves_the_adapters(term: str, positions: int) -> None:
+    weights = {name: 3.0 * (name == term) for name in ("rec", "ts", "ad")}
+    adapters, objective = lesson(0.02, **weights, positions=positions)
+    terms = objective(batch())
+    assert list(terms) == [term]
+    assert terms[term] > 0
+    moved = {name for name, gradient in gradients(adapters, terms[term]).items() if bool(gradient.any())}
+    every = {name for name, _ in adapters.named_parameters()}
+    behind = {name for name in every if name.startswith(("conv_2", "upsampler"))}
+    assert moved == (every - behind if term == "ad" else every)
+
+
+def test_a_student_that_is_its_teacher_is_left_alone_by_the_teacher() -> None:
+    adapters, objective = lesson(0.0)
+    terms = objective(batch())
+    assert terms["rec"] > 0
+    for term in ("ts", "ad"):
+        assert terms[term].item() == 0
+        assert not any(bool(gradient.any()) for gradient in gradients(adapters, terms[term]).values())
+
+
+def test_terms_are_their_definitions_times_their_weights() -> None:
+    _, objective = lesson(0.02, rec=2.0, ts=3.0, ad=5.0)
+    patches = batch()
+    (output, taps), (target, teacher_taps) = objective.student(patches.lr), objective.teacher(patches.lr)
+    terms = objective(patches)
+    torch.testing.assert_close(terms["rec"], 2 * (output - patches.hr).square().mean())
+    torch.testing.assert_close(terms["ts"], 3 * (output - target).abs().mean())
+    distances = [affinity_distance(*pair) for pair in zip(taps, teacher_taps, strict=True)]
+    assert len(distances) == 6
+    torch.testing.assert_close(terms["ad"], 5 * sum(distances) / 6)
+
+
+def test_stored_teacher_output_is_taken_and_the_teacher_is_asked_only_where_it_must_be() -> None:
+    asked = []
+    _, objective = lesson(0.02)
+    teacher = objective.teacher
+
+    def counted(lr: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
+        assert not torch.is_grad_enabled()
+        asked.append(lr)
+        return teacher(lr)
+
+    stored = replace(batch(), teacher=torch.zeros(2, 3, 12, 14))
+    objective = replace(objective, teacher=counted)
+    expected = objective.student(stored.lr)[0].abs().mean()
+    torch.testing.assert_close(objective(stored)["ts"], expected)
+    assert len(asked) == 1  # for its feature maps
+    assert list(replace(objective, features=None)(stored)) == ["rec", "ts"]
+    assert list(replace(objective, features=None, ts=0.0)(batch())) == ["rec"]
+    assert len(asked) == 1
+
+
+def test_positions_differ_between_batches_and_not_between_runs() -> None:
+    _, objective = lesson(0.05, rec=0.0, ts=0.0, positions=5)
+    first, again, other = (objective(batch(seed))["ad"].item() for seed in (0, 0, 1))
+    assert first == again
+    assert first != other
+    _, every = lesson(0.05, rec=0.0, ts=0.0, positions=42)
+    assert every(batch())["ad"].item() == lesson(0.05, rec=0.0, ts=0.0)[1](batch())["ad"].item()

@@ -1,0 +1,110 @@
+"""The affinity distance in strips is the distance of the whole matrices, and an independent implementation agrees."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from dsclora_cli.distillation.losses import affinity_distance
+
+
+def maps(channels: int = 5, dtype: torch.dtype = torch.float64) -> Tensor:
+    return torch.randn(2, channels, 4, 7, dtype=dtype, generator=torch.Generator().manual_seed(channels))
+
+
+def by_loops(student: np.ndarray, teacher: np.ndarray) -> float:
+    """The definition, position by position."""
+    total, images = 0.0, len(student)
+    for image in range(images):
+        affinities = []
+        for features in (student[image], teacher[image]):
+            columns = [features[:, y, x] for y in range(features.shape[1]) for x in range(features.shape[2])]
+            columns = [column / (np.sqrt(np.sum(column**2)) + 1e-8) for column in columns]
+            affinities.append(np.array([[np.dot(a, b) for b in columns] for a in columns]))
+        total += np.mean(np.abs(affinities[0] - affinities[1]))
+    return total / images
+
+
+def whole(student: Tensor, teacher: Tensor) -> Tensor:
+    """The definition with whole matrices, left to autograd."""
+    affinities = []
+    for features in (student.flatten(2), teacher.flatten(2)):
+        unit = features / (features.norm(dim=1, keepdim=True) + 1e-8)
+        affinities.append(unit.mT @ unit)
+    return (affinities[0] - affinities[1]).abs().mean()
+
+
+def gradient(distance: Tensor, student: Tensor) -> Tensor:
+    (found,) = torch.autograd.grad(distance, student)
+    return found
+
+
+@pytest.mark.parametrize("chunk", [1, 3, 14, 28, 100])
+def test_strips_give_the_value_and_gradient_of_the_whole(chunk: int) -> None:
+    student, teacher = maps(5).requires_grad_(), maps(3)
+    found, expected = affinity_distance(student, teacher, chunk=chunk), whole(student, teacher)
+    torch.testing.assert_close(found, expected, rtol=1e-12, atol=0)
+    torch.testing.assert_close(gradient(found, student), gradient(expected, student), rtol=1e-10, atol=1e-14)
+
+
+def test_numpy_agrees() -> None:
+    student, teacher = maps(5), maps(3)
+    expected = by_loops(student.numpy(), teacher.numpy())
+    assert float(affinity_distance(student, teacher, chunk=9)) == pytest.approx(expected, rel=1e-12)
+    assert float(affinity_distance(student.float(), teacher.float())) == pytest.approx(expected, rel=1e-5)
+
+
+def test_finite_differences_agree() -> None:
+    student, teacher = maps(3)[:1].requires_grad_(), maps(4)[:1]
+    assert torch.autograd.gradcheck(lambda s: affinity_distance(s, teacher, chunk=5) * 3, student)
+
+
+def test_sampled_positions_are_rows_and_columns_of_the_whole() -> None:
+    student, teacher = maps(5).requires_grad_(), maps(3)
+    positions = torch.tensor([20, 3, 11])
+    found = affinity_distance(student, teacher, positions, chunk=2)
+    expected = whole(student.flatten(2)[:, :, None, positions], teacher.flatten(2)[:, :, None, positions])
+    torch.testing.assert_close(found, expected, rtol=1e-12, atol=0)
+    torch.testing.assert_close(gradient(found, student), gradient(expected, student), rtol=1e-10, atol=1e-14)
+
+
+def test_equal_maps_are_no_distance_apart_and_pull_nowhere() -> None:
+    student = maps(5, torch.float32).requires_grad_()
+    distance = affinity_distance(student, student.detach().clone(), chunk=9)
+    assert distance.item() == 0
+    assert not gradient(distance, student).any()
+
+
+def test_the_teacher_has_no_gradient_and_scale_does_not_matter() -> None:
+    student, teacher = maps(5).requires_grad_(), maps(3).requires_grad_()
+    distance = affinity_distance(student, teacher)
+    distance.backward()
+    assert teacher.grad is None
+    torch.testing.assert_close(affinity_distance(student * 7, teacher / 3), distance)
+
+
+def test_half_precision_is_left_to_the_network() -> None:
+    student, teacher = maps(5, torch.float32), maps(3, torch.float32)
+    expected = affinity_distance(student, teacher)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(affinity_distance(student, teacher), expected)
+    assert affinity_distance(student.bfloat16(), teacher.bfloat16()).dtype == torch.float32
+
+
+def test_memory_is_bounded_by_the_strip(monkeypatch: pytest.MonkeyPatch) -> None:
+    largest = 0
+
+    class Watch(torch.utils._python_dispatch.TorchDispatchMode):
+        def __torch_dispatch__(self, function, types, arguments=(), named=None):
+            nonlocal largest
+            result = function(*arguments, **(named or {}))
+            if isinstance(result, Tensor):
+                largest = max(largest, result.numel())
+            return result
+
+    student = torch.rand(1, 2, 16, 16, requires_grad=True)
+    with Watch():
+        affinity_distance(student, torch.rand(1, 2, 16, 16), chunk=4).backward()
+    assert largest == 4 * 256  # of the 256 * 256 of one affinity

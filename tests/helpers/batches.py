@@ -1,0 +1,85 @@
+"""Small pictures, and an engine without a network, for tests of everything around it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from dsclora_cli.config import ModelOptions, UpscaleOptions
+from dsclora_cli.imaging.types import BandedFrame, Frame, Header
+from dsclora_cli.upscaling.batch import upscale_files
+from dsclora_cli.upscaling.picture import EngineInfo, Plan
+from dsclora_cli.upscaling.sizes import plan_size
+from dsclora_cli.upscaling.types import FileResult
+from dsclora_cli.weights.resolve import find_weights
+
+EMBEDDED = UpscaleOptions(model=ModelOptions(model="dsclora-x4"))
+"""Weights that every checkout has, and no look at the Hub."""
+
+
+def save_photo(path: Path, size: tuple[int, int] = (12, 9), seed: int = 0, **options: object) -> Path:
+    """A smooth RGB picture of `size` (width, height) at `path`, in the format of its suffix."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    corners = np.random.default_rng(seed).integers(0, 256, (2, 2, 3), np.uint8)
+    Image.fromarray(corners).resize(size, Image.Resampling.BILINEAR).save(path, **options)
+    return path
+
+
+def save_animation(path: Path, frames: int = 4, size: tuple[int, int] = (10, 8)) -> Path:
+    """An animated GIF whose frames all differ."""
+    pictures = [Image.new("RGB", size, (40 * index, 200 - 40 * index, 90)) for index in range(frames)]
+    pictures[0].save(path, save_all=True, append_images=pictures[1:], duration=70, loop=0)
+    return path
+
+
+def run(inputs: list[Path], options: UpscaleOptions = EMBEDDED, engine: object = None) -> list[FileResult]:
+    """All results of a batch."""
+    return list(upscale_files(inputs, options, engine=engine))
+
+
+def fill(top: Path) -> Path:
+    """Three pictures, an animation, a broken picture and junk in the folder `top`."""
+    save_photo(top / "a.jpg")
+    save_photo(top / "b.png", seed=1)
+    save_photo(top / "c.webp", seed=2)
+    save_animation(top / "d.gif")
+    (top / "e.png").write_bytes((top / "b.png").read_bytes()[:60])
+    (top / "Thumbs.db").write_bytes(b"junk")
+    return top
+
+
+def states(results: list[FileResult]) -> dict[str, str]:
+    """File name to status."""
+    return {Path(result.input).name: result.status for result in results}
+
+
+def leftovers(top: Path) -> list[str]:
+    """Hidden files, which no run may leave."""
+    return [path.name for path in top.rglob("*") if path.name.startswith(".")]
+
+
+class RepeatEngine:
+    """A stand-in for PictureEngine that repeats pixels; `on_frame` hears of every frame and may raise."""
+
+    def __init__(self, on_frame: Callable[[Frame], None] = lambda frame: None, scale: int = 4) -> None:
+        self._on_frame = on_frame
+        self._scale = scale
+
+    def plan(self, header: Header, banded: bool = False) -> Plan:
+        size = plan_size(header.width, header.height, EMBEDDED.size, (self._scale,))
+        weights = find_weights(EMBEDDED.model, self._scale)
+        info = EngineInfo(weights.name, weights.sha256, self._scale, "cpu", "float32", "torch")
+        grown = replace(header, width=size.width, height=size.height)
+        return Plan((header.width, header.height), size, grown, info, EMBEDDED.model, 0, 0, 1, 0)
+
+    def banded(
+        self, frame: Frame, plan: Plan, on_progress: Callable[[float], None], on_caveat: Callable[[str], None]
+    ) -> BandedFrame:
+        self._on_frame(frame)
+        on_progress(1.0)
+        pixels = frame.pixels.repeat(self._scale, axis=0).repeat(self._scale, axis=1)
+        return BandedFrame(pixels.shape, np.array_split(pixels, 3), frame.duration_ms)

@@ -1,0 +1,181 @@
+"""Pictures made by the tests: pixels, whole files, EXIF blocks and profiles, so that no binary file is kept."""
+
+from __future__ import annotations
+
+import io
+import struct
+from collections.abc import Iterable
+from dataclasses import replace
+
+import numpy as np
+from PIL import Image
+
+from dsclora_cli.config import SaveOptions
+from dsclora_cli.imaging.color import srgb_profile
+from dsclora_cli.imaging.reader import open_picture
+from dsclora_cli.imaging.types import Frame, Header, Metadata, Pixels
+from dsclora_cli.imaging.writer import fit_format, write_picture
+
+WIDTH, HEIGHT = 47, 33
+NOTHING = Metadata()
+XMP = (
+    b'<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:Description tiff:Orientation="6" tiff:ImageWidth="33" '
+    b"exif:PixelXDimension='33'><tiff:ImageLength>47</tiff:ImageLength><dc:title>caf\xc3\xa9</dc:title>"
+    b"<xmp:Thumbnails><rdf:Alt>AAAA</rdf:Alt></xmp:Thumbnails></rdf:Description></x:xmpmeta>"
+)
+IPTC = b"\x1c\x02\x78\x00\x05hello\x1c\x02\x19\x00\x03key"
+MAKER_NOTE = b"Maker\0" + bytes(range(64))
+THUMBNAIL = b"\xff\xd8thumbnail of the old picture\xff\xd9"
+
+
+def noise(channels: int, dtype: type[np.generic] = np.uint8, size: tuple[int, int] = (HEIGHT, WIDTH)) -> Pixels:
+    """Random pixels of the whole range."""
+    values = np.random.default_rng(channels).random((*size, channels))
+    return values.astype(np.float32) if dtype is np.float32 else np.rint(values * np.iinfo(dtype).max).astype(dtype)
+
+
+def smooth(channels: int = 3, size: tuple[int, int] = (HEIGHT, WIDTH)) -> Pixels:
+    """8-bit gradients, a different one in every corner and channel, that lossy codecs hardly change."""
+    rows, columns = np.mgrid[0 : size[0], 0 : size[1]]
+    planes = [rows * 5, columns * 4, 255 - rows * 3, 255 - columns]
+    return np.stack(planes[:channels], axis=2).clip(0, 255).astype(np.uint8)
+
+
+def header_of(pixels: Pixels, format: str, metadata: Metadata = NOTHING, **fields) -> Header:
+    """A header that describes these pixels."""
+    height, width, channels = pixels.shape
+    return Header(format, width, height, channels, pixels.dtype, metadata=metadata, **fields)
+
+
+def saved(header: Header, frames: Iterable[Frame], format: str | None = None, **options) -> bytes:
+    """The file that the writer makes, after `fit_format`."""
+    fitted, _ = fit_format(header, format or header.format, strict=False)
+    buffer = io.BytesIO()
+    write_picture(buffer, fitted, frames, SaveOptions(**options))
+    return buffer.getvalue()
+
+
+def saved_still(pixels: Pixels, format: str, carried: Metadata = NOTHING, **options) -> bytes:
+    """One frame as a file."""
+    return saved(header_of(pixels, format, carried), [Frame(pixels)], **options)
+
+
+def read(data: bytes) -> tuple[Header, list[Frame]]:
+    """Header and all frames of a file."""
+    with open_picture(data) as reader:
+        return reader.header, list(reader.frames())
+
+
+def read_still(data: bytes) -> tuple[Header, Pixels]:
+    """Header and pixels of a file with one frame."""
+    header, frames = read(data)
+    assert len(frames) == header.frames == 1 and not header.animated
+    return header, frames[0].pixels
+
+
+def pillow_file(image: Image.Image, format: str, **options) -> bytes:
+    """A file written by Pillow alone."""
+    buffer = io.BytesIO()
+    image.save(buffer, format, **options)
+    return buffer.getvalue()
+
+
+def exif_block(orientation: int = 1, order: str = "<", width: int = WIDTH, height: int = HEIGHT) -> bytes:
+    """EXIF as cameras write it: maker note, GPS, interoperability and a thumbnail at the end."""
+    short, long_ = (lambda value: struct.pack(order + "HH", value, 0)), (lambda value: struct.pack(order + "I", value))
+    ifd0, exif, interop, gps, ifd1 = 8, 200, 300, 400, 500
+    maker, thumbnail = 600, 700
+    directories = {
+        ifd0: (
+            [
+                (271, 2, 4, b"Cam\0"),
+                (274, 3, 1, short(orientation)),
+                (34665, 4, 1, long_(exif)),
+                (34853, 4, 1, long_(gps)),
+            ],
+            ifd1,
+        ),
+        exif: (
+            [
+                (37500, 7, len(MAKER_NOTE), long_(maker)),
+                (40962, 3, 1, short(width)),
+                (40963, 4, 1, long_(height)),
+                (40965, 4, 1, long_(interop)),
+            ],
+            0,
+        ),
+        interop: ([(1, 2, 4, b"R98\0")], 0),
+        gps: ([(1, 2, 2, b"N\0\0\0")], 0),
+        ifd1: ([(256, 3, 1, short(160)), (513, 4, 1, long_(thumbnail)), (514, 4, 1, long_(len(THUMBNAIL)))], 0),
+    }
+    block = bytearray(thumbnail) + THUMBNAIL
+    block[:8] = (b"II" if order == "<" else b"MM") + struct.pack(order + "HI", 42, ifd0)
+    block[maker : maker + len(MAKER_NOTE)] = MAKER_NOTE
+    for at, (entries, following) in directories.items():
+        body = struct.pack(order + "H", len(entries))
+        body += b"".join(struct.pack(order + "HHI", *entry[:3]) + entry[3] for entry in entries)
+        body += struct.pack(order + "I", following)
+        block[at : at + len(body)] = body
+    return bytes(block)
+
+
+def everything(orientation: int = 1) -> Metadata:
+    """Metadata of every kind."""
+    return Metadata(
+        icc=rgb_profile(),
+        exif=exif_block(orientation),
+        xmp=XMP,
+        iptc=IPTC,
+        dpi=(300.0, 150.0),
+        text=(("comment", "grüße"), ("parameters", "steps 20 \u2603")),
+    )
+
+
+def rgb_profile() -> bytes:
+    """A valid RGB profile that no encoder adds by itself: sRGB with another rendering intent."""
+    profile = srgb_profile()
+    return profile[:64] + struct.pack(">I", 1) + profile[68:]
+
+
+def cmyk_profile() -> bytes:
+    """A tiny press: Lab of the 16 ink combinations, far from the plain formula (cyan prints as a dark red)."""
+    inks = np.array([[-20, 30, 20], [-35, 60, 0], [-10, 0, 80], [-70, 0, 0]], float)
+    table = bytearray()
+    for cyan, magenta, yellow, black in np.ndindex(2, 2, 2, 2):
+        lab = np.array([100.0, 0, 0]) + np.array([cyan, magenta, yellow, black]) @ inks
+        table += bytes(int(v) for v in np.clip([lab[0] * 2.55, lab[1] + 128, lab[2] + 128], 0, 255))
+    matrix = struct.pack(">9i", *(65536 if at % 4 == 0 else 0 for at in range(9)))
+    ramp = bytes(range(256))
+    lut = b"mft1\0\0\0\0" + bytes((4, 3, 2, 0)) + matrix + ramp * 4 + bytes(table) + ramp * 3
+    text = b"text\0\0\0\0tiny press\0\0"
+    described = b"desc\0\0\0\0" + struct.pack(">I", 11) + b"tiny press\0" + bytes(78)
+    white = b"XYZ \0\0\0\0" + struct.pack(">3i", 63190, 65536, 54061)
+    tags = {b"desc": described, b"cprt": text, b"wtpt": white, b"A2B0": lut}
+    at, index, body = 128 + 4 + 12 * len(tags), b"", b""
+    for name, data in tags.items():
+        index += name + struct.pack(">II", at + len(body), len(data))
+        body += data + bytes(-len(data) % 4)
+    size = at + len(body)
+    head = struct.pack(">I4sI4s4s4s", size, b"test", 0x02400000, b"prtr", b"CMYK", b"Lab ")
+    head += struct.pack(">6H", 2024, 1, 1, 0, 0, 0) + b"acsp" + bytes(28)
+    head += struct.pack(">3i", 63190, 65536, 54061)
+    return head.ljust(128, b"\0") + struct.pack(">I", len(tags)) + index + body
+
+
+def animation(channels: int = 4, count: int = 4) -> tuple[list[Frame], tuple[float, ...]]:
+    """A square that moves over a picture (or over nothing), with its own time for each frame."""
+    times = (100.0, 200.0, 50.0, 400.0)[:count]
+    frames = []
+    for number, time in enumerate(times):
+        pixels = np.zeros((HEIGHT, WIDTH, channels), np.uint8)
+        if channels != 4:
+            pixels[:] = 40
+        pixels[5:20, 5 * number + 3 : 5 * number + 12] = (250, 60 * number, 10, 255)[:channels]
+        frames.append(Frame(pixels, time))
+    return frames, times
+
+
+def upscaled(header: Header, frames: Iterable[Frame], factor: int) -> tuple[Header, list[Frame]]:
+    """Every pixel repeated: a network that keeps colours exactly."""
+    grown = [replace(frame, pixels=frame.pixels.repeat(factor, 0).repeat(factor, 1)) for frame in frames]
+    return replace(header, width=header.width * factor, height=header.height * factor), grown

@@ -1,0 +1,81 @@
+"""TIFF directories, whatever their byte order and width, and however broken."""
+
+from __future__ import annotations
+
+import io
+import struct
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as some
+from pictures import MAKER_NOTE, exif_block
+
+from dsclora_cli.imaging import tiff_ifd
+
+LAYOUTS = some.builds(tiff_ifd.Layout, some.sampled_from("<>"), some.booleans())
+VALUES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 7: 1, 12: 8}
+
+
+@some.composite
+def directories(draw, depth: int = 0) -> dict[int, tiff_ifd.Entry]:
+    entries = {}
+    for tag in draw(some.lists(some.integers(1, 30_000), max_size=6, unique=True)):
+        type_ = draw(some.sampled_from(sorted(VALUES)))
+        count = draw(some.integers(1, 20))
+        entries[tag] = tiff_ifd.Entry(
+            type_, draw(some.binary(min_size=VALUES[type_] * count, max_size=VALUES[type_] * count))
+        )
+    if depth < 2 and draw(some.booleans()):
+        tag = (tiff_ifd.EXIF_IFD, tiff_ifd.INTEROP_IFD)[depth]
+        entries[tag] = tiff_ifd.Entry(tiff_ifd.LONG, b"", sub=draw(directories(depth + 1)))
+    return entries
+
+
+def plain(entries) -> dict:
+    """Entries without the places and pointers that differ from file to file."""
+    return {
+        tag: plain(entry.sub) if entry.sub is not None else (entry.type, entry.data) for tag, entry in entries.items()
+    }
+
+
+@given(entries=directories(), layout=LAYOUTS, offset=some.integers(0, 40).map(lambda half: 2 * half))
+def test_what_is_packed_is_read(entries, layout, offset):
+    stream = io.BytesIO(bytes(offset) + tiff_ifd.pack(entries, layout, offset, following=1234))
+    again = tiff_ifd.read(stream, layout, offset)
+    assert plain(again.entries) == plain(entries) and again.next == 1234
+    assert len(stream.getvalue()) % 2 == 0
+
+
+@pytest.mark.parametrize("order", ["<", ">"])
+def test_exif_is_packed_and_read(order):
+    layout, first = tiff_ifd.read_exif(exif_block(6, order))
+    assert layout == tiff_ifd.Layout(order) and tiff_ifd.number(first.entries[274], order) == 6
+    packed = tiff_ifd.pack_exif(first.entries, order)
+    _, again = tiff_ifd.read_exif(packed)
+    assert plain(again.entries) == plain(first.entries) and again.next == 0
+    assert again.entries[tiff_ifd.EXIF_IFD].sub[37500].data == MAKER_NOTE
+
+
+@given(some.binary(max_size=80))
+def test_anything_is_a_directory_or_a_value_error(data):
+    for head in (b"II*\0", b"MM\0*", b"II+\0\x08\0\0\0"):
+        try:
+            _, directory = tiff_ifd.read_exif(head + data)
+        except ValueError:
+            continue
+        assert len(directory.entries) <= 4096
+
+
+def test_entries_that_make_no_sense_are_left_out():
+    good = struct.pack("<HHII", 271, 2, 2, 0x41)
+    unknown_type = struct.pack("<HHII", 272, 99, 1, 0)
+    out_of_file = struct.pack("<HHII", 305, 2, 100, 5000)
+    huge = struct.pack("<HHII", 306, 12, 2**31, 8)
+    body = struct.pack("<H", 4) + good + unknown_type + out_of_file + huge
+    assert list(tiff_ifd.read(io.BytesIO(body), tiff_ifd.Layout(), 0).entries) == [271]
+
+
+def test_a_number_is_a_short_or_a_long():
+    assert tiff_ifd.number(tiff_ifd.Entry(tiff_ifd.SHORT, b"\x01\x02"), ">") == 258
+    assert tiff_ifd.number(tiff_ifd.Entry(tiff_ifd.LONG, b"\x01\0\0\0"), "<") == 1
+    assert tiff_ifd.number(tiff_ifd.Entry(2, b"12"), "<") is None and tiff_ifd.number(None, "<") is None

@@ -1,0 +1,95 @@
+"""Devices by name: what is absent is an error, never another device."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from dsclora_cli.errors import ExitCode, UsageError
+from dsclora_cli.inference import system
+from dsclora_cli.inference.device import every_gpu, free_memory, resolve_device, resolve_dtype
+from dsclora_cli.inference.system import host_memory, may_have_gpu
+from dsclora_cli.models.span import SpanConfig
+
+CPU, CUDA, MPS = torch.device("cpu"), torch.device("cuda", 0), torch.device("mps")
+SPAN = SpanConfig().descriptor
+
+
+@pytest.fixture
+def gpus(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A machine with two CUDA devices, as far as names go."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: 0)
+
+
+@pytest.fixture
+def no_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A machine with a CPU alone."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
+
+
+@pytest.mark.usefixtures("no_gpu")
+def test_auto_is_the_cpu_where_there_is_nothing_else() -> None:
+    assert resolve_device("auto") == resolve_device("cpu") == CPU
+
+
+@pytest.mark.usefixtures("gpus")
+def test_cuda_by_name() -> None:
+    assert resolve_device("auto") == resolve_device("cuda") == resolve_device("cuda:0") == CUDA
+    assert resolve_device("cuda:1") == torch.device("cuda", 1)
+    with pytest.raises(UsageError, match="no device cuda:2, only 2"):
+        resolve_device("cuda:2")
+
+
+@pytest.mark.usefixtures("gpus")
+def test_every_gpu() -> None:
+    assert every_gpu() == ("cuda:0", "cuda:1")
+
+
+@pytest.mark.usefixtures("no_gpu")
+@pytest.mark.parametrize("name", ["cuda", "cuda:0", "mps"])
+def test_an_absent_device_is_a_usage_error(name: str) -> None:
+    with pytest.raises(UsageError, match="--device cpu") as error:
+        resolve_device(name)
+    assert error.value.exit_code == ExitCode.USAGE
+
+
+@pytest.mark.parametrize("name", ["gpu", "cuda:x", "cpu:0", "mps:1", ""])
+def test_an_unknown_name_lists_the_choices(name: str) -> None:
+    with pytest.raises(UsageError, match="choose auto, cpu, cuda, cuda:N or mps"):
+        resolve_device(name)
+
+
+def test_half_precision_only_where_it_is_safe() -> None:
+    assert resolve_dtype("auto", CPU, SPAN) is torch.float32
+    assert resolve_dtype("auto", CUDA, SPAN) is torch.float16
+    assert resolve_dtype("auto", MPS, SPAN) is torch.float32
+    assert resolve_dtype("float16", MPS, SPAN) is torch.float16
+    with pytest.raises(UsageError, match="float16 is not offered on cpu"):
+        resolve_dtype("float16", CPU, SPAN)
+    with pytest.raises(UsageError, match="choose auto, float32 or float16"):
+        resolve_dtype("bfloat16", CUDA, SPAN)
+
+
+def test_host_memory_heeds_a_containers_limit(tmp_path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(system, "_CGROUP", tmp_path)
+    unlimited = host_memory()
+    (tmp_path / "memory.current").write_text("1000\n")
+    (tmp_path / "memory.max").write_text("max\n")
+    assert host_memory() > 5000
+    (tmp_path / "memory.max").write_text("6000\n")
+    assert host_memory() == free_memory(CPU) == 5000
+    assert unlimited > 5000
+
+
+def test_torch_is_asked_for_a_gpu_only_where_one_may_be(tmp_path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(system.sys, "platform", "linux")
+    monkeypatch.setattr(system, "_GPU_FILES", (tmp_path / "nvidiactl",))
+    monkeypatch.setattr(system, "version", lambda name: "2.13.0+cu130")
+    assert not may_have_gpu()
+    (tmp_path / "nvidiactl").touch()
+    assert may_have_gpu()
+    monkeypatch.setattr(system, "version", lambda name: "2.13.0+cpu")
+    assert not may_have_gpu()

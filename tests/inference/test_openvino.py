@@ -1,0 +1,122 @@
+"""The engine without torch: the same answers, and a file of a converted network that is trusted only whole."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from small_networks import NETWORKS, made
+
+from dsclora_cli.errors import DscloraError, OutOfMemory
+from dsclora_cli.inference import openvino
+from dsclora_cli.inference.engine import Values
+from dsclora_cli.inference.openvino import Converted, OpenvinoEngine, convert, load, save
+from dsclora_cli.inference.torch_cpu import TorchEngine
+
+pytestmark = pytest.mark.usefixtures("openvino")
+
+
+def tile(height: int, width: int, seed: int = 0) -> Values:
+    return np.random.default_rng(seed).random((height, width, 3), np.float32)
+
+
+@pytest.fixture(scope="module")
+def small() -> Converted:
+    pytest.importorskip("openvino")
+    network = made("span without norm")
+    return convert(network, network.config.descriptor)
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_answers_as_torch_does_whatever_the_shapes(name: str) -> None:
+    network = made(name)
+    descriptor = network.config.descriptor
+    engine = OpenvinoEngine(convert(network, descriptor), threads=1)
+    reference = TorchEngine(network, descriptor, torch.float32)
+    for seed, (height, width) in enumerate([(30, 41), (30, 41), (7, 5), (7, 5), (1, 1), (24, 24), (30, 41), (24, 24)]):
+        given = tile(height, width, seed)
+        answer, expected = engine(given), reference(given)
+        assert answer.shape == (height * descriptor.scale, width * descriptor.scale, 3)
+        np.testing.assert_allclose(answer, expected, rtol=0, atol=1e-4 * max(1, np.abs(expected).max()))
+    assert (engine.name, engine.device, engine.dtype, engine.rescued) == ("openvino", "cpu", "float32", 0)
+
+
+def test_plans_are_for_shapes_that_are_large_or_come_again_and_few_are_kept(
+    small: Converted, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(openvino, "_KEPT", 250)
+    monkeypatch.setattr(openvino, "_LARGE", 160)
+    engine = OpenvinoEngine(small)
+    for height in (10, 12, 14):
+        engine(tile(height, 8))
+    assert list(engine._planned) == [(10, 8)]
+    for height in (12, 14):
+        engine(tile(height, 8))
+    assert list(engine._planned) == [(12, 8), (14, 8)]
+    engine(tile(20, 8))
+    assert list(engine._planned) == [(20, 8)]
+    engine(tile(40, 8))
+    assert list(engine._planned) == [(40, 8)]
+
+
+def test_saved_and_loaded_it_is_the_same(small: Converted, tmp_path: Path) -> None:
+    path = tmp_path / "engines" / "network.zip"
+    save(small, path)
+    assert load(path) == small
+    assert [file.name for file in path.parent.iterdir()] == ["network.zip"]
+
+
+@pytest.mark.parametrize("damage", ["absent", "cut", "flipped", "other fields", "no archive"])
+def test_a_broken_file_is_none(damage: str, small: Converted, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "network.zip"
+    if damage == "other fields":
+        monkeypatch.setattr(openvino, "asdict", lambda descriptor: {"arch": "span", "colour": "blue"})
+    save(small, path)
+    data = bytearray(path.read_bytes())
+    if damage == "absent":
+        path.unlink()
+    elif damage == "cut":
+        path.write_bytes(data[: len(data) // 2])
+    elif damage == "flipped":
+        data[len(data) // 2] ^= 1
+        path.write_bytes(data)
+    elif damage == "no archive":
+        path.write_bytes(b"something else")
+    assert load(path) is None
+
+
+def test_other_weights_other_files(monkeypatch: pytest.MonkeyPatch) -> None:
+    names = [openvino.file_name(sha256) for sha256 in ("aa", "ab", "aa/bb")]
+    monkeypatch.setattr(openvino, "version", lambda package: "2031.1")
+    names.append(openvino.file_name("aa"))
+    assert len(set(names)) == 4 and not [name for name in names if "/" in name]
+
+
+class Failing:
+    def __init__(self, error: Exception) -> None:
+        self.error = error
+
+    def infer(self, *arguments: object, **settings: object) -> None:
+        raise self.error
+
+
+@pytest.mark.parametrize("error", [MemoryError(), RuntimeError("could not allocate 8 GB"), RuntimeError("bad_alloc")])
+def test_memory_that_is_missing_is_said_so(error: Exception, small: Converted, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(OpenvinoEngine, "_compiled", lambda self, shape: Failing(error))
+    with pytest.raises(OutOfMemory, match="a tile of 9x8"):
+        OpenvinoEngine(small)(tile(8, 9))
+
+
+def test_other_failures_are_not_hidden(small: Converted, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(OpenvinoEngine, "_compiled", lambda self, shape: Failing(RuntimeError("no such layer")))
+    with pytest.raises(RuntimeError, match="no such layer"):
+        OpenvinoEngine(small)(tile(8, 9))
+
+
+def test_an_answer_that_is_not_finite_is_an_error(small: Converted) -> None:
+    given = tile(8, 9)
+    given[0, 0, 0] = np.nan
+    with pytest.raises(DscloraError, match="NaN or infinity"):
+        OpenvinoEngine(small)(given)

@@ -1,0 +1,204 @@
+"""Tiled equals untiled: in float64 to rounding, for every size and tile; a halo of one pixel less does not."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+from PIL import Image
+
+from dsclora_cli.errors import OutOfMemory
+from dsclora_cli.imaging.types import Pixels
+from dsclora_cli.inference.engine import Descriptor, Engine, Ensemble, Values
+from dsclora_cli.inference.tiling import (
+    LARGEST_AUTO_TILE,
+    SMALLEST_TILE,
+    ArraySource,
+    BandSource,
+    Tile,
+    TileRun,
+    auto_tile,
+    full_range,
+    plan_bands,
+    upscale_bands,
+    value_range,
+)
+from dsclora_cli.inference.torch_cpu import TorchEngine
+from dsclora_cli.models.span import Span, SpanConfig
+
+
+class Raw:
+    """A value range that lets the network's float64 answer through untouched."""
+
+    dtype = np.dtype(np.float64)
+
+    def to_unit(self, pixels: Values, dtype: object = None) -> Values:
+        return pixels
+
+    def from_unit(self, values: Values) -> Values:
+        return values
+
+
+def engine(scale: int = 2, blocks: int = 2, halo_less: int = 0, dtype: torch.dtype = torch.float64) -> TorchEngine:
+    torch.manual_seed(scale)
+    network = Span(SpanConfig(channels=4, blocks=blocks, scale=scale))
+    descriptor = network.config.descriptor
+    return TorchEngine(network, replace(descriptor, halo=descriptor.halo - halo_less), dtype)
+
+
+def upscale(engine: Engine, image: NDArray[np.float64], tile: int) -> NDArray[np.float64]:
+    return np.concatenate(list(upscale_bands(ArraySource(image), engine, Raw(), TileRun(tile))))  # type: ignore[arg-type]
+
+
+@settings(max_examples=25)
+@given(st.integers(1, 60), st.integers(1, 60), st.integers(1, 40), st.integers(2, 4), st.integers(0, 2**31))
+def test_tiled_equals_whole_in_float64(height: int, width: int, tile: int, scale: int, seed: int) -> None:
+    image = np.random.default_rng(seed).random((height, width, 3))
+    network = engine(scale)
+    np.testing.assert_allclose(upscale(network, image, tile), upscale(network, image, 0), rtol=0, atol=1e-12)
+
+
+def test_a_halo_of_one_pixel_less_is_not_enough() -> None:
+    image = np.random.default_rng(0).random((60, 64, 3))
+    narrow = engine(halo_less=1)
+    assert np.abs(upscale(narrow, image, 20) - upscale(narrow, image, 0)).max() > 1e-12
+
+
+def test_released_student_on_a_photograph(shared: Path) -> None:
+    network = Span(SpanConfig())
+    network.load_state_dict(torch.load(shared / "weights/team23_DSCF.pth", weights_only=True))
+    path = shared / "data/benchmarks/Set5/LR_bicubic/X4/womanx4.png"
+    image = np.array(Image.open(path).convert("RGB"))
+    answers = {}
+    for dtype in (torch.float64, torch.float32):
+        runner = TorchEngine(network.double(), network.config.descriptor, dtype)
+        for tile in (0, 24):
+            answers[dtype, tile] = upscale_pixels(runner, image, tile)
+    np.testing.assert_array_equal(answers[torch.float64, 24], answers[torch.float64, 0])
+    difference = answers[torch.float32, 24].astype(int) - answers[torch.float32, 0]
+    assert np.abs(difference).max() <= 1
+
+
+def upscale_pixels(engine: Engine, image: Pixels, tile: int, may_halve: bool = False) -> Pixels:
+    return np.concatenate(list(upscale_bands(ArraySource(image), engine, value_range(image), TileRun(tile, may_halve))))
+
+
+def test_grey_is_the_mean_of_its_three_equal_channels() -> None:
+    grey = np.random.default_rng(3).integers(0, 256, (12, 9, 1), dtype=np.uint8)
+    network = engine(dtype=torch.float32)
+    rgb = network(np.repeat(grey, 3, axis=2).astype(np.float32) / 255)
+    expected = np.rint(np.clip(rgb.mean(axis=2, keepdims=True), 0, 1) * 255)
+    assert np.abs(upscale_pixels(network, grey, 0).astype(int) - expected).max() <= 1
+
+
+def test_ensemble_is_the_mean_over_eight_and_tiles_exactly() -> None:
+    image = np.random.default_rng(4).random((31, 26, 3))
+    one = engine()
+    eight = Ensemble(one)
+    flipped = eight(np.ascontiguousarray(image[::-1]))[::-1]
+    np.testing.assert_allclose(flipped, eight(image), rtol=0, atol=1e-12)
+    assert np.abs(eight(image) - one(image)).max() > 1e-6
+    np.testing.assert_allclose(upscale(eight, image, 12), upscale(eight, image, 0), rtol=0, atol=1e-12)
+
+
+class Cramped:
+    """An engine that repeats pixels and has no room for tiles of more than `room` pixels, halo included."""
+
+    device, dtype, rescued = "cpu", "float32", 0
+
+    def __init__(self, room: int) -> None:
+        self.descriptor = Descriptor("span", 2, 4, 1, halo=3, floats_per_pixel=10)
+        self.room = room
+        self.done: list[tuple[int, int]] = []
+
+    def __call__(self, tile: Values) -> Values:
+        height, width = tile.shape[:2]
+        if height * width > self.room:
+            raise OutOfMemory(f"a tile of {width}x{height} does not fit the memory of cpu")
+        self.done.append((height, width))
+        return tile.repeat(2, axis=0).repeat(2, axis=1)
+
+
+def test_out_of_memory_halves_the_tile_and_goes_on_from_there() -> None:
+    image = np.random.default_rng(5).integers(0, 256, (150, 170, 3), dtype=np.uint8)
+    network = Cramped(room=60 * 60)
+    result = upscale_pixels(network, image, 100, may_halve=True)
+    np.testing.assert_array_equal(result, image.repeat(2, axis=0).repeat(2, axis=1))
+    cores = sum(1 for height, width in network.done if height * width <= 60 * 60)
+    assert cores == len(network.done)
+
+
+def test_tiles_of_a_picture_have_one_shape() -> None:
+    image = np.random.default_rng(6).integers(0, 256, (151, 173, 3), dtype=np.uint8)
+    network = Cramped(room=10**6)
+    result = upscale_pixels(network, image, 40)
+    np.testing.assert_array_equal(result, image.repeat(2, axis=0).repeat(2, axis=1))
+    assert len(network.done) == 4 * 5
+    assert set(network.done) == {(38 + 2 * 3, 36 + 2 * 3)}
+
+
+@pytest.mark.parametrize("bands", [1, 4, 151])
+def test_a_picture_that_comes_in_bands_is_the_same_and_is_not_held(bands: int) -> None:
+    image = np.random.default_rng(7).integers(0, 256, (151, 90, 3), dtype=np.uint8)
+    source = BandSource(image.shape, iter(np.array_split(image, bands)))
+    parts = []
+    for part in upscale_bands(source, Cramped(room=10**6), value_range(image), TileRun(20)):
+        parts.append(part)
+        assert sum(map(len, source._held)) <= max(20 + 2 * 3 + 2 * -(-151 // bands), 0)
+    np.testing.assert_array_equal(np.concatenate(parts), image.repeat(2, axis=0).repeat(2, axis=1))
+
+
+def test_memory_that_a_source_lacks_is_no_reason_for_smaller_tiles() -> None:
+    def bands():
+        yield np.zeros((20, 60, 3), np.uint8)
+        raise OutOfMemory("in the pass before")
+
+    source = BandSource((60, 60, 3), bands())
+    with pytest.raises(OutOfMemory, match="in the pass before"):
+        list(upscale_bands(source, Cramped(10**6), full_range(np.dtype(np.uint8)), TileRun(20, may_halve=True)))
+
+
+def test_an_explicit_tile_is_never_overridden() -> None:
+    with pytest.raises(OutOfMemory, match="does not fit"):
+        upscale_pixels(Cramped(room=50), np.zeros((40, 40, 3), np.uint8), 32)
+
+
+def test_the_smallest_tile_is_not_halved_for_ever() -> None:
+    with pytest.raises(OutOfMemory):
+        upscale_pixels(Cramped(room=1), np.zeros((40, 40, 3), np.uint8), 32, may_halve=True)
+
+
+@given(st.integers(1, 300), st.integers(1, 300), st.integers(3, 130))
+def test_cores_cover_the_picture_once_and_are_even(height: int, width: int, tile: int) -> None:
+    covered = np.zeros((height, width), int)
+    bands = plan_bands(height, width, tile)
+    for band in bands:
+        for core in band:
+            assert core.edge <= tile
+            covered[core.top : core.bottom, core.left : core.right] += 1
+    assert (covered == 1).all()
+    widths = [core.right - core.left for core in bands[0]]
+    assert len(set(widths[:-1])) <= 1 and widths[-1] <= widths[0]
+
+
+def test_tiles_are_regular_not_full_tiles_and_a_sliver() -> None:
+    assert [core.right - core.left for core in plan_bands(10, 260, 256)[0]] == [130, 130]
+
+
+def test_whole_picture_is_one_tile() -> None:
+    assert plan_bands(70, 90, 0) == [[Tile(0, 70, 0, 90)]]
+
+
+def test_auto_tile_follows_free_memory() -> None:
+    descriptor = SpanConfig().descriptor
+    sizes = [auto_tile(descriptor, free) for free in (2**20, 2**28, 2**30, 2**36)]
+    assert sizes == sorted(sizes) and sizes[0] == SMALLEST_TILE and sizes[-1] == LARGEST_AUTO_TILE
+    assert all(size % 2 == 0 for size in sizes)
+    edge = sizes[1] + 2 * descriptor.halo
+    assert edge**2 * descriptor.floats_per_pixel * 4 <= 2**28 / 2

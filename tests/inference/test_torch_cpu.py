@@ -1,0 +1,73 @@
+"""The torch engine of CPUs: layout, and errors in our words."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from dsclora_cli.errors import DscloraError, OutOfMemory
+from dsclora_cli.inference.engine import Descriptor
+from dsclora_cli.inference.torch_cpu import TorchEngine
+
+DOUBLER = Descriptor("double", scale=2, channels=3, blocks=0, halo=0, floats_per_pixel=12)
+
+
+class Double(nn.Module):
+    """Repeats every pixel, or raises `failure`."""
+
+    def __init__(self, failure: Exception | None = None) -> None:
+        super().__init__()
+        self.one = nn.Parameter(torch.ones(()))
+        self.failure = failure
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.failure:
+            raise self.failure
+        return (x * self.one).repeat_interleave(2, 2).repeat_interleave(2, 3)
+
+
+def tile() -> np.ndarray:
+    return np.random.default_rng(0).random((4, 5, 3), np.float32)
+
+
+def test_height_width_channels_in_and_out() -> None:
+    engine = TorchEngine(Double(), DOUBLER, torch.float32)
+    np.testing.assert_array_equal(engine(tile()), tile().repeat(2, 0).repeat(2, 1))
+    assert (engine.device, engine.dtype, engine.rescued) == ("cpu", "float32", 0)
+
+
+def test_nan_in_float32_is_an_error() -> None:
+    network = Double()
+    network.one.data.fill_(float("nan"))
+    with pytest.raises(DscloraError, match="NaN or infinity in float32"):
+        TorchEngine(network, DOUBLER, torch.float32)(tile())
+
+
+@pytest.mark.parametrize(
+    "failure",
+    [
+        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB"),
+        RuntimeError("[enforce fail at alloc_cpu.cpp:117] DefaultCPUAllocator: can't allocate memory"),
+        RuntimeError("MPS backend out of memory (MPS allocated: 4 GB)"),
+        MemoryError(),
+    ],
+)
+def test_out_of_memory_is_told_from_other_failures(failure: Exception) -> None:
+    with pytest.raises(OutOfMemory, match="a tile of 5x4 does not fit the memory of cpu"):
+        TorchEngine(Double(failure=failure), DOUBLER, torch.float32)(tile())
+
+
+def test_other_failures_stay_what_they_are() -> None:
+    with pytest.raises(RuntimeError, match="CUDA error: an illegal"):
+        TorchEngine(Double(failure=RuntimeError("CUDA error: an illegal access")), DOUBLER, torch.float32)(tile())
+
+
+def test_a_real_cpu_allocation_failure_is_recognised() -> None:
+    class Huge(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return torch.empty(2**50)
+
+    with pytest.raises(OutOfMemory):
+        TorchEngine(Huge(), DOUBLER, torch.float32)(tile())

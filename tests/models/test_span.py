@@ -1,0 +1,89 @@
+"""The network: equal to the original, in both forms."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from dsclora_cli.models.span import Conv3XC, Span, SpanConfig, merge
+
+GOLDEN = ("baboon_16x16", "ppt3_33x47", "zebra_64x64")
+
+
+def explicit(conv: Conv3XC, x: Tensor) -> Tensor:
+    """`Conv3XC` as the paper writes it: pad, three convolutions in a row, plus the skip."""
+    return conv.conv(F.pad(x, (1, 1, 1, 1))) + conv.sk(x)
+
+
+@pytest.mark.parametrize("name", GOLDEN)
+def test_released_student_answers_as_the_original_does(shared: Path, name: str) -> None:
+    network = Span(SpanConfig())
+    network.load_state_dict(torch.load(shared / "weights/team23_DSCF.pth", weights_only=True), strict=True)
+    golden = np.load(shared / f"golden/{name}.npz")
+    with torch.inference_mode():
+        sr = network(torch.from_numpy(golden["lr"]).permute(2, 0, 1)[None].float() / 255)
+    assert np.abs(sr[0].permute(1, 2, 0).numpy() - golden["sr"]).max() < 2e-5
+
+
+def test_parameter_count_of_the_paper() -> None:
+    assert sum(p.numel() for p in Span(SpanConfig(channels=26)).parameters()) == 130_828
+
+
+@pytest.mark.parametrize(("channels", "blocks", "scale"), [(26, 6, 4), (8, 2, 3), (5, 1, 2)])
+def test_any_size_maps_to_scale_times_it(channels: int, blocks: int, scale: int) -> None:
+    network = Span(SpanConfig(channels, blocks, scale))
+    assert network(torch.zeros(2, 3, 5, 7)).shape == (2, 3, 5 * scale, 7 * scale)
+
+
+def test_training_form_equals_its_explicit_form_in_output_and_gradients() -> None:
+    torch.manual_seed(0)
+    conv = Conv3XC(3, 5).double()
+    x = torch.randn(2, 3, 6, 7, dtype=torch.float64)
+    weights = torch.randn(2, 5, 6, 7, dtype=torch.float64)
+    answers = []
+    for run in (conv, lambda x: explicit(conv, x)):
+        conv.zero_grad()
+        y = run(x)
+        (y * weights).sum().backward()
+        answers.append((y.detach(), [p.grad.clone() for p in conv.parameters() if p.grad is not None]))
+    torch.testing.assert_close(answers[0], answers[1], rtol=1e-12, atol=1e-12)
+    assert len(answers[0][1]) == 8
+
+
+def test_merged_form_equals_the_training_form_and_leaves_it_alone() -> None:
+    torch.manual_seed(1)
+    network = Span(SpanConfig(channels=6, blocks=2, scale=2, expanded=True)).double()
+    before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
+    merged = merge(network)
+    x = torch.rand(1, 3, 9, 8, dtype=torch.float64)
+    torch.testing.assert_close(merged(x), network(x), rtol=1e-11, atol=1e-11)
+    assert not merged.config.expanded
+    assert all(torch.equal(before[name], tensor) for name, tensor in network.state_dict().items())
+    assert merge(merged) is merged
+
+
+def test_norm_off_takes_the_picture_as_it_is() -> None:
+    torch.manual_seed(2)
+    network = Span(SpanConfig(channels=4, blocks=1, scale=2)).double()
+    raw = Span(SpanConfig(channels=4, blocks=1, scale=2, norm=False)).double()
+    raw.load_state_dict(network.state_dict())
+    x = torch.rand(1, 3, 4, 4, dtype=torch.float64)
+    torch.testing.assert_close(raw((x - network.mean) * 255), network(x))
+
+
+@pytest.mark.parametrize("blocks", [1, 2, 6])
+def test_the_declared_halo_is_the_receptive_field(blocks: int) -> None:
+    network = Span(SpanConfig(channels=4, blocks=blocks, scale=2)).double()
+    halo = network.config.descriptor.halo
+    size = 2 * halo + 5
+    x = torch.full((1, 3, size, size), 0.5, dtype=torch.float64, requires_grad=True)
+    network(x)[0, :, size - 1 : size + 1, size - 1 : size + 1].sum().backward()
+    assert x.grad is not None
+    reach = x.grad.abs().sum(dim=(0, 1, 2)).nonzero().flatten()
+    centre = (size - 1) // 2
+    assert (centre - int(reach.min()), int(reach.max()) - centre) == (halo, halo)

@@ -1,0 +1,67 @@
+"""How workers share a batch, and how all of them stop; tests/cli/test_train_processes.py has what they learn."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+import torch
+from training import photographs
+
+from dsclora_cli.errors import UsageError
+from dsclora_cli.training.distributed import Workers, local_device
+
+
+def test_shares_cover_a_batch_once() -> None:
+    every = [share for rank in range(2) for share in Workers(rank, 2).shares(12, 3)]
+
+    assert [sample for share in every for sample in range(12)[share]] == list(range(12))
+    assert Workers().shares(12, 1) == [slice(0, 12)]
+    with pytest.raises(UsageError, match=r"a batch of 12 does not divide among 5 workers in 1 parts \(use a multiple"):
+        Workers(0, 5).shares(12, 1)
+
+
+def test_each_worker_of_a_machine_has_a_gpu_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("WORLD_SIZE", raising=False)
+    assert local_device("cuda") == "cuda"
+    monkeypatch.setenv("WORLD_SIZE", "4")
+    monkeypatch.setenv("LOCAL_RANK", "3")
+    assert local_device("cuda") == "cuda:3"
+    assert local_device("cpu") == "cpu"
+
+
+@pytest.fixture
+def two_workers(tmp_path: Path) -> Iterator[subprocess.Popen[bytes]]:
+    """A run without end in `tmp_path / "run"`; none of its processes stays."""
+    photographs(tmp_path / "photos")
+    command = (
+        "-m torch.distributed.run --standalone --nproc-per-node 2 -m dsclora_cli train --data photos --out run -q "
+        "--channels 4 --blocks 1 -s 2 --patch 8 --batch 4 --device cpu --compile off --steps 100000 --validate 10"
+    )
+    process = subprocess.Popen(
+        [sys.executable, *command.split()], cwd=tmp_path, env={**os.environ, "OMP_NUM_THREADS": "1"}
+    )
+    yield process
+    if process.poll() is None:
+        for one in (*psutil.Process(process.pid).children(recursive=True), process):
+            one.kill()
+        process.wait()
+
+
+@pytest.mark.slow
+def test_a_stop_reaches_all_workers_and_leaves_a_checkpoint(two_workers, tmp_path: Path) -> None:
+    while not (tmp_path / "run" / "last.safetensors").exists():
+        assert two_workers.poll() is None
+        time.sleep(0.05)
+    two_workers.send_signal(signal.SIGTERM)
+    two_workers.wait(timeout=120)
+
+    state = torch.load(tmp_path / "run" / "state.pt", weights_only=True)
+    assert state["progress"]["step"] >= 10

@@ -1,0 +1,62 @@
+import math
+
+import pytest
+import torch
+
+from dsclora_cli.recipe import LossOptions, settings
+from dsclora_cli.training.losses import DISTANCES, spectral
+
+
+def test_every_loss_of_a_recipe_is_there() -> None:
+    (loss,) = (each for each in settings("loss") if each.name == "loss")
+
+    assert set(loss.choices) == set(DISTANCES)
+    assert LossOptions().loss in DISTANCES
+
+
+@pytest.mark.parametrize(("name", "distance"), [("l1", 0.25), ("l2", 0.0625), ("charbonnier", 0.250002)])
+def test_distances_of_a_shift(name: str, distance: float) -> None:
+    target = torch.rand(2, 3, 5, 7)
+
+    assert DISTANCES[name](target + 0.25, target).item() == pytest.approx(distance, rel=1e-5)
+
+
+def test_charbonnier_is_smooth_where_l1_has_its_kink() -> None:
+    target = torch.rand(1, 3, 4, 4, dtype=torch.float64)
+    output = target.clone().requires_grad_()
+    DISTANCES["charbonnier"](output, target).backward()
+
+    assert torch.equal(output.grad, torch.zeros_like(target))  # type: ignore[arg-type]
+    nearby = (target + 0.001 * torch.randn_like(target)).requires_grad_()
+    assert torch.autograd.gradcheck(lambda x: DISTANCES["charbonnier"](x, target), (nearby,))
+
+
+def test_psnr_is_averaged_as_it_is_over_pictures() -> None:
+    """Halving the error of one picture is worth as much as halving that of another, whatever their errors."""
+    target = torch.rand(2, 3, 6, 6, dtype=torch.float64)
+    shifts = torch.tensor([0.5, 0.2], dtype=torch.float64).view(2, 1, 1, 1)
+    losses = [
+        DISTANCES["psnr"](target + shifts * torch.tensor(halved).view(2, 1, 1, 1), target).item()
+        for halved in ([1.0, 1.0], [0.5, 1.0], [1.0, 0.5])
+    ]
+
+    assert losses[0] == pytest.approx((math.log(0.25 + 1e-4) + math.log(0.04 + 1e-4)) / 2)
+    assert losses[0] - losses[1] == pytest.approx(math.log(2), rel=0.02)
+    assert losses[0] - losses[2] == pytest.approx(math.log(2), rel=0.02)
+    assert DISTANCES["psnr"](target, target).item() == pytest.approx(math.log(1e-4))
+
+
+def test_a_wave_is_one_number_of_the_spectrum() -> None:
+    """A cosine of amplitude a over 8 x 8 pixels is a * 8 / 2 in each of two bins, one of which rfft2 has."""
+    wave = 0.5 * torch.cos(2 * torch.pi * 2 * torch.arange(8) / 8).expand(1, 1, 8, 8)
+
+    assert spectral(wave, torch.zeros(1, 1, 8, 8)).item() == pytest.approx(0.5 * 4 / (8 * 5 * 2), rel=1e-5)
+
+
+def test_spectra_of_half_precision_are_compared_in_float32() -> None:
+    output = torch.rand(1, 3, 8, 8).half().requires_grad_()
+    distance = spectral(output, torch.rand(1, 3, 8, 8))
+    distance.backward()
+
+    assert distance.dtype == torch.float32
+    assert output.grad is not None and output.grad.abs().sum() > 0

@@ -1,0 +1,94 @@
+from itertools import pairwise
+
+import pytest
+import torch
+from torch import nn
+
+from dsclora_cli.recipe import OptimiserOptions, Recipe
+from dsclora_cli.recipe_toml import completed
+from dsclora_cli.training.optim import Average, Precision, Soap, make_optimiser, rate_at, set_rate
+
+
+def _rates(steps: int, **options: object) -> list[float]:
+    chosen = OptimiserOptions(learning_rate=1.0, warmup=0.1, **options)  # type: ignore[arg-type]
+    return [rate_at(chosen, step, steps) for step in range(steps)]
+
+
+@pytest.mark.parametrize("schedule", ["cosine", "multistep", "constant"])
+def test_the_rate_rises_evenly_to_its_peak(schedule: str) -> None:
+    assert _rates(100, schedule=schedule)[:11] == pytest.approx([*(0.1 * step for step in range(1, 11)), 1.0])
+
+
+def test_cosine_falls_to_its_last_share() -> None:
+    rates = _rates(100, schedule="cosine", final=0.2)
+
+    assert rates[55] == pytest.approx(0.6)
+    assert rates[99] == pytest.approx(0.2, abs=1e-3)
+    assert all(later < earlier for earlier, later in pairwise(rates[10:]))
+
+
+def test_multistep_falls_at_its_milestones() -> None:
+    rates = _rates(100, schedule="multistep", milestones=(0.5, 0.75), gamma=0.1)
+
+    assert rates[49:51] == pytest.approx([1.0, 0.1])
+    assert rates[74:76] == pytest.approx([0.1, 0.01])
+
+
+def test_one_step_is_taken_at_the_peak() -> None:
+    assert _rates(1) == [1.0]
+
+
+def _options(name: str) -> OptimiserOptions:
+    return completed(Recipe(optimiser=OptimiserOptions(optimiser=name))).optimiser
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "betas"),
+    [("adam", torch.optim.Adam, (0.9, 0.99)), ("adamw", torch.optim.AdamW, (0.9, 0.99)), ("soap", Soap, (0.95, 0.97))],
+)
+def test_optimisers_by_name(name: str, kind: type, betas: tuple[float, float]) -> None:
+    optimiser = make_optimiser(_options(name), nn.Linear(2, 2), {})
+
+    assert type(optimiser) is kind
+    assert all(group["betas"] == betas for group in optimiser.param_groups)
+
+
+def test_only_what_is_trained_moves_each_at_its_scale() -> None:
+    layer = nn.Linear(2, 3)
+    layer.weight.requires_grad_(False)
+    optimiser = make_optimiser(_options("adam"), layer, {"bias": 0.5, "weight": 7.0})
+    set_rate(optimiser, 0.25)
+
+    (group,) = optimiser.param_groups
+    assert group["params"][0] is layer.bias
+    assert group["lr"] == 0.125
+
+
+def test_the_average_follows_closely_at_first_and_slowly_later() -> None:
+    layer = nn.Linear(1, 1, bias=False)
+    average = Average(layer, 0.9)
+    nn.init.constant_(layer.weight, 3.0)
+    average.update(layer, 0)
+    assert average.module.get_parameter("weight").item() == 3.0
+
+    nn.init.constant_(layer.weight, 13.0)
+    average.update(layer, 1000)
+    assert average.module.get_parameter("weight").item() == pytest.approx(4.0)
+    assert not any(parameter.requires_grad for parameter in average.module.parameters())
+
+
+def test_without_decay_the_average_is_the_weights() -> None:
+    layer = nn.Linear(1, 1, bias=False)
+    average = Average(layer, 0.0)
+    nn.init.constant_(layer.weight, 3.0)
+    average.update(layer, 50)
+
+    assert average.module.get_parameter("weight").item() == 3.0
+
+
+@pytest.mark.parametrize("choice", ["auto", "bfloat16", "float16", "off"])
+def test_a_cpu_computes_in_float32(choice: str) -> None:
+    precision = Precision(choice, torch.device("cpu"))
+    with precision.autocast():
+        assert nn.Linear(2, 2)(torch.ones(1, 2)).dtype == torch.float32
+    assert not precision.scaler.is_enabled()

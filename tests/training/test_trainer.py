@@ -1,0 +1,162 @@
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from training import Heard, photographs, tiny_recipe
+
+from dsclora_cli.datasets.patches import Batch, TrainSet
+from dsclora_cli.errors import DscloraError, UsageError
+from dsclora_cli.models.span import Span
+from dsclora_cli.recipe import Recipe
+from dsclora_cli.recipe_toml import digest, read_recipe
+from dsclora_cli.training import trainer as loop
+from dsclora_cli.training.optim import Precision
+from dsclora_cli.training.train import initial_network, network_trainee, train
+from dsclora_cli.training.trainer import FitResult, Run, Trainee, fit
+from dsclora_cli.weights.checkpoint import load_network
+from dsclora_cli.weights.state_dict import read_tensors
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    return photographs(tmp_path / "photos")
+
+
+def _fit(recipe: Recipe, run: Path, objective_of, floor: Span | None = None, heard: Heard | None = None) -> FitResult:
+    """A run whose objective is `objective_of(network)`."""
+
+    def build(recipe: Recipe, data: TrainSet, device: torch.device) -> tuple[Trainee, TrainSet]:
+        network = initial_network(recipe, data)
+        return replace(network_trainee(network, objective_of(network), recipe, data), floor=floor), data
+
+    return fit(recipe, Run(run, False, True, heard or Heard()), build)
+
+
+def _plain(network: Span):
+    return lambda batch: {"pixel": (network(batch.lr) - batch.hr).abs().mean()}
+
+
+def test_a_run_leaves_everything_its_user_needs(photos: Path, tmp_path: Path) -> None:
+    heard = Heard()
+    recipe = tiny_recipe(photos, steps=40, optimiser="soap")
+    result = train(recipe, tmp_path / "run", False, heard)
+
+    scores = [score.psnr_y for score in heard.scores]
+    assert len(scores) == 10
+    assert max(scores) > scores[0] + 0.05
+    assert result.best_psnr_y == max(scores)
+    assert result.best_step == 4 * (scores.index(max(scores)) + 1)
+    assert result.file == tmp_path / "run" / "best.safetensors"
+    assert load_network(result.file).config.scale == 2
+    assert {path.name for path in (tmp_path / "run").iterdir()} == {
+        "best.safetensors", "curve.png", "last.safetensors", "log.jsonl", "recipe.toml", "samples.png", "state.pt",
+        "tensorboard",
+    }  # fmt: skip
+    assert read_recipe(tmp_path / "run" / "recipe.toml") == recipe
+    logged = [json.loads(line) for line in (tmp_path / "run" / "log.jsonl").read_text().splitlines()]
+    assert [line["psnr_y"] for line in logged] == scores
+    assert all(0 <= line["waiting"] <= 1 and line["images_per_second"] > 0 for line in logged)
+
+
+def test_a_kept_file_tells_its_origin(photos: Path, tmp_path: Path) -> None:
+    heard = Heard()
+    result = train(tiny_recipe(photos, steps=8), tmp_path / "run", False, heard)
+    assert result.file is not None
+    for name, step in (("best.safetensors", result.best_step), ("last.safetensors", 8)):
+        origin = json.loads(read_tensors(tmp_path / "run" / name).metadata["training"])
+        assert origin["step"] == step
+        assert origin["held_out_psnr_y"] == heard.scores[step // 4 - 1].psnr_y
+        assert (origin["seed"], origin["recipe"]) == (1, digest(tiny_recipe(photos, steps=8)))
+        assert len(origin["data"]) == 64 and origin["torch"] == torch.__version__
+
+
+def test_a_loss_that_is_not_finite_is_skipped_and_counted(photos: Path, tmp_path: Path) -> None:
+    def objective_of(network: Span):
+        calls = iter(range(100))
+        return lambda batch: {"pixel": _plain(network)(batch)["pixel"] * (torch.nan if next(calls) in {2, 5} else 1.0)}
+
+    heard = Heard()
+    result = _fit(tiny_recipe(photos), tmp_path / "run", objective_of, heard=heard)
+
+    assert result.skipped == 2
+    assert result.steps == 12
+    assert all(
+        torch.isfinite(value).all() for value in load_network(tmp_path / "run" / "last.safetensors").parameters()
+    )
+
+
+def test_a_loss_that_stays_nan_stops_with_advice(photos: Path, tmp_path: Path) -> None:
+    recipe = tiny_recipe(photos)
+    recipe = replace(recipe, run=replace(recipe.run, most_skips=3))
+    with pytest.raises(DscloraError, match=r"4 steps in a row up to step 4 .*lower --learning-rate"):
+        _fit(recipe, tmp_path / "run", lambda network: lambda batch: {"pixel": network(batch.lr).mean() * torch.nan})
+
+
+@pytest.mark.parametrize("exponent", [10, 26])
+def test_a_scaled_loss_in_float16(exponent: int, photos: Path, tmp_path: Path, monkeypatch) -> None:
+    """What CUDA does, on the CPU, which has both halves of it: autocast and a scaled loss. 2^26 overflows at first."""
+    made: list[Precision] = []
+
+    class Half(Precision):
+        def __init__(self, choice: str, device: torch.device) -> None:
+            super().__init__(choice, device)
+            self._dtype = torch.float16
+            self.scaler = torch.amp.GradScaler("cpu", init_scale=2.0**exponent)
+            made.append(self)
+
+    recipe = tiny_recipe(photos)
+    whole, half = Heard(), Heard()
+    train(recipe, tmp_path / "whole", False, whole)
+    monkeypatch.setattr(loop, "Precision", Half)
+    result = train(recipe, tmp_path / "half", False, half)
+
+    assert (result.skipped > 0) is (exponent == 26)
+    scale = made[0].scaler.get_scale()
+    assert scale == 2.0 ** (exponent - result.skipped)
+    assert torch.load(tmp_path / "half" / "state.pt", weights_only=True)["scaler"]["scale"] == scale
+    alike = 1 if result.skipped else len(whole.losses)
+    assert half.losses[:alike] == pytest.approx(whole.losses[:alike], rel=0.1)
+    assert half.losses != whole.losses
+
+
+def test_parts_of_a_batch_add_up_to_it(photos: Path, tmp_path: Path) -> None:
+    whole, parts = Heard(), Heard()
+    recipe = tiny_recipe(photos)
+    train(recipe, tmp_path / "whole", False, whole)
+    cut = replace(recipe, optimiser=replace(recipe.optimiser, accumulate=4))
+    train(cut, tmp_path / "parts", False, parts)
+
+    assert parts.losses == pytest.approx(whole.losses, rel=1e-4)
+    with pytest.raises(UsageError, match="a batch of 4 does not divide among 3 parts"):
+        train(replace(cut, optimiser=replace(cut.optimiser, accumulate=3)), tmp_path / "no", False, Heard())
+
+
+def test_nothing_is_kept_that_does_not_beat_the_floor(photos: Path, tmp_path: Path) -> None:
+    recipe = tiny_recipe(photos, steps=30, optimiser="soap")
+    good = train(recipe, tmp_path / "good", False, Heard())
+    assert good.file is not None
+    floor = load_network(good.file)
+    result = _fit(tiny_recipe(photos, steps=4), tmp_path / "run", _plain, floor)
+
+    assert result.file is None
+    assert result.floor_psnr_y == pytest.approx(good.best_psnr_y)
+    assert not (tmp_path / "run" / "best.safetensors").exists()
+
+
+def test_the_batch_reaches_the_objective_whole(photos: Path, tmp_path: Path) -> None:
+    seen: list[Batch] = []
+
+    def objective_of(network: Span):
+        def objective(batch: Batch):
+            seen.append(batch)
+            return _plain(network)(batch)
+
+        return objective
+
+    _fit(tiny_recipe(photos, steps=3), tmp_path / "run", objective_of)
+
+    assert [batch.lr.shape for batch in seen] == [(4, 3, 8, 8)] * 3
+    assert [batch.hr.shape for batch in seen] == [(4, 3, 16, 16)] * 3
+    assert not torch.equal(seen[0].lr, seen[1].lr)

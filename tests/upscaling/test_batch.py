@@ -1,0 +1,149 @@
+"""Many pictures at once: what is done, skipped, kept, failed or cut short, and in how much memory."""
+
+from __future__ import annotations
+
+import io
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from batches import EMBEDDED, RepeatEngine, fill, leftovers, run, save_photo, states
+from PIL import Image
+
+from dsclora_cli.config import BatchOptions, EngineOptions, ModelOptions, SaveOptions, SizeOptions, UpscaleOptions
+from dsclora_cli.errors import UsageError, WeightsError
+from dsclora_cli.upscaling.batch import Observer, upscale_files
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return fill(tmp_path / "in")
+
+
+def test_one_broken_picture_stops_nothing(folder: Path) -> None:
+    results = run([folder])
+    assert states(results) == {"a.jpg": "done", "b.png": "done", "c.webp": "done", "d.gif": "done", "e.png": "failed"}
+    by_name = {Path(result.input).name: result for result in results}
+    for name in ("a_x4.jpg", "b_x4.png", "c_x4.webp"):
+        assert Image.open(folder / name).size == (48, 36)
+    assert Image.open(folder / "d_x4.gif").n_frames == by_name["d.gif"].frames == 4
+    assert by_name["e.png"].output is None
+    assert str(by_name["e.png"].error).count("e.png") == 1
+    done = by_name["b.png"]
+    assert done.output == str(folder / "b_x4.png")
+    assert (done.input_size, done.output_size, done.scale, done.model) == ((12, 9), (48, 36), 4.0, "dsclora-x4")
+    assert (done.device, done.dtype, done.tile) == ("cpu", "float32", 0)
+    assert min(done.seconds.decode, done.seconds.network, done.seconds.encode) >= 0
+    assert leftovers(folder) == []
+
+
+def test_a_second_run_does_nothing_and_a_changed_one_keeps_what_is_there(folder: Path) -> None:
+    run([folder])
+    before = {path: path.stat().st_mtime_ns for path in folder.iterdir()}
+    again = run([folder], engine=RepeatEngine(lambda frame: pytest.fail("nothing is left to upscale")))
+    assert states(again) == dict.fromkeys(["a.jpg", "b.png", "c.webp", "d.gif"], "skipped") | {"e.png": "failed"}
+    changed = run([folder / "a.jpg"], replace(EMBEDDED, save=SaveOptions(quality=50)))
+    assert changed[0].status == "kept"
+    assert "was not made like this; --overwrite replaces it" in changed[0].warnings[-1]
+    save_photo(folder / "b.png", seed=9)
+    assert states(run([folder / "b.png"])) == {"b.png": "kept"}
+    assert {path: path.stat().st_mtime_ns for path in folder.iterdir() if path.name != "b.png"} == {
+        path: time for path, time in before.items() if path.name != "b.png"
+    }
+    assert states(run([folder / "b.png"], replace(EMBEDDED, batch=BatchOptions(overwrite=True)))) == {"b.png": "done"}
+    assert states(run([folder / "b.png"])) == {"b.png": "skipped"}
+
+
+def test_a_run_with_nothing_to_upscale_loads_no_torch(folder: Path) -> None:
+    run([folder])
+    script = (
+        "import sys; from dsclora_cli.config import *; from dsclora_cli.upscaling.batch import upscale_files\n"
+        "options = UpscaleOptions(model=ModelOptions(model='dsclora-x4'))\n"
+        f"print(sorted(r.status for r in upscale_files([{str(folder)!r}], options)), 'torch' in sys.modules)"
+    )
+    ran = subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, text=True)
+    assert ran.stdout.strip() == "['failed', 'skipped', 'skipped', 'skipped', 'skipped'] False"
+
+
+def test_a_large_enough_picture_is_skipped(folder: Path) -> None:
+    (result,) = run([folder / "a.jpg"], replace(EMBEDDED, size=SizeOptions(width=12)))
+    assert (result.status, result.output) == ("skipped", None)
+    assert result.warnings == ("already large enough at 12x9",)
+
+
+def test_the_tree_is_kept_below_the_output(tmp_path: Path) -> None:
+    save_photo(tmp_path / "in" / "a.png")
+    save_photo(tmp_path / "in" / "x" / "y" / "a.png", seed=1)
+    out = tmp_path / "out"
+    run([tmp_path / "in"], replace(EMBEDDED, batch=BatchOptions(recursive=True, output=str(out))))
+    assert sorted(path.relative_to(out).as_posix() for path in out.rglob("*.png")) == ["a_x4.png", "x/y/a_x4.png"]
+
+
+def test_formats_and_targets_are_made_as_asked(folder: Path) -> None:
+    options = UpscaleOptions(
+        model=EMBEDDED.model,
+        size=SizeOptions(fit=(30, 30)),
+        save=SaveOptions(format="png"),
+        batch=BatchOptions(name="{stem}-{width}x{height}-{scale}.{ext}"),
+    )
+    (result,) = run([folder / "d.gif"], options)
+    assert result.output == str(folder / "d-30x24-3.png")
+    assert Image.open(result.output).n_frames == 4
+    (first,) = run([folder / "d.gif"], replace(EMBEDDED, save=SaveOptions(format="jpg")))
+    assert first.frames == 1
+    assert "only the first of 4 frames is kept" in " ".join(first.warnings)
+    (refused,) = run([folder / "d.gif"], replace(EMBEDDED, save=SaveOptions(format="bmp", strict=True)))
+    assert refused.status == "failed"
+    assert "--strict" in refused.hint
+
+
+def test_standard_input_and_output(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    stdout = io.TextIOWrapper(io.BytesIO())
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO((folder / "b.png").read_bytes())))
+    monkeypatch.setattr(sys, "stdout", stdout)
+    (result,) = run(["-"])
+    assert (result.input, result.output, result.status) == ("-", "-", "done")
+    assert Image.open(io.BytesIO(stdout.buffer.getvalue())).size == (48, 36)
+
+
+def test_fail_fast_finishes_what_came_before(folder: Path) -> None:
+    (folder / "b.png").write_bytes(b"no picture")
+    options = replace(EMBEDDED, batch=BatchOptions(fail_fast=True))
+    results = run([folder / "a.jpg", folder / "b.png", folder / "c.webp"], options, RepeatEngine())
+    assert states(results) == {"a.jpg": "done", "b.png": "failed"}
+
+
+@pytest.mark.parametrize(
+    ("options", "error"),
+    [
+        (UpscaleOptions(model=ModelOptions(model="no-such-model")), UsageError),
+        (UpscaleOptions(model=ModelOptions(weights=Path("absent.pth"))), WeightsError),
+        (replace(EMBEDDED, engine=EngineOptions(device="cuda:99")), UsageError),
+        (replace(EMBEDDED, size=SizeOptions(scale=99)), UsageError),
+        (replace(EMBEDDED, batch=BatchOptions(name="{when}.png")), UsageError),
+    ],
+)
+def test_what_concerns_all_pictures_ends_the_run(folder: Path, options: UpscaleOptions, error: type[Exception]) -> None:
+    with pytest.raises(error):
+        run([folder], options)
+    assert not list(folder.glob("*_x4*"))
+
+
+def test_a_fallback_is_said_once_and_reported_for_each(folder: Path) -> None:
+    notes: list[str] = []
+    observer = Observer()
+    observer.on_note = notes.append  # type: ignore[method-assign]
+    options = UpscaleOptions(model=ModelOptions(offline=True))
+    results = list(upscale_files([folder / "b.png", folder / "c.webp"], options, observer))
+    assert notes == ["dscf-x4 could not be fetched (offline): using the embedded dsclora-x4"]
+    assert all(notes[0] in result.warnings for result in results)
+
+
+def test_batch_and_single_pictures_are_the_same(folder: Path) -> None:
+    run([folder])
+    single = folder / "single.png"
+    run([folder / "b.png"], replace(EMBEDDED, batch=BatchOptions(output=str(single))))
+    np.testing.assert_array_equal(np.asarray(Image.open(single)), np.asarray(Image.open(folder / "b_x4.png")))

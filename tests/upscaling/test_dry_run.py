@@ -1,0 +1,76 @@
+"""A dry run says what a run would do, and does none of it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from batches import EMBEDDED, run, save_animation, save_photo
+
+from dsclora_cli.config import BatchOptions, EngineOptions, ModelOptions, SaveOptions, SizeOptions, UpscaleOptions
+from dsclora_cli.errors import UsageError
+from dsclora_cli.paths import state_dir
+from dsclora_cli.upscaling.dry_run import plan_files
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    top = tmp_path / "in"
+    save_photo(top / "a.jpg")
+    save_photo(top / "b.png", seed=1)
+    save_animation(top / "c.gif")
+    (top / "d.png").write_bytes(b"no picture")
+    return top
+
+
+def test_the_plan_of_every_input(folder: Path) -> None:
+    run([folder / "a.jpg"])
+    before = {path: path.stat().st_mtime_ns for path in [*folder.iterdir(), *state_dir().rglob("*")]}
+    options = replace(EMBEDDED, engine=EngineOptions(tile=4))
+    plans = {Path(plan.input).name: plan for plan in plan_files([folder], options)}
+    assert {name: plan.action for name, plan in plans.items()} == {
+        "a.jpg": "skip",
+        "b.png": "upscale",
+        "c.gif": "upscale",
+        "d.png": "fail",
+    }
+    plan = plans["b.png"]
+    assert plan.output == str(folder / "b_x4.png")
+    assert (plan.input_size, plan.output_size, plan.passes) == ((12, 9), (48, 36), (4,))
+    assert (plan.tile, plan.tiles) == (4, 9)
+    assert plan.memory_bytes is not None and plan.memory_bytes > 48 * 36 * 3
+    assert plan.seconds is not None and plan.seconds >= 0
+    assert plan.disk_bytes is not None and 0 < plan.disk_bytes <= 48 * 36 * 3
+    assert plans["c.gif"].frames == 4
+    assert "known format" in str(plans["d.png"].error)
+    assert {path: path.stat().st_mtime_ns for path in [*folder.iterdir(), *state_dir().rglob("*")]} == before
+
+
+def test_time_grows_with_the_pixels_of_all_passes(folder: Path) -> None:
+    save_photo(folder / "large.png", (300, 200))
+    (small,) = plan_files([folder / "large.png"], EMBEDDED)
+    (large,) = plan_files([folder / "large.png"], replace(EMBEDDED, size=SizeOptions(scale=16)))
+    assert large.passes == (4, 4)
+    assert small.seconds is not None and large.seconds is not None
+    assert large.seconds > 4 * small.seconds
+
+
+def test_what_is_there_or_large_enough_is_said(folder: Path) -> None:
+    run([folder / "a.jpg"])
+    (kept,) = plan_files([folder / "a.jpg"], replace(EMBEDDED, save=SaveOptions(quality=7)))
+    assert kept.action == "keep"
+    (enough,) = plan_files([folder / "a.jpg"], replace(EMBEDDED, size=SizeOptions(long_edge=5)))
+    assert (enough.action, enough.notes) == ("skip", ("already large enough at 12x9",))
+
+
+def test_weights_that_are_not_here_are_not_fetched(folder: Path) -> None:
+    (plan,) = plan_files([folder / "a.jpg"], UpscaleOptions(model=ModelOptions(model="dscf-x4")))
+    assert plan.action == "upscale"
+    assert plan.notes == ("the weights would be fetched first",)
+    assert (plan.tile, plan.seconds) == (None, None)
+
+
+def test_a_run_that_cannot_be_is_refused_as_ever(folder: Path) -> None:
+    with pytest.raises(UsageError):
+        list(plan_files([folder], replace(EMBEDDED, batch=BatchOptions(output="-"))))

@@ -1,0 +1,102 @@
+"""Memory as it is reckoned, and that it holds."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from dsclora_cli.config import EngineOptions, ModelOptions, SizeOptions, UpscaleOptions
+from dsclora_cli.errors import OutOfMemory
+from dsclora_cli.imaging.types import Header
+from dsclora_cli.upscaling.memory import MOST_PIXELS, budget
+from dsclora_cli.upscaling.picture import PictureEngine, Plan
+
+LARGE = Header("JPEG", 6000, 4000, 3, np.dtype(np.uint8))
+
+
+def planned(
+    max_memory: int | None, banded: bool = True, tile: int | None = None, scale: float = 4, header: Header = LARGE
+) -> Plan:
+    options = UpscaleOptions(
+        model=ModelOptions("dsclora-x4"),
+        engine=EngineOptions(device="cpu", tile=tile),
+        size=SizeOptions(scale=scale),
+        max_memory=max_memory,
+    )
+    return PictureEngine(options).plan(header, banded)
+
+
+def test_what_is_written_in_bands_needs_less_than_the_whole_of_it() -> None:
+    huge = replace(LARGE, width=12000, height=8000)
+    whole = 12000 * 8000 * 16 * 3
+    assert planned(None, header=huge).memory_bytes < whole < 2 * whole < planned(None, False, header=huge).memory_bytes
+    for scale in (3, 16):  # what is made first, to be reduced or enlarged again, passes in bands as well
+        in_bands, at_once = (planned(None, banded, scale=scale, header=huge).memory_bytes for banded in (True, False))
+        assert in_bands < at_once / 3
+
+
+def test_a_limit_makes_tiles_smaller_and_is_kept() -> None:
+    free = planned(None)
+    plans = [planned(limit) for limit in (10**10, 1_200_000_000, 900_000_000, 800_000_000)]
+    assert plans[0] == free
+    tiles = [plan.tile for plan in plans]
+    assert tiles == sorted(tiles, reverse=True) and len(set(tiles)) == 4
+    for limit, plan in zip((1_200_000_000, 900_000_000, 800_000_000), plans[1:], strict=True):
+        assert 0.9 * limit < plan.memory_bytes <= limit
+        assert plan.largest_tile == plan.tile
+
+
+def test_a_limit_that_no_tile_can_keep_is_refused() -> None:
+    with pytest.raises(
+        OutOfMemory, match=r"needs about 0\.\d+ GB, more than --max-memory 0\.3GB \(raise --max-memory\)"
+    ):
+        planned(300_000_000)
+    with pytest.raises(OutOfMemory, match="or write PNG, JPEG or TIFF"):
+        planned(2 * 10**9, banded=False)
+
+
+def test_a_tile_that_was_asked_for_is_not_made_smaller() -> None:
+    assert planned(1_200_000_000, tile=64).tile == 64
+    with pytest.raises(OutOfMemory, match=r"--tile 1024 needs more than --max-memory \(--tile \d+ fits\)"):
+        planned(1_200_000_000, tile=1024)
+
+
+def test_a_small_picture_is_whole_as_before() -> None:
+    assert planned(10**9, header=Header("PNG", 200, 100, 3, np.dtype(np.uint8))).tile == 0
+
+
+def test_less_waits_where_memory_has_a_limit() -> None:
+    assert [budget(limit) for limit in (None, 10**11, 800)] == [MOST_PIXELS, MOST_PIXELS, 100]
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="read from /proc")
+@pytest.mark.parametrize(
+    ("engine", "suffix", "limit"), [("torch", "png", 560), ("openvino", "jpg", 300), ("openvino", "tiff", 350)]
+)
+def test_a_limit_holds(engine: str, suffix: str, limit: int, tmp_path: Path) -> None:
+    """What `getrusage` says would be no less than the memory of this very process, which starts the other."""
+    if engine == "openvino":
+        pytest.importorskip("openvino")
+    from PIL import Image
+
+    wave = np.add.outer(np.arange(900) % 251, np.arange(1200) % 241).astype(np.uint8)
+    Image.fromarray(np.dstack([wave, wave.T.reshape(wave.shape), wave])).save(tmp_path / "large.jpg")
+    script = (
+        "import re, sys; from dsclora_cli.cli.app import main; code = main(sys.argv[1:]);"
+        "print(re.search(r'VmHWM:\\s+(\\d+)', open('/proc/self/status').read())[1], file=sys.stderr); sys.exit(code)"
+    )
+    command = [sys.executable, "-c", script, "upscale", "large.jpg", "-m", "dsclora-x4", "--device", "cpu", "--json"]
+    command += ["--engine", engine, "-o", f"out.{suffix}", "--max-memory", f"{limit}MB", "--overwrite"]
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+    for _ in range(1 + (engine == "openvino")):  # its first run converts the network, which takes torch
+        ran = subprocess.run(command, cwd=tmp_path, env=environment, check=True, capture_output=True, text=True)
+    assert json.loads(ran.stdout)["tile"] >= 16
+    assert int(ran.stderr.split()[-1]) * 1024 <= limit * 10**6

@@ -1,0 +1,173 @@
+"""`--model auto` and JPEGs: heavily compressed ones go to weights of their own, and everybody is told why."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from dsclora_cli import Upscaler
+from dsclora_cli.config import ModelOptions, SizeOptions, UpscaleOptions
+from dsclora_cli.errors import UsageError
+from dsclora_cli.models.span import Span, SpanConfig
+from dsclora_cli.paths import sha256_of
+from dsclora_cli.upscaling.batch import upscale_files
+from dsclora_cli.upscaling.dry_run import plan_files
+from dsclora_cli.upscaling.types import FileResult
+from dsclora_cli.weights import catalog
+from dsclora_cli.weights.checkpoint import save_network
+from dsclora_cli.weights.resolve import FoundWeights, open_network
+
+X2 = UpscaleOptions(size=SizeOptions(scale=2))
+
+
+@pytest.fixture
+def rules(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A packaged catalogue of two small networks, `plain` and `photo`, with the crossover at 80."""
+    text = '[auto]\n2 = ["plain"]\n[photo]\nbelow = 80\n2 = "photo"\n'
+    for seed, name in enumerate(("plain", "photo")):
+        torch.manual_seed(seed)
+        path = tmp_path / f"{name}.safetensors"
+        save_network(Span(SpanConfig(channels=4, blocks=1, scale=2)), path, "test")
+        text += (
+            f"[weights.{name}]\narch = \"span\"\nscale = 2\nchannels = 4\nfile = '{path}'\n"
+            f'size = {path.stat().st_size}\nsha256 = "{sha256_of(path)}"\nlicence = "MIT"\nsource = "me"\n'
+        )
+    file = tmp_path / "weights.toml"
+    file.write_text(text)
+    monkeypatch.setattr(catalog, "packaged_file", lambda: file)
+    return file
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    picture = Image.fromarray(np.random.default_rng(0).integers(0, 256, (12, 16, 3), np.uint8))
+    (tmp_path / "in").mkdir()
+    picture.save(tmp_path / "in" / "a-low.jpg", quality=50)
+    picture.save(tmp_path / "in" / "b-high.jpg", quality=95)
+    picture.save(tmp_path / "in" / "c-edge.jpg", quality=80)
+    picture.save(tmp_path / "in" / "d-plain.png")
+    return tmp_path / "in"
+
+
+def _run(folder: Path, options: UpscaleOptions = X2) -> list[FileResult]:
+    options = replace(options, batch=replace(options.batch, output=str(folder.parent / "out")))
+    return sorted(upscale_files([str(folder)], options), key=lambda result: result.input)
+
+
+def test_each_picture_gets_its_weights_and_a_reason(rules: Path, folder: Path) -> None:
+    results = _run(folder)
+
+    assert [(result.status, result.model) for result in results] == [
+        ("done", "photo"), ("done", "plain"), ("done", "plain"), ("done", "plain"),
+    ]  # fmt: skip
+    assert [result.choice for result in results] == [
+        "a JPEG of quality 50, below 80",
+        "a JPEG of quality 95, not below 80",
+        "a JPEG of quality 80, not below 80",
+        "not a JPEG",
+    ]
+    assert {result.weights_sha256 for result in results[1:]} != {results[0].weights_sha256}
+
+
+def test_pixels_are_those_of_the_weights_that_are_named(rules: Path, folder: Path) -> None:
+    chosen = _run(folder)
+    for name, file in (("photo", "a-low"), ("plain", "b-high")):
+        asked = replace(X2, model=ModelOptions(name))
+        (folder.parent / name).mkdir()
+        results = list(
+            upscale_files(
+                [str(folder / f"{file}.jpg")],
+                replace(asked, batch=replace(asked.batch, output=str(folder.parent / name))),
+            )
+        )
+        assert (results[0].model, results[0].choice) == (name, None)
+        mine = next(result for result in chosen if file in result.input)
+        assert Path(mine.output or "").read_bytes() == Path(results[0].output or "").read_bytes()
+
+
+def test_a_folder_of_both_kinds_opens_each_network_once(
+    rules: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened: list[str] = []
+
+    def counted(found: FoundWeights) -> Span:
+        opened.append(found.name)
+        return open_network(found)
+
+    monkeypatch.setattr("dsclora_cli.weights.resolve.open_network", counted)
+    Image.open(folder / "a-low.jpg").save(folder / "e-lower.jpg", quality=20)
+    _run(folder)
+
+    assert sorted(opened) == ["photo", "plain"]
+    opened.clear()
+    Upscaler(options=X2)(folder / "a-low.jpg", folder / "alone.jpg")
+    assert opened == ["photo"]
+
+
+def test_a_photo_network_that_cannot_be_had_is_replaced_with_a_note_and_not_loaded_twice(
+    rules: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    photo, remote = '"photo.safetensors"', 'file = "photo.safetensors"\nrepo = "me/mine"'
+    rules.write_text(rules.read_text().replace(f"file = '{folder.parent / 'photo.safetensors'}'", remote))
+    assert photo in rules.read_text()
+    opened: list[str] = []
+    monkeypatch.setattr(
+        "dsclora_cli.weights.resolve.open_network", lambda found: (opened.append(found.name), open_network(found))[1]
+    )
+    results = _run(folder, replace(X2, model=ModelOptions(offline=True)))
+
+    assert [result.model for result in results] == ["plain"] * 4
+    assert results[0].warnings == ("photo could not be fetched (offline): using the embedded plain",)
+    assert opened == ["plain"]
+
+
+def test_a_dry_run_says_the_same(rules: Path, folder: Path) -> None:
+    plans = sorted(plan_files([str(folder)], X2), key=lambda plan: plan.input)
+
+    assert [plan.model for plan in plans] == ["photo", "plain", "plain", "plain"]
+    assert plans[0].choice == "a JPEG of quality 50, below 80"
+    assert all(plan.seconds is not None for plan in plans)
+
+
+def test_what_is_done_stays_done_until_the_rule_changes(rules: Path, folder: Path) -> None:
+    _run(folder)
+    assert [result.status for result in _run(folder)] == ["skipped"] * 4
+    rules.write_text(rules.read_text().replace("below = 80", "below = 97"))
+    again = _run(folder)
+
+    assert [result.status for result in again] == ["skipped", "kept", "kept", "skipped"]
+
+
+def test_only_the_first_pass_sees_the_jpeg(rules: Path, folder: Path) -> None:
+    results = _run(folder, UpscaleOptions(size=SizeOptions(scale=4)))
+
+    assert [result.model for result in results] == ["photo+plain", "plain", "plain", "plain"]
+
+
+def test_without_photo_weights_of_that_scale_the_reason_says_so(rules: Path, folder: Path) -> None:
+    rules.write_text(rules.read_text().replace('below = 80\n2 = "photo"', "below = 80"))
+    result = _run(folder)[0]
+
+    assert result.model == "plain"
+    assert result.choice == "a JPEG of quality 50, but no model for photographs upscales by 2"
+
+
+@pytest.mark.parametrize(
+    ("rule", "problem"),
+    [
+        ('2 = "photo"', r"\[photo\] below: missing"),
+        ("below = 80\n2 = 7", r"\[photo\] 2: 7 is not text"),
+        ('below = 101\n2 = "photo"', r"\[photo\] below: 101\.0 is not a JPEG quality, 0 to 100"),
+        ('below = 80\n3 = "photo"', r"\[photo\] 3: 'photo' is no entry of that scale"),
+        ('below = 80\nmost = "photo"', r"\[photo\] most: 'most' is not a native scale"),
+    ],
+)
+def test_a_bad_rule_is_told(rules: Path, folder: Path, rule: str, problem: str) -> None:
+    rules.write_text(rules.read_text().replace('below = 80\n2 = "photo"', rule))
+    with pytest.raises(UsageError, match=problem):
+        _run(folder)

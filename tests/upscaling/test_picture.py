@@ -1,0 +1,158 @@
+"""One frame through the network: alpha, grey, depth, chains of passes, floats beyond [0, 1]."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from dsclora_cli.config import EngineOptions, ModelOptions, SizeOptions, UpscaleOptions
+from dsclora_cli.errors import OutOfMemory, UsageError
+from dsclora_cli.imaging.types import Frame, Header, Pixels
+from dsclora_cli.inference.torch_cpu import TorchEngine
+from dsclora_cli.models.span import Span, SpanConfig
+from dsclora_cli.upscaling.picture import PictureEngine
+
+EMBEDDED = UpscaleOptions(model=ModelOptions(offline=True), engine=EngineOptions(device="cpu"))
+PHOTO = Path(__file__).parents[2] / "examples" / "photo.png"
+
+
+@pytest.fixture(scope="module")
+def photo() -> Pixels:
+    return np.array(Image.open(PHOTO).convert("RGB"))[40:100, 100:180]
+
+
+def upscale(pixels: Pixels, options: UpscaleOptions = EMBEDDED) -> tuple[Pixels, tuple[str, ...]]:
+    engine = PictureEngine(options)
+    height, width, channels = pixels.shape
+    plan = engine.plan(Header("PNG", width, height, channels, pixels.dtype))
+    shares: list[float] = []
+    frame, warnings = engine.frame(Frame(pixels, 40.0), plan, shares.append)
+    assert shares == sorted(shares) and shares[-1] == pytest.approx(1)
+    assert frame.duration_ms == 40.0
+    assert frame.pixels.shape == (plan.header.height, plan.header.width, channels)
+    assert frame.pixels.dtype == pixels.dtype
+    return frame.pixels, warnings
+
+
+def test_photo_looks_like_itself_only_larger(photo: Pixels) -> None:
+    result, warnings = upscale(photo)
+    assert result.shape == (240, 320, 3) and warnings == ()
+    back = np.asarray(Image.fromarray(result).resize((80, 60), Image.Resampling.BICUBIC))
+    assert np.abs(back.astype(int) - photo).mean() < 2
+
+
+def test_sixteen_bits_hold_what_eight_do_and_more(photo: Pixels) -> None:
+    eight, _ = upscale(photo)
+    sixteen, _ = upscale(photo.astype(np.uint16) * 257)
+    assert np.abs(sixteen / 257 - eight).max() <= 0.51
+    assert len(np.unique(sixteen)) > 2000
+
+
+def test_grey_is_near_the_grey_of_rgb(photo: Pixels) -> None:
+    grey = photo[:, :, 1:2]
+    result, _ = upscale(grey)
+    rgb, _ = upscale(np.repeat(grey, 3, axis=2))
+    assert np.abs(result[:, :, 0] - rgb.mean(axis=2)).max() <= 1
+
+
+def test_opaque_alpha_costs_nothing_and_changes_nothing(photo: Pixels, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[int] = []
+    run = TorchEngine.__call__
+    monkeypatch.setattr(TorchEngine, "__call__", lambda self, tile: (calls.append(1), run(self, tile))[1])
+    opaque, _ = upscale(photo)
+    before = len(calls)
+    result, _ = upscale(np.dstack([photo, np.full((60, 80), 255, np.uint8)]))
+    assert len(calls) == 2 * before
+    np.testing.assert_array_equal(result[:, :, :3], opaque)
+    assert (result[:, :, 3] == 255).all()
+
+
+@pytest.mark.parametrize("background", [0, 255])
+def test_no_fringe_when_composited(photo: Pixels, background: int) -> None:
+    """A cut-out whose hidden pixels hold the worst colour, over black and white, against the opaque original."""
+    rows, columns = np.mgrid[:60, :80]
+    visible = ((rows - 30) ** 2 + (columns - 40) ** 2 < 22**2).astype(np.uint8)
+    hidden = np.where(visible[:, :, None] == 1, photo, np.array([255, 0, 255], np.uint8))
+    cut, _ = upscale(np.dstack([hidden, visible * 255]))
+    opaque, _ = upscale(photo)
+    alpha = cut[:, :, 3:] / 255.0
+    over = cut[:, :, :3] * alpha + background * (1 - alpha)
+    ideal = opaque * alpha + background * (1 - alpha)
+    assert np.abs(over - ideal).mean() < 0.5
+    edge = ((alpha > 0.02) & (alpha < 0.98)).repeat(3, axis=2)
+    assert np.abs(over - ideal)[edge].mean() < 8
+
+
+def test_floats_beyond_one_come_back_in_their_own_range(photo: Pixels) -> None:
+    unit, _ = upscale((photo / 255).astype(np.float32))
+    stretched, warnings = upscale((photo / 255 * 1000 - 200).astype(np.float32))
+    assert stretched.min() < -50 and stretched.max() > 400
+    assert warnings and "rescaled" in warnings[0]
+    assert unit.min() >= 0 and unit.max() <= 1
+
+
+@pytest.mark.parametrize(("factor", "shape"), [(1.5, (90, 120)), (2, (120, 160)), (5, (300, 400))])
+def test_any_factor_is_native_passes_and_one_reduction(photo: Pixels, factor: float, shape: tuple[int, int]) -> None:
+    result, _ = upscale(photo, replace(EMBEDDED, size=SizeOptions(scale=factor)))
+    assert result.shape[:2] == shape
+    back = np.asarray(Image.fromarray(result).resize((80, 60), Image.Resampling.BICUBIC))
+    assert np.abs(back.astype(int) - photo).mean() < 2
+
+
+def test_a_page_of_another_size_grows_by_the_same_factor(photo: Pixels) -> None:
+    engine = PictureEngine(replace(EMBEDDED, size=SizeOptions(width=160)))
+    plan = engine.plan(Header("TIFF", 80, 60, 3, np.dtype(np.uint8), frames=2))
+    frame, _ = engine.frame(Frame(photo[:31, :45]), plan, lambda share: None)
+    assert frame.pixels.shape == (62, 90, 3)
+
+
+def test_plan_says_what_will_happen(photo: Pixels) -> None:
+    model = ModelOptions("dsclora-x4")
+    options = replace(EMBEDDED, model=model, engine=EngineOptions(device="cpu", tile=32), size=SizeOptions(scale=8))
+    plan = PictureEngine(options).plan(Header("PNG", 80, 60, 3, np.dtype(np.uint8)))
+    assert (plan.header.width, plan.header.height, plan.size.passes, plan.tile) == (640, 480, (4, 4), 32)
+    assert plan.tiles == 3 * 2 + 10 * 8
+    assert plan.memory_bytes > 640 * 480 * 4 * 3
+    assert (plan.info.model, plan.info.device, plan.info.dtype) == ("dsclora-x4", "cpu", "float32")
+    assert len(plan.info.weights_sha256) == 64
+
+
+def test_released_student_by_file_equals_the_golden(shared: Path) -> None:
+    weights = ModelOptions(weights=shared / "weights/team23_DSCF.pth")
+    golden = np.load(shared / "golden/zebra_64x64.npz")
+    result, _ = upscale(golden["lr"], replace(EMBEDDED, model=weights))
+    expected = np.rint(np.clip(golden["sr"], 0, 1) * 255)
+    assert np.abs(result - expected).max() <= 1
+    assert (result != expected).mean() < 1e-4
+
+
+def test_memory_error_with_an_explicit_tile_says_what_would_fit(photo: Pixels, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(self: TorchEngine, tile: Pixels) -> Pixels:
+        raise OutOfMemory("a tile of 80x60 does not fit the memory of cpu")
+
+    monkeypatch.setattr(TorchEngine, "__call__", refuse)
+    with pytest.raises(OutOfMemory, match=r"--tile \d+ would fit"):
+        upscale(photo, replace(EMBEDDED, engine=EngineOptions(device="cpu", tile=80)))
+
+
+def test_an_absent_device_is_named_before_anything_is_loaded() -> None:
+    if torch.cuda.is_available():
+        pytest.skip("there is a CUDA device here")
+    with pytest.raises(UsageError, match="CUDA"):
+        PictureEngine(replace(EMBEDDED, engine=EngineOptions(device="cuda")))
+
+
+def test_a_network_of_another_scale_never_scrambles(photo: Pixels, tmp_path: Path) -> None:
+    from dsclora_cli.weights.checkpoint import save_network
+
+    torch.manual_seed(0)
+    path = tmp_path / "x3.safetensors"
+    save_network(Span(SpanConfig(channels=4, blocks=1, scale=3)), path, training="")
+    options = replace(EMBEDDED, model=ModelOptions(weights=path), size=SizeOptions(scale=4))
+    result, _ = upscale(photo, options)
+    assert result.shape == (240, 320, 3)

@@ -1,0 +1,244 @@
+"""What breaks, stops or fills up between the stages of a batch."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterable
+from contextlib import closing
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from batches import EMBEDDED, RepeatEngine, fill, leftovers, run, save_photo, states
+
+from dsclora_cli.config import SaveOptions, UpscaleOptions
+from dsclora_cli.errors import ImageError, OutOfMemory, WeightsError
+from dsclora_cli.imaging.types import AnyFrame, BandedFrame, Frame
+from dsclora_cli.upscaling import batch as batch_module
+from dsclora_cli.upscaling import pipeline as line_module
+from dsclora_cli.upscaling.batch import FileResult, Observer, upscale_files
+from dsclora_cli.upscaling.jobs import Job
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return fill(tmp_path / "in")
+
+
+def test_a_picture_that_fails_in_the_network_fails_alone(folder: Path) -> None:
+    calls: list[int] = []
+
+    def fail_third(frame: Frame) -> None:
+        calls.append(1)
+        if len(calls) == 3:
+            raise OutOfMemory("a tile of 512 does not fit", "--tile 256 would fit")
+
+    results = run([folder / "d.gif", folder / "b.png"], engine=RepeatEngine(fail_third))
+    assert states(results) == {"d.gif": "failed", "b.png": "done"}
+    assert (results[0].error, results[0].hint) == ("a tile of 512 does not fit", "--tile 256 would fit")
+    assert not (folder / "d_x4.gif").exists()
+    assert leftovers(folder) == []
+
+
+def test_a_picture_that_breaks_half_way_leaves_nothing(folder: Path) -> None:
+    data = (folder / "d.gif").read_bytes()
+    (folder / "d.gif").write_bytes(data[: len(data) - 30])
+    results = run([folder / "d.gif", folder / "b.png"], engine=RepeatEngine())
+    assert states(results) == {"d.gif": "failed", "b.png": "done"}
+    assert not (folder / "d_x4.gif").exists()
+    assert leftovers(folder) == []
+
+
+def test_a_picture_that_cannot_be_written_is_not_finished_by_the_network(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on a full disk: each band goes to the writer before the next is made."""
+    made: list[int] = []
+
+    class Slow(RepeatEngine):
+        def banded(self, frame, plan, on_progress, on_caveat) -> BandedFrame:
+            whole = super().banded(frame, plan, on_progress, on_caveat)
+
+            def bands():
+                for band in whole.bands():
+                    for row in band:
+                        made.append(1)
+                        yield row[None]
+
+            return BandedFrame(whole.shape, bands(), whole.duration_ms)
+
+    def full(target: object, header: object, frames: Iterable[AnyFrame], *_: object) -> None:
+        next(next(iter(frames)).bands())
+        raise ImageError("cannot be written (No space left on device)")
+
+    monkeypatch.setattr(line_module, "save_result", full)
+    monkeypatch.setattr(line_module, "budget", lambda limit: 1)
+    results = run([folder / "a.jpg", folder / "b.png"], engine=Slow())
+    assert states(results) == {"a.jpg": "failed", "b.png": "failed"}
+    assert "No space left" in (results[0].error or "")
+    assert len(made) < 2 * 36
+
+
+def test_a_bug_is_raised_and_leaves_nothing_half_done(folder: Path) -> None:
+    def fail(frame: Frame) -> None:
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        run([folder], engine=RepeatEngine(fail))
+    assert leftovers(folder) == []
+
+
+def test_a_bug_in_the_writer_reaches_the_caller(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(line_module, "save_result", fail)
+    monkeypatch.setattr(line_module, "budget", lambda limit: 1)
+    with pytest.raises(ZeroDivisionError):
+        run([folder], engine=RepeatEngine())
+
+
+def test_an_interrupt_keeps_what_is_finished_and_says_what_is_not(folder: Path) -> None:
+    calls: list[int] = []
+
+    def interrupt(frame: Frame) -> None:
+        calls.append(1)
+        if len(calls) == 6:  # a, b, c, and the third frame of d
+            raise KeyboardInterrupt
+
+    results: list[FileResult] = []
+    observer = Observer()
+    observer.on_done = results.append  # type: ignore[method-assign]
+    inputs = [folder / name for name in ("a.jpg", "b.png", "c.webp", "d.gif", "e.png")]
+    with pytest.raises(KeyboardInterrupt):
+        list(upscale_files(inputs, EMBEDDED, observer, engine=RepeatEngine(interrupt)))
+    finished = dict.fromkeys(["a.jpg", "b.png", "c.webp"], "done")
+    assert states(results).items() >= (finished | {"d.gif": "interrupted"}).items()
+    assert sorted(path.name for path in folder.glob("*_x4*")) == ["a_x4.jpg", "b_x4.png", "c_x4.webp"]
+    assert leftovers(folder) == []
+    assert not any(thread.name == "dsclora-encode" for thread in threading.enumerate())
+
+
+def test_closing_early_keeps_what_is_finished(folder: Path) -> None:
+    inputs = [folder / name for name in ("a.jpg", "b.png", "c.webp")]
+    with closing(upscale_files(inputs, EMBEDDED, engine=RepeatEngine())) as results:
+        assert next(results).status == "done"
+    assert (folder / "a_x4.jpg").exists()
+    assert leftovers(folder) == []
+
+
+def test_memory_does_not_grow_with_the_number_of_pictures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for number in range(12):
+        save_photo(tmp_path / f"{number:02}.png", (100, 80), seed=number)
+    size = 100 * 80 * 3
+    monkeypatch.setattr(line_module, "budget", lambda limit: 20 * size)
+    opened: list[Path] = []
+    real = line_module.open_picture
+    monkeypatch.setattr(line_module, "open_picture", lambda source: opened.append(source) or real(source))
+    ahead: list[int] = []
+
+    def watch(frame: Frame) -> None:
+        threading.Event().wait(0.05)
+        ahead.append(len(opened) - len(ahead))
+
+    results = run([tmp_path], engine=RepeatEngine(watch))
+    assert len(results) == 12
+    assert max(ahead) <= 5
+
+
+def test_the_observer_hears_everything_in_the_callers_thread(folder: Path) -> None:
+    class Heard(Observer):
+        def __init__(self) -> None:
+            self.words: list[str] = []
+
+        def on_found(self, found: object) -> None:
+            self.words.append("found")
+
+        def on_note(self, note: str) -> None:
+            self.words.append(note)
+
+        def on_start(self, job: Job) -> None:
+            self.words.append(f"start {job.source.stem}")
+
+        def on_progress(self, job: Job, share: float) -> None:
+            assert threading.current_thread() is threading.main_thread()
+            self.words.append(f"{share:g}")
+
+        def on_done(self, result: FileResult) -> None:
+            assert threading.current_thread() is threading.main_thread()
+            self.words.append(f"done {Path(result.input).stem}")
+
+    heard = Heard()
+    list(upscale_files([folder / "d.gif", folder / "d.gif"], EMBEDDED, heard, engine=RepeatEngine()))
+    assert heard.words == ["found", "start d", "0.25", "0.5", "0.75", "1", "done d"]
+
+
+class TestSeveralDevices:
+    """Lines with engines of their own share the inputs of a batch."""
+
+    @pytest.fixture(autouse=True)
+    def two(self, monkeypatch: pytest.MonkeyPatch) -> dict[str, list[int]]:
+        """Two devices; how many frames each has had, and no picture is done before both have one."""
+        frames: dict[str, list[int]] = {"cuda:0": [], "cuda:1": []}
+        both = threading.Barrier(2, timeout=20)
+
+        def opened(options: UpscaleOptions, find: object) -> RepeatEngine:
+            def count(frame: Frame) -> None:
+                mine = frames[options.engine.device]
+                mine.append(1)
+                if len(mine) == 1:
+                    both.wait()
+
+            return RepeatEngine(count)
+
+        monkeypatch.setattr(batch_module, "devices_of", lambda engine: tuple(frames))
+        monkeypatch.setattr(batch_module, "_open", opened)
+        return frames
+
+    def test_each_takes_pictures_and_none_is_done_twice(self, tmp_path: Path, two: dict[str, list[int]]) -> None:
+        for number in range(9):
+            save_photo(tmp_path / f"{number}.png", seed=number)
+        results = run([tmp_path])
+        assert states(results) == {f"{number}.png": "done" for number in range(9)}
+        assert len(list(tmp_path.glob("*_x4.png"))) == 9
+        assert sum(map(len, two.values())) == 9 and all(two.values())
+
+    def test_names_are_given_in_the_order_of_inputs(self, tmp_path: Path) -> None:
+        for number in range(20):
+            save_photo(tmp_path / f"{number % 10}.{'webp' if number < 10 else 'bmp'}", seed=number)
+        inputs = [tmp_path / f"{number % 10}.{'webp' if number < 10 else 'bmp'}" for number in range(20)]
+        results = run(inputs, replace(EMBEDDED, save=SaveOptions(format="PNG")))
+        names = {result.input: Path(result.output or "").name for result in results}
+        assert names == {
+            str(path): f"{path.stem}_x4.png" if path.suffix == ".webp" else f"{path.stem}_x4-2.png" for path in inputs
+        }
+
+    def test_memory_is_shared_out(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        save_photo(tmp_path / "a.png")
+        limits: list[int | None] = []
+        monkeypatch.setattr(
+            batch_module, "_open", lambda options, find: limits.append(options.max_memory) or RepeatEngine()
+        )
+        run([tmp_path], replace(EMBEDDED, max_memory=2 * 10**9))
+        assert limits == [10**9]
+
+    def test_one_broken_picture_stops_neither(self, folder: Path) -> None:
+        more = [save_photo(folder / f"{number}.png", seed=number).name for number in range(9)]
+        expected = dict.fromkeys(("a.jpg", "b.png", "c.webp", "d.gif", *more), "done") | {"e.png": "failed"}
+        assert states(run([folder])) == expected
+
+    def test_what_concerns_all_pictures_stops_both(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        for number in range(12):
+            save_photo(tmp_path / f"{number}.png", seed=number)
+        both = threading.Barrier(2, timeout=20)
+
+        def refuse(options: UpscaleOptions, find: object) -> RepeatEngine:
+            both.wait()
+            if options.engine.device == "cuda:1":
+                raise WeightsError("the weights are damaged")
+            return RepeatEngine()
+
+        monkeypatch.setattr(batch_module, "_open", refuse)
+        with pytest.raises(WeightsError):
+            run([tmp_path])
+        assert not any(thread.name in {"dsclora-network", "dsclora-encode"} for thread in threading.enumerate())

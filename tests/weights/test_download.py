@@ -1,0 +1,118 @@
+"""Weights at plain addresses: pinned ones are fetched, others only once somebody said that they are to be trusted."""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+from collections.abc import Iterator
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+import torch
+
+from dsclora_cli.config import ModelOptions
+from dsclora_cli.errors import UsageError, WeightsError
+from dsclora_cli.models.edsr import Edsr, EdsrConfig
+from dsclora_cli.paths import config_dir
+from dsclora_cli.weights.catalog import load_catalog
+from dsclora_cli.weights.listing import fetch_model, list_models
+from dsclora_cli.weights.resolve import find_weights
+
+
+class Quiet(SimpleHTTPRequestHandler):
+    """Serves files and says nothing; `/cut/...` breaks off."""
+
+    def log_message(self, *arguments: object) -> None:
+        pass
+
+    def do_GET(self) -> None:
+        if self.path.startswith("/cut/"):
+            self.send_response(200)
+            self.send_header("Content-Length", "1000")
+            self.end_headers()
+            self.wfile.write(b"only this")
+        else:
+            super().do_GET()
+
+
+@pytest.fixture
+def site(tmp_path: Path) -> Iterator[tuple[str, Path]]:
+    """An address, and the file of an EDSR that lies there as `edsr.pt`."""
+    torch.manual_seed(0)
+    (tmp_path / "site").mkdir()
+    torch.save(Edsr(EdsrConfig(4, 1, 2)).state_dict(), tmp_path / "site" / "edsr.pt")
+    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=tmp_path / "site"))
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_port}", tmp_path / "site" / "edsr.pt"
+    server.shutdown()
+    server.server_close()
+
+
+def catalogue(url: str, more: str = "") -> None:
+    config_dir().mkdir(parents=True, exist_ok=True)
+    (config_dir() / "weights.toml").write_text(
+        f'[weights.plain]\narch = "edsr"\nscale = 2\nchannels = 4\nurl = "{url}"\n'
+        f'licence = "MIT"\nsource = "me"\n{more}'
+    )
+
+
+def place() -> str:
+    return next(row.place for row in list_models() if row.name == "plain")
+
+
+def test_what_nobody_pinned_is_fetched_once_it_is_trusted(site: tuple[str, Path]) -> None:
+    address, file = site
+    catalogue(f"{address}/edsr.pt")
+    with pytest.raises(WeightsError, match=r"nobody has stated .* of plain.*models fetch plain --trust-unpinned"):
+        find_weights(ModelOptions("plain"), 2)
+    assert place() == "on the web"
+
+    heard: list[tuple[int, int | None]] = []
+    fetched = fetch_model("plain", trust=True, on_bytes=lambda done, total: heard.append((done, total)))
+    assert fetched.sha256 == hashlib.sha256(file.read_bytes()).hexdigest()
+    assert heard[-1] == (file.stat().st_size, file.stat().st_size)
+    assert place() == "cached"
+    found = find_weights(ModelOptions("plain", offline=True), 2)
+    assert (found.path, found.sha256) == (fetched.path, fetched.sha256)
+
+    fetched.path.unlink()
+    assert find_weights(ModelOptions("plain"), 2).sha256 == fetched.sha256  # the same bytes again
+    fetched.path.unlink()
+    file.write_bytes(b"other bytes")
+    with pytest.raises(WeightsError, match="not that of plain"):
+        find_weights(ModelOptions("plain"), 2)
+    assert not fetched.path.exists()
+
+
+def test_a_pin_needs_no_trust_and_is_kept_to(site: tuple[str, Path]) -> None:
+    address, file = site
+    pin = hashlib.sha256(file.read_bytes()).hexdigest()
+    catalogue(f"{address}/edsr.pt", f'sha256 = "{pin}"\nsize = {file.stat().st_size}\n')
+    assert find_weights(ModelOptions("plain"), 2).sha256 == pin
+    catalogue(f"{address}/edsr.pt", f'sha256 = "{"0" * 64}"\n')
+    with pytest.raises(WeightsError, match=r"has the sha256 .*\(the file was refused\)"):
+        find_weights(ModelOptions("plain"), 2)
+
+
+@pytest.mark.parametrize(("path", "reason"), [("/none.pt", "404"), ("/cut/edsr.pt", "9 of 1000 bytes")])
+def test_what_cannot_be_fetched_is_one_line_and_leaves_nothing(site: tuple[str, Path], path: str, reason: str) -> None:
+    catalogue(site[0] + path)
+    with pytest.raises(WeightsError, match=rf"plain cannot be fetched from http://.*{reason}") as caught:
+        fetch_model("plain", trust=True)
+    assert caught.value.hint
+    assert place() == "on the web"
+
+
+def test_offline_asks_nothing(site: tuple[str, Path]) -> None:
+    catalogue(site[0] + "/edsr.pt")
+    with pytest.raises(WeightsError, match="plain is not here"):
+        find_weights(ModelOptions("plain", offline=True), 2)
+
+
+@pytest.mark.parametrize("url", ["http://example.com/a.pt", "file:///etc/passwd", "ftp://example.com/a.pt"])
+def test_addresses_that_are_not_safe_are_refused(url: str) -> None:
+    catalogue(url)
+    with pytest.raises(UsageError, match="url"):
+        load_catalog()
