@@ -35,7 +35,7 @@ def _overridden(variable: str) -> Path | None:
 
 
 @contextmanager
-def written_whole(path: Path) -> Iterator[Path]:
+def atomic_write(path: Path) -> Iterator[Path]:
     """A hidden file beside `path` to write to: it becomes `path` when the context is left well, else it goes away.
 
     So no reader ever sees half a file, and what lay at `path` stays until the new one is whole. Raises OSError.

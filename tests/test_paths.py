@@ -6,13 +6,13 @@ from pathlib import Path
 
 import pytest
 
-from dsclora_cli.paths import written_whole
+from dsclora_cli.paths import atomic_write
 
 
 def test_the_new_file_takes_the_place_of_the_old(tmp_path: Path) -> None:
     target = tmp_path / "file"
     target.write_text("old")
-    with written_whole(target) as temporary:
+    with atomic_write(target) as temporary:
         temporary.write_text("new")
         assert target.read_text() == "old"
         assert temporary.parent == tmp_path and temporary.name.startswith(".")
@@ -26,7 +26,7 @@ def test_whatever_goes_wrong_the_old_file_stays_alone(tmp_path: Path, error: typ
     target.write_text("old")
 
     def fail() -> None:
-        with written_whole(target) as temporary:
+        with atomic_write(target) as temporary:
             temporary.write_text("half")
             raise error
 

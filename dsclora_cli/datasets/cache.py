@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from dsclora_cli.datasets.benchmarks import read_rgb
 from dsclora_cli.errors import DscloraError, ImageError
 from dsclora_cli.imaging.resize import downscale
-from dsclora_cli.paths import cache_dir, sha256_of, written_whole
+from dsclora_cli.paths import atomic_write, cache_dir, sha256_of
 
 _HEADER = re.compile(
     rb"\x93NUMPY\x01.{1,50}'descr': '(\S+)', 'fortran_order': False, 'shape': \((\d+), (\d+), (\d+)\), \} *\n",
@@ -62,7 +62,7 @@ class TrainCache:
             array = make()
             try:
                 self.folder.mkdir(parents=True, exist_ok=True)
-                with written_whole(self.folder / name) as temporary, temporary.open("wb") as file:
+                with atomic_write(self.folder / name) as temporary, temporary.open("wb") as file:
                     np.save(file, array)
             except OSError as error:
                 if not self._holds(name):  # else another process was faster, and Windows lets nobody replace its file

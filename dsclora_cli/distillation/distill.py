@@ -24,8 +24,8 @@ from dsclora_cli.imaging.types import stacked
 from dsclora_cli.inference.engine import Engine, Ensemble
 from dsclora_cli.inference.tiling import ArraySource, TileRun, upscale_bands, value_range
 from dsclora_cli.inference.torch_cpu import open_engine
-from dsclora_cli.models.features import Regressed, Taps, tap_names
-from dsclora_cli.models.lora import Adapted, Adapters, merge_adapters, ranks
+from dsclora_cli.models.features import FeatureExtractor, ProjectedFeatures, tap_names
+from dsclora_cli.models.lora import AdaptedNetwork, Adapters, merge_adapters, ranks
 from dsclora_cli.models.network import Network
 from dsclora_cli.recipe import DISTANCES, FEATURE_WEIGHTS, DistillOptions, Recipe
 from dsclora_cli.recipe_toml import completed
@@ -101,7 +101,7 @@ class Lesson:
     ) -> Distillation:
         """The weighted terms for a student that answers as many maps as `teacher_taps` names."""
         truth, choice = Truth(self.recipe.loss), self.recipe.run.compile
-        taps = None if self.teacher is None else Taps(self.teacher, teacher_taps)
+        taps = None if self.teacher is None else FeatureExtractor(self.teacher, teacher_taps)
         return Distillation(
             student=compiled(student, choice, self.device, self.on_note),
             teacher=taps and compiled(taps, choice, self.device, self.on_note),
@@ -172,13 +172,13 @@ def _dsclora(lesson: Lesson) -> Trainee:
     if options.adapters == "none":
         network = copy.deepcopy(base.network)
         trainee = network_trainee(
-            network, lesson.objective(Taps(network, names), others, term), lesson.recipe, lesson.data
+            network, lesson.objective(FeatureExtractor(network, names), others, term), lesson.recipe, lesson.data
         )
         return replace(trainee, floor=base.network)
     adapters = Adapters(base.network, ranks(base.network, options.adapters), lesson.recipe.run.seed).to(lesson.device)
     return Trainee(
         trained=adapters,
-        objective=lesson.objective(Adapted(Taps(base.network, names), adapters), others, term),
+        objective=lesson.objective(AdaptedNetwork(FeatureExtractor(base.network, names), adapters), others, term),
         finished=lambda average: merge_adapters(base.network, _adapters(average)),
         save=lambda average, path, origin: save_adapters(_adapters(average), path, base.sha256, origin),
         file="adapter.safetensors",
@@ -194,7 +194,7 @@ def _adapters(average: nn.Module) -> Adapters:
 def _logits(lesson: Lesson) -> Trainee:
     """A network of its own that also answers to the teacher's output, or without a teacher to HR alone."""
     network = _student(lesson)
-    return network_trainee(network, lesson.objective(Taps(network, ())), lesson.recipe, lesson.data)
+    return network_trainee(network, lesson.objective(FeatureExtractor(network, ())), lesson.recipe, lesson.data)
 
 
 def _student(lesson: Lesson) -> Network:
@@ -208,7 +208,9 @@ def _fakd(lesson: Lesson) -> Trainee:
     options, network = lesson.options, _student(lesson)
     names, others = _thirds(lesson, network)
     term = Affinity(_weight(options), options.positions, summed=True, name="fakd")
-    return network_trainee(network, lesson.objective(Taps(network, names), others, term), lesson.recipe, lesson.data)
+    return network_trainee(
+        network, lesson.objective(FeatureExtractor(network, names), others, term), lesson.recipe, lesson.data
+    )
 
 
 def _regressed(
@@ -220,7 +222,7 @@ def _regressed(
         network = _student(lesson)
         names, others = _thirds(lesson, network)
         assert lesson.teacher is not None
-        student = Regressed(Taps(network, names), lesson.teacher.config.channels).to(lesson.device)
+        student = ProjectedFeatures(FeatureExtractor(network, names), lesson.teacher.config.channels).to(lesson.device)
         objective = lesson.objective(student, others, term(lesson.options))
         return replace(network_trainee(student, objective, lesson.recipe, lesson.data), facts=facts)
 

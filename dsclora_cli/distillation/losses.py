@@ -47,7 +47,7 @@ class Answers:
 
 
 Tapped = Callable[[Tensor], tuple[Tensor, tuple[Tensor, ...]]]
-"""`(N, 3, H, W)` to an output `(N, 3, sH, sW)` and feature maps, as `Taps` and `Adapted` answer."""
+"""`(N, 3, H, W)` to an output `(N, 3, sH, sW)` and feature maps, as `FeatureExtractor` and `AdaptedNetwork` answer."""
 
 FeatureTerm = Callable[[Answers], dict[str, Tensor]]
 """A weighted term by its name, and perhaps facts beside it that are logged and no part of the loss."""

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from dsclora_cli import __version__
-from dsclora_cli.paths import state_dir, written_whole
+from dsclora_cli.paths import atomic_write, state_dir
 
 Key = Mapping[str, object]
 """All that decides the scores, as JSON values."""
@@ -31,7 +31,7 @@ def save_scores(key: Key, scores: Mapping[str, float]) -> None:
     """Keep scores; the file appears at once or not at all. Raises OSError."""
     place = _place(key)
     place.parent.mkdir(parents=True, exist_ok=True)
-    with written_whole(place) as temporary:
+    with atomic_write(place) as temporary:
         temporary.write_text(json.dumps({"key": key, "scores": scores}), encoding="utf-8")
 
 

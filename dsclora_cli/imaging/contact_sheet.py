@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
-from dsclora_cli.paths import written_whole
+from dsclora_cli.paths import atomic_write
 
 Rgb = NDArray[np.uint8]
 
@@ -63,7 +63,7 @@ def contact_sheet(strips: Sequence[Strip]) -> Rgb:
 
 def save_png(pixels: Rgb, target: Path) -> None:
     """Write `(H, W, 3)` uint8 as a PNG, whole or not at all. Raises OSError."""
-    with written_whole(target) as temporary:
+    with atomic_write(target) as temporary:
         Image.fromarray(pixels).save(temporary, format="PNG")
 
 

@@ -17,7 +17,7 @@ import numpy as np
 
 from dsclora_cli.errors import OutOfMemory
 from dsclora_cli.inference.engine import Descriptor, Values, finite
-from dsclora_cli.paths import written_whole
+from dsclora_cli.paths import atomic_write
 
 if TYPE_CHECKING:
     from torch import nn
@@ -84,7 +84,7 @@ def convert(network: nn.Module, descriptor: Descriptor) -> Converted:
 def save(converted: Converted, path: Path) -> None:
     """Write a file that `load` reads. Raises OSError."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    with written_whole(path) as file, zipfile.ZipFile(file, "w") as archive:
+    with atomic_write(path) as file, zipfile.ZipFile(file, "w") as archive:
         archive.writestr("descriptor.json", json.dumps(asdict(converted.descriptor)))
         archive.writestr("graph.xml", converted.graph)
         archive.writestr("numbers.bin", converted.numbers)

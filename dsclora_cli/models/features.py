@@ -11,7 +11,7 @@ from dsclora_cli.errors import UsageError
 from dsclora_cli.models.network import Network
 
 
-class Taps(nn.Module):
+class FeatureExtractor(nn.Module):
     """A network that answers with its output and some of its feature maps.
 
     `(N, 3, H, W)` to the network's output and a tuple of maps, one for each of `names` in that order.
@@ -28,13 +28,13 @@ class Taps(nn.Module):
         return output, tuple(kept[name] for name in self.names)
 
 
-class Regressed(nn.Module):
-    """Taps whose maps each pass a 1x1 convolution to another width, that of a teacher; it is trained with the network.
+class ProjectedFeatures(nn.Module):
+    """A feature extractor whose maps pass 1x1 convolutions to the width of a teacher; the convolutions are trained too.
 
-    Answers as the `Taps` it is made from, the maps being `(N, width, H, W)`.
+    Answers as the `FeatureExtractor` it is made from, the maps being `(N, width, H, W)`.
     """
 
-    def __init__(self, taps: Taps, width: int) -> None:
+    def __init__(self, taps: FeatureExtractor, width: int) -> None:
         super().__init__()
         self.taps = taps
         self.regressors = nn.ModuleList(nn.Conv2d(taps.network.config.channels, width, 1) for _ in taps.names)

@@ -1,9 +1,9 @@
 """Random weights that train well: every layer at its working scale, the last one fitted.
 
 A SPAN takes pixels in +-128 and its attention multiplies features by at most a half, so under the usual random weights
-features start near 50 and fade from block to block, while trained ones stay near 1. `settle` starts them there
-(layer-sequential unit variance, arXiv 1511.06422, with a scale for each layer); `fit_upsampler` then solves for the one
-layer that is linear in the answer, so that training starts where it otherwise is after a hundred steps.
+features start near 50 and fade from block to block, while trained ones stay near 1. `lsuv_init` starts them there
+(layer-sequential unit variance, arXiv 1511.06422, with a scale for each layer); `fit_last_layer` then solves for the
+one layer that is linear in the answer, so that training starts where it otherwise is after a hundred steps.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _BIAS_SHARE = 0.3
 _MARGIN = 2  # LR pixels that see the padding
 
 
-def settle(network: Span, lr: Tensor) -> None:
+def lsuv_init(network: Span, lr: Tensor) -> None:
     """Scale the weights of a merged-form network, layer by layer, until features of `lr` have their working scale.
 
     `lr` is `(N, 3, H, W)` float in [0, 1]. Biases become zero. Deterministic in the weights and `lr`.
@@ -63,7 +63,7 @@ def _balance(layer: nn.Conv2d, inputs: Tensor) -> None:
         layer.weight[:, part].mul_((_DEEP_SHARE if source else 1.0) / inputs[:, part].std())
 
 
-def fit_upsampler(network: Span, pairs: Iterable[tuple[Tensor, Tensor]]) -> None:
+def fit_last_layer(network: Span, pairs: Iterable[tuple[Tensor, Tensor]]) -> None:
     """Give the last convolution the weights that answer best, in least squares, on `pairs` of LR and HR.
 
     LR `(N, 3, H, W)` and HR `(N, 3, sH, sW)` are floats in [0, 1], H and W above 4; all other weights stay.

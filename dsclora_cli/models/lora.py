@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from dsclora_cli.errors import UsageError
-from dsclora_cli.models.features import Taps
+from dsclora_cli.models.features import FeatureExtractor
 from dsclora_cli.models.network import Network
 
 PRESETS = {
@@ -129,13 +129,13 @@ class Adapters(nn.Module):
         return {f"{name}.weight": layer() for name, layer in self.named_modules() if isinstance(layer, LowRank)}
 
 
-class Adapted(nn.Module):
+class AdaptedNetwork(nn.Module):
     """A network with taps whose weights are those of a frozen copy of it plus the adapters' deltas, in every pass.
 
-    Answers as the `Taps` it is made from; gradients reach the adapters and nothing else.
+    Answers as the `FeatureExtractor` it is made from; gradients reach the adapters and nothing else.
     """
 
-    def __init__(self, taps: Taps, adapters: Adapters) -> None:
+    def __init__(self, taps: FeatureExtractor, adapters: Adapters) -> None:
         super().__init__()
         self.taps = copy.deepcopy(taps).requires_grad_(False)
         self.adapters = adapters

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from dsclora_cli.errors import DscloraError, UsageError
-from dsclora_cli.paths import written_whole
+from dsclora_cli.paths import atomic_write
 from dsclora_cli.recipe import Recipe
 from dsclora_cli.recipe_toml import digest
 
@@ -59,7 +59,7 @@ class RunState:
         state = {name: part.state_dict() for name, part in self.parts.items()}
         state |= {"progress": asdict(self.progress), "recipe": digest(self.recipe)}
         try:
-            with written_whole(path) as temporary:
+            with atomic_write(path) as temporary:
                 torch.save(state, temporary)
         except (OSError, RuntimeError) as error:
             reason = getattr(error, "strerror", None) or "the disk may be full"

@@ -16,7 +16,7 @@ from typing import Any
 from dsclora_cli.errors import DscloraError, UsageError
 from dsclora_cli.imaging.contact_sheet import Panel, Strip, contact_sheet, save_png
 from dsclora_cli.imaging.resize import matlab_bicubic
-from dsclora_cli.paths import written_whole
+from dsclora_cli.paths import atomic_write
 from dsclora_cli.recipe import Recipe
 from dsclora_cli.recipe_toml import recipe_toml
 from dsclora_cli.training.validation import Sample
@@ -57,7 +57,7 @@ class RunFolder:
             self.path.mkdir(parents=True, exist_ok=True)
             (self.path / "recipe.toml").write_text(recipe_toml(recipe), encoding="utf-8")
             kept = [line for line in self.lines() if line["step"] <= step]
-            with written_whole(self._log) as temporary:
+            with atomic_write(self._log) as temporary:
                 temporary.write_text("".join(json.dumps(line) + "\n" for line in kept), encoding="utf-8")
             self._board = _open_board(self.path / "tensorboard", step)
 
@@ -137,5 +137,5 @@ def draw_curve(lines: Sequence[Mapping[str, Any]], target: Path) -> None:
     scores = axes.twinx()
     scores.plot(steps, [line["psnr_y"] for line in lines], color="tab:blue")
     scores.set_ylabel("held-out PSNR-Y in dB (blue)")
-    with written_whole(target) as temporary:
+    with atomic_write(target) as temporary:
         figure.savefig(temporary, format="png", dpi=120)

@@ -15,8 +15,8 @@ from torch import Tensor, nn
 from dsclora_cli.datasets.patches import Batch, TrainSet
 from dsclora_cli.errors import UsageError
 from dsclora_cli.models.edsr import Edsr, EdsrConfig, usual_res_scale
-from dsclora_cli.models.features import Regressed
-from dsclora_cli.models.initialization import fit_upsampler, settle, step_scales
+from dsclora_cli.models.features import ProjectedFeatures
+from dsclora_cli.models.initialization import fit_last_layer, lsuv_init, step_scales
 from dsclora_cli.models.network import Network
 from dsclora_cli.models.rcan import Rcan, RcanConfig
 from dsclora_cli.models.span import Span, SpanConfig
@@ -59,7 +59,10 @@ def train(recipe: Recipe, run: Path, resume: bool, observer: FitObserver, offlin
 
 
 def network_trainee(
-    network: Network | Regressed, objective: Callable[[Batch], dict[str, Tensor]], recipe: Recipe, data: TrainSet
+    network: Network | ProjectedFeatures,
+    objective: Callable[[Batch], dict[str, Tensor]],
+    recipe: Recipe,
+    data: TrainSet,
 ) -> Trainee:
     """All weights of a network, and of regressors beside it, as what is trained; the merged network is what is kept."""
     scales = {}
@@ -77,7 +80,7 @@ def network_trainee(
 
 
 def _merged(network: nn.Module) -> Network:
-    student = network.taps.network if isinstance(network, Regressed) else network
+    student = network.taps.network if isinstance(network, ProjectedFeatures) else network
     assert isinstance(student, Network)
     return student.merged()
 
@@ -95,13 +98,13 @@ def initial_network(recipe: Recipe, data: TrainSet, offline: bool = False) -> Ne
     if recipe.network.init is not None:
         complete = _take_over(network, named_weights(recipe.network.init, offline).path)
         if not complete and isinstance(network, Span):
-            fit_upsampler(network, _first_pairs(data))
+            fit_last_layer(network, _first_pairs(data))
     elif recipe.network.expanded:
         assert isinstance(network, Span)
         _quieten(network)
     elif isinstance(network, Span):
-        settle(network, next(first_batches(data, 1)).lr)
-        fit_upsampler(network, _first_pairs(data))
+        lsuv_init(network, next(first_batches(data, 1)).lr)
+        fit_last_layer(network, _first_pairs(data))
     return network
 
 

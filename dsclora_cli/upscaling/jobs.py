@@ -17,7 +17,7 @@ from dsclora_cli.upscaling.output_names import STDOUT, Namer
 from dsclora_cli.upscaling.sizes import SizePlan, plan_size
 from dsclora_cli.upscaling.types import FileResult, FileStatus, Found, Input
 from dsclora_cli.weights.catalog import load_catalog
-from dsclora_cli.weights.resolve import FoundWeights, find_weights, for_picture, joined, native_scales
+from dsclora_cli.weights.resolve import FoundWeights, find_weights, joined, native_scales, select_model
 
 WeightsFinder = Callable[[ModelOptions, int], FoundWeights]
 """Gives the weights for a native scale, as `weights.resolve.find_weights` does."""
@@ -85,7 +85,7 @@ class JobPlanner:
         size = plan_size(header.width, header.height, self._options.size, self._native)
         format = self._namer.format(header.format)
         fitted, losses = fit_format(replace(header, width=size.width, height=size.height), format, save.strict)
-        first, choice = for_picture(self._options.model, header.jpeg_quality, size.passes[0], self._photo)
+        first, choice = select_model(self._options.model, header.jpeg_quality, size.passes[0], self._photo)
         model, sha256 = joined(self.weights(*each) for each in chain(size.passes, first, self._options.model))
         target = self._namer.target(source, size, model, format)
         settings = {

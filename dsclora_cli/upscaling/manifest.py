@@ -18,7 +18,7 @@ from dsclora_cli.config import SaveOptions
 from dsclora_cli.errors import ImageError
 from dsclora_cli.imaging.types import AnyFrame, Header
 from dsclora_cli.imaging.writer import write_picture
-from dsclora_cli.paths import sha256_of, state_dir, written_whole
+from dsclora_cli.paths import atomic_write, sha256_of, state_dir
 from dsclora_cli.upscaling.types import path_key
 
 _VERSION = 1
@@ -59,7 +59,7 @@ def remember(output: Path, written: Path, recipe: Recipe) -> None:
     }
     place = _place(output)
     place.parent.mkdir(parents=True, exist_ok=True)
-    with written_whole(place) as temporary:
+    with atomic_write(place) as temporary:
         temporary.write_text(json.dumps(record, indent=1), encoding="utf-8")
 
 
@@ -104,7 +104,7 @@ def save_result(
     except OSError as error:
         raise ImageError(f"{target.parent}: no such folder can be made ({error.strerror})") from error
     try:
-        with written_whole(target) as temporary:
+        with atomic_write(target) as temporary:
             try:
                 write_picture(temporary, header, frames, options)
             except ImageError as error:

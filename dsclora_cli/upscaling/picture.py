@@ -35,7 +35,7 @@ from dsclora_cli.upscaling.jobs import WeightsFinder, chain
 from dsclora_cli.upscaling.memory import Footprint, budget
 from dsclora_cli.upscaling.sizes import SizePlan, lr_sides, plan_size
 from dsclora_cli.weights.catalog import load_catalog
-from dsclora_cli.weights.resolve import FoundWeights, find_weights, for_picture, joined, native_scales
+from dsclora_cli.weights.resolve import FoundWeights, find_weights, joined, native_scales, select_model
 
 Progress = Callable[[float], None]
 """Hears the finished share of a frame, 0 to 1."""
@@ -98,7 +98,7 @@ class PictureEngine:
         Raises as `plan_size` does, WeightsError, and OutOfMemory for a picture that its limit of memory is too low for.
         """
         size = plan_size(header.width, header.height, self._options.size, self._native)
-        model, _ = for_picture(self._options.model, header.jpeg_quality, size.passes[0], self._photo)
+        model, _ = select_model(self._options.model, header.jpeg_quality, size.passes[0], self._photo)
         engine, *_ = (self._engine(each) for each in chain(size.passes, model, self._options.model))
         passes = lr_sides(header.height, header.width, size.passes)
         pixel_bytes, waiting = header.channels * header.dtype.itemsize, budget(self._options.max_memory)

@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 
 from dsclora_cli import hub
 from dsclora_cli.errors import WeightsError
-from dsclora_cli.paths import cache_dir, sha256_of, written_whole
+from dsclora_cli.paths import atomic_write, cache_dir, sha256_of
 from dsclora_cli.weights.catalog import EMBEDDED, WeightEntry
 
 
@@ -137,7 +137,7 @@ def fetch(wanted: ReleaseFile, trust: bool, on_bytes: OnBytes | None = None) -> 
         )
     try:
         wanted.path.parent.mkdir(parents=True, exist_ok=True)
-        with written_whole(wanted.path) as temporary:
+        with atomic_write(wanted.path) as temporary:
             found = _download(wanted.url, temporary, on_bytes or (lambda done, total: None))
             if known is not None and found != known:
                 again = f"; if you know why, remove {wanted.path.parent} and fetch it again"

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 AUTO = "auto"
 AUTO_PHOTO = "auto for a compressed JPEG"
-"""What `for_picture` makes of `auto`."""
+"""What `select_model` makes of `auto`."""
 
 _SUFFIXES = {".pth", ".pt", ".safetensors"}
 
@@ -67,7 +67,7 @@ def find_weights(options: ModelOptions, scale: int | None) -> FoundWeights:
     return _found(entry, catalog, options.offline)
 
 
-def for_picture(
+def select_model(
     options: ModelOptions, jpeg_quality: int | None, scale: int, photo: PhotoRule | None
 ) -> tuple[ModelOptions, str | None]:
     """The options for one picture, and for `auto` what it is that decides: the weights for compressed JPEGs or others.

@@ -17,7 +17,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from dsclora_cli.errors import WeightsError
-from dsclora_cli.paths import written_whole
+from dsclora_cli.paths import atomic_write
 
 MOST_BYTES = 1 << 30
 _WRAPPERS = ("params_ema", "params", "state_dict")
@@ -71,7 +71,7 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[s
     """
     stored = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     try:
-        with written_whole(path) as temporary:
+        with atomic_write(path) as temporary:
             temporary.write_bytes(_sorted_header(save(stored, dict(metadata))))
     except OSError as error:
         raise WeightsError(f"cannot write {path}: {error.strerror}", "choose another place for the weights") from error

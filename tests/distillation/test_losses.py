@@ -10,8 +10,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from dsclora_cli.distillation.losses import Affinity, Distillation, affinity_distance
-from dsclora_cli.models.features import Taps, tap_names
-from dsclora_cli.models.lora import Adapted, Adapters, ranks
+from dsclora_cli.models.features import FeatureExtractor, tap_names
+from dsclora_cli.models.lora import AdaptedNetwork, Adapters, ranks
 from dsclora_cli.models.span import Span, SpanConfig
 
 
@@ -37,9 +37,9 @@ def lesson(
     for name, parameter in adapters.named_parameters():
         if name.endswith(".B"):
             torch.nn.init.normal_(parameter, std=shift)
-    taps = Taps(base, tap_names(base, ["block_*.*"]))
+    taps = FeatureExtractor(base, tap_names(base, ["block_*.*"]))
     features = Affinity(ad, positions) if ad else None
-    return adapters, Distillation(Adapted(taps, adapters), taps, F.mse_loss, rec, ts, features)
+    return adapters, Distillation(AdaptedNetwork(taps, adapters), taps, F.mse_loss, rec, ts, features)
 
 
 def gradients(adapters: Adapters, loss: Tensor) -> dict[str, Tensor]:

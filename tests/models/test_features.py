@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 
 from dsclora_cli.errors import UsageError
-from dsclora_cli.models.features import Taps, tap_names
+from dsclora_cli.models.features import FeatureExtractor, tap_names
 from dsclora_cli.models.span import Span, SpanConfig
 
 
@@ -27,7 +27,7 @@ def lr() -> torch.Tensor:
 def test_taps_are_what_the_paper_calls_o1_o2_o3(network: Span, lr: torch.Tensor) -> None:
     """Computed again from the block's own convolutions."""
     names = tap_names(network, ["*"])
-    output, maps = Taps(network, names)(lr)
+    output, maps = FeatureExtractor(network, names)(lr)
     taps = dict(zip(names, maps, strict=True))
     assert torch.equal(output, network(lr))
     assert all(tap.shape == (2, 4, 6, 5) for tap in maps)

@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from dsclora_cli.models.initialization import fit_upsampler, settle
+from dsclora_cli.models.initialization import fit_last_layer, lsuv_init
 from dsclora_cli.models.span import Span, SpanConfig
 
 
@@ -28,7 +28,7 @@ def _network() -> Span:
 
 def test_features_start_at_their_working_scale() -> None:
     network, (lr, _) = _network(), _pictures(4, 24)
-    settle(network, lr)
+    lsuv_init(network, lr)
     seen: dict[str, float] = {}
     for name, layer in network.named_modules():
         if name.endswith(("eval_conv", "conv_cat")):
@@ -43,8 +43,8 @@ def test_features_start_at_their_working_scale() -> None:
 
 def test_fitted_upsampler_is_the_best_there_is() -> None:
     network, (lr, hr) = _network(), _pictures(4, 24)
-    settle(network, lr)
-    fit_upsampler(network, [(lr[:2], hr[:2]), (lr[2:], hr[2:])])
+    lsuv_init(network, lr)
+    fit_last_layer(network, [(lr[:2], hr[:2]), (lr[2:], hr[2:])])
 
     def error(candidate: Span) -> float:
         with torch.no_grad():
@@ -64,7 +64,7 @@ def test_fitted_upsampler_is_the_best_there_is() -> None:
 def test_only_the_upsampler_is_fitted() -> None:
     network, (lr, hr) = _network(), _pictures(2, 24)
     before = copy.deepcopy(network.state_dict())
-    fit_upsampler(network, [(lr, hr)])
+    fit_last_layer(network, [(lr, hr)])
 
     changed = {name for name, value in network.state_dict().items() if not torch.equal(value, before[name])}
     assert changed == {"upsampler.0.weight", "upsampler.0.bias"}

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from dsclora_cli.errors import UsageError
-from dsclora_cli.models.features import Taps, tap_names
-from dsclora_cli.models.lora import Adapted, Adapters, LowRank, Rank, merge_adapters, ranks
+from dsclora_cli.models.features import FeatureExtractor, tap_names
+from dsclora_cli.models.lora import AdaptedNetwork, Adapters, LowRank, Rank, merge_adapters, ranks
 from dsclora_cli.models.span import Span, SpanConfig
 from dsclora_cli.weights.checkpoint import load_network
 
@@ -35,8 +35,8 @@ def picture() -> Tensor:
     return torch.rand(2, 3, 7, 6, generator=torch.Generator().manual_seed(2))
 
 
-def adapted(network: Span, adapters: Adapters) -> Adapted:
-    return Adapted(Taps(network, tap_names(network, ["block_1.*"])), adapters)
+def adapted(network: Span, adapters: Adapters) -> AdaptedNetwork:
+    return AdaptedNetwork(FeatureExtractor(network, tap_names(network, ["block_1.*"])), adapters)
 
 
 def of_layers(network: Span, rules: str) -> dict[str, tuple[int, float]]:
@@ -88,7 +88,7 @@ def test_new_adapters_change_nothing_and_follow_their_seed() -> None:
     network = small()
     adapters = Adapters(network, ranks(network, "paper"), seed=3)
     output, taps = adapted(network, adapters)(picture())
-    expected, expected_taps = Taps(network, tap_names(network, ["block_1.*"]))(picture())
+    expected, expected_taps = FeatureExtractor(network, tap_names(network, ["block_1.*"]))(picture())
     assert torch.equal(output, expected)
     assert all(torch.equal(*pair) for pair in zip(taps, expected_taps, strict=True))
     merged = merge_adapters(network, adapters)
