@@ -15,7 +15,7 @@ from results import keep, parser_of
 
 from dsclora_cli.config import EngineOptions, ModelOptions
 from dsclora_cli.inference.tiling import ArraySource, TileRun, upscale_bands, value_range
-from dsclora_cli.upscaling.engines import device_of, open_engine
+from dsclora_cli.upscaling.engines import choose_device, load_engine
 from dsclora_cli.weights.resolve import find_weights
 
 EDGES = (96, 128, 192, 256, 384, 512, 768, 1024)
@@ -32,7 +32,7 @@ def main() -> None:
     args = parser.parse_args()
     width, height = (int(side) for side in args.size.split("x"))
     options = EngineOptions(device=args.device, engine=args.engine)
-    engine = open_engine(find_weights(ModelOptions(model="dsclora-x4"), 4), device_of(options), options)
+    engine = load_engine(find_weights(ModelOptions(model="dsclora-x4"), 4), choose_device(options), options)
     rows, columns = np.mgrid[:height, :width]
     wave = 127 + 60 * np.sin(rows / 17) + 60 * np.cos(columns / 11)
     picture = np.repeat(wave[:, :, None], 3, axis=2).astype(np.uint8)

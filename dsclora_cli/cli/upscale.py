@@ -155,10 +155,10 @@ def upscale(
         from dsclora_cli.upscaling.dry_run import plan_files
 
         raise typer.Exit(console.show_plans(plan_files(inputs, asked), json))
-    from dsclora_cli.cli.upscale_progress import BatchView
+    from dsclora_cli.cli.upscale_progress import UpscaleView
     from dsclora_cli.upscaling.batch import upscale_files
 
-    with BatchView(json, quiet, verbose) as view, closing(upscale_files(inputs, asked, view)) as results:
+    with UpscaleView(json, quiet, verbose) as view, closing(upscale_files(inputs, asked, view)) as results:
         for _ in results:
             pass
     raise typer.Exit(view.exit_code)

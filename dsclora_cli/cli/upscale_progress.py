@@ -13,10 +13,10 @@ from rich.text import Text
 from dsclora_cli.cli import console
 from dsclora_cli.errors import ExitCode
 from dsclora_cli.upscaling.jobs import Job
-from dsclora_cli.upscaling.types import FileResult, Found, Observer
+from dsclora_cli.upscaling.types import FileResult, FoundInputs, Observer
 
 
-class BatchView(Observer):
+class UpscaleView(Observer):
     """A context manager: bars on a terminal, plain lines elsewhere, failures and a summary when it is left."""
 
     def __init__(self, json: bool, quiet: bool, verbose: bool) -> None:
@@ -33,7 +33,7 @@ class BatchView(Observer):
         failed = any(result.status == "failed" for result in self._results)
         return ExitCode.SOME_FAILED if failed else ExitCode.DONE
 
-    def __enter__(self) -> BatchView:
+    def __enter__(self) -> UpscaleView:
         """The view itself."""
         return self
 
@@ -50,7 +50,7 @@ class BatchView(Observer):
         if not self._quiet and (kind is None or issubclass(kind, KeyboardInterrupt)):
             self._print(Text(self._summary(interrupted=kind is not None)))
 
-    def on_found(self, found: Found) -> None:
+    def on_found(self, found: FoundInputs) -> None:
         """How long the total bar is."""
         if self._bars:
             self._bars.expect(len(found.inputs))

@@ -15,7 +15,7 @@ from dsclora_cli.evaluation.report import BASELINE, RowInfo
 from dsclora_cli.imaging.resize import matlab_bicubic
 from dsclora_cli.imaging.types import Frame, Header
 from dsclora_cli.paths import sha256_of
-from dsclora_cli.upscaling.picture import PictureEngine
+from dsclora_cli.upscaling.picture import PictureUpscaler
 from dsclora_cli.weights.adapters import load_adapters
 from dsclora_cli.weights.catalog import WeightEntry
 from dsclora_cli.weights.resolve import AUTO, FoundWeights, find_weights, native_scales
@@ -95,7 +95,7 @@ def _asked(model: ModelOptions) -> str:
 
 
 def _open(name: str, found: FoundWeights, engine: EngineOptions, scale: int) -> Contender:
-    opened = PictureEngine(
+    opened = PictureUpscaler(
         UpscaleOptions(model=ModelOptions(weights=found.path), size=SizeOptions(scale=scale), engine=engine),
         lambda model, scale: found,
     )

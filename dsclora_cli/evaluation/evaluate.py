@@ -22,7 +22,7 @@ from dsclora_cli.evaluation.saved_images import Gallery
 from dsclora_cli.evaluation.score_cache import code_digest, load_scores, save_scores
 from dsclora_cli.evaluation.statistics import Table, standings, worst_images
 from dsclora_cli.imaging.contact_sheet import Panel, Strip
-from dsclora_cli.upscaling.manifest import Recipe
+from dsclora_cli.upscaling.manifest import ResultKey
 
 __all__ = ["EvalObserver", "EvalReport", "evaluate"]
 
@@ -119,7 +119,7 @@ class _Evaluation:
         made = {**contender.identity, "scale": self._options.scale, "code": code_digest()}
         scored = {"border": self._protocol.border, "metrics": list(self._scorer.metrics)}
         key = {**made, **scored, "lr": image.lr_digest, "hr": image.hr_digest}
-        recipe = Recipe(image.lr_digest, str(made["weights"]), made)
+        recipe = ResultKey(image.lr_digest, str(made["weights"]), made)
         place = (image.benchmark, contender.info.name, image.name)
         saved = self._gallery.slot(place, recipe) if self._gallery else None
         kept = None if self._options.fresh else load_scores(key)

@@ -15,7 +15,7 @@ from dsclora_cli.evaluation.protocol import Image
 from dsclora_cli.imaging.contact_sheet import Strip, contact_sheet
 from dsclora_cli.imaging.reader import open_picture
 from dsclora_cli.imaging.types import Frame, Header
-from dsclora_cli.upscaling.manifest import Recipe, is_recorded, save_result, status
+from dsclora_cli.upscaling.manifest import ResultKey, is_recorded, result_state, save_result
 
 _LOSSLESS = SaveOptions(format="PNG")
 
@@ -25,12 +25,12 @@ class Slot:
     """A place for one image, and what makes it."""
 
     path: Path
-    recipe: Recipe
+    recipe: ResultKey
 
     @property
     def is_filled(self) -> bool:
         """Whether the file is there, unchanged, and made by this recipe."""
-        return status(self.path, self.recipe) == "complete"
+        return result_state(self.path, self.recipe) == "complete"
 
     def fill(self, image: Image) -> None:
         """Write `(H, W, 3)` uint8. Raises ImageError, and UsageError where a file of another's has that name."""
@@ -48,7 +48,7 @@ class Gallery:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
 
-    def slot(self, names: tuple[str, str, str], recipe: Recipe) -> Slot:
+    def slot(self, names: tuple[str, str, str], recipe: ResultKey) -> Slot:
         """Where the result for a set, a row and an image goes."""
         return Slot(self._path(*names), recipe)
 
@@ -64,7 +64,7 @@ class Gallery:
     def save_sheet(self, benchmark: str, row: str, strips: Sequence[Strip]) -> None:
         """Write the sheet of a row's worst images."""
         path = self._folder / benchmark / f"worst-{_folder_name(row)}.png"
-        Slot(path, Recipe("", "", {"sheet": row})).fill(contact_sheet(strips))
+        Slot(path, ResultKey("", "", {"sheet": row})).fill(contact_sheet(strips))
 
     def _path(self, benchmark: str, row: str, image: str) -> Path:
         return self._folder / benchmark / _folder_name(row) / f"{image}.png"

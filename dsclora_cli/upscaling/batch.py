@@ -13,14 +13,14 @@ from typing import TYPE_CHECKING
 
 from dsclora_cli.config import UpscaleOptions
 from dsclora_cli.upscaling.bounded_queue import POLL_SECONDS
-from dsclora_cli.upscaling.engines import devices_of
+from dsclora_cli.upscaling.engines import list_devices
 from dsclora_cli.upscaling.inputs import find_inputs
 from dsclora_cli.upscaling.jobs import WeightsFinder
 from dsclora_cli.upscaling.pipeline import Ended, Event, Line, Shared
-from dsclora_cli.upscaling.types import FileResult, Found, Observer
+from dsclora_cli.upscaling.types import FileResult, FoundInputs, Observer
 
 if TYPE_CHECKING:
-    from dsclora_cli.upscaling.picture import PictureEngine
+    from dsclora_cli.upscaling.picture import PictureUpscaler
 
 __all__ = ["FileResult", "Observer", "upscale_files"]
 
@@ -32,7 +32,7 @@ def upscale_files(
     options: UpscaleOptions = _DEFAULTS,
     observer: Observer | None = None,
     *,
-    engine: PictureEngine | None = None,
+    engine: PictureUpscaler | None = None,
 ) -> Generator[FileResult, None, None]:
     """Upscale files, folders, globs and lists, as docs/files.md describes, yielding each result as it is finished.
 
@@ -47,9 +47,11 @@ def upscale_files(
 class _Batch:
     """One run: a line for each device, and this thread, in which the caller hears of what they do."""
 
-    def __init__(self, found: Found, options: UpscaleOptions, observer: Observer, engine: PictureEngine | None) -> None:
+    def __init__(
+        self, found: FoundInputs, options: UpscaleOptions, observer: Observer, engine: PictureUpscaler | None
+    ) -> None:
         self._found, self._observer = found, observer
-        devices = devices_of(options.engine)
+        devices = list_devices(options.engine)
         options = _share(options, len(devices))
         self._shared = Shared(found, options)
         self._lines = [
@@ -115,13 +117,13 @@ def _share(options: UpscaleOptions, devices: int) -> UpscaleOptions:
     return replace(options, max_memory=options.max_memory // devices) if options.max_memory else options
 
 
-def _opener(options: UpscaleOptions, device: str, find: WeightsFinder) -> Callable[[], PictureEngine]:
+def _opener(options: UpscaleOptions, device: str, find: WeightsFinder) -> Callable[[], PictureUpscaler]:
     """What opens the engine of a device, once."""
     return cache(partial(_open, replace(options, engine=replace(options.engine, device=device)), find))
 
 
-def _open(options: UpscaleOptions, find: WeightsFinder) -> PictureEngine:
+def _open(options: UpscaleOptions, find: WeightsFinder) -> PictureUpscaler:
     """An engine, and with it torch where that is needed."""
-    from dsclora_cli.upscaling.picture import PictureEngine
+    from dsclora_cli.upscaling.picture import PictureUpscaler
 
-    return PictureEngine(options, find)
+    return PictureUpscaler(options, find)

@@ -22,7 +22,7 @@ class ClosedError(Exception):
     """The other side has stopped: nothing more can be put, or nothing is left to get."""
 
 
-class Channel(Generic[T]):
+class BoundedQueue(Generic[T]):
     """Carries items from one thread to one other.
 
     The items waiting here and the one last got count at most `budget` bytes together, or are one item.

@@ -17,16 +17,16 @@ from dsclora_cli.config import ModelOptions, SizeOptions, UpscaleOptions
 from dsclora_cli.errors import WeightsError
 from dsclora_cli.imaging.reader import open_picture
 from dsclora_cli.imaging.types import Frame, Header
-from dsclora_cli.upscaling.engines import devices_of
+from dsclora_cli.upscaling.engines import list_devices
 from dsclora_cli.upscaling.inputs import find_inputs
 from dsclora_cli.upscaling.jobs import Job, JobPlanner
 from dsclora_cli.upscaling.pipeline import FILE_ERRORS, described
 from dsclora_cli.upscaling.sizes import AlreadyLargeEnough, SizePlan
-from dsclora_cli.upscaling.types import Input
+from dsclora_cli.upscaling.types import InputFile
 from dsclora_cli.weights.resolve import FoundWeights, find_weights
 
 if TYPE_CHECKING:
-    from dsclora_cli.upscaling.picture import PictureEngine
+    from dsclora_cli.upscaling.picture import PictureUpscaler
 
 _PROBE = 96
 """Edge of the picture that is timed, in pixels: under a second on a slow core."""
@@ -82,7 +82,7 @@ class _DryRun:
                 message, hint = described(error)
                 yield PlannedFile(source.name, "fail", error=message, hint=hint)
 
-    def _plan(self, source: Input) -> PlannedFile:
+    def _plan(self, source: InputFile) -> PlannedFile:
         if source.problem:
             raise source.problem
         with open_picture(source.source) as picture:
@@ -123,24 +123,24 @@ class _DryRun:
         )
 
     @cached_property
-    def _engine(self) -> PictureEngine:
-        from dsclora_cli.upscaling.picture import PictureEngine
+    def _engine(self) -> PictureUpscaler:
+        from dsclora_cli.upscaling.picture import PictureUpscaler
 
-        return PictureEngine(self._on_one_device)
+        return PictureUpscaler(self._on_one_device)
 
     @cached_property
     def _on_one_device(self) -> UpscaleOptions:
         """The options for one of the devices that share the pictures."""
         engine = self._options.engine
-        return replace(self._options, engine=replace(engine, device=devices_of(engine)[0]))
+        return replace(self._options, engine=replace(engine, device=list_devices(engine)[0]))
 
     @cached_property
     def _seconds_per_pixel(self) -> float:
-        from dsclora_cli.upscaling.picture import PictureEngine
+        from dsclora_cli.upscaling.picture import PictureUpscaler
 
         options = self._on_one_device
         whole = replace(options.engine, tile=0)
-        engine = PictureEngine(replace(options, size=SizeOptions(), engine=whole))
+        engine = PictureUpscaler(replace(options, size=SizeOptions(), engine=whole))
         header = Header("PNG", _PROBE, _PROBE, 3, np.dtype(np.uint8))
         plan = engine.plan(header)
         frame = Frame(np.random.default_rng(0).integers(0, 256, (_PROBE, _PROBE, 3), np.uint8))

@@ -15,7 +15,7 @@ from dsclora_cli.weights.resolve import FoundWeights
 _AUTO, _ALL, _CPU = "auto", "all", "cpu"
 
 
-def devices_of(options: EngineOptions) -> tuple[str, ...]:
+def list_devices(options: EngineOptions) -> tuple[str, ...]:
     """The devices that share the pictures of a batch: those that are named with commas between, or `all` GPUs.
 
     One alone is answered as it is written. Raises UsageError for one that is not there, or is named twice.
@@ -33,7 +33,7 @@ def devices_of(options: EngineOptions) -> tuple[str, ...]:
     return devices
 
 
-def device_of(options: EngineOptions) -> str:
+def choose_device(options: EngineOptions) -> str:
     """The name of the device that these options choose: cpu, cuda:N or mps; torch is asked only where it must be.
 
     Raises UsageError for a device that is not there, and for an engine that cannot be had.
@@ -49,14 +49,14 @@ def device_of(options: EngineOptions) -> str:
     return str(resolve_device(options.device))
 
 
-def open_engine(weights: FoundWeights, device: str, options: EngineOptions) -> Engine:
-    """The engine for these weights on a device that `device_of` gave. Raises UsageError and WeightsError."""
+def load_engine(weights: FoundWeights, device: str, options: EngineOptions) -> Engine:
+    """The engine for these weights on a device that `choose_device` gave. Raises UsageError and WeightsError."""
     engine = _openvino(weights, options) if device == _CPU and _takes_openvino(options) else None
     engine = engine or _torch(weights, device, options)
     return Ensemble(engine) if options.ensemble else engine
 
 
-def free_memory(engine: Engine) -> int:
+def available_memory(engine: Engine) -> int:
     """Bytes that a run may still take where the engine runs."""
     if not engine.device.startswith("cuda"):
         return host_memory()

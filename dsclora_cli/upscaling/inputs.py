@@ -14,18 +14,18 @@ from dsclora_cli.errors import ImageError, UsageError
 from dsclora_cli.imaging.reader import is_picture_name
 from dsclora_cli.upscaling.manifest import is_recorded
 from dsclora_cli.upscaling.output_names import check_template, possible_stems
-from dsclora_cli.upscaling.types import STDIN, Found, Input, path_key
+from dsclora_cli.upscaling.types import STDIN, FoundInputs, InputFile, path_key
 
 
-def find_inputs(arguments: Iterable[str | os.PathLike[str]], batch: BatchOptions) -> Found:
+def find_inputs(arguments: Iterable[str | os.PathLike[str]], batch: BatchOptions) -> FoundInputs:
     """Expand what the user named. Reads standard input for `-`; see docs/files.md for what counts as a picture.
 
-    A file that does not exist is an Input with a `problem`. Raises UsageError for a list that cannot be read,
+    A file that does not exist is an InputFile with a `problem`. Raises UsageError for a list that cannot be read,
     and for a template of names as `check_template` does.
     """
     check_template(batch.name)
     notes: list[str] = []
-    unique: dict[str, Input] = {}
+    unique: dict[str, InputFile] = {}
     for argument in arguments:
         for found in _expand(os.fspath(argument), batch, notes.append):
             unique.setdefault(found.key, found)
@@ -35,12 +35,12 @@ def find_inputs(arguments: Iterable[str | os.PathLike[str]], batch: BatchOptions
     if left_out:
         more = f" and {len(left_out) - 1} more" if len(left_out) > 1 else ""
         notes.append(f"left out as the result of another input: {left_out[0]}{more}")
-    return Found(inputs, len(inputs) > 1 or any(found.folder is not None for found in inputs), tuple(notes))
+    return FoundInputs(inputs, len(inputs) > 1 or any(found.folder is not None for found in inputs), tuple(notes))
 
 
-def _expand(argument: str, batch: BatchOptions, note: Callable[[str], None]) -> Iterator[Input]:
+def _expand(argument: str, batch: BatchOptions, note: Callable[[str], None]) -> Iterator[InputFile]:
     if argument == STDIN:
-        yield Input(sys.stdin.buffer.read(), STDIN)
+        yield InputFile(sys.stdin.buffer.read(), STDIN)
     elif argument.startswith("@") and not os.path.lexists(argument):
         for line in _read_list(Path(argument[1:])):
             yield from _expand_path(line, batch, note)
@@ -48,7 +48,7 @@ def _expand(argument: str, batch: BatchOptions, note: Callable[[str], None]) -> 
         yield from _expand_path(argument, batch, note)
 
 
-def _expand_path(argument: str, batch: BatchOptions, note: Callable[[str], None]) -> Iterator[Input]:
+def _expand_path(argument: str, batch: BatchOptions, note: Callable[[str], None]) -> Iterator[InputFile]:
     path = Path(argument)
     if path.is_dir():
         pictures = list(_walk(path, batch))
@@ -59,19 +59,19 @@ def _expand_path(argument: str, batch: BatchOptions, note: Callable[[str], None]
         # Path.glob takes no absolute pattern.
         matches = [Path(match) for match in sorted(glob.glob(argument, recursive=True))]  # noqa: PTH207
         if not matches:
-            yield Input(path, argument, problem=ImageError(f"no file matches {argument}"))
+            yield InputFile(path, argument, problem=ImageError(f"no file matches {argument}"))
         for match in matches:
             if match.is_dir():
                 yield from _walk(match, batch)
             elif is_picture_name(match):
-                yield Input(match, str(match))
+                yield InputFile(match, str(match))
     elif path.exists():
-        yield Input(path, argument)
+        yield InputFile(path, argument)
     else:
-        yield Input(path, argument, problem=ImageError(f"{argument} does not exist"))
+        yield InputFile(path, argument, problem=ImageError(f"{argument} does not exist"))
 
 
-def _walk(top: Path, batch: BatchOptions) -> Iterator[Input]:
+def _walk(top: Path, batch: BatchOptions) -> Iterator[InputFile]:
     """Pictures of a folder, and with `recursive` of the folders in it; links to folders are not followed."""
     unreadable: list[OSError] = []
     output = path_key(Path(batch.output)) if batch.output else ""
@@ -82,10 +82,10 @@ def _walk(top: Path, batch: BatchOptions) -> Iterator[Input]:
         for name in sorted(names):
             path = here / name
             if not name.startswith(".") and is_picture_name(path) and path.is_file():
-                yield Input(path, str(path), here.relative_to(top))
+                yield InputFile(path, str(path), here.relative_to(top))
     for error in unreadable:
         problem = ImageError(f"{error.filename} cannot be listed: {error.strerror}")
-        yield Input(Path(error.filename), str(error.filename), Path(), problem)
+        yield InputFile(Path(error.filename), str(error.filename), Path(), problem)
 
 
 def _read_list(path: Path) -> list[str]:
@@ -101,11 +101,11 @@ def _read_list(path: Path) -> list[str]:
     return [line.strip() for line in lines if line.strip()]
 
 
-def _without_earlier_results(inputs: tuple[Input, ...], template: str) -> tuple[Input, ...]:
+def _without_earlier_results(inputs: tuple[InputFile, ...], template: str) -> tuple[InputFile, ...]:
     """Leave out what a run has written: by its record, and by the name that another input's result would have."""
     stems = {(_folder_key(found), found.stem) for found in inputs}
 
-    def is_result(found: Input) -> bool:
+    def is_result(found: InputFile) -> bool:
         if not isinstance(found.source, Path) or found.problem:
             return False
         if found.folder is not None and is_recorded(found.source):
@@ -115,5 +115,5 @@ def _without_earlier_results(inputs: tuple[Input, ...], template: str) -> tuple[
     return tuple(found for found in inputs if not is_result(found))
 
 
-def _folder_key(found: Input) -> str:
+def _folder_key(found: InputFile) -> str:
     return path_key(found.source.parent) if isinstance(found.source, Path) else ""

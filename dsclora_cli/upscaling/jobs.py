@@ -12,10 +12,10 @@ from dsclora_cli.config import ModelOptions, UpscaleOptions
 from dsclora_cli.imaging.types import Header
 from dsclora_cli.imaging.writer import fit_format, takes_bands
 from dsclora_cli.paths import sha256_of
-from dsclora_cli.upscaling.manifest import Recipe, status
-from dsclora_cli.upscaling.output_names import STDOUT, Namer
+from dsclora_cli.upscaling.manifest import ResultKey, result_state
+from dsclora_cli.upscaling.output_names import STDOUT, OutputNamer
 from dsclora_cli.upscaling.sizes import SizePlan, plan_size
-from dsclora_cli.upscaling.types import FileResult, FileStatus, Found, Input
+from dsclora_cli.upscaling.types import FileResult, FileStatus, FoundInputs, InputFile
 from dsclora_cli.weights.catalog import load_catalog
 from dsclora_cli.weights.resolve import FoundWeights, find_weights, joined, native_scales, select_model
 
@@ -31,14 +31,14 @@ class Job:
     is what about the picture made `auto` take these weights.
     """
 
-    source: Input
+    source: InputFile
     header: Header
     size: SizePlan
     format: str
     frames: int
     target: Path | None
     model: str
-    recipe: Recipe
+    recipe: ResultKey
     warnings: tuple[str, ...]
     choice: str | None = None
 
@@ -70,16 +70,16 @@ class JobPlanner:
     Raises UsageError and WeightsError as `find` does.
     """
 
-    def __init__(self, found: Found, options: UpscaleOptions, find: WeightsFinder = find_weights) -> None:
+    def __init__(self, found: FoundInputs, options: UpscaleOptions, find: WeightsFinder = find_weights) -> None:
         self._options = options
         self._find_weights = find
         self._native = native_scales(options.model)
         self._photo = load_catalog().photo
-        self._namer = Namer(found, options)
+        self._namer = OutputNamer(found, options)
         self._weights: dict[tuple[ModelOptions, int], FoundWeights] = {}
         self._lock = Lock()
 
-    def job(self, source: Input, header: Header) -> Job:
+    def job(self, source: InputFile, header: Header) -> Job:
         """Plan one picture. Raises AlreadyLargeEnough, ImageError, UsageError and WeightsError."""
         save = self._options.save
         size = plan_size(header.width, header.height, self._options.size, self._native)
@@ -98,7 +98,7 @@ class JobPlanner:
             "compression": save.compression,
             "metadata": save.metadata,
         }
-        recipe = Recipe(_sha256(source.source), sha256, settings)
+        recipe = ResultKey(_sha256(source.source), sha256, settings)
         notes = (*header.notes, *losses, *((target.note,) if target.note else ()))
         return Job(source, header, size, format, fitted.frames, target.path, model, recipe, notes, choice)
 
@@ -106,7 +106,7 @@ class JobPlanner:
         """The result where there is nothing to do for this job, as its file is there."""
         if job.target is None or self._options.batch.overwrite:
             return None
-        state = status(job.target, job.recipe)
+        state = result_state(job.target, job.recipe)
         if state == "complete":
             return job.result("skipped")
         if state == "different":

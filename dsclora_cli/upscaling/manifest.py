@@ -23,11 +23,11 @@ from dsclora_cli.upscaling.types import path_key
 
 _VERSION = 1
 
-Status = Literal["missing", "complete", "different"]
+ResultState = Literal["missing", "complete", "different"]
 
 
 @dataclass(frozen=True)
-class Recipe:
+class ResultKey:
     """All that decides the pixels of a result: input and weights by their sha256, and every setting that matters."""
 
     input_sha256: str
@@ -35,7 +35,7 @@ class Recipe:
     settings: Mapping[str, object]
 
 
-def status(output: Path, recipe: Recipe) -> Status:
+def result_state(output: Path, recipe: ResultKey) -> ResultState:
     """Whether `output` is absent, is what `recipe` gave when it was written, or is anything else."""
     if not output.exists():
         return "missing"
@@ -48,7 +48,7 @@ def is_recorded(path: Path) -> bool:
     return _is_unchanged(path, _read(path))
 
 
-def remember(output: Path, written: Path, recipe: Recipe) -> None:
+def record_result(output: Path, written: Path, recipe: ResultKey) -> None:
     """Record the result lying at `written`, about to be renamed to `output`. Raises OSError."""
     record = {
         "version": _VERSION,
@@ -81,14 +81,14 @@ def _is_unchanged(output: Path, record: Mapping[str, Any]) -> bool:
     return output.stat().st_size == record.get("bytes") and sha256_of(output) == record.get("sha256")
 
 
-def _plain(recipe: Recipe) -> dict[str, object]:
+def _plain(recipe: ResultKey) -> dict[str, object]:
     """As it comes back from JSON, where tuples are lists."""
     plain: dict[str, object] = json.loads(json.dumps(vars(recipe)))
     return plain
 
 
 def save_result(
-    target: Path | None, header: Header, frames: Iterable[AnyFrame], options: SaveOptions, recipe: Recipe
+    target: Path | None, header: Header, frames: Iterable[AnyFrame], options: SaveOptions, recipe: ResultKey
 ) -> tuple[str, ...]:
     """Write a picture as `write_picture` does, to `target`, or to standard output for None.
 
@@ -115,10 +115,10 @@ def save_result(
         raise ImageError(f"{target}: cannot be written ({error.strerror or error})") from error
 
 
-def _remember(target: Path, temporary: Path, recipe: Recipe) -> tuple[str, ...]:
+def _remember(target: Path, temporary: Path, recipe: ResultKey) -> tuple[str, ...]:
     """Record before the rename: cut short in between, the record fits no file, and is as good as none."""
     try:
-        remember(target, temporary, recipe)
+        record_result(target, temporary, recipe)
     except OSError as error:
         return (f"not recorded, so the next run cannot skip it: {error}",)
     return ()

@@ -23,7 +23,7 @@ def budget(max_memory: int | None) -> int:
 
 
 @dataclass(frozen=True)
-class Footprint:
+class MemoryEstimate:
     """One picture on its way through a network.
 
     `passes` are height, width and scale of the LR side of each; `pixel_bytes` are those of a pixel in all channels.

@@ -13,7 +13,7 @@ from dsclora_cli.config import UpscaleOptions
 from dsclora_cli.errors import ImageError, UsageError
 from dsclora_cli.imaging.writer import format_of_suffix, suffix_of_format
 from dsclora_cli.upscaling.sizes import SizePlan
-from dsclora_cli.upscaling.types import Found, Input, path_key
+from dsclora_cli.upscaling.types import FoundInputs, InputFile, path_key
 
 STDOUT = "-"
 _PATTERNS = {
@@ -80,13 +80,13 @@ def possible_stems(template: str, name: str) -> Iterator[str]:
                 yield match["stem"]
 
 
-class Namer:
+class OutputNamer:
     """Names the results of one run, in the order of its inputs, so that the same run gives the same names.
 
     The template has passed `check_template`. Raises UsageError for an output that cannot be what the inputs need.
     """
 
-    def __init__(self, found: Found, options: UpscaleOptions) -> None:
+    def __init__(self, found: FoundInputs, options: UpscaleOptions) -> None:
         self._template = options.batch.name
         self._output = options.batch.output
         self._to_folder = self._needs_folder(found.many)
@@ -97,7 +97,7 @@ class Namer:
         """The Pillow format of a result: asked for, or told by the output's suffix, else the input's own."""
         return self._format or of_input
 
-    def target(self, source: Input, size: SizePlan, model: str, format: str) -> Target:
+    def target(self, source: InputFile, size: SizePlan, model: str, format: str) -> Target:
         """The place of this input's result. Raises UsageError where that would be the input itself."""
         if self._output == STDOUT or (self._output is None and not isinstance(source.source, Path)):
             return Target(None)
@@ -135,12 +135,12 @@ class Namer:
             raise UsageError(f"--format {format} and the name {named} disagree", "leave one of them out")
         return told
 
-    def _folder(self, source: Input) -> Path:
+    def _folder(self, source: InputFile) -> Path:
         if self._output is not None:
             return Path(self._output) / (source.folder or "")
         return source.source.parent if isinstance(source.source, Path) else Path()
 
-    def _name(self, source: Input, size: SizePlan, model: str, format: str) -> str:
+    def _name(self, source: InputFile, size: SizePlan, model: str, format: str) -> str:
         return self._template.format(
             stem=source.stem,
             scale=f"{round(size.factor, 2):g}",
@@ -151,7 +151,7 @@ class Namer:
         )
 
 
-def _suffix(source: Input, format: str) -> str:
+def _suffix(source: InputFile, format: str) -> str:
     """The input's own spelling (.jpeg, .JPG) where it means this format."""
     suffix = source.source.suffix if isinstance(source.source, Path) else ""
     try:

@@ -30,9 +30,9 @@ from dsclora_cli.inference.tiling import (
     upscale_bands,
     value_range,
 )
-from dsclora_cli.upscaling.engines import device_of, free_memory, open_engine
+from dsclora_cli.upscaling.engines import available_memory, choose_device, load_engine
 from dsclora_cli.upscaling.jobs import WeightsFinder, chain
-from dsclora_cli.upscaling.memory import Footprint, budget
+from dsclora_cli.upscaling.memory import MemoryEstimate, budget
 from dsclora_cli.upscaling.sizes import SizePlan, lr_sides, plan_size
 from dsclora_cli.weights.catalog import load_catalog
 from dsclora_cli.weights.resolve import FoundWeights, find_weights, joined, native_scales, select_model
@@ -77,7 +77,7 @@ class Plan:
     memory_bytes: int
 
 
-class PictureEngine:
+class PictureUpscaler:
     """Everything needed to upscale frames with the weights of one run, each opened when a picture first needs it.
 
     `find` gives the weights for a native scale. Raises UsageError for a device or engine that is not there.
@@ -86,7 +86,7 @@ class PictureEngine:
     def __init__(self, options: UpscaleOptions, find: WeightsFinder = find_weights) -> None:
         self._options = options
         self._find_weights = find
-        self._device = device_of(options.engine)
+        self._device = choose_device(options.engine)
         self._native = native_scales(options.model)
         self._photo = load_catalog().photo
         self._found: dict[_Pass, FoundWeights] = {}
@@ -103,7 +103,7 @@ class PictureEngine:
         passes = lr_sides(header.height, header.width, size.passes)
         pixel_bytes, waiting = header.channels * header.dtype.itemsize, budget(self._options.max_memory)
         native = tuple(side * passes[-1][2] for side in passes[-1][:2])
-        footprint = Footprint(passes, pixel_bytes, engine, banded, (size.height, size.width) != native, waiting)
+        footprint = MemoryEstimate(passes, pixel_bytes, engine, banded, (size.height, size.width) != native, waiting)
         largest = self._largest_tile(engine, footprint)
         tile = _edge(largest, max(header.height, header.width))
         metadata = resized(header.metadata, size.width, size.height)
@@ -201,7 +201,7 @@ class PictureEngine:
         if each not in self._found:
             found = self._find_weights(*each)
             if found.sha256 not in self._engines:
-                self._engines[found.sha256] = open_engine(found, self._device, self._options.engine)
+                self._engines[found.sha256] = load_engine(found, self._device, self._options.engine)
             self._found[each] = found
         return self._engines[self._found[each].sha256]
 
@@ -218,7 +218,7 @@ class PictureEngine:
             notes=tuple(weights.note for weights in found if weights.note),
         )
 
-    def _largest_tile(self, engine: Engine, footprint: Footprint) -> int:
+    def _largest_tile(self, engine: Engine, footprint: MemoryEstimate) -> int:
         """The core edge that is asked for, 0 for the whole picture, or the largest that memory allows."""
         limit, asked = self._options.max_memory, self._options.engine.tile
         largest = _auto_edge(engine) if asked is None else asked
@@ -234,7 +234,7 @@ class PictureEngine:
 
 
 def _auto_edge(engine: Engine) -> int:
-    return auto_tile(engine.descriptor, free_memory(engine), value_bytes(engine))
+    return auto_tile(engine.descriptor, available_memory(engine), value_bytes(engine))
 
 
 def _edge(largest: int, longest: int) -> int:

@@ -23,15 +23,15 @@ from dsclora_cli.errors import DscloraError, ImageError, OutOfMemory
 from dsclora_cli.imaging.reader import PictureReader, open_picture
 from dsclora_cli.imaging.types import AnyFrame, BandedFrame, Frame, Pixels
 from dsclora_cli.imaging.writer import fit_format
-from dsclora_cli.upscaling.bounded_queue import Channel, ClosedError, Worker
+from dsclora_cli.upscaling.bounded_queue import BoundedQueue, ClosedError, Worker
 from dsclora_cli.upscaling.jobs import Job, JobPlanner
 from dsclora_cli.upscaling.manifest import save_result
 from dsclora_cli.upscaling.memory import budget
 from dsclora_cli.upscaling.sizes import AlreadyLargeEnough
-from dsclora_cli.upscaling.types import FileResult, FileStatus, Found, Input, Observer, StageSeconds
+from dsclora_cli.upscaling.types import FileResult, FileStatus, FoundInputs, InputFile, Observer, StageSeconds
 
 if TYPE_CHECKING:
-    from dsclora_cli.upscaling.picture import PictureEngine, Plan
+    from dsclora_cli.upscaling.picture import PictureUpscaler, Plan
 
 
 T = TypeVar("T")
@@ -43,12 +43,12 @@ _AHEAD = 4
 class Line:
     """Takes pictures from a batch until there are none, with one engine, opened when a picture first needs it."""
 
-    def __init__(self, shared: Shared, open_engine: Callable[[], PictureEngine]) -> None:
+    def __init__(self, shared: Shared, open_engine: Callable[[], PictureUpscaler]) -> None:
         self._shared, self._open_engine = shared, open_engine
         self._save = shared.options.save
         self._budget = budget(shared.options.max_memory)
-        self._decoded: Pictures = Channel(self._budget)
-        self._upscaled: Pictures = Channel(self._budget)
+        self._decoded: Pictures = BoundedQueue(self._budget)
+        self._upscaled: Pictures = BoundedQueue(self._budget)
         self._workers = [
             Worker("decode", self._read_all),
             Worker("network", self._upscale_all),
@@ -101,7 +101,7 @@ class Line:
                     self._decode(*planned)
         return True
 
-    def _plan(self, source: Input, files: ExitStack) -> tuple[PictureReader, Work] | None:
+    def _plan(self, source: InputFile, files: ExitStack) -> tuple[PictureReader, Work] | None:
         """The picture, opened and to be closed with `files`, and what is made of it; None where that is impossible."""
         started = perf_counter()
         with self._telling(source):
@@ -122,7 +122,7 @@ class Line:
         send(self._decoded, work, chain([next(frames)], frames), self._budget // _AHEAD)
 
     @contextmanager
-    def _telling(self, source: Input) -> Iterator[None]:
+    def _telling(self, source: InputFile) -> Iterator[None]:
         """What concerns one picture alone is told as its result."""
         try:
             yield
@@ -157,7 +157,7 @@ class Line:
             made = (self._network(engine, work, frame, index) for index, frame in enumerate(frames))
             send(self._upscaled, work, made)
 
-    def _network(self, engine: PictureEngine, work: Work, frame: AnyFrame, index: int) -> BandedFrame:
+    def _network(self, engine: PictureUpscaler, work: Work, frame: AnyFrame, index: int) -> BandedFrame:
         def on_progress(share: float) -> None:
             done = (index + share) / work.job.frames
             self._shared.told.put(lambda observer: observer.on_progress(work.job, done))
@@ -286,7 +286,7 @@ class Start:
     duration_ms: float | None
 
 
-Pictures = Channel[Work | Frame | Start | Pixels | End]
+Pictures = BoundedQueue[Work | Frame | Start | Pixels | End]
 
 
 def described(error: Exception) -> tuple[str, str]:
@@ -404,7 +404,7 @@ class Ended:
 class Shared:
     """What the lines of a batch have in common: its inputs, of which each takes the next one, and where they tell."""
 
-    def __init__(self, found: Found, options: UpscaleOptions) -> None:
+    def __init__(self, found: FoundInputs, options: UpscaleOptions) -> None:
         self.options = options
         self.planner = JobPlanner(found, options)
         self.told: SimpleQueue[FileResult | Event | Ended] = SimpleQueue()
@@ -418,7 +418,7 @@ class Shared:
         self._noted: set[str] = set()
         self._noting = Lock()
 
-    def next_input(self) -> Input | None:
+    def next_input(self) -> InputFile | None:
         """The next one; None where no more are taken in."""
         return None if self._full else next(self._inputs, None)
 

@@ -22,7 +22,7 @@ STDIN = "-"
 
 
 @dataclass(frozen=True)
-class Input:
+class InputFile:
     """One picture to upscale, or the reason why it is none.
 
     `source` is a file or the bytes of one. `name` is what reports call it. `folder` is its place in the tree of the
@@ -46,10 +46,10 @@ class Input:
 
 
 @dataclass(frozen=True)
-class Found:
+class FoundInputs:
     """The inputs of a run in order, whether results need a folder, and sentences for the user."""
 
-    inputs: tuple[Input, ...]
+    inputs: tuple[InputFile, ...]
     many: bool
     notes: tuple[str, ...] = ()
 
@@ -106,7 +106,7 @@ class FileResult:
 class Observer:
     """Hears how a batch goes, in the thread that iterates over it; override what is of interest."""
 
-    def on_found(self, found: Found) -> None:
+    def on_found(self, found: FoundInputs) -> None:
         """The inputs are known; its notes come as `on_note`."""
 
     def on_note(self, note: str) -> None:

@@ -11,7 +11,7 @@ from dsclora_cli.errors import ImageError
 from dsclora_cli.imaging.arrays import InMemory, pixels_of
 from dsclora_cli.imaging.types import Frame, Header
 from dsclora_cli.upscaling.batch import FileResult, upscale_files
-from dsclora_cli.upscaling.picture import PictureEngine
+from dsclora_cli.upscaling.picture import PictureUpscaler
 
 _DEFAULTS = UpscaleOptions()
 
@@ -53,7 +53,7 @@ class Upscaler:
             engine=replace(options.engine, device=runs_on),
             size=options.size if scale is None else replace(_DEFAULTS.size, scale=scale),
         )
-        self._engine = PictureEngine(self.options)
+        self._engine = PictureUpscaler(self.options)
 
     @overload
     def __call__(self, picture: Path | str, output: Path | str | None = None) -> Path: ...

@@ -11,14 +11,14 @@ import pytest
 from rich.console import Console
 
 from dsclora_cli.cli import console
-from dsclora_cli.cli.upscale_progress import BatchView
+from dsclora_cli.cli.upscale_progress import UpscaleView
 from dsclora_cli.imaging.types import Header
 from dsclora_cli.upscaling.jobs import Job
-from dsclora_cli.upscaling.manifest import Recipe
+from dsclora_cli.upscaling.manifest import ResultKey
 from dsclora_cli.upscaling.sizes import SizePlan
-from dsclora_cli.upscaling.types import FileResult, Found, Input, StageSeconds
+from dsclora_cli.upscaling.types import FileResult, FoundInputs, InputFile, StageSeconds
 
-SOURCE = Input(Path("a.png"), "a.png")
+SOURCE = InputFile(Path("a.png"), "a.png")
 JOB = Job(
     source=SOURCE,
     header=Header("PNG", 500, 400, 3, np.dtype(np.uint8)),
@@ -27,7 +27,7 @@ JOB = Job(
     frames=1,
     target=Path("a_x4.png"),
     model="dscf-x4",
-    recipe=Recipe("", "", {}),
+    recipe=ResultKey("", "", {}),
     warnings=(),
 )
 DONE = FileResult(
@@ -55,9 +55,9 @@ def terminal(monkeypatch: pytest.MonkeyPatch) -> io.StringIO:
     return screen
 
 
-def play(view: BatchView) -> None:
+def play(view: UpscaleView) -> None:
     with view:
-        view.on_found(Found((SOURCE, SOURCE), many=True))
+        view.on_found(FoundInputs((SOURCE, SOURCE), many=True))
         view.on_note("the network is slow today")
         view.on_start(JOB)
         view.on_progress(JOB, 0.5)
@@ -68,14 +68,14 @@ def play(view: BatchView) -> None:
 
 
 def test_a_terminal_has_bars_with_share_rate_and_total(terminal: io.StringIO) -> None:
-    play(BatchView(json=False, quiet=False, verbose=False))
+    play(UpscaleView(json=False, quiet=False, verbose=False))
     shown = terminal.getvalue()
     for word in ("a.png", "50%", "2/2", "MP/s", "failed: ", "b.png: it broke (mend it)"):
         assert word in shown
 
 
 def test_quiet_shows_only_failures(terminal: io.StringIO) -> None:
-    view = BatchView(json=False, quiet=True, verbose=False)
+    view = UpscaleView(json=False, quiet=True, verbose=False)
     play(view)
     assert "it broke" in terminal.getvalue()
     for word in ("note", "a_x4.png", "MP/s", "done"):
@@ -84,7 +84,7 @@ def test_quiet_shows_only_failures(terminal: io.StringIO) -> None:
 
 
 def test_elsewhere_lines_are_plain(capsys: pytest.CaptureFixture[str]) -> None:
-    play(BatchView(json=False, quiet=False, verbose=True))
+    play(UpscaleView(json=False, quiet=False, verbose=True))
     out, err = capsys.readouterr()
     assert out == ""
     assert err.splitlines()[:4] == [
@@ -99,25 +99,25 @@ def test_elsewhere_lines_are_plain(capsys: pytest.CaptureFixture[str]) -> None:
 def test_why_a_model_was_taken_is_said_with_verbose_only(capsys: pytest.CaptureFixture[str]) -> None:
     photo = replace(DONE, model="dsclora-x4-photo", choice="a JPEG of quality 50, below 90")
     for verbose in (False, True):
-        BatchView(json=False, quiet=False, verbose=verbose).on_done(photo)
+        UpscaleView(json=False, quiet=False, verbose=verbose).on_done(photo)
         assert (
             "(dsclora-x4-photo (a JPEG of quality 50, below 90) on cpu by openvino, " in capsys.readouterr().err
         ) == verbose
 
 
 def test_an_interrupt_is_summed_up_and_an_error_is_left_to_its_catcher(capsys: pytest.CaptureFixture[str]) -> None:
-    view = BatchView(json=False, quiet=False, verbose=False)
+    view = UpscaleView(json=False, quiet=False, verbose=False)
     view.on_done(FileResult("a.png", "interrupted"))
     with pytest.raises(KeyboardInterrupt), view:
         raise KeyboardInterrupt
     assert capsys.readouterr().err == "interrupted: a.png\ninterrupted: 1 cut short\n"
-    with pytest.raises(ValueError, match="x"), BatchView(json=False, quiet=False, verbose=False):
+    with pytest.raises(ValueError, match="x"), UpscaleView(json=False, quiet=False, verbose=False):
         raise ValueError("x")
     assert capsys.readouterr().err == ""
 
 
 def test_no_pictures_is_nothing_to_do(capsys: pytest.CaptureFixture[str]) -> None:
-    with BatchView(json=False, quiet=False, verbose=False) as view:
+    with UpscaleView(json=False, quiet=False, verbose=False) as view:
         pass
     assert capsys.readouterr().err == "nothing to do: no pictures\n"
     assert view.exit_code == 0

@@ -11,9 +11,9 @@ from PIL import Image
 from dsclora_cli.errors import UsageError
 from dsclora_cli.evaluation.saved_images import Gallery
 from dsclora_cli.imaging.contact_sheet import Panel, Strip
-from dsclora_cli.upscaling.manifest import Recipe
+from dsclora_cli.upscaling.manifest import ResultKey
 
-RECIPE = Recipe("lr", "weights", {"dtype": "float32", "tile": None})
+RECIPE = ResultKey("lr", "weights", {"dtype": "float32", "tile": None})
 PLACE = ("Set5", "a/b + ensemble", "head")
 
 
@@ -36,7 +36,7 @@ def test_a_slot_is_filled_by_its_recipe_only(tmp_path: Path, pixels: np.ndarray)
     gallery = Gallery(tmp_path)
     gallery.slot(PLACE, RECIPE).fill(pixels)
     assert gallery.slot(PLACE, RECIPE).is_filled
-    other = gallery.slot(PLACE, Recipe("lr", "other", RECIPE.settings))
+    other = gallery.slot(PLACE, ResultKey("lr", "other", RECIPE.settings))
     assert not other.is_filled
     other.fill(pixels // 2)
     assert other.is_filled and not gallery.slot(PLACE, RECIPE).is_filled

@@ -62,8 +62,8 @@ def leftovers(top: Path) -> list[str]:
     return [path.name for path in top.rglob("*") if path.name.startswith(".")]
 
 
-class RepeatEngine:
-    """A stand-in for PictureEngine that repeats pixels; `on_frame` hears of every frame and may raise."""
+class RepeatUpscaler:
+    """A stand-in for PictureUpscaler that repeats pixels; `on_frame` hears of every frame and may raise."""
 
     def __init__(self, on_frame: Callable[[Frame], None] = lambda frame: None, scale: int = 4) -> None:
         self._on_frame = on_frame

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from batches import EMBEDDED, RepeatEngine, fill, leftovers, run, save_photo, states
+from batches import EMBEDDED, RepeatUpscaler, fill, leftovers, run, save_photo, states
 from PIL import Image
 
 from dsclora_cli.config import BatchOptions, EngineOptions, ModelOptions, SaveOptions, SizeOptions, UpscaleOptions
@@ -43,7 +43,7 @@ def test_one_broken_picture_stops_nothing(folder: Path) -> None:
 def test_a_second_run_does_nothing_and_a_changed_one_keeps_what_is_there(folder: Path) -> None:
     run([folder])
     before = {path: path.stat().st_mtime_ns for path in folder.iterdir()}
-    again = run([folder], engine=RepeatEngine(lambda frame: pytest.fail("nothing is left to upscale")))
+    again = run([folder], engine=RepeatUpscaler(lambda frame: pytest.fail("nothing is left to upscale")))
     assert states(again) == dict.fromkeys(["a.jpg", "b.png", "c.webp", "d.gif"], "skipped") | {"e.png": "failed"}
     changed = run([folder / "a.jpg"], replace(EMBEDDED, save=SaveOptions(quality=50)))
     assert changed[0].status == "kept"
@@ -112,7 +112,7 @@ def test_standard_input_and_output(folder: Path, monkeypatch: pytest.MonkeyPatch
 def test_fail_fast_finishes_what_came_before(folder: Path) -> None:
     (folder / "b.png").write_bytes(b"no picture")
     options = replace(EMBEDDED, batch=BatchOptions(fail_fast=True))
-    results = run([folder / "a.jpg", folder / "b.png", folder / "c.webp"], options, RepeatEngine())
+    results = run([folder / "a.jpg", folder / "b.png", folder / "c.webp"], options, RepeatUpscaler())
     assert states(results) == {"a.jpg": "done", "b.png": "failed"}
 
 

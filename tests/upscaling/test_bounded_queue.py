@@ -6,12 +6,12 @@ import threading
 
 import pytest
 
-from dsclora_cli.upscaling.bounded_queue import Channel, ClosedError, Worker
+from dsclora_cli.upscaling.bounded_queue import BoundedQueue, ClosedError, Worker
 
 MB = 1 << 20
 
 
-def fill(channel: Channel[int], count: int, size: int) -> Worker:
+def fill(channel: BoundedQueue[int], count: int, size: int) -> Worker:
     """A thread that puts numbers."""
 
     def work() -> None:
@@ -23,7 +23,7 @@ def fill(channel: Channel[int], count: int, size: int) -> Worker:
     return worker
 
 
-def settled(channel: Channel[int]) -> int:
+def settled(channel: BoundedQueue[int]) -> int:
     """How many items wait once the producer can do no more."""
     before = -1
     while before != len(channel._items):
@@ -33,7 +33,7 @@ def settled(channel: Channel[int]) -> int:
 
 
 def test_items_come_in_order_and_within_the_budget() -> None:
-    channel: Channel[int] = Channel(4 * MB)
+    channel: BoundedQueue[int] = BoundedQueue(4 * MB)
     worker = fill(channel, 9, MB)
     assert settled(channel) == 4
     assert channel.get() == 0
@@ -43,7 +43,7 @@ def test_items_come_in_order_and_within_the_budget() -> None:
 
 
 def test_an_item_beyond_the_budget_passes_alone() -> None:
-    channel: Channel[int] = Channel(MB)
+    channel: BoundedQueue[int] = BoundedQueue(MB)
     worker = fill(channel, 2, 5 * MB)
     assert settled(channel) == 1
     assert (channel.get(), channel.get()) == (0, 1)
@@ -51,15 +51,15 @@ def test_an_item_beyond_the_budget_passes_alone() -> None:
 
 
 def test_small_items_do_not_pile_up() -> None:
-    channel: Channel[int] = Channel(MB)
+    channel: BoundedQueue[int] = BoundedQueue(MB)
     fill(channel, 1000, 1)
     assert settled(channel) <= 16
     channel.abort()
 
 
 def test_close_lets_the_rest_be_had_and_abort_does_not() -> None:
-    for end, rest in ((Channel.close, [0, 1]), (Channel.abort, [])):
-        channel: Channel[int] = Channel(MB)
+    for end, rest in ((BoundedQueue.close, [0, 1]), (BoundedQueue.abort, [])):
+        channel: BoundedQueue[int] = BoundedQueue(MB)
         channel.put(0)
         channel.put(1)
         end(channel)
@@ -71,7 +71,7 @@ def test_close_lets_the_rest_be_had_and_abort_does_not() -> None:
 
 
 def test_closing_wakes_a_producer_that_waits() -> None:
-    channel: Channel[int] = Channel(MB)
+    channel: BoundedQueue[int] = BoundedQueue(MB)
     worker = fill(channel, 9, MB)
     settled(channel)
     channel.close()

@@ -17,7 +17,7 @@ from dsclora_cli.errors import UsageError
 from dsclora_cli.inference import openvino as openvino_engine
 from dsclora_cli.paths import cache_dir
 from dsclora_cli.upscaling import engines
-from dsclora_cli.upscaling.engines import device_of, open_engine
+from dsclora_cli.upscaling.engines import choose_device, load_engine
 from dsclora_cli.upscaling.upscaler import Upscaler
 from dsclora_cli.weights.resolve import FoundWeights, find_weights, open_network
 
@@ -50,44 +50,44 @@ def converted_files() -> list[Path]:
 
 
 def test_without_openvino_it_is_torch(weights: FoundWeights) -> None:
-    assert open_engine(weights, device_of(CPU), CPU).name == "torch"
+    assert load_engine(weights, choose_device(CPU), CPU).name == "torch"
     with pytest.raises(UsageError, match=r"OpenVINO is not installed .*dsclora\[cpu\]"):
-        device_of(replace(CPU, engine="openvino"))
+        choose_device(replace(CPU, engine="openvino"))
     assert converted_files() == []
 
 
 def test_with_openvino_the_cpu_is_its_own_unless_torch_is_asked_for(quick: None, weights: FoundWeights) -> None:
-    assert open_engine(weights, "cpu", CPU).name == "openvino"
-    assert open_engine(weights, "cpu", replace(CPU, ensemble=True)).name == "openvino"
-    assert open_engine(weights, "cpu", replace(CPU, engine="torch")).name == "torch"
+    assert load_engine(weights, "cpu", CPU).name == "openvino"
+    assert load_engine(weights, "cpu", replace(CPU, ensemble=True)).name == "openvino"
+    assert load_engine(weights, "cpu", replace(CPU, engine="torch")).name == "torch"
     assert len(converted_files()) == 1
 
 
 @pytest.mark.parametrize(("field", "value"), [("device", "cuda"), ("device", "mps"), ("dtype", "float16")])
 def test_what_openvino_cannot_do_here_is_refused(openvino: None, field: str, value: str) -> None:
     with pytest.raises(UsageError, match=value):
-        device_of(replace(EngineOptions(engine="openvino"), **{field: value}))
+        choose_device(replace(EngineOptions(engine="openvino"), **{field: value}))
 
 
 def test_a_gpu_comes_before_openvino(openvino: None, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(engines, "may_have_gpu", lambda: True)
     monkeypatch.setattr("dsclora_cli.inference.device.resolve_device", lambda name: f"{name} as torch has it")
-    assert device_of(EngineOptions()) == "auto as torch has it"
-    assert device_of(CPU) == "cpu"
+    assert choose_device(EngineOptions()) == "auto as torch has it"
+    assert choose_device(CPU) == "cpu"
 
 
 def test_devices_that_share_a_batch(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert engines.devices_of(EngineOptions()) == ("auto",)
+    assert engines.list_devices(EngineOptions()) == ("auto",)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    assert engines.devices_of(EngineOptions(device="all")) == ("auto",)
+    assert engines.list_devices(EngineOptions(device="all")) == ("auto",)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     for names in ("all", "cuda:0,cuda:1", "cuda, cuda:1"):
-        assert engines.devices_of(EngineOptions(device=names)) == ("cuda:0", "cuda:1")
+        assert engines.list_devices(EngineOptions(device=names)) == ("cuda:0", "cuda:1")
     with pytest.raises(UsageError, match="names a device twice"):
-        engines.devices_of(EngineOptions(device="cuda,cuda:0"))
+        engines.list_devices(EngineOptions(device="cuda,cuda:0"))
     with pytest.raises(UsageError, match="no device cuda:2"):
-        engines.devices_of(EngineOptions(device="cuda:1,cuda:2"))
+        engines.list_devices(EngineOptions(device="cuda:1,cuda:2"))
 
 
 def test_a_photograph_is_the_same_by_either(quick: None) -> None:
@@ -100,19 +100,19 @@ def test_a_photograph_is_the_same_by_either(quick: None) -> None:
 
 @pytest.mark.parametrize("data", [b"", b"half of an archive"])
 def test_a_broken_file_is_made_again(quick: None, weights: FoundWeights, data: bytes) -> None:
-    open_engine(weights, "cpu", CPU)
+    load_engine(weights, "cpu", CPU)
     (file,) = converted_files()
     file.write_bytes(data)
-    assert open_engine(weights, "cpu", CPU).name == "openvino"
+    assert load_engine(weights, "cpu", CPU).name == "openvino"
     assert openvino_engine.load(file) is not None
 
 
 def test_a_file_of_another_version_is_not_looked_at(
     quick: None, weights: FoundWeights, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    open_engine(weights, "cpu", CPU)
+    load_engine(weights, "cpu", CPU)
     monkeypatch.setattr(openvino_engine, "version", lambda package: "2031.1")
-    open_engine(weights, "cpu", CPU)
+    load_engine(weights, "cpu", CPU)
     assert len(converted_files()) == 2
 
 
@@ -123,9 +123,9 @@ def test_a_network_that_openvino_does_not_take(
         raise RuntimeError("no conversion rule")
 
     monkeypatch.setattr(openvino_engine, "convert", refuse)
-    assert open_engine(weights, "cpu", CPU).name == "torch"
+    assert load_engine(weights, "cpu", CPU).name == "torch"
     with pytest.raises(UsageError, match="OpenVINO does not take dsclora-x4"):
-        open_engine(weights, "cpu", replace(CPU, engine="openvino"))
+        load_engine(weights, "cpu", replace(CPU, engine="openvino"))
 
 
 def test_a_cache_that_cannot_be_written_costs_time_only(
@@ -133,7 +133,7 @@ def test_a_cache_that_cannot_be_written_costs_time_only(
 ) -> None:
     (tmp_path / "file").touch()
     monkeypatch.setenv("DSCLORA_CACHE_DIR", str(tmp_path / "file"))
-    assert open_engine(weights, "cpu", CPU).name == "openvino"
+    assert load_engine(weights, "cpu", CPU).name == "openvino"
 
 
 @pytest.mark.slow

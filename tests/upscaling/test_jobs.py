@@ -13,29 +13,29 @@ from dsclora_cli.config import BatchOptions, EngineOptions, SaveOptions, SizeOpt
 from dsclora_cli.errors import ImageError, WeightsError
 from dsclora_cli.imaging.types import Header
 from dsclora_cli.upscaling.jobs import Job, JobPlanner
-from dsclora_cli.upscaling.manifest import remember
+from dsclora_cli.upscaling.manifest import record_result
 from dsclora_cli.upscaling.sizes import AlreadyLargeEnough
-from dsclora_cli.upscaling.types import Found, Input
+from dsclora_cli.upscaling.types import FoundInputs, InputFile
 from dsclora_cli.weights.resolve import FoundWeights
 
 HEADER = Header("PNG", 12, 9, 4, np.dtype(np.uint16), notes=("the profile was odd",))
 
 
 @pytest.fixture
-def source(tmp_path: Path) -> Input:
+def source(tmp_path: Path) -> InputFile:
     path = save_photo(tmp_path / "a.png")
-    return Input(path, "a.png")
+    return InputFile(path, "a.png")
 
 
-def planner(source: Input, options: UpscaleOptions = EMBEDDED) -> JobPlanner:
-    return JobPlanner(Found((source,), many=False), options)
+def planner(source: InputFile, options: UpscaleOptions = EMBEDDED) -> JobPlanner:
+    return JobPlanner(FoundInputs((source,), many=False), options)
 
 
-def job(source: Input, options: UpscaleOptions = EMBEDDED, header: Header = HEADER) -> Job:
+def job(source: InputFile, options: UpscaleOptions = EMBEDDED, header: Header = HEADER) -> Job:
     return planner(source, options).job(source, header)
 
 
-def test_a_job_says_all_that_is_known_before_the_network(source: Input) -> None:
+def test_a_job_says_all_that_is_known_before_the_network(source: InputFile) -> None:
     made = job(source)
     assert made.target == Path(str(source.source)).with_name("a_x4.png")
     assert (made.size.width, made.size.height, made.size.passes) == (48, 36, (4,))
@@ -58,7 +58,7 @@ def test_a_job_says_all_that_is_known_before_the_network(source: Input) -> None:
         replace(EMBEDDED, engine=EngineOptions(dtype="float16")),
     ],
 )
-def test_settings_that_change_the_result_change_the_recipe(source: Input, options: UpscaleOptions) -> None:
+def test_settings_that_change_the_result_change_the_recipe(source: InputFile, options: UpscaleOptions) -> None:
     assert job(source, options).recipe != job(source).recipe
 
 
@@ -71,11 +71,11 @@ def test_settings_that_change_the_result_change_the_recipe(source: Input, option
         replace(EMBEDDED, batch=BatchOptions(output="elsewhere/", overwrite=True, recursive=True)),
     ],
 )
-def test_settings_that_do_not_leave_the_recipe_as_it_is(source: Input, options: UpscaleOptions) -> None:
+def test_settings_that_do_not_leave_the_recipe_as_it_is(source: InputFile, options: UpscaleOptions) -> None:
     assert job(source, options).recipe == job(source).recipe
 
 
-def test_what_the_format_cannot_hold_is_said_before_anything_is_decoded(source: Input) -> None:
+def test_what_the_format_cannot_hold_is_said_before_anything_is_decoded(source: InputFile) -> None:
     lossy = job(source, replace(EMBEDDED, save=SaveOptions(format="jpg")))
     assert any("transparency" in warning for warning in lossy.warnings)
     with pytest.raises(ImageError, match="transparency"):
@@ -84,7 +84,7 @@ def test_what_the_format_cannot_hold_is_said_before_anything_is_decoded(source: 
         job(source, replace(EMBEDDED, save=SaveOptions(format="webp")), replace(HEADER, width=5000))
 
 
-def test_weights_are_looked_for_only_for_pictures_that_grow(source: Input) -> None:
+def test_weights_are_looked_for_only_for_pictures_that_grow(source: InputFile) -> None:
     asked: list[int] = []
 
     def find(options: object, scale: int) -> FoundWeights:
@@ -92,7 +92,7 @@ def test_weights_are_looked_for_only_for_pictures_that_grow(source: Input) -> No
         raise WeightsError("not here")
 
     options = replace(EMBEDDED, size=SizeOptions(long_edge=20))
-    made = JobPlanner(Found((source,), many=False), options, find)
+    made = JobPlanner(FoundInputs((source,), many=False), options, find)
     with pytest.raises(AlreadyLargeEnough):
         made.job(source, replace(HEADER, width=20))
     assert asked == []
@@ -101,14 +101,14 @@ def test_weights_are_looked_for_only_for_pictures_that_grow(source: Input) -> No
     assert asked == [4]
 
 
-def test_a_job_is_settled_by_what_lies_at_its_target(source: Input) -> None:
+def test_a_job_is_settled_by_what_lies_at_its_target(source: InputFile) -> None:
     made, plan = job(source), planner(source)
     assert plan.settled(made) is None
     assert made.target is not None
     made.target.write_bytes(b"somebody's")
     kept = plan.settled(made)
     assert kept is not None and kept.status == "kept"
-    remember(made.target, made.target, made.recipe)
+    record_result(made.target, made.target, made.recipe)
     skipped = plan.settled(made)
     assert skipped is not None and skipped.status == "skipped"
     assert planner(source, replace(EMBEDDED, batch=BatchOptions(overwrite=True))).settled(made) is None

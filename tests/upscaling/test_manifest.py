@@ -9,27 +9,27 @@ from pathlib import Path
 import pytest
 
 from dsclora_cli.paths import state_dir
-from dsclora_cli.upscaling.manifest import Recipe, is_recorded, remember, status
+from dsclora_cli.upscaling.manifest import ResultKey, is_recorded, record_result, result_state
 
-RECIPE = Recipe("in", "weights", {"size": (4, 3), "quality": 95, "metadata": "all"})
+RECIPE = ResultKey("in", "weights", {"size": (4, 3), "quality": 95, "metadata": "all"})
 
 
 @pytest.fixture
 def output(tmp_path: Path) -> Path:
     path = tmp_path / "a_x4.png"
     path.write_bytes(b"result")
-    remember(path, path, RECIPE)
+    record_result(path, path, RECIPE)
     return path
 
 
 def test_a_result_is_complete_only_as_it_was_recorded(output: Path) -> None:
-    assert status(output, RECIPE) == "complete"
+    assert result_state(output, RECIPE) == "complete"
     assert is_recorded(output)
     output.write_bytes(b"edited")
-    assert status(output, RECIPE) == "different"
+    assert result_state(output, RECIPE) == "different"
     assert not is_recorded(output)
     output.unlink()
-    assert status(output, RECIPE) == "missing"
+    assert result_state(output, RECIPE) == "missing"
 
 
 @pytest.mark.parametrize(
@@ -40,14 +40,14 @@ def test_a_result_is_complete_only_as_it_was_recorded(output: Path) -> None:
         replace(RECIPE, settings={**RECIPE.settings, "quality": 90}),
     ],
 )
-def test_another_input_model_or_setting_is_different(output: Path, other: Recipe) -> None:
-    assert status(output, other) == "different"
+def test_another_input_model_or_setting_is_different(output: Path, other: ResultKey) -> None:
+    assert result_state(output, other) == "different"
 
 
 def test_a_file_without_a_record_is_different(tmp_path: Path) -> None:
     path = tmp_path / "mine.png"
     path.write_bytes(b"result")
-    assert status(path, RECIPE) == "different"
+    assert result_state(path, RECIPE) == "different"
     assert not is_recorded(path)
 
 
@@ -55,7 +55,7 @@ def test_a_file_without_a_record_is_different(tmp_path: Path) -> None:
 def test_a_broken_or_newer_record_is_none(output: Path, text: str) -> None:
     (record,) = state_dir().rglob("*.json")
     record.write_text(text, encoding="utf-8")
-    assert status(output, RECIPE) == "different"
+    assert result_state(output, RECIPE) == "different"
 
 
 def test_records_lie_in_the_state_folder_and_say_what_they_are_about(output: Path) -> None:
@@ -72,5 +72,5 @@ def test_records_lie_in_the_state_folder_and_say_what_they_are_about(output: Pat
 
 def test_one_file_has_one_record_by_whatever_path(output: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(output.parent)
-    assert status(Path("a_x4.png"), RECIPE) == "complete"
-    assert status(Path("..") / output.parent.name / "a_x4.png", RECIPE) == "complete"
+    assert result_state(Path("a_x4.png"), RECIPE) == "complete"
+    assert result_state(Path("..") / output.parent.name / "a_x4.png", RECIPE) == "complete"

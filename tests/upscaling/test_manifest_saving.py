@@ -16,11 +16,11 @@ from dsclora_cli.config import SaveOptions
 from dsclora_cli.errors import ImageError
 from dsclora_cli.imaging.types import Frame, Header
 from dsclora_cli.upscaling import manifest
-from dsclora_cli.upscaling.manifest import Recipe, save_result, status
+from dsclora_cli.upscaling.manifest import ResultKey, result_state, save_result
 
 HEADER = Header("PNG", 6, 4, 3, np.dtype(np.uint8))
 FRAME = Frame(np.full((4, 6, 3), 90, np.uint8))
-RECIPE = Recipe("in", "weights", {})
+RECIPE = ResultKey("in", "weights", {})
 
 
 def save(target: Path | None, frames: Iterator[Frame] | list[Frame]) -> tuple[str, ...]:
@@ -39,7 +39,7 @@ def test_a_file_appears_when_it_is_whole(tmp_path: Path) -> None:
     assert seen == [False]
     assert Image.open(target).size == (6, 4)
     assert list(target.parent.iterdir()) == [target]
-    assert status(target, RECIPE) == "complete"
+    assert result_state(target, RECIPE) == "complete"
 
 
 def test_what_breaks_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:
@@ -80,7 +80,7 @@ def test_a_record_that_cannot_be_written_is_a_warning(tmp_path: Path, monkeypatc
     def fail(*_: object) -> None:
         raise OSError(errno.EROFS, "Read-only file system")
 
-    monkeypatch.setattr(manifest, "remember", fail)
+    monkeypatch.setattr(manifest, "record_result", fail)
     (warning,) = save(tmp_path / "a.png", [FRAME])
     assert warning.startswith("not recorded, so the next run cannot skip it: ")
     assert (tmp_path / "a.png").exists()

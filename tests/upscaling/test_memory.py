@@ -16,7 +16,7 @@ from dsclora_cli.config import EngineOptions, ModelOptions, SizeOptions, Upscale
 from dsclora_cli.errors import OutOfMemory
 from dsclora_cli.imaging.types import Header
 from dsclora_cli.upscaling.memory import MOST_PIXELS, budget
-from dsclora_cli.upscaling.picture import PictureEngine, Plan
+from dsclora_cli.upscaling.picture import PictureUpscaler, Plan
 
 LARGE = Header("JPEG", 6000, 4000, 3, np.dtype(np.uint8))
 
@@ -30,7 +30,7 @@ def planned(
         size=SizeOptions(scale=scale),
         max_memory=max_memory,
     )
-    return PictureEngine(options).plan(header, banded)
+    return PictureUpscaler(options).plan(header, banded)
 
 
 def test_what_is_written_in_bands_needs_less_than_the_whole_of_it() -> None:

@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 
 from dsclora_cli.config import BatchOptions, SaveOptions, UpscaleOptions
 from dsclora_cli.errors import UsageError
-from dsclora_cli.upscaling.output_names import Namer, check_template, parse_format, possible_stems
+from dsclora_cli.upscaling.output_names import OutputNamer, check_template, parse_format, possible_stems
 from dsclora_cli.upscaling.sizes import SizePlan
-from dsclora_cli.upscaling.types import Found, Input
+from dsclora_cli.upscaling.types import FoundInputs, InputFile
 
 SIZE = SizePlan(40, 30, (4,), 4.0)
 
@@ -27,9 +27,9 @@ def targets(
     *inputs: str | bytes, output: str | None = None, name: str = BatchOptions().name, format: str | None = None
 ) -> list[str | None]:
     """Where the results of these inputs go, each of the format that its own name tells."""
-    sources = tuple(Input(item if isinstance(item, bytes) else Path(item), str(item)) for item in inputs)
+    sources = tuple(InputFile(item if isinstance(item, bytes) else Path(item), str(item)) for item in inputs)
     options = UpscaleOptions(save=SaveOptions(format=format), batch=BatchOptions(output=output, name=name))
-    namer = Namer(Found(sources, many=len(sources) > 1), options)
+    namer = OutputNamer(FoundInputs(sources, many=len(sources) > 1), options)
     paths = [
         namer.target(source, SIZE, "dscf-x4", namer.format(parse_format(source.name[-3:]))).path
         if isinstance(source.source, Path)
@@ -49,8 +49,8 @@ def test_every_field_of_the_template() -> None:
 
 @pytest.mark.parametrize(("factor", "shown"), [(4.0, "4"), (2.5, "2.5"), (2.5333, "2.53")])
 def test_scales_are_short(factor: float, shown: str) -> None:
-    source = Input(Path("a.png"), "a.png")
-    namer = Namer(Found((source,), many=False), UpscaleOptions())
+    source = InputFile(Path("a.png"), "a.png")
+    namer = OutputNamer(FoundInputs((source,), many=False), UpscaleOptions())
     assert namer.target(source, replace(SIZE, factor=factor), "m", "PNG").path == Path(f"a_x{shown}.png")
 
 
@@ -80,8 +80,8 @@ def test_several_inputs_make_the_output_a_folder() -> None:
 
 
 def test_the_tree_of_a_folder_is_kept() -> None:
-    source = Input(Path("in/x/y/a.png"), "a", folder=Path("x/y"))
-    namer = Namer(Found((source,), many=True), UpscaleOptions(batch=BatchOptions(output="out")))
+    source = InputFile(Path("in/x/y/a.png"), "a", folder=Path("x/y"))
+    namer = OutputNamer(FoundInputs((source,), many=True), UpscaleOptions(batch=BatchOptions(output="out")))
     assert namer.target(source, SIZE, "m", "PNG").path == Path("out/x/y/a_x4.png")
 
 
@@ -94,8 +94,8 @@ def test_collisions_are_numbered_in_order_and_said() -> None:
     assert targets("x/a.png", "y/a.png", "z/a.png", output="out") == [
         *("out/a_x4.png", "out/a_x4-2.png", "out/a_x4-3.png"),
     ]
-    sources = (Input(Path("x/a.png"), ""), Input(Path("y/a.png"), ""))
-    namer = Namer(Found(sources, many=True), UpscaleOptions(batch=BatchOptions(output="out")))
+    sources = (InputFile(Path("x/a.png"), ""), InputFile(Path("y/a.png"), ""))
+    namer = OutputNamer(FoundInputs(sources, many=True), UpscaleOptions(batch=BatchOptions(output="out")))
     first, second = (namer.target(source, SIZE, "m", "PNG") for source in sources)
     assert first.note is None
     assert second.note == "named a_x4-2.png, as a_x4.png is taken in this run"
@@ -106,8 +106,10 @@ def test_a_result_never_takes_the_place_of_an_input() -> None:
         targets("a.png", name="{stem}.{ext}")
     with pytest.raises(UsageError, match="would replace it"):
         targets("x/../a.png", output="a.png")
-    first, other = Input(Path("a.png"), ""), Input(Path("40.png"), "")
-    namer = Namer(Found((first, other), many=True), UpscaleOptions(batch=BatchOptions(name="{width}.{ext}")))
+    first, other = InputFile(Path("a.png"), ""), InputFile(Path("40.png"), "")
+    namer = OutputNamer(
+        FoundInputs((first, other), many=True), UpscaleOptions(batch=BatchOptions(name="{width}.{ext}"))
+    )
     assert namer.target(first, SIZE, "m", "PNG").path == Path("40-2.png")
 
 
@@ -121,9 +123,9 @@ def test_an_input_under_another_name_is_the_same_file() -> None:
 def test_format_is_the_option_else_the_name_else_the_input() -> None:
     assert targets("a.png", format="jpg") == ["a_x4.jpg"]
     assert targets("a.png", format="WEBP", name="{stem}.big.{ext}") == ["a.big.webp"]
-    source = Input(Path("a.png"), "a.png")
+    source = InputFile(Path("a.png"), "a.png")
     for batch in (BatchOptions(output="b.tif"), BatchOptions(name="{stem}_large.tif")):
-        assert Namer(Found((source,), many=False), UpscaleOptions(batch=batch)).format("PNG") == "TIFF"
+        assert OutputNamer(FoundInputs((source,), many=False), UpscaleOptions(batch=batch)).format("PNG") == "TIFF"
 
 
 @pytest.mark.parametrize(
@@ -174,8 +176,8 @@ STEMS = st.text("aA1-_x.{} ü", min_size=1, max_size=8).filter(lambda stem: stem
     number=st.sampled_from(["", "-2", "-31"]),
 )
 def test_a_name_leads_back_to_its_input(stem: str, template: str, number: str) -> None:
-    source = Input(Path(f"{stem}.png"), "")
-    namer = Namer(Found((source,), many=False), UpscaleOptions(batch=BatchOptions(name=template)))
+    source = InputFile(Path(f"{stem}.png"), "")
+    namer = OutputNamer(FoundInputs((source,), many=False), UpscaleOptions(batch=BatchOptions(name=template)))
     path = namer.target(source, SIZE, "dscf-x4", "PNG").path
     assert path is not None
     assert stem in set(possible_stems(template, f"{path.stem}{number}{path.suffix}"))
@@ -183,9 +185,9 @@ def test_a_name_leads_back_to_its_input(stem: str, template: str, number: str) -
 
 @given(st.lists(st.sampled_from(["x/a.png", "x/a.jpg", "y/a.png", "y/b.png", "b.tif", "out/a_x4.png"]), unique=True))
 def test_no_two_results_of_a_run_share_a_name(names: list[str]) -> None:
-    sources = tuple(Input(Path(name), name) for name in names)
+    sources = tuple(InputFile(Path(name), name) for name in names)
     options = UpscaleOptions(save=SaveOptions(format="png"), batch=BatchOptions(output="out"))
-    namer = Namer(Found(sources, many=True), options)
+    namer = OutputNamer(FoundInputs(sources, many=True), options)
     paths = [namer.target(source, SIZE, "m", "PNG").path for source in sources]
     assert len(set(paths)) == len(paths)
     assert not set(paths) & {source.source for source in sources}

@@ -15,7 +15,7 @@ from dsclora_cli.errors import OutOfMemory, UsageError
 from dsclora_cli.imaging.types import Frame, Header, Pixels
 from dsclora_cli.inference.torch_cpu import TorchEngine
 from dsclora_cli.models.span import Span, SpanConfig
-from dsclora_cli.upscaling.picture import PictureEngine
+from dsclora_cli.upscaling.picture import PictureUpscaler
 
 EMBEDDED = UpscaleOptions(model=ModelOptions(offline=True), engine=EngineOptions(device="cpu"))
 PHOTO = Path(__file__).parents[2] / "examples" / "photo.png"
@@ -27,7 +27,7 @@ def photo() -> Pixels:
 
 
 def upscale(pixels: Pixels, options: UpscaleOptions = EMBEDDED) -> tuple[Pixels, tuple[str, ...]]:
-    engine = PictureEngine(options)
+    engine = PictureUpscaler(options)
     height, width, channels = pixels.shape
     plan = engine.plan(Header("PNG", width, height, channels, pixels.dtype))
     shares: list[float] = []
@@ -105,7 +105,7 @@ def test_any_factor_is_native_passes_and_one_reduction(photo: Pixels, factor: fl
 
 
 def test_a_page_of_another_size_grows_by_the_same_factor(photo: Pixels) -> None:
-    engine = PictureEngine(replace(EMBEDDED, size=SizeOptions(width=160)))
+    engine = PictureUpscaler(replace(EMBEDDED, size=SizeOptions(width=160)))
     plan = engine.plan(Header("TIFF", 80, 60, 3, np.dtype(np.uint8), frames=2))
     frame, _ = engine.frame(Frame(photo[:31, :45]), plan, lambda share: None)
     assert frame.pixels.shape == (62, 90, 3)
@@ -114,7 +114,7 @@ def test_a_page_of_another_size_grows_by_the_same_factor(photo: Pixels) -> None:
 def test_plan_says_what_will_happen(photo: Pixels) -> None:
     model = ModelOptions("dsclora-x4")
     options = replace(EMBEDDED, model=model, engine=EngineOptions(device="cpu", tile=32), size=SizeOptions(scale=8))
-    plan = PictureEngine(options).plan(Header("PNG", 80, 60, 3, np.dtype(np.uint8)))
+    plan = PictureUpscaler(options).plan(Header("PNG", 80, 60, 3, np.dtype(np.uint8)))
     assert (plan.header.width, plan.header.height, plan.size.passes, plan.tile) == (640, 480, (4, 4), 32)
     assert plan.tiles == 3 * 2 + 10 * 8
     assert plan.memory_bytes > 640 * 480 * 4 * 3
@@ -144,7 +144,7 @@ def test_an_absent_device_is_named_before_anything_is_loaded() -> None:
     if torch.cuda.is_available():
         pytest.skip("there is a CUDA device here")
     with pytest.raises(UsageError, match="CUDA"):
-        PictureEngine(replace(EMBEDDED, engine=EngineOptions(device="cuda")))
+        PictureUpscaler(replace(EMBEDDED, engine=EngineOptions(device="cuda")))
 
 
 def test_a_network_of_another_scale_never_scrambles(photo: Pixels, tmp_path: Path) -> None:

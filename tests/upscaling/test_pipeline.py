@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from batches import EMBEDDED, RepeatEngine, fill, leftovers, run, save_photo, states
+from batches import EMBEDDED, RepeatUpscaler, fill, leftovers, run, save_photo, states
 
 from dsclora_cli.config import SaveOptions, UpscaleOptions
 from dsclora_cli.errors import ImageError, OutOfMemory, WeightsError
@@ -33,7 +33,7 @@ def test_a_picture_that_fails_in_the_network_fails_alone(folder: Path) -> None:
         if len(calls) == 3:
             raise OutOfMemory("a tile of 512 does not fit", "--tile 256 would fit")
 
-    results = run([folder / "d.gif", folder / "b.png"], engine=RepeatEngine(fail_third))
+    results = run([folder / "d.gif", folder / "b.png"], engine=RepeatUpscaler(fail_third))
     assert states(results) == {"d.gif": "failed", "b.png": "done"}
     assert (results[0].error, results[0].hint) == ("a tile of 512 does not fit", "--tile 256 would fit")
     assert not (folder / "d_x4.gif").exists()
@@ -43,7 +43,7 @@ def test_a_picture_that_fails_in_the_network_fails_alone(folder: Path) -> None:
 def test_a_picture_that_breaks_half_way_leaves_nothing(folder: Path) -> None:
     data = (folder / "d.gif").read_bytes()
     (folder / "d.gif").write_bytes(data[: len(data) - 30])
-    results = run([folder / "d.gif", folder / "b.png"], engine=RepeatEngine())
+    results = run([folder / "d.gif", folder / "b.png"], engine=RepeatUpscaler())
     assert states(results) == {"d.gif": "failed", "b.png": "done"}
     assert not (folder / "d_x4.gif").exists()
     assert leftovers(folder) == []
@@ -55,7 +55,7 @@ def test_a_picture_that_cannot_be_written_is_not_finished_by_the_network(
     """As on a full disk: each band goes to the writer before the next is made."""
     made: list[int] = []
 
-    class Slow(RepeatEngine):
+    class Slow(RepeatUpscaler):
         def banded(self, frame, plan, on_progress, on_caveat) -> BandedFrame:
             whole = super().banded(frame, plan, on_progress, on_caveat)
 
@@ -84,7 +84,7 @@ def test_a_bug_is_raised_and_leaves_nothing_half_done(folder: Path) -> None:
         raise ZeroDivisionError
 
     with pytest.raises(ZeroDivisionError):
-        run([folder], engine=RepeatEngine(fail))
+        run([folder], engine=RepeatUpscaler(fail))
     assert leftovers(folder) == []
 
 
@@ -95,7 +95,7 @@ def test_a_bug_in_the_writer_reaches_the_caller(folder: Path, monkeypatch: pytes
     monkeypatch.setattr(line_module, "save_result", fail)
     monkeypatch.setattr(line_module, "budget", lambda limit: 1)
     with pytest.raises(ZeroDivisionError):
-        run([folder], engine=RepeatEngine())
+        run([folder], engine=RepeatUpscaler())
 
 
 def test_an_interrupt_keeps_what_is_finished_and_says_what_is_not(folder: Path) -> None:
@@ -111,7 +111,7 @@ def test_an_interrupt_keeps_what_is_finished_and_says_what_is_not(folder: Path) 
     observer.on_done = results.append  # type: ignore[method-assign]
     inputs = [folder / name for name in ("a.jpg", "b.png", "c.webp", "d.gif", "e.png")]
     with pytest.raises(KeyboardInterrupt):
-        list(upscale_files(inputs, EMBEDDED, observer, engine=RepeatEngine(interrupt)))
+        list(upscale_files(inputs, EMBEDDED, observer, engine=RepeatUpscaler(interrupt)))
     finished = dict.fromkeys(["a.jpg", "b.png", "c.webp"], "done")
     assert states(results).items() >= (finished | {"d.gif": "interrupted"}).items()
     assert sorted(path.name for path in folder.glob("*_x4*")) == ["a_x4.jpg", "b_x4.png", "c_x4.webp"]
@@ -121,7 +121,7 @@ def test_an_interrupt_keeps_what_is_finished_and_says_what_is_not(folder: Path) 
 
 def test_closing_early_keeps_what_is_finished(folder: Path) -> None:
     inputs = [folder / name for name in ("a.jpg", "b.png", "c.webp")]
-    with closing(upscale_files(inputs, EMBEDDED, engine=RepeatEngine())) as results:
+    with closing(upscale_files(inputs, EMBEDDED, engine=RepeatUpscaler())) as results:
         assert next(results).status == "done"
     assert (folder / "a_x4.jpg").exists()
     assert leftovers(folder) == []
@@ -141,7 +141,7 @@ def test_memory_does_not_grow_with_the_number_of_pictures(tmp_path: Path, monkey
         threading.Event().wait(0.05)
         ahead.append(len(opened) - len(ahead))
 
-    results = run([tmp_path], engine=RepeatEngine(watch))
+    results = run([tmp_path], engine=RepeatUpscaler(watch))
     assert len(results) == 12
     assert max(ahead) <= 5
 
@@ -169,7 +169,7 @@ def test_the_observer_hears_everything_in_the_callers_thread(folder: Path) -> No
             self.words.append(f"done {Path(result.input).stem}")
 
     heard = Heard()
-    list(upscale_files([folder / "d.gif", folder / "d.gif"], EMBEDDED, heard, engine=RepeatEngine()))
+    list(upscale_files([folder / "d.gif", folder / "d.gif"], EMBEDDED, heard, engine=RepeatUpscaler()))
     assert heard.words == ["found", "start d", "0.25", "0.5", "0.75", "1", "done d"]
 
 
@@ -182,16 +182,16 @@ class TestSeveralDevices:
         frames: dict[str, list[int]] = {"cuda:0": [], "cuda:1": []}
         both = threading.Barrier(2, timeout=20)
 
-        def opened(options: UpscaleOptions, find: object) -> RepeatEngine:
+        def opened(options: UpscaleOptions, find: object) -> RepeatUpscaler:
             def count(frame: Frame) -> None:
                 mine = frames[options.engine.device]
                 mine.append(1)
                 if len(mine) == 1:
                     both.wait()
 
-            return RepeatEngine(count)
+            return RepeatUpscaler(count)
 
-        monkeypatch.setattr(batch_module, "devices_of", lambda engine: tuple(frames))
+        monkeypatch.setattr(batch_module, "list_devices", lambda engine: tuple(frames))
         monkeypatch.setattr(batch_module, "_open", opened)
         return frames
 
@@ -217,7 +217,7 @@ class TestSeveralDevices:
         save_photo(tmp_path / "a.png")
         limits: list[int | None] = []
         monkeypatch.setattr(
-            batch_module, "_open", lambda options, find: limits.append(options.max_memory) or RepeatEngine()
+            batch_module, "_open", lambda options, find: limits.append(options.max_memory) or RepeatUpscaler()
         )
         run([tmp_path], replace(EMBEDDED, max_memory=2 * 10**9))
         assert limits == [10**9]
@@ -232,11 +232,11 @@ class TestSeveralDevices:
             save_photo(tmp_path / f"{number}.png", seed=number)
         both = threading.Barrier(2, timeout=20)
 
-        def refuse(options: UpscaleOptions, find: object) -> RepeatEngine:
+        def refuse(options: UpscaleOptions, find: object) -> RepeatUpscaler:
             both.wait()
             if options.engine.device == "cuda:1":
                 raise WeightsError("the weights are damaged")
-            return RepeatEngine()
+            return RepeatUpscaler()
 
         monkeypatch.setattr(batch_module, "_open", refuse)
         with pytest.raises(WeightsError):

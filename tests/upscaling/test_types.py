@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from dsclora_cli.upscaling.types import Input, path_key
+from dsclora_cli.upscaling.types import InputFile, path_key
 
 
 def test_spellings_of_a_path_are_one_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -32,7 +32,7 @@ def test_case_matters_where_the_system_says_so(monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_an_input_knows_its_stem_and_key(tmp_path: Path) -> None:
-    file = Input(tmp_path / "a.b.png", "shown")
+    file = InputFile(tmp_path / "a.b.png", "shown")
     assert (file.stem, file.key) == ("a.b", path_key(tmp_path / "a.b.png"))
-    stdin = Input(b"...", "-")
+    stdin = InputFile(b"...", "-")
     assert (stdin.stem, stdin.key) == ("stdin", "-")
