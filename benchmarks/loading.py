@@ -21,7 +21,7 @@ from torch.nn.functional import l1_loss
 
 from dsclora_cli.datasets.patches import Batch, open_data
 from dsclora_cli.inference.device import resolve_device
-from dsclora_cli.models.span import Span, SpanConfig
+from dsclora_cli.models.span import SPAN, SpanConfig
 from dsclora_cli.recipe import ARCHITECTURES, DataOptions, DegradeOptions, NetworkOptions, Recipe
 from dsclora_cli.training.compile import compiled
 
@@ -56,7 +56,7 @@ def main() -> None:
 def training_step(batch: Batch, scale: int, device: torch.device) -> Callable[[], float]:
     """One step of the student on a batch; it answers with the loss."""
     channels, blocks = ARCHITECTURES["dsclora"]
-    network = Span(SpanConfig(scale=scale, channels=channels, blocks=blocks))
+    network = SPAN(SpanConfig(scale=scale, channels=channels, blocks=blocks))
     network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     forward = compiled(network, "auto", device, print)
     optimiser, here = torch.optim.Adam(network.parameters()), batch.to(device)

@@ -69,7 +69,7 @@ def is_offline() -> bool:
     return value.upper() in {"1", "ON", "YES", "TRUE"}
 
 
-def cached(wanted: HubFile) -> Path | None:
+def find_cached(wanted: HubFile) -> Path | None:
     """The file in the client's cache, whatever its revision and, where it is pinned, its name; None if not there."""
     folder = cache_folder() / f"{wanted.kind}s--{wanted.repo.replace('/', '--')}"
     pin = wanted.sha256
@@ -79,13 +79,13 @@ def cached(wanted: HubFile) -> Path | None:
     return None
 
 
-def fetch(wanted: HubFile, offline: bool = False) -> Path:
+def fetch_file(wanted: HubFile, offline: bool = False) -> Path:
     """The file, from the cache without any request, else downloaded and verified; it then lies in the cache.
 
     `offline`, like HF_HUB_OFFLINE, opens no socket. Raises HubUnavailable, within `PROBE_SECONDS` where there is no
     network, and WeightsError for bytes with another sha256, which are removed from the cache.
     """
-    path = cached(wanted)
+    path = find_cached(wanted)
     if path is not None:
         return path
     if offline or is_offline():
@@ -98,7 +98,7 @@ def fetch(wanted: HubFile, offline: bool = False) -> Path:
 
 def fetch_dataset_file(repo: str, file: str, offline: bool = False) -> Path:
     """A file of a data-set repository, from the cache in any revision, else its newest. Raises HubUnavailable."""
-    return fetch(HubFile(repo, file, kind="dataset"), offline)
+    return fetch_file(HubFile(repo, file, kind="dataset"), offline)
 
 
 class _Download:
@@ -110,7 +110,7 @@ class _Download:
         self.where = {"repo_type": wanted.kind, "endpoint": self.endpoint}
 
     def run(self) -> Path:
-        """See `fetch`."""
+        """See `fetch_file`."""
         try:
             file, commit = self.locate()
             for _ in range(2):  # the first may only be a damaged copy that the client found in its cache

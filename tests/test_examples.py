@@ -13,10 +13,10 @@ import pytest
 import torch
 from PIL import Image
 
-from dsclora_cli.models.lora import Adapters, merge_adapters, ranks
-from dsclora_cli.models.span import Span, SpanConfig
+from dsclora_cli.models.lora import Adapters, merge_adapters, parse_ranks
+from dsclora_cli.models.span import SPAN, SpanConfig
 from dsclora_cli.paths import sha256_of
-from dsclora_cli.weights.adapters import fit_adapters, load_adapters, save_adapters
+from dsclora_cli.weights.adapters import build_adapters, load_adapters, save_adapters
 from dsclora_cli.weights.checkpoint import load_network, save_network
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
@@ -140,8 +140,8 @@ def test_strength_measures_and_writes_a_share_of_an_adapter(
     small: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     torch.manual_seed(0)
-    network = Span(SpanConfig(channels=4, blocks=1, scale=2)).eval()
-    adapters = Adapters(network, ranks(network, "small"))
+    network = SPAN(SpanConfig(channels=4, blocks=1, scale=2)).eval()
+    adapters = Adapters(network, parse_ranks(network, "small"))
     for parameter in adapters.parameters():
         torch.nn.init.normal_(parameter, std=0.05)
     base, run, weaker, photos = (tmp_path / name for name in ("base.safetensors", "run", "weaker", "photos"))
@@ -157,7 +157,7 @@ def test_strength_measures_and_writes_a_share_of_an_adapter(
     tool.main([str(base), str(run), "--write", "0.3", str(weaker)])
     assert (weaker / "log.jsonl").read_text() == "{}\n"
     written = load_adapters(weaker / "adapter.safetensors")
-    part = merge_adapters(network, fit_adapters(load_network(base), sha256_of(base), written)).state_dict()
+    part = merge_adapters(network, build_adapters(load_network(base), sha256_of(base), written)).state_dict()
     expected = tool.between(network, merge_adapters(network, adapters), 0.3).state_dict()
     assert all(torch.allclose(part[name], tensor, atol=1e-6) for name, tensor in expected.items())
 

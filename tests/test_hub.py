@@ -35,7 +35,7 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[HubServer]:
 
 def refused(wanted: HubFile = WANTED, **options: bool) -> HubUnavailable:
     with pytest.raises(HubUnavailable) as caught:
-        hub.fetch(wanted, **options)
+        hub.fetch_file(wanted, **options)
     assert "\n" not in str(caught.value) and caught.value.hint
     return caught.value
 
@@ -45,15 +45,15 @@ def files_in_cache() -> list[Path]:
 
 
 def test_first_pull_then_cached_without_any_request(server: HubServer) -> None:
-    assert hub.cached(WANTED) is None
-    path = hub.fetch(WANTED)
+    assert hub.find_cached(WANTED) is None
+    path = hub.fetch_file(WANTED)
     assert path.read_bytes() == BYTES
     assert path.is_relative_to(hub.cache_folder())
     assert path.name == "net.pth"
     assert len(server.requests) == 3  # where it is, the client's own look, the bytes
     server.requests.clear()
-    assert hub.fetch(WANTED) == path
-    assert hub.fetch(WANTED, offline=True) == path
+    assert hub.fetch_file(WANTED) == path
+    assert hub.fetch_file(WANTED, offline=True) == path
     assert server.requests == []
 
 
@@ -62,7 +62,7 @@ def test_the_variables_of_the_client_say_where_the_cache_is(
     server: HubServer, variable: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv(variable, str(tmp_path / "elsewhere"))
-    assert hub.fetch(WANTED).is_relative_to(tmp_path / "elsewhere")
+    assert hub.fetch_file(WANTED).is_relative_to(tmp_path / "elsewhere")
 
 
 def test_the_token_is_sent(server: HubServer, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -72,19 +72,19 @@ def test_the_token_is_sent(server: HubServer, monkeypatch: pytest.MonkeyPatch) -
         handler, "log_request", lambda self, *_: seen.append(self.headers.get("Authorization")), raising=False
     )
     monkeypatch.setenv("HF_TOKEN", "hf_secret")
-    hub.fetch(WANTED)
+    hub.fetch_file(WANTED)
     assert set(seen) == {"Bearer hf_secret"}
 
 
 def test_a_pinned_revision_is_asked_for(server: HubServer) -> None:
-    hub.fetch(replace(WANTED, revision=COMMIT))
+    hub.fetch_file(replace(WANTED, revision=COMMIT))
     assert all(f"/resolve/{COMMIT}/" in request for request in server.requests)
 
 
 def test_bytes_with_another_sha256_are_refused_and_not_kept(server: HubServer) -> None:
     server.served[FILE] = BYTES[::-1]
     with pytest.raises(WeightsError, match=f"not have the pinned sha256 {WANTED.sha256}: refused, not kept") as caught:
-        hub.fetch(WANTED)
+        hub.fetch_file(WANTED)
     assert not isinstance(caught.value, HubUnavailable)
     assert files_in_cache() == []
     assert len(server.requests) <= 5
@@ -92,10 +92,10 @@ def test_bytes_with_another_sha256_are_refused_and_not_kept(server: HubServer) -
 
 def test_a_small_file_outside_lfs_is_verified_too(server: HubServer) -> None:
     server.lfs = False
-    assert hub.fetch(WANTED).read_bytes() == BYTES
+    assert hub.fetch_file(WANTED).read_bytes() == BYTES
     other = replace(WANTED, sha256="0" * 64)
     with pytest.raises(WeightsError, match="refused, not kept"):
-        hub.fetch(other)
+        hub.fetch_file(other)
 
 
 def test_another_file_at_the_pinned_path_is_not_even_downloaded(server: HubServer) -> None:
@@ -108,19 +108,19 @@ def test_another_file_at_the_pinned_path_is_not_even_downloaded(server: HubServe
 def test_a_moved_file_is_found_by_its_sha256(server: HubServer, revision: str | None) -> None:
     server.files["weights/renamed.pth"] = server.files.pop(FILE)
     wanted = replace(WANTED, revision=revision)
-    path = hub.fetch(wanted)
+    path = hub.fetch_file(wanted)
     assert (path.name, path.read_bytes()) == ("renamed.pth", BYTES)
     assert len(server.requests) <= 6
     server.requests.clear()
-    assert hub.fetch(wanted) == path
+    assert hub.fetch_file(wanted) == path
     assert server.requests == []
 
 
 def test_a_damaged_cached_copy_is_replaced(server: HubServer) -> None:
-    path = hub.fetch(WANTED)
+    path = hub.fetch_file(WANTED)
     path.resolve().write_bytes(BYTES[::-1])
-    assert hub.cached(WANTED) is None
-    assert hub.fetch(WANTED).read_bytes() == BYTES
+    assert hub.find_cached(WANTED) is None
+    assert hub.fetch_file(WANTED).read_bytes() == BYTES
 
 
 @pytest.mark.parametrize(
@@ -175,7 +175,7 @@ def test_a_connection_dropped_in_the_middle_is_made_again(
     server: HubServer, resets: bool, capfd: pytest.CaptureFixture[str]
 ) -> None:
     server.drops, server.resets = 1, resets
-    assert hub.fetch(WANTED).read_bytes() == BYTES
+    assert hub.fetch_file(WANTED).read_bytes() == BYTES
     assert [request for request in server.requests if request.startswith(GET)] == [f"{GET}{COMMIT}/{FILE}"] * 2
     assert capfd.readouterr().err == ""
 
@@ -214,19 +214,18 @@ def test_a_cache_that_cannot_be_written_says_so(tmp_path: Path, monkeypatch: pyt
 
 
 def test_a_cached_file_costs_no_import_of_the_client(server: HubServer) -> None:
-    hub.fetch(WANTED)
-    code = (
-        f"from dsclora_cli import hub; hub.fetch(hub.{WANTED!r}); import sys; print('huggingface_hub' in sys.modules)"
-    )
+    hub.fetch_file(WANTED)
+    fetch = f"from dsclora_cli import hub; hub.fetch_file(hub.{WANTED!r})"
+    code = f"{fetch}; import sys; print('huggingface_hub' in sys.modules)"
     assert subprocess.check_output([sys.executable, "-c", code], env=os.environ, timeout=60).split() == [b"False"]
 
 
 def test_progress_is_for_terminals_only(server: HubServer, capfd: pytest.CaptureFixture[str]) -> None:
     pty, termios = (pytest.importorskip(name, reason="needs a POSIX terminal") for name in ("pty", "termios"))
-    assert hub.fetch(WANTED) and capfd.readouterr() == ("", "")
+    assert hub.fetch_file(WANTED) and capfd.readouterr() == ("", "")
     master, terminal = pty.openpty()
     termios.tcsetwinsize(terminal, (24, 80))
-    command = [sys.executable, "-c", f"from dsclora_cli import hub; hub.fetch(hub.{WANTED!r})"]
+    command = [sys.executable, "-c", f"from dsclora_cli import hub; hub.fetch_file(hub.{WANTED!r})"]
     env = {**os.environ, "HF_HOME": str(hub.cache_folder() / "another")}
     subprocess.run(command, check=True, env=env, stderr=terminal, timeout=60)
     shown = b""
@@ -240,7 +239,7 @@ def test_progress_is_for_terminals_only(server: HubServer, capfd: pytest.Capture
 @pytest.mark.slow
 def test_two_processes_at_once_download_once(server: HubServer) -> None:
     server.delay = 0.5
-    code = f"from dsclora_cli import hub; assert hub.sha256_of(hub.fetch(hub.{WANTED!r})) == {WANTED.sha256!r}"
+    code = f"from dsclora_cli import hub; assert hub.sha256_of(hub.fetch_file(hub.{WANTED!r})) == {WANTED.sha256!r}"
     runs = [subprocess.Popen([sys.executable, "-c", code], env=os.environ) for _ in range(2)]
     assert [run.wait(timeout=120) for run in runs] == [0, 0]
     assert len(files_in_cache()) == 2  # one blob and the pointer to it

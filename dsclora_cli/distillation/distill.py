@@ -24,8 +24,8 @@ from dsclora_cli.imaging.types import stacked
 from dsclora_cli.inference.engine import Engine, Ensemble
 from dsclora_cli.inference.tiling import ArraySource, TileRun, upscale_bands, value_range
 from dsclora_cli.inference.torch_cpu import open_engine
-from dsclora_cli.models.features import FeatureExtractor, ProjectedFeatures, tap_names
-from dsclora_cli.models.lora import AdaptedNetwork, Adapters, merge_adapters, ranks
+from dsclora_cli.models.features import FeatureExtractor, ProjectedFeatures, select_feature_maps
+from dsclora_cli.models.lora import AdaptedNetwork, Adapters, merge_adapters, parse_ranks
 from dsclora_cli.models.network import Network
 from dsclora_cli.recipe import DISTANCES, FEATURE_WEIGHTS, DistillOptions, Recipe
 from dsclora_cli.recipe_toml import completed
@@ -33,7 +33,7 @@ from dsclora_cli.training.compile import compiled
 from dsclora_cli.training.train import Truth, initial_network, network_trainee
 from dsclora_cli.training.trainer import FitObserver, FitResult, Run, Trainee, fit
 from dsclora_cli.weights.adapters import save_adapters
-from dsclora_cli.weights.resolve import named_weights, open_network
+from dsclora_cli.weights.resolve import find_named_weights, open_network
 
 
 def distill(recipe: Recipe, run: Path, resume: bool, observer: FitObserver, offline: bool = False) -> FitResult:
@@ -118,7 +118,7 @@ class Lesson:
         """
         assert self.teacher is not None
         if self.options.teacher_taps:
-            found = tap_names(self.teacher, self.options.teacher_taps)
+            found = select_feature_maps(self.teacher, self.options.teacher_taps)
         elif absent := set(names) - set(self.teacher.feature_names):
             raise UsageError(f"the teacher has no feature map {min(absent)}", "name its maps with --teacher-taps")
         else:
@@ -133,7 +133,7 @@ class Lesson:
 
 def open_known(name: str, scale: int, offline: bool, as_base: bool = False) -> Known:
     """A network by its file or name. Raises UsageError where it has another scale or is no base, and WeightsError."""
-    found = named_weights(name, offline)
+    found = find_named_weights(name, offline)
     if found.adapter is not None and as_base:
         raise UsageError(f"{found.name} is weights with an adapter already", "merge them first: `dsclora merge`")
     network = open_network(found)
@@ -166,7 +166,7 @@ def _dsclora(lesson: Lesson) -> Trainee:
     """Adapters over the base, or without them all its weights."""
     options, base = lesson.options, lesson.base
     assert base is not None
-    names = tap_names(base.network, options.taps or _DSCLORA_TAPS) if options.ad else ()
+    names = select_feature_maps(base.network, options.taps or _DSCLORA_TAPS) if options.ad else ()
     others = lesson.teacher_taps(names)
     term = Affinity(options.ad, options.positions) if options.ad else None
     if options.adapters == "none":
@@ -175,7 +175,9 @@ def _dsclora(lesson: Lesson) -> Trainee:
             network, lesson.objective(FeatureExtractor(network, names), others, term), lesson.recipe, lesson.data
         )
         return replace(trainee, floor=base.network)
-    adapters = Adapters(base.network, ranks(base.network, options.adapters), lesson.recipe.run.seed).to(lesson.device)
+    adapters = Adapters(base.network, parse_ranks(base.network, options.adapters), lesson.recipe.run.seed).to(
+        lesson.device
+    )
     return Trainee(
         trained=adapters,
         objective=lesson.objective(AdaptedNetwork(FeatureExtractor(base.network, names), adapters), others, term),
@@ -234,7 +236,7 @@ def _thirds(lesson: Lesson, student: Network) -> tuple[tuple[str, ...], tuple[st
     assert lesson.teacher is not None
     if not lesson.options.taps and not lesson.options.teacher_taps:
         return student.thirds, lesson.teacher.thirds
-    names = tap_names(student, lesson.options.taps or student.thirds)
+    names = select_feature_maps(student, lesson.options.taps or student.thirds)
     return names, lesson.teacher_taps(names)
 
 

@@ -10,9 +10,9 @@ from pathlib import Path
 from dsclora_cli.errors import UsageError
 from dsclora_cli.models.lora import merge_adapters
 from dsclora_cli.paths import sha256_of
-from dsclora_cli.weights.adapters import fit_adapters, load_adapters
+from dsclora_cli.weights.adapters import build_adapters, load_adapters
 from dsclora_cli.weights.checkpoint import load_network, save_network
-from dsclora_cli.weights.resolve import named_weights
+from dsclora_cli.weights.resolve import find_named_weights
 
 
 @dataclass(frozen=True)
@@ -40,9 +40,9 @@ def merge(
         raise UsageError(f"{output} exists", "choose another name for the merged weights")
     if not 0 <= strength < math.inf:
         raise UsageError(f"--strength {strength:g} is no share of an adapter", "give a number from 0, mostly up to 1")
-    found, file = named_weights(base, offline), load_adapters(adapter)
+    found, file = find_named_weights(base, offline), load_adapters(adapter)
     network = load_network(found.path)
-    network = merge_adapters(network, fit_adapters(network, found.sha256, file, force).scale(strength))
+    network = merge_adapters(network, build_adapters(network, found.sha256, file, force).scale(strength))
     adapter_sha256 = sha256_of(adapter)
     parts = {"base": found.sha256, "adapter": adapter_sha256, "adapter_training": file.training, "strength": strength}
     save_network(network, output, json.dumps(parts, sort_keys=True))

@@ -57,7 +57,7 @@ class ResidualBlock(nn.Module):
         return x + branch * self.res_scale
 
 
-class Edsr(ResidualNetwork):
+class EDSR(ResidualNetwork):
     """The network; for shapes and ranges see `Network`."""
 
     config: EdsrConfig

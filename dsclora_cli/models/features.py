@@ -45,7 +45,7 @@ class ProjectedFeatures(nn.Module):
         return output, tuple(regressor(each) for regressor, each in zip(self.regressors, maps, strict=True))
 
 
-def tap_names(network: Network, patterns: Iterable[str]) -> tuple[str, ...]:
+def select_feature_maps(network: Network, patterns: Iterable[str]) -> tuple[str, ...]:
     """The feature maps of a network that match any of the patterns, in the network's order.
 
     Raises UsageError for a pattern that matches none, and for no pattern.

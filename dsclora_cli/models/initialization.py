@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from dsclora_cli.models.span import Span
+from dsclora_cli.models.span import SPAN
 
 _SCALES = {"conv_1": 3.0, "c1_r": 2.0, "c2_r": 1.5, "c3_r": 1.5, "conv_2": 0.5, "conv_cat": 0.5}
 _DEEP_SHARE = 0.5  # of the features behind the first convolution beside those of it, where all meet in conv_cat
@@ -24,7 +24,7 @@ _BIAS_SHARE = 0.3
 _MARGIN = 2  # LR pixels that see the padding
 
 
-def lsuv_init(network: Span, lr: Tensor) -> None:
+def lsuv_init(network: SPAN, lr: Tensor) -> None:
     """Scale the weights of a merged-form network, layer by layer, until features of `lr` have their working scale.
 
     `lr` is `(N, 3, H, W)` float in [0, 1]. Biases become zero. Deterministic in the weights and `lr`.
@@ -63,7 +63,7 @@ def _balance(layer: nn.Conv2d, inputs: Tensor) -> None:
         layer.weight[:, part].mul_((_DEEP_SHARE if source else 1.0) / inputs[:, part].std())
 
 
-def fit_last_layer(network: Span, pairs: Iterable[tuple[Tensor, Tensor]]) -> None:
+def fit_last_layer(network: SPAN, pairs: Iterable[tuple[Tensor, Tensor]]) -> None:
     """Give the last convolution the weights that answer best, in least squares, on `pairs` of LR and HR.
 
     LR `(N, 3, H, W)` and HR `(N, 3, sH, sW)` are floats in [0, 1], H and W above 4; all other weights stay.

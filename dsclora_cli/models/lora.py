@@ -35,7 +35,7 @@ class Rank:
     alpha: float
 
 
-def ranks(network: Network, rules: str) -> dict[str, Rank]:
+def parse_ranks(network: Network, rules: str) -> dict[str, Rank]:
     """The rank and alpha of each convolution that gets an adapter, by the convolution's name.
 
     `rules` is a preset's name or `pattern:rank` and `pattern:rank:alpha` with spaces between them; of all that match a

@@ -83,7 +83,7 @@ class Group(nn.Module):
         return x + branch
 
 
-class Rcan(ResidualNetwork):
+class RCAN(ResidualNetwork):
     """The network; for shapes and ranges see `Network`."""
 
     config: RcanConfig

@@ -10,7 +10,7 @@ Parameter names are those of the released files, so that every such file loads s
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
@@ -117,7 +117,7 @@ class SPAB(nn.Module):
         return (third + x) * (torch.sigmoid(third) - 0.5), first
 
 
-class Span(Network):
+class SPAN(Network):
     """The network; for shapes and ranges see `Network`.
 
     `block_i.o1` and `block_i.o2` of its feature maps are activated, `block_i.o3` is not, and `block_i` is the block's
@@ -153,9 +153,20 @@ class Span(Network):
         first, second = thirds_of(self.config.block_names)
         return first, second, "conv_2"
 
-    def merged(self) -> Span:
+    def merged(self) -> SPAN:
         """The merged form as a new network, which this one is left beside; itself where it has that form."""
-        return merge(self)
+        if not self.config.expanded:
+            return self
+        reference = next(self.parameters())
+        merged = SPAN(replace(self.config, expanded=False)).to(device=reference.device, dtype=reference.dtype)
+        expected = merged.state_dict()
+        state = {name: tensor.detach().clone() for name, tensor in self.state_dict().items() if name in expected}
+        for name, module in self.named_modules():
+            if isinstance(module, Conv3XC):
+                weight, bias = module.kernel()
+                state[f"{name}.eval_conv.weight"], state[f"{name}.eval_conv.bias"] = weight.detach(), bias.detach()
+        merged.load_state_dict(state, strict=True)
+        return merged
 
     def run(self, x: Tensor, keep: Keep) -> Tensor:
         """See `Network`."""
@@ -176,23 +187,3 @@ class Span(Network):
         joined = torch.cat([head, keep("conv_2", self.conv_2(body)), first_block, activated], dim=1)  # (N, 4C, H, W)
         sr: Tensor = self.upsampler(keep("conv_cat", self.conv_cat(joined)))  # (N, 3, sH, sW)
         return sr
-
-
-def merge(network: Span) -> Span:
-    """The merged form of a network, as a new network with the same outputs; `network` is left as it was."""
-    if not network.config.expanded:
-        return network
-    config = SpanConfig(network.config.channels, network.config.blocks, network.config.scale, network.config.norm)
-    reference = next(network.parameters())
-    merged = Span(config).to(device=reference.device, dtype=reference.dtype)
-    state = {
-        name: tensor.detach().clone()
-        for name, tensor in network.state_dict().items()
-        if name.startswith(("conv_cat.", "upsampler."))
-    }
-    for name, module in network.named_modules():
-        if isinstance(module, Conv3XC):
-            weight, bias = module.kernel()
-            state[f"{name}.eval_conv.weight"], state[f"{name}.eval_conv.bias"] = weight.detach(), bias.detach()
-    merged.load_state_dict(state, strict=True)
-    return merged

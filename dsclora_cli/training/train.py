@@ -14,19 +14,19 @@ from torch import Tensor, nn
 
 from dsclora_cli.datasets.patches import Batch, TrainSet
 from dsclora_cli.errors import UsageError
-from dsclora_cli.models.edsr import Edsr, EdsrConfig, usual_res_scale
+from dsclora_cli.models.edsr import EDSR, EdsrConfig, usual_res_scale
 from dsclora_cli.models.features import ProjectedFeatures
 from dsclora_cli.models.initialization import fit_last_layer, lsuv_init, step_scales
 from dsclora_cli.models.network import Network
-from dsclora_cli.models.rcan import Rcan, RcanConfig
-from dsclora_cli.models.span import Span, SpanConfig
+from dsclora_cli.models.rcan import RCAN, RcanConfig
+from dsclora_cli.models.span import SPAN, SpanConfig
 from dsclora_cli.recipe import LossOptions, NetworkOptions, Recipe
 from dsclora_cli.recipe_toml import completed
 from dsclora_cli.training.compile import compiled
 from dsclora_cli.training.losses import DISTANCES, spectral
 from dsclora_cli.training.trainer import FitObserver, FitResult, Run, Trainee, fit
 from dsclora_cli.weights.checkpoint import load_network, save_network
-from dsclora_cli.weights.resolve import named_weights
+from dsclora_cli.weights.resolve import find_named_weights
 
 
 @dataclass(frozen=True)
@@ -96,13 +96,13 @@ def initial_network(recipe: Recipe, data: TrainSet, offline: bool = False) -> Ne
     """
     network = new_network(recipe.network)
     if recipe.network.init is not None:
-        complete = _take_over(network, named_weights(recipe.network.init, offline).path)
-        if not complete and isinstance(network, Span):
+        complete = _take_over(network, find_named_weights(recipe.network.init, offline).path)
+        if not complete and isinstance(network, SPAN):
             fit_last_layer(network, _first_pairs(data))
     elif recipe.network.expanded:
-        assert isinstance(network, Span)
+        assert isinstance(network, SPAN)
         _quieten(network)
-    elif isinstance(network, Span):
+    elif isinstance(network, SPAN):
         lsuv_init(network, next(first_batches(data, 1)).lr)
         fit_last_layer(network, _first_pairs(data))
     return network
@@ -114,11 +114,11 @@ def new_network(options: NetworkOptions) -> Network:
     assert channels is not None
     assert blocks is not None
     if options.arch == "edsr":
-        return Edsr(EdsrConfig(channels, blocks, scale, usual_res_scale(channels)))
+        return EDSR(EdsrConfig(channels, blocks, scale, usual_res_scale(channels)))
     if options.arch == "rcan":
         assert options.groups is not None
-        return Rcan(RcanConfig(channels, blocks, scale, options.groups, max(1, channels // 16)))
-    return Span(SpanConfig(channels, blocks, scale, expanded=options.expanded))
+        return RCAN(RcanConfig(channels, blocks, scale, options.groups, max(1, channels // 16)))
+    return SPAN(SpanConfig(channels, blocks, scale, expanded=options.expanded))
 
 
 def first_batches(data: TrainSet, count: int) -> Iterator[Batch]:
@@ -137,7 +137,7 @@ def _take_over(network: Network, path: Path) -> bool:
     return not other
 
 
-def _quieten(network: Span) -> None:
+def _quieten(network: SPAN) -> None:
     """The training form's start: a last convolution that is nearly silent and centred on mid-grey."""
     last = network.upsampler[0]
     with torch.no_grad():

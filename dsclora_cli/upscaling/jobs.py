@@ -17,7 +17,7 @@ from dsclora_cli.upscaling.output_names import STDOUT, OutputNamer
 from dsclora_cli.upscaling.sizes import SizePlan, plan_size
 from dsclora_cli.upscaling.types import FileResult, FileStatus, FoundInputs, InputFile
 from dsclora_cli.weights.catalog import load_catalog
-from dsclora_cli.weights.resolve import FoundWeights, find_weights, joined, native_scales, select_model
+from dsclora_cli.weights.resolve import FoundWeights, chain_identity, find_weights, native_scales, select_model
 
 WeightsFinder = Callable[[ModelOptions, int], FoundWeights]
 """Gives the weights for a native scale, as `weights.resolve.find_weights` does."""
@@ -86,7 +86,7 @@ class JobPlanner:
         format = self._namer.format(header.format)
         fitted, losses = fit_format(replace(header, width=size.width, height=size.height), format, save.strict)
         first, choice = select_model(self._options.model, header.jpeg_quality, size.passes[0], self._photo)
-        model, sha256 = joined(self.weights(*each) for each in chain(size.passes, first, self._options.model))
+        model, sha256 = chain_identity(self.weights(*each) for each in chain(size.passes, first, self._options.model))
         target = self._namer.target(source, size, model, format)
         settings = {
             "size": (size.width, size.height),

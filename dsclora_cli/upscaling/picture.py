@@ -35,7 +35,7 @@ from dsclora_cli.upscaling.jobs import WeightsFinder, chain
 from dsclora_cli.upscaling.memory import MemoryEstimate, budget
 from dsclora_cli.upscaling.sizes import SizePlan, lr_sides, plan_size
 from dsclora_cli.weights.catalog import load_catalog
-from dsclora_cli.weights.resolve import FoundWeights, find_weights, joined, native_scales, select_model
+from dsclora_cli.weights.resolve import FoundWeights, chain_identity, find_weights, native_scales, select_model
 
 Progress = Callable[[float], None]
 """Hears the finished share of a frame, 0 to 1."""
@@ -207,7 +207,7 @@ class PictureUpscaler:
 
     def _info(self, passes: tuple[_Pass, ...], engine: Engine) -> EngineInfo:
         found = [self._found[each] for each in passes]
-        model, sha256 = joined(found)
+        model, sha256 = chain_identity(found)
         return EngineInfo(
             model=model,
             weights_sha256=sha256,

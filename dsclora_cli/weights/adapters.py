@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from dsclora_cli.errors import WeightsError
 from dsclora_cli.models.lora import Adapters, Rank, merge_adapters
 from dsclora_cli.models.network import Network
-from dsclora_cli.weights.state_dict import finite, read_tensors, write_tensors
+from dsclora_cli.weights.state_dict import read_tensors, require_finite, write_tensors
 
 _KIND = "dsclora adapter"
 _HINT = "expected an adapter as `dsclora distill` writes it"
@@ -20,7 +20,7 @@ _BASE_HINT = "give the base that it was trained over"
 
 
 @dataclass(frozen=True)
-class AdapterFile:
+class LoadedAdapter:
     """An adapter as it lies in its file, before it meets a network.
 
     `tensors` are A, B and alpha of each adapted convolution; `base_sha256` is of the base's file, `training` JSON on
@@ -41,22 +41,22 @@ def save_adapters(adapters: Adapters, path: Path, base_sha256: str, training: st
     write_tensors(path, adapters.state_dict(), {"kind": _KIND, "base_sha256": base_sha256, "training": training})
 
 
-def load_adapters(path: Path) -> AdapterFile:
+def load_adapters(path: Path) -> LoadedAdapter:
     """Read a file of adapters. Raises WeightsError where it is none, or holds a value that is not finite."""
     file = read_tensors(path)
     base = file.metadata.get("base_sha256", "")
     if file.metadata.get("kind") != _KIND or not re.fullmatch("[0-9a-f]{64}", base):
         raise WeightsError(f"{path} is not an adapter", _HINT)
-    tensors = {name: finite(tensor, name, path) for name, tensor in file.tensors.items()}
-    return AdapterFile(path, tensors, base, file.metadata.get("training", ""))
+    tensors = {name: require_finite(tensor, name, path) for name, tensor in file.tensors.items()}
+    return LoadedAdapter(path, tensors, base, file.metadata.get("training", ""))
 
 
-def apply_adapters(network: Network, base_sha256: str, file: AdapterFile, force: bool = False) -> Network:
-    """A copy of a network with the adapters of a file merged in. Arguments and errors are those of `fit_adapters`."""
-    return merge_adapters(network, fit_adapters(network, base_sha256, file, force))
+def apply_adapters(network: Network, base_sha256: str, file: LoadedAdapter, force: bool = False) -> Network:
+    """A copy of a network with the adapters of a file merged in. Arguments and errors are those of `build_adapters`."""
+    return merge_adapters(network, build_adapters(network, base_sha256, file, force))
 
 
-def fit_adapters(network: Network, base_sha256: str, file: AdapterFile, force: bool = False) -> Adapters:
+def build_adapters(network: Network, base_sha256: str, file: LoadedAdapter, force: bool = False) -> Adapters:
     """The adapters of a file, for a network whose own file has `base_sha256`.
 
     Raises WeightsError where the adapter was trained over another base, unless `force`, and where it does not fit.
@@ -85,5 +85,5 @@ def _ranks(network: Network, tensors: Mapping[str, Tensor]) -> dict[str, Rank]:
     }
 
 
-def _misfit(file: AdapterFile, what: str) -> WeightsError:
+def _misfit(file: LoadedAdapter, what: str) -> WeightsError:
     return WeightsError(f"{file.path} does not fit this network: it {what}", _BASE_HINT)

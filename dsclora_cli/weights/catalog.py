@@ -19,8 +19,8 @@ from dsclora_cli.errors import UsageError, WeightsError
 from dsclora_cli.paths import config_dir
 
 FILE_NAME = "weights.toml"
-ARCHITECTURES = ("span", "edsr", "rcan")
-METRICS = ("psnr_y", "ssim_y", "psnr_rgb")
+_ARCHITECTURES = ("span", "edsr", "rcan")
+_METRICS = ("psnr_y", "ssim_y", "psnr_rgb")
 _SHA256 = "[0-9a-f]{64}"
 _ADDRESS = r"https://\S+|http://(localhost|127\.0\.0\.1)[:/]\S*"
 _REPO_PART = r"\w+(?:[.-]\w+)*"
@@ -115,7 +115,7 @@ def packaged_file() -> Path:
 def read_catalog(path: Path, folder: Path) -> Catalog:
     """One catalogue file; files of entries without a repository lie in `folder`. Raises UsageError."""
     try:
-        document = Table(path, tomllib.loads(path.read_text(encoding="utf-8")))
+        document = TomlTable(path, tomllib.loads(path.read_text(encoding="utf-8")))
     except (OSError, ValueError) as error:
         raise UsageError(f"{path}: {error}", "see docs/weights.md for an example") from error
     weights = document.table("weights")
@@ -127,7 +127,7 @@ def read_catalog(path: Path, folder: Path) -> Catalog:
     return Catalog(entries, choices, photo)
 
 
-def _read_photo(table: Table) -> PhotoRule | None:
+def _read_photo(table: TomlTable) -> PhotoRule | None:
     if not table.rest:
         return None
     below = table.number("below")
@@ -137,13 +137,13 @@ def _read_photo(table: Table) -> PhotoRule | None:
     return PhotoRule(below, models)
 
 
-def _read_entry(name: str, table: Table, folder: Path) -> WeightEntry:
+def _read_entry(name: str, table: TomlTable, folder: Path) -> WeightEntry:
     if name == "auto":
         raise table.error("name", name, "free: `--model auto` means something else")
     url = table.optional("url", _ADDRESS)
     entry = WeightEntry(
         name=name,
-        arch=table.text("arch", "|".join(ARCHITECTURES)),
+        arch=table.text("arch", "|".join(_ARCHITECTURES)),
         scale=table.count("scale"),
         channels=table.count("channels"),
         file=table.text("file") if url is None else url,
@@ -156,8 +156,8 @@ def _read_entry(name: str, table: Table, folder: Path) -> WeightEntry:
         revision=table.optional("revision"),
         url=url,
         base=table.optional("base"),
-        published=table.scores("published", METRICS),
-        reference=table.scores("reference", METRICS),
+        published=table.scores("published", _METRICS),
+        reference=table.scores("reference", _METRICS),
     )
     if entry.repo is not None and url is not None:
         raise table.error("url", url, "given without `repo`")
@@ -190,7 +190,7 @@ _SHOWN = 60
 _FILLED = r"(?s).*\S.*"
 
 
-class Table:
+class TomlTable:
     """A table of `file` under `heading`. `rest` holds the keys not yet taken; every error is a UsageError."""
 
     def __init__(self, file: Path, values: Mapping[str, object], heading: str = "") -> None:
@@ -235,12 +235,12 @@ class Table:
             raise self.error(key, key, "a native scale")
         return int(key)
 
-    def table(self, key: str) -> Table:
+    def table(self, key: str) -> TomlTable:
         """A table inside this one, empty where it is absent."""
         value = self.rest.pop(key, {})
         if not isinstance(value, dict):
             raise self.error(key, value, "a table")
-        return Table(self.file, value, f"{self.heading}.{key}" if self.heading else key)
+        return TomlTable(self.file, value, f"{self.heading}.{key}" if self.heading else key)
 
     def scores(self, key: str, metrics: tuple[str, ...]) -> dict[str, dict[str, float]]:
         """A table of benchmark sets, each a table of finite numbers by metric; empty where it is absent."""

@@ -12,8 +12,8 @@ from dsclora_cli.errors import WeightsError
 from dsclora_cli.inference.engine import Descriptor
 from dsclora_cli.models.network import Network
 from dsclora_cli.models.span import SpanConfig
-from dsclora_cli.weights.detect import HINT, NO_NORM, architecture_of, named, recognised
-from dsclora_cli.weights.state_dict import TensorFile, finite, read_tensors, write_tensors
+from dsclora_cli.weights.detect import HINT, NO_NORM, architecture_of, detect_architecture, list_some
+from dsclora_cli.weights.state_dict import TensorFile, read_tensors, require_finite, write_tensors
 
 
 def load_network(path: Path) -> Network:
@@ -22,19 +22,21 @@ def load_network(path: Path) -> Network:
     Raises WeightsError for anything that is not exactly one network of a known architecture with finite weights.
     """
     file = read_tensors(path)
-    architecture, config = recognised(file, path)
+    architecture, config = detect_architecture(file, path)
     state = _weights(file, isinstance(config, SpanConfig) and config.expanded)
     with torch.device("meta"):
         expected = architecture.network(config).state_dict()
     _check_strict(state, expected, path)
     network = architecture.network(config).double()
-    network.load_state_dict({name: finite(tensor, name, path).double() for name, tensor in state.items()}, strict=True)
+    network.load_state_dict(
+        {name: require_finite(tensor, name, path).double() for name, tensor in state.items()}, strict=True
+    )
     return network.merged().float().eval()  # merged in float64, so that float32 rounds once
 
 
 def describe_file(path: Path) -> Descriptor:
     """What the network of a file is, without building it. Raises WeightsError as `load_network` does for its shape."""
-    return recognised(read_tensors(path), path)[1].descriptor
+    return detect_architecture(read_tensors(path), path)[1].descriptor
 
 
 def save_network(network: Network, path: Path, training: str) -> None:
@@ -62,9 +64,9 @@ def _weights(file: TensorFile, expanded: bool) -> dict[str, Tensor]:
 
 def _check_strict(state: Mapping[str, Tensor], expected: Mapping[str, Tensor], path: Path) -> None:
     if missing := expected.keys() - state.keys():
-        raise WeightsError(f"{path} lacks {named(missing)}", HINT)
+        raise WeightsError(f"{path} lacks {list_some(missing)}", HINT)
     if unexpected := state.keys() - expected.keys():
-        raise WeightsError(f"{path} has unexpected {named(unexpected)}", HINT)
+        raise WeightsError(f"{path} has unexpected {list_some(unexpected)}", HINT)
     for name, tensor in state.items():
         if tensor.shape != expected[name].shape:
             shapes = f"{tuple(tensor.shape)}, not {tuple(expected[name].shape)}"

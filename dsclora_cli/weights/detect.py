@@ -12,10 +12,10 @@ from typing import Any
 from torch import Tensor
 
 from dsclora_cli.errors import WeightsError
-from dsclora_cli.models.edsr import Edsr, EdsrConfig, usual_res_scale
+from dsclora_cli.models.edsr import EDSR, EdsrConfig, usual_res_scale
 from dsclora_cli.models.network import Network, NetworkConfig
-from dsclora_cli.models.rcan import Rcan, RcanConfig
-from dsclora_cli.models.span import Span, SpanConfig
+from dsclora_cli.models.rcan import RCAN, RcanConfig
+from dsclora_cli.models.span import SPAN, SpanConfig
 from dsclora_cli.weights.state_dict import TensorFile
 
 LIMITS = {"channels": (1, 1024), "blocks": (1, 64), "groups": (1, 64), "attention": (1, 1024), "scale": (2, 16)}
@@ -38,11 +38,11 @@ class Architecture:
     stated: tuple[str, ...]
 
 
-def recognised(file: TensorFile, path: Path) -> tuple[Architecture, NetworkConfig]:
+def detect_architecture(file: TensorFile, path: Path) -> tuple[Architecture, NetworkConfig]:
     """The architecture of a file and its network's shape. Raises WeightsError where it holds none that upscales."""
     architecture = next((each for each in KNOWN if all(_is_layer(file.tensors, name) for name in each.layers)), None)
     if architecture is None:
-        raise WeightsError(f"{path} is no network that we know: it holds {named(file.tensors)}", HINT)
+        raise WeightsError(f"{path} is no network that we know: it holds {list_some(file.tensors)}", HINT)
     config = architecture.config(file)
     if config is None or any(not low <= size <= high for size, low, high in _sizes(config)):
         sizes = "with layers that do not fit together" if config is None else f"of {_shape(config)}"
@@ -59,7 +59,7 @@ def architecture_of(network: Network) -> Architecture:
     return next(each for each in KNOWN if each.name == network.config.descriptor.arch)
 
 
-def named(names: Iterable[str]) -> str:
+def list_some(names: Iterable[str]) -> str:
     """A few of the names and how many more there are."""
     every = sorted(names)
     more = f" and {len(every) - 3} more" if len(every) > 3 else ""
@@ -124,8 +124,8 @@ def _head_and_tail(tensors: Mapping[str, Tensor]) -> tuple[int, int | None]:
 _ATTENTION = "body.0.body.0.body.3.conv_du.0.weight"
 _COMMON = ("scale", "channels", "blocks")
 KNOWN = (
-    Architecture("span", ("conv_cat.weight", "upsampler.0.weight"), _span, Span, _COMMON),
-    Architecture("rcan", ("head.0.weight", _ATTENTION), _rcan, Rcan, (*_COMMON, "groups", "attention")),
-    Architecture("edsr", ("head.0.weight", "body.0.body.0.weight"), _edsr, Edsr, (*_COMMON, "res_scale")),
+    Architecture("span", ("conv_cat.weight", "upsampler.0.weight"), _span, SPAN, _COMMON),
+    Architecture("rcan", ("head.0.weight", _ATTENTION), _rcan, RCAN, (*_COMMON, "groups", "attention")),
+    Architecture("edsr", ("head.0.weight", "body.0.body.0.weight"), _edsr, EDSR, (*_COMMON, "res_scale")),
 )
 """In the order in which files are compared with them."""

@@ -34,7 +34,7 @@ class Place(StrEnum):
 def place_of(entry: WeightEntry) -> Place:
     """Where the entry's bytes are now, without any request; a file with another sha256 counts as missing."""
     if entry.repo is not None:
-        return Place.CACHED if hub.cached(_hub_file(entry, entry.repo)) else Place.HUB
+        return Place.CACHED if hub.find_cached(_hub_file(entry, entry.repo)) else Place.HUB
     if (released := _release_file(entry)) is not None:
         return Place.CACHED if cached(released) else Place.RELEASE
     path = _local_path(entry)
@@ -46,10 +46,10 @@ def place_of(entry: WeightEntry) -> Place:
 def obtain(entry: WeightEntry, offline: bool = False, trust: bool = False, on_bytes: OnBytes | None = None) -> Path:
     """The entry's file, its sha256 verified: from disk, else from the Hub, else from its address.
 
-    Raises WeightsError as `hub.fetch` and `release.fetch` do; `trust` and `on_bytes` are for the latter.
+    Raises WeightsError as `hub.fetch_file` and `release.fetch` do; `trust` and `on_bytes` are for the latter.
     """
     if entry.repo is not None:
-        return hub.fetch(_hub_file(entry, entry.repo), offline)
+        return hub.fetch_file(_hub_file(entry, entry.repo), offline)
     if (released := _release_file(entry)) is not None:
         path = cached(released)
         if path is None and (offline or hub.is_offline()):

@@ -85,7 +85,7 @@ def select_model(
     return replace(options, model=AUTO_PHOTO), f"a JPEG of quality {jpeg_quality}, below {photo.below:g}"
 
 
-def named_weights(text: str, offline: bool = False) -> FoundWeights:
+def find_named_weights(text: str, offline: bool = False) -> FoundWeights:
     """Weights by a file's path or a name of the catalogue, as training options give them. Raises as `find_weights`."""
     path = Path(text)
     is_file = path.is_file() or path.suffix in _SUFFIXES
@@ -93,7 +93,7 @@ def named_weights(text: str, offline: bool = False) -> FoundWeights:
     return find_weights(options, None)
 
 
-def joined(found: Iterable[FoundWeights]) -> tuple[str, str]:
+def chain_identity(found: Iterable[FoundWeights]) -> tuple[str, str]:
     """Name and sha256 of the weights of a chain of passes, each given once, with `+` between them."""
     chain = list(found)
     return "+".join(weights.name for weights in chain), "+".join(weights.sha256 for weights in chain)

@@ -55,7 +55,7 @@ def read_tensors(path: Path) -> TensorFile:
     raise WeightsError(f"{path} is not a file of weights", _HINT)
 
 
-def finite(tensor: Tensor, name: str, path: Path) -> Tensor:
+def require_finite(tensor: Tensor, name: str, path: Path) -> Tensor:
     """The tensor. Raises WeightsError unless it holds floating-point values that are finite in float32."""
     if tensor.is_meta or not tensor.is_floating_point():
         raise WeightsError(f"{path}: {name} does not hold floating-point values", _HINT)

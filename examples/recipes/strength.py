@@ -25,9 +25,9 @@ from dsclora_cli.imaging.metrics import psnr_y
 from dsclora_cli.imaging.resize import downscale
 from dsclora_cli.models.lora import merge_adapters
 from dsclora_cli.models.network import Network
-from dsclora_cli.weights.adapters import fit_adapters, load_adapters, save_adapters
+from dsclora_cli.weights.adapters import build_adapters, load_adapters, save_adapters
 from dsclora_cli.weights.checkpoint import load_network
-from dsclora_cli.weights.resolve import named_weights, open_network
+from dsclora_cli.weights.resolve import find_named_weights, open_network
 
 STRENGTHS = (0.15, 0.3, 0.6, 1.0)
 LARGEST = 512
@@ -40,7 +40,7 @@ def trained(base: Network, base_sha256: str, run: Path) -> Network:
     """What a run kept: adapters, merged, or a network trained without them."""
     adapter = run / "adapter.safetensors"
     if adapter.is_file():
-        return merge_adapters(base, fit_adapters(base, base_sha256, load_adapters(adapter)))
+        return merge_adapters(base, build_adapters(base, base_sha256, load_adapters(adapter)))
     return load_network(run / "best.safetensors")
 
 
@@ -76,7 +76,7 @@ def scores(network: Network, pictures: list[tuple[Pixels, Pixels]], scale: int) 
 def weaker(base: Network, base_sha256: str, run: Path, strength: float, target: Path) -> None:
     """Write a run folder with the adapter at a strength."""
     file = load_adapters(run / "adapter.safetensors")
-    adapters = fit_adapters(base, base_sha256, file).scale(strength)
+    adapters = build_adapters(base, base_sha256, file).scale(strength)
     target.mkdir()
     save_adapters(adapters, target / "adapter.safetensors", base_sha256, file.training)
     shutil.copyfile(run / "log.jsonl", target / "log.jsonl")
@@ -90,7 +90,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("folders", nargs="*", type=Path, metavar="FOLDER")
     parser.add_argument("--write", nargs=2, metavar=("STRENGTH", "WEAKER"))
     args = parser.parse_args(arguments)
-    found = named_weights(args.base)
+    found = find_named_weights(args.base)
     base = open_network(found).eval()
     if args.write:
         weaker(base, found.sha256, args.run, float(args.write[0]), Path(args.write[1]))

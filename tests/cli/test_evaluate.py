@@ -21,7 +21,7 @@ from dsclora_cli.cli import console
 from dsclora_cli.config import ModelOptions
 from dsclora_cli.evaluation import evaluate as task
 from dsclora_cli.evaluation.report import EvalReport
-from dsclora_cli.models.lora import Adapters, ranks
+from dsclora_cli.models.lora import Adapters, parse_ranks
 from dsclora_cli.weights.adapters import save_adapters
 from dsclora_cli.weights.catalog import EMBEDDED as EMBEDDED_FOLDER
 from dsclora_cli.weights.catalog import load_catalog
@@ -148,7 +148,7 @@ def test_an_adapter_is_a_row_beside_its_model(dsclora, hr: Path) -> None:
     torch.manual_seed(0)
     base = load_catalog().entry("dsclora-x4")
     network = load_network(EMBEDDED_FOLDER / base.file)
-    adapters = Adapters(network, ranks(network, "small"))
+    adapters = Adapters(network, parse_ranks(network, "small"))
     torch.nn.init.normal_(adapters.get_parameter("upsampler.0.B"), std=0.001)
     save_adapters(adapters, Path("mine.safetensors"), base.sha256, "test")
     code, out, _ = dsclora("eval", "--hr", hr, *EMBEDDED, "--adapter", "mine.safetensors")

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from dsclora_cli.models.span import Span, SpanConfig
+from dsclora_cli.models.span import SPAN, SpanConfig
 from dsclora_cli.recipe_toml import read_recipe
 from dsclora_cli.weights.adapters import load_adapters
 from dsclora_cli.weights.checkpoint import load_network, save_network
@@ -22,7 +22,7 @@ STILL = ("--learning-rate", "0")
 def base(photos: Path) -> Path:
     """An untrained x2 network, which every step improves, beside the folder `photos`."""
     torch.manual_seed(0)
-    save_network(Span(SpanConfig(channels=4, blocks=1, scale=2)), Path("base.safetensors"), training="{}")
+    save_network(SPAN(SpanConfig(channels=4, blocks=1, scale=2)), Path("base.safetensors"), training="{}")
     return Path("base.safetensors")
 
 

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from dsclora_cli.models.edsr import Edsr, EdsrConfig
-from dsclora_cli.models.rcan import Rcan, RcanConfig
-from dsclora_cli.models.span import Span, SpanConfig
+from dsclora_cli.models.edsr import EDSR, EdsrConfig
+from dsclora_cli.models.rcan import RCAN, RcanConfig
+from dsclora_cli.models.span import SPAN, SpanConfig
 from dsclora_cli.weights.checkpoint import load_network, save_network
 
 QUICK = ("--patch", "8", "--batch", "4", "--steps", "4", "--validate", "4")
@@ -23,7 +23,7 @@ OWN_TERM = {"fd": "fd", "fakd": "fakd", "facd": "facd"}
 def teacher(photos: Path) -> Path:
     """An untrained EDSR, wider than the student, beside the folder `photos`."""
     torch.manual_seed(0)
-    save_network(Edsr(EdsrConfig(channels=6, blocks=3, scale=2)), Path("teacher.safetensors"), training="{}")
+    save_network(EDSR(EdsrConfig(channels=6, blocks=3, scale=2)), Path("teacher.safetensors"), training="{}")
     return Path("teacher.safetensors")
 
 
@@ -67,8 +67,8 @@ def test_each_methods_own_term_moves_the_student(dsclora, teacher: Path, method:
 )
 def test_students_and_teachers_of_any_kind(dsclora, teacher: Path, student, networks) -> None:  # type: ignore[no-untyped-def]
     torch.manual_seed(1)
-    save_network(Rcan(RcanConfig(8, 1, 2, groups=3, attention=2)), Path("rcan.safetensors"), training="{}")
-    save_network(Span(SpanConfig(channels=5, blocks=3, scale=2)), Path("span.safetensors"), training="{}")
+    save_network(RCAN(RcanConfig(8, 1, 2, groups=3, attention=2)), Path("rcan.safetensors"), training="{}")
+    save_network(SPAN(SpanConfig(channels=5, blocks=3, scale=2)), Path("span.safetensors"), training="{}")
     for number, other in enumerate((teacher, "rcan.safetensors", "span.safetensors")):
         arguments = ("--method", "facd", "--teacher", other, *student, "--student-blocks", 1)
         weights(dsclora, f"run{number}", *arguments)

@@ -9,20 +9,20 @@ import pytest
 import torch
 from safetensors import safe_open
 
-from dsclora_cli.models.lora import Adapters, merge_adapters, ranks
-from dsclora_cli.models.span import Span, SpanConfig
+from dsclora_cli.models.lora import Adapters, merge_adapters, parse_ranks
+from dsclora_cli.models.span import SPAN, SpanConfig
 from dsclora_cli.paths import sha256_of
 from dsclora_cli.weights.adapters import save_adapters
 from dsclora_cli.weights.checkpoint import load_network, save_network
 
 
-def network() -> Span:
+def network() -> SPAN:
     torch.manual_seed(0)
-    return Span(SpanConfig(channels=4, blocks=1, scale=2))
+    return SPAN(SpanConfig(channels=4, blocks=1, scale=2))
 
 
 def adapters() -> Adapters:
-    made = Adapters(network(), ranks(network(), "small"))
+    made = Adapters(network(), parse_ranks(network(), "small"))
     for parameter in made.parameters():
         torch.nn.init.constant_(parameter, 0.03)
     return made

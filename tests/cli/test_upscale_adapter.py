@@ -11,8 +11,8 @@ import torch
 from PIL import Image
 
 from dsclora_cli import Upscaler
-from dsclora_cli.models.lora import Adapters, ranks
-from dsclora_cli.models.span import Span, SpanConfig
+from dsclora_cli.models.lora import Adapters, parse_ranks
+from dsclora_cli.models.span import SPAN, SpanConfig
 from dsclora_cli.paths import sha256_of
 from dsclora_cli.weights.adapters import save_adapters
 from dsclora_cli.weights.checkpoint import save_network
@@ -25,9 +25,9 @@ OVER_BASE = ("--weights", BASE, "--adapter", ADAPTER, "--device", "cpu", "-s", 2
 def _files(photo: Path) -> None:
     """A small network and an adapter for it, in the current folder."""
     torch.manual_seed(0)
-    network = Span(SpanConfig(channels=4, blocks=1, scale=2))
+    network = SPAN(SpanConfig(channels=4, blocks=1, scale=2))
     save_network(network, BASE, "test")
-    adapters = Adapters(network, ranks(network, "upsampler.0:2"))
+    adapters = Adapters(network, parse_ranks(network, "upsampler.0:2"))
     torch.nn.init.normal_(adapters.get_parameter("upsampler.0.B"))
     save_adapters(adapters, ADAPTER, sha256_of(BASE), "test")
 

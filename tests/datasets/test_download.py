@@ -69,7 +69,7 @@ def test_fetched_and_unpacked_once_then_without_request_archive_or_client(
     assert all("eugenesiow" in request for request in server.requests)
 
     server.requests.clear()
-    hub.cached(hub.HubFile("eugenesiow/Set5", FILE, kind="dataset")).resolve().unlink()
+    hub.find_cached(hub.HubFile("eugenesiow/Set5", FILE, kind="dataset")).resolve().unlink()
     monkeypatch.setattr(socket, "socket", None)
     assert fetch_set("Set5") == fetch_set("Set5", offline=True) == folder
     assert server.requests == []

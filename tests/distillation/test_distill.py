@@ -16,7 +16,7 @@ from dsclora_cli.distillation import distill as distilling
 from dsclora_cli.distillation.distill import METHODS, distill
 from dsclora_cli.errors import UsageError
 from dsclora_cli.models.initialization import lsuv_init
-from dsclora_cli.models.span import Span, SpanConfig
+from dsclora_cli.models.span import SPAN, SpanConfig
 from dsclora_cli.paths import sha256_of
 from dsclora_cli.recipe import DistillOptions, Recipe
 from dsclora_cli.recipe_toml import read_recipe
@@ -27,7 +27,7 @@ from dsclora_cli.weights.checkpoint import load_network, save_network
 def network(path: Path, seed: int = 0, **changes: object) -> Path:
     """A network on disk whose features are of a size that can be learnt from."""
     torch.manual_seed(seed)
-    span = Span(SpanConfig(**{"channels": 4, "blocks": 2, "scale": 2, **changes}))  # type: ignore[arg-type]
+    span = SPAN(SpanConfig(**{"channels": 4, "blocks": 2, "scale": 2, **changes}))  # type: ignore[arg-type]
     lsuv_init(span, torch.rand(2, 3, 12, 12))
     with torch.no_grad():
         span.upsampler[0].weight.mul_(0.01)

@@ -10,9 +10,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from dsclora_cli.distillation.losses import Affinity, Distillation, affinity_distance
-from dsclora_cli.models.features import FeatureExtractor, tap_names
-from dsclora_cli.models.lora import AdaptedNetwork, Adapters, ranks
-from dsclora_cli.models.span import Span, SpanConfig
+from dsclora_cli.models.features import FeatureExtractor, select_feature_maps
+from dsclora_cli.models.lora import AdaptedNetwork, Adapters, parse_ranks
+from dsclora_cli.models.span import SPAN, SpanConfig
 
 
 @dataclass(frozen=True)
@@ -32,12 +32,12 @@ def lesson(
 ) -> tuple[Adapters, Distillation]:
     """Adapters over a base that is also the teacher; `shift` is the size of B."""
     torch.manual_seed(0)
-    base = Span(SpanConfig(channels=5, blocks=2, scale=2)).eval()
-    adapters = Adapters(base, ranks(base, "paper"))
+    base = SPAN(SpanConfig(channels=5, blocks=2, scale=2)).eval()
+    adapters = Adapters(base, parse_ranks(base, "paper"))
     for name, parameter in adapters.named_parameters():
         if name.endswith(".B"):
             torch.nn.init.normal_(parameter, std=shift)
-    taps = FeatureExtractor(base, tap_names(base, ["block_*.*"]))
+    taps = FeatureExtractor(base, select_feature_maps(base, ["block_*.*"]))
     features = Affinity(ad, positions) if ad else None
     return adapters, Distillation(AdaptedNetwork(taps, adapters), taps, F.mse_loss, rec, ts, features)
 

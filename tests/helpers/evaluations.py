@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 
 from dsclora_cli.config import EngineOptions, EvalOptions, ModelOptions
-from dsclora_cli.models.span import Span, SpanConfig
+from dsclora_cli.models.span import SPAN, SpanConfig
 from dsclora_cli.weights.catalog import WeightEntry
 from dsclora_cli.weights.checkpoint import save_network
 
@@ -38,7 +38,7 @@ def save_set(folder: Path, names: tuple[str, ...] = tuple(CORNERS)) -> Path:
 def save_network_file(path: Path, seed: int = 0, scale: int = 4) -> Path:
     """A network of four channels and one block, not trained: its results are grey with a faint pattern."""
     torch.manual_seed(seed)
-    network = Span(SpanConfig(channels=4, blocks=1, scale=scale))
+    network = SPAN(SpanConfig(channels=4, blocks=1, scale=scale))
     with torch.no_grad():
         network.upsampler[0].weight *= 0.01
         network.upsampler[0].bias.fill_(0.45)

@@ -8,13 +8,13 @@ import pytest
 import torch
 
 from dsclora_cli.errors import WeightsError
-from dsclora_cli.models.span import Span, SpanConfig
+from dsclora_cli.models.span import SPAN, SpanConfig
 from dsclora_cli.weights.checkpoint import load_network
 
 
-def small(seed: int = 0, **changes: object) -> Span:
+def small(seed: int = 0, **changes: object) -> SPAN:
     torch.manual_seed(seed)
-    return Span(SpanConfig(**{"channels": 4, "blocks": 2, "scale": 2, **changes}))  # type: ignore[arg-type]
+    return SPAN(SpanConfig(**{"channels": 4, "blocks": 2, "scale": 2, **changes}))  # type: ignore[arg-type]
 
 
 def refused(path: Path) -> str:

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import torch
 
-from dsclora_cli.models.edsr import Edsr, EdsrConfig
+from dsclora_cli.models.edsr import EDSR, EdsrConfig
 from dsclora_cli.models.network import Network
-from dsclora_cli.models.rcan import Rcan, RcanConfig
-from dsclora_cli.models.span import Span, SpanConfig
+from dsclora_cli.models.rcan import RCAN, RcanConfig
+from dsclora_cli.models.span import SPAN, SpanConfig
 
 NETWORKS = {
-    "span": lambda: Span(SpanConfig()),
-    "span without norm": lambda: Span(SpanConfig(channels=8, blocks=1, scale=2, norm=False)),
-    "merged span": lambda: Span(SpanConfig(channels=8, blocks=2, scale=3, expanded=True)).merged(),
-    "edsr": lambda: Edsr(EdsrConfig(channels=8, blocks=3, scale=4)),
-    "edsr with res_scale": lambda: Edsr(EdsrConfig(channels=8, blocks=3, scale=3, res_scale=0.1)),
-    "rcan": lambda: Rcan(RcanConfig(channels=16, blocks=2, scale=2, groups=2, attention=4)),
+    "span": lambda: SPAN(SpanConfig()),
+    "span without norm": lambda: SPAN(SpanConfig(channels=8, blocks=1, scale=2, norm=False)),
+    "merged span": lambda: SPAN(SpanConfig(channels=8, blocks=2, scale=3, expanded=True)).merged(),
+    "edsr": lambda: EDSR(EdsrConfig(channels=8, blocks=3, scale=4)),
+    "edsr with res_scale": lambda: EDSR(EdsrConfig(channels=8, blocks=3, scale=3, res_scale=0.1)),
+    "rcan": lambda: RCAN(RcanConfig(channels=16, blocks=2, scale=2, groups=2, attention=4)),
 }
 
 

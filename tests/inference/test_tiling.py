@@ -30,7 +30,7 @@ from dsclora_cli.inference.tiling import (
     value_range,
 )
 from dsclora_cli.inference.torch_cpu import TorchEngine
-from dsclora_cli.models.span import Span, SpanConfig
+from dsclora_cli.models.span import SPAN, SpanConfig
 
 
 class Raw:
@@ -47,7 +47,7 @@ class Raw:
 
 def engine(scale: int = 2, blocks: int = 2, halo_less: int = 0, dtype: torch.dtype = torch.float64) -> TorchEngine:
     torch.manual_seed(scale)
-    network = Span(SpanConfig(channels=4, blocks=blocks, scale=scale))
+    network = SPAN(SpanConfig(channels=4, blocks=blocks, scale=scale))
     descriptor = network.config.descriptor
     return TorchEngine(network, replace(descriptor, halo=descriptor.halo - halo_less), dtype)
 
@@ -71,7 +71,7 @@ def test_a_halo_of_one_pixel_less_is_not_enough() -> None:
 
 
 def test_released_student_on_a_photograph(shared: Path) -> None:
-    network = Span(SpanConfig())
+    network = SPAN(SpanConfig())
     network.load_state_dict(torch.load(shared / "weights/team23_DSCF.pth", weights_only=True))
     path = shared / "data/benchmarks/Set5/LR_bicubic/X4/womanx4.png"
     image = np.array(Image.open(path).convert("RGB"))

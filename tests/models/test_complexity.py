@@ -8,11 +8,11 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from dsclora_cli.models.complexity import complexity
-from dsclora_cli.models.span import Span, SpanConfig
+from dsclora_cli.models.span import SPAN, SpanConfig
 
 
 def test_the_student_has_the_size_that_the_challenge_states() -> None:
-    size = complexity(Span(SpanConfig()))
+    size = complexity(SPAN(SpanConfig()))
     assert size.parameters == 130_828
     assert f"{size.multiply_adds / 1e9:.2f} {size.activations / 1e6:.2f}" == "8.54 38.93"
     assert size.convolutions == 22
@@ -20,7 +20,7 @@ def test_the_student_has_the_size_that_the_challenge_states() -> None:
 
 @pytest.mark.parametrize("config", [SpanConfig(), SpanConfig(channels=48, scale=2), SpanConfig(blocks=2, scale=3)])
 def test_multiply_adds_are_half_of_what_torch_counts_as_operations(config: SpanConfig) -> None:
-    network = Span(config)
+    network = SPAN(config)
     with FlopCounterMode(display=False) as counter, torch.inference_mode():
         network(torch.empty(1, 3, 24, 24))
     assert 2 * complexity(network, side=24).multiply_adds == counter.get_total_flops()
@@ -35,7 +35,7 @@ def test_strides_and_groups_count_as_they_run() -> None:
 
 
 def test_the_network_stays_where_and_what_it_was() -> None:
-    network = Span(SpanConfig(channels=4, blocks=1))
+    network = SPAN(SpanConfig(channels=4, blocks=1))
     before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
     complexity(network)
     assert all(tensor.device.type == "cpu" for tensor in network.state_dict().values())

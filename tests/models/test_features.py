@@ -9,14 +9,14 @@ import torch
 import torch.nn.functional as F
 
 from dsclora_cli.errors import UsageError
-from dsclora_cli.models.features import FeatureExtractor, tap_names
-from dsclora_cli.models.span import Span, SpanConfig
+from dsclora_cli.models.features import FeatureExtractor, select_feature_maps
+from dsclora_cli.models.span import SPAN, SpanConfig
 
 
 @pytest.fixture
-def network() -> Span:
+def network() -> SPAN:
     torch.manual_seed(0)
-    return Span(SpanConfig(channels=4, blocks=3, scale=2)).double()
+    return SPAN(SpanConfig(channels=4, blocks=3, scale=2)).double()
 
 
 @pytest.fixture
@@ -24,9 +24,9 @@ def lr() -> torch.Tensor:
     return torch.rand(2, 3, 6, 5, dtype=torch.float64)
 
 
-def test_taps_are_what_the_paper_calls_o1_o2_o3(network: Span, lr: torch.Tensor) -> None:
+def test_taps_are_what_the_paper_calls_o1_o2_o3(network: SPAN, lr: torch.Tensor) -> None:
     """Computed again from the block's own convolutions."""
-    names = tap_names(network, ["*"])
+    names = select_feature_maps(network, ["*"])
     output, maps = FeatureExtractor(network, names)(lr)
     taps = dict(zip(names, maps, strict=True))
     assert torch.equal(output, network(lr))
@@ -45,21 +45,21 @@ def test_taps_are_what_the_paper_calls_o1_o2_o3(network: Span, lr: torch.Tensor)
     torch.testing.assert_close(network.upsampler(taps["conv_cat"]), output)
 
 
-def test_patterns_choose_in_the_order_of_the_network(network: Span) -> None:
-    nine = tap_names(network, ("block_3.*", "block_1.*", "block_2.*", "block_1.o1"))
+def test_patterns_choose_in_the_order_of_the_network(network: SPAN) -> None:
+    nine = select_feature_maps(network, ("block_3.*", "block_1.*", "block_2.*", "block_1.o1"))
     assert nine == tuple(f"block_{i}.o{j}" for i in (1, 2, 3) for j in (1, 2, 3))
-    assert tap_names(network, ["block_?"]) == ("block_1", "block_2", "block_3")
+    assert select_feature_maps(network, ["block_?"]) == ("block_1", "block_2", "block_3")
 
 
-def test_a_pattern_that_matches_nothing_is_an_error(network: Span) -> None:
+def test_a_pattern_that_matches_nothing_is_an_error(network: SPAN) -> None:
     with pytest.raises(UsageError, match="no feature map's name matches 'block_4") as caught:
-        tap_names(network, ["block_1", "block_4.*"])
+        select_feature_maps(network, ["block_1", "block_4.*"])
     assert "block_3.o1" in caught.value.hint
     with pytest.raises(UsageError, match="no feature map is named"):
-        tap_names(network, [])
+        select_feature_maps(network, [])
 
 
-def test_what_nobody_asked_for_is_let_go(network: Span, lr: torch.Tensor, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_nobody_asked_for_is_let_go(network: SPAN, lr: torch.Tensor, monkeypatch: pytest.MonkeyPatch) -> None:
     alive: list[weakref.ref[torch.Tensor]] = []
     silu = F.silu
 

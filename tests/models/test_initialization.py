@@ -5,7 +5,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from dsclora_cli.models.initialization import fit_last_layer, lsuv_init
-from dsclora_cli.models.span import Span, SpanConfig
+from dsclora_cli.models.span import SPAN, SpanConfig
 
 
 def _pictures(count: int, side: int) -> tuple[Tensor, Tensor]:
@@ -21,9 +21,9 @@ def _pictures(count: int, side: int) -> tuple[Tensor, Tensor]:
     return F.avg_pool2d(hr, 2), hr
 
 
-def _network() -> Span:
+def _network() -> SPAN:
     torch.manual_seed(2)
-    return Span(SpanConfig(channels=12, blocks=3, scale=2))
+    return SPAN(SpanConfig(channels=12, blocks=3, scale=2))
 
 
 def test_features_start_at_their_working_scale() -> None:
@@ -46,7 +46,7 @@ def test_fitted_upsampler_is_the_best_there_is() -> None:
     lsuv_init(network, lr)
     fit_last_layer(network, [(lr[:2], hr[:2]), (lr[2:], hr[2:])])
 
-    def error(candidate: Span) -> float:
+    def error(candidate: SPAN) -> float:
         with torch.no_grad():
             return F.mse_loss(candidate(lr)[:, :, 4:-4, 4:-4], hr[:, :, 4:-4, 4:-4]).item()
 

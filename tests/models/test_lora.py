@@ -10,20 +10,20 @@ import torch
 from torch import Tensor
 
 from dsclora_cli.errors import UsageError
-from dsclora_cli.models.features import FeatureExtractor, tap_names
-from dsclora_cli.models.lora import AdaptedNetwork, Adapters, LowRank, Rank, merge_adapters, ranks
-from dsclora_cli.models.span import Span, SpanConfig
+from dsclora_cli.models.features import FeatureExtractor, select_feature_maps
+from dsclora_cli.models.lora import AdaptedNetwork, Adapters, LowRank, Rank, merge_adapters, parse_ranks
+from dsclora_cli.models.span import SPAN, SpanConfig
 from dsclora_cli.weights.checkpoint import load_network
 
 
-def small(blocks: int = 3, channels: int = 6) -> Span:
+def small(blocks: int = 3, channels: int = 6) -> SPAN:
     torch.manual_seed(0)
-    return Span(SpanConfig(channels=channels, blocks=blocks, scale=2))
+    return SPAN(SpanConfig(channels=channels, blocks=blocks, scale=2))
 
 
-def perturbed(network: Span, rules: str = "paper") -> Adapters:
+def perturbed(network: SPAN, rules: str = "paper") -> Adapters:
     """Adapters that are no longer zero."""
-    adapters = Adapters(network, ranks(network, rules), seed=1)
+    adapters = Adapters(network, parse_ranks(network, rules), seed=1)
     with torch.no_grad():
         for name, parameter in adapters.named_parameters():
             if name.endswith(".B"):
@@ -35,16 +35,16 @@ def picture() -> Tensor:
     return torch.rand(2, 3, 7, 6, generator=torch.Generator().manual_seed(2))
 
 
-def adapted(network: Span, adapters: Adapters) -> AdaptedNetwork:
-    return AdaptedNetwork(FeatureExtractor(network, tap_names(network, ["block_1.*"])), adapters)
+def adapted(network: SPAN, adapters: Adapters) -> AdaptedNetwork:
+    return AdaptedNetwork(FeatureExtractor(network, select_feature_maps(network, ["block_1.*"])), adapters)
 
 
-def of_layers(network: Span, rules: str) -> dict[str, tuple[int, float]]:
-    return {name.removesuffix(".eval_conv"): (r.rank, r.alpha) for name, r in ranks(network, rules).items()}
+def of_layers(network: SPAN, rules: str) -> dict[str, tuple[int, float]]:
+    return {name.removesuffix(".eval_conv"): (r.rank, r.alpha) for name, r in parse_ranks(network, rules).items()}
 
 
 def test_the_presets_on_the_network_of_the_paper() -> None:
-    network = Span(SpanConfig())
+    network = SPAN(SpanConfig())
     blocks = {f"block_{i}.c{j}_r": i for i in range(1, 7) for j in (1, 2, 3)}
     paper = {name: {1: (8, 16), 6: (4, 8)}.get(i, (12, 24)) for name, i in blocks.items()}
     assert of_layers(network, "paper") == {**paper, "conv_2": (26, 52), "upsampler.0": (16, 32)}
@@ -73,27 +73,27 @@ def test_rules_of_ones_own() -> None:
 @pytest.mark.parametrize("rules", ["large", "a:b", "block_*:0", "block_*:2:x", "block_*:2:-1", "a:1:1:1", "a:full:3"])
 def test_rules_that_are_not_understood(rules: str) -> None:
     with pytest.raises(UsageError, match="gives no ranks") as caught:
-        ranks(small(), rules)
+        parse_ranks(small(), rules)
     assert "pattern:rank" in caught.value.hint
 
 
 def test_rules_that_match_nothing() -> None:
     with pytest.raises(UsageError, match="no convolution's name matches 'block_4"):
-        ranks(small(), "block_*:2 block_4.*:2")
+        parse_ranks(small(), "block_*:2 block_4.*:2")
     with pytest.raises(UsageError, match="no convolution gets an adapter"):
-        ranks(small(), " ")
+        parse_ranks(small(), " ")
 
 
 def test_new_adapters_change_nothing_and_follow_their_seed() -> None:
     network = small()
-    adapters = Adapters(network, ranks(network, "paper"), seed=3)
+    adapters = Adapters(network, parse_ranks(network, "paper"), seed=3)
     output, taps = adapted(network, adapters)(picture())
-    expected, expected_taps = FeatureExtractor(network, tap_names(network, ["block_1.*"]))(picture())
+    expected, expected_taps = FeatureExtractor(network, select_feature_maps(network, ["block_1.*"]))(picture())
     assert torch.equal(output, expected)
     assert all(torch.equal(*pair) for pair in zip(taps, expected_taps, strict=True))
     merged = merge_adapters(network, adapters)
     assert all(torch.equal(tensor, merged.state_dict()[name]) for name, tensor in network.state_dict().items())
-    again, other = (Adapters(network, ranks(network, "paper"), seed) for seed in (3, 4))
+    again, other = (Adapters(network, parse_ranks(network, "paper"), seed) for seed in (3, 4))
     first = "block_1.c1_r.eval_conv.A"
     assert torch.equal(adapters.get_parameter(first), again.get_parameter(first))
     assert not torch.equal(adapters.get_parameter(first), other.get_parameter(first))
@@ -142,7 +142,7 @@ def test_the_released_student_is_its_base_and_adapters_of_the_paper_preset(share
     """Built from singular values; with one rank less than the preset's, what is left over is much larger."""
     base = load_network(shared / "weights/team39_spantiny_ch26_slim.pth")
     released = load_network(shared / "weights/team23_DSCF.pth").state_dict()
-    adapters = Adapters(base, ranks(base, "paper"))
+    adapters = Adapters(base, parse_ranks(base, "paper"))
     left, less = {}, {}
     for name, adapter in adapters.named_modules():
         if not isinstance(adapter, LowRank):

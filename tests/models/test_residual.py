@@ -7,9 +7,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from dsclora_cli.models.edsr import Edsr, EdsrConfig
+from dsclora_cli.models.edsr import EDSR, EdsrConfig
 from dsclora_cli.models.network import Network
-from dsclora_cli.models.rcan import Rcan, RcanConfig
+from dsclora_cli.models.rcan import RCAN, RcanConfig
 
 MEAN = torch.tensor([0.4488, 0.4371, 0.4040], dtype=torch.float64).view(1, 3, 1, 1)
 State = dict[str, Tensor]
@@ -34,7 +34,7 @@ State = dict[str, Tensor]
 )
 def test_parameter_counts_of_the_papers(config: EdsrConfig | RcanConfig, count: int) -> None:
     with torch.device("meta"):
-        network = Edsr(config) if isinstance(config, EdsrConfig) else Rcan(config)
+        network = EDSR(config) if isinstance(config, EdsrConfig) else RCAN(config)
     assert sum(parameter.numel() for parameter in network.parameters()) == count
 
 
@@ -86,8 +86,8 @@ def rcan(x: Tensor, state: State, config: RcanConfig) -> Tensor:
 def test_answers_are_those_of_the_definitions(scale: int) -> None:
     x = torch.rand(2, 3, 7, 6, dtype=torch.float64)
     for network, definition in (
-        (random(Edsr(EdsrConfig(6, 3, scale, 0.3))), edsr),
-        (random(Rcan(RcanConfig(8, 2, scale, groups=3, attention=2))), rcan),
+        (random(EDSR(EdsrConfig(6, 3, scale, 0.3))), edsr),
+        (random(RCAN(RcanConfig(8, 2, scale, groups=3, attention=2))), rcan),
     ):
         answer = network(x)
         assert answer.shape == (2, 3, 7 * scale, 6 * scale)
@@ -96,7 +96,7 @@ def test_answers_are_those_of_the_definitions(scale: int) -> None:
 
 @pytest.mark.parametrize(("blocks", "scale"), [(1, 2), (2, 3), (3, 4)])
 def test_the_declared_halo_covers_the_receptive_field_of_edsr(blocks: int, scale: int) -> None:
-    network = random(Edsr(EdsrConfig(3, blocks, scale)))
+    network = random(EDSR(EdsrConfig(3, blocks, scale)))
     halo = network.config.descriptor.halo
     x = torch.rand(1, 3, 2 * halo + 5, 9, dtype=torch.float64, requires_grad=True)
     row = halo + 2
@@ -107,7 +107,7 @@ def test_the_declared_halo_covers_the_receptive_field_of_edsr(blocks: int, scale
 
 
 def test_rcan_sees_the_whole_picture_and_says_so() -> None:
-    network = random(Rcan(RcanConfig(8, 1, 2, groups=1, attention=8)))
+    network = random(RCAN(RcanConfig(8, 1, 2, groups=1, attention=8)))
     assert not network.config.descriptor.exact_tiles
     assert EdsrConfig().descriptor.exact_tiles
     assert RcanConfig().descriptor.halo == 32
@@ -118,11 +118,11 @@ def test_rcan_sees_the_whole_picture_and_says_so() -> None:
 
 
 def test_feature_maps_by_name() -> None:
-    network = random(Edsr(EdsrConfig(4, 6, 2)))
+    network = random(EDSR(EdsrConfig(4, 6, 2)))
     assert network.feature_names == ("head", *(f"body.{index}" for index in range(7)))
     assert network.thirds == ("body.1", "body.3", "body.6")
     with torch.device("meta"):
-        assert Rcan(RcanConfig()).thirds == ("body.2", "body.6", "body.10")  # as FAKD names them
+        assert RCAN(RcanConfig()).thirds == ("body.2", "body.6", "body.10")  # as FAKD names them
     x = torch.rand(1, 3, 5, 5, dtype=torch.float64)
     answer, kept = network.features(x, ("body.1", "body.6"))
     assert torch.equal(answer, network(x))

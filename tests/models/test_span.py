@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from dsclora_cli.models.span import Conv3XC, Span, SpanConfig, merge
+from dsclora_cli.models.span import SPAN, Conv3XC, SpanConfig
 
 GOLDEN = ("baboon_16x16", "ppt3_33x47", "zebra_64x64")
 
@@ -22,7 +22,7 @@ def explicit(conv: Conv3XC, x: Tensor) -> Tensor:
 
 @pytest.mark.parametrize("name", GOLDEN)
 def test_released_student_answers_as_the_original_does(shared: Path, name: str) -> None:
-    network = Span(SpanConfig())
+    network = SPAN(SpanConfig())
     network.load_state_dict(torch.load(shared / "weights/team23_DSCF.pth", weights_only=True), strict=True)
     golden = np.load(shared / f"golden/{name}.npz")
     with torch.inference_mode():
@@ -31,12 +31,12 @@ def test_released_student_answers_as_the_original_does(shared: Path, name: str) 
 
 
 def test_parameter_count_of_the_paper() -> None:
-    assert sum(p.numel() for p in Span(SpanConfig(channels=26)).parameters()) == 130_828
+    assert sum(p.numel() for p in SPAN(SpanConfig(channels=26)).parameters()) == 130_828
 
 
 @pytest.mark.parametrize(("channels", "blocks", "scale"), [(26, 6, 4), (8, 2, 3), (5, 1, 2)])
 def test_any_size_maps_to_scale_times_it(channels: int, blocks: int, scale: int) -> None:
-    network = Span(SpanConfig(channels, blocks, scale))
+    network = SPAN(SpanConfig(channels, blocks, scale))
     assert network(torch.zeros(2, 3, 5, 7)).shape == (2, 3, 5 * scale, 7 * scale)
 
 
@@ -57,20 +57,20 @@ def test_training_form_equals_its_explicit_form_in_output_and_gradients() -> Non
 
 def test_merged_form_equals_the_training_form_and_leaves_it_alone() -> None:
     torch.manual_seed(1)
-    network = Span(SpanConfig(channels=6, blocks=2, scale=2, expanded=True)).double()
+    network = SPAN(SpanConfig(channels=6, blocks=2, scale=2, expanded=True)).double()
     before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
-    merged = merge(network)
+    merged = network.merged()
     x = torch.rand(1, 3, 9, 8, dtype=torch.float64)
     torch.testing.assert_close(merged(x), network(x), rtol=1e-11, atol=1e-11)
     assert not merged.config.expanded
     assert all(torch.equal(before[name], tensor) for name, tensor in network.state_dict().items())
-    assert merge(merged) is merged
+    assert merged.merged() is merged
 
 
 def test_norm_off_takes_the_picture_as_it_is() -> None:
     torch.manual_seed(2)
-    network = Span(SpanConfig(channels=4, blocks=1, scale=2)).double()
-    raw = Span(SpanConfig(channels=4, blocks=1, scale=2, norm=False)).double()
+    network = SPAN(SpanConfig(channels=4, blocks=1, scale=2)).double()
+    raw = SPAN(SpanConfig(channels=4, blocks=1, scale=2, norm=False)).double()
     raw.load_state_dict(network.state_dict())
     x = torch.rand(1, 3, 4, 4, dtype=torch.float64)
     torch.testing.assert_close(raw((x - network.mean) * 255), network(x))
@@ -78,7 +78,7 @@ def test_norm_off_takes_the_picture_as_it_is() -> None:
 
 @pytest.mark.parametrize("blocks", [1, 2, 6])
 def test_the_declared_halo_is_the_receptive_field(blocks: int) -> None:
-    network = Span(SpanConfig(channels=4, blocks=blocks, scale=2)).double()
+    network = SPAN(SpanConfig(channels=4, blocks=blocks, scale=2)).double()
     halo = network.config.descriptor.halo
     size = 2 * halo + 5
     x = torch.full((1, 3, size, size), 0.5, dtype=torch.float64, requires_grad=True)

@@ -12,7 +12,7 @@ from dsclora_cli.errors import UsageError
 from dsclora_cli.models.edsr import EdsrConfig
 from dsclora_cli.models.network import NetworkConfig
 from dsclora_cli.models.rcan import RcanConfig
-from dsclora_cli.models.span import Span, SpanConfig
+from dsclora_cli.models.span import SPAN, SpanConfig
 from dsclora_cli.recipe import LossOptions, NetworkOptions, Recipe
 from dsclora_cli.recipe_toml import completed
 from dsclora_cli.training.train import Truth, initial_network, new_network, train
@@ -31,7 +31,7 @@ def data(recipe: Recipe) -> TrainSet:
 
 def _saved(config: SpanConfig, path: Path) -> Path:
     torch.manual_seed(5)
-    save_network(Span(config), path, "{}")
+    save_network(SPAN(config), path, "{}")
     return path
 
 

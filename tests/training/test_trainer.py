@@ -8,7 +8,7 @@ from training import Heard, photographs, tiny_recipe
 
 from dsclora_cli.datasets.patches import Batch, TrainSet
 from dsclora_cli.errors import DscloraError, UsageError
-from dsclora_cli.models.span import Span
+from dsclora_cli.models.span import SPAN
 from dsclora_cli.recipe import Recipe
 from dsclora_cli.recipe_toml import digest, read_recipe
 from dsclora_cli.training import trainer as loop
@@ -24,7 +24,7 @@ def photos(tmp_path: Path) -> Path:
     return photographs(tmp_path / "photos")
 
 
-def _fit(recipe: Recipe, run: Path, objective_of, floor: Span | None = None, heard: Heard | None = None) -> FitResult:
+def _fit(recipe: Recipe, run: Path, objective_of, floor: SPAN | None = None, heard: Heard | None = None) -> FitResult:
     """A run whose objective is `objective_of(network)`."""
 
     def build(recipe: Recipe, data: TrainSet, device: torch.device) -> tuple[Trainee, TrainSet]:
@@ -34,7 +34,7 @@ def _fit(recipe: Recipe, run: Path, objective_of, floor: Span | None = None, hea
     return fit(recipe, Run(run, False, True, heard or Heard()), build)
 
 
-def _plain(network: Span):
+def _plain(network: SPAN):
     return lambda batch: {"pixel": (network(batch.lr) - batch.hr).abs().mean()}
 
 
@@ -73,7 +73,7 @@ def test_a_kept_file_tells_its_origin(photos: Path, tmp_path: Path) -> None:
 
 
 def test_a_loss_that_is_not_finite_is_skipped_and_counted(photos: Path, tmp_path: Path) -> None:
-    def objective_of(network: Span):
+    def objective_of(network: SPAN):
         calls = iter(range(100))
         return lambda batch: {"pixel": _plain(network)(batch)["pixel"] * (torch.nan if next(calls) in {2, 5} else 1.0)}
 
@@ -148,7 +148,7 @@ def test_nothing_is_kept_that_does_not_beat_the_floor(photos: Path, tmp_path: Pa
 def test_the_batch_reaches_the_objective_whole(photos: Path, tmp_path: Path) -> None:
     seen: list[Batch] = []
 
-    def objective_of(network: Span):
+    def objective_of(network: SPAN):
         def objective(batch: Batch):
             seen.append(batch)
             return _plain(network)(batch)

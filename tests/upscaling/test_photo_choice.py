@@ -13,7 +13,7 @@ from PIL import Image
 from dsclora_cli import Upscaler
 from dsclora_cli.config import ModelOptions, SizeOptions, UpscaleOptions
 from dsclora_cli.errors import UsageError
-from dsclora_cli.models.span import Span, SpanConfig
+from dsclora_cli.models.span import SPAN, SpanConfig
 from dsclora_cli.paths import sha256_of
 from dsclora_cli.upscaling.batch import upscale_files
 from dsclora_cli.upscaling.dry_run import plan_files
@@ -32,7 +32,7 @@ def rules(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for seed, name in enumerate(("plain", "photo")):
         torch.manual_seed(seed)
         path = tmp_path / f"{name}.safetensors"
-        save_network(Span(SpanConfig(channels=4, blocks=1, scale=2)), path, "test")
+        save_network(SPAN(SpanConfig(channels=4, blocks=1, scale=2)), path, "test")
         text += (
             f"[weights.{name}]\narch = \"span\"\nscale = 2\nchannels = 4\nfile = '{path}'\n"
             f'size = {path.stat().st_size}\nsha256 = "{sha256_of(path)}"\nlicence = "MIT"\nsource = "me"\n'
@@ -95,7 +95,7 @@ def test_a_folder_of_both_kinds_opens_each_network_once(
 ) -> None:
     opened: list[str] = []
 
-    def counted(found: FoundWeights) -> Span:
+    def counted(found: FoundWeights) -> SPAN:
         opened.append(found.name)
         return open_network(found)
 

@@ -14,7 +14,7 @@ from dsclora_cli.config import EngineOptions, ModelOptions, SizeOptions, Upscale
 from dsclora_cli.errors import OutOfMemory, UsageError
 from dsclora_cli.imaging.types import Frame, Header, Pixels
 from dsclora_cli.inference.torch_cpu import TorchEngine
-from dsclora_cli.models.span import Span, SpanConfig
+from dsclora_cli.models.span import SPAN, SpanConfig
 from dsclora_cli.upscaling.picture import PictureUpscaler
 
 EMBEDDED = UpscaleOptions(model=ModelOptions(offline=True), engine=EngineOptions(device="cpu"))
@@ -152,7 +152,7 @@ def test_a_network_of_another_scale_never_scrambles(photo: Pixels, tmp_path: Pat
 
     torch.manual_seed(0)
     path = tmp_path / "x3.safetensors"
-    save_network(Span(SpanConfig(channels=4, blocks=1, scale=3)), path, training="")
+    save_network(SPAN(SpanConfig(channels=4, blocks=1, scale=3)), path, training="")
     options = replace(EMBEDDED, model=ModelOptions(weights=path), size=SizeOptions(scale=4))
     result, _ = upscale(photo, options)
     assert result.shape == (240, 320, 3)

@@ -10,7 +10,7 @@ from networks import small
 
 from dsclora_cli.config import ModelOptions
 from dsclora_cli.errors import UsageError, WeightsError
-from dsclora_cli.models.lora import Adapters, merge_adapters, ranks
+from dsclora_cli.models.lora import Adapters, merge_adapters, parse_ranks
 from dsclora_cli.paths import config_dir, sha256_of
 from dsclora_cli.weights.adapters import save_adapters
 from dsclora_cli.weights.checkpoint import save_network
@@ -18,7 +18,7 @@ from dsclora_cli.weights.resolve import find_weights, native_scales, open_networ
 
 
 def _adapters() -> Adapters:
-    adapters = Adapters(small(), ranks(small(), "small"), seed=3)
+    adapters = Adapters(small(), parse_ranks(small(), "small"), seed=3)
     for parameter in adapters.parameters():
         torch.nn.init.normal_(parameter, std=0.1)
     return adapters

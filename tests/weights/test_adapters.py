@@ -13,8 +13,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from dsclora_cli.errors import WeightsError
-from dsclora_cli.models.lora import Adapters, merge_adapters, ranks
-from dsclora_cli.weights.adapters import AdapterFile, apply_adapters, load_adapters, save_adapters
+from dsclora_cli.models.lora import Adapters, merge_adapters, parse_ranks
+from dsclora_cli.weights.adapters import LoadedAdapter, apply_adapters, load_adapters, save_adapters
 from dsclora_cli.weights.checkpoint import load_network, save_network
 
 BASE, OTHER = "ab" * 32, "cd" * 32
@@ -23,7 +23,7 @@ HEADER = {"kind": "dsclora adapter", "base_sha256": BASE, "training": "{}"}
 
 def perturbed(rules: str = "paper") -> Adapters:
     network = small()
-    adapters = Adapters(network, ranks(network, rules), seed=5)
+    adapters = Adapters(network, parse_ranks(network, rules), seed=5)
     for parameter in adapters.parameters():
         torch.nn.init.normal_(parameter, std=0.05)
     return adapters
@@ -142,7 +142,7 @@ def test_a_save_that_cannot_be_is_an_error(tmp_path: Path) -> None:
 def test_half_precision_files_load(file: Path) -> None:
     save_file({name: tensor.half() for name, tensor in load_file(file).items()}, file, HEADER)
     loaded = load_adapters(file)
-    assert isinstance(loaded, AdapterFile)
+    assert isinstance(loaded, LoadedAdapter)
     merged = apply_adapters(small(), BASE, loaded).conv_2.eval_conv.weight
     assert merged.dtype == torch.float32
     torch.testing.assert_close(merged, merge_adapters(small(), perturbed()).conv_2.eval_conv.weight, rtol=0, atol=1e-3)

@@ -13,14 +13,14 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from dsclora_cli.errors import WeightsError
-from dsclora_cli.models.span import Span, SpanConfig
+from dsclora_cli.models.span import SPAN, SpanConfig
 from dsclora_cli.weights.checkpoint import describe_file, load_network, save_network
 
 SMALL = SpanConfig(channels=4, blocks=2, scale=2)
 State = dict[str, Tensor]
 
 
-def answer(network: Span) -> Tensor:
+def answer(network: SPAN) -> Tensor:
     x = torch.linspace(0, 1, 3 * 7 * 6).view(1, 3, 7, 6)
     with torch.inference_mode():
         return network(x)

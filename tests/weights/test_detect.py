@@ -9,9 +9,9 @@ import torch
 from networks import refused
 from safetensors.torch import load_file, save_file
 
-from dsclora_cli.models.edsr import Edsr, EdsrConfig
+from dsclora_cli.models.edsr import EDSR, EdsrConfig
 from dsclora_cli.models.network import Network
-from dsclora_cli.models.rcan import Rcan, RcanConfig
+from dsclora_cli.models.rcan import RCAN, RcanConfig
 from dsclora_cli.weights.checkpoint import describe_file, load_network, save_network
 
 SHAPES = [
@@ -26,7 +26,7 @@ SHAPES = [
 
 def network_of(config: EdsrConfig | RcanConfig) -> Network:
     torch.manual_seed(0)
-    return (Edsr(config) if isinstance(config, EdsrConfig) else Rcan(config)).eval()
+    return (EDSR(config) if isinstance(config, EdsrConfig) else RCAN(config)).eval()
 
 
 def same(first: Network, second: Network) -> bool:

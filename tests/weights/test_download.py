@@ -14,7 +14,7 @@ import torch
 
 from dsclora_cli.config import ModelOptions
 from dsclora_cli.errors import UsageError, WeightsError
-from dsclora_cli.models.edsr import Edsr, EdsrConfig
+from dsclora_cli.models.edsr import EDSR, EdsrConfig
 from dsclora_cli.paths import config_dir
 from dsclora_cli.weights.catalog import load_catalog
 from dsclora_cli.weights.listing import fetch_model, list_models
@@ -42,7 +42,7 @@ def site(tmp_path: Path) -> Iterator[tuple[str, Path]]:
     """An address, and the file of an EDSR that lies there as `edsr.pt`."""
     torch.manual_seed(0)
     (tmp_path / "site").mkdir()
-    torch.save(Edsr(EdsrConfig(4, 1, 2)).state_dict(), tmp_path / "site" / "edsr.pt")
+    torch.save(EDSR(EdsrConfig(4, 1, 2)).state_dict(), tmp_path / "site" / "edsr.pt")
     server = ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=tmp_path / "site"))
     threading.Thread(target=server.serve_forever, daemon=True).start()
     yield f"http://127.0.0.1:{server.server_port}", tmp_path / "site" / "edsr.pt"
