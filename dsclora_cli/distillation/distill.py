@@ -20,9 +20,8 @@ from torch import nn
 from dsclora_cli.datasets.patches import Rgb, TeacherImages, TrainSet
 from dsclora_cli.distillation.losses import Affinity, Contrast, Distillation, Euclidean, FeatureTerm
 from dsclora_cli.errors import UsageError
-from dsclora_cli.imaging.types import stacked
 from dsclora_cli.inference.engine import Engine, Ensemble
-from dsclora_cli.inference.tiling import ArraySource, TileRun, upscale_bands, value_range
+from dsclora_cli.inference.tiling import TileRun, upscale_array, value_range
 from dsclora_cli.inference.torch_cpu import open_engine
 from dsclora_cli.models.features import FeatureExtractor, ProjectedFeatures, select_feature_maps
 from dsclora_cli.models.lora import AdaptedNetwork, Adapters, merge_adapters, parse_ranks
@@ -152,9 +151,7 @@ def whole_images(teacher: Network, device: torch.device, ensemble: bool) -> Teac
 
     def upscale(lr: Rgb) -> NDArray[np.float32]:
         unit = value_range(lr).to_unit(lr).astype(np.float32, copy=False)
-        height, width = (side * teacher.config.scale for side in lr.shape[:2])
-        bands = upscale_bands(ArraySource(unit), engine, value_range(unit), TileRun(_TILE, may_halve=True))
-        return stacked(bands, (height, width, 3)).astype(np.float32, copy=False)
+        return upscale_array(unit, engine, TileRun(_TILE, may_halve=True)).astype(np.float32, copy=False)
 
     return upscale
 

@@ -2,29 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 
-from dsclora_cli.config import EngineOptions, EvalOptions, ModelOptions, SizeOptions, UpscaleOptions
-from dsclora_cli.errors import UsageError
+from dsclora_cli.config import EngineOptions, EvalOptions, ModelOptions
+from dsclora_cli.errors import OutOfMemory, UsageError
 from dsclora_cli.evaluation.protocol import Image
 from dsclora_cli.evaluation.report import BASELINE, RowInfo
 from dsclora_cli.imaging.resize import matlab_bicubic
-from dsclora_cli.imaging.types import Frame, Header
+from dsclora_cli.inference.engine import Engine, Ensemble
+from dsclora_cli.inference.tiling import TileRun, upscale_array
 from dsclora_cli.paths import sha256_of
-from dsclora_cli.upscaling.picture import PictureUpscaler
+from dsclora_cli.upscaling.engines import auto_edge, choose_device, load_engine, with_fitting_tile
 from dsclora_cli.weights.adapters import load_adapters
 from dsclora_cli.weights.catalog import WeightEntry
 from dsclora_cli.weights.resolve import AUTO, FoundWeights, find_weights, native_scales
 
-_PROBE = 16
-
 
 @dataclass(frozen=True)
-class Contender:
+class Candidate:
     """A row of the report. `upscale` takes `(h, w, 3)` uint8 LR to `(scale*h, scale*w, 3)` uint8.
 
     `weights` is the file behind it, None for the baseline; `entry` its place in the catalogue, None for an ensemble,
@@ -45,30 +45,29 @@ class Contender:
         return {"weights": info.weights_sha256 or BASELINE, **values}
 
 
-def open_contenders(options: EvalOptions) -> tuple[Contender, ...]:
+def open_candidates(options: EvalOptions) -> tuple[Candidate, ...]:
     """The baseline, then each model, followed by its ensemble where that is asked for; all loaded.
 
     Raises UsageError for a scale that a model does not have, for weights given twice, and for a device or dtype that
     is not there, and WeightsError.
     """
-    contenders = [_bicubic(options.scale)]
+    candidates = [_bicubic(options.scale)]
     for model in options.models or (ModelOptions(),):
         found = _find(_with_base(model, options), options.scale)
-        twin = next((each for each in contenders if each.info.weights_sha256 == found.sha256), None)
+        twin = next((each for each in candidates if each.info.weights_sha256 == found.sha256), None)
         if twin:
             raise UsageError(f"{_asked(model)} and {twin.info.name} are the same weights", "give them once")
-        taken = {contender.info.name for contender in contenders}
+        taken = {candidate.info.name for candidate in candidates}
         name = found.name if found.name not in taken else str(found.path)
-        kinds = (False, True) if options.engine.ensemble else (False,)
-        contenders.extend(_open(name, found, replace(options.engine, ensemble=kind), options.scale) for kind in kinds)
-    return tuple(contenders)
+        candidates.extend(_open(name, found, options.engine))
+    return tuple(candidates)
 
 
-def _bicubic(scale: int) -> Contender:
+def _bicubic(scale: int) -> Candidate:
     def upscale(lr: Image) -> Image:
         return matlab_bicubic(lr, lr.shape[0] * scale, lr.shape[1] * scale)
 
-    return Contender(RowInfo(BASELINE), upscale)
+    return Candidate(RowInfo(BASELINE), upscale)
 
 
 def _find(model: ModelOptions, scale: int) -> FoundWeights:
@@ -94,30 +93,31 @@ def _asked(model: ModelOptions) -> str:
     return str(model.adapter or model.weights or model.model)
 
 
-def _open(name: str, found: FoundWeights, engine: EngineOptions, scale: int) -> Contender:
-    opened = PictureUpscaler(
-        UpscaleOptions(model=ModelOptions(weights=found.path), size=SizeOptions(scale=scale), engine=engine),
-        lambda model, scale: found,
-    )
-
-    def upscale(lr: Image) -> Image:
-        result, _ = opened.frame(Frame(lr), opened.plan(_header(*lr.shape[:2])), lambda share: None)
-        assert result.pixels.dtype == np.uint8
-        return result.pixels.astype(np.uint8, copy=False)
-
-    plan = opened.plan(_header(_PROBE, _PROBE))
+def _open(name: str, found: FoundWeights, options: EngineOptions) -> Iterator[Candidate]:
+    """Yield the row of a model and, where the options ask for the ensemble, the row of its ensemble."""
+    engine = load_engine(found, choose_device(options), replace(options, ensemble=False))
     info = RowInfo(
-        name=f"{name} + ensemble" if engine.ensemble else name,
+        name=name,
         weights_sha256=found.sha256,
-        device=plan.info.device,
-        dtype=plan.info.dtype,
-        ensemble=engine.ensemble,
-        tile=engine.tile,
-        engine=plan.info.engine,
+        device=engine.device,
+        dtype=engine.dtype,
+        tile=options.tile,
+        engine=engine.name,
         notes=(found.note,) if found.note else (),
     )
-    return Contender(info, upscale, found.path, None if engine.ensemble else found.entry)
+    yield Candidate(info, partial(_upscale, engine=engine, tile=options.tile), found.path, found.entry)
+    if options.ensemble:
+        ensemble = partial(_upscale, engine=Ensemble(engine), tile=options.tile)
+        yield Candidate(replace(info, name=f"{name} + ensemble", ensemble=True), ensemble, found.path)
 
 
-def _header(height: int, width: int) -> Header:
-    return Header("PNG", width, height, 3, np.dtype(np.uint8))
+def _upscale(lr: Image, engine: Engine, tile: int | None) -> Image:
+    """Upscale `(h, w, 3)` uint8 LR; without `tile` free memory decides, and a tile that does not fit is halved."""
+    run = TileRun(auto_edge(engine) if tile is None else tile, may_halve=tile is None)
+    try:
+        result = upscale_array(lr, engine, run)
+    except OutOfMemory as error:
+        if run.may_halve:
+            raise
+        raise with_fitting_tile(error, engine) from error
+    return result.astype(np.uint8, copy=False)

@@ -14,7 +14,7 @@ from dsclora_cli.datasets.benchmarks import BenchmarkSet, open_folder, open_set
 from dsclora_cli.datasets.degradation import jpeg
 from dsclora_cli.datasets.fingerprint import digest, identify
 from dsclora_cli.errors import UsageError
-from dsclora_cli.evaluation.candidates import Contender, open_contenders
+from dsclora_cli.evaluation.candidates import Candidate, open_candidates
 from dsclora_cli.evaluation.cost import Cost, Work, measure, spread
 from dsclora_cli.evaluation.protocol import Image, Protocol, Scorer, open_metrics, protocol_of
 from dsclora_cli.evaluation.report import BASELINE, EvalReport, RowInfo, SetReport, Worst
@@ -63,14 +63,14 @@ class _Evaluation:
         self._observer = observer
         _check(options)
         self._protocol: Protocol = protocol_of(options.protocol, options.scale)
-        self._contenders = open_contenders(options)
+        self._candidates = open_candidates(options)
         self._scorer = Scorer(self._protocol, open_metrics(options.metrics, options.engine.device))
         self._gallery = Gallery(options.save) if options.save else None
         self._sets = _open_sets(options, observer)
 
     def report(self) -> EvalReport:
-        for contender in self._contenders:
-            for note in contender.info.notes:
+        for candidate in self._candidates:
+            for note in candidate.info.notes:
                 self._observer.on_note(note)
         self._observer.on_sets(sum(len(benchmark.pairs) for benchmark in self._sets))
         sets = tuple(self._set(benchmark) for benchmark in self._sets)
@@ -88,20 +88,20 @@ class _Evaluation:
         identity = identify(benchmark)
         if identity.warning:
             self._observer.on_note(f"{benchmark.name}: {identity.warning}")
-        scores: Table = {contender.info.name: {} for contender in self._contenders}
+        scores: Table = {candidate.info.name: {} for candidate in self._candidates}
         for pair in benchmark.pairs:
             self._observer.on_image(benchmark.name, pair.name)
             lr, hr = benchmark.load(pair)
             if self._options.jpeg is not None:
                 lr = jpeg(lr, self._options.jpeg)
             image = _ScoredImage(benchmark.name, pair.name, lr, hr, digest(lr), digest(hr))
-            for contender in self._contenders:
-                scores[contender.info.name][pair.name] = self._score(contender, image)
+            for candidate in self._candidates:
+                scores[candidate.info.name][pair.name] = self._score(candidate, image)
         worst = worst_images(scores, self._protocol.metrics[0], self._options.worst)
         if self._gallery:
             self._save_sheets(self._gallery, benchmark, worst, scores)
         stated = self._options.jpeg is None  # scores of the catalogue are of clean LR
-        entries = {each.info.name: each.entry if stated else None for each in self._contenders}
+        entries = {each.info.name: each.entry if stated else None for each in self._candidates}
         rows, comparisons = standings(benchmark.name, scores, self._protocol, entries)
         return SetReport(
             name=benchmark.name,
@@ -114,18 +114,18 @@ class _Evaluation:
             worst=worst,
         )
 
-    def _score(self, contender: Contender, image: _ScoredImage) -> Mapping[str, float]:
+    def _score(self, candidate: Candidate, image: _ScoredImage) -> Mapping[str, float]:
         """Kept scores, where the image that was asked for is there too; else the network's work."""
-        made = {**contender.identity, "scale": self._options.scale, "code": code_digest()}
+        made = {**candidate.identity, "scale": self._options.scale, "code": code_digest()}
         scored = {"border": self._protocol.border, "metrics": list(self._scorer.metrics)}
         key = {**made, **scored, "lr": image.lr_digest, "hr": image.hr_digest}
         recipe = ResultKey(image.lr_digest, str(made["weights"]), made)
-        place = (image.benchmark, contender.info.name, image.name)
+        place = (image.benchmark, candidate.info.name, image.name)
         saved = self._gallery.slot(place, recipe) if self._gallery else None
         kept = None if self._options.fresh else load_scores(key)
         if kept is not None and (saved is None or saved.is_filled):
             return kept
-        result = contender.upscale(image.lr)
+        result = candidate.upscale(image.lr)
         if saved:
             saved.fill(result)
         scores = self._scorer(result, image.hr, image.name)
@@ -152,9 +152,9 @@ class _Evaluation:
     def _rows(self) -> tuple[RowInfo, ...]:
         """What is behind each row; an ensemble costs eight times its model and is not measured."""
         works = {
-            contender.info.name: Work(contender.weights, contender.info.device, contender.upscale)
-            for contender in self._contenders
-            if contender.weights and contender.info.device and not contender.info.ensemble
+            candidate.info.name: Work(candidate.weights, candidate.info.device, candidate.upscale)
+            for candidate in self._candidates
+            if candidate.weights and candidate.info.device and not candidate.info.ensemble
         }
         costs: dict[str, Cost] = {}
         if self._options.cost:
@@ -162,7 +162,7 @@ class _Evaluation:
             pairs = [(benchmark, pair) for benchmark in self._sets for pair in benchmark.pairs]
             images = [pairs[index][0].load(pairs[index][1])[0] for index in spread(len(pairs))]
             costs = dict(zip(works, measure(list(works.values()), images), strict=True))
-        return tuple(replace(each.info, cost=costs.get(each.info.name)) for each in self._contenders)
+        return tuple(replace(each.info, cost=costs.get(each.info.name)) for each in self._candidates)
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import DTypeLike
 
 from dsclora_cli.errors import OutOfMemory
-from dsclora_cli.imaging.types import Pixels
+from dsclora_cli.imaging.types import Pixels, stacked
 from dsclora_cli.inference.engine import Descriptor, Engine, Streaming, Values
 
 SMALLEST_TILE = 16
@@ -176,6 +176,26 @@ class TileRun:
 
     tile: int
     may_halve: bool = False
+
+
+def upscale_array(pixels: Pixels, engine: Engine, run: TileRun) -> Pixels:
+    """Upscale a picture in memory by tiles, with the same result as for the whole picture at once.
+
+    Args:
+        pixels: `(H, W, 1 or 3)`, uint8, uint16, or floats, nominally in [0, 1].
+        engine: runs the network on one tile after the other.
+        run: how to cut the picture.
+
+    Returns:
+        `(scale*H, scale*W, 1 or 3)` pixels of the same dtype.
+
+    Raises:
+        OutOfMemory: a tile does not fit the device, and smaller tiles are not allowed or do not fit either.
+    """
+    height, width, channels = pixels.shape
+    scale = engine.descriptor.scale
+    bands = upscale_bands(ArraySource(pixels), engine, value_range(pixels), run)
+    return stacked(bands, (height * scale, width * scale, channels))
 
 
 def upscale_bands(

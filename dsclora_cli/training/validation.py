@@ -11,8 +11,7 @@ from numpy.typing import NDArray
 
 from dsclora_cli.datasets.patches import HeldOut
 from dsclora_cli.imaging.metrics import psnr_y
-from dsclora_cli.imaging.types import stacked
-from dsclora_cli.inference.tiling import ArraySource, TileRun, upscale_bands, value_range
+from dsclora_cli.inference.tiling import TileRun, upscale_array
 from dsclora_cli.inference.torch_cpu import open_engine
 from dsclora_cli.models.network import Network
 
@@ -35,8 +34,7 @@ def validate(network: Network, held_out: HeldOut, device: torch.device) -> list[
     engine = open_engine(network, network.config.descriptor, device, torch.float32)
     samples = []
     for name, lr, hr in held_out.pictures():
-        bands = upscale_bands(ArraySource(lr), engine, value_range(lr), TileRun(_TILE, may_halve=True))
-        result = stacked(bands, hr.shape).astype(np.uint8, copy=False)
+        result = upscale_array(lr, engine, TileRun(_TILE, may_halve=True)).astype(np.uint8, copy=False)
         samples.append(Sample(name, psnr_y(result, hr, network.config.scale), lr, result, hr))
     return samples
 

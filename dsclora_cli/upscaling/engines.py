@@ -5,10 +5,11 @@ from __future__ import annotations
 from contextlib import suppress
 
 from dsclora_cli.config import EngineOptions
-from dsclora_cli.errors import UsageError
+from dsclora_cli.errors import OutOfMemory, UsageError
 from dsclora_cli.inference import openvino
-from dsclora_cli.inference.engine import Engine, Ensemble
+from dsclora_cli.inference.engine import Engine, Ensemble, value_bytes
 from dsclora_cli.inference.system import host_memory, may_have_gpu
+from dsclora_cli.inference.tiling import auto_tile
 from dsclora_cli.paths import cache_dir
 from dsclora_cli.weights.resolve import FoundWeights
 
@@ -56,15 +57,22 @@ def load_engine(weights: FoundWeights, device: str, options: EngineOptions) -> E
     return Ensemble(engine) if options.ensemble else engine
 
 
-def available_memory(engine: Engine) -> int:
-    """Bytes that a run may still take where the engine runs."""
+def auto_edge(engine: Engine) -> int:
+    """Return the edge of the largest tiles, in LR pixels, for the memory that is free where the engine runs."""
     if not engine.device.startswith("cuda"):
-        return host_memory()
-    import torch
+        free = host_memory()
+    else:
+        import torch
 
-    from dsclora_cli.inference import device
+        from dsclora_cli.inference.device import free_memory
 
-    return device.free_memory(torch.device(engine.device))
+        free = free_memory(torch.device(engine.device))
+    return auto_tile(engine.descriptor, free, value_bytes(engine))
+
+
+def with_fitting_tile(error: OutOfMemory, engine: Engine) -> OutOfMemory:
+    """Return the error for a tile size that the user chose, with a tile size that fits as the next step."""
+    return OutOfMemory(error.message, f"--tile {auto_edge(engine)} would fit, or leave --tile out")
 
 
 def _takes_openvino(options: EngineOptions) -> bool:

@@ -16,7 +16,7 @@ from dsclora_cli.imaging.color import bleed
 from dsclora_cli.imaging.metadata import resized
 from dsclora_cli.imaging.resize import reduced
 from dsclora_cli.imaging.types import AnyFrame, BandedFrame, Frame, Header, Pixels
-from dsclora_cli.inference.engine import Descriptor, Engine, value_bytes
+from dsclora_cli.inference.engine import Descriptor, Engine
 from dsclora_cli.inference.tiling import (
     LARGEST_AUTO_TILE,
     ArraySource,
@@ -24,13 +24,12 @@ from dsclora_cli.inference.tiling import (
     RowSource,
     TileRun,
     ValueRange,
-    auto_tile,
     count_tiles,
     full_range,
     upscale_bands,
     value_range,
 )
-from dsclora_cli.upscaling.engines import available_memory, choose_device, load_engine
+from dsclora_cli.upscaling.engines import auto_edge, choose_device, load_engine, with_fitting_tile
 from dsclora_cli.upscaling.jobs import WeightsFinder, chain
 from dsclora_cli.upscaling.memory import MemoryEstimate, budget
 from dsclora_cli.upscaling.sizes import SizePlan, lr_sides, plan_size
@@ -195,7 +194,7 @@ class PictureUpscaler:
         except OutOfMemory as error:
             if run.may_halve:
                 raise
-            raise OutOfMemory(error.message, f"--tile {_auto_edge(engine)} would fit, or leave --tile out") from error
+            raise with_fitting_tile(error, engine) from error
 
     def _engine(self, each: _Pass) -> Engine:
         if each not in self._found:
@@ -221,7 +220,7 @@ class PictureUpscaler:
     def _largest_tile(self, engine: Engine, footprint: MemoryEstimate) -> int:
         """The core edge that is asked for, 0 for the whole picture, or the largest that memory allows."""
         limit, asked = self._options.max_memory, self._options.engine.tile
-        largest = _auto_edge(engine) if asked is None else asked
+        largest = auto_edge(engine) if asked is None else asked
         if limit is None or footprint.peak(largest) <= limit:
             return largest
         fitting = footprint.fitting_tile(limit, LARGEST_AUTO_TILE)
@@ -231,10 +230,6 @@ class PictureUpscaler:
 
     def _rescued(self) -> int:
         return sum(engine.rescued for engine in self._engines.values())
-
-
-def _auto_edge(engine: Engine) -> int:
-    return auto_tile(engine.descriptor, available_memory(engine), value_bytes(engine))
 
 
 def _edge(largest: int, longest: int) -> int:

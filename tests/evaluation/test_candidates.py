@@ -11,9 +11,10 @@ from evaluations import CPU, PHOTO, options, save_network_file
 from PIL import Image
 
 from dsclora_cli.config import EngineOptions, EvalOptions, ModelOptions
-from dsclora_cli.errors import UsageError, WeightsError
-from dsclora_cli.evaluation.candidates import open_contenders
+from dsclora_cli.errors import OutOfMemory, UsageError, WeightsError
+from dsclora_cli.evaluation.candidates import open_candidates
 from dsclora_cli.imaging.resize import matlab_bicubic
+from dsclora_cli.inference.torch_cpu import TorchEngine
 
 HR = Path("unused")
 
@@ -24,7 +25,7 @@ def lr() -> np.ndarray:
 
 
 def test_the_baseline_is_first_and_is_matlabs_bicubic(lr: np.ndarray) -> None:
-    baseline, _ = open_contenders(options(HR))
+    baseline, _ = open_candidates(options(HR))
     np.testing.assert_array_equal(baseline.upscale(lr), matlab_bicubic(lr, 80, 96))
     assert baseline.info.name == "bicubic" and baseline.info.weights_sha256 is None
 
@@ -34,7 +35,7 @@ def test_models_keep_their_order_each_followed_by_its_ensemble(tmp_path: Path) -
     asked = EvalOptions(
         models=(ModelOptions(weights=mine), ModelOptions("dsclora-x4")), engine=replace(CPU, ensemble=True)
     )
-    rows = open_contenders(asked)
+    rows = open_candidates(asked)
     names = [row.info.name for row in rows]
     assert names == ["bicubic", "mine", "mine + ensemble", "dsclora-x4", "dsclora-x4 + ensemble"]
     assert [row.entry.name if row.entry else None for row in rows] == [None, None, None, "dsclora-x4", None]
@@ -43,7 +44,7 @@ def test_models_keep_their_order_each_followed_by_its_ensemble(tmp_path: Path) -
 
 def test_a_model_upscales_in_float32_and_its_ensemble_is_another_image(lr: np.ndarray) -> None:
     asked = options(HR, engine=replace(EvalOptions().engine, device="cpu", ensemble=True))
-    _, model, ensemble = open_contenders(asked)
+    _, model, ensemble = open_candidates(asked)
     plain, mean = model.upscale(lr), ensemble.upscale(lr)
     assert plain.shape == mean.shape == (80, 96, 3) and plain.dtype == mean.dtype == np.uint8
     assert 0 < np.abs(plain.astype(int) - mean).max() < 40
@@ -51,7 +52,7 @@ def test_a_model_upscales_in_float32_and_its_ensemble_is_another_image(lr: np.nd
 
 
 def test_without_a_model_auto_chooses_and_says_why() -> None:
-    _, model = open_contenders(EvalOptions(hr=HR, engine=CPU, offline=True))
+    _, model = open_candidates(EvalOptions(hr=HR, engine=CPU, offline=True))
     assert model.info.name == "dsclora-x4"
     assert model.info.notes == ("dscf-x4 could not be fetched (offline): using the embedded dsclora-x4",)
 
@@ -61,26 +62,38 @@ def test_files_of_one_name_are_told_apart(tmp_path: Path) -> None:
     for seed, folder in enumerate("ab"):
         (tmp_path / folder).mkdir()
         files.append(save_network_file(tmp_path / folder / "bicubic.safetensors", seed))
-    assert [row.info.name for row in open_contenders(options(HR, *files))] == ["bicubic", *map(str, files)]
+    assert [row.info.name for row in open_candidates(options(HR, *files))] == ["bicubic", *map(str, files)]
 
 
 def test_the_same_weights_twice_are_refused(tmp_path: Path) -> None:
     first = save_network_file(tmp_path / "a.safetensors")
     second = save_network_file(tmp_path / "b.safetensors")
     with pytest.raises(UsageError, match=r"b.safetensors and a are the same weights \(give them once\)"):
-        open_contenders(options(HR, first, second))
+        open_candidates(options(HR, first, second))
 
 
 def test_a_scale_that_a_file_does_not_have(tmp_path: Path) -> None:
     file = save_network_file(tmp_path / "x4.safetensors")
     with pytest.raises(UsageError, match=r"x4.safetensors upscales by 4, not by 3 \(use -s 4, or other weights\)"):
-        open_contenders(options(HR, file, scale=3))
+        open_candidates(options(HR, file, scale=3))
     with pytest.raises(UsageError, match="dsclora-x4 upscales by 4, not by 2"):
-        open_contenders(options(HR, scale=2))
+        open_candidates(options(HR, scale=2))
 
 
 def test_what_cannot_run_is_known_at_once(tmp_path: Path) -> None:
     with pytest.raises(WeightsError, match="cannot read"):
-        open_contenders(options(HR, tmp_path / "absent.pth"))
+        open_candidates(options(HR, tmp_path / "absent.pth"))
     with pytest.raises(UsageError, match="float16 is not offered on cpu"):
-        open_contenders(options(HR, engine=EngineOptions(device="cpu", dtype="float16")))
+        open_candidates(options(HR, engine=EngineOptions(device="cpu", dtype="float16")))
+
+
+def test_a_tile_that_was_chosen_and_does_not_fit_names_one_that_fits(
+    lr: np.ndarray, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_room(engine: TorchEngine, tile: np.ndarray) -> np.ndarray:
+        raise OutOfMemory("no room")
+
+    _, model = open_candidates(options(HR, engine=replace(CPU, tile=16)))
+    monkeypatch.setattr(TorchEngine, "__call__", no_room)
+    with pytest.raises(OutOfMemory, match=r"no room \(--tile \d+ would fit, or leave --tile out\)"):
+        model.upscale(lr)

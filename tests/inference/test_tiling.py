@@ -26,6 +26,7 @@ from dsclora_cli.inference.tiling import (
     auto_tile,
     full_range,
     plan_bands,
+    upscale_array,
     upscale_bands,
     value_range,
 )
@@ -86,7 +87,18 @@ def test_released_student_on_a_photograph(shared: Path) -> None:
 
 
 def upscale_pixels(engine: Engine, image: Pixels, tile: int, may_halve: bool = False) -> Pixels:
-    return np.concatenate(list(upscale_bands(ArraySource(image), engine, value_range(image), TileRun(tile, may_halve))))
+    return upscale_array(image, engine, TileRun(tile, may_halve))
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.float32])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_an_array_becomes_a_larger_array_of_the_same_dtype(dtype: type, channels: int) -> None:
+    noise = np.random.default_rng(5).random((21, 30, channels))
+    image = (noise if dtype == np.float32 else noise * np.iinfo(dtype).max).astype(dtype)
+    network = engine(scale=3)
+    whole, tiled = upscale_pixels(network, image, 0), upscale_pixels(network, image, 8)
+    assert whole.shape == (63, 90, channels) and whole.dtype == dtype
+    np.testing.assert_array_equal(tiled, whole)
 
 
 def test_grey_is_the_mean_of_its_three_equal_channels() -> None:
