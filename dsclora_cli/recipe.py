@@ -1,10 +1,8 @@
-"""What a training run is told: every field with its default, its help and its range, once; no torch.
+"""Options of a training run: default, range and help text of every option, written once. Imports no torch.
 
-Each group is a table of a `recipe.toml` and a panel of `dsclora train --help`; each field is a key of that table and an
-option of its own (`learning_rate` is `--learning-rate`), so field names are unique over all groups. From
-`recipefields` the command line and `recipefile`, which reads, writes and checks recipes, learn what there is.
-
-The fields of a recipe as data, for those who make options, tables and checks of them.
+A group of options is a table of `recipe.toml` and a panel of `dsclora train --help`. A field of a group is a key of the
+table and an option on the command line: `learning_rate` is `--learning-rate`. Field names are therefore unique over all
+groups. `recipe_toml` reads and writes recipes, and `cli.recipe_options` makes the options; both use `option_fields`.
 """
 
 from __future__ import annotations
@@ -16,207 +14,308 @@ from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, get_args, get_origin, get_type_hints
 
-ARCHITECTURES = {"dsclora": (26, 6), "span": (48, 6), "edsr": (64, 16), "rcan": (64, 20)}
-"""Channels and blocks that a network has unless told otherwise."""
+DEFAULT_SHAPES = {"dsclora": (26, 6), "span": (48, 6), "edsr": (64, 16), "rcan": (64, 20)}
+"""Channels and blocks of each architecture; for RCAN the blocks of one group."""
 
-GROUPS = 10
-"""Groups of blocks of an RCAN, likewise."""
+DEFAULT_RCAN_GROUPS = 10
+"""Groups of blocks in an RCAN."""
 
-OPTIMISERS = {"adam": (1e-3, (0.9, 0.99)), "adamw": (1e-3, (0.9, 0.99)), "soap": (0.05, (0.95, 0.97))}
-"""Learning rate and decays of the moments of each, unless told otherwise."""
+OPTIMIZER_DEFAULTS = {"adam": (1e-3, (0.9, 0.99)), "adamw": (1e-3, (0.9, 0.99)), "soap": (0.05, (0.95, 0.97))}
+"""Learning rate and decay rates of the two moments (`betas`) of each optimizer."""
 
-METHODS = ("dsclora", "logits", "fd", "fakd", "facd", "none")
-"""Of distillation."""
+DISTILL_METHODS = ("dsclora", "logits", "fd", "fakd", "facd", "none")
+"""Methods of distillation; `distillation.distill` has a builder for every method."""
 
-FEATURE_WEIGHTS = {"fd": 0.01, "fakd": 0.04, "facd": 10.0}
-"""Weight of each method's own term unless told otherwise; FAKD's is 10 beside distances of images in [0, 255]."""
+DEFAULT_FEATURE_WEIGHTS = {"fd": 0.01, "fakd": 0.04, "facd": 10.0}
+"""Weight of the feature loss of each method. FAKD's authors use 10 for images in [0, 255]; 0.04 is 10 / 255."""
 
-DISTANCES = {"fd": "l2", "facd": "l1"}
-"""Distance between feature maps, likewise."""
+DEFAULT_FEATURE_DISTANCE = "l2"
+"""Distance between feature maps for FD and FACD."""
+
+EXPERT_OPTIONS = frozenset(
+    {
+        *("contrast", "negatives", "condition", "margin", "temperature"),  # the parts of FACD
+        *("betas", "final", "milestones", "gamma", "most_skips"),
+    }
+)
+"""Options that `--help` leaves out, to stay readable. The command line and recipes accept every expert option."""
 
 _WEIGHTS = "FILE|NAME"
-_INF = math.inf
 
 
-def explained(
+def option_field(
     default: Any,  # noqa: ANN401 - as dataclasses.field is typed
     text: str,
-    form: str = "",
-    least: float = -_INF,
-    most: float = _INF,
-    decides: bool = True,
+    metavar: str = "",
+    min: float = -math.inf,
+    max: float = math.inf,
+    affects_result: bool = True,
 ) -> Any:  # noqa: ANN401
-    """A field with its default and its help.
+    """Return a dataclass field with the metadata of an option.
 
-    `form` is how a value is written, "adam|adamw" or "DIR". Numbers lie in [`least`, `most`]. `decides` is False where
-    another value leads to the same weights, but for rounding.
+    Args:
+        default: Default value.
+        text: Help text, which must be clear without the help texts around.
+        metavar: How to write a value: words to choose from ("adam|adamw") or a placeholder ("DIR").
+        min: Smallest number allowed.
+        max: Largest number allowed.
+        affects_result: False for an option that does not change the trained weights (apart from rounding), so that a
+            run may resume with another value.
     """
-    return field(
-        default=default, metadata={"help": text, "form": form, "least": least, "most": most, "decides": decides}
-    )
+    metadata = {"help": text, "metavar": metavar, "min": min, "max": max, "affects_result": affects_result}
+    return field(default=default, metadata=metadata)
 
 
 @dataclass(frozen=True)
 class NetworkOptions:
-    """The network that is trained."""
+    """Options of the network to train."""
 
-    arch: str = explained("dsclora", "The DSCLoRA student, a SPAN of any width, EDSR or RCAN.", "|".join(ARCHITECTURES))
-    scale: int = explained(4, "Factor of the sides, 2 to 4.", "2|3|4", least=2, most=4)
-    channels: int | None = explained(None, "Width; 26 for dsclora, 48 for span, 64 for edsr and rcan.", "N", least=1)
-    blocks: int | None = explained(None, "Blocks; 6, for edsr 16, for rcan 20 in each group.", "N", least=1)
-    groups: int | None = explained(None, "Groups of blocks of rcan; 10.", "N", least=1)
-    expanded: bool = explained(False, "SPAN: train three convolutions for each 3x3 (Conv3XC), merged in every pass.")
-    init: str | None = explained(
-        None, "Weights to start from; of another scale, all but the upsampler are taken.", _WEIGHTS
+    arch: str = option_field(
+        "dsclora",
+        "Architecture: dsclora is the DSCLoRA student, span a SPAN of any width.",
+        "|".join(DEFAULT_SHAPES),
+    )
+    scale: int = option_field(4, "Upscaling factor: 2, 3 or 4.", "2|3|4", min=2, max=4)
+    channels: int | None = option_field(
+        None, "Channels of the network; default 26 for dsclora, 48 for span, 64 for edsr and rcan.", "N", min=1
+    )
+    blocks: int | None = option_field(
+        None, "Blocks of the network; default 6 for dsclora and span, 16 for edsr, 20 per group for rcan.", "N", min=1
+    )
+    groups: int | None = option_field(None, "RCAN: groups of blocks; default 10.", "N", min=1)
+    expanded: bool = option_field(
+        False, "SPAN: train three convolutions for each 3x3 convolution (Conv3XC), merged in every pass."
+    )
+    init: str | None = option_field(
+        None,
+        "Weights to start from. Weights for another scale give every layer but the upsampler.",
+        _WEIGHTS,
     )
 
 
 @dataclass(frozen=True)
 class DataOptions:
-    """Where patches come from. `data` holds folders or names of sets; LR is MATLAB's bicubic of whole pictures."""
+    """Options of the training pictures and patches. Without `lr`, LR is MATLAB's bicubic of whole HR pictures."""
 
-    data: tuple[str, ...] = explained((), "Folder of HR pictures, or a set such as DIV2K; may be repeated.", "DIR|SET")
-    lr: Path | None = explained(None, "Folder of real LR pictures, paired with HR by name.", "DIR")  # noqa: RUF009
-    val: Path | None = explained(None, "Folder of held-out HR pictures, not a share of the data.", "DIR")  # noqa: RUF009
-    val_share: float = explained(
-        0.04, "Share of the pictures that is held out, chosen by the seed.", "X", least=0, most=0.9
+    data: tuple[str, ...] = option_field(
+        (), "Folder of HR training pictures, or a set such as DIV2K; may be repeated.", "DIR|SET"
     )
-    batch: int = explained(16, "Patches a step, over all workers.", "N", least=1)
-    patch: int = explained(48, "Edge of a patch in LR pixels.", "N", least=4)
+    lr: Path | None = option_field(  # noqa: RUF009
+        None, "Folder of real LR pictures, paired with the HR pictures by name; default: bicubic LR.", "DIR"
+    )
+    val: Path | None = option_field(  # noqa: RUF009
+        None, "Folder of held-out HR pictures; default: a share of the training pictures.", "DIR"
+    )
+    val_share: float = option_field(
+        0.04, "Share of the training pictures to hold out, chosen by --seed.", "X", min=0, max=0.9
+    )
+    batch: int = option_field(16, "Patches in a training step, over all worker processes.", "N", min=1)
+    patch: int = option_field(48, "Side of a patch in LR pixels.", "N", min=4)
 
 
 @dataclass(frozen=True)
 class DegradeOptions:
-    """What happens to LR patches on the fly, in a camera's order: blur, noise, JPEG. Each range is drawn evenly."""
+    """Options for degrading LR patches in a camera's order: blur, noise, JPEG. Values are uniform in their range."""
 
-    degrade: bool = explained(False, "Train for inputs as they are in the world: blurred, noisy, compressed.")
-    blur: tuple[float, float] = explained(
-        (0.0, 0.6), "Standard deviation of a Gaussian blur in LR pixels.", "LOW HIGH", least=0, most=10
+    degrade: bool = option_field(False, "Train for camera pictures: blur the LR patches, add noise, save as JPEG.")
+    blur: tuple[float, float] = option_field(
+        (0.0, 0.6),
+        "With --degrade: standard deviation of the Gaussian blur in LR pixels.",
+        "LOW HIGH",
+        min=0,
+        max=10,
     )
-    noise: tuple[float, float] = explained(
-        (0.0, 2.0), "Standard deviation of sensor noise in 8-bit levels.", "LOW HIGH", least=0, most=255
+    noise: tuple[float, float] = option_field(
+        (0.0, 2.0),
+        "With --degrade: standard deviation of the sensor noise in 8-bit levels.",
+        "LOW HIGH",
+        min=0,
+        max=255,
     )
-    quality: tuple[int, int] = explained((30, 100), "JPEG quality, 1 to 100.", "LOW HIGH", least=1, most=100)
-    subsampled: float = explained(0.8, "Share of the JPEGs with 4:2:0 chroma, the rest 4:4:4.", "X", least=0, most=1)
-    clean: float = explained(0.1, "Share of the patches left as they are.", "X", least=0, most=1)
+    quality: tuple[int, int] = option_field(
+        (30, 100), "With --degrade: JPEG quality, 1 to 100.", "LOW HIGH", min=1, max=100
+    )
+    subsampled: float = option_field(
+        0.8, "With --degrade: share of the JPEGs with 4:2:0 chroma; all others have 4:4:4.", "X", min=0, max=1
+    )
+    clean: float = option_field(0.1, "With --degrade: share of the patches left unchanged.", "X", min=0, max=1)
 
 
 @dataclass(frozen=True)
 class LossOptions:
-    """The distance between the network's output and HR."""
+    """Options of the loss between the network's output and HR."""
 
-    loss: str = explained("l1", "Distance to HR.", "l1|l2|charbonnier|psnr")
-    fft: float = explained(0.0, "Weight of an L1 distance between the spectra of output and HR.", "X", least=0)
+    loss: str = option_field("l1", "Loss between the network's output and HR.", "l1|l2|charbonnier|psnr")
+    fft: float = option_field(0.0, "Weight of an L1 loss between the spectra of output and HR.", "X", min=0)
 
 
 @dataclass(frozen=True)
 class OptimiserOptions:
-    """How weights follow gradients."""
+    """Options of the optimizer and the learning rate."""
 
-    optimiser: str | None = explained(None, "Optimiser; soap, for adapters adam.", "adam|adamw|soap")
-    learning_rate: float | None = explained(
-        None, "Peak learning rate; 0.001, for soap 0.05 as a share of each weight's size.", "X", least=0
+    optimiser: str | None = option_field(
+        None, "Optimiser; default soap for SPAN, adam for EDSR, RCAN and adapters.", "adam|adamw|soap"
     )
-    betas: tuple[float, float] | None = explained(
-        None, "Decays of its averages; 0.9 0.99, for soap 0.95 0.97.", "FIRST SECOND", least=0, most=1
+    learning_rate: float | None = option_field(
+        None, "Peak learning rate; default 0.001, for soap 0.05 (a share of the size of each weight).", "X", min=0
     )
-    weight_decay: float = explained(0.0, "Decoupled decay of AdamW, or L2 of Adam.", "X", least=0)
-    warmup: float = explained(0.02, "Share of the steps over which the rate rises from zero.", "X", least=0, most=1)
-    schedule: str = explained("cosine", "How the rate falls.", "cosine|multistep|constant")
-    final: float = explained(0.01, "Cosine: the last rate as a share of the peak.", "X", least=0, most=1)
-    milestones: tuple[float, ...] = explained(
-        (0.5, 0.75, 0.9), "Multistep: share of the steps after which it falls; may be repeated.", "X", least=0, most=1
+    betas: tuple[float, float] | None = option_field(
+        None,
+        "Decay rates of the optimiser's two averages; default 0.9 0.99, for soap 0.95 0.97.",
+        "FIRST SECOND",
+        min=0,
+        max=1,
     )
-    gamma: float = explained(0.5, "Multistep: factor of each fall.", "X", least=0, most=1)
-    clip: float = explained(1.0, "Largest norm of the gradient; 0 for none.", "X", least=0)
-    accumulate: int = explained(
-        1, "Parts that each batch is cut into, to save memory; the result is the same.", "N", least=1, decides=False
+    weight_decay: float = option_field(
+        0.0, "Weight decay: decoupled for adamw, an L2 penalty for adam, unused by soap.", "X", min=0
     )
-    ema: float = explained(
-        0.995, "Decay of the moving average of the weights, which is what is kept; 0 for none.", "X", least=0, most=1
+    warmup: float = option_field(
+        0.02, "Share of the steps in which the learning rate rises from zero.", "X", min=0, max=1
+    )
+    schedule: str = option_field(
+        "cosine", "How the learning rate falls after the warm-up.", "cosine|multistep|constant"
+    )
+    final: float = option_field(0.01, "Cosine schedule: last learning rate as a share of the peak.", "X", min=0, max=1)
+    milestones: tuple[float, ...] = option_field(
+        (0.5, 0.75, 0.9),
+        "Multistep schedule: share of the steps after which the learning rate falls; may be repeated.",
+        "X",
+        min=0,
+        max=1,
+    )
+    gamma: float = option_field(
+        0.5, "Multistep schedule: factor of the learning rate at each milestone.", "X", min=0, max=1
+    )
+    clip: float = option_field(1.0, "Largest norm of the gradient; 0 for no limit.", "X", min=0)
+    accumulate: int = option_field(
+        1,
+        "Parts to cut each batch into, to save memory; the result is the same.",
+        "N",
+        min=1,
+        affects_result=False,
+    )
+    ema: float = option_field(
+        0.995,
+        "Decay of the moving average of the weights, which is scored and saved; 0 for none.",
+        "X",
+        min=0,
+        max=1,
     )
 
 
 @dataclass(frozen=True)
 class RunOptions:
-    """The run itself."""
+    """Options of the run: length, validation, checkpoints and device."""
 
-    steps: int = explained(20000, "Optimiser steps.", "N", least=1)
-    seed: int = explained(1, "Seed of the weights, the split, the patches and the degradations.", "N", least=0)
-    validate: int = explained(250, "Steps between scores on the held-out pictures.", "N", least=1)
-    checkpoint_minutes: float = explained(3.0, "Minutes between checkpoints.", "X", least=0, decides=False)
-    most_skips: int = explained(
-        20, "Stop after so many steps in a row whose loss or gradient is not finite.", "N", least=1, decides=False
+    steps: int = option_field(20000, "Training steps.", "N", min=1)
+    seed: int = option_field(
+        1, "Seed of the initial weights, the held-out pictures, the patches and the degradations.", "N", min=0
     )
-    device: str = explained("auto", "Where to train.", "auto|cpu|cuda|cuda:N|mps", decides=False)
-    threads: int | None = explained(None, "CPU threads; PyTorch's choice.", "N", least=1, decides=False)
-    compile: str = explained(
-        "auto", "Compile the network; auto: where a compiler is there.", "auto|on|off", decides=False
+    validate: int = option_field(250, "Steps between two scores on the held-out pictures.", "N", min=1)
+    checkpoint_minutes: float = option_field(3.0, "Minutes between two checkpoints.", "X", min=0, affects_result=False)
+    most_skips: int = option_field(
+        20,
+        "Stop after more than N steps in a row with a loss or gradient that is not finite.",
+        "N",
+        min=1,
+        affects_result=False,
     )
-    amp: str = explained("auto", "Mixed precision; auto: on CUDA only.", "auto|bfloat16|float16|off")
+    device: str = option_field("auto", "Device to train on.", "auto|cpu|cuda|cuda:N|mps", affects_result=False)
+    threads: int | None = option_field(
+        None, "CPU threads; default: PyTorch's choice.", "N", min=1, affects_result=False
+    )
+    compile: str = option_field(
+        "auto",
+        "Compile the network with torch.compile; auto: if a compiler is installed.",
+        "auto|on|off",
+        affects_result=False,
+    )
+    amp: str = option_field(
+        "auto", "Mixed precision; auto: on CUDA only, and not for adapters.", "auto|bfloat16|float16|off"
+    )
 
 
 @dataclass(frozen=True)
 class DistillOptions:
-    """What a teacher adds. With `method` dsclora, adapters over `base` are trained, with others the network itself.
+    """Options of distillation. Method dsclora trains adapters for `base`; every other method trains a network.
 
-    The loss is `rec * distance(output, HR) + ts * L1(output, teacher's output)`, and what the method adds: dsclora `ad`
-    times the affinity distance over taps, fd, fakd and facd `feature_weight` times theirs, logits and none nothing.
+    The loss is `rec * distance(output, HR) + ts * L1(output, teacher's output)` plus the loss of the method: `ad` times
+    the affinity loss for dsclora, `feature_weight` times the feature loss for fd, fakd and facd, nothing for logits and
+    none.
     """
 
-    method: str = explained(
+    method: str = option_field(
         "dsclora",
-        "dsclora: adapters over a base. All others train a network: by the teacher's output alone (logits), with its"
-        " features (fd, fakd, facd), or without a teacher (none).",
-        "|".join(METHODS),
+        "dsclora: train adapters for a base. Other methods train a network: logits by the teacher's output, fd, fakd"
+        " and facd by the teacher's feature maps as well, none without a teacher.",
+        "|".join(DISTILL_METHODS),
     )
-    base: str | None = explained(None, "Weights that the adapters are for.", _WEIGHTS)
-    teacher: str | None = explained(None, "Weights of the teacher; for dsclora the base itself.", _WEIGHTS)
-    adapters: str = explained("paper", "Ranks of the adapters; none trains every weight.", "paper|small|none|RULES")
-    rec: float = explained(1.0, "Weight of the distance to HR.", "X", least=0)
-    ts: float = explained(1.0, "Weight of the L1 distance to the teacher's output.", "X", least=0)
-    ad: float = explained(1.0, "Weight of the spatial-affinity distance.", "X", least=0)
-    taps: tuple[str, ...] = explained(
+    base: str | None = option_field(None, "dsclora: weights to adapt.", _WEIGHTS)
+    teacher: str | None = option_field(None, "Weights of the teacher; default for dsclora: the base.", _WEIGHTS)
+    adapters: str = option_field(
+        "paper", "dsclora: ranks of the adapters; none trains every weight of the base.", "paper|small|none|RULES"
+    )
+    rec: float = option_field(1.0, "Weight of the loss between output and HR.", "X", min=0)
+    ts: float = option_field(1.0, "Weight of the L1 loss between output and teacher's output.", "X", min=0)
+    ad: float = option_field(1.0, "dsclora: weight of the spatial-affinity loss.", "X", min=0)
+    taps: tuple[str, ...] = option_field(
         (),
-        "Feature maps that are compared, by pattern; for dsclora those of three blocks, else one after each third of"
-        " the body; may be repeated.",
+        "Feature maps of the student to compare, by pattern; default: the first three blocks for dsclora, the end of"
+        " each third of the body for other methods; may be repeated.",
         "PATTERN",
     )
-    teacher_taps: tuple[str, ...] = explained(
-        (), "Those of the teacher, where they have other names; may be repeated.", "PATTERN"
+    teacher_taps: tuple[str, ...] = option_field(
+        (),
+        "Feature maps of the teacher to compare, by pattern; default: as for the student; may be repeated.",
+        "PATTERN",
     )
-    feature_weight: float | None = explained(
-        None, "Weight of the term of fd, fakd or facd; a number of each method's own.", "X", least=0
+    feature_weight: float | None = option_field(
+        None, "fd, fakd, facd: weight of the feature loss; default 0.01 for fd, 0.04 for fakd, 10 for facd.", "X", min=0
     )
-    feature_distance: str | None = explained(
-        None, "Distance between feature maps; for fd l2, for facd l1.", "l1|l2|cosine"
+    feature_distance: str | None = option_field(
+        None,
+        "fd, facd: distance between feature maps; default l2, the mean squared difference. In our reading of the FACD"
+        " paper facd takes l1, the mean absolute difference, which scored lower.",
+        "l1|l2|cosine",
     )
-    contrast: str = explained(
+    contrast: str = option_field(
         "sums",
-        "facd: distance to the positive over the sum or the mean of those to negatives, or InfoNCE.",
+        "facd: divide the distance to the positive by the sum or the mean of the distances to the negatives, or use"
+        " InfoNCE.",
         "sums|means|infonce",
     )
-    negatives: str = explained("teacher", "facd: whose maps of the other patches are the negatives.", "teacher|student")
-    condition: str = explained(
+    negatives: str = option_field(
+        "teacher", "facd: network that computes the feature maps of the negatives.", "teacher|student"
+    )
+    condition: str = option_field(
         "better",
-        "facd: patches that count: where the teacher is better, better by a margin, or all.",
+        "facd: patches that count: where the teacher's error is lower (better), lower by --margin (margin), or all"
+        " (always).",
         "better|margin|always",
     )
-    margin: float = explained(0.0, "facd: that margin, as a mean absolute error in [0, 1].", "X", least=0, most=1)
-    temperature: float = explained(1.0, "facd with infonce: divides distances.", "X", least=1e-6)
-    positions: int = explained(
-        0, "Positions of each map that are compared, drawn anew each step; 0 for all.", "N", least=0
+    margin: float = option_field(
+        0.0,
+        "facd with --condition margin: smallest advantage of the teacher, a mean absolute error in [0, 1].",
+        "X",
+        min=0,
+        max=1,
     )
-    teacher_images: str = explained(
+    temperature: float = option_field(
+        1.0, "facd with --contrast infonce: number to divide the distances by.", "X", min=1e-6
+    )
+    positions: int = option_field(
+        0, "dsclora, fakd: positions of each map to compare, drawn anew in each step; 0 for all.", "N", min=0
+    )
+    teacher_images: str = option_field(
         "patch",
-        "The teacher sees each patch, or whole pictures once, or these in 8 flips and turns.",
+        "Input of the teacher: each patch; whole pictures, once; or ensemble, whole pictures in 8 flips and turns.",
         "patch|whole|ensemble",
     )
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """Everything that `dsclora train` is told; with `distill`, everything that `dsclora distill` is told."""
+    """All options of a training run; `distill` is None for `dsclora train`."""
 
     network: NetworkOptions = NetworkOptions()
     data: DataOptions = DataOptions()
@@ -228,36 +327,43 @@ class Recipe:
 
 
 @dataclass(frozen=True)
-class Setting:
-    """One field of one group. `kind` is the type of a value, and `count` how many it holds: 1, 2, or 0 for any number.
-
-    The rest is as `explained` has it.
-    """
+class OptionField:
+    """One field of one group of options, as data for command lines, recipe files and checks."""
 
     table: str
+    """Table of `recipe.toml`, equal to the field name of the group in `Recipe`."""
     name: str
+    """Key in the table."""
     kind: type[bool | int | float | str | Path]
+    """Type of one value."""
     count: int
+    """Number of values: 1, 2 (a pair), or 0 for any number."""
     default: Any
+    """Default value; None where the default depends on other options."""
     help: str
-    form: str
-    least: float
-    most: float
-    decides: bool
+    """Help text of `option_field`."""
+    metavar: str
+    """Words to choose from or placeholder, as in `option_field`."""
+    min: float
+    """Smallest number allowed."""
+    max: float
+    """Largest number allowed."""
+    affects_result: bool
+    """False if a run may resume with another value."""
 
     @property
     def flag(self) -> str:
-        """Its option."""
+        """Return the option on the command line."""
         return f"--{self.name.replace('_', '-')}"
 
     @property
     def choices(self) -> tuple[str, ...]:
-        """The words that a text may be; empty for any text. Capitals in `form` stand for something, as in "FILE"."""
-        return tuple(self.form.split("|")) if self.kind is str and self.form == self.form.lower() else ()
+        """Return the words that a text may be; empty for any text. A metavar in capitals is a placeholder ("FILE")."""
+        return tuple(self.metavar.split("|")) if self.kind is str and self.metavar == self.metavar.lower() else ()
 
 
-def _kind(hint: Any) -> tuple[Any, int]:  # noqa: ANN401 - a type, or what `X | None` and `tuple[X, ...]` are
-    """What one value is, and how many there are: of `int | None` (int, 1), of `tuple[float, ...]` (float, 0)."""
+def _kind_and_count(hint: Any) -> tuple[Any, int]:  # noqa: ANN401 - a type, `X | None` or `tuple[X, ...]`
+    """Return type and number of values: (int, 1) for `int | None`, (float, 0) for `tuple[float, ...]`."""
     if isinstance(hint, UnionType):
         (hint,) = (each for each in get_args(hint) if each is not NoneType)
     if get_origin(hint) is not tuple:
@@ -266,13 +372,14 @@ def _kind(hint: Any) -> tuple[Any, int]:  # noqa: ANN401 - a type, or what `X | 
     return kind, 0 if last is ... else 2
 
 
-TABLES: dict[str, Any] = {table: _kind(hint)[0] for table, hint in get_type_hints(Recipe).items()}
-"""The groups by the names of their tables, in the order of `Recipe`."""
+TABLES: dict[str, Any] = {table: _kind_and_count(hint)[0] for table, hint in get_type_hints(Recipe).items()}
+"""Option classes by table name, in the order of `Recipe`."""
 
 
-def settings(*tables: str) -> Iterator[Setting]:
-    """The fields of these tables, of all of them without any."""
+def option_fields(*tables: str) -> Iterator[OptionField]:
+    """Yield the options of some tables; without `tables` the options of all tables."""
     for table in tables or TABLES:
+        # `from __future__ import annotations` leaves annotations as text, so `fields` alone does not know the types.
         hints = get_type_hints(TABLES[table])
         for each in fields(TABLES[table]):
-            yield Setting(table, each.name, *_kind(hints[each.name]), each.default, **each.metadata)
+            yield OptionField(table, each.name, *_kind_and_count(hints[each.name]), each.default, **each.metadata)

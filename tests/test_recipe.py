@@ -15,40 +15,40 @@ from hypothesis import strategies as st
 from dsclora_cli import recipe_toml as recipe_toml_module
 from dsclora_cli.cli.recipe_options import shown
 from dsclora_cli.errors import UsageError
-from dsclora_cli.recipe import TABLES, DistillOptions, Recipe, Setting, settings
-from dsclora_cli.recipe_toml import check, digest, read_recipe, recipe_toml, with_settings
+from dsclora_cli.recipe import TABLES, DistillOptions, OptionField, Recipe, option_fields
+from dsclora_cli.recipe_toml import check_recipe, read_recipe, recipe_digest, recipe_to_toml, with_values
 
 ROOT = Path(__file__).parent.parent
 DISTILLATION = Recipe(distill=DistillOptions(base="dscf-x4"))
 
 
-def value(setting: Setting) -> st.SearchStrategy[Any]:
+def value(option: OptionField) -> st.SearchStrategy[Any]:
     """One value that a field may hold."""
-    if setting.choices:
-        return st.sampled_from(setting.choices)
+    if option.choices:
+        return st.sampled_from(option.choices)
     text = st.text(st.characters(exclude_categories=["Cs"]))
     return {
         bool: st.booleans(),
-        int: st.integers(int(max(setting.least, 0)), int(min(setting.most, 2**60))),
-        float: st.floats(max(setting.least, 0), min(setting.most, 1e300)),
+        int: st.integers(int(max(option.min, 0)), int(min(option.max, 2**60))),
+        float: st.floats(max(option.min, 0), min(option.max, 1e300)),
         str: text,
         Path: text.map(Path),
-    }[setting.kind]
+    }[option.kind]
 
 
-def values(setting: Setting) -> st.SearchStrategy[Any]:
+def values(option: OptionField) -> st.SearchStrategy[Any]:
     """All that a field may hold."""
-    one = value(setting)
-    if setting.count == 2:
+    one = value(option)
+    if option.count == 2:
         return st.lists(one, min_size=2, max_size=2).map(sorted).map(tuple)
-    held = one if setting.count else st.lists(one, max_size=3).map(tuple)
-    return st.none() | held if setting.default is None else held
+    held = one if option.count else st.lists(one, max_size=3).map(tuple)
+    return st.none() | held if option.default is None else held
 
 
 RECIPES = st.builds(
-    with_settings,
+    with_values,
     st.sampled_from([Recipe(), Recipe(distill=DistillOptions())]),
-    st.fixed_dictionaries({setting.name: values(setting) for setting in settings()}),
+    st.fixed_dictionaries({option.name: values(option) for option in option_fields()}),
 )
 
 
@@ -59,26 +59,26 @@ def read(tmp_path: Path, text: str) -> Recipe:
 
 
 def test_field_names_are_unique_over_all_tables() -> None:
-    names = [setting.name for setting in settings()]
+    names = [option.name for option in option_fields()]
     assert len(names) == len(set(names)) > 40
     assert list(TABLES) == ["network", "data", "degrade", "loss", "optimiser", "run", "distill"]
 
 
 def test_defaults_pass_their_own_check() -> None:
-    check(Recipe())
-    check(DISTILLATION)
+    check_recipe(Recipe())
+    check_recipe(DISTILLATION)
 
 
 @given(recipe=RECIPES)
 def test_toml_gives_back_what_was_written(recipe: Recipe, tmp_path_factory: pytest.TempPathFactory) -> None:
-    text = recipe_toml(recipe)
+    text = recipe_to_toml(recipe)
     tomllib.loads(text)
     assert read(tmp_path_factory.getbasetemp(), text) == recipe
 
 
 def test_a_recipe_may_be_short(tmp_path: Path) -> None:
     recipe = read(tmp_path, '[data]\ndata = ["photos", "DIV2K"]\nlr = "small"\n[optimiser]\nlearning_rate = 1\n')
-    assert recipe == with_settings(Recipe(), {"data": ("photos", "DIV2K"), "lr": Path("small"), "learning_rate": 1.0})
+    assert recipe == with_values(Recipe(), {"data": ("photos", "DIV2K"), "lr": Path("small"), "learning_rate": 1.0})
     assert isinstance(recipe.optimiser.learning_rate, float) and recipe.distill is None
     assert read(tmp_path, "") == Recipe()
     assert read(tmp_path, "[distill]") == Recipe(distill=DistillOptions())
@@ -126,59 +126,61 @@ def test_a_recipe_that_is_not_there_is_named(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("recipe", "wrong"),
     [
-        (with_settings(Recipe(), {"scale": 5}), "--scale: 5 is above 4"),
-        (with_settings(Recipe(), {"learning_rate": float("nan")}), "--learning-rate: nan is not finite"),
-        (with_settings(Recipe(), {"milestones": (0.5, 2.0)}), "--milestones: 2.0 is above 1"),
-        (with_settings(Recipe(), {"optimiser": "sgd"}), "--optimiser: 'sgd' is not one of adam, adamw, soap"),
-        (with_settings(Recipe(), {"data": ("a\udcff",)}), "--data: 'a\\udcff' is not Unicode"),
+        (with_values(Recipe(), {"scale": 5}), "--scale: 5 is above 4"),
+        (with_values(Recipe(), {"learning_rate": float("nan")}), "--learning-rate: nan is not finite"),
+        (with_values(Recipe(), {"milestones": (0.5, 2.0)}), "--milestones: 2.0 is above 1"),
+        (with_values(Recipe(), {"optimiser": "sgd"}), "--optimiser: 'sgd' is not one of adam, adamw, soap"),
+        (with_values(Recipe(), {"data": ("a\udcff",)}), "--data: 'a\\udcff' is not Unicode"),
         (Recipe(distill=DistillOptions()), "adapters need a network to adapt"),
         (Recipe(distill=DistillOptions(method="logits", base="b")), "method logits needs a teacher"),
-        (with_settings(DISTILLATION, {"rec": 0.0, "ts": 0.0, "ad": 0.0}), "every term of the loss has weight 0"),
+        (with_values(DISTILLATION, {"rec": 0.0, "ts": 0.0, "ad": 0.0}), "every term of the loss has weight 0"),
     ],
 )
 def test_what_cannot_be_is_refused_before_anything_is_loaded(recipe: Recipe, wrong: str) -> None:
     with pytest.raises(UsageError) as caught:
-        check(recipe)
+        check_recipe(recipe)
     assert caught.value.message.startswith(wrong) and caught.value.hint
 
 
-def other(setting: Setting) -> Any:
+def other(option: OptionField) -> Any:
     """A value that is not the default."""
-    if setting.choices:
-        return next(choice for choice in setting.choices if choice != setting.default)
-    one = {bool: not setting.default, int: 3, float: 0.25, str: "other", Path: Path("other")}[setting.kind]
-    return one if setting.count == 1 else (one, one)
+    if option.choices:
+        return next(choice for choice in option.choices if choice != option.default)
+    one = {bool: not option.default, int: 3, float: 0.25, str: "other", Path: Path("other")}[option.kind]
+    return one if option.count == 1 else (one, one)
 
 
 def test_the_digest_tells_apart_what_leads_to_other_weights() -> None:
-    assert re.fullmatch("[0-9a-f]{64}", digest(Recipe())) and digest(Recipe()) != digest(DISTILLATION)
+    assert re.fullmatch("[0-9a-f]{64}", recipe_digest(Recipe())) and recipe_digest(Recipe()) != recipe_digest(
+        DISTILLATION
+    )
     same = set()
-    for setting in settings():
-        changed = with_settings(DISTILLATION, {setting.name: other(setting)})
+    for option in option_fields():
+        changed = with_values(DISTILLATION, {option.name: other(option)})
         assert changed != DISTILLATION
-        if digest(changed) == digest(DISTILLATION):
-            same.add(setting.name)
+        if recipe_digest(changed) == recipe_digest(DISTILLATION):
+            same.add(option.name)
     assert same == {"device", "threads", "compile", "accumulate", "checkpoint_minutes", "most_skips"}
 
 
 def test_a_field_that_is_new_and_at_its_default_changes_no_digest(monkeypatch: pytest.MonkeyPatch) -> None:
-    before = digest(DISTILLATION)
-    all_but_steps = [setting for setting in settings() if setting.name != "steps"]
-    monkeypatch.setattr(recipe_toml_module, "settings", lambda *_: iter(all_but_steps))
-    assert digest(DISTILLATION) == before
+    before = recipe_digest(DISTILLATION)
+    all_but_steps = [option for option in option_fields() if option.name != "steps"]
+    monkeypatch.setattr(recipe_toml_module, "option_fields", lambda *_: iter(all_but_steps))
+    assert recipe_digest(DISTILLATION) == before
 
 
 def test_setting_a_field_leaves_the_recipe_as_it_was() -> None:
     before = Recipe()
-    after = with_settings(before, {"steps": 7, "base": "elsewhere"})
+    after = with_values(before, {"steps": 7, "base": "elsewhere"})
     assert after == replace(before, run=replace(before.run, steps=7)) and before == Recipe()
 
 
 def test_recipes_that_are_shipped_can_be_used(tmp_path: Path) -> None:
     written = tmp_path / "written.toml"
-    written.write_text(recipe_toml(DISTILLATION), encoding="utf-8")
+    written.write_text(recipe_to_toml(DISTILLATION), encoding="utf-8")
     for path in [written, *(ROOT / "examples" / "recipes").glob("*.toml")]:
-        check(read_recipe(path))
+        check_recipe(read_recipe(path))
 
 
 @pytest.mark.parametrize("table", TABLES)
@@ -186,4 +188,4 @@ def test_the_page_explains_every_key_in_its_table(table: str) -> None:
     page = (ROOT / "docs" / "train.md").read_text(encoding="utf-8")
     section = page.split(f"### `[{table}]`\n")[1].split("\n#")[0]
     rows = re.findall(r"^\| `(\w+)` \| (.*?) \|", section, re.MULTILINE)
-    assert rows == [(setting.name, shown(setting.default) or "") for setting in settings(table)]
+    assert rows == [(option.name, shown(option.default) or "") for option in option_fields(table)]

@@ -14,8 +14,8 @@ import typer
 
 from dsclora_cli.cli.options import option, parse_device
 from dsclora_cli.errors import UsageError
-from dsclora_cli.recipe import DistillOptions, Recipe, Setting, settings
-from dsclora_cli.recipe_toml import check, read_recipe, with_settings
+from dsclora_cli.recipe import DistillOptions, OptionField, Recipe, option_fields
+from dsclora_cli.recipe_toml import check_recipe, read_recipe, with_values
 
 FOLDER = "Run folder"
 _SHORT = {"scale": ("-s",)}
@@ -44,7 +44,7 @@ def with_recipe(
 
     def decorate(command: Callable[..., None]) -> Callable[..., None]:
         parameters: list[inspect.Parameter] = []
-        fields = [_parameter(setting, also.get(setting.name)) for setting in settings(*tables)]
+        fields = [_parameter(option, also.get(option.name)) for option in option_fields(*tables)]
         for parameter in inspect.signature(command, eval_str=True).parameters.values():
             parameters += fields if parameter.name == "given" else [parameter]
 
@@ -61,21 +61,21 @@ def with_recipe(
     return decorate
 
 
-def _parameter(setting: Setting, also: str | None) -> inspect.Parameter:
-    kind: Any = {0: list[setting.kind], 1: setting.kind, 2: tuple[setting.kind, setting.kind]}[setting.count]  # type: ignore[name-defined]
-    flag = f"{setting.flag}/--no-{setting.flag.removeprefix('--')}" if setting.kind is bool else setting.flag
+def _parameter(option: OptionField, also: str | None) -> inspect.Parameter:
+    kind: Any = {0: list[option.kind], 1: option.kind, 2: tuple[option.kind, option.kind]}[option.count]  # type: ignore[name-defined]
+    flag = f"{option.flag}/--no-{option.flag.removeprefix('--')}" if option.kind is bool else option.flag
     default = typer.Option(
         None,
-        *_SHORT.get(setting.name, ()),
+        *_SHORT.get(option.name, ()),
         flag,
         *([also] if also else []),
-        help=setting.help,
-        metavar=setting.form or None,
-        parser=_one_of(setting.choices) if setting.choices else _PARSERS.get(setting.name),
-        show_default=shown(setting.default) or False,
-        rich_help_panel=setting.table.capitalize(),
+        help=option.help,
+        metavar=option.metavar or None,
+        parser=_one_of(option.choices) if option.choices else _PARSERS.get(option.name),
+        show_default=shown(option.default) or False,
+        rich_help_panel=option.table.capitalize(),
     )
-    return inspect.Parameter(setting.name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=kind | None)
+    return inspect.Parameter(option.name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=kind | None)
 
 
 def _one_of(choices: tuple[str, ...]) -> Callable[[str], str]:
@@ -111,6 +111,6 @@ def resolve(given: Given, out: Path, config: Path | None, resume: bool, distill:
         raise UsageError(f"{file}: [distill] is for dsclora distill", "run dsclora distill, or leave the table out")
     if distill and not recipe.distill:
         recipe = replace(recipe, distill=DistillOptions())
-    recipe = with_settings(recipe, given)
-    check(recipe)
+    recipe = with_values(recipe, given)
+    check_recipe(recipe)
     return recipe

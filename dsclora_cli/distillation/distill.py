@@ -26,8 +26,8 @@ from dsclora_cli.inference.torch_cpu import open_engine
 from dsclora_cli.models.features import FeatureExtractor, ProjectedFeatures, select_feature_maps
 from dsclora_cli.models.lora import AdaptedNetwork, Adapters, merge_adapters, parse_ranks
 from dsclora_cli.models.network import Network
-from dsclora_cli.recipe import DISTANCES, FEATURE_WEIGHTS, DistillOptions, Recipe
-from dsclora_cli.recipe_toml import completed
+from dsclora_cli.recipe import DEFAULT_FEATURE_DISTANCE, DEFAULT_FEATURE_WEIGHTS, DistillOptions, Recipe
+from dsclora_cli.recipe_toml import resolve_defaults
 from dsclora_cli.training.compile import compiled
 from dsclora_cli.training.train import Truth, initial_network, network_trainee
 from dsclora_cli.training.trainer import FitObserver, FitResult, Run, Trainee, fit
@@ -65,7 +65,7 @@ def distill(recipe: Recipe, run: Path, resume: bool, observer: FitObserver, offl
         lesson = Lesson(recipe, options, data, network, base, device, offline, observer.on_note)
         return METHODS[options.method](lesson), data
 
-    return fit(completed(recipe), Run(run, resume, offline, observer), build)
+    return fit(resolve_defaults(recipe), Run(run, resume, offline, observer), build)
 
 
 _TILE = 256
@@ -238,17 +238,17 @@ def _thirds(lesson: Lesson, student: Network) -> tuple[tuple[str, ...], tuple[st
 
 
 def _weight(options: DistillOptions) -> float:
-    return FEATURE_WEIGHTS[options.method] if options.feature_weight is None else options.feature_weight
+    return DEFAULT_FEATURE_WEIGHTS[options.method] if options.feature_weight is None else options.feature_weight
 
 
 def _fd(options: DistillOptions) -> FeatureTerm:
-    return Euclidean(_weight(options), options.feature_distance or DISTANCES["fd"])
+    return Euclidean(_weight(options), options.feature_distance or DEFAULT_FEATURE_DISTANCE)
 
 
 def _facd(options: DistillOptions) -> FeatureTerm:
     return Contrast(
         weight=_weight(options),
-        distance=options.feature_distance or DISTANCES["facd"],
+        distance=options.feature_distance or "l1",
         form=options.contrast,
         negatives=options.negatives,
         condition=options.condition,

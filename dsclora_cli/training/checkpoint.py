@@ -12,7 +12,7 @@ import torch
 from dsclora_cli.errors import DscloraError, UsageError
 from dsclora_cli.paths import atomic_write
 from dsclora_cli.recipe import Recipe
-from dsclora_cli.recipe_toml import digest
+from dsclora_cli.recipe_toml import recipe_digest
 
 
 @dataclass
@@ -57,7 +57,7 @@ class RunState:
     def save(self, path: Path) -> None:
         """Write everything, whole or not at all. Raises DscloraError where there is no room for it."""
         state = {name: part.state_dict() for name, part in self.parts.items()}
-        state |= {"progress": asdict(self.progress), "recipe": digest(self.recipe)}
+        state |= {"progress": asdict(self.progress), "recipe": recipe_digest(self.recipe)}
         try:
             with atomic_write(path) as temporary:
                 torch.save(state, temporary)
@@ -73,7 +73,7 @@ class RunState:
             written_by, progress = state.pop("recipe"), state.pop("progress")
         except Exception as error:
             raise UsageError(f"{path} cannot be read as a checkpoint", "start a new run with another --out") from error
-        if written_by != digest(self.recipe):
+        if written_by != recipe_digest(self.recipe):
             hint = "give the options of recipe.toml beside it, or start a new run with another --out"
             raise UsageError(f"{path.parent} is a run of another recipe", hint)
         for name, part in self.parts.items():

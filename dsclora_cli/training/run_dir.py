@@ -18,7 +18,7 @@ from dsclora_cli.imaging.contact_sheet import Panel, Strip, contact_sheet, save_
 from dsclora_cli.imaging.resize import matlab_bicubic
 from dsclora_cli.paths import atomic_write
 from dsclora_cli.recipe import Recipe
-from dsclora_cli.recipe_toml import recipe_toml
+from dsclora_cli.recipe_toml import recipe_to_toml
 from dsclora_cli.training.validation import Sample
 
 _STATE = "state.pt"
@@ -55,7 +55,7 @@ class RunFolder:
         """Make the folder, write the recipe, and drop what was logged after `step`: it is measured again."""
         with self._told():
             self.path.mkdir(parents=True, exist_ok=True)
-            (self.path / "recipe.toml").write_text(recipe_toml(recipe), encoding="utf-8")
+            (self.path / "recipe.toml").write_text(recipe_to_toml(recipe), encoding="utf-8")
             kept = [line for line in self.lines() if line["step"] <= step]
             with atomic_write(self._log) as temporary:
                 temporary.write_text("".join(json.dumps(line) + "\n" for line in kept), encoding="utf-8")

@@ -21,7 +21,7 @@ from dsclora_cli.models.network import Network
 from dsclora_cli.models.rcan import RCAN, RcanConfig
 from dsclora_cli.models.span import SPAN, SpanConfig
 from dsclora_cli.recipe import LossOptions, NetworkOptions, Recipe
-from dsclora_cli.recipe_toml import completed
+from dsclora_cli.recipe_toml import resolve_defaults
 from dsclora_cli.training.compile import compiled
 from dsclora_cli.training.losses import DISTANCES, spectral
 from dsclora_cli.training.trainer import FitObserver, FitResult, Run, Trainee, fit
@@ -55,7 +55,7 @@ def train(recipe: Recipe, run: Path, resume: bool, observer: FitObserver, offlin
         truth = Truth(recipe.loss)
         return network_trainee(network, lambda batch: truth(forward(batch.lr), batch.hr), recipe, data), data
 
-    return fit(completed(recipe), Run(run, resume, offline, observer), build)
+    return fit(resolve_defaults(recipe), Run(run, resume, offline, observer), build)
 
 
 def network_trainee(

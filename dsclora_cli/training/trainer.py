@@ -31,7 +31,7 @@ from dsclora_cli.errors import DscloraError
 from dsclora_cli.inference.device import full_float32, no_subnormals, resolve_device
 from dsclora_cli.models.network import Network
 from dsclora_cli.recipe import Recipe
-from dsclora_cli.recipe_toml import digest
+from dsclora_cli.recipe_toml import recipe_digest
 from dsclora_cli.training.checkpoint import Progress, RunState
 from dsclora_cli.training.distributed import Workers, joined, local_device
 from dsclora_cli.training.optim import Average, Precision, make_optimiser, rate_at, set_rate
@@ -328,7 +328,7 @@ class Fit:
 
     def _save(self, name: str, psnr_y: float) -> None:
         origin = {
-            "recipe": digest(self._recipe),
+            "recipe": recipe_digest(self._recipe),
             "data": self._train_set.digest,
             "seed": self._recipe.run.seed,
             "step": self._progress.step,

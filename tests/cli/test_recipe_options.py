@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from dsclora_cli.cli import recipe_options
-from dsclora_cli.recipe import TABLES, DistillOptions, Recipe, Setting, settings
-from dsclora_cli.recipe_toml import recipe_toml, with_settings
+from dsclora_cli.recipe import TABLES, DistillOptions, OptionField, Recipe, option_fields
+from dsclora_cli.recipe_toml import recipe_to_toml, with_values
 
 TRAIN = [table for table in TABLES if table != "distill"]
 
@@ -38,24 +38,24 @@ def parsed(dsclora, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Recipe]:
     return run
 
 
-def typed(setting: Setting) -> tuple[list[str], Any]:
+def typed(option: OptionField) -> tuple[list[str], Any]:
     """An option as people type it, with another value than its default, and what its field is to hold."""
-    if setting.kind is bool:
-        return [setting.flag], True
-    plain = {int: str(max(3, setting.least)), float: "0.25", Path: "some/where", str: "cuda:1"}[setting.kind]
-    text = setting.choices[-1] if setting.choices else plain
-    words = {0: [setting.flag, text] * 2, 1: [setting.flag, text], 2: [setting.flag, text, text]}[setting.count]
-    value = setting.kind(text)
-    return words, value if setting.count == 1 else (value, value)
+    if option.kind is bool:
+        return [option.flag], True
+    plain = {int: str(max(3, option.min)), float: "0.25", Path: "some/where", str: "cuda:1"}[option.kind]
+    text = option.choices[-1] if option.choices else plain
+    words = {0: [option.flag, text] * 2, 1: [option.flag, text], 2: [option.flag, text, text]}[option.count]
+    value = option.kind(text)
+    return words, value if option.count == 1 else (value, value)
 
 
 @pytest.mark.parametrize(("command", "tables"), [("train", TRAIN), ("distill", TABLES)])
 def test_every_field_is_an_option(parsed, command: str, tables: list[str]) -> None:
     # `expanded` contradicts the last `arch`; that it is an option is seen below.
-    given = {setting.name: typed(setting) for setting in settings(*tables) if setting.name != "expanded"}
+    given = {option.name: typed(option) for option in option_fields(*tables) if option.name != "expanded"}
     recipe = parsed(command, *(word for words, _ in given.values() for word in words))
     empty = Recipe(distill=DistillOptions() if "distill" in tables else None)
-    assert recipe == with_settings(empty, {name: value for name, (_, value) in given.items()})
+    assert recipe == with_values(empty, {name: value for name, (_, value) in given.items()})
 
 
 def test_without_options_everything_is_as_the_defaults_say(parsed) -> None:
@@ -65,23 +65,23 @@ def test_without_options_everything_is_as_the_defaults_say(parsed) -> None:
 
 def test_options_come_before_the_file_and_the_file_before_defaults(parsed, tmp_path: Path) -> None:
     file = tmp_path / "recipe.toml"
-    kept = with_settings(Recipe(), {"scale": 2, "expanded": True, "data": ("photos",), "batch": 8})
-    file.write_text(recipe_toml(kept))
+    kept = with_values(Recipe(), {"scale": 2, "expanded": True, "data": ("photos",), "batch": 8})
+    file.write_text(recipe_to_toml(kept))
     got = parsed("train", "--config", file, "--batch", 4, "--no-expanded")
-    assert got == with_settings(kept, {"batch": 4, "expanded": False})
+    assert got == with_values(kept, {"batch": 4, "expanded": False})
 
 
 def test_a_run_that_goes_on_has_its_own_recipe(parsed, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     Path("run").mkdir()
     kept = Recipe(distill=DistillOptions(base="dscf-x4", ad=0.5))
-    Path("run/recipe.toml").write_text(recipe_toml(kept))
+    Path("run/recipe.toml").write_text(recipe_to_toml(kept))
     assert parsed("distill", "--resume") == kept
-    assert parsed("distill", "--resume", "--threads", 2) == with_settings(kept, {"threads": 2})
+    assert parsed("distill", "--resume", "--threads", 2) == with_values(kept, {"threads": 2})
 
 
 def test_the_first_start_may_say_resume_too(parsed) -> None:
-    assert parsed("train", "--resume", "--data", "photos") == with_settings(Recipe(), {"data": ("photos",)})
+    assert parsed("train", "--resume", "--data", "photos") == with_values(Recipe(), {"data": ("photos",)})
 
 
 @pytest.mark.parametrize(("option", "text"), [("--loss", "l3"), ("--device", "gpu"), ("--steps", "x"), ("--lrr", "1")])

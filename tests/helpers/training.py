@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image
 
 from dsclora_cli.recipe import DataOptions, NetworkOptions, OptimiserOptions, Recipe, RunOptions
-from dsclora_cli.recipe_toml import completed
+from dsclora_cli.recipe_toml import resolve_defaults
 from dsclora_cli.training.trainer import FitObserver, Score
 
 
@@ -35,7 +35,7 @@ def tiny_recipe(folder: Path, steps: int = 12, optimiser: str = "adam", **data: 
         optimiser=OptimiserOptions(optimiser=optimiser, learning_rate=0.02, ema=0.8),
         run=RunOptions(steps=steps, validate=4, compile="off", device="cpu", checkpoint_minutes=60),
     )
-    return completed(recipe)
+    return resolve_defaults(recipe)
 
 
 class Heard(FitObserver):

@@ -3,12 +3,12 @@ import math
 import pytest
 import torch
 
-from dsclora_cli.recipe import LossOptions, settings
+from dsclora_cli.recipe import LossOptions, option_fields
 from dsclora_cli.training.losses import DISTANCES, spectral
 
 
 def test_every_loss_of_a_recipe_is_there() -> None:
-    (loss,) = (each for each in settings("loss") if each.name == "loss")
+    (loss,) = (each for each in option_fields("loss") if each.name == "loss")
 
     assert set(loss.choices) == set(DISTANCES)
     assert LossOptions().loss in DISTANCES

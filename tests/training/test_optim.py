@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from dsclora_cli.recipe import OptimiserOptions, Recipe
-from dsclora_cli.recipe_toml import completed
+from dsclora_cli.recipe_toml import resolve_defaults
 from dsclora_cli.training.optim import Average, Precision, Soap, make_optimiser, rate_at, set_rate
 
 
@@ -39,7 +39,7 @@ def test_one_step_is_taken_at_the_peak() -> None:
 
 
 def _options(name: str) -> OptimiserOptions:
-    return completed(Recipe(optimiser=OptimiserOptions(optimiser=name))).optimiser
+    return resolve_defaults(Recipe(optimiser=OptimiserOptions(optimiser=name))).optimiser
 
 
 @pytest.mark.parametrize(

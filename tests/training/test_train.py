@@ -14,7 +14,7 @@ from dsclora_cli.models.network import NetworkConfig
 from dsclora_cli.models.rcan import RcanConfig
 from dsclora_cli.models.span import SPAN, SpanConfig
 from dsclora_cli.recipe import LossOptions, NetworkOptions, Recipe
-from dsclora_cli.recipe_toml import completed
+from dsclora_cli.recipe_toml import resolve_defaults
 from dsclora_cli.training.train import Truth, initial_network, new_network, train
 from dsclora_cli.weights.checkpoint import load_network, save_network
 
@@ -41,7 +41,7 @@ def _from(recipe: Recipe, init: Path) -> Recipe:
 
 def test_shapes_by_architecture() -> None:
     def shape(options: NetworkOptions) -> NetworkConfig:
-        return new_network(completed(Recipe(network=options)).network).config
+        return new_network(resolve_defaults(Recipe(network=options)).network).config
 
     assert shape(NetworkOptions(scale=3)) == SpanConfig(26, 6, 3)
     assert shape(NetworkOptions("span", expanded=True)) == SpanConfig(48, 6, 4, expanded=True)

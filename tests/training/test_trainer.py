@@ -10,7 +10,7 @@ from dsclora_cli.datasets.patches import Batch, TrainSet
 from dsclora_cli.errors import DscloraError, UsageError
 from dsclora_cli.models.span import SPAN
 from dsclora_cli.recipe import Recipe
-from dsclora_cli.recipe_toml import digest, read_recipe
+from dsclora_cli.recipe_toml import read_recipe, recipe_digest
 from dsclora_cli.training import trainer as loop
 from dsclora_cli.training.optim import Precision
 from dsclora_cli.training.train import initial_network, network_trainee, train
@@ -68,7 +68,7 @@ def test_a_kept_file_tells_its_origin(photos: Path, tmp_path: Path) -> None:
         origin = json.loads(read_tensors(tmp_path / "run" / name).metadata["training"])
         assert origin["step"] == step
         assert origin["held_out_psnr_y"] == heard.scores[step // 4 - 1].psnr_y
-        assert (origin["seed"], origin["recipe"]) == (1, digest(tiny_recipe(photos, steps=8)))
+        assert (origin["seed"], origin["recipe"]) == (1, recipe_digest(tiny_recipe(photos, steps=8)))
         assert len(origin["data"]) == 64 and origin["torch"] == torch.__version__
 
 
