@@ -20,14 +20,14 @@ _SIXTEEN_BIT_MODES = {"I;16", "I;16L", "I;16B", "I;16N"}
 
 
 @overload
-def pixels_of(picture: NDArray[Any]) -> tuple[Pixels, Callable[[Pixels], NDArray[Any]]]: ...
+def to_pixels(picture: NDArray[Any]) -> tuple[Pixels, Callable[[Pixels], NDArray[Any]]]: ...
 
 
 @overload
-def pixels_of(picture: Image.Image) -> tuple[Pixels, Callable[[Pixels], Image.Image]]: ...
+def to_pixels(picture: Image.Image) -> tuple[Pixels, Callable[[Pixels], Image.Image]]: ...
 
 
-def pixels_of(picture: NDArray[Any] | Image.Image) -> tuple[Pixels, Callable[[Pixels], Any]]:
+def to_pixels(picture: NDArray[Any] | Image.Image) -> tuple[Pixels, Callable[[Pixels], Any]]:
     """Pixels of a picture in memory, and the function that turns a result into its kind."""
     return image_pixels(picture) if isinstance(picture, Image.Image) else array_pixels(picture)
 

@@ -21,7 +21,7 @@ _XMP_THUMBNAILS = re.compile(rb"<xmp:Thumbnails\b.*?</xmp:Thumbnails>|<xmp:Thumb
 _XMP_EXTENSION = re.compile(rb"""\s+xmpNote:HasExtendedXMP\s*=\s*("[^"]*"|'[^']*')""")
 
 
-def resized(metadata: Metadata, width: int, height: int) -> Metadata:
+def with_size(metadata: Metadata, width: int, height: int) -> Metadata:
     """The metadata of an upright picture of `width` x `height` pixels.
 
     Orientation becomes 1 and every statement of the size true, in EXIF and XMP; thumbnails are gone, for they show

@@ -14,7 +14,7 @@ from dsclora_cli.errors import ImageError
 from dsclora_cli.imaging import metadata as blocks
 from dsclora_cli.imaging.color import upright
 from dsclora_cli.imaging.formats import is_picture_name, sniff
-from dsclora_cli.imaging.types import AnyFrame, BandedFrame, Header, Opened, Pixels
+from dsclora_cli.imaging.types import AnyFrame, Header, Opened, Pixels, StreamedFrame
 
 __all__ = ["MAX_PIXELS", "PictureReader", "is_picture_name", "open_picture"]
 
@@ -31,7 +31,7 @@ class PictureReader:
         stored = opened.header
         self._orientation = blocks.orientation(stored.metadata.exif)
         width, height = (stored.width, stored.height)[:: -1 if self._orientation >= 5 else 1]
-        metadata = blocks.resized(stored.metadata, width, height)
+        metadata = blocks.with_size(stored.metadata, width, height)
         self.header: Header = replace(stored, width=width, height=height, metadata=metadata)
 
     def __enter__(self) -> PictureReader:
@@ -58,8 +58,8 @@ class PictureReader:
                 stored = self._opened.header
                 if not stored.holds(frame.shape):
                     raise ImageError(f"pixels of shape {frame.shape} do not match the file's header")
-                if isinstance(frame, BandedFrame):
-                    yield BandedFrame(frame.shape, self._decoded(frame.bands()), frame.duration_ms)
+                if isinstance(frame, StreamedFrame):
+                    yield StreamedFrame(frame.shape, self._decoded(frame.bands()), frame.duration_ms)
                 else:
                     yield replace(frame, pixels=upright(frame.pixels, self._orientation))
 

@@ -78,7 +78,7 @@ def _cubic(x: NDArray[Any]) -> NDArray[np.float64]:
 _REACH = 3  # of the Lanczos filter, in pixels of the result
 
 
-def reduced(bands: Iterable[Pixels], rows: int, width: int, height: int) -> Iterator[Pixels]:
+def reduce_bands(bands: Iterable[Pixels], rows: int, width: int, height: int) -> Iterator[Pixels]:
     """Reduce a picture of so many `rows` to `(height, width, C)` by an antialiased Lanczos filter, at its own depth.
 
     It comes and goes in bands, of which no more are held than the filter reaches. Channels are resized one by one: an

@@ -83,7 +83,7 @@ class Frame:
         yield self.pixels
 
 
-class BandedFrame:
+class StreamedFrame:
     """A frame that comes as bands of rows from top to bottom, while it is made: they can be had once.
 
     `shape` is that of all of them together, `(H, W, C)`.
@@ -97,17 +97,17 @@ class BandedFrame:
     @cached_property
     def pixels(self) -> Pixels:
         """All bands, in memory."""
-        return stacked(self._bands, self.shape)
+        return stack_bands(self._bands, self.shape)
 
     def bands(self) -> Iterator[Pixels]:
         """Each `(h, W, C)`."""
         return self._bands
 
 
-AnyFrame = Frame | BandedFrame
+AnyFrame = Frame | StreamedFrame
 
 
-def stacked(bands: Iterable[Pixels], shape: tuple[int, ...]) -> Pixels:
+def stack_bands(bands: Iterable[Pixels], shape: tuple[int, ...]) -> Pixels:
     """Bands of rows from top to bottom as one array of this shape."""
     whole: Pixels | None = None
     top = 0
@@ -122,7 +122,7 @@ def stacked(bands: Iterable[Pixels], shape: tuple[int, ...]) -> Pixels:
     return whole
 
 
-def regrouped(bands: Iterable[Pixels], rows: int) -> Iterator[Pixels]:
+def regroup_bands(bands: Iterable[Pixels], rows: int) -> Iterator[Pixels]:
     """The same rows as bands of `rows` each, but for the last."""
     held: list[Pixels] = []
     count = 0

@@ -19,9 +19,9 @@ from dsclora_cli.imaging.codecs import animation, jpeg, png
 from dsclora_cli.imaging.codecs.pnm import write_pnm
 from dsclora_cli.imaging.color import convert, image_of
 from dsclora_cli.imaging.formats import Format, format_of_suffix, load_plugin, lookup, require_extra, suffix_of_format
-from dsclora_cli.imaging.types import AnyFrame, BandedFrame, Frame, Header, Metadata, Pixels
+from dsclora_cli.imaging.types import AnyFrame, Frame, Header, Metadata, Pixels, StreamedFrame
 
-__all__ = ["fit_format", "format_of_suffix", "suffix_of_format", "takes_bands", "write_picture"]
+__all__ = ["can_stream", "fit_format", "format_of_suffix", "suffix_of_format", "write_picture"]
 
 _AVIF_SPEED = 8
 """Of 0 to 10: a seventh of the time of Pillow's 6 on photographs, for files a fifth larger."""
@@ -64,7 +64,7 @@ def fit_format(header: Header, name: str, strict: bool) -> tuple[Header, tuple[s
     return replace(fitted, format=name, channels=channels, dtype=depth, metadata=metadata), (*losses, *dropped)
 
 
-def takes_bands(header: Header) -> bool:
+def can_stream(header: Header) -> bool:
     """Whether a picture of this format is written as its bands come, and never is in memory as a whole."""
     return header.format in _BANDED and not header.animated
 
@@ -183,8 +183,8 @@ def _converted(header: Header, frames: Iterable[AnyFrame]) -> Iterator[AnyFrame]
 
 def _converted_frame(header: Header, frame: AnyFrame) -> AnyFrame:
     bands = (convert(band, header.channels, header.dtype) for band in frame.bands())
-    banded = BandedFrame((*frame.shape[:2], header.channels), bands, frame.duration_ms)
-    return banded if takes_bands(header) else Frame(banded.pixels, frame.duration_ms)
+    banded = StreamedFrame((*frame.shape[:2], header.channels), bands, frame.duration_ms)
+    return banded if can_stream(header) else Frame(banded.pixels, frame.duration_ms)
 
 
 def _fit_frames(header: Header, held: Format, name: str) -> tuple[Header, list[str]]:

@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import DTypeLike
 
 from dsclora_cli.errors import OutOfMemory
-from dsclora_cli.imaging.types import Pixels, stacked
+from dsclora_cli.imaging.types import Pixels, stack_bands
 from dsclora_cli.inference.engine import Descriptor, Engine, Streaming, Values
 
 SMALLEST_TILE = 16
@@ -195,7 +195,7 @@ def upscale_array(pixels: Pixels, engine: Engine, run: TileRun) -> Pixels:
     height, width, channels = pixels.shape
     scale = engine.descriptor.scale
     bands = upscale_bands(ArraySource(pixels), engine, value_range(pixels), run)
-    return stacked(bands, (height * scale, width * scale, channels))
+    return stack_bands(bands, (height * scale, width * scale, channels))
 
 
 def upscale_bands(

@@ -10,7 +10,7 @@ from threading import Lock
 
 from dsclora_cli.config import ModelOptions, UpscaleOptions
 from dsclora_cli.imaging.types import Header
-from dsclora_cli.imaging.writer import fit_format, takes_bands
+from dsclora_cli.imaging.writer import can_stream, fit_format
 from dsclora_cli.paths import sha256_of
 from dsclora_cli.upscaling.manifest import ResultKey, result_state
 from dsclora_cli.upscaling.output_names import STDOUT, OutputNamer
@@ -45,7 +45,7 @@ class Job:
     @property
     def banded(self) -> bool:
         """Whether the result is written as its bands come."""
-        return takes_bands(replace(self.header, format=self.format))
+        return can_stream(replace(self.header, format=self.format))
 
     def result(self, state: FileStatus, *warnings: str) -> FileResult:
         """What is known before any network runs."""

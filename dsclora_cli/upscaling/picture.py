@@ -13,9 +13,9 @@ import numpy as np
 from dsclora_cli.config import ModelOptions, SizeOptions, UpscaleOptions
 from dsclora_cli.errors import OutOfMemory
 from dsclora_cli.imaging.color import bleed
-from dsclora_cli.imaging.metadata import resized
-from dsclora_cli.imaging.resize import reduced
-from dsclora_cli.imaging.types import AnyFrame, BandedFrame, Frame, Header, Pixels
+from dsclora_cli.imaging.metadata import with_size
+from dsclora_cli.imaging.resize import reduce_bands
+from dsclora_cli.imaging.types import AnyFrame, Frame, Header, Pixels, StreamedFrame
 from dsclora_cli.inference.engine import Descriptor, Engine
 from dsclora_cli.inference.tiling import (
     LARGEST_AUTO_TILE,
@@ -105,7 +105,7 @@ class PictureUpscaler:
         footprint = MemoryEstimate(passes, pixel_bytes, engine, banded, (size.height, size.width) != native, waiting)
         largest = self._largest_tile(engine, footprint)
         tile = _edge(largest, max(header.height, header.width))
-        metadata = resized(header.metadata, size.width, size.height)
+        metadata = with_size(header.metadata, size.width, size.height)
         return Plan(
             source=(header.width, header.height),
             size=size,
@@ -126,7 +126,7 @@ class PictureUpscaler:
 
     def banded(
         self, frame: AnyFrame, plan: Plan, on_progress: Progress, on_caveat: Callable[[str], None]
-    ) -> BandedFrame:
+    ) -> StreamedFrame:
         """A frame that is upscaled while its bands are read; after the last `on_caveat` hears what should be known.
 
         A page of another size than the picture's grows by the same factor.
@@ -145,7 +145,7 @@ class PictureUpscaler:
             for sentence in caveats(values, self._rescued() - rescued, plan.tiles, descriptor):
                 on_caveat(sentence)
 
-        return BandedFrame((size.height, size.width, channels), bands(), frame.duration_ms)
+        return StreamedFrame((size.height, size.width, channels), bands(), frame.duration_ms)
 
     def _bands(self, frame: AnyFrame, values: ValueRange, plan: Plan, on_progress: Progress) -> Iterator[Pixels]:
         """Colour and alpha side by side, colour bled under what is transparent; a constant alpha is not computed."""
@@ -182,7 +182,7 @@ class PictureUpscaler:
             source = BandSource((source.height * scale, source.width * scale, source.channels), bands)
             model = self._options.model
         exact = (size.width, size.height) == (source.width, source.height)
-        return bands if exact else reduced(bands, source.height, size.width, size.height)
+        return bands if exact else reduce_bands(bands, source.height, size.width, size.height)
 
     def _upscale_once(
         self, source: RowSource, each: _Pass, values: ValueRange, largest: int, on_pixels: Callable[[int], None]

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, TypeVar
 from dsclora_cli.config import UpscaleOptions
 from dsclora_cli.errors import DscloraError, ImageError, OutOfMemory
 from dsclora_cli.imaging.reader import PictureReader, open_picture
-from dsclora_cli.imaging.types import AnyFrame, BandedFrame, Frame, Pixels
+from dsclora_cli.imaging.types import AnyFrame, Frame, Pixels, StreamedFrame
 from dsclora_cli.imaging.writer import fit_format
 from dsclora_cli.upscaling.bounded_queue import BoundedQueue, ClosedError, Worker
 from dsclora_cli.upscaling.jobs import Job, JobPlanner
@@ -157,14 +157,14 @@ class Line:
             made = (self._network(engine, work, frame, index) for index, frame in enumerate(frames))
             send(self._upscaled, work, made)
 
-    def _network(self, engine: PictureUpscaler, work: Work, frame: AnyFrame, index: int) -> BandedFrame:
+    def _network(self, engine: PictureUpscaler, work: Work, frame: AnyFrame, index: int) -> StreamedFrame:
         def on_progress(share: float) -> None:
             done = (index + share) / work.job.frames
             self._shared.told.put(lambda observer: observer.on_progress(work.job, done))
 
         assert work.plan is not None
         banded = engine.banded(frame, work.plan, on_progress, work.warnings.append)
-        return BandedFrame(banded.shape, _timed(banded.bands(), work.add_network), banded.duration_ms)
+        return StreamedFrame(banded.shape, _timed(banded.bands(), work.add_network), banded.duration_ms)
 
     def _write_all(self) -> None:
         try:
@@ -204,7 +204,7 @@ def _timed_frames(frames: Iterator[AnyFrame], on_time: Callable[[float], None]) 
         if isinstance(frame, Frame):
             yield frame
         else:
-            yield BandedFrame(frame.shape, _timed(frame.bands(), on_time), frame.duration_ms)
+            yield StreamedFrame(frame.shape, _timed(frame.bands(), on_time), frame.duration_ms)
 
 
 def _timed(items: Iterator[T], on_time: Callable[[float], None]) -> Iterator[T]:
@@ -367,7 +367,7 @@ class Incoming:
         self._ahead = None
         if isinstance(item, Start):
             self._bands = self._until_next()
-            return BandedFrame(item.shape, self._bands, item.duration_ms)
+            return StreamedFrame(item.shape, self._bands, item.duration_ms)
         assert isinstance(item, Frame)
         return item
 

@@ -8,7 +8,7 @@ from typing import overload
 
 from dsclora_cli.config import UpscaleOptions
 from dsclora_cli.errors import ImageError
-from dsclora_cli.imaging.arrays import InMemory, pixels_of
+from dsclora_cli.imaging.arrays import InMemory, to_pixels
 from dsclora_cli.imaging.types import Frame, Header
 from dsclora_cli.upscaling.batch import FileResult, upscale_files
 from dsclora_cli.upscaling.picture import PictureUpscaler
@@ -69,7 +69,7 @@ class Upscaler:
         """
         if isinstance(picture, (str, Path)):
             return self._file(Path(picture), output)
-        pixels, back = pixels_of(picture)
+        pixels, back = to_pixels(picture)
         height, width, channels = pixels.shape
         plan = self._engine.plan(Header("", width, height, channels, pixels.dtype))
         frame, _ = self._engine.frame(Frame(pixels), plan, lambda share: None)

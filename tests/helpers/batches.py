@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image
 
 from dsclora_cli.config import ModelOptions, UpscaleOptions
-from dsclora_cli.imaging.types import BandedFrame, Frame, Header
+from dsclora_cli.imaging.types import Frame, Header, StreamedFrame
 from dsclora_cli.upscaling.batch import upscale_files
 from dsclora_cli.upscaling.picture import EngineInfo, Plan
 from dsclora_cli.upscaling.sizes import plan_size
@@ -78,8 +78,8 @@ class RepeatUpscaler:
 
     def banded(
         self, frame: Frame, plan: Plan, on_progress: Callable[[float], None], on_caveat: Callable[[str], None]
-    ) -> BandedFrame:
+    ) -> StreamedFrame:
         self._on_frame(frame)
         on_progress(1.0)
         pixels = frame.pixels.repeat(self._scale, axis=0).repeat(self._scale, axis=1)
-        return BandedFrame(pixels.shape, np.array_split(pixels, 3), frame.duration_ms)
+        return StreamedFrame(pixels.shape, np.array_split(pixels, 3), frame.duration_ms)

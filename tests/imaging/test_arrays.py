@@ -7,14 +7,14 @@ import pytest
 from PIL import Image
 
 from dsclora_cli.errors import ImageError
-from dsclora_cli.imaging.arrays import pixels_of
+from dsclora_cli.imaging.arrays import to_pixels
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.float16, np.float32, np.float64])
 @pytest.mark.parametrize("shape", [(4, 5), (4, 5, 1), (4, 5, 2), (4, 5, 3), (4, 5, 4)])
 def test_arrays_keep_dtype_and_dimensions(dtype: type, shape: tuple[int, ...]) -> None:
     array = np.ones(shape, dtype)
-    pixels, back = pixels_of(array)
+    pixels, back = to_pixels(array)
     assert pixels.ndim == 3 and pixels.dtype in (np.uint8, np.uint16, np.float32)
     result = back(pixels)
     assert (result.dtype, result.shape) == (array.dtype, shape)
@@ -25,7 +25,7 @@ def test_arrays_keep_dtype_and_dimensions(dtype: type, shape: tuple[int, ...]) -
 def test_images_keep_their_mode_profile_and_resolution(mode: str) -> None:
     image = Image.new(mode, (6, 4), 1 if mode in {"L", "F", "I;16"} else None)
     image.info.update(icc_profile=b"profile", dpi=(300, 300), exif=b"stale")
-    pixels, back = pixels_of(image)
+    pixels, back = to_pixels(image)
     assert pixels.shape[:2] == (4, 6)
     result = back(pixels)
     assert (result.mode, result.size) == (mode, (6, 4))
@@ -35,14 +35,14 @@ def test_images_keep_their_mode_profile_and_resolution(mode: str) -> None:
 
 @pytest.mark.parametrize(("mode", "becomes"), [("1", "L"), ("P", "RGB"), ("CMYK", "RGB"), ("YCbCr", "RGB")])
 def test_other_modes_become_simple_ones(mode: str, becomes: str) -> None:
-    pixels, back = pixels_of(Image.new(mode, (3, 2)))
+    pixels, back = to_pixels(Image.new(mode, (3, 2)))
     assert back(pixels).mode == becomes
 
 
 def test_a_palette_with_transparency_keeps_it() -> None:
     image = Image.new("P", (3, 2), 1)
     image.info["transparency"] = 1
-    pixels, _ = pixels_of(image)
+    pixels, _ = to_pixels(image)
     assert pixels.shape == (2, 3, 4) and (pixels[:, :, 3] == 0).all()
 
 
@@ -57,4 +57,4 @@ def test_a_palette_with_transparency_keeps_it() -> None:
 )
 def test_what_is_no_picture_is_refused(array: np.ndarray, says: str) -> None:
     with pytest.raises(ImageError, match=says):
-        pixels_of(array)
+        to_pixels(array)

@@ -15,7 +15,7 @@ from PIL import Image, ImageCms
 
 from dsclora_cli.errors import ImageError
 from dsclora_cli.imaging import color
-from dsclora_cli.imaging.metadata import resized
+from dsclora_cli.imaging.metadata import with_size
 from dsclora_cli.imaging.reader import open_picture
 from dsclora_cli.imaging.types import Frame
 from dsclora_cli.imaging.writer import fit_format
@@ -55,7 +55,7 @@ def test_photographs_keep_every_block(shared: Path, photo):
     with open_picture(source) as reader:
         header = replace(reader.header, width=48, height=32)
     written, _ = read_still(saved(header, [Frame(smooth(3, (32, 48)))]))
-    assert written.metadata == resized(header.metadata, 48, 32)
+    assert written.metadata == with_size(header.metadata, 48, 32)
     with Image.open(source) as image:
         before = image.getexif()
     after = Image.Exif()

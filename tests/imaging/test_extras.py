@@ -9,14 +9,14 @@ import pytest
 from pictures import HEIGHT, WIDTH, everything, exif_block, header_of, noise, read_still, saved_still, smooth
 from PIL import ExifTags, Image
 
-from dsclora_cli.imaging.metadata import resized
+from dsclora_cli.imaging.metadata import with_size
 from dsclora_cli.imaging.writer import fit_format, format_of_suffix
 
 
 def test_heif_keeps_pixels_profile_and_details():
     pytest.importorskip("pillow_heif", reason='needs pip install "dsclora[heif]"')
     assert format_of_suffix(".heic") == "HEIF"
-    given = resized(everything(), WIDTH, HEIGHT)
+    given = with_size(everything(), WIDTH, HEIGHT)
     for channels in (1, 3, 4):
         header, pixels = read_still(saved_still(smooth(channels), "HEIF", given))
         assert (header.format, header.channels, header.width, header.height) == ("HEIF", channels, WIDTH, HEIGHT)
@@ -40,7 +40,7 @@ def test_heif_is_turned_once():
 def test_jpeg_xl_is_lossless_at_100_and_keeps_details():
     pytest.importorskip("pillow_jxl", reason='needs pip install "dsclora[jxl]"')
     assert format_of_suffix(".jxl") == "JXL"
-    given = resized(everything(), WIDTH, HEIGHT)
+    given = with_size(everything(), WIDTH, HEIGHT)
     fitted, notes = fit_format(header_of(smooth(), "PNG", given), "JXL", strict=True)
     assert "the colour profile" in notes[0] and fitted.metadata.icc is None
     for channels in (1, 2, 3, 4):

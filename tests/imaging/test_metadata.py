@@ -45,7 +45,7 @@ def exif_of(block: bytes) -> Image.Exif:
 @pytest.mark.parametrize("order", ["<", ">"])
 @pytest.mark.parametrize("size", [(4 * WIDTH, 4 * HEIGHT), (100_000, 70_000)])
 def test_resized_tells_the_truth_and_keeps_the_rest(order, size):
-    metadata = blocks.resized(Metadata(exif=exif_block(6, order), xmp=XMP, iptc=IPTC), *size)
+    metadata = blocks.with_size(Metadata(exif=exif_block(6, order), xmp=XMP, iptc=IPTC), *size)
     exif = exif_of(metadata.exif)
     assert exif[ExifTags.Base.Orientation] == 1 and exif[ExifTags.Base.Make] == "Cam"
     details = exif.get_ifd(ExifTags.IFD.Exif)
@@ -63,21 +63,21 @@ def test_resized_tells_the_truth_and_keeps_the_rest(order, size):
 
 
 def test_resized_twice_is_resized_once():
-    once = blocks.resized(everything(), 10, 20)
-    assert blocks.resized(once, 10, 20) == once
+    once = blocks.with_size(everything(), 10, 20)
+    assert blocks.with_size(once, 10, 20) == once
 
 
 @pytest.mark.parametrize("broken", [b"", b"II*\0", b"II*\0\xff\xff\xff\x7f", b"text", exif_block()[:20]])
 def test_broken_exif_is_left_out(broken):
     assert blocks.plain_exif(broken) is None and blocks.orientation(broken) == 1
-    assert not blocks.resized(Metadata(exif=broken), 1, 1).exif
+    assert not blocks.with_size(Metadata(exif=broken), 1, 1).exif
 
 
 def test_directories_that_point_at_each_other_end():
     loop = bytearray(exif_block())
     at = loop.index(struct.pack("<HHII", 40965, 4, 1, 300))
     loop[at + 8 : at + 12] = struct.pack("<I", 200)
-    assert exif_of(blocks.resized(Metadata(exif=bytes(loop)), 5, 6).exif)[ExifTags.Base.Orientation] == 1
+    assert exif_of(blocks.with_size(Metadata(exif=bytes(loop)), 5, 6).exif)[ExifTags.Base.Orientation] == 1
 
 
 @pytest.mark.parametrize("prefix", [b"", b"Exif\0\0", b"\0\0\0\0", b"\0\0\0\6Exif\0\0"])
@@ -90,7 +90,7 @@ def test_the_prefixes_of_containers_are_taken_off(prefix):
 def test_every_block_survives_each_container_that_has_room(format, dtype):
     pixels = smooth().astype(dtype)
     held = FORMATS[format].metadata
-    given = blocks.resized(everything(), WIDTH, HEIGHT)
+    given = blocks.with_size(everything(), WIDTH, HEIGHT)
     header, _ = read_still(saved_still(pixels, format, given))
     kept = header.metadata
     assert kept.icc == given.icc and kept.xmp == given.xmp
@@ -110,7 +110,7 @@ def test_every_block_survives_each_container_that_has_room(format, dtype):
 def test_pillow_reads_the_same_blocks(format):
     if format == "JPEG2000":
         pytest.skip("Pillow reads no metadata of JPEG 2000")
-    given = blocks.resized(everything(), WIDTH, HEIGHT)
+    given = blocks.with_size(everything(), WIDTH, HEIGHT)
     with Image.open(io.BytesIO(saved_still(smooth(), format, given))) as image:
         image.load()
         assert image.info["icc_profile"] == given.icc
@@ -124,7 +124,7 @@ def test_pillow_reads_the_same_blocks(format):
 
 @pytest.mark.parametrize("order", ["<", ">"])
 def test_tiff_details_are_read_by_tifffile_in_either_byte_order(order):
-    metadata = blocks.resized(replace(everything(), exif=exif_block(1, order)), WIDTH, HEIGHT)
+    metadata = blocks.with_size(replace(everything(), exif=exif_block(1, order)), WIDTH, HEIGHT)
     data = saved_still(smooth(), "TIFF", metadata)
     with tifffile.TiffFile(io.BytesIO(data)) as tiff:
         assert tiff.byteorder == order and len(tiff.pages) == 1

@@ -5,12 +5,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from dsclora_cli.imaging.resize import reduced
+from dsclora_cli.imaging.resize import reduce_bands
 from dsclora_cli.imaging.types import Pixels
 
 
 def reduce(pixels: Pixels, width: int, height: int, bands: int = 1) -> Pixels:
-    parts = reduced(np.array_split(pixels, bands), len(pixels), width, height)
+    parts = reduce_bands(np.array_split(pixels, bands), len(pixels), width, height)
     return np.concatenate(list(parts))
 
 
@@ -56,7 +56,7 @@ def test_no_more_rows_are_held_than_the_filter_reaches() -> None:
             yield band
 
     done = 0
-    for part in reduced(bands(), 400, 4, 200):
+    for part in reduce_bands(bands(), 400, 4, 200):
         done += len(part)
         assert sum(given) - done * 2 <= 10 + 2 * 7
     assert done == 200

@@ -8,13 +8,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pictures import noise
 
-from dsclora_cli.imaging.types import BandedFrame, Frame, regrouped, stacked
+from dsclora_cli.imaging.types import Frame, StreamedFrame, regroup_bands, stack_bands
 
 
 @given(st.lists(st.integers(1, 9), min_size=1, max_size=8), st.integers(1, 12))
 def test_regrouped_rows_are_the_same_rows(heights, rows):
     pixels = noise(3, np.uint8, (sum(heights), 4))
-    bands = list(regrouped(np.split(pixels, np.cumsum(heights)[:-1]), rows))
+    bands = list(regroup_bands(np.split(pixels, np.cumsum(heights)[:-1]), rows))
     assert {len(band) for band in bands[:-1]} <= {rows} and 0 < len(bands[-1]) <= rows
     np.testing.assert_array_equal(np.concatenate(bands), pixels)
 
@@ -28,11 +28,11 @@ def test_bands_are_taken_when_they_are_read():
             taken.append(row)
             yield pixels[row : row + 1]
 
-    frame = BandedFrame(pixels.shape, bands(), 40.0)
+    frame = StreamedFrame(pixels.shape, bands(), 40.0)
     assert (frame.shape, frame.duration_ms, taken) == ((6, 5, 1), 40.0, [])
     next(frame.bands())
     assert taken == [0]
-    whole = BandedFrame(pixels.shape, bands())
+    whole = StreamedFrame(pixels.shape, bands())
     np.testing.assert_array_equal(whole.pixels, pixels)
     assert whole.pixels is whole.pixels
 
@@ -42,9 +42,9 @@ def test_a_whole_frame_is_one_band():
     frame = Frame(pixels)
     assert frame.shape == pixels.shape
     assert [band is pixels for band in frame.bands()] == [True]
-    assert stacked(frame.bands(), frame.shape) is pixels
+    assert stack_bands(frame.bands(), frame.shape) is pixels
 
 
 def test_bands_that_are_missing_are_noticed():
     with pytest.raises(AssertionError):
-        stacked(iter([noise(3, np.uint8, (4, 5))]), (5, 5, 3))
+        stack_bands(iter([noise(3, np.uint8, (4, 5))]), (5, 5, 3))

@@ -13,7 +13,7 @@ from batches import EMBEDDED, RepeatUpscaler, fill, leftovers, run, save_photo, 
 
 from dsclora_cli.config import SaveOptions, UpscaleOptions
 from dsclora_cli.errors import ImageError, OutOfMemory, WeightsError
-from dsclora_cli.imaging.types import AnyFrame, BandedFrame, Frame
+from dsclora_cli.imaging.types import AnyFrame, Frame, StreamedFrame
 from dsclora_cli.upscaling import batch as batch_module
 from dsclora_cli.upscaling import pipeline as line_module
 from dsclora_cli.upscaling.batch import FileResult, Observer, upscale_files
@@ -56,7 +56,7 @@ def test_a_picture_that_cannot_be_written_is_not_finished_by_the_network(
     made: list[int] = []
 
     class Slow(RepeatUpscaler):
-        def banded(self, frame, plan, on_progress, on_caveat) -> BandedFrame:
+        def banded(self, frame, plan, on_progress, on_caveat) -> StreamedFrame:
             whole = super().banded(frame, plan, on_progress, on_caveat)
 
             def bands():
@@ -65,7 +65,7 @@ def test_a_picture_that_cannot_be_written_is_not_finished_by_the_network(
                         made.append(1)
                         yield row[None]
 
-            return BandedFrame(whole.shape, bands(), whole.duration_ms)
+            return StreamedFrame(whole.shape, bands(), whole.duration_ms)
 
     def full(target: object, header: object, frames: Iterable[AnyFrame], *_: object) -> None:
         next(next(iter(frames)).bands())

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dsclora_cli.imaging.color import image_of
-from dsclora_cli.imaging.types import AnyFrame, Pixels, regrouped
+from dsclora_cli.imaging.types import AnyFrame, Pixels, regroup_bands
 
 _BLOCK = 8  # pixels a side: without chroma subsampling a unit of the scan is one block of each channel
 _MOST_UNITS = 65535  # between two restart markers
@@ -31,7 +31,7 @@ def write(target: BinaryIO, frame: AnyFrame, options: Mapping[str, object]) -> N
     units = -(-width // _BLOCK)
     rows = max(1, min(_MOST_UNITS // units, _STRIP // width // _BLOCK, -(-height // _BLOCK)))
     plain = {name: options[name] for name in ("quality", "subsampling")}
-    for index, strip in enumerate(regrouped(frame.bands(), rows * _BLOCK)):
+    for index, strip in enumerate(regroup_bands(frame.bands(), rows * _BLOCK)):
         coded = _encoded(strip, plain if index else options)
         start, end = _scan(coded)
         if index == 0:

@@ -40,7 +40,7 @@ def open_with_pillow(file: BinaryIO, name: str) -> Opened:
     if note:
         metadata, notes = blocks.with_icc(metadata, color.srgb_profile()), [note, *notes]
     if name in _UPRIGHT_ALREADY:
-        metadata = blocks.resized(metadata, image.width, image.height)
+        metadata = blocks.with_size(metadata, image.width, image.height)
     numbers = _frame_numbers(image, name)
     animated = len(numbers) > 1
     header = Header(

@@ -19,7 +19,7 @@ from dsclora_cli.imaging import color, tiff_ifd
 from dsclora_cli.imaging import metadata as blocks
 from dsclora_cli.imaging.color import unpremultiply, white_of
 from dsclora_cli.imaging.formats import load_plugin
-from dsclora_cli.imaging.types import AnyFrame, BandedFrame, Frame, Header, Metadata, Opened, Pixels, regrouped
+from dsclora_cli.imaging.types import AnyFrame, Frame, Header, Metadata, Opened, Pixels, StreamedFrame, regroup_bands
 
 if TYPE_CHECKING:
     from PIL.TiffImagePlugin import TiffImageFile
@@ -144,7 +144,7 @@ def _frames(file: BinaryIO, pages: list[TiffPage], numbers: list[int], header: H
         if _has_bands(page, header):
             shape = page.imagelength, page.imagewidth, header.channels
             ready = (_ready(page, band) for band in bands_of(page, file))
-            yield BandedFrame(shape, (color.convert(band, header.channels, header.dtype) for band in ready))
+            yield StreamedFrame(shape, (color.convert(band, header.channels, header.dtype) for band in ready))
             continue
         pixels = _plain_page(page) if _is_plain(page) else _pillow_pixels(file, number)
         yield Frame(color.convert(pixels, header.channels, header.dtype))
@@ -224,7 +224,7 @@ def has_bands(page: TiffPage) -> bool:
 def bands_of(page: TiffPage, file: BinaryIO) -> Iterator[NDArray[Any]]:
     """The samples of a page that `has_bands` as they are stored, `(h, W, samples)`, from top to bottom."""
     rows = max(1, _BAND * page.imagelength // page.nbytes)
-    return regrouped(_plain(page, file, rows) if page.is_contiguous else _decoded(page), rows)
+    return regroup_bands(_plain(page, file, rows) if page.is_contiguous else _decoded(page), rows)
 
 
 def _plain(page: TiffPage, file: BinaryIO, rows: int) -> Iterator[NDArray[Any]]:

@@ -10,7 +10,7 @@ import numpy as np
 
 from dsclora_cli.imaging import tiff_ifd
 from dsclora_cli.imaging.codecs.tiff_reader import DETAILS, IPTC, WINDOWS_DETAILS, XMP
-from dsclora_cli.imaging.types import AnyFrame, Header, Metadata, Pixels, regrouped
+from dsclora_cli.imaging.types import AnyFrame, Header, Metadata, Pixels, regroup_bands
 
 _BYTE, _UNDEFINED = 1, 7
 _TILE = 512
@@ -61,7 +61,7 @@ def write_tiff(target: BinaryIO, header: Header, frames: Iterable[AnyFrame], com
 
 def _tiles(frame: AnyFrame) -> Iterator[Pixels]:
     """The tiles of a page from left to right, from top to bottom; those at the borders are smaller."""
-    for band in regrouped(frame.bands(), _TILE):
+    for band in regroup_bands(frame.bands(), _TILE):
         for left in range(0, band.shape[1], _TILE):
             yield np.ascontiguousarray(band[:, left : left + _TILE])
 

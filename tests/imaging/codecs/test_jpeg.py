@@ -12,7 +12,7 @@ from PIL import Image
 from dsclora_cli.imaging.codecs import jpeg
 from dsclora_cli.imaging.color import image_of
 from dsclora_cli.imaging.formats import load_plugin
-from dsclora_cli.imaging.types import BandedFrame, Pixels
+from dsclora_cli.imaging.types import Pixels, StreamedFrame
 
 OPTIONS = {"quality": 90, "subsampling": 0, "dpi": (72, 72), "comment": b"of the whole", "icc_profile": bytes(70000)}
 
@@ -26,7 +26,7 @@ def whole(pixels: Pixels) -> bytes:
 
 def banded(pixels: Pixels, cuts: list[int]) -> bytes:
     buffer = io.BytesIO()
-    jpeg.write(buffer, BandedFrame(pixels.shape, np.split(pixels, cuts)), OPTIONS)
+    jpeg.write(buffer, StreamedFrame(pixels.shape, np.split(pixels, cuts)), OPTIONS)
     return buffer.getvalue()
 
 

@@ -14,7 +14,7 @@ from PIL import Image
 from dsclora_cli.errors import ImageError
 from dsclora_cli.imaging import metadata as blocks
 from dsclora_cli.imaging.codecs import png
-from dsclora_cli.imaging.types import BandedFrame, Metadata
+from dsclora_cli.imaging.types import Metadata, StreamedFrame
 
 
 def with_chunks(*chunks: bytes, at_end: bool = False) -> bytes:
@@ -76,7 +76,7 @@ def test_any_bands_make_the_same_pixels(channels, dtype, compression, monkeypatc
     pixels = noise(channels, dtype, (150, 70))
     for cuts in ([], [1], [40, 41, 149]):
         file = io.BytesIO()
-        png.write(file, BandedFrame(pixels.shape, np.split(pixels, cuts)), Metadata(), compression)
+        png.write(file, StreamedFrame(pixels.shape, np.split(pixels, cuts)), Metadata(), compression)
         header, read = read_still(file.getvalue())
         np.testing.assert_array_equal(read, pixels)
         assert (header.channels, header.dtype) == (channels, dtype)

@@ -15,7 +15,7 @@ from PIL import Image
 from dsclora_cli.config import SaveOptions
 from dsclora_cli.errors import ImageError
 from dsclora_cli.imaging.codecs.tiff_writer import write_tiff
-from dsclora_cli.imaging.types import BandedFrame, Frame, Metadata
+from dsclora_cli.imaging.types import Frame, Metadata, StreamedFrame
 from dsclora_cli.imaging.writer import fit_format, write_picture
 
 
@@ -227,7 +227,7 @@ def test_large_pages_are_tiled_as_their_bands_come(channels, dtype, compression,
     monkeypatch.setattr("dsclora_cli.imaging.codecs.tiff_writer._TILE", 16)
     pages = [noise(channels, dtype, size) for size in ((40, 50), (33, 16))]
     header = replace(header_of(pages[0], "TIFF"), frames=2)
-    frames = [BandedFrame(page.shape, np.split(page, [7, 30])) for page in pages]
+    frames = [StreamedFrame(page.shape, np.split(page, [7, 30])) for page in pages]
     buffer = io.BytesIO()
     write_tiff(buffer, header, frames, compression)
     _, again = read(buffer.getvalue())

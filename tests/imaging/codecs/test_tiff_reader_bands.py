@@ -12,7 +12,7 @@ from pictures import noise
 from dsclora_cli.errors import ImageError
 from dsclora_cli.imaging.codecs import tiff_reader
 from dsclora_cli.imaging.reader import open_picture
-from dsclora_cli.imaging.types import BandedFrame, Frame
+from dsclora_cli.imaging.types import Frame, StreamedFrame
 
 
 def stored(pixels, **options) -> bytes:
@@ -49,7 +49,7 @@ def test_a_large_page_comes_in_bands(dtype, channels, options):
     with open_picture(data) as picture:
         (frame,) = picture.frames()
         bands = list(frame.bands())
-    assert isinstance(frame, BandedFrame) and len(bands) > 1
+    assert isinstance(frame, StreamedFrame) and len(bands) > 1
     np.testing.assert_array_equal(np.concatenate(bands), pixels)
 
 
