@@ -1,15 +1,28 @@
-"""What can go wrong, each with the exit code a script sees.
+"""Every failure that a user can act on, with the exit code and the error code that scripts read.
 
-A message says what and where, the hint is the next step; the terminal shows both on one line.
+    DscloraError                  failed
+    ├── ImageError                image-unusable
+    │   ├── ImageUnreadable       image-unreadable
+    │   └── ImageUnwritable       image-unwritable
+    ├── UsageError                usage
+    ├── WeightsError              weights-unusable
+    └── OutOfMemory               out-of-memory
+
+    KeyboardInterrupt             interrupted
+    any other exception           bug
+
+A message says what went wrong and where; a hint says what to do next. docs/exit-codes.md explains all codes to users.
 """
 
 from __future__ import annotations
 
-from enum import IntEnum
+from dataclasses import dataclass
+from enum import IntEnum, StrEnum
+from typing import ClassVar
 
 
 class ExitCode(IntEnum):
-    """Exit codes of the command line, documented in docs/exit-codes.md."""
+    """Exit codes of the command line."""
 
     DONE = 0
     SOME_FAILED = 1
@@ -18,36 +31,112 @@ class ExitCode(IntEnum):
     INTERRUPTED = 130
 
 
+class ErrorCode(StrEnum):
+    """Stable names of failures in the JSON output: scripts compare codes, never sentences."""
+
+    FAILED = "failed"
+    """A command cannot continue, for a reason that no other code names."""
+
+    IMAGE_UNUSABLE = "image-unusable"
+    """A picture, or a set of pictures, cannot be used as asked."""
+
+    IMAGE_UNREADABLE = "image-unreadable"
+    """A picture file is missing, damaged or of an unknown format."""
+
+    IMAGE_UNWRITABLE = "image-unwritable"
+    """A result cannot be written: no permission, no space, no such folder."""
+
+    USAGE = "usage"
+    """The command line, a configuration file or an argument is wrong."""
+
+    WEIGHTS_UNUSABLE = "weights-unusable"
+    """Weights are missing, unreachable, corrupt or not understood."""
+
+    OUT_OF_MEMORY = "out-of-memory"
+    """The smallest tile does not fit the memory of the device or the limit of `--max-memory`."""
+
+    INTERRUPTED = "interrupted"
+    """Ctrl-C or SIGTERM ended the command."""
+
+    BUG = "bug"
+    """An exception that nobody foresaw ended the command."""
+
+
+@dataclass(frozen=True)
+class ErrorInfo:
+    """A failure as JSON output and results carry it."""
+
+    code: ErrorCode
+    """Stable name of the kind of failure."""
+
+    message: str
+    """What went wrong and where, for people; the wording may change."""
+
+    hint: str = ""
+    """The next step, empty where there is none; the wording may change."""
+
+    def __str__(self) -> str:
+        """Return the message and the hint on one line."""
+        return f"{self.message} ({self.hint})" if self.hint else self.message
+
+
 class DscloraError(Exception):
     """Any failure that a user can act on."""
 
-    exit_code: ExitCode = ExitCode.SOME_FAILED
+    exit_code: ClassVar[ExitCode] = ExitCode.SOME_FAILED
+    code: ClassVar[ErrorCode] = ErrorCode.FAILED
 
     def __init__(self, message: str, hint: str = "") -> None:
         super().__init__(message)
         self.message = message
         self.hint = hint
 
+    @property
+    def info(self) -> ErrorInfo:
+        """Return code, message and hint as plain data."""
+        return ErrorInfo(self.code, self.message, self.hint)
+
     def __str__(self) -> str:
-        """The message and its next step on one line."""
-        return f"{self.message} ({self.hint})" if self.hint else self.message
+        """Return the message and the hint on one line."""
+        return str(self.info)
 
 
 class ImageError(DscloraError):
     """A picture cannot be read, upscaled or written."""
 
+    code = ErrorCode.IMAGE_UNUSABLE
+
+
+class ImageUnreadable(ImageError):
+    """A picture file is missing, damaged or of an unknown format."""
+
+    code = ErrorCode.IMAGE_UNREADABLE
+
+
+class ImageUnwritable(ImageError):
+    """A result cannot be written: no permission, no space, no such folder."""
+
+    code = ErrorCode.IMAGE_UNWRITABLE
+
 
 class UsageError(DscloraError):
-    """The command line, a config file or an argument asks for something that does not exist."""
+    """The command line, a configuration file or an argument asks for something that does not exist."""
 
     exit_code = ExitCode.USAGE
+    code = ErrorCode.USAGE
 
 
 class WeightsError(DscloraError):
     """Weights are missing, unreachable, corrupt or not understood."""
 
     exit_code = ExitCode.WEIGHTS
+    code = ErrorCode.WEIGHTS_UNUSABLE
 
 
 class OutOfMemory(DscloraError):
-    """A tile does not fit the device; the tiler halves it where it may, else this reaches the user."""
+    """A tile does not fit the memory of the device.
+
+    Tiling halves the tile where the user has not fixed the size; elsewhere the error reaches the user.
+    """
+
+    code = ErrorCode.OUT_OF_MEMORY

@@ -16,7 +16,7 @@ import typer
 
 from dsclora_cli import __version__
 from dsclora_cli.cli import console
-from dsclora_cli.errors import DscloraError, ExitCode
+from dsclora_cli.errors import ExitCode, UsageError
 
 COMMANDS = MappingProxyType(
     {
@@ -68,26 +68,37 @@ def _root(
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command line on `argv`, without the program's name, and give its exit code; see docs/exit-codes.md.
+    """Run the command line and return its exit code; docs/exit-codes.md explains the codes.
 
-    A failure is one line on stderr. With DSCLORA_DEBUG=1 in the environment its traceback comes before it.
+    A failure is one line on stderr, and with `--json` one object on stdout as well. With DSCLORA_DEBUG=1 in the
+    environment the traceback stands before the line.
+
+    Args:
+        argv: Arguments without the name of the program; None takes those of this process.
     """
-    debug = os.environ.get("DSCLORA_DEBUG") == "1"
     given = list(sys.argv[1:] if argv is None else argv)
+    # Asked here and not in the command: options that do not parse reach no command.
+    as_json = "--json" in given
     try:
         with _terminable():
             application(given)(given, prog_name="dsclora")
     except SystemExit as stop:
-        return stop.code if isinstance(stop.code, int) else ExitCode.DONE
-    except KeyboardInterrupt:
-        return ExitCode.INTERRUPTED
-    except DscloraError as error:
-        console.show_error(error, traceback=debug)
-        return error.exit_code
-    except Exception as error:  # noqa: BLE001 - whatever it is, the user sees one line
-        console.show_bug(error, traceback=debug)
-        return ExitCode.SOME_FAILED
+        return _exit_code(stop, as_json)
+    except (KeyboardInterrupt, Exception) as error:  # noqa: BLE001 - users see one line, whatever the exception is
+        return console.show_error(error, as_json, traceback=os.environ.get("DSCLORA_DEBUG") == "1")
     return ExitCode.DONE
+
+
+def _exit_code(stop: SystemExit, as_json: bool) -> int:
+    """Return the exit code of a command that Typer has ended, after showing what `--json` still needs."""
+    code = stop.code if isinstance(stop.code, int) else ExitCode.DONE
+    if code == ExitCode.INTERRUPTED:  # Typer turns KeyboardInterrupt into this exit code
+        return console.show_error(KeyboardInterrupt(), as_json)
+    # Typer has written its own usage error to stderr and keeps the error as the context of the exit.
+    refusal = getattr(stop.__context__, "format_message", None)
+    if refusal and as_json:
+        console.show_json_error(UsageError(refusal()).info)
+    return code
 
 
 @contextmanager

@@ -7,7 +7,7 @@ import math
 import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 from rich.text import Text
 
-from dsclora_cli.errors import DscloraError, ExitCode, UsageError
+from dsclora_cli.errors import DscloraError, ErrorCode, ErrorInfo, ExitCode, UsageError
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
@@ -24,6 +24,9 @@ if TYPE_CHECKING:
     from dsclora_cli.upscaling.dry_run import PlannedFile
     from dsclora_cli.upscaling.types import FileResult
     from dsclora_cli.weights.listing import ModelRow
+
+JSON_VERSION = 1
+"""Version of the JSON output: raised when a key or an error code goes or changes its meaning, not when one is added."""
 
 _UNLIMITED = 10_000
 _UNITS = ("bytes", "kB", "MB", "GB", "TB")
@@ -58,17 +61,24 @@ def show(text: str) -> None:
 
 
 def show_json(result: DataclassInstance) -> None:
-    """A frozen dataclass as one line of JSON on stdout, its fields as keys; infinities are the string "inf"."""
-    show(json.dumps(_plain(asdict(result)), allow_nan=False))
+    """Write a frozen dataclass to stdout as one line of JSON: the version, and then the fields as keys."""
+    show(json.dumps(_plain({"version": JSON_VERSION, **asdict(result)}), allow_nan=False))
+
+
+def show_json_error(error: ErrorInfo) -> None:
+    """Write the error that ends a command to stdout as one line of JSON."""
+    with suppress(BrokenPipeError):  # the reader of stdout may be gone, and may be the reason for the error
+        show(json.dumps({"version": JSON_VERSION, "error": asdict(error)}))
 
 
 def _plain(value: object) -> object:
-    """JSON knows no infinity."""
+    """Return a value that JSON can hold: paths and non-finite numbers become strings ("inf", "nan")."""
     if isinstance(value, Mapping):
         return {key: _plain(each) for key, each in value.items()}
     if isinstance(value, (list, tuple)):
         return [_plain(each) for each in value]
-    return str(value) if isinstance(value, float) and math.isinf(value) else value
+    not_finite = isinstance(value, float) and not math.isfinite(value)
+    return str(value) if not_finite or isinstance(value, Path) else value
 
 
 def show_table(table: Table) -> None:
@@ -92,20 +102,33 @@ def say(label: str, text: str, style: str = "") -> None:
     err().print(Text.assemble((f"{label}: ", style), text))
 
 
-def show_error(error: DscloraError, traceback: bool) -> None:
-    """What went wrong and the next step, on one line."""
+def show_error(error: BaseException, as_json: bool, traceback: bool = False) -> int:
+    """Show what ended a command, and return the exit code.
+
+    Args:
+        error: The exception that ended the command.
+        as_json: Write the error to stdout as a JSON object as well.
+        traceback: Write the traceback to stderr first.
+    """
+    info, exit_code = _described(error, traceback)
     if traceback:
         err().print_exception()
-    say("error", str(error), "bold red")
+    if info.code is not ErrorCode.INTERRUPTED:  # whoever pressed Ctrl-C needs no message
+        say("error", str(info), "bold red")
+    if as_json:
+        show_json_error(info)
+    return exit_code
 
 
-def show_bug(error: Exception, traceback: bool) -> None:
-    """What nobody foresaw, on one line."""
-    if traceback:
-        err().print_exception()
+def _described(error: BaseException, traceback: bool) -> tuple[ErrorInfo, ExitCode]:
+    if isinstance(error, DscloraError):
+        return error.info, error.exit_code
+    if isinstance(error, KeyboardInterrupt):
+        return ErrorInfo(ErrorCode.INTERRUPTED, "interrupted by Ctrl-C or SIGTERM"), ExitCode.INTERRUPTED
     lines = str(error).splitlines() or [""]
+    hint = "" if traceback else "run again with DSCLORA_DEBUG=1 and report what it shows"
     text = f"this is a bug in dsclora: {type(error).__name__}: {lines[0]}"
-    say("error", text if traceback else f"{text} (run again with DSCLORA_DEBUG=1 and report what it shows)", "bold red")
+    return ErrorInfo(ErrorCode.BUG, text, hint), ExitCode.SOME_FAILED
 
 
 def show_models(rows: Iterable[ModelRow], as_json: bool) -> None:
@@ -148,7 +171,7 @@ def show_plans(plans: Iterable[PlannedFile], as_json: bool) -> int:
 
 def _plan_lines(plan: PlannedFile) -> Iterable[str]:
     if plan.error is not None:
-        yield f"{failure(plan.input, plan.error, plan.hint)}"
+        yield failure(plan.input, plan.error)
         return
     yield f"{plan.action} {plan.input}" + (f" -> {plan.output}" if plan.output else "")
     if plan.action == "upscale" and plan.input_size and plan.output_size:
@@ -164,10 +187,9 @@ def _plan_lines(plan: PlannedFile) -> Iterable[str]:
         yield f"  {note}"
 
 
-def failure(name: str, error: str, hint: str) -> str:
-    """One line on a picture that failed; errors that name their file are not made to say it twice."""
-    line = error if name in error else f"{name}: {error}"
-    return f"{line} ({hint})" if hint else line
+def failure(name: str, error: ErrorInfo) -> str:
+    """Return one line on a picture that failed, which names the file once."""
+    return str(error) if name in error.message else f"{name}: {error}"
 
 
 def chosen(picture: PlannedFile | FileResult) -> str:

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import math
 import os
-from dataclasses import asdict
 from time import monotonic
 from types import TracebackType
 
@@ -77,7 +75,7 @@ class TrainView(FitObserver):
         if self._mute:
             return ExitCode.DONE
         if self._json:
-            console.show(json.dumps(asdict(result), default=str))
+            console.show_json(result)
         if result.skipped:
             self.on_note(f"{result.skipped} steps were skipped: their loss or gradient was not finite")
         if result.file is None:

@@ -44,8 +44,8 @@ class UpscaleView(Observer):
         if self._bars:
             self._bars.stop()
         for result in self._results:
-            if result.status == "failed":
-                text = console.failure(result.input, result.error or "", result.hint)
+            if result.error is not None:
+                text = console.failure(result.input, result.error)
                 self._print(Text.assemble(("failed: ", "bold red"), text))
         if not self._quiet and (kind is None or issubclass(kind, KeyboardInterrupt)):
             self._print(Text(self._summary(interrupted=kind is not None)))

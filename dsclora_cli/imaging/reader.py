@@ -10,7 +10,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import BinaryIO
 
-from dsclora_cli.errors import ImageError
+from dsclora_cli.errors import ImageError, ImageUnreadable
 from dsclora_cli.imaging import metadata as blocks
 from dsclora_cli.imaging.color import upright
 from dsclora_cli.imaging.formats import is_picture_name, sniff
@@ -116,18 +116,18 @@ def _decoder(file: BinaryIO, suffix: str) -> Opened:
 
 @contextmanager
 def _naming(name: str) -> Iterator[None]:
-    """Errors inside become one ImageError that starts with the file's name."""
+    """Errors inside become one ImageUnreadable that starts with the file's name."""
     try:
         yield
     except ImageError as error:
-        raise ImageError(f"{name}: {error.message}", error.hint) from error
+        raise ImageUnreadable(f"{name}: {error.message}", error.hint) from error
     except MemoryError as error:
-        raise ImageError(f"{name}: there is not enough memory for this picture") from error
+        raise ImageUnreadable(f"{name}: there is not enough memory for this picture") from error
     except OSError as error:
-        raise ImageError(f"{name}: {error.strerror or _reason(error)}") from error
+        raise ImageUnreadable(f"{name}: {error.strerror or _reason(error)}") from error
     # Decoders answer a broken file with whatever exception their parser happens to run into.
     except Exception as error:
-        raise ImageError(f"{name}: {_reason(error)}") from error
+        raise ImageUnreadable(f"{name}: {_reason(error)}") from error
 
 
 def _reason(error: Exception) -> str:

@@ -12,7 +12,7 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from dsclora_cli.config import SaveOptions
-from dsclora_cli.errors import ImageError
+from dsclora_cli.errors import ImageError, ImageUnwritable
 from dsclora_cli.imaging import isobmff
 from dsclora_cli.imaging import metadata as blocks
 from dsclora_cli.imaging.codecs import animation, jpeg, png
@@ -233,8 +233,8 @@ def _fit_metadata(metadata: Metadata, held: Format, name: str) -> tuple[Metadata
 
 @contextmanager
 def _naming(name: str) -> Iterator[None]:
-    """Failures to write become one ImageError that starts with the file's name; those of the frames pass."""
+    """Failures to write become one ImageUnwritable that starts with the file's name; those of the frames pass."""
     try:
         yield
     except OSError as error:
-        raise ImageError(f"{name}: cannot be written ({error.strerror or error})") from error
+        raise ImageUnwritable(f"{name}: cannot be written ({error.strerror or error})") from error

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 
 from dsclora_cli.config import ModelOptions, SizeOptions, UpscaleOptions
-from dsclora_cli.errors import WeightsError
+from dsclora_cli.errors import ErrorInfo, WeightsError
 from dsclora_cli.imaging.reader import open_picture
 from dsclora_cli.imaging.types import Frame, Header
 from dsclora_cli.upscaling.engines import list_devices
@@ -57,8 +57,7 @@ class PlannedFile:
     seconds: float | None = None
     disk_bytes: int | None = None
     notes: tuple[str, ...] = ()
-    error: str | None = None
-    hint: str = ""
+    error: ErrorInfo | None = None
 
 
 def plan_files(inputs: Iterable[str | os.PathLike[str]], options: UpscaleOptions) -> Iterator[PlannedFile]:
@@ -79,8 +78,7 @@ class _DryRun:
             except AlreadyLargeEnough as error:
                 yield PlannedFile(source.name, "skip", notes=(error.message,))
             except FILE_ERRORS as error:
-                message, hint = described(error)
-                yield PlannedFile(source.name, "fail", error=message, hint=hint)
+                yield PlannedFile(source.name, "fail", error=described(error))
 
     def _plan(self, source: InputFile) -> PlannedFile:
         if source.problem:

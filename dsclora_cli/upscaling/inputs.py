@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 from dsclora_cli.config import BatchOptions
-from dsclora_cli.errors import ImageError, UsageError
+from dsclora_cli.errors import ImageUnreadable, UsageError
 from dsclora_cli.imaging.reader import is_picture_name
 from dsclora_cli.upscaling.manifest import is_recorded
 from dsclora_cli.upscaling.output_names import check_template, possible_stems
@@ -59,7 +59,7 @@ def _expand_path(argument: str, batch: BatchOptions, note: Callable[[str], None]
         # Path.glob takes no absolute pattern.
         matches = [Path(match) for match in sorted(glob.glob(argument, recursive=True))]  # noqa: PTH207
         if not matches:
-            yield InputFile(path, argument, problem=ImageError(f"no file matches {argument}"))
+            yield InputFile(path, argument, problem=ImageUnreadable(f"no file matches {argument}"))
         for match in matches:
             if match.is_dir():
                 yield from _walk(match, batch)
@@ -68,7 +68,7 @@ def _expand_path(argument: str, batch: BatchOptions, note: Callable[[str], None]
     elif path.exists():
         yield InputFile(path, argument)
     else:
-        yield InputFile(path, argument, problem=ImageError(f"{argument} does not exist"))
+        yield InputFile(path, argument, problem=ImageUnreadable(f"{argument} does not exist"))
 
 
 def _walk(top: Path, batch: BatchOptions) -> Iterator[InputFile]:
@@ -84,7 +84,7 @@ def _walk(top: Path, batch: BatchOptions) -> Iterator[InputFile]:
             if not name.startswith(".") and is_picture_name(path) and path.is_file():
                 yield InputFile(path, str(path), here.relative_to(top))
     for error in unreadable:
-        problem = ImageError(f"{error.filename} cannot be listed: {error.strerror}")
+        problem = ImageUnreadable(f"{error.filename} cannot be listed: {error.strerror}")
         yield InputFile(Path(error.filename), str(error.filename), Path(), problem)
 
 

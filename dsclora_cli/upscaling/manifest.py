@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from dsclora_cli.config import SaveOptions
-from dsclora_cli.errors import ImageError
+from dsclora_cli.errors import ImageError, ImageUnwritable
 from dsclora_cli.imaging.types import AnyFrame, Header
 from dsclora_cli.imaging.writer import write_picture
 from dsclora_cli.paths import atomic_write, sha256_of, state_dir
@@ -102,17 +102,17 @@ def save_result(
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise ImageError(f"{target.parent}: no such folder can be made ({error.strerror})") from error
+        raise ImageUnwritable(f"{target.parent}: no such folder can be made ({error.strerror})") from error
     try:
         with atomic_write(target) as temporary:
             try:
                 write_picture(temporary, header, frames, options)
             except ImageError as error:
                 # The user knows nothing of the hidden name.
-                raise ImageError(error.message.replace(str(temporary), str(target)), error.hint) from error
+                raise type(error)(error.message.replace(str(temporary), str(target)), error.hint) from error
             return _remember(target, temporary, recipe)
     except OSError as error:
-        raise ImageError(f"{target}: cannot be written ({error.strerror or error})") from error
+        raise ImageUnwritable(f"{target}: cannot be written ({error.strerror or error})") from error
 
 
 def _remember(target: Path, temporary: Path, recipe: ResultKey) -> tuple[str, ...]:

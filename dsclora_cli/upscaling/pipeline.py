@@ -19,7 +19,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, TypeVar
 
 from dsclora_cli.config import UpscaleOptions
-from dsclora_cli.errors import DscloraError, ImageError, OutOfMemory
+from dsclora_cli.errors import DscloraError, ErrorCode, ErrorInfo, ImageError, OutOfMemory
 from dsclora_cli.imaging.reader import PictureReader, open_picture
 from dsclora_cli.imaging.types import AnyFrame, Frame, Pixels, StreamedFrame
 from dsclora_cli.imaging.writer import fit_format
@@ -129,8 +129,7 @@ class Line:
         except AlreadyLargeEnough as error:
             self._shared.tell(FileResult(source.name, "skipped", warnings=(error.message,)))
         except FILE_ERRORS as error:
-            message, hint = described(error)
-            self._shared.tell(FileResult(source.name, "failed", error=message, hint=hint))
+            self._shared.tell(FileResult(source.name, "failed", error=described(error)))
 
     def _upscale_all(self) -> None:
         try:
@@ -253,8 +252,7 @@ class Work:
         """What became of it."""
         known = self.job.result(status, *dict.fromkeys(self.warnings))
         seconds = StageSeconds(round(self.decode, 3), round(self.network, 3), round(self.encode, 3))
-        message, hint = described(error) if error else (None, "")
-        known = replace(known, seconds=seconds, error=message, hint=hint)
+        known = replace(known, seconds=seconds, error=described(error) if error else None)
         if status != "done":
             known = replace(known, output=None)
         if self.plan is None:
@@ -289,11 +287,13 @@ class Start:
 Pictures = BoundedQueue[Work | Frame | Start | Pixels | End]
 
 
-def described(error: Exception) -> tuple[str, str]:
-    """The `error` and `hint` of a result."""
+def described(error: Exception) -> ErrorInfo:
+    """Return the `error` of the result of a picture that failed with one of `FILE_ERRORS`."""
     if isinstance(error, DscloraError):
-        return error.message, error.hint
-    return "there is not enough memory" if isinstance(error, MemoryError) else str(error), ""
+        return error.info
+    if isinstance(error, MemoryError):
+        return ErrorInfo(ErrorCode.OUT_OF_MEMORY, "there is not enough memory")
+    return ErrorInfo(ErrorCode.IMAGE_UNUSABLE, str(error))
 
 
 def send(channel: Pictures, work: Work, frames: Iterable[AnyFrame], size: int = 0) -> None:

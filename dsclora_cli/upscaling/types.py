@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from dsclora_cli.errors import ImageError
+from dsclora_cli.errors import ErrorInfo, ImageError
 
 if TYPE_CHECKING:
     from dsclora_cli.upscaling.jobs import Job
@@ -77,7 +77,7 @@ class FileResult:
     """What became of one input.
 
     `status`: done; skipped, as the result is already there or the picture is large enough; kept, as another file has
-    the result's name; failed, with `error` and the next step in `hint`; interrupted. `output` is the file that is now
+    the result's name; failed, with an `error`; interrupted. `output` is the file that is now
     there, "-" for standard output, None for no file. Sizes are (width, height) in pixels. `scale` is the factor of the
     sides. `choice` is what about the picture made `auto` take the model. `tile` is the edge of a tile in input pixels,
     0 for the whole picture. What is not known, as no network ran, is None.
@@ -99,8 +99,7 @@ class FileResult:
     tile: int | None = None
     seconds: StageSeconds = StageSeconds()
     warnings: tuple[str, ...] = ()
-    error: str | None = None
-    hint: str = ""
+    error: ErrorInfo | None = None
 
 
 class Observer:

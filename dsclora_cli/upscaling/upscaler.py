@@ -81,6 +81,8 @@ class Upscaler:
         result: FileResult = next(iter(results))
         if result.status == "kept":
             raise ImageError(f"{result.output} exists and was not made so", "name another, or set batch.overwrite")
-        if result.error or result.output is None:
-            raise ImageError(result.error or f"{path}: {'; '.join(result.warnings)}", result.hint)
+        if result.error is not None:
+            raise ImageError(result.error.message, result.error.hint)
+        if result.output is None:
+            raise ImageError(f"{path}: {'; '.join(result.warnings)}")
         return Path(result.output)

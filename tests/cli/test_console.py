@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 
 from dsclora_cli.cli.console import amount, duration, failure, show_plans, sides
+from dsclora_cli.errors import ErrorCode, ErrorInfo
 from dsclora_cli.upscaling.dry_run import PlannedFile
 
 
@@ -36,5 +37,7 @@ def test_a_plan_says_why_auto_takes_the_model(capsys: pytest.CaptureFixture[str]
 
 
 def test_a_failure_names_its_file_once() -> None:
-    assert failure("a.png", "a.png: is empty", "") == "a.png: is empty"
-    assert failure("a.png", "too small", "ask for less") == "a.png: too small (ask for less)"
+    empty = ErrorInfo(ErrorCode.IMAGE_UNREADABLE, "a.png: is empty")
+    assert failure("a.png", empty) == "a.png: is empty"
+    small = ErrorInfo(ErrorCode.IMAGE_UNUSABLE, "too small", "ask for less")
+    assert failure("a.png", small) == "a.png: too small (ask for less)"

@@ -8,7 +8,7 @@ import json
 import sys
 import tarfile
 from collections.abc import Iterator
-from dataclasses import fields, replace
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +20,6 @@ from PIL import Image
 from dsclora_cli.cli import console
 from dsclora_cli.config import ModelOptions
 from dsclora_cli.evaluation import evaluate as task
-from dsclora_cli.evaluation.report import EvalReport
 from dsclora_cli.models.lora import Adapters, parse_ranks
 from dsclora_cli.weights.adapters import save_adapters
 from dsclora_cli.weights.catalog import EMBEDDED as EMBEDDED_FOLDER
@@ -80,23 +79,6 @@ def test_a_set_by_name_comes_from_the_hub_once(dsclora, hub: HubServer, hr: Path
     assert asked > 0
     assert dsclora("eval", "--dataset", "Set5", *EMBEDDED, "--offline").out == out
     assert len(hub.requests) == asked
-
-
-def test_json_is_one_object_with_everything(dsclora, hr: Path) -> None:
-    code, out, err = dsclora("eval", "--hr", hr, *EMBEDDED, "--json")
-    assert (code, err) == (0, "")
-    report = json.loads(out)
-    assert list(report) == [field.name for field in fields(EvalReport)]
-    assert report["protocol"] == {
-        "name": "paper",
-        "border": 4,
-        "metrics": ["psnr_y", "ssim_y", "psnr_rgb", "ssim_rgb"],
-    }
-    (small,) = report["sets"]
-    assert (small["verdict"], len(small["fingerprint"])) == ("unknown copy", 64)
-    model = small["rows"][1]
-    assert list(model["images"]) == ["a", "b c"] and set(model["mean"]) == set(report["metrics"])
-    assert report["rows"][1]["dtype"] == "float32" and len(report["rows"][1]["weights_sha256"]) == 64
 
 
 def test_infinity_is_a_string_in_json_and_a_note_in_the_table(dsclora, hr: Path) -> None:

@@ -82,6 +82,7 @@ def test_json(dsclora, files: Path) -> None:
     code, out, _ = dsclora("merge", "base.safetensors", "adapter.safetensors", "-o", "mine.safetensors", "--json")
     assert code == 0
     assert json.loads(out) == {
+        "version": 1,
         "file": "mine.safetensors",
         "sha256": sha256_of(Path("mine.safetensors")),
         "base": "base",

@@ -93,8 +93,8 @@ def test_a_terminal_has_a_bar_as_well(terminal: io.StringIO) -> None:
 def test_json_is_on_stdout_and_quiet_is_quiet(capsys: pytest.CaptureFixture[str], terminal: io.StringIO) -> None:
     assert go(TrainView(as_json=True, quiet=True)) == ExitCode.DONE
     score, result = map(json.loads, capsys.readouterr().out.splitlines())
-    assert score == vars(SCORE)
-    assert result == {**vars(TRAINED), "run": "run", "file": str(TRAINED.file)}
+    assert score == {"version": 1, **vars(SCORE)}
+    assert result == {"version": 1, **vars(TRAINED), "run": "run", "file": str(TRAINED.file)}
     assert terminal.getvalue() == ""
 
 

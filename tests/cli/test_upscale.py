@@ -17,7 +17,6 @@ from PIL import Image
 from dsclora_cli.cli import upscale as command
 from dsclora_cli.config import BatchOptions, EngineOptions, ModelOptions, SaveOptions, SizeOptions, UpscaleOptions
 from dsclora_cli.upscaling import batch
-from dsclora_cli.upscaling.types import FileResult
 
 EMBEDDED = ("-m", "dsclora-x4")
 
@@ -57,22 +56,6 @@ def test_failures_come_last_and_make_1(dsclora, photo: Path) -> None:
     assert quiet == (1, "", "failed: absent.png does not exist\n")
 
 
-def test_json_is_one_object_for_each_file_and_nothing_else_on_stdout(dsclora, photo: Path) -> None:
-    code, out, err = dsclora("upscale", photo, "absent.png", *EMBEDDED, "--json", "-o", "out")
-    assert code == 1
-    results = {result["input"]: result for result in map(json.loads, out.splitlines())}
-    done, failed = results["photo.png"], results["absent.png"]
-    assert list(done) == [field.name for field in fields(FileResult)]
-    assert (done["status"], done["output"]) == ("done", str(Path("out/photo_x4.png")))
-    assert (done["input_size"], done["output_size"], done["scale"]) == ([12, 9], [48, 36], 4.0)
-    assert (done["model"], done["device"], done["dtype"], done["tile"]) == ("dsclora-x4", "cpu", "float32", 0)
-    assert len(done["weights_sha256"]) == 64
-    assert set(done["seconds"]) == {"decode", "network", "encode"}
-    assert (done["warnings"], done["error"]) == ([], None)
-    assert (failed["status"], failed["error"]) == ("failed", "absent.png does not exist")
-    assert "photo.png -> " in err
-
-
 def test_from_stdin_to_stdout(dsclora, photo: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for arguments in (["-"], ["-", "-o", "-", "-f", "jpg"]):
         stdout = io.TextIOWrapper(io.BytesIO())
@@ -108,7 +91,6 @@ def test_a_picture_is_not_shown_on_a_terminal(dsclora, photo: Path, monkeypatch:
         (["--metadata", "some"], "'--metadata'"),
         (["-f", "doc"], "--format doc: no picture format"),
         (["--name", "{when}"], "there is no field {when}"),
-        (["-o", "-", "--json"], "--json and the picture would both go to stdout (name a file with -o)"),
         (["-m", "nonsense"], "no model is called 'nonsense'"),
         (["-m", "dscf-x4", "--weights", "a.pth"], "give only one of them"),
         (["--device", "cuda:99"], "(use --device "),
@@ -119,6 +101,11 @@ def test_a_bad_value_is_usage_and_names_the_option(dsclora, photo: Path, argumen
     assert (code, out) == (2, "")
     assert message in err
     assert list(Path().iterdir()) == [photo]
+
+
+def test_json_and_a_picture_do_not_share_stdout(dsclora, photo: Path) -> None:
+    code, _, err = dsclora("upscale", photo, "-o", "-", "--json")
+    assert (code, err) == (2, "error: --json and the picture would both go to stdout (name a file with -o)\n")
 
 
 def test_weights_that_cannot_be_had_are_3(dsclora, photo: Path) -> None:

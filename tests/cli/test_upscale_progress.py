@@ -12,6 +12,7 @@ from rich.console import Console
 
 from dsclora_cli.cli import console
 from dsclora_cli.cli.upscale_progress import UpscaleView
+from dsclora_cli.errors import ErrorCode, ErrorInfo
 from dsclora_cli.imaging.types import Header
 from dsclora_cli.upscaling.jobs import Job
 from dsclora_cli.upscaling.manifest import ResultKey
@@ -64,7 +65,7 @@ def play(view: UpscaleView) -> None:
         if view._bars:
             view._bars._progress.refresh()  # which a terminal sees ten times a second
         view.on_done(DONE)
-        view.on_done(FileResult("b.png", "failed", error="it broke", hint="mend it"))
+        view.on_done(FileResult("b.png", "failed", error=ErrorInfo(ErrorCode.IMAGE_UNUSABLE, "it broke", "mend it")))
 
 
 def test_a_terminal_has_bars_with_share_rate_and_total(terminal: io.StringIO) -> None:

@@ -12,7 +12,7 @@ import pytest
 from batches import EMBEDDED, RepeatUpscaler, fill, leftovers, run, save_photo, states
 
 from dsclora_cli.config import SaveOptions, UpscaleOptions
-from dsclora_cli.errors import ImageError, OutOfMemory, WeightsError
+from dsclora_cli.errors import ErrorCode, ErrorInfo, ImageError, OutOfMemory, WeightsError
 from dsclora_cli.imaging.types import AnyFrame, Frame, StreamedFrame
 from dsclora_cli.upscaling import batch as batch_module
 from dsclora_cli.upscaling import pipeline as line_module
@@ -35,7 +35,7 @@ def test_a_picture_that_fails_in_the_network_fails_alone(folder: Path) -> None:
 
     results = run([folder / "d.gif", folder / "b.png"], engine=RepeatUpscaler(fail_third))
     assert states(results) == {"d.gif": "failed", "b.png": "done"}
-    assert (results[0].error, results[0].hint) == ("a tile of 512 does not fit", "--tile 256 would fit")
+    assert results[0].error == ErrorInfo(ErrorCode.OUT_OF_MEMORY, "a tile of 512 does not fit", "--tile 256 would fit")
     assert not (folder / "d_x4.gif").exists()
     assert leftovers(folder) == []
 
@@ -75,7 +75,7 @@ def test_a_picture_that_cannot_be_written_is_not_finished_by_the_network(
     monkeypatch.setattr(line_module, "budget", lambda limit: 1)
     results = run([folder / "a.jpg", folder / "b.png"], engine=Slow())
     assert states(results) == {"a.jpg": "failed", "b.png": "failed"}
-    assert "No space left" in (results[0].error or "")
+    assert "No space left" in str(results[0].error)
     assert len(made) < 2 * 36
 
 
