@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 
 from dsclora_cli.datasets.download import OnUnpack, fetch_set, set_name
 from dsclora_cli.errors import ImageError, UsageError
-from dsclora_cli.imaging.reader import PictureReader, is_picture_name, open_picture
+from dsclora_cli.imaging.formats import is_picture_name
+from dsclora_cli.imaging.reader import PictureReader, open_picture
 from dsclora_cli.imaging.resize import downscale
 from dsclora_cli.imaging.types import Header
 

@@ -13,10 +13,8 @@ from typing import BinaryIO
 from dsclora_cli.errors import ImageError, ImageUnreadable
 from dsclora_cli.imaging import metadata as blocks
 from dsclora_cli.imaging.color import upright
-from dsclora_cli.imaging.formats import is_picture_name, sniff
+from dsclora_cli.imaging.formats import sniff
 from dsclora_cli.imaging.types import AnyFrame, Header, Opened, Pixels, StreamedFrame
-
-__all__ = ["MAX_PIXELS", "PictureReader", "is_picture_name", "open_picture"]
 
 MAX_PIXELS = 10**9
 """Pictures beyond a gigapixel are refused: a header of a few bytes could otherwise ask for all memory."""

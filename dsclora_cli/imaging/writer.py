@@ -18,10 +18,8 @@ from dsclora_cli.imaging import metadata as blocks
 from dsclora_cli.imaging.codecs import animation, jpeg, png
 from dsclora_cli.imaging.codecs.pnm import write_pnm
 from dsclora_cli.imaging.color import convert, image_of
-from dsclora_cli.imaging.formats import Format, format_of_suffix, load_plugin, lookup, require_extra, suffix_of_format
+from dsclora_cli.imaging.formats import Format, load_plugin, lookup, require_extra
 from dsclora_cli.imaging.types import AnyFrame, Frame, Header, Metadata, Pixels, StreamedFrame
-
-__all__ = ["can_stream", "fit_format", "format_of_suffix", "suffix_of_format", "write_picture"]
 
 _AVIF_SPEED = 8
 """Of 0 to 10: a seventh of the time of Pillow's 6 on photographs, for files a fifth larger."""

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from dsclora_cli.config import BatchOptions
 from dsclora_cli.errors import ImageUnreadable, UsageError
-from dsclora_cli.imaging.reader import is_picture_name
+from dsclora_cli.imaging.formats import is_picture_name
 from dsclora_cli.upscaling.manifest import is_recorded
 from dsclora_cli.upscaling.output_names import check_template, possible_stems
 from dsclora_cli.upscaling.types import STDIN, FoundInputs, InputFile, path_key

@@ -11,7 +11,7 @@ from string import Formatter
 
 from dsclora_cli.config import UpscaleOptions
 from dsclora_cli.errors import ImageError, UsageError
-from dsclora_cli.imaging.writer import format_of_suffix, suffix_of_format
+from dsclora_cli.imaging.formats import format_of_suffix, suffix_of_format
 from dsclora_cli.upscaling.sizes import SizePlan
 from dsclora_cli.upscaling.types import FoundInputs, InputFile, path_key
 

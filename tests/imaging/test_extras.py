@@ -9,8 +9,9 @@ import pytest
 from pictures import HEIGHT, WIDTH, everything, exif_block, header_of, noise, read_still, saved_still, smooth
 from PIL import ExifTags, Image
 
+from dsclora_cli.imaging.formats import format_of_suffix
 from dsclora_cli.imaging.metadata import with_size
-from dsclora_cli.imaging.writer import fit_format, format_of_suffix
+from dsclora_cli.imaging.writer import fit_format
 
 
 def test_heif_keeps_pixels_profile_and_details():

@@ -26,8 +26,8 @@ from PIL import Image
 
 from dsclora_cli.errors import ImageError
 from dsclora_cli.imaging.codecs import png
-from dsclora_cli.imaging.formats import FORMATS, sniff
-from dsclora_cli.imaging.reader import is_picture_name, open_picture
+from dsclora_cli.imaging.formats import FORMATS, is_picture_name, sniff
+from dsclora_cli.imaging.reader import open_picture
 
 PLAIN = sorted(name for name, held in FORMATS.items() if not held.extra)
 

@@ -12,9 +12,9 @@ from pictures import animation, everything, header_of, noise, read_still, saved,
 
 from dsclora_cli.config import SaveOptions
 from dsclora_cli.errors import ImageError
-from dsclora_cli.imaging.formats import FORMATS
+from dsclora_cli.imaging.formats import FORMATS, format_of_suffix, suffix_of_format
 from dsclora_cli.imaging.types import Frame, Metadata
-from dsclora_cli.imaging.writer import fit_format, format_of_suffix, suffix_of_format, write_picture
+from dsclora_cli.imaging.writer import fit_format, write_picture
 
 
 @pytest.mark.parametrize(
