@@ -48,7 +48,9 @@ def fuse(network: nn.Module) -> nn.Module:
     Shapes are those of `network`, `(N, 3, H, W)` to `(N, 3, scale*H, scale*W)`; its forward pass must be one that
     torch.fx can trace.
     """
-    traced = fx.symbolic_trace(copy.deepcopy(network).eval())
+    # Inside a `Sequential` the network is called with `x` alone. Traced as the root, its optional argument `features`
+    # would become an input of the graph.
+    traced = fx.symbolic_trace(nn.Sequential(copy.deepcopy(network)).eval())
     with torch.inference_mode():
         _Shapes(traced).run(torch.zeros(1, 3, _PROBE, _PROBE))
         for rewrite in (_open_convolutions, _split_concatenations, _scale, _activate, _add, _overwrite):

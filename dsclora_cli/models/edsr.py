@@ -1,4 +1,4 @@
-"""EDSR (arXiv 1707.02921): residual blocks without normalisation."""
+"""EDSR (arXiv 1707.02921): residual blocks without batch normalization."""
 
 from __future__ import annotations
 
@@ -14,19 +14,23 @@ _WIDE, _WIDE_RES_SCALE = 256, 0.1
 
 @dataclass(frozen=True)
 class EdsrConfig:
-    """Shape of an EDSR; the baseline of the paper unless said otherwise.
-
-    `scale` is 3 or a power of 2. `res_scale` multiplies the branch of each block; no tensor tells it.
-    """
+    """Sizes of an EDSR. The defaults are the baseline of the paper."""
 
     channels: int = 64
+    """Channels between the layers."""
+
     blocks: int = 16
+    """Number of residual blocks."""
+
     scale: int = 4
+    """Factor between the sides of the output and the input: 3 or a power of 2."""
+
     res_scale: float = 1.0
+    """Factor of the branch of every block. No tensor shows the factor; see `usual_res_scale`."""
 
     @property
     def descriptor(self) -> Descriptor:
-        """Two 3x3 convolutions a block, and one at either end of the body."""
+        """Return the facts for engines. Two 3x3 convolutions a block, and one at both ends of the body."""
         return Descriptor(
             arch="edsr",
             scale=self.scale,
@@ -38,12 +42,15 @@ class EdsrConfig:
 
 
 def usual_res_scale(channels: int) -> float:
-    """The `res_scale` of the paper's networks: 0.1 for the one that is 256 wide, where training fails without."""
+    """Return the `res_scale` of the paper's network with this width.
+
+    0.1 for the network of 256 channels, where training fails without scaling, and 1 for narrower networks.
+    """
     return _WIDE_RES_SCALE if channels >= _WIDE else 1.0
 
 
 class ResidualBlock(nn.Module):
-    """Convolution, ReLU, convolution, beside a skip: `(N, C, H, W)` to the same shape."""
+    """Residual block: `x + res_scale * conv(ReLU(conv(x)))`, `(N, C, H, W)` to the same shape."""
 
     def __init__(self, config: EdsrConfig) -> None:
         super().__init__()
@@ -52,13 +59,13 @@ class ResidualBlock(nn.Module):
         self.res_scale = config.res_scale
 
     def forward(self, x: Tensor) -> Tensor:
-        """See the class."""
+        """Apply the block."""
         branch: Tensor = self.body(x)
         return x + branch * self.res_scale
 
 
 class EDSR(ResidualNetwork):
-    """The network; for shapes and ranges see `Network`."""
+    """Enhanced deep super-resolution network: `(N, 3, H, W)` in [0, 1] to `(N, 3, scale*H, scale*W)`."""
 
     config: EdsrConfig
 

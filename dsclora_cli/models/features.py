@@ -1,4 +1,4 @@
-"""Feature maps of a network beside its output, for losses that compare them."""
+"""Feature maps of a network next to the output, for losses that compare feature maps."""
 
 from __future__ import annotations
 
@@ -12,10 +12,7 @@ from dsclora_cli.models.network import Network
 
 
 class FeatureExtractor(nn.Module):
-    """A network that answers with its output and some of its feature maps.
-
-    `(N, 3, H, W)` to the network's output and a tuple of maps, one for each of `names` in that order.
-    """
+    """A network that returns the output and the feature maps called `names`, in the order of `names`."""
 
     def __init__(self, network: Network, names: tuple[str, ...]) -> None:
         super().__init__()
@@ -23,15 +20,23 @@ class FeatureExtractor(nn.Module):
         self.names = names
 
     def forward(self, x: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
-        """See the class."""
-        output, kept = self.network.features(x, self.names)
+        """Upscale `(N, 3, H, W)`; return the output `(N, 3, scale*H, scale*W)` and the maps, `(N, C, H, W)` each."""
+        kept: dict[str, Tensor] = {}
+
+        def keep(name: str, feature_map: Tensor) -> Tensor:
+            # Maps that nobody compares are not stored, so that their memory is free at once.
+            if name in self.names:
+                kept[name] = feature_map
+            return feature_map
+
+        output = self.network(x, keep)
         return output, tuple(kept[name] for name in self.names)
 
 
 class ProjectedFeatures(nn.Module):
-    """A feature extractor whose maps pass 1x1 convolutions to the width of a teacher; the convolutions are trained too.
+    """A feature extractor with a trainable 1x1 convolution from every map to the width of a teacher.
 
-    Answers as the `FeatureExtractor` it is made from, the maps being `(N, width, H, W)`.
+    The names of the attributes are keys in training checkpoints.
     """
 
     def __init__(self, taps: FeatureExtractor, width: int) -> None:
@@ -40,15 +45,15 @@ class ProjectedFeatures(nn.Module):
         self.regressors = nn.ModuleList(nn.Conv2d(taps.network.config.channels, width, 1) for _ in taps.names)
 
     def forward(self, x: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
-        """See the class."""
+        """Upscale `(N, 3, H, W)`; return the output `(N, 3, scale*H, scale*W)` and maps `(N, width, H, W)`."""
         output, maps = self.taps(x)
         return output, tuple(regressor(each) for regressor, each in zip(self.regressors, maps, strict=True))
 
 
 def select_feature_maps(network: Network, patterns: Iterable[str]) -> tuple[str, ...]:
-    """The feature maps of a network that match any of the patterns, in the network's order.
+    """Return the names of feature maps that match any of the shell patterns, in the order of the network.
 
-    Raises UsageError for a pattern that matches none, and for no pattern.
+    Raises UsageError for a pattern without a match, and for an empty list of patterns.
     """
     chosen: set[str] = set()
     for pattern in patterns:

@@ -1,9 +1,12 @@
-"""What every network of this program is, whatever its architecture."""
+"""The interface of every network: sizes, feature maps and the forward pass.
+
+`span.py`, `edsr.py` and `rcan.py` hold the architectures.
+"""
 
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from torch import Tensor, nn
@@ -11,71 +14,75 @@ from torch import Tensor, nn
 from dsclora_cli.inference.engine import Descriptor
 
 RGB_MEAN = (0.4488, 0.4371, 0.4040)
-PIXEL_RANGE = 255.0
+"""Mean color of DIV2K's training pictures, RGB in [0, 1]; every architecture subtracts the mean from the input."""
 
-Keep = Callable[[str, Tensor], Tensor]
-"""Hears the name of a feature map and hands the map on; whether it stays alive is its own choice."""
+PIXEL_RANGE = 255.0
+"""Networks compute with pixels in [0, 255], as their papers do; callers pass and receive pixels in [0, 1]."""
+
+FeatureCallback = Callable[[str, Tensor], Tensor]
+"""Callback `(name, feature_map) -> feature_map`; may store the map, must return it."""
 
 
 class NetworkConfig(Protocol):
-    """The shape of a network: its width, how many blocks it has, and its factor of the sides."""
+    """Sizes of a network, from which the network can be built."""
 
     @property
     def channels(self) -> int:
-        """Width of its body."""
+        """Return the number of channels between the layers of the body."""
 
     @property
     def blocks(self) -> int:
-        """Blocks of its body."""
+        """Return the number of blocks in the body (RCAN: in every group of the body)."""
 
     @property
     def scale(self) -> int:
-        """Factor of the sides."""
+        """Return the factor between the sides of the output and the sides of the input."""
 
     @property
     def descriptor(self) -> Descriptor:
-        """What its callers must know."""
+        """Return the facts that engines and tiling need, in a form without torch."""
 
 
 class Network(nn.Module):
-    """A super-resolution network: `(N, 3, H, W)` float RGB in [0, 1] to `(N, 3, scale*H, scale*W)`, not clamped."""
+    """A super-resolution network.
+
+    Input: `(N, 3, H, W)`, floating-point RGB in [0, 1]. Output: `(N, 3, scale*H, scale*W)`, same dtype, not clamped.
+    """
 
     config: NetworkConfig
 
     @property
     @abstractmethod
     def feature_names(self) -> tuple[str, ...]:
-        """The feature maps that `features` can keep, each `(N, C, H, W)`, in the order in which they arise."""
+        """Return the names of all feature maps, in the order in which `forward` computes the maps."""
 
     @property
     @abstractmethod
     def thirds(self) -> tuple[str, str, str]:
-        """Of `feature_names` those after one and two thirds of the body and at its end."""
+        """Return the names of the feature maps after one third, two thirds and all of the body."""
 
     @abstractmethod
-    def run(self, x: Tensor, keep: Keep) -> Tensor:
-        """What `forward` answers; each feature map goes through `keep` as it arises."""
+    def forward(self, x: Tensor, features: FeatureCallback | None = None) -> Tensor:
+        """Upscale a batch.
+
+        Args:
+            x: `(N, 3, H, W)`, RGB in [0, 1].
+            features: Called once for every name in `feature_names`, with a map `(N, C, H, W)`.
+
+        Returns:
+            `(N, 3, scale*H, scale*W)`, RGB, nominally in [0, 1], not clamped.
+        """
 
     def merged(self) -> Network:
-        """The network in the form that upscales pictures, with equal outputs; itself unless it has another form."""
+        """Return the network in the form for upscaling: equal outputs, less work. Most networks have one form only."""
         return self
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Upscale a batch; see the class for shapes and ranges."""
-        return self.run(x, lambda _, value: value)
 
-    def features(self, x: Tensor, names: Collection[str]) -> tuple[Tensor, dict[str, Tensor]]:
-        """What `forward` answers, and those of `feature_names` that are in `names`; all others are let go at once."""
-        kept: dict[str, Tensor] = {}
-
-        def keep(name: str, value: Tensor) -> Tensor:
-            if name in names:
-                kept[name] = value
-            return value
-
-        return self.run(x, keep), kept
+def report_nothing(_: str, feature_map: Tensor) -> Tensor:
+    """Return a feature map `(N, C, H, W)` unchanged: the callback for callers that want the output only."""
+    return feature_map
 
 
 def thirds_of(names: Sequence[str]) -> tuple[str, str]:
-    """Of the blocks of a body, those that end its first and its second third."""
+    """Return the names of the blocks where the first third and the second third of a body end."""
     return names[max(0, round(len(names) / 3) - 1)], names[max(0, round(2 * len(names) / 3) - 1)]

@@ -1,4 +1,4 @@
-"""RCAN (arXiv 1807.02758): groups of residual blocks whose channels are weighted by what the whole picture holds."""
+"""RCAN (arXiv 1807.02758): groups of residual blocks with channel attention over the whole picture."""
 
 from __future__ import annotations
 
@@ -14,21 +14,29 @@ _USEFUL_HALO = 32
 
 @dataclass(frozen=True)
 class RcanConfig:
-    """Shape of an RCAN; that of the paper unless said otherwise.
-
-    `blocks` counts the blocks of each of `groups` groups, `attention` is the width inside the channel attention, in the
-    paper a 16th of `channels`. `scale` is 3 or a power of 2.
-    """
+    """Sizes of an RCAN. The defaults are the network of the paper."""
 
     channels: int = 64
+    """Channels between the layers."""
+
     blocks: int = 20
+    """Number of residual blocks in every group."""
+
     scale: int = 4
+    """Factor between the sides of the output and the input: 3 or a power of 2."""
+
     groups: int = 10
+    """Number of residual groups."""
+
     attention: int = 4
+    """Channels inside the channel attention; in the paper a 16th of `channels`."""
 
     @property
     def descriptor(self) -> Descriptor:
-        """The attention sees the whole picture, so no halo makes tiles exact; 32 pixels hide their edges."""
+        """Return the facts for engines.
+
+        The attention reads the whole picture, so no halo makes tiles equal to the whole; 32 pixels hide the seams.
+        """
         convolutions = self.groups * (2 * self.blocks + 1) + 2
         return Descriptor(
             arch="rcan",
@@ -42,7 +50,10 @@ class RcanConfig:
 
 
 class ChannelAttention(nn.Module):
-    """Each channel times a weight in (0, 1) that follows from the means of all channels."""
+    """Channel attention: `x * sigmoid(W_up(ReLU(W_down(mean(x)))))`, the mean over H and W.
+
+    `(N, C, H, W)` to the same shape. Every channel is multiplied by one weight in (0, 1).
+    """
 
     def __init__(self, config: RcanConfig) -> None:
         super().__init__()
@@ -50,13 +61,13 @@ class ChannelAttention(nn.Module):
         self.conv_du = nn.Sequential(nn.Conv2d(width, inside, 1), nn.ReLU(), nn.Conv2d(inside, width, 1), nn.Sigmoid())
 
     def forward(self, x: Tensor) -> Tensor:
-        """`(N, C, H, W)` to the same shape."""
-        weights: Tensor = self.conv_du(x.mean((2, 3), keepdim=True))
+        """Apply the attention."""
+        weights: Tensor = self.conv_du(x.mean((2, 3), keepdim=True))  # (N, C, 1, 1)
         return x * weights
 
 
 class AttentionBlock(nn.Module):
-    """Convolution, ReLU, convolution and channel attention, beside a skip: `(N, C, H, W)` to the same shape."""
+    """Residual channel attention block: `x + attention(conv(ReLU(conv(x))))`, `(N, C, H, W)` to the same shape."""
 
     def __init__(self, config: RcanConfig) -> None:
         super().__init__()
@@ -64,13 +75,13 @@ class AttentionBlock(nn.Module):
         self.body = nn.Sequential(conv3x3(width, width), nn.ReLU(), conv3x3(width, width), ChannelAttention(config))
 
     def forward(self, x: Tensor) -> Tensor:
-        """See the class."""
+        """Apply the block."""
         branch: Tensor = self.body(x)
         return x + branch
 
 
 class Group(nn.Module):
-    """Blocks and a convolution, beside a skip: `(N, C, H, W)` to the same shape."""
+    """Residual group: `x + conv(blocks(x))`, `(N, C, H, W)` to the same shape."""
 
     def __init__(self, config: RcanConfig) -> None:
         super().__init__()
@@ -78,13 +89,13 @@ class Group(nn.Module):
         self.body = nn.Sequential(*blocks, conv3x3(config.channels, config.channels))
 
     def forward(self, x: Tensor) -> Tensor:
-        """See the class."""
+        """Apply the group."""
         branch: Tensor = self.body(x)
         return x + branch
 
 
 class RCAN(ResidualNetwork):
-    """The network; for shapes and ranges see `Network`."""
+    """Residual channel attention network: `(N, 3, H, W)` in [0, 1] to `(N, 3, scale*H, scale*W)`."""
 
     config: RcanConfig
 

@@ -1,6 +1,6 @@
-"""What EDSR (arXiv 1707.02921) and RCAN (arXiv 1807.02758) share: all but the units of the body.
+"""The parts that EDSR (arXiv 1707.02921) and RCAN (arXiv 1807.02758) share: all but the blocks of the body.
 
-Parameter names are those of the official checkpoints, so that these load strictly.
+Parameter names equal the names in the official checkpoints, so that official checkpoints load strictly.
 """
 
 from __future__ import annotations
@@ -12,19 +12,33 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from dsclora_cli.models.network import PIXEL_RANGE, RGB_MEAN, Keep, Network, NetworkConfig, thirds_of
+from dsclora_cli.models.network import (
+    PIXEL_RANGE,
+    RGB_MEAN,
+    FeatureCallback,
+    Network,
+    NetworkConfig,
+    report_nothing,
+    thirds_of,
+)
 
 TAIL_HALO = 2
-"""Radius in LR pixels of the tail: 1 for the first convolution, and less than 1 for those at larger sizes together."""
+"""Receptive-field radius of the tail in LR pixels: 1 for the first convolution, less than 1 for all later ones.
+
+Later convolutions run on larger maps, where a pixel is a half, a quarter, ... of an LR pixel.
+"""
 
 
 def conv3x3(inputs: int, outputs: int) -> nn.Conv2d:
-    """A 3x3 convolution that keeps the size."""
+    """Return a 3x3 convolution that keeps the size: `(N, in, H, W) -> (N, out, H, W)`."""
     return nn.Conv2d(inputs, outputs, 3, padding=1)
 
 
 class MeanShift(nn.Module):
-    """Takes the mean of DIV2K off a picture in [0, 255], or with `sign` 1 adds it. A 1x1 convolution in the files."""
+    """Subtract (`sign` -1) or add (`sign` 1) the mean color, for pixels in [0, 255]: `(N, 3, H, W)` to the same shape.
+
+    The official checkpoints store the shift as a 1x1 convolution.
+    """
 
     weight: Tensor
     bias: Tensor
@@ -35,27 +49,33 @@ class MeanShift(nn.Module):
         self.register_buffer("bias", sign * PIXEL_RANGE * torch.tensor(RGB_MEAN))
 
     def forward(self, x: Tensor) -> Tensor:
-        """`(N, 3, H, W)` to the same shape."""
+        """Shift every pixel."""
         return F.conv2d(x, self.weight, self.bias)
 
 
 def upsampler(channels: int, scale: int) -> nn.Sequential:
-    """Convolutions and pixel shuffles: one pair for each factor of 2, or one for 3."""
+    """Return convolutions and pixel shuffles, `(N, C, H, W) -> (N, C, scale*H, scale*W)`.
+
+    One pair of convolution and shuffle for every factor of 2, or a single pair for 3.
+    """
     factors = [3] if scale == 3 else [2] * round(math.log2(scale))
     pairs = ((conv3x3(channels, factor**2 * channels), nn.PixelShuffle(factor)) for factor in factors)
     return nn.Sequential(*(layer for pair in pairs for layer in pair))
 
 
 def tail_floats(channels: int, scale: int) -> int:
-    """Activation values alive at once per LR pixel where the tail has most: a map before and after the last shuffle."""
+    """Return the activations alive at once in the tail at its peak, per LR pixel.
+
+    The peak is the last pixel shuffle: the map before and the map after the shuffle.
+    """
     return 2 * channels * scale**2
 
 
 class ResidualNetwork(Network):
-    """A head, a body of `units` with a skip over all of it, and a tail that upscales; see `Network`.
+    """A head, a body of `units` with one skip over the whole body, and a tail that upscales.
 
-    Its feature maps are `head`, the output of each unit `body.i`, and that of the body's last convolution, which has
-    the next number.
+    Feature maps are `(N, channels, H, W)`: `head`, the output of every unit (`body.0`, `body.1`, ...), and the output
+    of the last convolution of the body, with the next number.
     """
 
     def __init__(self, config: NetworkConfig, units: Sequence[nn.Module]) -> None:
@@ -67,22 +87,24 @@ class ResidualNetwork(Network):
         self.body = nn.Sequential(*units, conv3x3(width, width))
         self.tail = nn.Sequential(upsampler(width, config.scale), conv3x3(width, 3))
 
+    def forward(self, x: Tensor, features: FeatureCallback | None = None) -> Tensor:
+        """Upscale a batch; shapes and ranges stand in `Network.forward`."""
+        report = features or report_nothing
+        head = report("head", self.head(self.sub_mean(x * PIXEL_RANGE)))
+        body = head
+        for index, unit in enumerate(self.body):
+            body = report(f"body.{index}", unit(body))
+        sr: Tensor = self.add_mean(self.tail(body + head)) / PIXEL_RANGE
+        return sr
+
     @property
     def feature_names(self) -> tuple[str, ...]:
-        """See `Network`."""
+        """Return the names of all feature maps, in the order in which `forward` computes the maps."""
         return "head", *(f"body.{index}" for index in range(len(self.body)))
 
     @property
     def thirds(self) -> tuple[str, str, str]:
-        """See `Network`."""
+        """Return the names of the feature maps after one third, two thirds and all of the body."""
         *units, last = self.feature_names[1:]
         first, second = thirds_of(units)
         return first, second, last
-
-    def run(self, x: Tensor, keep: Keep) -> Tensor:
-        """See `Network`."""
-        head = body = keep("head", self.head(self.sub_mean(x * PIXEL_RANGE)))
-        for index, unit in enumerate(self.body):
-            body = keep(f"body.{index}", unit(body))
-        sr: Tensor = self.add_mean(self.tail(body + head)) / PIXEL_RANGE
-        return sr

@@ -1,11 +1,11 @@
-"""SPAN (arXiv 2311.12770) and the DSCLoRA student (arXiv 2504.11271), which is a SPAN with merged adapters.
+"""SPAN (arXiv 2311.12770), and the DSCLoRA student (arXiv 2504.11271), a SPAN with merged low-rank adapters.
 
-One network, two forms with equal outputs:
+A SPAN has two forms with equal outputs:
 
-- *training form*: each 3x3 convolution is three (1x1, 3x3, 1x1) beside a 1x1 skip, `Conv3XC` in the paper's code;
-- *merged form*: each is one 3x3 convolution. This is what is released and what upscales pictures.
+- training form: every 3x3 convolution is a `Conv3XC`, three convolutions in a row and a skip;
+- merged form: every 3x3 convolution is a plain one. Released files have the merged form; upscaling uses it.
 
-Parameter names are those of the released files, so that every such file loads strictly.
+Parameter names equal the names in the released files, so that released files load strictly.
 """
 
 from __future__ import annotations
@@ -17,29 +17,50 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dsclora_cli.inference.engine import Descriptor
-from dsclora_cli.models.network import PIXEL_RANGE, RGB_MEAN, Keep, Network, thirds_of
+from dsclora_cli.models.network import (
+    PIXEL_RANGE,
+    RGB_MEAN,
+    FeatureCallback,
+    Network,
+    report_nothing,
+    thirds_of,
+)
 
 EXPANSION = 2
+"""Width of the inner layers of a `Conv3XC`, relative to the outer width ("gain" in the authors' code)."""
 
 
 @dataclass(frozen=True)
 class SpanConfig:
-    """Shape of a SPAN. `norm` is False for the community files that take RGB in [0, 1] as it is."""
+    """Sizes and form of a SPAN. The defaults are the DSCLoRA student."""
 
     channels: int = 26
+    """Channels between the layers."""
+
     blocks: int = 6
+    """Number of attention blocks (SPAB)."""
+
     scale: int = 4
+    """Factor between the sides of the output and the input."""
+
     norm: bool = True
+    """Whether the network subtracts the mean color and multiplies by 255; False in some community files."""
+
     expanded: bool = False
+    """Whether the network has the training form."""
 
     @property
     def block_names(self) -> tuple[str, ...]:
-        """The attention blocks in order."""
+        """Return the names of the attention blocks, first to last."""
         return tuple(f"block_{i}" for i in range(1, self.blocks + 1))
 
     @property
     def descriptor(self) -> Descriptor:
-        """Three 3x3 convolutions a block, and conv_1, conv_2 and the upsampler: 3 * blocks + 3 pixels of radius."""
+        """Return the facts for engines. The receptive-field radius is `3 * blocks + 3` LR pixels.
+
+        Three 3x3 convolutions a block, conv_1, conv_2 and the upsampler add one pixel of radius each; the attention
+        is pointwise and adds none.
+        """
         return Descriptor(
             arch="span",
             scale=self.scale,
@@ -51,7 +72,7 @@ class SpanConfig:
 
 
 class MergedConv(nn.Module):
-    """One 3x3 convolution: `(N, in, H, W) -> (N, out, H, W)`."""
+    """The merged form of a 3x3 convolution: `(N, in, H, W) -> (N, out, H, W)`."""
 
     eval_conv: nn.Conv2d
 
@@ -66,11 +87,11 @@ class MergedConv(nn.Module):
 
 
 class Conv3XC(nn.Module):
-    """The training form of a 3x3 convolution, trained at the cost of one.
+    """The training form of a 3x3 convolution, trained at the cost of a plain one: `(N, in, H, W) -> (N, out, H, W)`.
 
-    `conv` (1x1 to twice the width, 3x3, 1x1) beside the 1x1 skip `sk`. The input is padded before the first 1x1, so
-    the whole is linear in the padded input and equals one 3x3 convolution exactly: `forward` merges the kernels,
-    which are small, instead of convolving the picture four times. Gradients are those of the explicit form.
+    `conv` is 1x1 (to twice the width), 3x3, 1x1; the 1x1 skip `sk` is added to the result. The input is padded before
+    the first 1x1, so the sum is linear in the padded input and equals one 3x3 convolution exactly. `forward` merges
+    the small kernels instead of convolving the picture four times; gradients equal the gradients of the explicit form.
     """
 
     def __init__(self, inputs: int, outputs: int) -> None:
@@ -83,15 +104,17 @@ class Conv3XC(nn.Module):
         )
 
     def kernel(self) -> tuple[Tensor, Tensor]:
-        """The equal 3x3 convolution: weight `(out, in, 3, 3)` and bias `(out,)`."""
+        """Return weight `(out, in, 3, 3)` and bias `(out,)` of the equal 3x3 convolution."""
         (w1, b1), (w2, b2), (w3, b3), (skip, skip_bias) = (_parameters(layer) for layer in (*self.conv, self.sk))
         first, last = w1[:, :, 0, 0], w3[:, :, 0, 0]
         weight = torch.einsum("ob,bahw,ai->oihw", last, w2, first)
+        # The bias of the first 1x1 passes through all nine taps of the 3x3, hence the sum over h and w.
         bias = last @ (torch.einsum("bahw,a->b", w2, b1) + b2) + b3
+        # A 1x1 kernel is a 3x3 kernel with zeros around the center.
         return weight + F.pad(skip, (1, 1, 1, 1)), bias + skip_bias
 
     def forward(self, x: Tensor) -> Tensor:
-        """`(N, in, H, W) -> (N, out, H, W)`."""
+        """Apply the equal 3x3 convolution."""
         weight, bias = self.kernel()
         return F.conv2d(x, weight, bias, padding=1)
 
@@ -102,7 +125,10 @@ def _parameters(layer: nn.Module) -> tuple[Tensor, Tensor]:
 
 
 class SPAB(nn.Module):
-    """Swift parameter-free attention block: three convolutions and an attention that has no weights of its own."""
+    """Swift parameter-free attention block: three convolutions, and an attention without weights.
+
+    With input x and H = c3(SiLU(c2(SiLU(c1(x))))), the output is `(x + H) * (sigmoid(H) - 0.5)`.
+    """
 
     def __init__(self, channels: int, conv: type[MergedConv] | type[Conv3XC]) -> None:
         super().__init__()
@@ -110,18 +136,28 @@ class SPAB(nn.Module):
         self.c2_r = conv(channels, channels)
         self.c3_r = conv(channels, channels)
 
-    def forward(self, x: Tensor, keep: Keep) -> tuple[Tensor, Tensor]:
-        """`(N, C, H, W)` to the block's output and its first activated feature map, both of that shape."""
-        first = keep("o1", F.silu(self.c1_r(x)))
-        third = keep("o3", self.c3_r(keep("o2", F.silu(self.c2_r(first)))))
-        return (third + x) * (torch.sigmoid(third) - 0.5), first
+    def forward(self, x: Tensor, name: str, report: FeatureCallback) -> tuple[Tensor, Tensor]:
+        """Apply the block.
+
+        Args:
+            x: `(N, C, H, W)`.
+            name: Name of the block, prefix of the names of inner feature maps.
+            report: Callback for feature maps.
+
+        Returns:
+            Output of the block, and SiLU(c1(x)); both `(N, C, H, W)`.
+        """
+        o1 = report(f"{name}.o1", F.silu(self.c1_r(x)))
+        o2 = report(f"{name}.o2", F.silu(self.c2_r(o1)))
+        o3 = report(f"{name}.o3", self.c3_r(o2))
+        return report(name, (o3 + x) * (torch.sigmoid(o3) - 0.5)), o1
 
 
 class SPAN(Network):
-    """The network; for shapes and ranges see `Network`.
+    """Swift parameter-free attention network: `(N, 3, H, W)` in [0, 1] to `(N, 3, scale*H, scale*W)`.
 
-    `block_i.o1` and `block_i.o2` of its feature maps are activated, `block_i.o3` is not, and `block_i` is the block's
-    output. All have the width of the body.
+    Feature maps are `(N, channels, H, W)`. `block_i.o1` and `block_i.o2` come after the activation, `block_i.o3`
+    before the attention; `block_i` is the output of the block.
     """
 
     config: SpanConfig
@@ -139,26 +175,49 @@ class SPAN(Network):
         self.conv_2 = conv(width, width)
         to_pixels = nn.Conv2d(width, 3 * config.scale**2, 3, padding=1)
         self.upsampler = nn.Sequential(to_pixels, nn.PixelShuffle(config.scale))
+        # Not persistent: released files hold no mean, and loading is strict.
         self.register_buffer("mean", torch.tensor(RGB_MEAN).view(1, 3, 1, 1), persistent=False)
+
+    def forward(self, x: Tensor, features: FeatureCallback | None = None) -> Tensor:
+        """Upscale a batch; shapes and ranges stand in `Network.forward`."""
+        report = features or report_nothing
+        if self.config.norm:
+            x = (x - self.mean) * PIXEL_RANGE
+        head = report("conv_1", self.conv_1(x))
+
+        # The blocks. conv_cat reads the output of the first block and the SiLU(c1) of the last block.
+        first, *others = self.config.block_names
+        body, o1 = self.get_submodule(first)(head, first, report)
+        first_body = body
+        for name in others:
+            body, o1 = self.get_submodule(name)(body, name, report)
+        body = report("conv_2", self.conv_2(body))
+
+        # Trap: o1 is the *activated* map. The authors' code returns c1 before SiLU, but SiLU works in place on c1.
+        joined = torch.cat([head, body, first_body, o1], dim=1)  # (N, 4C, H, W)
+        joined = report("conv_cat", self.conv_cat(joined))  # (N, C, H, W)
+        sr: Tensor = self.upsampler(joined)  # (N, 3, sH, sW)
+        return sr
 
     @property
     def feature_names(self) -> tuple[str, ...]:
-        """See `Network`."""
+        """Return the names of all feature maps, in the order in which `forward` computes the maps."""
         inside = (f"{block}{part}" for block in self.config.block_names for part in (".o1", ".o2", ".o3", ""))
         return "conv_1", *inside, "conv_2", "conv_cat"
 
     @property
     def thirds(self) -> tuple[str, str, str]:
-        """See `Network`."""
+        """Return the names of the feature maps after one third, two thirds and all of the body."""
         first, second = thirds_of(self.config.block_names)
         return first, second, "conv_2"
 
     def merged(self) -> SPAN:
-        """The merged form as a new network, which this one is left beside; itself where it has that form."""
+        """Return a new network in the merged form; a network in the merged form returns itself."""
         if not self.config.expanded:
             return self
         reference = next(self.parameters())
         merged = SPAN(replace(self.config, expanded=False)).to(device=reference.device, dtype=reference.dtype)
+        # conv_cat and the upsampler are the same in both forms; only `Conv3XC` modules change.
         expected = merged.state_dict()
         state = {name: tensor.detach().clone() for name, tensor in self.state_dict().items() if name in expected}
         for name, module in self.named_modules():
@@ -167,23 +226,3 @@ class SPAN(Network):
                 state[f"{name}.eval_conv.weight"], state[f"{name}.eval_conv.bias"] = weight.detach(), bias.detach()
         merged.load_state_dict(state, strict=True)
         return merged
-
-    def run(self, x: Tensor, keep: Keep) -> Tensor:
-        """See `Network`."""
-
-        def through(block: str, x: Tensor) -> tuple[Tensor, Tensor]:
-            output, activated = self.get_submodule(block)(x, lambda part, value: keep(f"{block}.{part}", value))
-            return keep(block, output), activated
-
-        if self.config.norm:
-            x = (x - self.mean) * PIXEL_RANGE
-        first, *others = self.config.block_names
-        head = keep("conv_1", self.conv_1(x))
-        first_block, activated = through(first, head)
-        body = first_block
-        for block in others:
-            body, activated = through(block, body)
-        # The last block's *activated* c1 is concatenated: the original's SiLU works in place on the tensor it returns.
-        joined = torch.cat([head, keep("conv_2", self.conv_2(body)), first_block, activated], dim=1)  # (N, 4C, H, W)
-        sr: Tensor = self.upsampler(keep("conv_cat", self.conv_cat(joined)))  # (N, 3, sH, sW)
-        return sr
