@@ -59,13 +59,13 @@ def training_step(batch: Batch, scale: int, device: torch.device) -> Callable[[]
     network = SPAN(SpanConfig(scale=scale, channels=channels, blocks=blocks))
     network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     forward = compiled(network, "auto", device, print)
-    optimiser, here = torch.optim.Adam(network.parameters()), batch.to(device)
+    optimizer, here = torch.optim.Adam(network.parameters()), batch.to(device)
 
     def step() -> float:
-        optimiser.zero_grad(set_to_none=True)
+        optimizer.zero_grad(set_to_none=True)
         loss = l1_loss(forward(here.lr), here.hr)
         torch.autograd.backward(loss)
-        optimiser.step()
+        optimizer.step()
         return loss.item()
 
     return step

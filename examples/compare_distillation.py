@@ -23,7 +23,7 @@ from dsclora_cli.distillation.distill import distill
 from dsclora_cli.evaluation.evaluate import evaluate
 from dsclora_cli.recipe import DataOptions, DistillOptions, NetworkOptions, OptimiserOptions, Recipe, RunOptions
 from dsclora_cli.training.train import train
-from dsclora_cli.training.trainer import FitObserver, Score
+from dsclora_cli.training.trainer import Score, TrainCallbacks
 
 SETS = ("Set5", "Set14", "BSD100")
 SCALE = 4
@@ -53,7 +53,7 @@ class Row:
     hours: float
 
 
-class Printed(FitObserver):
+class Printed(TrainCallbacks):
     """Tells each score on a line."""
 
     def __init__(self, run: str) -> None:

@@ -12,12 +12,12 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from dsclora_cli.cli import console
 from dsclora_cli.errors import ExitCode
-from dsclora_cli.training.trainer import FitObserver, FitResult, Score
+from dsclora_cli.training.trainer import Score, TrainCallbacks, TrainResult
 
 _SMOOTH = 0.98  # of the loss on the bar; the lines have means
 
 
-class TrainView(FitObserver):
+class TrainView(TrainCallbacks):
     """A context manager that shows a run on stderr, and on stdout as JSON where asked; of several workers, the first's.
 
     `end` says what a run came to and gives the exit code.
@@ -26,7 +26,6 @@ class TrainView(FitObserver):
     def __init__(self, as_json: bool, quiet: bool) -> None:
         self._mute = os.environ.get("RANK", "0") != "0"
         self._json, self._quiet = as_json and not self._mute, quiet or self._mute
-        self._notes: set[str] = set()
         self._reached = -math.inf
         self._clock: _Clock | None = None
         stderr = console.err()
@@ -44,10 +43,9 @@ class TrainView(FitObserver):
             self._bar.stop()
 
     def on_note(self, note: str) -> None:
-        """Said once."""
-        if note not in self._notes and not self._quiet:
+        """Print the sentence."""
+        if not self._quiet:
             console.say("note", note, "cyan")
-        self._notes.add(note)
 
     def on_step(self, step: int, steps: int, loss: float) -> None:
         """Move the bar."""
@@ -67,7 +65,7 @@ class TrainView(FitObserver):
                 f"{self._clock.at(score.step)}: {score_line(score, best)}{self._clock.left(score.step)}"
             )
 
-    def end(self, result: FitResult) -> int:
+    def end(self, result: TrainResult) -> int:
         """Say what was kept, by how much it is better and where it is; 1 where nothing was.
 
         Only the first worker has scored and knows; torchrun would end it if another left with 1.
@@ -77,7 +75,7 @@ class TrainView(FitObserver):
         if self._json:
             console.show_json(result)
         if result.skipped:
-            self.on_note(f"{result.skipped} steps were skipped: their loss or gradient was not finite")
+            self.note_once(f"{result.skipped} steps were skipped: their loss or gradient was not finite")
         if result.file is None:
             console.say("not kept", self._shortfall(result), "yellow")
             return ExitCode.SOME_FAILED
@@ -85,7 +83,7 @@ class TrainView(FitObserver):
             console.say("kept", f"{result.file}, {_merit(result)}", "green")
         return ExitCode.DONE
 
-    def _shortfall(self, result: FitResult) -> str:
+    def _shortfall(self, result: TrainResult) -> str:
         if result.floor_psnr_y is None:
             return "nothing was scored"
         floor = f"no step was better than the base's {result.floor_psnr_y:.3f} dB on the held-out pictures"
@@ -107,7 +105,7 @@ def _pace(score: Score) -> str:
     return f"{score.images_per_second:.3g} images/s, {score.waiting:.0%} waiting"
 
 
-def _merit(result: FitResult) -> str:
+def _merit(result: TrainResult) -> str:
     when = f"step {result.best_step} of {result.steps}, {console.duration(result.seconds)}"
     score = f"PSNR-Y {result.best_psnr_y:.3f} dB on the held-out pictures"
     if result.floor_psnr_y is not None:

@@ -10,14 +10,12 @@ from PIL import Image
 
 from dsclora_cli.recipe import DegradeOptions
 
-Rgb = NDArray[np.uint8]
-
 _REACH = 8  # of the blur, and of chroma that a decoder interpolates
 _BLOCK = 16  # of a JPEG with 4:2:0 chroma
 _SUBSAMPLING = ("4:4:4", "4:2:0")
 
 
-def degrade(lr: Rgb, options: DegradeOptions, rng: np.random.Generator) -> Rgb:
+def degrade(lr: NDArray[np.uint8], options: DegradeOptions, rng: np.random.Generator) -> NDArray[np.uint8]:
     """A picture `(h, w, 3)` uint8 as the world might have it: blurred, then noisy, then saved as JPEG.
 
     Strengths are drawn evenly from the ranges of `options`, so equal generators give equal pictures.
@@ -39,7 +37,7 @@ def surroundings(start: int, size: int) -> slice:
     return slice(max(0, start - _REACH) // _BLOCK * _BLOCK, -(-(start + size + _REACH) // _BLOCK) * _BLOCK)
 
 
-def jpeg(picture: Rgb, quality: int, subsampling: str = "4:2:0") -> Rgb:
+def jpeg(picture: NDArray[np.uint8], quality: int, subsampling: str = "4:2:0") -> NDArray[np.uint8]:
     """`(h, w, 3)` uint8 after a JPEG of this quality, 1 to 100, as Pillow saves it."""
     file = BytesIO()
     Image.fromarray(picture).save(file, format="JPEG", quality=quality, subsampling=subsampling)

@@ -28,8 +28,7 @@ from dsclora_cli.datasets.download import SOURCES, fetch_set, set_name
 from dsclora_cli.errors import ImageError, UsageError
 from dsclora_cli.recipe import DegradeOptions, Recipe
 
-Rgb = NDArray[np.uint8]
-TeacherImages = Callable[[Rgb], NDArray[np.float32]]
+TeacherImages = Callable[[NDArray[np.uint8]], NDArray[np.float32]]
 """LR `(h, w, 3)` uint8 to a teacher's SR `(sh, sw, 3)` float, about in [0, 1]."""
 
 _FIXED_POINT = 16384.0  # what 1.0 is in a stored teacher's output, int16: room from -2 to 2
@@ -128,7 +127,7 @@ class HeldOut:
     seed: int
     cache: TrainCache
 
-    def pictures(self) -> Iterator[tuple[str, Rgb, Rgb]]:
+    def pictures(self) -> Iterator[tuple[str, NDArray[np.uint8], NDArray[np.uint8]]]:
         """Name, LR `(h, w, 3)` and HR `(sh, sw, 3)`, uint8; LR degraded where training is, always alike."""
         for index, picture in enumerate(self.chosen):
             lr = np.array(self.cache.open(picture.lr))

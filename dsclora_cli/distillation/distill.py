@@ -17,7 +17,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from dsclora_cli.datasets.patches import Rgb, TeacherImages, TrainSet
+from dsclora_cli.datasets.patches import TeacherImages, TrainSet
 from dsclora_cli.distillation.losses import Affinity, Contrast, Distillation, Euclidean, FeatureTerm
 from dsclora_cli.errors import UsageError
 from dsclora_cli.inference.engine import Engine, Ensemble
@@ -29,13 +29,13 @@ from dsclora_cli.models.network import Network
 from dsclora_cli.recipe import DEFAULT_FEATURE_DISTANCE, DEFAULT_FEATURE_WEIGHTS, DistillOptions, Recipe
 from dsclora_cli.recipe_toml import resolve_defaults
 from dsclora_cli.training.compile import compiled
-from dsclora_cli.training.train import Truth, initial_network, network_trainee
-from dsclora_cli.training.trainer import FitObserver, FitResult, Run, Trainee, fit
+from dsclora_cli.training.train import ReconstructionLoss, initial_network, network_setup
+from dsclora_cli.training.trainer import Run, TrainCallbacks, TrainingSetup, TrainResult, fit
 from dsclora_cli.weights.adapters import save_adapters
 from dsclora_cli.weights.resolve import find_named_weights, open_network
 
 
-def distill(recipe: Recipe, run: Path, resume: bool, observer: FitObserver, offline: bool = False) -> FitResult:
+def distill(recipe: Recipe, run: Path, resume: bool, callbacks: TrainCallbacks, offline: bool = False) -> TrainResult:
     """Train by a recipe with a `distill` group in the folder `run`; `resume` goes on with what it holds.
 
     Adapters, and a base that is trained without them, are kept only if they beat the base on the held-out pictures.
@@ -52,7 +52,7 @@ def distill(recipe: Recipe, run: Path, resume: bool, observer: FitObserver, offl
         # Half precision resolves 0.1 % of a weight or less, and adapters change 0.5 % in all.
         recipe = replace(recipe, run=replace(recipe.run, amp="off"))
 
-    def build(recipe: Recipe, data: TrainSet, device: torch.device) -> tuple[Trainee, TrainSet]:
+    def build(recipe: Recipe, data: TrainSet, device: torch.device) -> tuple[TrainingSetup, TrainSet]:
         for known in (teacher, base):
             if known:
                 known.network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -62,10 +62,10 @@ def distill(recipe: Recipe, run: Path, resume: bool, observer: FitObserver, offl
                 images = whole_images(teacher.network, device, options.teacher_images == "ensemble")
                 data = data.with_teacher(images, f"{teacher.sha256} {options.teacher_images}")
         network = teacher.network if teacher else None
-        lesson = Lesson(recipe, options, data, network, base, device, offline, observer.on_note)
+        lesson = Lesson(recipe, options, data, network, base, device, offline, callbacks.note_once)
         return METHODS[options.method](lesson), data
 
-    return fit(resolve_defaults(recipe), Run(run, resume, offline, observer), build)
+    return fit(resolve_defaults(recipe), Run(run, resume, offline, callbacks), build)
 
 
 _TILE = 256
@@ -99,7 +99,7 @@ class Lesson:
         self, student: nn.Module, teacher_taps: tuple[str, ...] = (), features: FeatureTerm | None = None
     ) -> Distillation:
         """The weighted terms for a student that answers as many maps as `teacher_taps` names."""
-        truth, choice = Truth(self.recipe.loss), self.recipe.run.compile
+        truth, choice = ReconstructionLoss(self.recipe.loss), self.recipe.run.compile
         taps = None if self.teacher is None else FeatureExtractor(self.teacher, teacher_taps)
         return Distillation(
             student=compiled(student, choice, self.device, self.on_note),
@@ -149,7 +149,7 @@ def whole_images(teacher: Network, device: torch.device, ensemble: bool) -> Teac
     if ensemble:
         engine = Ensemble(engine)
 
-    def upscale(lr: Rgb) -> NDArray[np.float32]:
+    def upscale(lr: NDArray[np.uint8]) -> NDArray[np.float32]:
         unit = value_range(lr).to_unit(lr).astype(np.float32, copy=False)
         return upscale_array(unit, engine, TileRun(_TILE, may_halve=True)).astype(np.float32, copy=False)
 
@@ -159,7 +159,7 @@ def whole_images(teacher: Network, device: torch.device, ensemble: bool) -> Teac
 _DSCLORA_TAPS = ("block_1.*", "block_2.*", "block_3.*")
 
 
-def _dsclora(lesson: Lesson) -> Trainee:
+def _dsclora(lesson: Lesson) -> TrainingSetup:
     """Adapters over the base, or without them all its weights."""
     options, base = lesson.options, lesson.base
     assert base is not None
@@ -168,20 +168,20 @@ def _dsclora(lesson: Lesson) -> Trainee:
     term = Affinity(options.ad, options.positions) if options.ad else None
     if options.adapters == "none":
         network = copy.deepcopy(base.network)
-        trainee = network_trainee(
+        setup = network_setup(
             network, lesson.objective(FeatureExtractor(network, names), others, term), lesson.recipe, lesson.data
         )
-        return replace(trainee, floor=base.network)
+        return replace(setup, baseline=base.network)
     adapters = Adapters(base.network, parse_ranks(base.network, options.adapters), lesson.recipe.run.seed).to(
         lesson.device
     )
-    return Trainee(
-        trained=adapters,
-        objective=lesson.objective(AdaptedNetwork(FeatureExtractor(base.network, names), adapters), others, term),
-        finished=lambda average: merge_adapters(base.network, _adapters(average)),
+    return TrainingSetup(
+        module=adapters,
+        loss_terms=lesson.objective(AdaptedNetwork(FeatureExtractor(base.network, names), adapters), others, term),
+        to_network=lambda average: merge_adapters(base.network, _adapters(average)),
         save=lambda average, path, origin: save_adapters(_adapters(average), path, base.sha256, origin),
-        file="adapter.safetensors",
-        floor=base.network,
+        file_name="adapter.safetensors",
+        baseline=base.network,
     )
 
 
@@ -190,10 +190,10 @@ def _adapters(average: nn.Module) -> Adapters:
     return average
 
 
-def _logits(lesson: Lesson) -> Trainee:
+def _logits(lesson: Lesson) -> TrainingSetup:
     """A network of its own that also answers to the teacher's output, or without a teacher to HR alone."""
     network = _student(lesson)
-    return network_trainee(network, lesson.objective(FeatureExtractor(network, ())), lesson.recipe, lesson.data)
+    return network_setup(network, lesson.objective(FeatureExtractor(network, ())), lesson.recipe, lesson.data)
 
 
 def _student(lesson: Lesson) -> Network:
@@ -202,28 +202,28 @@ def _student(lesson: Lesson) -> Network:
     return network
 
 
-def _fakd(lesson: Lesson) -> Trainee:
+def _fakd(lesson: Lesson) -> TrainingSetup:
     """Spatial affinities, which maps of different widths have in common."""
     options, network = lesson.options, _student(lesson)
     names, others = _thirds(lesson, network)
     term = Affinity(_weight(options), options.positions, summed=True, name="fakd")
-    return network_trainee(
+    return network_setup(
         network, lesson.objective(FeatureExtractor(network, names), others, term), lesson.recipe, lesson.data
     )
 
 
 def _regressed(
     term: Callable[[DistillOptions], FeatureTerm], facts: tuple[str, ...] = ()
-) -> Callable[[Lesson], Trainee]:
+) -> Callable[[Lesson], TrainingSetup]:
     """Methods that compare maps channel by channel: the student's pass a 1x1 convolution to the teacher's width."""
 
-    def build(lesson: Lesson) -> Trainee:
+    def build(lesson: Lesson) -> TrainingSetup:
         network = _student(lesson)
         names, others = _thirds(lesson, network)
         assert lesson.teacher is not None
         student = ProjectedFeatures(FeatureExtractor(network, names), lesson.teacher.config.channels).to(lesson.device)
         objective = lesson.objective(student, others, term(lesson.options))
-        return replace(network_trainee(student, objective, lesson.recipe, lesson.data), facts=facts)
+        return replace(network_setup(student, objective, lesson.recipe, lesson.data), logged_only=facts)
 
     return build
 
@@ -257,7 +257,7 @@ def _facd(options: DistillOptions) -> FeatureTerm:
     )
 
 
-METHODS: Mapping[str, Callable[[Lesson], Trainee]] = {
+METHODS: Mapping[str, Callable[[Lesson], TrainingSetup]] = {
     "dsclora": _dsclora,
     "none": _logits,
     "logits": _logits,

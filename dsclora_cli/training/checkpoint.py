@@ -16,7 +16,7 @@ from dsclora_cli.recipe_toml import recipe_digest
 
 
 @dataclass
-class Progress:
+class TrainingProgress:
     """How far a run has come, and the sums for the next line of its log.
 
     `best` is the highest held-out PSNR-Y in dB, None before the first score. `terms` are summed over the `counted`
@@ -52,7 +52,7 @@ class RunState:
 
     recipe: Recipe
     parts: dict[str, Any]
-    progress: Progress = field(default_factory=Progress)
+    progress: TrainingProgress = field(default_factory=TrainingProgress)
 
     def save(self, path: Path) -> None:
         """Write everything, whole or not at all. Raises DscloraError where there is no room for it."""

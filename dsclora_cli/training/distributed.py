@@ -19,7 +19,7 @@ from dsclora_cli.errors import DscloraError, UsageError
 
 
 @dataclass(frozen=True)
-class Workers:
+class ProcessGroup:
     """This process among `count`; alone by default. The one of rank 0 writes."""
 
     rank: int = 0
@@ -70,15 +70,15 @@ class Workers:
 
 
 @contextmanager
-def joined(device: torch.device) -> Iterator[Workers]:
+def join_process_group(device: torch.device) -> Iterator[ProcessGroup]:
     """The workers that torchrun started, or this process alone."""
     count = int(os.environ.get("WORLD_SIZE", "1"))
     if count == 1:
-        yield Workers()
+        yield ProcessGroup()
         return
     dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
     try:
-        yield Workers(dist.get_rank(), count)
+        yield ProcessGroup(dist.get_rank(), count)
     finally:
         dist.destroy_process_group()
 

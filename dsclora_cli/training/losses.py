@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-Distance = Callable[[Tensor, Tensor], Tensor]
+PixelLoss = Callable[[Tensor, Tensor], Tensor]
 """Two tensors of one shape to their mean distance, a scalar."""
 
 _CHARBONNIER = 1e-3
@@ -20,7 +20,7 @@ def charbonnier(output: Tensor, target: Tensor) -> Tensor:
     return torch.sqrt((output - target) ** 2 + _CHARBONNIER**2).mean()
 
 
-def log_squares(output: Tensor, target: Tensor) -> Tensor:
+def log_mse(output: Tensor, target: Tensor) -> Tensor:
     """Mean over the pictures of a batch of the logarithm of their mean squared difference, as PSNR is averaged.
 
     So each counts by what share of its error goes, however large that is (PSNRLoss of NAFNet, arXiv 2204.04676). Errors
@@ -29,7 +29,7 @@ def log_squares(output: Tensor, target: Tensor) -> Tensor:
     return torch.log((output - target).square().mean((1, 2, 3)) + _SMALL_SQUARES).mean()
 
 
-DISTANCES: dict[str, Distance] = {"l1": F.l1_loss, "l2": F.mse_loss, "charbonnier": charbonnier, "psnr": log_squares}
+PIXEL_LOSSES: dict[str, PixelLoss] = {"l1": F.l1_loss, "l2": F.mse_loss, "charbonnier": charbonnier, "psnr": log_mse}
 
 
 def spectral(output: Tensor, target: Tensor) -> Tensor:

@@ -22,7 +22,7 @@ from dsclora_cli.recipe import OptimiserOptions
 _EMA_WARMUP = 4  # steps: the average follows closely at first, so that early scores mean something
 
 
-def make_optimiser(options: OptimiserOptions, trained: nn.Module, scales: Mapping[str, float]) -> Optimizer:
+def make_optimizer(options: OptimiserOptions, trained: nn.Module, scales: Mapping[str, float]) -> Optimizer:
     """The optimiser of a completed recipe for the parameters that require gradients, one group for each.
 
     A parameter's learning rate is the schedule's times its entry in `scales`, or times 1.
@@ -36,7 +36,7 @@ def make_optimiser(options: OptimiserOptions, trained: nn.Module, scales: Mappin
     assert rate is not None
     assert betas is not None
     if options.optimiser == "soap":
-        return Soap(groups, rate, betas=betas)
+        return SOAP(groups, rate, betas=betas)
     kind = Adam if options.optimiser == "adam" else AdamW
     return kind(groups, rate, betas=betas, weight_decay=options.weight_decay)
 
@@ -57,13 +57,13 @@ def rate_at(options: OptimiserOptions, step: int, steps: int) -> float:
     return options.learning_rate * share
 
 
-def set_rate(optimiser: Optimizer, rate: float) -> None:
+def set_rate(optimizer: Optimizer, rate: float) -> None:
     """Let every parameter move at its scale times `rate`."""
-    for group in optimiser.param_groups:
+    for group in optimizer.param_groups:
         group["lr"] = rate * group["scale"]
 
 
-class Average:
+class EMA:
     """A moving average of a module's parameters, in a copy of it."""
 
     def __init__(self, trained: nn.Module, decay: float) -> None:
@@ -102,7 +102,7 @@ _NOTHING = 1e-10  # a gradient that is rounding: without this a layer that is de
 _LONGEST = 2.0  # change of a direction in a step, for a unit rate: a steady gradient gives 1
 
 
-class Soap(Optimizer):
+class SOAP(Optimizer):
     """Steps for tensors seen as matrices, a convolution as `(out, in * k * k)`.
 
     Vectors, and sides above 1,024, have no basis of their own, which for a vector leaves Adam. The first step only

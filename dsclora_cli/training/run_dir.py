@@ -39,7 +39,7 @@ def is_new_run(path: Path, resume: bool) -> bool:
     return not holds_run
 
 
-class RunFolder:
+class RunDir:
     """The files of one run below `path`; nothing is written before `begin`.
 
     Whatever writes raises DscloraError where it cannot.

@@ -23,59 +23,59 @@ from dsclora_cli.models.span import SPAN, SpanConfig
 from dsclora_cli.recipe import LossOptions, NetworkOptions, Recipe
 from dsclora_cli.recipe_toml import resolve_defaults
 from dsclora_cli.training.compile import compiled
-from dsclora_cli.training.losses import DISTANCES, spectral
-from dsclora_cli.training.trainer import FitObserver, FitResult, Run, Trainee, fit
+from dsclora_cli.training.losses import PIXEL_LOSSES, spectral
+from dsclora_cli.training.trainer import Run, TrainCallbacks, TrainingSetup, TrainResult, fit
 from dsclora_cli.weights.checkpoint import load_network, save_network
 from dsclora_cli.weights.resolve import find_named_weights
 
 
 @dataclass(frozen=True)
-class Truth:
+class ReconstructionLoss:
     """The distance to HR that a recipe asks for: `pixel`, and `fft` where it has a weight."""
 
     options: LossOptions
 
     def __call__(self, output: Tensor, hr: Tensor) -> dict[str, Tensor]:
         """Both `(N, 3, sH, sW)`, float."""
-        terms = {"pixel": DISTANCES[self.options.loss](output, hr)}
+        terms = {"pixel": PIXEL_LOSSES[self.options.loss](output, hr)}
         if self.options.fft:
             terms["fft"] = self.options.fft * spectral(output, hr)
         return terms
 
 
-def train(recipe: Recipe, run: Path, resume: bool, observer: FitObserver, offline: bool = False) -> FitResult:
+def train(recipe: Recipe, run: Path, resume: bool, callbacks: TrainCallbacks, offline: bool = False) -> TrainResult:
     """Train by a recipe in the folder `run`; `resume` goes on with what it holds.
 
     Raises as `fit` does, and WeightsError for weights to start from that cannot be had.
     """
 
-    def build(recipe: Recipe, data: TrainSet, device: torch.device) -> tuple[Trainee, TrainSet]:
+    def build(recipe: Recipe, data: TrainSet, device: torch.device) -> tuple[TrainingSetup, TrainSet]:
         network = initial_network(recipe, data, offline).to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        forward = compiled(network, recipe.run.compile, device, observer.on_note)
-        truth = Truth(recipe.loss)
-        return network_trainee(network, lambda batch: truth(forward(batch.lr), batch.hr), recipe, data), data
+        forward = compiled(network, recipe.run.compile, device, callbacks.note_once)
+        truth = ReconstructionLoss(recipe.loss)
+        return network_setup(network, lambda batch: truth(forward(batch.lr), batch.hr), recipe, data), data
 
-    return fit(resolve_defaults(recipe), Run(run, resume, offline, observer), build)
+    return fit(resolve_defaults(recipe), Run(run, resume, offline, callbacks), build)
 
 
-def network_trainee(
+def network_setup(
     network: Network | ProjectedFeatures,
-    objective: Callable[[Batch], dict[str, Tensor]],
+    loss_terms: Callable[[Batch], dict[str, Tensor]],
     recipe: Recipe,
     data: TrainSet,
-) -> Trainee:
+) -> TrainingSetup:
     """All weights of a network, and of regressors beside it, as what is trained; the merged network is what is kept."""
-    scales = {}
+    lr_scales = {}
     if recipe.optimiser.optimiser == "soap":
         device = next(network.parameters()).device
-        scales = step_scales(network, next(first_batches(data, 1)).to(device).lr)
-    return Trainee(
-        trained=network,
-        objective=objective,
-        finished=_merged,
+        lr_scales = step_scales(network, next(first_batches(data, 1)).to(device).lr)
+    return TrainingSetup(
+        module=network,
+        loss_terms=loss_terms,
+        to_network=_merged,
         save=lambda average, path, origin: save_network(_merged(average), path, origin),
-        file="best.safetensors",
-        scales=scales,
+        file_name="best.safetensors",
+        lr_scales=lr_scales,
     )
 
 
@@ -109,7 +109,7 @@ def initial_network(recipe: Recipe, data: TrainSet, offline: bool = False) -> Ne
 
 
 def new_network(options: NetworkOptions) -> Network:
-    """PyTorch's usual random weights in the shape that a completed recipe asks for."""
+    """PyTorch's usual random weights in the shape that a resolve_defaults recipe asks for."""
     channels, blocks, scale = options.channels, options.blocks, options.scale
     assert channels is not None
     assert blocks is not None

@@ -21,21 +21,21 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
-from typing import Protocol
 
 import torch
 from torch import Tensor, nn
 
+from dsclora_cli.callbacks import Callbacks
 from dsclora_cli.datasets.patches import Batch, HeldOut, TrainSet, open_data
 from dsclora_cli.errors import DscloraError
 from dsclora_cli.inference.device import full_float32, no_subnormals, resolve_device
 from dsclora_cli.models.network import Network
 from dsclora_cli.recipe import Recipe
 from dsclora_cli.recipe_toml import recipe_digest
-from dsclora_cli.training.checkpoint import Progress, RunState
-from dsclora_cli.training.distributed import Workers, joined, local_device
-from dsclora_cli.training.optim import Average, Precision, make_optimiser, rate_at, set_rate
-from dsclora_cli.training.run_dir import RunFolder, is_new_run
+from dsclora_cli.training.checkpoint import RunState, TrainingProgress
+from dsclora_cli.training.distributed import ProcessGroup, join_process_group, local_device
+from dsclora_cli.training.optim import EMA, Precision, make_optimizer, rate_at, set_rate
+from dsclora_cli.training.run_dir import RunDir, is_new_run
 from dsclora_cli.training.validation import Sample, mean_psnr, validate
 
 Terms = dict[str, Tensor]
@@ -43,7 +43,7 @@ Terms = dict[str, Tensor]
 
 
 @dataclass(frozen=True)
-class Trainee:
+class TrainingSetup:
     """What is trained, and what for.
 
     `trained` holds the parameters that are optimised, averaged and checkpointed; `objective` computes the loss of a
@@ -53,14 +53,14 @@ class Trainee:
     With `floor`, a network to beat on the held-out pictures, nothing is kept that does not beat it.
     """
 
-    trained: nn.Module
-    objective: Callable[[Batch], Terms]
-    finished: Callable[[nn.Module], Network]
+    module: nn.Module
+    loss_terms: Callable[[Batch], Terms]
+    to_network: Callable[[nn.Module], Network]
     save: Callable[[nn.Module, Path, str], None]
-    file: str
-    facts: tuple[str, ...] = ()
-    scales: Mapping[str, float] = field(default_factory=dict)
-    floor: Network | None = None
+    file_name: str
+    logged_only: tuple[str, ...] = ()
+    lr_scales: Mapping[str, float] = field(default_factory=dict)
+    baseline: Network | None = None
 
 
 @dataclass(frozen=True)
@@ -83,7 +83,7 @@ class Score:
 
 
 @dataclass(frozen=True)
-class FitResult:
+class TrainResult:
     """What a run came to. `file` holds the best weights, None where none was better than `floor_psnr_y`."""
 
     run: Path
@@ -96,11 +96,8 @@ class FitResult:
     seconds: float
 
 
-class FitObserver(Protocol):
+class TrainCallbacks(Callbacks):
     """Hears how a run goes."""
-
-    def on_note(self, note: str) -> None:
-        """A sentence about the whole run."""
 
     def on_step(self, step: int, steps: int, loss: float) -> None:
         """A step is done, counted from 1."""
@@ -116,7 +113,7 @@ class Run:
     path: Path
     resume: bool
     offline: bool
-    observer: FitObserver
+    callbacks: TrainCallbacks
 
 
 @contextmanager
@@ -144,11 +141,11 @@ def stoppable(on_ask: Callable[[], None]) -> Iterator[threading.Event]:
             signal.signal(number, handler)
 
 
-Builder = Callable[[Recipe, TrainSet, torch.device], tuple[Trainee, TrainSet]]
+Builder = Callable[[Recipe, TrainSet, torch.device], tuple[TrainingSetup, TrainSet]]
 """Makes of a recipe, its data and a device what is trained, and the data with whatever the objective needs beside."""
 
 
-def fit(recipe: Recipe, run: Run, build: Builder) -> FitResult:
+def fit(recipe: Recipe, run: Run, build: Builder) -> TrainResult:
     """Open the data, build what is trained, and train it.
 
     Raises UsageError for options that do not fit and a folder that holds something else, KeyboardInterrupt after a
@@ -157,43 +154,43 @@ def fit(recipe: Recipe, run: Run, build: Builder) -> FitResult:
     device = resolve_device(local_device(recipe.run.device))
     if recipe.run.threads:
         torch.set_num_threads(recipe.run.threads)
-    with joined(device) as workers, no_subnormals():
+    with join_process_group(device) as group, no_subnormals():
         is_new = is_new_run(run.path, run.resume)
         train_set, held_out = open_data(recipe, run.offline)
         for sentence in train_set.left_out:
-            run.observer.on_note(sentence)
+            run.callbacks.note_once(sentence)
         torch.manual_seed(recipe.run.seed)
-        trainee, train_set = build(recipe, train_set, device)
-        workers.mean([0.0], device)  # nobody writes before everybody has looked
-        return Fit(recipe, trainee, (train_set, held_out), run, workers).run(is_new)
+        setup, train_set = build(recipe, train_set, device)
+        group.mean([0.0], device)  # nobody writes before everybody has looked
+        return Trainer(recipe, setup, (train_set, held_out), run, group).run(is_new)
 
 
-class Fit:
+class Trainer:
     """One run: `run` takes all steps, and goes on from the checkpoint in the folder where there is one."""
 
     def __init__(
         self,
         recipe: Recipe,
-        trainee: Trainee,
+        setup: TrainingSetup,
         data: tuple[TrainSet, HeldOut],
         run: Run,
-        workers: Workers,
+        group: ProcessGroup,
     ) -> None:
-        self._recipe, self._trainee, self._folder = recipe, trainee, RunFolder(run.path)
+        self._recipe, self._setup, self._folder = recipe, setup, RunDir(run.path)
         self._train_set, self._held_out = data
-        self._workers, self._observer = workers, run.observer
-        self._device = next(trainee.trained.parameters()).device
-        self._shares = workers.shares(recipe.data.batch, recipe.optimiser.accumulate)
-        self._optimiser = make_optimiser(recipe.optimiser, trainee.trained, trainee.scales)
-        self._average = Average(trainee.trained, recipe.optimiser.ema)
+        self._group, self._callbacks = group, run.callbacks
+        self._device = next(setup.module.parameters()).device
+        self._shares = group.shares(recipe.data.batch, recipe.optimiser.accumulate)
+        self._optimizer = make_optimizer(recipe.optimiser, setup.module, setup.lr_scales)
+        self._average = EMA(setup.module, recipe.optimiser.ema)
         self._precision = Precision(recipe.run.amp, self._device)
-        self._progress = Progress()
-        parts = {"trained": trainee.trained, "average": self._average.module, "optimiser": self._optimiser}
+        self._progress = TrainingProgress()
+        parts = {"trained": setup.module, "average": self._average.module, "optimiser": self._optimizer}
         self._state = RunState(recipe, {**parts, "scaler": self._precision.scaler}, self._progress)
         self._saved, self._skips = time.monotonic(), 0
         self._samples: list[Sample] = []
 
-    def run(self, is_new: bool) -> FitResult:
+    def run(self, is_new: bool) -> TrainResult:
         """Take the steps that remain.
 
         Raises KeyboardInterrupt after a checkpoint when asked to stop, and DscloraError where the loss stays NaN or
@@ -213,7 +210,7 @@ class Fit:
                     self._score()
                 if stopped:
                     self._checkpoint()
-                    self._observer.on_note(f"stopped after {self._progress.step} steps; --resume goes on")
+                    self._callbacks.note_once(f"stopped after {self._progress.step} steps; --resume goes on")
                     raise KeyboardInterrupt
                 if time.monotonic() - self._saved > self._recipe.run.checkpoint_minutes * 60:
                     self._checkpoint()
@@ -222,20 +219,20 @@ class Fit:
     def _start(self, is_new: bool) -> None:
         if not is_new:
             self._state.load(self._folder.state, self._device)
-            self._observer.on_note(f"going on after {self._progress.step} steps")
-        if not self._workers.is_first:
+            self._callbacks.note_once(f"going on after {self._progress.step} steps")
+        if not self._group.is_first:
             return
         self._folder.begin(self._recipe, self._progress.step)
         if is_new:
             self._checkpoint()  # from now on --resume goes on, whatever happens
         if missing := self._folder.missing():
-            self._observer.on_note(missing)
-        if self._progress.best is None and self._trainee.floor is not None:
-            floor = mean_psnr(validate(self._trainee.floor, self._held_out, self._device))
+            self._callbacks.note_once(missing)
+        if self._progress.best is None and self._setup.baseline is not None:
+            floor = mean_psnr(validate(self._setup.baseline, self._held_out, self._device))
             self._progress.best = self._progress.floor = floor
 
     def _asked(self) -> None:
-        self._observer.on_note("stopping after this step; once more stops at once, and loses what no checkpoint has")
+        self._callbacks.note_once("stopping after this step; once more stops at once, and loses what no checkpoint has")
 
     def _load(self, step: int) -> list[Batch]:
         return [self._train_set.batch(step, share) for share in self._shares]
@@ -248,27 +245,27 @@ class Fit:
 
     def _step(self, batches: list[Batch], stop: bool) -> bool:
         """One step, or none where the loss or a gradient is not finite; whether any worker was asked to stop."""
-        options, progress, trained = self._recipe.optimiser, self._progress, self._trainee.trained
-        set_rate(self._optimiser, rate_at(options, progress.step, self._recipe.run.steps))
-        self._optimiser.zero_grad(set_to_none=True)
+        options, progress, trained = self._recipe.optimiser, self._progress, self._setup.module
+        set_rate(self._optimizer, rate_at(options, progress.step, self._recipe.run.steps))
+        self._optimizer.zero_grad(set_to_none=True)
         terms = self._accumulate(batches)
-        self._workers.average_gradients(trained)
-        self._precision.scaler.unscale_(self._optimiser)
+        self._group.average_gradients(trained)
+        self._precision.scaler.unscale_(self._optimizer)
         norm = nn.utils.clip_grad_norm_(trained.parameters(), options.clip or math.inf).item()
         values = {name: value.item() for name, value in terms.items()}
-        lost, stopped, *means = self._workers.mean(
+        lost, stopped, *means = self._group.mean(
             [float(not math.isfinite(norm + sum(values.values()))), float(stop), *values.values()], self._device
         )
         if lost:
             self._skip()
         else:
             self._skips = 0
-            self._precision.scaler.step(self._optimiser)
+            self._precision.scaler.step(self._optimizer)
             self._average.update(trained, progress.step)
             progress.count(dict(zip(values, means, strict=True)))
         self._precision.scaler.update()
         progress.step += 1
-        self._observer.on_step(progress.step, self._recipe.run.steps, sum(means))
+        self._callbacks.on_step(progress.step, self._recipe.run.steps, sum(means))
         return bool(stopped)
 
     def _accumulate(self, batches: list[Batch]) -> Terms:
@@ -276,8 +273,8 @@ class Fit:
         sums: Terms = {}
         for batch in batches:
             with self._precision.autocast():
-                terms = {name: term / len(batches) for name, term in self._trainee.objective(batch).items()}
-            loss = torch.stack([term for name, term in terms.items() if name not in self._trainee.facts]).sum()
+                terms = {name: term / len(batches) for name, term in self._setup.loss_terms(batch).items()}
+            loss = torch.stack([term for name, term in terms.items() if name not in self._setup.logged_only]).sum()
             torch.autograd.backward(self._precision.scaler.scale(loss))
             for name, term in terms.items():
                 sums[name] = sums.get(name, 0) + term.detach()
@@ -295,9 +292,9 @@ class Fit:
     def _score(self) -> None:
         """Score the average on the held-out pictures, keep it as the last and perhaps the best, and log."""
         progress = self._progress
-        if self._workers.is_first:
+        if self._group.is_first:
             started = time.monotonic()
-            finished = self._trainee.finished(self._average.module)
+            finished = self._setup.to_network(self._average.module)
             self._samples = validate(finished, self._held_out, self._device)
             progress.seconds += progress.worked + time.monotonic() - started
             score = self._line(mean_psnr(self._samples))
@@ -305,15 +302,15 @@ class Fit:
             self._save("last.safetensors", score.psnr_y)
             if best:
                 progress.best, progress.best_step = score.psnr_y, progress.step
-                self._save(self._trainee.file, score.psnr_y)
+                self._save(self._setup.file_name, score.psnr_y)
             self._folder.log(vars(score))
-            self._observer.on_score(score, best)
+            self._callbacks.on_score(score, best)
         progress.begin_line()
 
     def _line(self, psnr_y: float) -> Score:
         progress, counted = self._progress, max(1, self._progress.counted)
         means = {name: total / counted for name, total in progress.terms.items()}
-        terms = {name: mean for name, mean in means.items() if name not in self._trainee.facts}
+        terms = {name: mean for name, mean in means.items() if name not in self._setup.logged_only}
         return Score(
             step=progress.step,
             loss=sum(terms.values()),
@@ -335,23 +332,23 @@ class Fit:
             "held_out_psnr_y": psnr_y,
             "torch": torch.__version__,
         }
-        self._trainee.save(self._average.module, self._folder.path / name, json.dumps(origin))
+        self._setup.save(self._average.module, self._folder.path / name, json.dumps(origin))
 
     def _checkpoint(self) -> None:
-        if self._workers.is_first:
+        if self._group.is_first:
             self._state.save(self._folder.state)
             if self._samples:
                 self._folder.draw(self._samples)
                 self._samples = []
         self._saved = time.monotonic()
 
-    def _finish(self) -> FitResult:
+    def _finish(self) -> TrainResult:
         self._checkpoint()
         progress = self._progress
         kept = progress.best is not None and progress.best_step > 0
-        return FitResult(
+        return TrainResult(
             run=self._folder.path,
-            file=self._folder.path / self._trainee.file if kept else None,
+            file=self._folder.path / self._setup.file_name if kept else None,
             steps=progress.step,
             best_step=progress.best_step,
             best_psnr_y=progress.best or 0.0,

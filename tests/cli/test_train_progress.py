@@ -13,7 +13,7 @@ from rich.console import Console
 from dsclora_cli.cli import console, train_progress
 from dsclora_cli.cli.train_progress import TrainView
 from dsclora_cli.errors import ExitCode
-from dsclora_cli.training.trainer import FitResult, Score
+from dsclora_cli.training.trainer import Score, TrainResult
 
 SCORE = Score(
     step=250,
@@ -27,7 +27,7 @@ SCORE = Score(
     seconds=65.0,
 )
 RUN = Path("run")
-TRAINED = FitResult(
+TRAINED = TrainResult(
     run=RUN,
     file=RUN / "best.safetensors",
     steps=500,
@@ -57,11 +57,11 @@ def terminal(monkeypatch: pytest.MonkeyPatch) -> io.StringIO:
     return text
 
 
-def go(view: TrainView, result: FitResult = TRAINED) -> int:
+def go(view: TrainView, result: TrainResult = TRAINED) -> int:
     """All that a run tells."""
     with view:
-        view.on_note("3 pictures are left out")
-        view.on_note("3 pictures are left out")
+        view.note_once("3 pictures are left out")
+        view.note_once("3 pictures are left out")
         for step, loss in ((1, 0.5), (2, float("nan")), (250, 0.02)):
             view.on_step(step, 500, loss)
         view.on_score(SCORE, best=True)

@@ -11,7 +11,7 @@ from PIL import Image
 
 from dsclora_cli.recipe import DataOptions, NetworkOptions, OptimiserOptions, Recipe, RunOptions
 from dsclora_cli.recipe_toml import resolve_defaults
-from dsclora_cli.training.trainer import FitObserver, Score
+from dsclora_cli.training.trainer import Score, TrainCallbacks
 
 
 def photographs(folder: Path, count: int = 6, side: int = 40) -> Path:
@@ -38,7 +38,7 @@ def tiny_recipe(folder: Path, steps: int = 12, optimiser: str = "adam", **data: 
     return resolve_defaults(recipe)
 
 
-class Heard(FitObserver):
+class Heard(TrainCallbacks):
     """What a run told; `at_step` is called after each step."""
 
     def __init__(self, at_step: Callable[[int], None] = lambda step: None) -> None:

@@ -16,16 +16,16 @@ import torch
 from training import photographs
 
 from dsclora_cli.errors import UsageError
-from dsclora_cli.training.distributed import Workers, local_device
+from dsclora_cli.training.distributed import ProcessGroup, local_device
 
 
 def test_shares_cover_a_batch_once() -> None:
-    every = [share for rank in range(2) for share in Workers(rank, 2).shares(12, 3)]
+    every = [share for rank in range(2) for share in ProcessGroup(rank, 2).shares(12, 3)]
 
     assert [sample for share in every for sample in range(12)[share]] == list(range(12))
-    assert Workers().shares(12, 1) == [slice(0, 12)]
+    assert ProcessGroup().shares(12, 1) == [slice(0, 12)]
     with pytest.raises(UsageError, match=r"a batch of 12 does not divide among 5 workers in 1 parts \(use a multiple"):
-        Workers(0, 5).shares(12, 1)
+        ProcessGroup(0, 5).shares(12, 1)
 
 
 def test_each_worker_of_a_machine_has_a_gpu_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,31 +4,31 @@ import pytest
 import torch
 
 from dsclora_cli.recipe import LossOptions, option_fields
-from dsclora_cli.training.losses import DISTANCES, spectral
+from dsclora_cli.training.losses import PIXEL_LOSSES, spectral
 
 
 def test_every_loss_of_a_recipe_is_there() -> None:
     (loss,) = (each for each in option_fields("loss") if each.name == "loss")
 
-    assert set(loss.choices) == set(DISTANCES)
-    assert LossOptions().loss in DISTANCES
+    assert set(loss.choices) == set(PIXEL_LOSSES)
+    assert LossOptions().loss in PIXEL_LOSSES
 
 
 @pytest.mark.parametrize(("name", "distance"), [("l1", 0.25), ("l2", 0.0625), ("charbonnier", 0.250002)])
 def test_distances_of_a_shift(name: str, distance: float) -> None:
     target = torch.rand(2, 3, 5, 7)
 
-    assert DISTANCES[name](target + 0.25, target).item() == pytest.approx(distance, rel=1e-5)
+    assert PIXEL_LOSSES[name](target + 0.25, target).item() == pytest.approx(distance, rel=1e-5)
 
 
 def test_charbonnier_is_smooth_where_l1_has_its_kink() -> None:
     target = torch.rand(1, 3, 4, 4, dtype=torch.float64)
     output = target.clone().requires_grad_()
-    DISTANCES["charbonnier"](output, target).backward()
+    PIXEL_LOSSES["charbonnier"](output, target).backward()
 
     assert torch.equal(output.grad, torch.zeros_like(target))  # type: ignore[arg-type]
     nearby = (target + 0.001 * torch.randn_like(target)).requires_grad_()
-    assert torch.autograd.gradcheck(lambda x: DISTANCES["charbonnier"](x, target), (nearby,))
+    assert torch.autograd.gradcheck(lambda x: PIXEL_LOSSES["charbonnier"](x, target), (nearby,))
 
 
 def test_psnr_is_averaged_as_it_is_over_pictures() -> None:
@@ -36,14 +36,14 @@ def test_psnr_is_averaged_as_it_is_over_pictures() -> None:
     target = torch.rand(2, 3, 6, 6, dtype=torch.float64)
     shifts = torch.tensor([0.5, 0.2], dtype=torch.float64).view(2, 1, 1, 1)
     losses = [
-        DISTANCES["psnr"](target + shifts * torch.tensor(halved).view(2, 1, 1, 1), target).item()
+        PIXEL_LOSSES["psnr"](target + shifts * torch.tensor(halved).view(2, 1, 1, 1), target).item()
         for halved in ([1.0, 1.0], [0.5, 1.0], [1.0, 0.5])
     ]
 
     assert losses[0] == pytest.approx((math.log(0.25 + 1e-4) + math.log(0.04 + 1e-4)) / 2)
     assert losses[0] - losses[1] == pytest.approx(math.log(2), rel=0.02)
     assert losses[0] - losses[2] == pytest.approx(math.log(2), rel=0.02)
-    assert DISTANCES["psnr"](target, target).item() == pytest.approx(math.log(1e-4))
+    assert PIXEL_LOSSES["psnr"](target, target).item() == pytest.approx(math.log(1e-4))
 
 
 def test_a_wave_is_one_number_of_the_spectrum() -> None:

@@ -6,7 +6,7 @@ from torch import nn
 
 from dsclora_cli.recipe import OptimiserOptions, Recipe
 from dsclora_cli.recipe_toml import resolve_defaults
-from dsclora_cli.training.optim import Average, Precision, Soap, make_optimiser, rate_at, set_rate
+from dsclora_cli.training.optim import EMA, SOAP, Precision, make_optimizer, rate_at, set_rate
 
 
 def _rates(steps: int, **options: object) -> list[float]:
@@ -44,29 +44,29 @@ def _options(name: str) -> OptimiserOptions:
 
 @pytest.mark.parametrize(
     ("name", "kind", "betas"),
-    [("adam", torch.optim.Adam, (0.9, 0.99)), ("adamw", torch.optim.AdamW, (0.9, 0.99)), ("soap", Soap, (0.95, 0.97))],
+    [("adam", torch.optim.Adam, (0.9, 0.99)), ("adamw", torch.optim.AdamW, (0.9, 0.99)), ("soap", SOAP, (0.95, 0.97))],
 )
 def test_optimisers_by_name(name: str, kind: type, betas: tuple[float, float]) -> None:
-    optimiser = make_optimiser(_options(name), nn.Linear(2, 2), {})
+    optimizer = make_optimizer(_options(name), nn.Linear(2, 2), {})
 
-    assert type(optimiser) is kind
-    assert all(group["betas"] == betas for group in optimiser.param_groups)
+    assert type(optimizer) is kind
+    assert all(group["betas"] == betas for group in optimizer.param_groups)
 
 
 def test_only_what_is_trained_moves_each_at_its_scale() -> None:
     layer = nn.Linear(2, 3)
     layer.weight.requires_grad_(False)
-    optimiser = make_optimiser(_options("adam"), layer, {"bias": 0.5, "weight": 7.0})
-    set_rate(optimiser, 0.25)
+    optimizer = make_optimizer(_options("adam"), layer, {"bias": 0.5, "weight": 7.0})
+    set_rate(optimizer, 0.25)
 
-    (group,) = optimiser.param_groups
+    (group,) = optimizer.param_groups
     assert group["params"][0] is layer.bias
     assert group["lr"] == 0.125
 
 
 def test_the_average_follows_closely_at_first_and_slowly_later() -> None:
     layer = nn.Linear(1, 1, bias=False)
-    average = Average(layer, 0.9)
+    average = EMA(layer, 0.9)
     nn.init.constant_(layer.weight, 3.0)
     average.update(layer, 0)
     assert average.module.get_parameter("weight").item() == 3.0
@@ -79,7 +79,7 @@ def test_the_average_follows_closely_at_first_and_slowly_later() -> None:
 
 def test_without_decay_the_average_is_the_weights() -> None:
     layer = nn.Linear(1, 1, bias=False)
-    average = Average(layer, 0.0)
+    average = EMA(layer, 0.0)
     nn.init.constant_(layer.weight, 3.0)
     average.update(layer, 50)
 

@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from dsclora_cli.inference.device import no_subnormals
 from dsclora_cli.training import optim
-from dsclora_cli.training.optim import Soap
+from dsclora_cli.training.optim import SOAP
 
 
 def _rotation(size: int, seed: int) -> Tensor:
@@ -14,12 +14,12 @@ def _rotation(size: int, seed: int) -> Tensor:
     return torch.linalg.qr(matrix)[0]
 
 
-def _descend(optimiser: str, left: Tensor, right: Tensor, steps: int) -> list[float]:
+def _descend(optimizer: str, left: Tensor, right: Tensor, steps: int) -> list[float]:
     """Losses on a stiff quadratic whose axes are turned by `left` and `right`."""
     order = torch.randperm(20, generator=torch.Generator().manual_seed(3))
     stiffness = torch.logspace(0, 4, 20, dtype=torch.float64)[order].view(4, 5)
     weight = nn.Parameter(left.T @ torch.ones(4, 5, dtype=torch.float64) @ right)
-    steps_taken = Soap([weight], lr=0.05) if optimiser == "soap" else torch.optim.Adam([weight], lr=0.05)
+    steps_taken = SOAP([weight], lr=0.05) if optimizer == "soap" else torch.optim.Adam([weight], lr=0.05)
     losses = []
     for _ in range(steps):
         loss = (stiffness * (left @ weight @ right.T) ** 2).sum()
@@ -46,7 +46,7 @@ def test_stiff_turned_problems_go_better_than_with_adam() -> None:
 def test_a_vector_is_adams() -> None:
     start = torch.linspace(-1, 1, 8)
     ours, theirs = nn.Parameter(start.clone()), nn.Parameter(start.clone())
-    soap_steps = Soap([ours], lr=0.1, betas=(0.9, 0.99), eps=1e-8)
+    soap_steps = SOAP([ours], lr=0.1, betas=(0.9, 0.99), eps=1e-8)
     adam_steps = torch.optim.Adam([theirs], lr=0.1, betas=(0.9, 0.99), eps=1e-8)
     for step in range(20):
         ours.grad = torch.sin(start * (step + 1))
@@ -61,13 +61,13 @@ def test_a_vector_is_adams() -> None:
 def test_wide_sides_have_no_basis(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(optim, "_LARGEST", 8)
     weight = nn.Parameter(torch.ones(4, 3, 2, 2))
-    optimiser = Soap([weight], lr=0.1)
+    optimizer = SOAP([weight], lr=0.1)
     for _ in range(3):
         weight.grad = torch.ones_like(weight)
-        optimiser.step()
+        optimizer.step()
 
-    assert optimiser.state[weight]["left_basis"].shape == (4, 4)
-    assert "right" not in optimiser.state[weight]
+    assert optimizer.state[weight]["left_basis"].shape == (4, 4)
+    assert "right" not in optimizer.state[weight]
     assert (weight < 1).all()
 
 
@@ -75,36 +75,36 @@ def test_a_saved_state_goes_on_bit_for_bit() -> None:
     torch.manual_seed(1)
     through = nn.Conv2d(3, 4, 3)
     images = torch.randn(6, 2, 3, 5, 5)
-    optimiser = Soap(through.parameters(), lr=0.01)
+    optimizer = SOAP(through.parameters(), lr=0.01)
     for image in images[:3]:
-        _step(through, optimiser, image)
+        _step(through, optimizer, image)
     resumed = copy.deepcopy(through)
-    continued = Soap(resumed.parameters(), lr=0.01)
-    continued.load_state_dict(copy.deepcopy(optimiser.state_dict()))
+    continued = SOAP(resumed.parameters(), lr=0.01)
+    continued.load_state_dict(copy.deepcopy(optimizer.state_dict()))
     for image in images[3:]:
-        _step(through, optimiser, image)
+        _step(through, optimizer, image)
         _step(resumed, continued, image)
 
     assert torch.equal(through.weight, resumed.weight)
     assert torch.equal(through.bias, resumed.bias)  # type: ignore[arg-type]
 
 
-def _step(network: nn.Module, optimiser: Soap, image: Tensor) -> None:
-    optimiser.zero_grad()
+def _step(network: nn.Module, optimizer: SOAP, image: Tensor) -> None:
+    optimizer.zero_grad()
     (network(image) ** 2).mean().backward()
-    optimiser.step()
+    optimizer.step()
 
 
 def test_no_step_is_long_however_gradients_turn() -> None:
     weight = nn.Parameter(torch.zeros(6, 6))
-    optimiser = Soap([weight], lr=1.0)
+    optimizer = SOAP([weight], lr=1.0)
     longest = 0.0
     with no_subnormals():
         for step in range(200):
             spread = torch.diag(torch.tensor([1.0, 1e-3, 1e-6, 1e-12, 0.0, 0.0])[torch.arange(6).roll(step // 20)])
             before = weight.detach().clone()
             weight.grad = _rotation(6, step // 40).float() @ spread @ _rotation(6, 90 + step // 30).float()
-            optimiser.step()
+            optimizer.step()
             longest = max(longest, (weight - before).norm().item())
 
     assert 1 < longest <= 2 * 6
@@ -113,9 +113,9 @@ def test_no_step_is_long_however_gradients_turn() -> None:
 @pytest.mark.parametrize("size", [0.0, 1e-22])
 def test_what_is_dead_stays_where_it_is(size: float) -> None:
     weight = nn.Parameter(torch.ones(4, 5))
-    optimiser = Soap([weight], lr=1.0)
+    optimizer = SOAP([weight], lr=1.0)
     for step in range(20):
         weight.grad = torch.randn(4, 5, generator=torch.Generator().manual_seed(step)) * size
-        optimiser.step()
+        optimizer.step()
 
     assert torch.allclose(weight, torch.ones(4, 5), atol=1e-6)

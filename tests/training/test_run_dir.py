@@ -8,7 +8,7 @@ from PIL import Image
 from dsclora_cli.errors import DscloraError, UsageError
 from dsclora_cli.recipe import Recipe
 from dsclora_cli.training import run_dir
-from dsclora_cli.training.run_dir import RunFolder, is_new_run
+from dsclora_cli.training.run_dir import RunDir, is_new_run
 from dsclora_cli.training.validation import Sample
 
 
@@ -17,8 +17,8 @@ def _line(step: int) -> dict[str, object]:
     return {"step": step, "loss": 0.1 / step, "terms": terms, "facts": {"passed": 0.5}, "psnr_y": 20.0 + step}
 
 
-def _begun(path: Path, lines: int = 0, step: int = 0) -> RunFolder:
-    folder = RunFolder(path)
+def _begun(path: Path, lines: int = 0, step: int = 0) -> RunDir:
+    folder = RunDir(path)
     folder.begin(Recipe(), step)
     for number in range(1, lines + 1):
         folder.log(_line(number))

@@ -15,7 +15,7 @@ from dsclora_cli.models.rcan import RcanConfig
 from dsclora_cli.models.span import SPAN, SpanConfig
 from dsclora_cli.recipe import LossOptions, NetworkOptions, Recipe
 from dsclora_cli.recipe_toml import resolve_defaults
-from dsclora_cli.training.train import Truth, initial_network, new_network, train
+from dsclora_cli.training.train import ReconstructionLoss, initial_network, new_network, train
 from dsclora_cli.weights.checkpoint import load_network, save_network
 
 
@@ -55,8 +55,10 @@ def test_shapes_by_architecture() -> None:
 
 def test_the_losses_that_are_asked_for() -> None:
     output, hr = torch.zeros(1, 3, 4, 4), torch.full((1, 3, 4, 4), 0.5)
-    assert {name: term.item() for name, term in Truth(LossOptions("l2"))(output, hr).items()} == {"pixel": 0.25}
-    once, twice = (Truth(LossOptions(fft=weight))(output, hr) for weight in (1.0, 2.0))
+    assert {name: term.item() for name, term in ReconstructionLoss(LossOptions("l2"))(output, hr).items()} == {
+        "pixel": 0.25
+    }
+    once, twice = (ReconstructionLoss(LossOptions(fft=weight))(output, hr) for weight in (1.0, 2.0))
     assert set(twice) == {"pixel", "fft"}
     assert twice["fft"].item() == pytest.approx(2 * once["fft"].item())
 

@@ -13,8 +13,8 @@ from dsclora_cli.recipe import Recipe
 from dsclora_cli.recipe_toml import read_recipe, recipe_digest
 from dsclora_cli.training import trainer as loop
 from dsclora_cli.training.optim import Precision
-from dsclora_cli.training.train import initial_network, network_trainee, train
-from dsclora_cli.training.trainer import FitResult, Run, Trainee, fit
+from dsclora_cli.training.train import initial_network, network_setup, train
+from dsclora_cli.training.trainer import Run, TrainingSetup, TrainResult, fit
 from dsclora_cli.weights.checkpoint import load_network
 from dsclora_cli.weights.state_dict import read_tensors
 
@@ -24,12 +24,12 @@ def photos(tmp_path: Path) -> Path:
     return photographs(tmp_path / "photos")
 
 
-def _fit(recipe: Recipe, run: Path, objective_of, floor: SPAN | None = None, heard: Heard | None = None) -> FitResult:
+def _fit(recipe: Recipe, run: Path, objective_of, floor: SPAN | None = None, heard: Heard | None = None) -> TrainResult:
     """A run whose objective is `objective_of(network)`."""
 
-    def build(recipe: Recipe, data: TrainSet, device: torch.device) -> tuple[Trainee, TrainSet]:
+    def build(recipe: Recipe, data: TrainSet, device: torch.device) -> tuple[TrainingSetup, TrainSet]:
         network = initial_network(recipe, data)
-        return replace(network_trainee(network, objective_of(network), recipe, data), floor=floor), data
+        return replace(network_setup(network, objective_of(network), recipe, data), baseline=floor), data
 
     return fit(recipe, Run(run, False, True, heard or Heard()), build)
 
