@@ -28,7 +28,7 @@ from results import keep, parser_of
 
 from dsclora_cli.config import ModelOptions
 from dsclora_cli.inference.fusion import fuse
-from dsclora_cli.inference.openvino import OpenvinoEngine, convert, installed
+from dsclora_cli.inference.openvino import OpenvinoEngine, convert_network, is_installed
 from dsclora_cli.models.complexity import complexity
 from dsclora_cli.models.network import Network
 from dsclora_cli.weights.resolve import find_weights, open_network
@@ -46,8 +46,8 @@ def contenders(network: Network, picture: torch.Tensor, compiled: bool) -> dict[
         "channels_last": lambda: laid(last),
         "dsclora torch": lambda: fused(last),
     }
-    if installed():
-        engine = OpenvinoEngine(convert(network, network.config.descriptor), torch.get_num_threads())
+    if is_installed():
+        engine = OpenvinoEngine(convert_network(network, network.config.descriptor), torch.get_num_threads())
         tile = rows(picture)
         found["dsclora openvino"] = lambda: engine(tile)
     if find_spec("onnxruntime") and find_spec("onnx"):

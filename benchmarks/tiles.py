@@ -14,7 +14,7 @@ import numpy as np
 from results import keep, parser_of
 
 from dsclora_cli.config import EngineOptions, ModelOptions
-from dsclora_cli.inference.tiling import ArraySource, TileRun, upscale_bands, value_range
+from dsclora_cli.inference.tiling import ArraySource, TileOptions, upscale_bands, value_range
 from dsclora_cli.upscaling.engines import choose_device, load_engine
 from dsclora_cli.weights.resolve import find_weights
 
@@ -40,7 +40,7 @@ def main() -> None:
     for _ in range(args.rounds):
         for edge in args.edges:
             started = time.perf_counter()
-            for _ in upscale_bands(ArraySource(picture), engine, value_range(picture), TileRun(edge)):
+            for _ in upscale_bands(ArraySource(picture), engine, value_range(picture), TileOptions(edge)):
                 pass
             taken[edge].append((time.perf_counter() - started) / (width * height / 1e6))
     medians = {edge: statistics.median(seconds) for edge, seconds in taken.items()}

@@ -30,7 +30,7 @@ def shared() -> Path:
 def no_openvino(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where OpenVINO is installed every test would convert its network; those that mean it ask for `openvino`."""
     if "openvino" not in request.fixturenames:
-        monkeypatch.setattr("dsclora_cli.inference.openvino.installed", lambda: False)
+        monkeypatch.setattr("dsclora_cli.inference.openvino.is_installed", lambda: False)
 
 
 @pytest.fixture

@@ -21,8 +21,8 @@ from dsclora_cli.datasets.patches import TeacherImages, TrainSet
 from dsclora_cli.distillation.losses import Affinity, Contrast, Distillation, Euclidean, FeatureTerm
 from dsclora_cli.errors import UsageError
 from dsclora_cli.inference.engine import Engine, Ensemble
-from dsclora_cli.inference.tiling import TileRun, upscale_array, value_range
-from dsclora_cli.inference.torch_cpu import open_engine
+from dsclora_cli.inference.tiling import TileOptions, upscale_array, value_range
+from dsclora_cli.inference.torch_cpu import open_torch_engine
 from dsclora_cli.models.features import FeatureExtractor, ProjectedFeatures, select_feature_maps
 from dsclora_cli.models.lora import AdaptedNetwork, Adapters, merge_adapters, parse_ranks
 from dsclora_cli.models.network import Network
@@ -145,13 +145,13 @@ def open_known(name: str, scale: int, offline: bool, as_base: bool = False) -> K
 
 def whole_images(teacher: Network, device: torch.device, ensemble: bool) -> TeacherImages:
     """The teacher on whole pictures, in tiles, clamped to [0, 1]; `ensemble` averages 8 flips and turns."""
-    engine: Engine = open_engine(teacher, teacher.config.descriptor, device, torch.float32)
+    engine: Engine = open_torch_engine(teacher, teacher.config.descriptor, device, torch.float32)
     if ensemble:
         engine = Ensemble(engine)
 
     def upscale(lr: NDArray[np.uint8]) -> NDArray[np.float32]:
         unit = value_range(lr).to_unit(lr).astype(np.float32, copy=False)
-        return upscale_array(unit, engine, TileRun(_TILE, may_halve=True)).astype(np.float32, copy=False)
+        return upscale_array(unit, engine, TileOptions(_TILE, may_halve=True)).astype(np.float32, copy=False)
 
     return upscale
 

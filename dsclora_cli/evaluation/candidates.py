@@ -15,7 +15,7 @@ from dsclora_cli.evaluation.protocol import Image
 from dsclora_cli.evaluation.report import BASELINE, RowInfo
 from dsclora_cli.imaging.resize import matlab_bicubic
 from dsclora_cli.inference.engine import Engine, Ensemble
-from dsclora_cli.inference.tiling import TileRun, upscale_array
+from dsclora_cli.inference.tiling import TileOptions, upscale_array
 from dsclora_cli.paths import sha256_of
 from dsclora_cli.upscaling.engines import auto_edge, choose_device, load_engine, with_fitting_tile
 from dsclora_cli.weights.adapters import load_adapters
@@ -113,7 +113,7 @@ def _open(name: str, found: FoundWeights, options: EngineOptions) -> Iterator[Ca
 
 def _upscale(lr: Image, engine: Engine, tile: int | None) -> Image:
     """Upscale `(h, w, 3)` uint8 LR; without `tile` free memory decides, and a tile that does not fit is halved."""
-    run = TileRun(auto_edge(engine) if tile is None else tile, may_halve=tile is None)
+    run = TileOptions(auto_edge(engine) if tile is None else tile, may_halve=tile is None)
     try:
         result = upscale_array(lr, engine, run)
     except OutOfMemory as error:

@@ -14,10 +14,10 @@ from numpy.typing import NDArray
 
 from dsclora_cli.errors import DscloraError
 
-Values = NDArray[np.float32 | np.float64]
+UnitPixels = NDArray[np.float32 | np.float64]
 """`(H, W, 3)` RGB, nominally in [0, 1], C-contiguous."""
 
-Answer = Callable[[], NDArray[Any]]
+PendingTile = Callable[[], NDArray[Any]]
 """Waits for an upscaled tile; raises as an `Engine` does."""
 
 
@@ -30,11 +30,11 @@ class Engine(Protocol):
     dtype: str
 
     @property
-    def rescued(self) -> int:
+    def fp16_fallbacks(self) -> int:
         """How many tiles so far had an unusable answer in half precision and were run again in float32."""
         ...
 
-    def __call__(self, tile: Values) -> Values:
+    def __call__(self, tile: UnitPixels) -> UnitPixels:
         """`(H, W, 3)` in [0, 1] -> `(scale*H, scale*W, 3)`, not clamped; the next call may write over it.
 
         Raises OutOfMemory for a tile that does not fit the device, and DscloraError where the answer is not finite.
@@ -43,12 +43,13 @@ class Engine(Protocol):
 
 
 @runtime_checkable
-class Streaming(Engine, Protocol):
-    """An engine that works on several tiles at once. `under_way` is how many LR pixels it wants to have started."""
+class StreamingEngine(Engine, Protocol):
+    """An engine that works on several tiles at once."""
 
-    under_way: int
+    pixels_in_flight: int
+    """How many LR pixels the engine wants to have started at once."""
 
-    def start(self, tile: NDArray[Any], low: float, high: float) -> Answer:
+    def start(self, tile: NDArray[Any], low: float, high: float) -> PendingTile:
         """`(H, W, 1 or 3)` pixels, of which `low` and `high` mean 0 and 1 -> `(scale*H, scale*W, 1 or 3)` such pixels.
 
         Answers are clamped to that range, and integers rounded. Raises OutOfMemory, of this tile or those before.
@@ -61,16 +62,16 @@ def value_bytes(engine: Engine) -> int:
     return 2 if engine.dtype == "float16" else 4
 
 
-def finite(answer: Values) -> Values:
+def require_finite(answer: UnitPixels) -> UnitPixels:
     """The answer of a network in float32. Raises DscloraError where there is NaN or infinity in it."""
     with np.errstate(invalid="ignore"):
         total = answer.sum()
     if not np.isfinite(total):
-        raise not_finite()
+        raise not_finite_error()
     return answer
 
 
-def not_finite() -> DscloraError:
+def not_finite_error() -> DscloraError:
     """What is raised where a network answers NaN or infinity."""
     return DscloraError("the network answered NaN or infinity in float32", "check the weights file; it may be damaged")
 
@@ -89,13 +90,13 @@ class Ensemble:
         self.dtype = engine.dtype
 
     @property
-    def rescued(self) -> int:
+    def fp16_fallbacks(self) -> int:
         """Tiles run again in float32, all orientations counted."""
-        return self._engine.rescued
+        return self._engine.fp16_fallbacks
 
-    def __call__(self, tile: Values) -> Values:
+    def __call__(self, tile: UnitPixels) -> UnitPixels:
         """Eight runs of the engine for one tile."""
-        total: Values = np.zeros((), tile.dtype)
+        total: UnitPixels = np.zeros((), tile.dtype)
         for transpose in (False, True):
             turned = tile.transpose(1, 0, 2) if transpose else tile
             for flip in ((), (0,), (1,), (0, 1)):

@@ -79,7 +79,7 @@ class Convolution(nn.Module):
         self._padding = [size // 2 for size in weight.shape[2:]]
 
     def scale(self, factor: float) -> None:
-        """Answer `factor` times what it answered."""
+        """PendingTile `factor` times what it answered."""
         self.weight = self.weight * factor
         self.bias = None if self.bias is None else self.bias * factor
 

@@ -16,14 +16,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from dsclora_cli.errors import OutOfMemory
-from dsclora_cli.inference.engine import Descriptor, Values, finite
+from dsclora_cli.inference.engine import Descriptor, UnitPixels, require_finite
 from dsclora_cli.paths import atomic_write
 
 if TYPE_CHECKING:
     from torch import nn
 
 _LAYOUT = 1
-"""Raised whenever `convert` or `save` makes something else of the same network."""
+"""Raised whenever `convert_network` or `save_converted` makes something else of the same network."""
 
 _KEPT = 2**19
 """Pixels of the shapes with memory and kernels of their own: two of 512 square, or more of smaller ones."""
@@ -35,7 +35,7 @@ _BROKEN = (OSError, ValueError, TypeError, KeyError, zipfile.BadZipFile)
 _EXAMPLE = 32  # pixels a side of the picture that a network is traced with
 
 
-def installed() -> bool:
+def is_installed() -> bool:
     """Whether the optional package is here; it is not imported."""
     return find_spec("openvino") is not None
 
@@ -49,12 +49,12 @@ class Converted:
     descriptor: Descriptor
 
 
-def file_name(weights_sha256: str) -> str:
+def converted_name(weights_sha256: str) -> str:
     """What a converted network is called: other weights, another OpenVINO and another layout have other names."""
     return f"{weights_sha256.replace('/', '+')}-openvino-{version('openvino')}-{_LAYOUT}.zip"
 
 
-def convert(network: nn.Module, descriptor: Descriptor) -> Converted:
+def convert_network(network: nn.Module, descriptor: Descriptor) -> Converted:
     """The network, `(1, 3, H, W)` to `(1, 3, scale*H, scale*W)`, for any H and W, with channels last at both ends.
 
     OpenVINO's own `convert_model` does the same, and reports its use over the network.
@@ -81,8 +81,8 @@ def convert(network: nn.Module, descriptor: Descriptor) -> Converted:
         return Converted(path.read_bytes(), path.with_suffix(".bin").read_bytes(), descriptor)
 
 
-def save(converted: Converted, path: Path) -> None:
-    """Write a file that `load` reads. Raises OSError."""
+def save_converted(converted: Converted, path: Path) -> None:
+    """Write a file that `load_converted` reads. Raises OSError."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with atomic_write(path) as file, zipfile.ZipFile(file, "w") as archive:
         archive.writestr("descriptor.json", json.dumps(asdict(converted.descriptor)))
@@ -90,8 +90,8 @@ def save(converted: Converted, path: Path) -> None:
         archive.writestr("numbers.bin", converted.numbers)
 
 
-def load(path: Path) -> Converted | None:
-    """What `save` wrote, every byte checked against its sum; None where there is no such file, or it is broken."""
+def load_converted(path: Path) -> Converted | None:
+    """Read a converted network; return None if the file is missing or any byte fails the checksum."""
     try:
         with zipfile.ZipFile(path) as archive:
             descriptor = Descriptor(**json.loads(archive.read("descriptor.json")))
@@ -107,7 +107,7 @@ class OpenvinoEngine:
     and saves a quarter of the time of each tile; the latest few are kept.
     """
 
-    name, device, dtype, rescued = "openvino", "cpu", "float32", 0
+    name, device, dtype, fp16_fallbacks = "openvino", "cpu", "float32", 0
 
     def __init__(self, converted: Converted, threads: int | None = None) -> None:
         from openvino import Core
@@ -124,18 +124,18 @@ class OpenvinoEngine:
         self._met: set[tuple[int, int]] = set()
         self._any_shape: Any = None
 
-    def __call__(self, tile: Values) -> Values:
+    def __call__(self, tile: UnitPixels) -> UnitPixels:
         """See `Engine`."""
         height, width = tile.shape[:2]
         try:
             request = self._request((height, width))
-            answer: Values = request.infer([tile[None]], share_inputs=True, share_outputs=True)[0]
+            answer: UnitPixels = request.infer([tile[None]], share_inputs=True, share_outputs=True)[0]
         except (RuntimeError, MemoryError) as error:
             if isinstance(error, RuntimeError) and "alloc" not in str(error):
                 raise
             self._planned.clear()
             raise OutOfMemory(f"a tile of {width}x{height} does not fit the memory of {self.device}") from error
-        return finite(answer[0])
+        return require_finite(answer[0])
 
     def _request(self, shape: tuple[int, int]) -> Any:  # noqa: ANN401 - OpenVINO has no types
         if shape in self._planned:

@@ -22,7 +22,7 @@ from numpy.typing import DTypeLike
 
 from dsclora_cli.errors import OutOfMemory
 from dsclora_cli.imaging.types import Pixels, stack_bands
-from dsclora_cli.inference.engine import Descriptor, Engine, Streaming, Values
+from dsclora_cli.inference.engine import Descriptor, Engine, StreamingEngine, UnitPixels
 
 SMALLEST_TILE = 16
 LARGEST_AUTO_TILE = 512
@@ -119,7 +119,7 @@ def auto_tile(descriptor: Descriptor, free_bytes: int, bytes_per_value: int = 4)
 
 
 _Window = tuple[slice, slice]
-_Answer = Callable[[_Window], Pixels]
+_PendingWindow = Callable[[_Window], Pixels]
 """Waits for an upscaled tile, and gives a window of it."""
 
 
@@ -171,14 +171,14 @@ class BandSource:
 
 
 @dataclass(frozen=True)
-class TileRun:
+class TileOptions:
     """How to tile: the core edge (0 = whole picture), and whether a tile that does not fit may be halved."""
 
     tile: int
     may_halve: bool = False
 
 
-def upscale_array(pixels: Pixels, engine: Engine, run: TileRun) -> Pixels:
+def upscale_array(pixels: Pixels, engine: Engine, run: TileOptions) -> Pixels:
     """Upscale a picture in memory by tiles, with the same result as for the whole picture at once.
 
     Args:
@@ -202,7 +202,7 @@ def upscale_bands(
     source: RowSource,
     engine: Engine,
     values: ValueRange,
-    run: TileRun,
+    run: TileOptions,
     on_pixels: Callable[[int], None] = lambda pixels: None,
 ) -> Iterator[Pixels]:
     """Upscale a picture of 1 (grey) or 3 (RGB) channels: bands of HR rows, from top to bottom.
@@ -230,7 +230,7 @@ class _Band:
         """A tile with its halo."""
         return self._rows[outer.top - self._rows_top : outer.bottom - self._rows_top, outer.left : outer.right]
 
-    def place(self, core: Tile, outer: Tile, answer: _Answer) -> None:
+    def place(self, core: Tile, outer: Tile, answer: _PendingWindow) -> None:
         """Keep the core of an upscaled tile, dropping its halo."""
         inside = _window(core, outer.top, outer.left, self._scale)
         self.hr[_window(core, self._top, 0, self._scale)] = answer(inside)
@@ -252,22 +252,22 @@ class _Started:
     band: _Band
     core: Tile
     outer: Tile
-    answer: _Answer
+    answer: _PendingWindow
 
 
 class _Upscaling:
     """A picture on its way through an engine, with as many tiles under way as that wants."""
 
-    def __init__(self, source: RowSource, engine: Engine, values: ValueRange, run: TileRun) -> None:
+    def __init__(self, source: RowSource, engine: Engine, values: ValueRange, run: TileOptions) -> None:
         self._source, self._engine, self._values = source, engine, values
-        self._streaming = engine if isinstance(engine, Streaming) else None
+        self._streaming = engine if isinstance(engine, StreamingEngine) else None
         self._may_halve, self._limit = run.may_halve, run.tile or max(source.height, source.width)
         bands, halo = plan_bands(source.height, source.width, run.tile), engine.descriptor.halo
         self._least = bands[0][0].rows + 2 * halo, bands[0][0].columns + 2 * halo
         self._later = iter(bands)
         self._unfinished: deque[_Band] = deque()
         self._todo: deque[tuple[_Band, Tile]] = deque()
-        self._under_way: deque[_Started] = deque()
+        self._in_flight: deque[_Started] = deque()
 
     def bands(self, on_pixels: Callable[[int], None]) -> Iterator[Pixels]:
         """See `upscale_bands`."""
@@ -279,8 +279,8 @@ class _Upscaling:
 
     def _start(self) -> bool:
         """Start tiles until there are enough under way; False where all is done."""
-        most = self._streaming.under_way if self._streaming else 0
-        while not self._under_way or sum(each.outer.area for each in self._under_way) < most:
+        most = self._streaming.pixels_in_flight if self._streaming else 0
+        while not self._in_flight or sum(each.outer.area for each in self._in_flight) < most:
             if not self._todo and not self._open_band():
                 break
             band, core = self._todo[0]
@@ -290,9 +290,9 @@ class _Upscaling:
                 continue
             with self._halving():
                 outer = self._outer(core)
-                self._under_way.append(_Started(band, core, outer, self._begin(band.lr(outer))))
+                self._in_flight.append(_Started(band, core, outer, self._begin(band.lr(outer))))
                 self._todo.popleft()
-        return bool(self._under_way)
+        return bool(self._in_flight)
 
     def _open_band(self) -> bool:
         """Have the cores of the next band to do; False where there is none."""
@@ -307,7 +307,7 @@ class _Upscaling:
     def _outer(self, core: Tile) -> Tile:
         return core.with_halo(self._engine.descriptor.halo, self._source.height, self._source.width, self._least)
 
-    def _begin(self, tile: Pixels) -> _Answer:
+    def _begin(self, tile: Pixels) -> _PendingWindow:
         """Have an engine work on a tile; those that work on one alone do so when they are asked for the answer."""
         engine, values = self._engine, self._values
         if self._streaming:
@@ -318,10 +318,10 @@ class _Upscaling:
 
     def _finish(self) -> int:
         """Wait for the tile that was started first, and keep it; its LR pixels, 0 where there was no memory for it."""
-        first = self._under_way[0]
+        first = self._in_flight[0]
         with self._halving():
             first.band.place(first.core, first.outer, first.answer)
-            self._under_way.popleft()
+            self._in_flight.popleft()
             return first.core.area
         return 0
 
@@ -331,19 +331,19 @@ class _Upscaling:
         try:
             yield
         except OutOfMemory:
-            self._todo.extendleft((each.band, each.core) for each in reversed(self._under_way))
-            self._under_way.clear()
+            self._todo.extendleft((each.band, each.core) for each in reversed(self._in_flight))
+            self._in_flight.clear()
             edge = min(self._limit, self._todo[0][1].edge)
             if not self._may_halve or edge <= SMALLEST_TILE:
                 raise
             self._limit, self._least = max(SMALLEST_TILE, edge // 4 * 2), (0, 0)
 
 
-def _run_tile(engine: Engine, lr: Values) -> Values:
+def _run_tile(engine: Engine, lr: UnitPixels) -> UnitPixels:
     """Grey goes through the network as three equal channels and comes back as their mean."""
     if lr.shape[2] == 3:
         return engine(lr)
-    grey: Values = engine(np.repeat(lr, 3, axis=2)).mean(axis=2, keepdims=True)
+    grey: UnitPixels = engine(np.repeat(lr, 3, axis=2)).mean(axis=2, keepdims=True)
     return grey
 
 
@@ -358,15 +358,15 @@ class ValueRange:
     high: float
     dtype: np.dtype[np.uint8 | np.uint16 | np.float32]
 
-    def to_unit(self, pixels: Pixels, dtype: DTypeLike = np.float32) -> Values:
+    def to_unit(self, pixels: Pixels, dtype: DTypeLike = np.float32) -> UnitPixels:
         """Pixels of any depth -> floats, `low` and `high` becoming 0 and 1; same shape."""
-        values: Values = pixels.astype(dtype)
+        values: UnitPixels = pixels.astype(dtype)
         if self.low:
             values -= self.low
         values *= 1.0 / (self.high - self.low)
         return values
 
-    def from_unit(self, values: Values) -> Pixels:
+    def from_unit(self, values: UnitPixels) -> Pixels:
         """The inverse of `to_unit`: clamped to the range, integers rounded to the nearest; same shape."""
         pixels: Pixels = np.empty(values.shape, self.dtype)
         for top in range(0, len(values), _ROWS):

@@ -7,41 +7,41 @@ from torch import Tensor, nn
 
 from dsclora_cli.errors import OutOfMemory
 from dsclora_cli.inference.device import is_out_of_memory
-from dsclora_cli.inference.engine import Descriptor, Engine, Values, finite
+from dsclora_cli.inference.engine import Descriptor, Engine, UnitPixels, require_finite
 from dsclora_cli.inference.fusion import can_fuse, fuse
-from dsclora_cli.inference.torch_gpu import StreamedEngine
+from dsclora_cli.inference.torch_gpu import TorchGpuEngine
 
 
-def open_engine(network: nn.Module, descriptor: Descriptor, device: torch.device, dtype: torch.dtype) -> Engine:
+def open_torch_engine(network: nn.Module, descriptor: Descriptor, device: torch.device, dtype: torch.dtype) -> Engine:
     """The engine of a network of ours; on the CPU in float32 a fused form of it runs, where this PyTorch has one."""
     if device.type != "cpu":
-        return StreamedEngine(network, descriptor, device, dtype)
-    return TorchEngine(fuse(network) if can_fuse(device, dtype) else network, descriptor, dtype)
+        return TorchGpuEngine(network, descriptor, device, dtype)
+    return TorchCpuEngine(fuse(network) if can_fuse(device, dtype) else network, descriptor, dtype)
 
 
-class TorchEngine:
+class TorchCpuEngine:
     """Runs `network`, which maps `(1, 3, H, W)` to `(1, 3, scale*H, scale*W)`, on the CPU in float32 or float64.
 
     The network is put in channels_last, in which convolutions are fastest.
     """
 
-    name, device, rescued = "torch", "cpu", 0
+    name, device, fp16_fallbacks = "torch", "cpu", 0
 
     def __init__(self, network: nn.Module, descriptor: Descriptor, dtype: torch.dtype) -> None:
         self.descriptor = descriptor
         self.dtype = str(dtype).removeprefix("torch.")
         self._network = network.eval().to(dtype=dtype, memory_format=torch.channels_last)  # type: ignore[call-overload]
 
-    def __call__(self, tile: Values) -> Values:
+    def __call__(self, tile: UnitPixels) -> UnitPixels:
         """See `Engine`. Raises OutOfMemory when there is no room for the tile."""
         try:
             with torch.inference_mode():
                 x = torch.from_numpy(tile).permute(2, 0, 1)[None]  # (1, 3, H, W), channels_last
                 y: Tensor = self._network(x)
-                answer: Values = y[0].permute(1, 2, 0).contiguous().numpy()
+                answer: UnitPixels = y[0].permute(1, 2, 0).contiguous().numpy()
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise
             height, width = tile.shape[:2]
             raise OutOfMemory(f"a tile of {width}x{height} does not fit the memory of {self.device}") from error
-        return finite(answer)
+        return require_finite(answer)

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from dsclora_cli.errors import OutOfMemory
 from dsclora_cli.inference.device import full_float32, is_out_of_memory
-from dsclora_cli.inference.engine import Answer, Descriptor, Values, not_finite
+from dsclora_cli.inference.engine import Descriptor, PendingTile, UnitPixels, not_finite_error
 
 _BATCH = 2**18
 """Pixels of the tiles that are run as one batch: enough to fill a GPU."""
@@ -30,7 +30,7 @@ _FINE, _DARK, _BROKEN = range(3)  # states of an answer
 
 
 @dataclass(frozen=True)
-class _Kind:
+class _BatchKind:
     """What the tiles of a batch share: shape, dtype, the values that mean 0 and 1, and if answers are cut there."""
 
     shape: tuple[int, ...]
@@ -54,12 +54,12 @@ class _Kind:
 class _Batch:
     """Tiles of one kind, and what reads pixels and state of each answer once they are on their way."""
 
-    kind: _Kind
+    kind: _BatchKind
     tiles: list[NDArray[Any]] = field(default_factory=list)
     read: Callable[[int], tuple[NDArray[Any], int]] | None = None
 
 
-class StreamedEngine:
+class TorchGpuEngine:
     """Runs `network`, which maps `(N, 3, H, W)` to `(N, 3, scale*H, scale*W)`, on CUDA or MPS in one dtype.
 
     Pixels of 8 bits are converted on the device, both ways. Tiles of one shape that are started one after the other run
@@ -68,29 +68,29 @@ class StreamedEngine:
     """
 
     name = "torch"
-    under_way = 2 * _BATCH
+    pixels_in_flight = 2 * _BATCH
 
     def __init__(self, network: nn.Module, descriptor: Descriptor, device: torch.device, dtype: torch.dtype) -> None:
         self.descriptor = descriptor
         self.device = str(device)
         self.dtype = str(dtype).removeprefix("torch.")
-        self.rescued = 0
+        self.fp16_fallbacks = 0
         self._device = device
         self._exact = network.eval().float()
         self._network = _placed(network, device, dtype)
-        self._link: Link = link_to(device)
+        self._runner: BatchRunner = runner_for(device)
         self._open: _Batch | None = None
         self._alone = False
 
-    def __call__(self, tile: Values) -> Values:
+    def __call__(self, tile: UnitPixels) -> UnitPixels:
         """See `Engine`."""
-        batch = _Batch(_Kind(tile.shape, tile.dtype, 0.0, 1.0, clamped=False), [tile])
+        batch = _Batch(_BatchKind(tile.shape, tile.dtype, 0.0, 1.0, clamped=False), [tile])
         self._launch(batch)
         return self._answer(batch, 0)
 
-    def start(self, tile: NDArray[Any], low: float, high: float) -> Answer:
-        """See `Streaming`."""
-        kind = _Kind(tile.shape, tile.dtype, low, high, clamped=True)
+    def start(self, tile: NDArray[Any], low: float, high: float) -> PendingTile:
+        """See `StreamingEngine`."""
+        kind = _BatchKind(tile.shape, tile.dtype, low, high, clamped=True)
         if self._open is None or self._open.kind != kind:
             self._launch_open()
             self._open = _Batch(kind)
@@ -110,16 +110,16 @@ class StreamedEngine:
             pixels = self._again(batch.kind, batch.tiles[place])
         return pixels.astype(batch.kind.dtype, copy=False)
 
-    def _again(self, kind: _Kind, tile: NDArray[Any]) -> NDArray[Any]:
+    def _again(self, kind: _BatchKind, tile: NDArray[Any]) -> NDArray[Any]:
         """The answer to a tile in float32. Raises DscloraError where it is not finite either."""
         if self.dtype == "float16":
             network = _placed(self._exact, self._device, torch.float32)
             pixels, states = self._started(kind, [tile], network)()
             if states[0] != _BROKEN:
-                self.rescued += 1
+                self.fp16_fallbacks += 1
                 answer: NDArray[Any] = pixels[0]
                 return answer
-        raise not_finite()
+        raise not_finite_error()
 
     def _launch_open(self) -> None:
         if self._open is not None:
@@ -139,20 +139,20 @@ class StreamedEngine:
         else:
             batch.read = lambda place: _first(read, place)
 
-    def _started(self, kind: _Kind, tiles: Sequence[NDArray[Any]], network: nn.Module) -> Reading:
+    def _started(self, kind: _BatchKind, tiles: Sequence[NDArray[Any]], network: nn.Module) -> PendingArrays:
         again = kind if network is self._network else None
         with self._guarded(kind, len(tiles)):
-            return self._link.run(_work(network, kind), tiles, kind.carrier, again)
+            return self._runner.run(_work(network, kind), tiles, kind.carrier, again)
 
     @contextmanager
-    def _guarded(self, kind: _Kind, count: int) -> Iterator[None]:
+    def _guarded(self, kind: _BatchKind, count: int) -> Iterator[None]:
         try:
             with torch.inference_mode(), full_float32():
                 yield
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise
-            self._link.forget()
+            self._runner.free_cached_memory()
             tiles = f"a tile of {kind.shape[1]}x{kind.shape[0]} does" if count == 1 else f"{count} tiles do"
             raise OutOfMemory(f"{tiles} not fit the memory of {self.device}") from error
 
@@ -163,12 +163,12 @@ def _placed(network: nn.Module, device: torch.device, dtype: torch.dtype) -> nn.
     return placed.to(device=device, dtype=dtype, memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]
 
 
-def _first(read: Reading, place: int = 0) -> tuple[NDArray[Any], int]:
+def _first(read: PendingArrays, place: int = 0) -> tuple[NDArray[Any], int]:
     pixels, states = read()
     return pixels[place], int(states[place])
 
 
-def _work(network: nn.Module, kind: _Kind) -> Work:
+def _work(network: nn.Module, kind: _BatchKind) -> GpuFunction:
     """From pixels `(N, H, W, C)` to pixels `(N, scale*H, scale*W, C)` of the same dtype, and the states `(N,)`.
 
     Grey goes through the network as three equal channels and comes back as their mean.
@@ -196,27 +196,33 @@ def _darkness(answer: Tensor, unit: Tensor) -> Tensor:
     return torch.where((black < _BLACK) & (tile > 0.01), _DARK, _FINE)
 
 
-Work = Callable[[Tensor], tuple[Tensor, ...]]
+GpuFunction = Callable[[Tensor], tuple[Tensor, ...]]
 """From a batch on the device to answers there."""
 
-Reading = Callable[[], tuple[NDArray[Any], ...]]
+PendingArrays = Callable[[], tuple[NDArray[Any], ...]]
 """Waits for the answers, and gives them on the host."""
 
 _GRAPHS = 3  # each keeps the memory of its batch
 
 
-def link_to(device: torch.device) -> Link:
+def runner_for(device: torch.device) -> BatchRunner:
     """The link for a device."""
-    return CudaLink(device) if device.type == "cuda" else Link(device)
+    return CudaRunner(device) if device.type == "cuda" else BatchRunner(device)
 
 
-class Link:
+class BatchRunner:
     """Work is started as the device's backend starts it, in order; answers are copied when they are first read."""
 
     def __init__(self, device: torch.device) -> None:
         self._device = device
 
-    def run(self, work: Work, tiles: Sequence[NDArray[Any]], dtype: np.dtype[Any], kind: Hashable = None) -> Reading:  # noqa: ARG002 - for links that keep what they start
+    def run(
+        self,
+        work: GpuFunction,
+        tiles: Sequence[NDArray[Any]],
+        dtype: np.dtype[Any],
+        kind: Hashable = None,  # noqa: ARG002 - for runners that keep what they start
+    ) -> PendingArrays:
         """Start `work` on tiles of one shape, as one batch in this dtype.
 
         `kind` is the same for calls that do the same to batches of one shape, None where that is not known.
@@ -224,11 +230,11 @@ class Link:
         answers = work(torch.from_numpy(np.stack(tiles, dtype=dtype)).to(self._device))
         return cache(lambda: tuple(answer.cpu().numpy() for answer in answers))
 
-    def forget(self) -> None:
+    def free_cached_memory(self) -> None:
         """Give back memory that is only kept for later batches."""
 
 
-class CudaLink(Link):
+class CudaRunner(BatchRunner):
     """Copies go through pinned memory, and nobody waits for them; work that comes again is replayed as a CUDA graph.
 
     Starting a graph costs the host one call, where the network's own operations cost some hundred. Graphs of the latest
@@ -241,8 +247,10 @@ class CudaLink(Link):
         self._graphs: OrderedDict[Hashable, _Graph] = OrderedDict()
         self._captures = True
 
-    def run(self, work: Work, tiles: Sequence[NDArray[Any]], dtype: np.dtype[Any], kind: Hashable = None) -> Reading:
-        """See `Link`."""
+    def run(
+        self, work: GpuFunction, tiles: Sequence[NDArray[Any]], dtype: np.dtype[Any], kind: Hashable = None
+    ) -> PendingArrays:
+        """See `BatchRunner`."""
         with torch.cuda.device(self._device):
             batch = _pinned(len(tiles), *tiles[0].shape, dtype=torch.from_numpy(np.empty(0, dtype)).dtype)
             np.stack(tiles, out=batch.numpy())
@@ -260,13 +268,13 @@ class CudaLink(Link):
 
         return read
 
-    def forget(self) -> None:
-        """See `Link`."""
+    def free_cached_memory(self) -> None:
+        """See `BatchRunner`."""
         self._met.clear()
         self._graphs.clear()
         torch.cuda.empty_cache()
 
-    def _graph(self, work: Work, batch: Tensor, kind: Hashable) -> _Graph | None:
+    def _graph(self, work: GpuFunction, batch: Tensor, kind: Hashable) -> _Graph | None:
         """The graph of this work, from its second time on."""
         key = kind, batch.shape
         if key in self._graphs:
@@ -282,7 +290,7 @@ class CudaLink(Link):
         except RuntimeError as error:
             self._captures = False
             if is_out_of_memory(error):
-                self.forget()
+                self.free_cached_memory()
             return None
         return self._graphs[key]
 
@@ -290,7 +298,7 @@ class CudaLink(Link):
 class _Graph:
     """Work on batches of one shape, captured on the current device; its answers hold until it is called again."""
 
-    def __init__(self, work: Work, batch: Tensor) -> None:
+    def __init__(self, work: GpuFunction, batch: Tensor) -> None:
         self._batch = batch
         aside = torch.cuda.Stream()  # type: ignore[no-untyped-call]
         aside.wait_stream(torch.cuda.current_stream())

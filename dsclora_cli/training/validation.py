@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 
 from dsclora_cli.datasets.patches import HeldOut
 from dsclora_cli.imaging.metrics import psnr_y
-from dsclora_cli.inference.tiling import TileRun, upscale_array
-from dsclora_cli.inference.torch_cpu import open_engine
+from dsclora_cli.inference.tiling import TileOptions, upscale_array
+from dsclora_cli.inference.torch_cpu import open_torch_engine
 from dsclora_cli.models.network import Network
 
 _TILE = 256
@@ -31,10 +31,10 @@ class Sample:
 
 def validate(network: Network, held_out: HeldOut, device: torch.device) -> list[Sample]:
     """Upscale every held-out picture in float32; `network` is in merged form and is moved to `device`."""
-    engine = open_engine(network, network.config.descriptor, device, torch.float32)
+    engine = open_torch_engine(network, network.config.descriptor, device, torch.float32)
     samples = []
     for name, lr, hr in held_out.pictures():
-        result = upscale_array(lr, engine, TileRun(_TILE, may_halve=True)).astype(np.uint8, copy=False)
+        result = upscale_array(lr, engine, TileOptions(_TILE, may_halve=True)).astype(np.uint8, copy=False)
         samples.append(Sample(name, psnr_y(result, hr, network.config.scale), lr, result, hr))
     return samples
 

@@ -77,12 +77,12 @@ def with_fitting_tile(error: OutOfMemory, engine: Engine) -> OutOfMemory:
 
 def _takes_openvino(options: EngineOptions) -> bool:
     if options.engine == "auto":
-        return options.dtype in {"auto", "float32"} and openvino.installed()
+        return options.dtype in {"auto", "float32"} and openvino.is_installed()
     return options.engine == "openvino"
 
 
 def _check_openvino(options: EngineOptions) -> None:
-    if not openvino.installed():
+    if not openvino.is_installed():
         raise UsageError("OpenVINO is not installed", 'pip install "dsclora[cpu]", or leave --engine out')
     if options.device not in {"auto", _CPU}:
         raise UsageError(f"OpenVINO runs on the CPU here, not on {options.device}", "leave --device or --engine out")
@@ -92,20 +92,20 @@ def _check_openvino(options: EngineOptions) -> None:
 
 def _openvino(weights: FoundWeights, options: EngineOptions) -> Engine | None:
     """The network as it was converted once; None where OpenVINO cannot have it and nobody insists."""
-    path = cache_dir() / "engines" / openvino.file_name(weights.sha256)
-    converted = openvino.load(path)
+    path = cache_dir() / "engines" / openvino.converted_name(weights.sha256)
+    converted = openvino.load_converted(path)
     if converted is None:
         from dsclora_cli.weights.resolve import open_network
 
         network = open_network(weights)
         try:
-            converted = openvino.convert(network, network.config.descriptor)
+            converted = openvino.convert_network(network, network.config.descriptor)
         except RuntimeError as error:
             if options.engine == "auto":
                 return None
             raise UsageError(f"OpenVINO does not take {weights.name}", "leave --engine out") from error
         with suppress(OSError):  # then it is converted again the next time
-            openvino.save(converted, path)
+            openvino.save_converted(converted, path)
     return openvino.OpenvinoEngine(converted, options.threads)
 
 
@@ -113,11 +113,11 @@ def _torch(weights: FoundWeights, device: str, options: EngineOptions) -> Engine
     import torch
 
     from dsclora_cli.inference.device import resolve_dtype
-    from dsclora_cli.inference.torch_cpu import open_engine as open_torch
+    from dsclora_cli.inference.torch_cpu import open_torch_engine
     from dsclora_cli.weights.resolve import open_network
 
     if options.threads:
         torch.set_num_threads(options.threads)
     network, place = open_network(weights), torch.device(device)
     descriptor = network.config.descriptor
-    return open_torch(network, descriptor, place, resolve_dtype(options.dtype, place, descriptor))
+    return open_torch_engine(network, descriptor, place, resolve_dtype(options.dtype, place, descriptor))

@@ -22,7 +22,7 @@ from dsclora_cli.inference.tiling import (
     ArraySource,
     BandSource,
     RowSource,
-    TileRun,
+    TileOptions,
     ValueRange,
     count_tiles,
     full_range,
@@ -137,12 +137,12 @@ class PictureUpscaler:
             size = plan_size(width, height, SizeOptions(scale=size.factor), self._native)
 
         def bands() -> Iterator[Pixels]:
-            rescued = self._rescued()
+            fallbacks = self._fp16_fallbacks()
             depth = plan.header.dtype
             values = full_range(depth) if depth.kind == "u" else value_range(frame.pixels)
             yield from self._bands(frame, values, replace(plan, size=size), on_progress)
             descriptor = self._engine((plan.model, size.passes[0])).descriptor
-            for sentence in caveats(values, self._rescued() - rescued, plan.tiles, descriptor):
+            for sentence in caveats(values, self._fp16_fallbacks() - fallbacks, plan.tiles, descriptor):
                 on_caveat(sentence)
 
         return StreamedFrame((size.height, size.width, channels), bands(), frame.duration_ms)
@@ -188,7 +188,7 @@ class PictureUpscaler:
         self, source: RowSource, each: _Pass, values: ValueRange, largest: int, on_pixels: Callable[[int], None]
     ) -> Iterator[Pixels]:
         engine = self._engine(each)
-        run = TileRun(_edge(largest, max(source.height, source.width)), may_halve=self._options.engine.tile is None)
+        run = TileOptions(_edge(largest, max(source.height, source.width)), may_halve=self._options.engine.tile is None)
         try:
             yield from upscale_bands(source, engine, values, run, on_pixels)
         except OutOfMemory as error:
@@ -228,8 +228,8 @@ class PictureUpscaler:
             raise OutOfMemory(f"--tile {asked} needs more than --max-memory", f"--tile {fitting} fits")
         return fitting
 
-    def _rescued(self) -> int:
-        return sum(engine.rescued for engine in self._engines.values())
+    def _fp16_fallbacks(self) -> int:
+        return sum(engine.fp16_fallbacks for engine in self._engines.values())
 
 
 def _edge(largest: int, longest: int) -> int:
@@ -237,11 +237,11 @@ def _edge(largest: int, longest: int) -> int:
     return 0 if largest >= longest else largest
 
 
-def caveats(values: ValueRange, rescued: int, tiles: int, descriptor: Descriptor) -> tuple[str, ...]:
+def caveats(values: ValueRange, fallbacks: int, tiles: int, descriptor: Descriptor) -> tuple[str, ...]:
     """Sentences on a picture of these values, given how many tiles there were and were run again, by which network."""
     sentences = []
-    if rescued:
-        sentences.append(f"{rescued} tiles had no usable float16 answer and were run again in float32")
+    if fallbacks:
+        sentences.append(f"{fallbacks} tiles had no usable float16 answer and were run again in float32")
     if tiles > 1 and not descriptor.exact_tiles:
         sentences.append(
             f"{descriptor.arch} looks at the whole picture, so {tiles} tiles are not exactly what it would make of it"

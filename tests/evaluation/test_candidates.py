@@ -14,7 +14,7 @@ from dsclora_cli.config import EngineOptions, EvalOptions, ModelOptions
 from dsclora_cli.errors import OutOfMemory, UsageError, WeightsError
 from dsclora_cli.evaluation.candidates import open_candidates
 from dsclora_cli.imaging.resize import matlab_bicubic
-from dsclora_cli.inference.torch_cpu import TorchEngine
+from dsclora_cli.inference.torch_cpu import TorchCpuEngine
 
 HR = Path("unused")
 
@@ -90,10 +90,10 @@ def test_what_cannot_run_is_known_at_once(tmp_path: Path) -> None:
 def test_a_tile_that_was_chosen_and_does_not_fit_names_one_that_fits(
     lr: np.ndarray, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def no_room(engine: TorchEngine, tile: np.ndarray) -> np.ndarray:
+    def no_room(engine: TorchCpuEngine, tile: np.ndarray) -> np.ndarray:
         raise OutOfMemory("no room")
 
     _, model = open_candidates(options(HR, engine=replace(CPU, tile=16)))
-    monkeypatch.setattr(TorchEngine, "__call__", no_room)
+    monkeypatch.setattr(TorchCpuEngine, "__call__", no_room)
     with pytest.raises(OutOfMemory, match=r"no room \(--tile \d+ would fit, or leave --tile out\)"):
         model.upscale(lr)

@@ -17,7 +17,7 @@ from dsclora_cli.evaluation.protocol import Scorer
 from dsclora_cli.evaluation.report import EvalReport
 from dsclora_cli.imaging.metrics import psnr_y
 from dsclora_cli.imaging.resize import downscale, matlab_bicubic
-from dsclora_cli.inference.torch_cpu import TorchEngine
+from dsclora_cli.inference.torch_cpu import TorchCpuEngine
 
 
 @pytest.fixture
@@ -69,8 +69,8 @@ def test_scores_are_those_of_the_metrics_on_the_same_pixels(hr: Path) -> None:
 
 def test_tiles_change_no_score(hr: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     runs: list[tuple[int, ...]] = []
-    run = TorchEngine.__call__
-    monkeypatch.setattr(TorchEngine, "__call__", lambda self, tile: (runs.append(tile.shape), run(self, tile))[1])
+    run = TorchCpuEngine.__call__
+    monkeypatch.setattr(TorchCpuEngine, "__call__", lambda self, tile: (runs.append(tile.shape), run(self, tile))[1])
     whole = means(evaluate(options(hr, engine=replace(CPU, tile=0))))
     assert len(runs) == 3
     tiled = means(evaluate(options(hr, engine=replace(CPU, tile=5))))

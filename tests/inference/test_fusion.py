@@ -12,7 +12,7 @@ from torch import nn
 
 from dsclora_cli.inference import fusion
 from dsclora_cli.inference.fusion import Convolution, can_fuse, fuse
-from dsclora_cli.inference.torch_cpu import open_engine
+from dsclora_cli.inference.torch_cpu import open_torch_engine
 
 CPU = torch.device("cpu")
 needs_fusion = pytest.mark.skipif(not can_fuse(CPU, torch.float32), reason="this PyTorch has no fused convolutions")
@@ -97,8 +97,8 @@ def test_other_devices_and_precisions_run_the_network_itself(monkeypatch: pytest
     network = made("span")
     descriptor = network.config.descriptor
     tile = torch.rand(20, 24, 3).numpy()
-    here = open_engine(network, descriptor, CPU, torch.float32)(tile)
+    here = open_torch_engine(network, descriptor, CPU, torch.float32)(tile)
     monkeypatch.setattr(fusion, "_OPERATORS", ("of_another_version",))
     assert not can_fuse(CPU, torch.float32)
-    elsewhere = open_engine(network, descriptor, CPU, torch.float32)(tile)
+    elsewhere = open_torch_engine(network, descriptor, CPU, torch.float32)(tile)
     assert abs(here - elsewhere).max() < 1e-4 * max(1, abs(elsewhere).max())

@@ -11,14 +11,14 @@ from small_networks import NETWORKS, made
 
 from dsclora_cli.errors import DscloraError, OutOfMemory
 from dsclora_cli.inference import openvino
-from dsclora_cli.inference.engine import Values
-from dsclora_cli.inference.openvino import Converted, OpenvinoEngine, convert, load, save
-from dsclora_cli.inference.torch_cpu import TorchEngine
+from dsclora_cli.inference.engine import UnitPixels
+from dsclora_cli.inference.openvino import Converted, OpenvinoEngine, convert_network, load_converted, save_converted
+from dsclora_cli.inference.torch_cpu import TorchCpuEngine
 
 pytestmark = pytest.mark.usefixtures("openvino")
 
 
-def tile(height: int, width: int, seed: int = 0) -> Values:
+def tile(height: int, width: int, seed: int = 0) -> UnitPixels:
     return np.random.default_rng(seed).random((height, width, 3), np.float32)
 
 
@@ -26,21 +26,21 @@ def tile(height: int, width: int, seed: int = 0) -> Values:
 def small() -> Converted:
     pytest.importorskip("openvino")
     network = made("span without norm")
-    return convert(network, network.config.descriptor)
+    return convert_network(network, network.config.descriptor)
 
 
 @pytest.mark.parametrize("name", NETWORKS)
 def test_answers_as_torch_does_whatever_the_shapes(name: str) -> None:
     network = made(name)
     descriptor = network.config.descriptor
-    engine = OpenvinoEngine(convert(network, descriptor), threads=1)
-    reference = TorchEngine(network, descriptor, torch.float32)
+    engine = OpenvinoEngine(convert_network(network, descriptor), threads=1)
+    reference = TorchCpuEngine(network, descriptor, torch.float32)
     for seed, (height, width) in enumerate([(30, 41), (30, 41), (7, 5), (7, 5), (1, 1), (24, 24), (30, 41), (24, 24)]):
         given = tile(height, width, seed)
         answer, expected = engine(given), reference(given)
         assert answer.shape == (height * descriptor.scale, width * descriptor.scale, 3)
         np.testing.assert_allclose(answer, expected, rtol=0, atol=1e-4 * max(1, np.abs(expected).max()))
-    assert (engine.name, engine.device, engine.dtype, engine.rescued) == ("openvino", "cpu", "float32", 0)
+    assert (engine.name, engine.device, engine.dtype, engine.fp16_fallbacks) == ("openvino", "cpu", "float32", 0)
 
 
 def test_plans_are_for_shapes_that_are_large_or_come_again_and_few_are_kept(
@@ -63,8 +63,8 @@ def test_plans_are_for_shapes_that_are_large_or_come_again_and_few_are_kept(
 
 def test_saved_and_loaded_it_is_the_same(small: Converted, tmp_path: Path) -> None:
     path = tmp_path / "engines" / "network.zip"
-    save(small, path)
-    assert load(path) == small
+    save_converted(small, path)
+    assert load_converted(path) == small
     assert [file.name for file in path.parent.iterdir()] == ["network.zip"]
 
 
@@ -73,7 +73,7 @@ def test_a_broken_file_is_none(damage: str, small: Converted, tmp_path: Path, mo
     path = tmp_path / "network.zip"
     if damage == "other fields":
         monkeypatch.setattr(openvino, "asdict", lambda descriptor: {"arch": "span", "colour": "blue"})
-    save(small, path)
+    save_converted(small, path)
     data = bytearray(path.read_bytes())
     if damage == "absent":
         path.unlink()
@@ -84,13 +84,13 @@ def test_a_broken_file_is_none(damage: str, small: Converted, tmp_path: Path, mo
         path.write_bytes(data)
     elif damage == "no archive":
         path.write_bytes(b"something else")
-    assert load(path) is None
+    assert load_converted(path) is None
 
 
 def test_other_weights_other_files(monkeypatch: pytest.MonkeyPatch) -> None:
-    names = [openvino.file_name(sha256) for sha256 in ("aa", "ab", "aa/bb")]
+    names = [openvino.converted_name(sha256) for sha256 in ("aa", "ab", "aa/bb")]
     monkeypatch.setattr(openvino, "version", lambda package: "2031.1")
-    names.append(openvino.file_name("aa"))
+    names.append(openvino.converted_name("aa"))
     assert len(set(names)) == 4 and not [name for name in names if "/" in name]
 
 

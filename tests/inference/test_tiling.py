@@ -15,14 +15,14 @@ from PIL import Image
 
 from dsclora_cli.errors import OutOfMemory
 from dsclora_cli.imaging.types import Pixels
-from dsclora_cli.inference.engine import Descriptor, Engine, Ensemble, Values
+from dsclora_cli.inference.engine import Descriptor, Engine, Ensemble, UnitPixels
 from dsclora_cli.inference.tiling import (
     LARGEST_AUTO_TILE,
     SMALLEST_TILE,
     ArraySource,
     BandSource,
     Tile,
-    TileRun,
+    TileOptions,
     auto_tile,
     full_range,
     plan_bands,
@@ -30,7 +30,7 @@ from dsclora_cli.inference.tiling import (
     upscale_bands,
     value_range,
 )
-from dsclora_cli.inference.torch_cpu import TorchEngine
+from dsclora_cli.inference.torch_cpu import TorchCpuEngine
 from dsclora_cli.models.span import SPAN, SpanConfig
 
 
@@ -39,22 +39,22 @@ class Raw:
 
     dtype = np.dtype(np.float64)
 
-    def to_unit(self, pixels: Values, dtype: object = None) -> Values:
+    def to_unit(self, pixels: UnitPixels, dtype: object = None) -> UnitPixels:
         return pixels
 
-    def from_unit(self, values: Values) -> Values:
+    def from_unit(self, values: UnitPixels) -> UnitPixels:
         return values
 
 
-def engine(scale: int = 2, blocks: int = 2, halo_less: int = 0, dtype: torch.dtype = torch.float64) -> TorchEngine:
+def engine(scale: int = 2, blocks: int = 2, halo_less: int = 0, dtype: torch.dtype = torch.float64) -> TorchCpuEngine:
     torch.manual_seed(scale)
     network = SPAN(SpanConfig(channels=4, blocks=blocks, scale=scale))
     descriptor = network.config.descriptor
-    return TorchEngine(network, replace(descriptor, halo=descriptor.halo - halo_less), dtype)
+    return TorchCpuEngine(network, replace(descriptor, halo=descriptor.halo - halo_less), dtype)
 
 
 def upscale(engine: Engine, image: NDArray[np.float64], tile: int) -> NDArray[np.float64]:
-    return np.concatenate(list(upscale_bands(ArraySource(image), engine, Raw(), TileRun(tile))))  # type: ignore[arg-type]
+    return np.concatenate(list(upscale_bands(ArraySource(image), engine, Raw(), TileOptions(tile))))  # type: ignore[arg-type]
 
 
 @settings(max_examples=25)
@@ -78,7 +78,7 @@ def test_released_student_on_a_photograph(shared: Path) -> None:
     image = np.array(Image.open(path).convert("RGB"))
     answers = {}
     for dtype in (torch.float64, torch.float32):
-        runner = TorchEngine(network.double(), network.config.descriptor, dtype)
+        runner = TorchCpuEngine(network.double(), network.config.descriptor, dtype)
         for tile in (0, 24):
             answers[dtype, tile] = upscale_pixels(runner, image, tile)
     np.testing.assert_array_equal(answers[torch.float64, 24], answers[torch.float64, 0])
@@ -87,7 +87,7 @@ def test_released_student_on_a_photograph(shared: Path) -> None:
 
 
 def upscale_pixels(engine: Engine, image: Pixels, tile: int, may_halve: bool = False) -> Pixels:
-    return upscale_array(image, engine, TileRun(tile, may_halve))
+    return upscale_array(image, engine, TileOptions(tile, may_halve))
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.float32])
@@ -122,14 +122,14 @@ def test_ensemble_is_the_mean_over_eight_and_tiles_exactly() -> None:
 class Cramped:
     """An engine that repeats pixels and has no room for tiles of more than `room` pixels, halo included."""
 
-    device, dtype, rescued = "cpu", "float32", 0
+    device, dtype, fp16_fallbacks = "cpu", "float32", 0
 
     def __init__(self, room: int) -> None:
         self.descriptor = Descriptor("span", 2, 4, 1, halo=3, floats_per_pixel=10)
         self.room = room
         self.done: list[tuple[int, int]] = []
 
-    def __call__(self, tile: Values) -> Values:
+    def __call__(self, tile: UnitPixels) -> UnitPixels:
         height, width = tile.shape[:2]
         if height * width > self.room:
             raise OutOfMemory(f"a tile of {width}x{height} does not fit the memory of cpu")
@@ -160,7 +160,7 @@ def test_a_picture_that_comes_in_bands_is_the_same_and_is_not_held(bands: int) -
     image = np.random.default_rng(7).integers(0, 256, (151, 90, 3), dtype=np.uint8)
     source = BandSource(image.shape, iter(np.array_split(image, bands)))
     parts = []
-    for part in upscale_bands(source, Cramped(room=10**6), value_range(image), TileRun(20)):
+    for part in upscale_bands(source, Cramped(room=10**6), value_range(image), TileOptions(20)):
         parts.append(part)
         assert sum(map(len, source._held)) <= max(20 + 2 * 3 + 2 * -(-151 // bands), 0)
     np.testing.assert_array_equal(np.concatenate(parts), image.repeat(2, axis=0).repeat(2, axis=1))
@@ -173,7 +173,7 @@ def test_memory_that_a_source_lacks_is_no_reason_for_smaller_tiles() -> None:
 
     source = BandSource((60, 60, 3), bands())
     with pytest.raises(OutOfMemory, match="in the pass before"):
-        list(upscale_bands(source, Cramped(10**6), full_range(np.dtype(np.uint8)), TileRun(20, may_halve=True)))
+        list(upscale_bands(source, Cramped(10**6), full_range(np.dtype(np.uint8)), TileOptions(20, may_halve=True)))
 
 
 def test_an_explicit_tile_is_never_overridden() -> None:

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from dsclora_cli.errors import DscloraError, OutOfMemory
 from dsclora_cli.inference.engine import Descriptor
-from dsclora_cli.inference.torch_cpu import TorchEngine
+from dsclora_cli.inference.torch_cpu import TorchCpuEngine
 
 DOUBLER = Descriptor("double", scale=2, channels=3, blocks=0, halo=0, floats_per_pixel=12)
 
@@ -33,16 +33,16 @@ def tile() -> np.ndarray:
 
 
 def test_height_width_channels_in_and_out() -> None:
-    engine = TorchEngine(Double(), DOUBLER, torch.float32)
+    engine = TorchCpuEngine(Double(), DOUBLER, torch.float32)
     np.testing.assert_array_equal(engine(tile()), tile().repeat(2, 0).repeat(2, 1))
-    assert (engine.device, engine.dtype, engine.rescued) == ("cpu", "float32", 0)
+    assert (engine.device, engine.dtype, engine.fp16_fallbacks) == ("cpu", "float32", 0)
 
 
 def test_nan_in_float32_is_an_error() -> None:
     network = Double()
     network.one.data.fill_(float("nan"))
     with pytest.raises(DscloraError, match="NaN or infinity in float32"):
-        TorchEngine(network, DOUBLER, torch.float32)(tile())
+        TorchCpuEngine(network, DOUBLER, torch.float32)(tile())
 
 
 @pytest.mark.parametrize(
@@ -56,12 +56,12 @@ def test_nan_in_float32_is_an_error() -> None:
 )
 def test_out_of_memory_is_told_from_other_failures(failure: Exception) -> None:
     with pytest.raises(OutOfMemory, match="a tile of 5x4 does not fit the memory of cpu"):
-        TorchEngine(Double(failure=failure), DOUBLER, torch.float32)(tile())
+        TorchCpuEngine(Double(failure=failure), DOUBLER, torch.float32)(tile())
 
 
 def test_other_failures_stay_what_they_are() -> None:
     with pytest.raises(RuntimeError, match="CUDA error: an illegal"):
-        TorchEngine(Double(failure=RuntimeError("CUDA error: an illegal access")), DOUBLER, torch.float32)(tile())
+        TorchCpuEngine(Double(failure=RuntimeError("CUDA error: an illegal access")), DOUBLER, torch.float32)(tile())
 
 
 def test_a_real_cpu_allocation_failure_is_recognised() -> None:
@@ -70,4 +70,4 @@ def test_a_real_cpu_allocation_failure_is_recognised() -> None:
             return torch.empty(2**50)
 
     with pytest.raises(OutOfMemory):
-        TorchEngine(Huge(), DOUBLER, torch.float32)(tile())
+        TorchCpuEngine(Huge(), DOUBLER, torch.float32)(tile())

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -15,10 +14,10 @@ from torch import Tensor, nn
 from dsclora_cli.errors import DscloraError, OutOfMemory
 from dsclora_cli.imaging.types import Pixels
 from dsclora_cli.inference import torch_gpu
-from dsclora_cli.inference.engine import Descriptor, Engine, Streaming
-from dsclora_cli.inference.tiling import ArraySource, TileRun, upscale_bands, value_range
-from dsclora_cli.inference.torch_cpu import TorchEngine
-from dsclora_cli.inference.torch_gpu import Link, Reading, StreamedEngine, Work
+from dsclora_cli.inference.engine import Descriptor, Engine, StreamingEngine
+from dsclora_cli.inference.tiling import ArraySource, TileOptions, upscale_bands, value_range
+from dsclora_cli.inference.torch_cpu import TorchCpuEngine
+from dsclora_cli.inference.torch_gpu import BatchRunner, PendingArrays, TorchGpuEngine
 
 CPU = torch.device("cpu")
 DOUBLER = Descriptor("double", scale=2, channels=3, blocks=0, halo=3, floats_per_pixel=12)
@@ -53,12 +52,12 @@ def doubled(pixels: Pixels) -> Pixels:
     return pixels.repeat(2, 0).repeat(2, 1)
 
 
-def streamed(network: nn.Module, dtype: torch.dtype = torch.float32) -> StreamedEngine:
-    return StreamedEngine(network, DOUBLER, CPU, dtype)
+def streamed(network: nn.Module, dtype: torch.dtype = torch.float32) -> TorchGpuEngine:
+    return TorchGpuEngine(network, DOUBLER, CPU, dtype)
 
 
 def upscale(engine: Engine, pixels: Pixels, tile: int, may_halve: bool = False) -> Pixels:
-    run = TileRun(tile, may_halve)
+    run = TileOptions(tile, may_halve)
     return np.concatenate(list(upscale_bands(ArraySource(pixels), engine, value_range(pixels), run)))
 
 
@@ -86,10 +85,10 @@ def test_it_answers_as_the_engine_of_the_cpu_does(name: str) -> None:
     descriptor = network.config.descriptor
     pixels, unit = photo(40, 52, 3), photo(20, 24, 3, dtype=np.float32)
     streams, plain = (
-        StreamedEngine(network, descriptor, CPU, torch.float32),
-        TorchEngine(network, descriptor, torch.float32),
+        TorchGpuEngine(network, descriptor, CPU, torch.float32),
+        TorchCpuEngine(network, descriptor, torch.float32),
     )
-    assert isinstance(streams, Streaming) and not isinstance(plain, Streaming)
+    assert isinstance(streams, StreamingEngine) and not isinstance(plain, StreamingEngine)
     np.testing.assert_allclose(streams(unit), plain(unit), atol=1e-5)
     difference = upscale(streams, pixels, 24).astype(int) - upscale(plain, pixels, 24)
     assert np.abs(difference).max() <= 1
@@ -104,11 +103,11 @@ def test_what_is_beyond_black_and_white_is_cut_only_for_pixels() -> None:
     np.testing.assert_allclose(answer, doubled(unit * 2).clip(0, 1), rtol=1e-6)
 
 
-def test_tiles_of_one_shape_share_batches_and_are_under_way_together(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_tiles_of_one_shape_share_batches_and_are_in_flight_together(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch_gpu, "_BATCH", 4 * 26 * 26)
     network = Double()
     engine = streamed(network)
-    engine.under_way = 8 * 26 * 26
+    engine.pixels_in_flight = 8 * 26 * 26
     pixels = photo(60, 100, 3)
     np.testing.assert_array_equal(upscale(engine, pixels, 20), doubled(pixels))
     assert [shape[0] for shape in network.batches] == [4, 4, 4, 3]
@@ -127,14 +126,14 @@ def test_an_unusable_half_precision_tile_is_run_again_in_float32(answer: float) 
     engine = streamed(Double(answer), torch.float16)
     pixels = photo(40, 40, 3)
     np.testing.assert_array_equal(upscale(engine, pixels, 20), doubled(pixels))
-    assert engine.rescued == 4
+    assert engine.fp16_fallbacks == 4
 
 
 def test_a_good_half_precision_tile_is_kept() -> None:
     engine = streamed(Double(), torch.float16)
     for pixels in (photo(9, 8, 3), np.zeros((3, 3, 3), np.uint8)):
         np.testing.assert_array_equal(upscale(engine, pixels, 0), doubled(pixels))
-    assert engine.rescued == 0 and engine.dtype == "float16"
+    assert engine.fp16_fallbacks == 0 and engine.dtype == "float16"
 
 
 def test_nan_in_float32_is_an_error() -> None:
@@ -170,11 +169,11 @@ def test_a_tile_that_does_not_fit_is_halved_or_an_error() -> None:
 
 
 def test_other_failures_stay_what_they_are() -> None:
-    class Broken(Link):
-        def run(self, work: Work, tiles: Sequence[NDArray[Any]], dtype: np.dtype[Any], kind: object = None) -> Reading:
+    class Broken(BatchRunner):
+        def run(self, *_: object, **__: object) -> PendingArrays:
             raise RuntimeError("CUDA error: an illegal access")
 
     engine = streamed(Double())
-    engine._link = Broken(CPU)
+    engine._runner = Broken(CPU)
     with pytest.raises(RuntimeError, match="an illegal access"):
         engine(photo(4, 5, 3, dtype=np.float32))

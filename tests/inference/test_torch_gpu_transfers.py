@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from dsclora_cli.inference import torch_gpu
-from dsclora_cli.inference.torch_gpu import CudaLink, Link, link_to
+from dsclora_cli.inference.torch_gpu import BatchRunner, CudaRunner, runner_for
 
 CPU = torch.device("cpu")
 BYTE = np.dtype(np.uint8)
@@ -23,7 +23,7 @@ class Graph:
     captured: ClassVar[list[tuple[int, ...]]] = []
     failure: ClassVar[Exception | None] = None
 
-    def __init__(self, work: torch_gpu.Work, batch: Tensor) -> None:
+    def __init__(self, work: torch_gpu.GpuFunction, batch: Tensor) -> None:
         if Graph.failure:
             raise Graph.failure
         self.captured.append(tuple(batch.shape))
@@ -51,7 +51,7 @@ class Event:
 
 
 @pytest.fixture
-def cuda(monkeypatch: pytest.MonkeyPatch) -> CudaLink:
+def cuda(monkeypatch: pytest.MonkeyPatch) -> CudaRunner:
     monkeypatch.setattr(torch_gpu, "_Graph", Graph)
     monkeypatch.setattr(torch_gpu, "_pinned", lambda *shape, dtype: torch.empty(shape, dtype=dtype))
     monkeypatch.setattr(torch.cuda, "device", lambda device: nullcontext())
@@ -60,14 +60,14 @@ def cuda(monkeypatch: pytest.MonkeyPatch) -> CudaLink:
     monkeypatch.setattr(Graph, "captured", [])
     monkeypatch.setattr(Graph, "failure", None)
     monkeypatch.setattr(Event, "waited", 0)
-    return CudaLink(CPU)
+    return CudaRunner(CPU)
 
 
 def work(batch: Tensor) -> tuple[Tensor, Tensor]:
     return 255 - batch, batch.flatten(1).amax(1)
 
 
-def check(each: Link, edge: int, kind: object, count: int = 2) -> None:
+def check(each: BatchRunner, edge: int, kind: object, count: int = 2) -> None:
     """Run tiles of this edge, and see that the answers are theirs."""
     tiles = [np.full((edge, edge, 3), shade, np.uint8) for shade in range(count)]
     inverse, most = each.run(work, tiles, BYTE, kind)()
@@ -76,27 +76,27 @@ def check(each: Link, edge: int, kind: object, count: int = 2) -> None:
 
 
 def test_which_link_a_device_has() -> None:
-    assert type(link_to(torch.device("mps"))) is Link
-    assert type(link_to(torch.device("cuda", 1))) is CudaLink
+    assert type(runner_for(torch.device("mps"))) is BatchRunner
+    assert type(runner_for(torch.device("cuda", 1))) is CudaRunner
 
 
 def test_the_plain_link_answers() -> None:
-    check(Link(CPU), 4, "kind")
+    check(BatchRunner(CPU), 4, "kind")
 
 
 def test_a_batch_is_copied_once_however_often_it_is_read() -> None:
-    read = Link(CPU).run(work, [np.zeros((4, 4, 3), np.uint8)] * 2, BYTE)
+    read = BatchRunner(CPU).run(work, [np.zeros((4, 4, 3), np.uint8)] * 2, BYTE)
     assert read() is read()
 
 
-def test_work_that_comes_again_is_captured_once(cuda: CudaLink) -> None:
+def test_work_that_comes_again_is_captured_once(cuda: CudaRunner) -> None:
     for _ in range(4):
         check(cuda, 4, "kind")
     assert Graph.captured == [(2, 4, 4, 3)]
     assert Event.waited == 4
 
 
-def test_kinds_and_shapes_have_graphs_of_their_own_and_the_latest_are_kept(cuda: CudaLink) -> None:
+def test_kinds_and_shapes_have_graphs_of_their_own_and_the_latest_are_kept(cuda: CudaRunner) -> None:
     for edge in (4, 5, 6, 7):
         check(cuda, edge, "kind")
         check(cuda, edge, "kind")
@@ -109,14 +109,14 @@ def test_kinds_and_shapes_have_graphs_of_their_own_and_the_latest_are_kept(cuda:
     assert len(Graph.captured) == 6
 
 
-def test_work_of_no_kind_is_never_captured(cuda: CudaLink) -> None:
+def test_work_of_no_kind_is_never_captured(cuda: CudaRunner) -> None:
     for _ in range(3):
         check(cuda, 4, None)
     assert Graph.captured == []
 
 
 @pytest.mark.parametrize("failure", [torch.OutOfMemoryError("CUDA out of memory"), RuntimeError("not while capturing")])
-def test_where_nothing_can_be_captured_work_goes_on_without(cuda: CudaLink, failure: Exception) -> None:
+def test_where_nothing_can_be_captured_work_goes_on_without(cuda: CudaRunner, failure: Exception) -> None:
     Graph.failure = failure
     for _ in range(3):
         check(cuda, 4, "kind")
@@ -125,10 +125,10 @@ def test_where_nothing_can_be_captured_work_goes_on_without(cuda: CudaLink, fail
     assert Graph.captured == []
 
 
-def test_memory_that_is_given_back_holds_no_graphs(cuda: CudaLink) -> None:
+def test_memory_that_is_given_back_holds_no_graphs(cuda: CudaRunner) -> None:
     check(cuda, 4, "kind")
     check(cuda, 4, "kind")
-    cuda.forget()
+    cuda.free_cached_memory()
     for _ in range(2):
         check(cuda, 4, "kind")
     assert len(Graph.captured) == 2

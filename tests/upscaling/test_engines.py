@@ -36,13 +36,13 @@ def weights() -> FoundWeights:
 def converted(weights: FoundWeights) -> openvino_engine.Converted:
     pytest.importorskip("openvino")
     network = open_network(weights)
-    return openvino_engine.convert(network, network.config.descriptor)
+    return openvino_engine.convert_network(network, network.config.descriptor)
 
 
 @pytest.fixture
 def quick(openvino: None, converted: openvino_engine.Converted, monkeypatch: pytest.MonkeyPatch) -> None:
     """Converting takes seconds: for tests of what becomes of it, it has been done."""
-    monkeypatch.setattr(openvino_engine, "convert", lambda network, descriptor: converted)
+    monkeypatch.setattr(openvino_engine, "convert_network", lambda network, descriptor: converted)
 
 
 def converted_files() -> list[Path]:
@@ -104,7 +104,7 @@ def test_a_broken_file_is_made_again(quick: None, weights: FoundWeights, data: b
     (file,) = converted_files()
     file.write_bytes(data)
     assert load_engine(weights, "cpu", CPU).name == "openvino"
-    assert openvino_engine.load(file) is not None
+    assert openvino_engine.load_converted(file) is not None
 
 
 def test_a_file_of_another_version_is_not_looked_at(
@@ -122,7 +122,7 @@ def test_a_network_that_openvino_does_not_take(
     def refuse(*arguments: object) -> None:
         raise RuntimeError("no conversion rule")
 
-    monkeypatch.setattr(openvino_engine, "convert", refuse)
+    monkeypatch.setattr(openvino_engine, "convert_network", refuse)
     assert load_engine(weights, "cpu", CPU).name == "torch"
     with pytest.raises(UsageError, match="OpenVINO does not take dsclora-x4"):
         load_engine(weights, "cpu", replace(CPU, engine="openvino"))

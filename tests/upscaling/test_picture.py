@@ -13,7 +13,7 @@ from PIL import Image
 from dsclora_cli.config import EngineOptions, ModelOptions, SizeOptions, UpscaleOptions
 from dsclora_cli.errors import OutOfMemory, UsageError
 from dsclora_cli.imaging.types import Frame, Header, Pixels
-from dsclora_cli.inference.torch_cpu import TorchEngine
+from dsclora_cli.inference.torch_cpu import TorchCpuEngine
 from dsclora_cli.models.span import SPAN, SpanConfig
 from dsclora_cli.upscaling.picture import PictureUpscaler
 
@@ -62,8 +62,8 @@ def test_grey_is_near_the_grey_of_rgb(photo: Pixels) -> None:
 
 def test_opaque_alpha_costs_nothing_and_changes_nothing(photo: Pixels, monkeypatch: pytest.MonkeyPatch) -> None:
     calls: list[int] = []
-    run = TorchEngine.__call__
-    monkeypatch.setattr(TorchEngine, "__call__", lambda self, tile: (calls.append(1), run(self, tile))[1])
+    run = TorchCpuEngine.__call__
+    monkeypatch.setattr(TorchCpuEngine, "__call__", lambda self, tile: (calls.append(1), run(self, tile))[1])
     opaque, _ = upscale(photo)
     before = len(calls)
     result, _ = upscale(np.dstack([photo, np.full((60, 80), 255, np.uint8)]))
@@ -132,10 +132,10 @@ def test_released_student_by_file_equals_the_golden(shared: Path) -> None:
 
 
 def test_memory_error_with_an_explicit_tile_says_what_would_fit(photo: Pixels, monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(self: TorchEngine, tile: Pixels) -> Pixels:
+    def refuse(self: TorchCpuEngine, tile: Pixels) -> Pixels:
         raise OutOfMemory("a tile of 80x60 does not fit the memory of cpu")
 
-    monkeypatch.setattr(TorchEngine, "__call__", refuse)
+    monkeypatch.setattr(TorchCpuEngine, "__call__", refuse)
     with pytest.raises(OutOfMemory, match=r"--tile \d+ would fit"):
         upscale(photo, replace(EMBEDDED, engine=EngineOptions(device="cpu", tile=80)))
 
