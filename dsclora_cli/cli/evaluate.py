@@ -78,7 +78,7 @@ def evaluate(
         list[Path] | None,
         option(MODEL, "Adapter: a row for its model with it merged in; may be repeated.", "--adapter", metavar="FILE"),
     ] = None,
-    offline: options.Offline = _DEFAULT.offline,
+    offline: options.OfflineOption = _DEFAULT.offline,
     protocol: Annotated[
         ProtocolName,
         option(_SCORES, "paper: Y and RGB, border = scale; ntire: PSNR on RGB, border 4.", "--protocol"),
@@ -96,11 +96,11 @@ def evaluate(
     worst: Annotated[
         int, option(_SCORES, "Name the N images on which a model gains least.", "--worst", metavar="N", min=0)
     ] = _DEFAULT.worst,
-    device: options.Device = _DEFAULT.engine.device,
-    engine: options.Engine = _ENGINE,
-    dtype: options.DtypeName = _DTYPE,
-    tile: options.Tile = options.AUTO_TILE,
-    threads: options.Threads = _DEFAULT.engine.threads,
+    device: options.DeviceOption = _DEFAULT.engine.device,
+    engine: options.EngineOption = _ENGINE,
+    dtype: options.DtypeOption = _DTYPE,
+    tile: options.TileOption = options.AUTO_TILE,
+    threads: options.ThreadsOption = _DEFAULT.engine.threads,
     fresh: Annotated[bool, option(SPEED, "Take up no scores of earlier runs.", "--fresh")] = _DEFAULT.fresh,
     save: Annotated[
         Path | None, option(REPORTING, "For the upscaled images and sheets of the worst.", "--save", metavar="DIR")

@@ -1,4 +1,4 @@
-"""`dsclora models`: which networks there are, and what of them is on this machine."""
+"""`dsclora models`: list the catalogue and download weights."""
 
 from __future__ import annotations
 
@@ -8,13 +8,15 @@ import typer
 
 from dsclora_cli.cli import console, options
 
-app = typer.Typer(help="Which networks there are, and what of them is here.", no_args_is_help=True)
+app = typer.Typer(help="List models, and download weights.", no_args_is_help=True)
 
-_EXAMPLES = """[bold]Examples[/]
+_LIST_EXAMPLES = """[bold]Examples[/]
 
   dsclora models list
 
   dsclora models list --json
+"""
+_FETCH_EXAMPLES = """[bold]Examples[/]
 
   dsclora models fetch dscf-x4
 
@@ -22,28 +24,25 @@ _EXAMPLES = """[bold]Examples[/]
 """
 
 
-@app.callback()
-def _models() -> None:
-    """Which networks there are, and what of them is here."""
-
-
-@app.command("list", epilog=_EXAMPLES)
-def list_command(json: options.Json = False) -> None:
-    """List the catalogue: names for `--model`, and where their weights are. Asks nothing of the network."""
+@app.command("list", epilog=_LIST_EXAMPLES)
+def list_command(json: options.JsonOption = False) -> None:
+    """List the models of the catalogue, and where their weights are. Does not access the internet."""
     from dsclora_cli.weights.listing import list_models
 
     console.show_models(list_models(), json)
 
 
-Names = Annotated[list[str], typer.Argument(metavar="NAME...", help="Names from `dsclora models list`.")]
-Trust = Annotated[
-    bool, typer.Option("--trust-unpinned", help="Take files whose sha256 nobody has stated, and remember it.")
-]
-
-
-@app.command("fetch", epilog=_EXAMPLES)
-def fetch_command(names: Names, trust_unpinned: Trust = False) -> None:
-    """Fetch weights now, so that later nothing need be asked of the network."""
+@app.command("fetch", epilog=_FETCH_EXAMPLES)
+def fetch_command(
+    names: Annotated[list[str], typer.Argument(metavar="NAME...", help="Models, as `dsclora models list` names them.")],
+    trust_unpinned: Annotated[
+        bool,
+        typer.Option(
+            "--trust-unpinned", help="Accept a file whose sha256 the catalogue does not state, and record its sha256."
+        ),
+    ] = False,
+) -> None:
+    """Download weights, so that later commands can run offline."""
     from dsclora_cli.weights.listing import fetch_model
 
     for name in names:

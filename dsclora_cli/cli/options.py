@@ -1,4 +1,7 @@
-"""Options that several commands share, and how their values are read. Light: every `--help` imports this."""
+"""Options that several commands share: types for Typer, help texts and parsers.
+
+Every `--help` imports this module, so nothing slow is imported here.
+"""
 
 from __future__ import annotations
 
@@ -19,11 +22,13 @@ METADATA = "Metadata"
 REPORTING = "Reporting"
 
 AUTO_TILE = -1
-"""What typer carries for `--tile auto`: it would take a parser's None for an option not given."""
+"""Value of `--tile auto` inside Typer, which takes None from a parser for an option that was not given."""
+
+_ONE_DEVICE = r"auto|cpu|mps|cuda(:\d+)?"
 
 
 class EngineName(StrEnum):
-    """What does the arithmetic of a network."""
+    """Libraries that can run a model."""
 
     AUTO = "auto"
     TORCH = "torch"
@@ -31,7 +36,7 @@ class EngineName(StrEnum):
 
 
 class Dtype(StrEnum):
-    """Number formats that a network runs in."""
+    """Floating-point types that a model can run in."""
 
     AUTO = "auto"
     FLOAT32 = "float32"
@@ -39,12 +44,13 @@ class Dtype(StrEnum):
 
 
 def option(panel: str, text: str, *flags: str, **settings: Any) -> Any:  # noqa: ANN401 - as typer types it
-    """A `typer.Option` in a panel of the help, explained by `text`; `settings` are typer's."""
+    """Return a `typer.Option` with the help `text` in a panel of the help; `settings` are Typer's."""
     return typer.Option(*flags, help=text, rich_help_panel=panel, **settings)
 
 
 def parse_tile(text: str | int) -> int:
-    """A tile's edge in pixels, 0 for the whole picture; `AUTO_TILE` for "auto"."""
+    """Return the edge of a tile in pixels, 0 for the whole picture, or `AUTO_TILE` for "auto"."""
+    # Typer parses defaults as well, so AUTO_TILE itself arrives here.
     if text in {"auto", AUTO_TILE}:
         return AUTO_TILE
     if not str(text).isdecimal():
@@ -52,11 +58,8 @@ def parse_tile(text: str | int) -> int:
     return int(text)
 
 
-_ONE_DEVICE = r"auto|cpu|mps|cuda(:\d+)?"
-
-
 def parse_memory(text: str) -> int:
-    """Bytes: a number and MB or GB."""
+    """Return the bytes of a size such as "800MB" or "2GB"; units are decimal."""
     match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([MG])B?", text.strip(), re.IGNORECASE)
     if not match:
         raise typer.BadParameter(f"{text!r} is not a size such as 800MB or 2GB.")
@@ -64,14 +67,14 @@ def parse_memory(text: str) -> int:
 
 
 def parse_device(text: str) -> str:
-    """A device's name, whether or not it is there."""
+    """Return the name of a device after checking the spelling; the device may be absent."""
     if not re.fullmatch(_ONE_DEVICE, text):
         raise typer.BadParameter(f"{text!r} is not auto, cpu, cuda, cuda:N or mps.")
     return text
 
 
 def parse_devices(text: str) -> str:
-    """Names of devices with commas between, or `all`."""
+    """Return names of devices with commas between, or `all`, after checking the spelling."""
     if not re.fullmatch(f"all|({_ONE_DEVICE})(,({_ONE_DEVICE}))*", text):
         raise typer.BadParameter(
             f"{text!r} is not auto, cpu, cuda, cuda:N, mps, several such as cuda:0,cuda:1, or all."
@@ -82,43 +85,58 @@ def parse_devices(text: str) -> str:
 def engine_options(
     device: str, dtype: Dtype, tile: int, threads: int | None, ensemble: bool, engine: str
 ) -> EngineOptions:
-    """The options of a panel "Speed and memory" as the tasks take them."""
+    """Return the options of the panel "Speed and memory" in the form that the rest of the program takes."""
     return EngineOptions(device, dtype.value, None if tile == AUTO_TILE else tile, threads, ensemble, engine)
 
 
-ModelName = Annotated[str, option(MODEL, "Name from the catalogue; auto fits the scale.", "-m", "--model")]
-WeightsFile = Annotated[Path | None, option(MODEL, "File of weights instead of a name.", "--weights")]
-AdapterFile = Annotated[Path | None, option(MODEL, "Adapter to merge in; it knows its model.", "--adapter")]
-Offline = Annotated[bool, option(MODEL, "Ask nothing of the network; use what is here.", "--offline")]
-Device = Annotated[
-    str, option(SPEED, "Where to run.", "--device", parser=parse_device, metavar="auto|cpu|cuda|cuda:N|mps")
+ModelOption = Annotated[
+    str, option(MODEL, "Name of a model in the catalogue; auto selects a model for the scale.", "-m", "--model")
 ]
-Devices = Annotated[
+WeightsOption = Annotated[Path | None, option(MODEL, "File of weights, instead of a model's name.", "--weights")]
+AdapterOption = Annotated[
+    Path | None,
+    option(
+        MODEL, "Adapter file to merge into the model; without --model, into the model it was made for.", "--adapter"
+    ),
+]
+OfflineOption = Annotated[
+    bool, option(MODEL, "Do not access the internet; use the files on this machine.", "--offline")
+]
+DeviceOption = Annotated[
+    str,
+    option(SPEED, "Device that runs the model.", "--device", parser=parse_device, metavar="auto|cpu|cuda|cuda:N|mps"),
+]
+DevicesOption = Annotated[
     str,
     option(
         SPEED,
-        "Where to run; several GPUs share the pictures.",
+        "Device that runs the model; several GPUs share the pictures.",
         "--device",
         parser=parse_devices,
         metavar="auto|cpu|cuda|cuda:N|cuda:0,cuda:1|all|mps",
     ),
 ]
-Engine = Annotated[EngineName, option(SPEED, "What does the arithmetic; auto is the fastest that is here.", "--engine")]
-DtypeName = Annotated[Dtype, option(SPEED, "Number format of the network.", "--dtype")]
-Tile = Annotated[
+EngineOption = Annotated[
+    EngineName, option(SPEED, "Library that runs the model; auto takes the fastest one installed.", "--engine")
+]
+DtypeOption = Annotated[Dtype, option(SPEED, "Floating-point type of the model.", "--dtype")]
+TileOption = Annotated[
     int,
     option(
         SPEED,
-        "Edge of a tile in pixels, 0 for the whole picture; the result is the same.",
+        "Edge of a tile in input pixels, 0 for the whole picture; the result is the same.",
         "--tile",
         parser=parse_tile,
         metavar="auto|N",
         show_default="auto",
     ),
 ]
-Threads = Annotated[
-    int | None, option(SPEED, "CPU threads of the network.", "--threads", min=1, show_default="PyTorch's choice")
+ThreadsOption = Annotated[
+    int | None, option(SPEED, "CPU threads that run the model.", "--threads", min=1, show_default="PyTorch's choice")
 ]
-Json = Annotated[bool, option(REPORTING, "One JSON object a line, on stdout.", "--json")]
-Quiet = Annotated[bool, option(REPORTING, "Only errors.", "-q", "--quiet")]
-Verbose = Annotated[bool, option(REPORTING, "Also what was skipped, and how each picture was made.", "-v", "--verbose")]
+JsonOption = Annotated[bool, option(REPORTING, "Write one JSON object on each line of stdout.", "--json")]
+QuietOption = Annotated[bool, option(REPORTING, "Show errors only.", "-q", "--quiet")]
+VerboseOption = Annotated[
+    bool,
+    option(REPORTING, "Also show skipped pictures, and model, device and time of each picture.", "-v", "--verbose"),
+]

@@ -13,7 +13,7 @@ from typing import Annotated
 import typer
 
 from dsclora_cli.cli import console, options, recipe_options
-from dsclora_cli.cli.options import Json, Quiet
+from dsclora_cli.cli.options import JsonOption, QuietOption
 
 TRAIN_EXAMPLES = """[bold]Examples[/]
 
@@ -37,8 +37,8 @@ def train(
     resume: recipe_options.Resume = False,
     offline: recipe_options.Offline = False,
     given: recipe_options.Given,
-    json: Json = False,
-    quiet: Quiet = False,
+    json: JsonOption = False,
+    quiet: QuietOption = False,
 ) -> None:
     """Train a network on your pictures; the best weights on held-out ones of them are kept.
 
@@ -81,8 +81,8 @@ def distill(
     resume: recipe_options.Resume = False,
     offline: recipe_options.Offline = False,
     given: recipe_options.Given,
-    json: Json = False,
-    quiet: Quiet = False,
+    json: JsonOption = False,
+    quiet: QuietOption = False,
 ) -> None:
     """Adapt a network to your pictures, or train one with the help of a teacher.
 
@@ -117,9 +117,9 @@ def merge(
         float, options.option(options.FILES, "Share of the adapter that is merged.", "--strength")
     ] = 1.0,
     force: Annotated[bool, options.option(options.FILES, "Also over another base, if it fits.", "--force")] = False,
-    offline: options.Offline = False,
-    json: options.Json = False,
-    quiet: options.Quiet = False,
+    offline: options.OfflineOption = False,
+    json: options.JsonOption = False,
+    quiet: options.QuietOption = False,
 ) -> None:
     """Merge an adapter into its base: one file of weights, as fast as the base alone."""
     from dsclora_cli.distillation.merge import merge as run

@@ -107,15 +107,15 @@ def upscale(
         int | None, option(SIZE, "Shorter side in pixels.", "--short-edge", min=1)
     ] = _DEFAULT.size.short_edge,
     megapixels: Annotated[float | None, option(SIZE, "Millions of pixels.", "--megapixels")] = _DEFAULT.size.megapixels,
-    model: options.ModelName = _DEFAULT.model.model,
-    weights: options.WeightsFile = _DEFAULT.model.weights,
-    adapter: options.AdapterFile = _DEFAULT.model.adapter,
-    offline: options.Offline = _DEFAULT.model.offline,
-    device: options.Devices = _DEFAULT.engine.device,
-    engine: options.Engine = _ENGINE,
-    dtype: options.DtypeName = _DTYPE,
-    tile: options.Tile = options.AUTO_TILE,
-    threads: options.Threads = _DEFAULT.engine.threads,
+    model: options.ModelOption = _DEFAULT.model.model,
+    weights: options.WeightsOption = _DEFAULT.model.weights,
+    adapter: options.AdapterOption = _DEFAULT.model.adapter,
+    offline: options.OfflineOption = _DEFAULT.model.offline,
+    device: options.DevicesOption = _DEFAULT.engine.device,
+    engine: options.EngineOption = _ENGINE,
+    dtype: options.DtypeOption = _DTYPE,
+    tile: options.TileOption = options.AUTO_TILE,
+    threads: options.ThreadsOption = _DEFAULT.engine.threads,
     max_memory: Annotated[
         int | None,
         option(
@@ -134,9 +134,9 @@ def upscale(
         KeptMetadata, option(METADATA, "EXIF, XMP, IPTC and text; the colour profile always stays.", "--metadata")
     ] = _METADATA,
     dry_run: Annotated[bool, option(REPORTING, "Show the plan; write and fetch nothing.", "--dry-run")] = False,
-    json: options.Json = False,
-    quiet: options.Quiet = False,
-    verbose: options.Verbose = False,
+    json: options.JsonOption = False,
+    quiet: options.QuietOption = False,
+    verbose: options.VerboseOption = False,
 ) -> None:
     """Upscale pictures; what is already done is skipped, so the same command again goes on where it stopped."""
     box = tuple(int(side) for side in fit.split("x")) if fit else None
