@@ -1,8 +1,6 @@
-"""The catalogue: the packaged `weights.toml` and the user's own, read and checked. No torch.
+"""The catalogue of weights: read and check the packaged `weights.toml` and the user's own file. No torch.
 
-docs/weights.md says what each key means.
-
-One TOML table being read: each key is taken once and checked, and what is left over is unknown.
+`load_catalog` is the entry point; docs/weights.md explains every key of the file.
 """
 
 from __future__ import annotations
@@ -13,107 +11,165 @@ import re
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 
 from dsclora_cli.errors import UsageError, WeightsError
 from dsclora_cli.paths import config_dir
 
 FILE_NAME = "weights.toml"
+_PACKAGE = Path(__file__).parent.parent
+EMBEDDED = _PACKAGE / "weights" / "embedded"
+"""Folder of the weight files inside the package."""
+
 _ARCHITECTURES = ("span", "edsr", "rcan")
 _METRICS = ("psnr_y", "ssim_y", "psnr_rgb")
 _SHA256 = "[0-9a-f]{64}"
+# Plain http only for this machine; no file: or ftp: addresses.
 _ADDRESS = r"https://\S+|http://(localhost|127\.0\.0\.1)[:/]\S*"
 _REPO_PART = r"\w+(?:[.-]\w+)*"
-_PACKAGE = Path(__file__).parent.parent
-EMBEDDED = _PACKAGE / "weights" / "embedded"
 
 Scores = Mapping[str, Mapping[str, float]]
-"""Benchmark set to metric to value, in dB for PSNR."""
+"""Benchmark set to metric to value; PSNR in dB."""
 
 
 @dataclass(frozen=True)
 class WeightEntry:
-    """One weight file. `size` is in bytes, `sha256` the pin.
+    """One weight file of the catalogue.
 
-    `file` is a path in the Hub repository `repo`; without one it lies in `folder`, or at the address `url`, where alone
-    `size` and `sha256` may be unknown, 0 and "". `published` scores are printed in `source`, `reference` scores
-    measured by us. With `base`, the name of another entry, the file is an adapter for it.
+    The bytes lie in one of three places: in a Hub repository (`repo` is set), at a web address (`url` is set), or in
+    `folder` on this machine.
     """
 
     name: str
+
     arch: str
+    """Architecture: span, edsr or rcan."""
+
     scale: int
+    """Factor by which the network enlarges the sides in one pass."""
+
     channels: int
+    """Number of channels between the layers of the network."""
+
     file: str
+    """Path inside the Hub repository, or path relative to `folder`; the address itself for a file with `url`."""
+
     size: int
+    """Size in bytes; 0 for an unknown size, possible with `url` only."""
+
     sha256: str
+    """Expected sha256 of the file, the pin; empty for an unknown sha256, possible with `url` only."""
+
     licence: str
+
     source: str
+    """Text for users: where the weights come from."""
+
     folder: Path
+    """Folder of the file, for an entry without `repo` and `url`."""
+
     repo: str | None = None
+    """Model repository on the Hugging Face Hub, `owner/name`."""
+
     revision: str | None = None
+    """Branch, tag or commit of `repo`; None means the default branch."""
+
     url: str | None = None
+    """Address of the file, for weights that no Hub repository holds."""
+
     base: str | None = None
+    """Name of another entry: the file is an adapter for the weights of that entry."""
+
     published: Scores = field(default_factory=dict)
+    """Scores printed in `source`."""
+
     reference: Scores = field(default_factory=dict)
+    """Scores measured by this project."""
 
 
 @dataclass(frozen=True)
 class PhotoRule:
-    """What `--model auto` takes for a JPEG of a quality below `below`: names by native scale."""
+    """Weights that `--model auto` chooses for compressed JPEGs."""
 
     below: float
+    """JPEG quality, 0 to 100; the rule holds for JPEGs of a lower quality."""
+
     models: Mapping[int, str]
+    """Native scale to name of an entry."""
 
 
 @dataclass(frozen=True)
 class Catalog:
-    """All entries by name, and for each native scale the names that `--model auto` tries in turn."""
+    """All known weights, and the choices of `--model auto`."""
 
     entries: Mapping[str, WeightEntry]
+    """Entries by name, in the order of the file."""
+
     auto: Mapping[int, tuple[str, ...]]
+    """Native scale to the names that `--model auto` tries in turn."""
+
     photo: PhotoRule | None = None
+    """Choice for compressed JPEGs, if there is a special one."""
 
     def entry(self, name: str) -> WeightEntry:
-        """The entry of that name. Raises UsageError naming similar ones."""
+        """Return the entry called `name`. Raises UsageError with similar names."""
         if name not in self.entries:
             close = difflib.get_close_matches(name, self.entries, n=3, cutoff=0.5) or list(self.entries)
-            raise UsageError(f"no model is called {name!r}", f"there is {', '.join(close)}; see `dsclora models list`")
+            raise UsageError(f"no model is called {name!r}", f"choose {', '.join(close)}; see `dsclora models list`")
         return self.entries[name]
 
     def with_sha256(self, sha256: str) -> WeightEntry | None:
-        """The entry of the file with these bytes, if any."""
+        """Return the entry whose file has this sha256, if any."""
         return next((entry for entry in self.entries.values() if entry.sha256 == sha256), None)
 
 
 def load_catalog() -> Catalog:
-    """The packaged catalogue with the user's entries added. Raises UsageError naming file, table and key."""
-    packaged = packaged_file()
-    catalog = read_catalog(packaged, EMBEDDED)
+    """Return the packaged catalogue together with the user's entries. Raises UsageError with file, table and key.
+
+    The files are read and checked again only after a change.
+    """
     own = config_dir() / FILE_NAME
-    if not own.is_file():
-        return _linked(catalog, packaged)
-    added = read_catalog(own, own.parent)
+    return _load(_version(packaged_file()), _version(own) if own.is_file() else None)
+
+
+_FileVersion = tuple[Path, int, int]
+"""Path, size and time of modification (ns) of a file: equal versions mean equal contents."""
+
+
+def _version(path: Path) -> _FileVersion:
+    stat = path.stat()
+    return path, stat.st_size, stat.st_mtime_ns
+
+
+@lru_cache(maxsize=1)
+def _load(packaged: _FileVersion, own: _FileVersion | None) -> Catalog:
+    catalog = read_catalog(packaged[0], EMBEDDED)
+    if own is None:
+        return _check_names(catalog, packaged[0])
+    path = own[0]
+    added = read_catalog(path, path.parent)
+    # A user's file adds names and changes nothing: `--model auto` and every packaged name mean the same for all users.
     for heading, used in (("auto", added.auto), ("photo", added.photo)):
         if used:
             hint = "choose your weights with --model NAME"
-            raise UsageError(f"{own}: [{heading}] belongs to the packaged catalogue", hint)
+            raise UsageError(f"{path}: [{heading}] belongs to the packaged catalogue", hint)
     for name in added.entries:
         if name in catalog.entries:
-            raise UsageError(f"{own}: [weights.{name}]: the packaged catalogue has that name", "choose another name")
-    return _linked(Catalog({**catalog.entries, **added.entries}, catalog.auto, catalog.photo), own)
+            raise UsageError(f"{path}: [weights.{name}]: the packaged catalogue has that name", "choose another name")
+    return _check_names(Catalog({**catalog.entries, **added.entries}, catalog.auto, catalog.photo), path)
 
 
 def packaged_file() -> Path:
-    """The catalogue inside an installed wheel, else the one beside the package in a checkout or editable install."""
+    """Return the catalogue inside an installed wheel, else the catalogue next to the package in a checkout."""
     for folder in (_PACKAGE, _PACKAGE.parent):
         if (folder / FILE_NAME).is_file():
             return folder / FILE_NAME
-    raise WeightsError(f"{FILE_NAME} is missing beside {_PACKAGE}", "install dsclora again")
+    raise WeightsError(f"{FILE_NAME} is missing in {_PACKAGE}", "install dsclora again")
 
 
 def read_catalog(path: Path, folder: Path) -> Catalog:
-    """One catalogue file; files of entries without a repository lie in `folder`. Raises UsageError."""
+    """Read one catalogue file; files of entries without a repository and address lie in `folder`. Raises UsageError."""
     try:
         document = TomlTable(path, tomllib.loads(path.read_text(encoding="utf-8")))
     except (OSError, ValueError) as error:
@@ -127,19 +183,9 @@ def read_catalog(path: Path, folder: Path) -> Catalog:
     return Catalog(entries, choices, photo)
 
 
-def _read_photo(table: TomlTable) -> PhotoRule | None:
-    if not table.rest:
-        return None
-    below = table.number("below")
-    if not 0 <= below <= 100:
-        raise table.error("below", below, "a JPEG quality, 0 to 100")
-    models = {table.scale_of(key): table.text(key) for key in list(table.rest)}
-    return PhotoRule(below, models)
-
-
 def _read_entry(name: str, table: TomlTable, folder: Path) -> WeightEntry:
     if name == "auto":
-        raise table.error("name", name, "free: `--model auto` means something else")
+        raise table.error("name", name, "free: `--model auto` has its own meaning")
     url = table.optional("url", _ADDRESS)
     entry = WeightEntry(
         name=name,
@@ -169,20 +215,33 @@ def _read_entry(name: str, table: TomlTable, folder: Path) -> WeightEntry:
     return entry
 
 
-def _linked(catalog: Catalog, path: Path) -> Catalog:
-    """The catalogue, once every name that an entry or `[auto]` refers to is known to be there and to fit."""
+def _read_photo(table: TomlTable) -> PhotoRule | None:
+    if not table.rest:
+        return None
+    below = table.number("below")
+    if not 0 <= below <= 100:
+        raise table.error("below", below, "a JPEG quality, 0 to 100")
+    models = {table.scale_of(key): table.text(key) for key in list(table.rest)}
+    return PhotoRule(below, models)
+
+
+def _check_names(catalog: Catalog, path: Path) -> Catalog:
+    """Return the catalogue. Raises UsageError for a reference to an entry that is missing or has another scale."""
+
+    def unknown(where: str, name: str, scale: int) -> UsageError:
+        return UsageError(f"{path}: {where}: {name!r} is not the name of weights of scale {scale}")
+
     for entry in catalog.entries.values():
         base = catalog.entries.get(entry.base or "")
+        # The base of an adapter must be plain weights: adapters of adapters are not supported.
         if entry.base is not None and (base is None or base.base is not None or base.scale != entry.scale):
-            raise UsageError(
-                f"{path}: [weights.{entry.name}] base: {entry.base!r} is no entry of weights and that scale"
-            )
+            raise unknown(f"[weights.{entry.name}] base", entry.base, entry.scale)
     photo = {} if catalog.photo is None else {scale: (name,) for scale, name in catalog.photo.models.items()}
     for heading, choices in (("auto", catalog.auto), ("photo", photo)):
         for scale, names in choices.items():
             for name in names:
                 if name not in catalog.entries or catalog.entries[name].scale != scale:
-                    raise UsageError(f"{path}: [{heading}] {scale}: {name!r} is no entry of that scale")
+                    raise unknown(f"[{heading}] {scale}", name, scale)
     return catalog
 
 
@@ -191,59 +250,63 @@ _FILLED = r"(?s).*\S.*"
 
 
 class TomlTable:
-    """A table of `file` under `heading`. `rest` holds the keys not yet taken; every error is a UsageError."""
+    """A TOML table that is read key by key: every method takes and checks a key, `close` refuses the keys left over.
+
+    `rest` holds the keys not yet taken. Every error is a UsageError with file, heading and key.
+    """
 
     def __init__(self, file: Path, values: Mapping[str, object], heading: str = "") -> None:
         self.file = file
         self.heading = heading
         self.rest = dict(values)
 
-    def error(self, key: str, value: object, expected: str) -> UsageError:
-        """What is wrong with a key: `value` is not `expected`."""
-        shown = repr(value)
-        shown = shown if len(shown) <= _SHOWN else shown[:_SHOWN] + "..."
-        return self._error(key, f"{shown} is not {expected}")
-
     def text(self, key: str, pattern: str = _FILLED) -> str:
-        """Text that matches the whole pattern; required."""
+        """Take a required text that matches the whole pattern."""
         value = self._take(key)
         if not isinstance(value, str) or not re.fullmatch(pattern, value):
             raise self.error(key, value, "text" if pattern == _FILLED else f"text like {pattern}")
         return value
 
     def optional(self, key: str, pattern: str = _FILLED) -> str | None:
-        """As `text`, or None where the key is absent."""
+        """Take a text that matches the whole pattern; return None without the key."""
         return self.text(key, pattern) if key in self.rest else None
 
     def count(self, key: str) -> int:
-        """A whole number above 0; required."""
+        """Take a required whole number above 0."""
         value = self._take(key)
         if not isinstance(value, int) or isinstance(value, bool) or value < 1:
             raise self.error(key, value, "a whole number above 0")
         return value
 
+    def number(self, key: str) -> float:
+        """Take a required finite number."""
+        value = self._take(key)
+        if not isinstance(value, int | float) or isinstance(value, bool) or not math.isfinite(value):
+            raise self.error(key, value, "a number")
+        return float(value)
+
     def names(self, key: str) -> tuple[str, ...]:
-        """A list of one or more names; required."""
+        """Take a required list of names, not empty."""
         value = self._take(key)
         if not isinstance(value, list) or not value or not all(isinstance(name, str) for name in value):
             raise self.error(key, value, "a list of names")
         return tuple(value)
 
     def scale_of(self, key: str) -> int:
-        """A key that is itself a native scale."""
+        """Return the native scale that the key itself spells; the key stays in `rest`."""
         if not re.fullmatch("[1-9][0-9]?", key):
             raise self.error(key, key, "a native scale")
         return int(key)
 
     def table(self, key: str) -> TomlTable:
-        """A table inside this one, empty where it is absent."""
+        """Take an inner table; return an empty table without the key."""
         value = self.rest.pop(key, {})
         if not isinstance(value, dict):
             raise self.error(key, value, "a table")
         return TomlTable(self.file, value, f"{self.heading}.{key}" if self.heading else key)
 
     def scores(self, key: str, metrics: tuple[str, ...]) -> dict[str, dict[str, float]]:
-        """A table of benchmark sets, each a table of finite numbers by metric; empty where it is absent."""
+        """Take a table of benchmark sets, each with numbers by metric; return an empty table without the key."""
         sets = self.table(key)
         scores: dict[str, dict[str, float]] = {}
         for name in list(sets.rest):
@@ -252,23 +315,22 @@ class TomlTable:
             table.close()
         return scores
 
-    def number(self, key: str) -> float:
-        """A finite number; required."""
-        value = self._take(key)
-        if not isinstance(value, int | float) or isinstance(value, bool) or not math.isfinite(value):
-            raise self.error(key, value, "a number")
-        return float(value)
-
     def close(self) -> None:
-        """Refuse what nothing took."""
+        """Raise UsageError for a key that no method has taken."""
         for key in self.rest:
             raise self._error(key, "unknown key")
+
+    def error(self, key: str, value: object, expected: str) -> UsageError:
+        """Return the error for a key whose `value` is not `expected`."""
+        shown = repr(value)
+        shown = shown if len(shown) <= _SHOWN else shown[:_SHOWN] + "..."
+        return self._error(key, f"{shown} is not {expected}")
 
     def _take(self, key: str) -> object:
         if key not in self.rest:
             raise self._error(key, "missing")
         return self.rest.pop(key)
 
-    def _error(self, key: str, what: str) -> UsageError:
-        heading = f"[{self.heading}] " if self.heading else ""
-        return UsageError(f"{self.file}: {heading}{key}: {what}", "see docs/weights.md")
+    def _error(self, key: str, problem: str) -> UsageError:
+        where = f"[{self.heading}] " if self.heading else ""
+        return UsageError(f"{self.file}: {where}{key}: {problem}", "see docs/weights.md")

@@ -1,4 +1,4 @@
-"""The catalogue with what of it is on this machine, behind `dsclora models list`."""
+"""`dsclora models list` and `dsclora models fetch`: the catalogue, and the files of it on this machine."""
 
 from __future__ import annotations
 
@@ -6,37 +6,53 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from dsclora_cli.weights.catalog import Scores, load_catalog
-from dsclora_cli.weights.download import OnBytes, obtain, place_of, sha256_pinned
+from dsclora_cli.weights.download import OnBytes, known_sha256, obtain, place_of
 
 
 @dataclass(frozen=True)
 class ModelRow:
-    """One entry of the catalogue. `size` is in bytes, 0 where it is unknown.
-
-    `place` is embedded, local, cached, on the Hub, on the web or missing.
-    `auto` is its rank, from 1, among what `--model auto` tries for its scale, or None; `photo` the JPEG quality below
-    which it is tried first, or None. An adapter has a `base`. Scores: set to metric to value.
-    """
+    """One entry of the catalogue as `dsclora models list` shows it; the field names are keys of the JSON output."""
 
     name: str
+
     arch: str
+    """Architecture: span, edsr or rcan."""
+
     scale: int
+    """Factor by which the network enlarges the sides in one pass."""
+
     channels: int
+
     size: int
+    """Size of the file in bytes; 0 for an unknown size."""
+
     licence: str
     source: str
+
     place: str
+    """Where the file is: embedded, local, cached, on the Hub, on the web or missing; see `Place`."""
+
     auto: int | None
+    """Rank, from 1, among the models that `--model auto` tries for this scale; None for a model that it never tries."""
+
     photo: float | None
+    """JPEG quality below which `--model auto` tries this model first; None for all other models."""
+
     base: str | None
+    """Name of the weights that an adapter is for; None for plain weights."""
+
     repo: str | None
+    """Hub repository of the file."""
+
     sha256: str
+    """Pinned sha256, empty for an unknown sha256."""
+
     published: Scores
     reference: Scores
 
 
 def list_models() -> tuple[ModelRow, ...]:
-    """Every entry in the order of the catalogue, without any request. Raises UsageError for a broken catalogue."""
+    """Return all entries in the order of the catalogue, without accessing the internet. Raises UsageError."""
     catalog = load_catalog()
     ranks = {name: rank for names in catalog.auto.values() for rank, name in enumerate(names, 1)}
     photo = dict.fromkeys(catalog.photo.models.values(), catalog.photo.below) if catalog.photo else {}
@@ -64,20 +80,20 @@ def list_models() -> tuple[ModelRow, ...]:
 
 @dataclass(frozen=True)
 class FetchedModel:
-    """Where a model's file is, and its sha256."""
+    """A model's file on this machine."""
 
     path: Path
     sha256: str
 
 
 def fetch_model(name: str, trust: bool, on_bytes: OnBytes | None = None) -> FetchedModel:
-    """Have the file of a model, and of its base, on this machine.
+    """Download the file of a model, and for an adapter the file of its base too.
 
-    `trust` takes one that has no pin. Raises UsageError for no such name, and WeightsError.
+    `trust` accepts a file without a known sha256. Raises UsageError for an unknown name, and WeightsError.
     """
     catalog = load_catalog()
     entry = catalog.entry(name)
     if entry.base is not None:
         obtain(catalog.entry(entry.base))
     path = obtain(entry, trust=trust, on_bytes=on_bytes)
-    return FetchedModel(path, sha256_pinned(entry))
+    return FetchedModel(path, known_sha256(entry))

@@ -163,7 +163,7 @@ def test_without_photo_weights_of_that_scale_the_reason_says_so(rules: Path, fol
         ('2 = "photo"', r"\[photo\] below: missing"),
         ("below = 80\n2 = 7", r"\[photo\] 2: 7 is not text"),
         ('below = 101\n2 = "photo"', r"\[photo\] below: 101\.0 is not a JPEG quality, 0 to 100"),
-        ('below = 80\n3 = "photo"', r"\[photo\] 3: 'photo' is no entry of that scale"),
+        ('below = 80\n3 = "photo"', r"\[photo\] 3: 'photo' is not the name of weights of scale 3"),
         ('below = 80\nmost = "photo"', r"\[photo\] most: 'most' is not a native scale"),
     ],
 )

@@ -66,7 +66,7 @@ def test_an_adapter_finds_its_model_in_the_catalogue(base: Path, adapter: Path) 
 
 
 def test_an_adapter_for_a_file_of_ones_own_needs_the_file(base: Path, adapter: Path) -> None:
-    with pytest.raises(WeightsError, match=r"adapts weights that no model of the catalogue has.*--weights FILE"):
+    with pytest.raises(WeightsError, match=r"is an adapter for weights that are not in the catalogue.*--weights FILE"):
         find_weights(ModelOptions(adapter=adapter), 2)
     assert _equal(ModelOptions(weights=base, adapter=adapter))
 
@@ -98,5 +98,5 @@ def test_an_entry_may_be_an_adapter_of_another(base: Path, adapter: Path) -> Non
     assert found.entry is not None
     assert _equal(ModelOptions("plus"))
     _catalogue(mine=(base, ""), plus=(adapter, 'base = "mine"'), more=(adapter, 'base = "plus"'))
-    with pytest.raises(UsageError, match="base: 'plus' is no entry of weights"):
+    with pytest.raises(UsageError, match="base: 'plus' is not the name of weights of scale 2"):
         find_weights(ModelOptions("more"), 2)

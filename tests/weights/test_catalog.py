@@ -81,6 +81,15 @@ def test_own_entries_are_added() -> None:
     assert loaded.with_sha256("0" * 64) is None
 
 
+def test_the_catalogue_is_read_again_only_after_a_change() -> None:
+    first = load_catalog()
+    assert load_catalog() is first
+    own = write_own(entry())
+    assert "mine" in load_catalog().entries
+    own.unlink()
+    assert load_catalog() == first
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
@@ -96,8 +105,8 @@ def test_own_entries_are_added() -> None:
         ({"repo": '"me/mine"', "file": '"../up.pth"'}, "[weights.mine] file: '../up.pth' is not a path inside the"),
         ({"revision": '"main"'}, "[weights.mine] revision: 'main' is not given together with `repo`"),
         ({"chanels": "3"}, "[weights.mine] chanels: unknown key"),
-        ({"base": '"nobody"'}, "[weights.mine] base: 'nobody' is no entry of weights and that scale"),
-        ({"base": '"mine"'}, "[weights.mine] base: 'mine' is no entry of weights and that scale"),
+        ({"base": '"nobody"'}, "[weights.mine] base: 'nobody' is not the name of weights of scale 2"),
+        ({"base": '"mine"'}, "[weights.mine] base: 'mine' is not the name of weights of scale 2"),
         ({"published": '"good"'}, "[weights.mine] published: 'good' is not a table"),
         ({"published": "{ Set5 = { psnr_y = nan } }"}, "[weights.mine.published.Set5] psnr_y: nan is not a number"),
         ({"reference": "{ Set5 = { psnr = 3 } }"}, "[weights.mine.reference.Set5] psnr: unknown key"),

@@ -65,7 +65,7 @@ def place() -> str:
 def test_what_nobody_pinned_is_fetched_once_it_is_trusted(site: tuple[str, Path]) -> None:
     address, file = site
     catalogue(f"{address}/edsr.pt")
-    with pytest.raises(WeightsError, match=r"nobody has stated .* of plain.*models fetch plain --trust-unpinned"):
+    with pytest.raises(WeightsError, match=r"no sha256 for plain, at .*models fetch plain --trust-unpinned"):
         find_weights(ModelOptions("plain"), 2)
     assert place() == "on the web"
 
@@ -107,7 +107,7 @@ def test_what_cannot_be_fetched_is_one_line_and_leaves_nothing(site: tuple[str, 
 
 def test_offline_asks_nothing(site: tuple[str, Path]) -> None:
     catalogue(site[0] + "/edsr.pt")
-    with pytest.raises(WeightsError, match="plain is not here"):
+    with pytest.raises(WeightsError, match="plain is not in the cache, and the program is offline"):
         find_weights(ModelOptions("plain", offline=True), 2)
 
 
