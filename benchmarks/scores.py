@@ -13,7 +13,8 @@ from pathlib import Path
 
 from dsclora_cli.cli.eval_tables import markdown_text
 from dsclora_cli.config import EngineOptions, EvalOptions, ModelOptions
-from dsclora_cli.evaluation.evaluate import EvalReport, evaluate
+from dsclora_cli.evaluation.evaluate import evaluate
+from dsclora_cli.evaluation.report import EvalReport
 from dsclora_cli.weights.catalog import EMBEDDED
 
 ROOT = Path(__file__).parent.parent

@@ -26,7 +26,7 @@ class _Grid:
     notes: tuple[str, ...] = ()
 
 
-def show(report: EvalReport) -> None:
+def show_tables(report: EvalReport) -> None:
     """All tables on stdout."""
     for grid in _grids(report):
         table = Table(box=None, pad_edge=False, header_style="bold", title=grid.title, title_justify="left")

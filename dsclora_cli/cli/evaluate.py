@@ -1,15 +1,17 @@
-"""`dsclora eval`: from the command line to `evaluation.evaluate`."""
+"""`dsclora eval`: parse options, call `evaluation.evaluate.evaluate`, show progress and the report."""
 
 from __future__ import annotations
 
 from enum import StrEnum
 from pathlib import Path
+from types import TracebackType
 from typing import Annotated
 
 from dsclora_cli.cli import console, options
 from dsclora_cli.cli.options import MODEL, REPORTING, SPEED, option
 from dsclora_cli.config import EvalOptions, ModelOptions
 from dsclora_cli.errors import UsageError
+from dsclora_cli.evaluation.report import EvalCallbacks
 
 _DEFAULT = EvalOptions()
 _ENGINE = options.EngineName(_DEFAULT.engine.engine)
@@ -32,7 +34,7 @@ EXAMPLES = """[bold]Examples[/]
 
 
 class ProtocolName(StrEnum):
-    """How images are scored."""
+    """Values of `--protocol`."""
 
     PAPER = "paper"
     NTIRE = "ntire"
@@ -45,78 +47,127 @@ def evaluate(
     dataset: Annotated[
         list[str] | None,
         option(
-            _DATA, "Set5, Set14, BSD100, Urban100, Manga109, DIV2K-valid; may be repeated.", "--dataset", metavar="NAME"
+            _DATA,
+            "Benchmark set: Set5, Set14, BSD100, Urban100, Manga109 or DIV2K-valid. May be repeated.",
+            "--dataset",
+            metavar="NAME",
         ),
     ] = None,
     data_dir: Annotated[
-        Path | None, option(_DATA, "Has NAME/HR, NAME/LR_bicubic/X4; instead of the Hub.", "--data-dir", metavar="DIR")
+        Path | None,
+        option(
+            _DATA,
+            "Folder with the sets of --dataset, as NAME/HR and NAME/LR_bicubic/X4, instead of the Hugging Face Hub.",
+            "--data-dir",
+            metavar="DIR",
+        ),
     ] = _DEFAULT.data_dir,
     hr: Annotated[
-        Path | None, option(_DATA, "Folder of originals, instead of a set.", "--hr", metavar="DIR")
+        Path | None, option(_DATA, "Folder of high-resolution originals, instead of --dataset.", "--hr", metavar="DIR")
     ] = _DEFAULT.hr,
     lr: Annotated[
         Path | None,
         option(
-            _DATA, "Folder of their small versions.", "--lr", metavar="DIR", show_default="made by MATLAB's bicubic"
+            _DATA,
+            "Folder of the low-resolution versions of the pictures of --hr.",
+            "--lr",
+            metavar="DIR",
+            show_default="made by MATLAB's bicubic",
         ),
     ] = _DEFAULT.lr,
-    scale: Annotated[int, option(_DATA, "Factor of the sides.", "-s", "--scale", min=2, max=16)] = _DEFAULT.scale,
+    scale: Annotated[
+        int, option(_DATA, "Factor between the sides of LR and HR images.", "-s", "--scale", min=2, max=16)
+    ] = _DEFAULT.scale,
     jpeg: Annotated[
         int | None,
-        option(_DATA, "Save LR as JPEG of this quality first, 4:2:0.", "--jpeg", metavar="Q", min=1, max=100),
+        option(
+            _DATA,
+            "Save each LR image as a JPEG of quality Q with 4:2:0 chroma, and upscale the JPEG.",
+            "--jpeg",
+            metavar="Q",
+            min=1,
+            max=100,
+        ),
     ] = _DEFAULT.jpeg,
     model: Annotated[
         list[str] | None,
         option(
-            MODEL, "Name from the catalogue; may be repeated.", "-m", "--model", metavar="NAME", show_default="auto"
+            MODEL,
+            "Name of a model in the catalogue, see `dsclora models list`. May be repeated.",
+            "-m",
+            "--model",
+            metavar="NAME",
+            show_default="auto",
         ),
     ] = None,
     weights: Annotated[
-        list[Path] | None, option(MODEL, "File of weights; may be repeated.", "--weights", metavar="FILE")
+        list[Path] | None, option(MODEL, "Weights file of a model. May be repeated.", "--weights", metavar="FILE")
     ] = None,
     adapter: Annotated[
         list[Path] | None,
-        option(MODEL, "Adapter: a row for its model with it merged in; may be repeated.", "--adapter", metavar="FILE"),
+        option(
+            MODEL,
+            "Adapter file: adds a row for the adapter merged into the model of the adapter. May be repeated.",
+            "--adapter",
+            metavar="FILE",
+        ),
     ] = None,
     offline: options.OfflineOption = _DEFAULT.offline,
     protocol: Annotated[
         ProtocolName,
-        option(_SCORES, "paper: Y and RGB, border = scale; ntire: PSNR on RGB, border 4.", "--protocol"),
+        option(
+            _SCORES,
+            "How to score. paper: PSNR and SSIM on Y and on RGB, border = scale. ntire: PSNR on RGB, border 4.",
+            "--protocol",
+        ),
     ] = _PROTOCOL,
     metric: Annotated[
         list[str] | None,
-        option(_SCORES, "Also lpips, dists, ... of pyiqa; may be repeated.", "--metric", metavar="NAME"),
+        option(_SCORES, "Extra metric of pyiqa: lpips, dists, ... May be repeated.", "--metric", metavar="NAME"),
     ] = None,
     ensemble: Annotated[
-        bool, option(_SCORES, "A row for each model's mean over 8 flips and turns.", "--ensemble")
+        bool,
+        option(_SCORES, "Add a row for the self-ensemble of each model: mean over 8 flips and turns.", "--ensemble"),
     ] = _DEFAULT.engine.ensemble,
     cost: Annotated[
-        bool, option(_SCORES, "Parameters, multiply-adds, activations, time and memory.", "--cost")
+        bool,
+        option(_SCORES, "Measure each model: parameters, multiply-adds, activations, time and memory.", "--cost"),
     ] = _DEFAULT.cost,
     worst: Annotated[
-        int, option(_SCORES, "Name the N images on which a model gains least.", "--worst", metavar="N", min=0)
+        int,
+        option(
+            _SCORES,
+            "Name the N images of each set on which a model gains least over bicubic.",
+            "--worst",
+            metavar="N",
+            min=0,
+        ),
     ] = _DEFAULT.worst,
     device: options.DeviceOption = _DEFAULT.engine.device,
     engine: options.EngineOption = _ENGINE,
     dtype: options.DtypeOption = _DTYPE,
     tile: options.TileOption = options.AUTO_TILE,
     threads: options.ThreadsOption = _DEFAULT.engine.threads,
-    fresh: Annotated[bool, option(SPEED, "Take up no scores of earlier runs.", "--fresh")] = _DEFAULT.fresh,
+    fresh: Annotated[
+        bool, option(SPEED, "Score every image again, also where scores of an earlier run are kept.", "--fresh")
+    ] = _DEFAULT.fresh,
     save: Annotated[
-        Path | None, option(REPORTING, "For the upscaled images and sheets of the worst.", "--save", metavar="DIR")
+        Path | None,
+        option(REPORTING, "Folder for upscaled images, and for sheets of the worst images.", "--save", metavar="DIR"),
     ] = _DEFAULT.save,
-    json: Annotated[bool, option(REPORTING, "Everything as one JSON object on stdout.", "--json")] = False,
+    json: Annotated[bool, option(REPORTING, "Write the whole report as one JSON object to stdout.", "--json")] = False,
     csv: Annotated[
-        str | None, option(REPORTING, "Scores of each image, - for stdout.", "--csv", metavar="FILE|-")
+        str | None,
+        option(REPORTING, "CSV file for the scores of each image; - is stdout.", "--csv", metavar="FILE|-"),
     ] = None,
     markdown: Annotated[
-        str | None, option(REPORTING, "The tables, - for stdout.", "--markdown", metavar="FILE|-")
+        str | None, option(REPORTING, "Markdown file for the tables; - is stdout.", "--markdown", metavar="FILE|-")
     ] = None,
-    quiet: Annotated[bool, option(REPORTING, "Only the scores and errors.", "-q", "--quiet")] = False,
+    quiet: Annotated[bool, option(REPORTING, "Show scores and errors only.", "-q", "--quiet")] = False,
 ) -> None:
     """Score models on benchmark sets with the protocols of papers and challenges.
 
-    Finished images are kept, so the same command again goes on where it stopped.
+    Scores of finished images are kept: after an interruption, the same command resumes.
     """
     on_stdout = {"--json": json, "--csv -": csv == "-", "--markdown -": markdown == "-"}
     taken = [name for name, used in on_stdout.items() if used]
@@ -144,11 +195,12 @@ def evaluate(
     if quiet:
         console.hush_downloads()
     from dsclora_cli.cli import eval_tables
-    from dsclora_cli.cli.eval_progress import EvalView
+
+    # Imported here, not above: torch takes seconds, and `--help` must not wait for torch.
     from dsclora_cli.evaluation.evaluate import evaluate as run
 
-    with EvalView(quiet) as view:
-        report = run(asked, view)
+    with EvalProgress(quiet) as progress:
+        report = run(asked, progress)
     if csv:
         console.put(csv, eval_tables.csv_text(report))
     if markdown:
@@ -156,4 +208,62 @@ def evaluate(
     if json:
         console.show_json(report)
     elif not taken:
-        eval_tables.show(report)
+        eval_tables.show_tables(report)
+
+
+class EvalProgress(EvalCallbacks):
+    """Context manager that shows a progress bar on a terminal, and notes on stderr."""
+
+    def __init__(self, quiet: bool) -> None:
+        # Imported here, so that `--help` does not load rich's progress bars.
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+        self._quiet = quiet
+        self._images = 0
+        self._done = -1  # the first `on_image` comes before any image is scored
+        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+        stderr = console.err()
+        self._bar = Progress(*columns, console=stderr, transient=True, disable=quiet or not stderr.is_terminal)
+        self._task = self._bar.add_task("", total=None)
+
+    def __enter__(self) -> EvalProgress:
+        """Return the object itself."""
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Remove the bar; after Ctrl-C print how many images are done."""
+        self._bar.stop()
+        if isinstance(error, KeyboardInterrupt) and self._images and not self._quiet:
+            done = f"{max(self._done, 0)} of {self._images} images"
+            console.say("interrupted", f"{done} are scored and kept; the same command resumes from there", "yellow")
+
+    def on_unpack(self, name: str, done: int, total: int) -> None:
+        """Show megabytes that are unpacked."""
+        # The bar starts here and not earlier: the download before has a bar of the Hub client.
+        self._bar.start()
+        self._bar.update(self._task, description=f"unpacking {name}, MB", completed=done // 10**6, total=total // 10**6)
+        if done == total:
+            self._bar.stop()
+
+    def on_sets(self, images: int) -> None:
+        """Count images from now on."""
+        self._images = images
+        self._bar.reset(self._task, total=images)
+        self._bar.start()
+
+    def on_image(self, benchmark: str, image: str) -> None:
+        """Show the image; all images before are finished."""
+        self._done += 1
+        self._bar.update(self._task, description=f"{benchmark} {image}", completed=self._done)
+
+    def on_cost(self) -> None:
+        """Show that time and memory are measured."""
+        self._done = self._images
+        self._bar.update(self._task, description="measuring time and memory", completed=self._done)
+
+    def on_note(self, note: str) -> None:
+        """Print a note on stderr."""
+        if not self._quiet:
+            console.say("note", note, "cyan")

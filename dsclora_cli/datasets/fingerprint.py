@@ -44,7 +44,7 @@ def identify(benchmark: BenchmarkSet) -> Identity:
     digests, edges, enlarged = [], [], 0
     for pair in benchmark.pairs:
         rgb = read_rgb(pair.hr)
-        digests.append(digest(rgb))
+        digests.append(picture_digest(rgb))
         edges.append(max(rgb.shape))
         enlarged += looks_enlarged(rgb)
     found = fingerprint(digests)
@@ -53,7 +53,7 @@ def identify(benchmark: BenchmarkSet) -> Identity:
     return Identity(found, "unknown copy", _warning(benchmark.name, edges, enlarged))
 
 
-def digest(rgb: NDArray[np.uint8]) -> str:
+def picture_digest(rgb: NDArray[np.uint8]) -> str:
     """The sha256, in hex, of a picture `(H, W, 3)` uint8: of its size as text, then its bytes."""
     height, width = rgb.shape[:2]
     return hashlib.sha256(f"{width}x{height}:".encode() + rgb.tobytes()).hexdigest()

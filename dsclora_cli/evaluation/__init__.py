@@ -1,1 +1,1 @@
-"""What `dsclora eval` does: scores of models on benchmark sets."""
+"""Scores of models on benchmark sets: what `dsclora eval` does. Begin with evaluate.py."""

@@ -1,8 +1,8 @@
-"""What is compared: the bicubic baseline, each model, and each model's self-ensemble."""
+"""Candidates of an evaluation: the bicubic baseline, each model, and the self-ensemble of each model."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -25,76 +25,65 @@ from dsclora_cli.weights.resolve import AUTO, FoundWeights, find_weights, native
 
 @dataclass(frozen=True)
 class Candidate:
-    """A row of the report. `upscale` takes `(h, w, 3)` uint8 LR to `(scale*h, scale*w, 3)` uint8.
-
-    `weights` is the file behind it, None for the baseline; `entry` its place in the catalogue, None for an ensemble,
-    about which the catalogue says nothing.
-    """
+    """A row of the report, ready to upscale."""
 
     info: RowInfo
-    upscale: Callable[[Image], Image]
-    weights: Path | None = None
-    entry: WeightEntry | None = None
 
-    @property
-    def identity(self) -> Mapping[str, object]:
-        """All that decides its pixels but the code and the scale."""
-        info = self.info
-        fields = ("device", "dtype", "engine", "ensemble", "tile")
-        values = {field: getattr(info, field) for field in fields}
-        return {"weights": info.weights_sha256 or BASELINE, **values}
+    upscale: Callable[[Image], Image]
+    """Upscale `(h, w, 3)` uint8 LR; return `(scale*h, scale*w, 3)` uint8."""
+
+    weights: Path | None = None
+    """File of the network, None for the baseline."""
+
+    entry: WeightEntry | None = None
+    """Catalogue entry of the weights. None for an ensemble: the catalogue states no scores of ensembles."""
 
 
 def open_candidates(options: EvalOptions) -> tuple[Candidate, ...]:
-    """The baseline, then each model, followed by its ensemble where that is asked for; all loaded.
+    """Return the baseline, followed by each model and, where requested, the ensemble of the model; all are loaded.
 
-    Raises UsageError for a scale that a model does not have, for weights given twice, and for a device or dtype that
-    is not there, and WeightsError.
+    Raises:
+        UsageError: a model has another scale, weights are given twice, or a device or dtype is not available.
+        WeightsError: weights are missing or damaged.
     """
-    candidates = [_bicubic(options.scale)]
+    candidates = [Candidate(RowInfo(BASELINE), partial(_upscale_bicubic, scale=options.scale))]
     for model in options.models or (ModelOptions(),):
-        found = _find(_with_base(model, options), options.scale)
-        twin = next((each for each in candidates if each.info.weights_sha256 == found.sha256), None)
-        if twin:
-            raise UsageError(f"{_asked(model)} and {twin.info.name} are the same weights", "give them once")
-        taken = {candidate.info.name for candidate in candidates}
-        name = found.name if found.name not in taken else str(found.path)
+        found = _find(model, options)
+        same = next((each.info.name for each in candidates if each.info.weights_sha256 == found.sha256), None)
+        if same:
+            raise UsageError(f"{_model_name(model)} and {same} are the same weights", "give them once")
+        # Two files of one name in different folders are told apart by their paths.
+        name = str(found.path) if found.name in {each.info.name for each in candidates} else found.name
         candidates.extend(_open(name, found, options.engine))
     return tuple(candidates)
 
 
-def _bicubic(scale: int) -> Candidate:
-    def upscale(lr: Image) -> Image:
-        return matlab_bicubic(lr, lr.shape[0] * scale, lr.shape[1] * scale)
-
-    return Candidate(RowInfo(BASELINE), upscale)
+def _upscale_bicubic(lr: Image, scale: int) -> Image:
+    return matlab_bicubic(lr, lr.shape[0] * scale, lr.shape[1] * scale)
 
 
-def _find(model: ModelOptions, scale: int) -> FoundWeights:
-    native = native_scales(model)
-    if scale not in native and _asked(model) != AUTO:
-        raise UsageError(
-            f"{_asked(model)} upscales by {native[0]}, not by {scale}", f"use -s {native[0]}, or other weights"
-        )
-    return find_weights(model, scale)
-
-
-def _with_base(model: ModelOptions, options: EvalOptions) -> ModelOptions:
-    """A model as it is asked for; an adapter meets those given weights that it is for, else the catalogue's."""
+def _find(model: ModelOptions, options: EvalOptions) -> FoundWeights:
+    """Find the weights of a model for the scale of the evaluation."""
     model = replace(model, offline=model.offline or options.offline)
-    if model.adapter is None or _asked(replace(model, adapter=None)) != AUTO:
-        return model
-    base_sha256 = load_adapters(model.adapter).base_sha256
-    files = (other.weights for other in options.models if other.weights is not None and other.weights.is_file())
-    return replace(model, weights=next((file for file in files if sha256_of(file) == base_sha256), None))
+    if model.adapter is not None and model.weights is None and model.model == AUTO:
+        # Prefer a base among the weights that are compared; else the adapter's base comes from the catalogue.
+        base_sha256 = load_adapters(model.adapter).base_sha256
+        files = (other.weights for other in options.models if other.weights is not None and other.weights.is_file())
+        model = replace(model, weights=next((file for file in files if sha256_of(file) == base_sha256), None))
+    native = native_scales(model)
+    if options.scale not in native and _model_name(model) != AUTO:
+        message = f"{_model_name(model)} upscales by {native[0]}, not by {options.scale}"
+        raise UsageError(message, f"use -s {native[0]}, or other weights")
+    return find_weights(model, options.scale)
 
 
-def _asked(model: ModelOptions) -> str:
+def _model_name(model: ModelOptions) -> str:
+    """Return a model as the user named the model."""
     return str(model.adapter or model.weights or model.model)
 
 
 def _open(name: str, found: FoundWeights, options: EngineOptions) -> Iterator[Candidate]:
-    """Yield the row of a model and, where the options ask for the ensemble, the row of its ensemble."""
+    """Load weights and yield the candidate and, where requested, the ensemble, which shares the engine."""
     engine = load_engine(found, choose_device(options), replace(options, ensemble=False))
     info = RowInfo(
         name=name,
@@ -112,7 +101,7 @@ def _open(name: str, found: FoundWeights, options: EngineOptions) -> Iterator[Ca
 
 
 def _upscale(lr: Image, engine: Engine, tile: int | None) -> Image:
-    """Upscale `(h, w, 3)` uint8 LR; without `tile` free memory decides, and a tile that does not fit is halved."""
+    """Upscale `(h, w, 3)` uint8 LR. Without `tile` free memory decides, and a tile that does not fit is halved."""
     run = TileOptions(auto_edge(engine) if tile is None else tile, may_halve=tile is None)
     try:
         result = upscale_array(lr, engine, run)

@@ -1,4 +1,4 @@
-"""What a network costs: its size, and the time and memory of upscaling real images with it here."""
+"""Cost of a network: size, and the time and memory of upscaling real images on this machine."""
 
 from __future__ import annotations
 
@@ -17,86 +17,96 @@ from dsclora_cli.evaluation.protocol import Image
 from dsclora_cli.models.complexity import Complexity, complexity
 from dsclora_cli.weights.checkpoint import load_network
 
-MOST_IMAGES = 20
-"""Images that are timed; of larger sets these many, evenly spread."""
+MAX_TIMED_IMAGES = 20
+"""Number of images to time; of larger sets, images at even intervals."""
 
 _POLL_SECONDS = 0.005
 
 
 @dataclass(frozen=True)
 class Cost:
-    """`size` is for a 256x256 input. Times are medians over `images` images, from 8-bit LR to 8-bit result.
-
-    `peak_bytes`, for the largest of the images: on CUDA what torch had allocated there, else the resident memory of
-    the whole process.
-    """
+    """Cost of a network on this machine."""
 
     size: Complexity
+    """Parameters, multiply-adds and activations for an input of 256x256 pixels."""
+
     images: int
+    """Number of images that were timed."""
+
     image_ms: float
+    """Median time for one image in ms, from 8-bit LR in memory to the 8-bit result in memory."""
+
     megapixel_ms: float
+    """Median time for 10^6 pixels of the result in ms."""
+
     peak_bytes: int
+    """Peak memory for the largest image: on CUDA memory allocated by torch, else resident memory of the process."""
 
 
 @dataclass(frozen=True)
-class Work:
-    """What is measured: a network's file, and `(h, w, 3)` uint8 LR to the result with it on a device."""
+class TimedModel:
+    """A model to measure."""
 
     weights: Path
+    """File of the network, to count parameters and operations."""
+
     device: str
+    """Device of the network, whose memory is measured."""
+
     upscale: Callable[[Image], Image]
+    """Upscale `(h, w, 3)` uint8 LR with the network; return `(H, W, 3)` uint8 on the host."""
 
 
-def measure(works: Sequence[Work], images: Sequence[Image]) -> tuple[Cost, ...]:
-    """The cost of each work on at least one LR image. They take turns, so that a busy machine slows all alike."""
+def measure(models: Sequence[TimedModel], images: Sequence[Image]) -> tuple[Cost, ...]:
+    """Return the cost of each model on at least one LR image, `(h, w, 3)` uint8."""
     largest = max(images, key=lambda image: image.size)
-    peaks = [_peak(work, largest) for work in works]
-    timings = [[_time(work.upscale, image) for work in works] for image in images]
+    peaks = []
+    for model in models:
+        with _PeakMemory(model.device) as peak:
+            model.upscale(largest)  # warms up as well: the first run compiles kernels and fills caches
+        peaks.append(peak.bytes)
+    image_ms: list[list[float]] = [[] for _ in models]
+    megapixel_ms: list[list[float]] = [[] for _ in models]
+    # Models take turns for each image, so that another program on the machine slows all models alike.
+    for image in images:
+        for index, model in enumerate(models):
+            started = perf_counter()
+            result = model.upscale(image)
+            # The result is on the host, so no work on a GPU is still running.
+            elapsed = (perf_counter() - started) * 1000
+            image_ms[index].append(elapsed)
+            megapixel_ms[index].append(elapsed / (result.shape[0] * result.shape[1] / 1e6))
     return tuple(
         Cost(
-            size=complexity(load_network(work.weights)),
+            size=complexity(load_network(model.weights)),
             images=len(images),
-            image_ms=statistics.median(milliseconds for milliseconds, _ in column),
-            megapixel_ms=statistics.median(milliseconds / megapixels for milliseconds, megapixels in column),
-            peak_bytes=peak,
+            image_ms=statistics.median(image_ms[index]),
+            megapixel_ms=statistics.median(megapixel_ms[index]),
+            peak_bytes=peaks[index],
         )
-        for work, peak, column in zip(works, peaks, zip(*timings, strict=True), strict=True)
+        for index, model in enumerate(models)
     )
 
 
-def spread(count: int) -> list[int]:
-    """Indices of at most `MOST_IMAGES` of `count` images, evenly spread."""
-    chosen = min(count, MOST_IMAGES)
+def timed_indices(count: int) -> list[int]:
+    """Return the indices of the images to time, at even intervals among `count` images."""
+    chosen = min(count, MAX_TIMED_IMAGES)
     return [index * count // chosen for index in range(chosen)]
 
 
-def _time(upscale: Callable[[Image], Image], image: Image) -> tuple[float, float]:
-    """Milliseconds, and megapixels of the result. The result is on the host, so nothing is still running."""
-    started = perf_counter()
-    result = upscale(image)
-    return (perf_counter() - started) * 1000, result.shape[0] * result.shape[1] / 1e6
-
-
-def _peak(work: Work, image: Image) -> int:
-    """Bytes; also warms up."""
-    with _Peak(work.device) as peak:
-        work.upscale(image)
-    return peak.bytes
-
-
-class _Peak:
-    """A context manager that watches memory; `bytes` is the most there was."""
+class _PeakMemory:
+    """Context manager that measures peak memory in `bytes`."""
 
     def __init__(self, device: str) -> None:
         self.bytes = 0
         self._cuda = torch.device(device) if device.startswith("cuda") else None
         self._process = psutil.Process()
-        self._over = threading.Event()
-        self._watcher = threading.Thread(target=self._watch, daemon=True)
+        self._stop = threading.Event()
+        self._poller = threading.Thread(target=self._poll, daemon=True)
 
-    def __enter__(self) -> _Peak:
+    def __enter__(self) -> _PeakMemory:
         if self._cuda is None:
-            self._watcher.start()
+            self._poller.start()
         else:
             torch.cuda.reset_peak_memory_stats(self._cuda)
         return self
@@ -107,11 +117,12 @@ class _Peak:
         if self._cuda is not None:
             self.bytes = torch.cuda.max_memory_allocated(self._cuda)
             return
-        self._over.set()
-        self._watcher.join()
+        self._stop.set()
+        self._poller.join()
 
-    def _watch(self) -> None:
-        over = False
-        while not over:
+    def _poll(self) -> None:
+        # The last sample follows `stop`, so that even the shortest run is measured at least once.
+        stopped = False
+        while not stopped:
             self.bytes = max(self.bytes, self._process.memory_info().rss)
-            over = self._over.wait(_POLL_SECONDS)
+            stopped = self._stop.wait(_POLL_SECONDS)

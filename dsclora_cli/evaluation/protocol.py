@@ -1,12 +1,11 @@
-"""How an image is scored: which metrics, on which channels, without which border.
+"""Protocols: which metrics score an image, on which channels, without which border.
 
-Learned metrics from pyiqa, an optional package, by its names: lpips, dists, ...
+Metrics of the package pyiqa (optional) come on top of a protocol: lpips, dists, ...
 """
 
 from __future__ import annotations
 
 import importlib
-import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -24,7 +23,7 @@ Image = NDArray[np.uint8]
 """`(H, W, 3)` uint8 RGB."""
 
 Metric = Callable[[Image, Image], float]
-"""Result and truth to a number."""
+"""Return the score of a result, given the result and the HR image."""
 
 _FIDELITY: Mapping[str, Metric] = {
     "psnr_y": partial(psnr_y, border=0),
@@ -36,15 +35,22 @@ _FIDELITY: Mapping[str, Metric] = {
 
 @dataclass(frozen=True)
 class Protocol:
-    """Metrics in the order of the report, the first of which decides comparisons, and the border in HR pixels."""
+    """How a paper or a challenge scores images."""
 
     name: str
+
     border: int
+    """HR pixels on each side that are not scored."""
+
     metrics: tuple[str, ...]
+    """Metrics in the order of the report; comparisons use the first metric."""
 
 
 def protocol_of(name: str, scale: int) -> Protocol:
-    """`paper`: PSNR and SSIM on Y and on RGB, border = scale. `ntire`: PSNR on RGB, border 4. Raises UsageError."""
+    """Return a protocol by name: `paper` (PSNR and SSIM on Y and on RGB, border = scale) or `ntire` (PSNR on RGB).
+
+    Raises UsageError for another name.
+    """
     protocols = {
         "paper": Protocol("paper", scale, tuple(_FIDELITY)),
         "ntire": Protocol("ntire", 4, ("psnr_rgb",)),
@@ -55,45 +61,44 @@ def protocol_of(name: str, scale: int) -> Protocol:
 
 
 class Scorer:
-    """Scores images by one protocol; `extra` metrics, by name, see the whole image with its border."""
+    """Computes the metrics of a protocol inside the border, and extra metrics on the whole image."""
 
     def __init__(self, protocol: Protocol, extra: Mapping[str, Metric]) -> None:
         self._border = protocol.border
         self._fidelity = {name: _FIDELITY[name] for name in protocol.metrics}
         self._extra = extra
-
-    @property
-    def metrics(self) -> tuple[str, ...]:
-        """Names of all scores, the protocol's first."""
-        return (*self._fidelity, *self._extra)
+        self.metrics = (*self._fidelity, *extra)
 
     def __call__(self, result: Image, truth: Image, name: str) -> dict[str, float]:
-        """The scores of an image called `name`. Raises ImageError where nothing would remain inside the border."""
-        least = 2 * self._border + SSIM_WINDOW
-        if min(truth.shape[:2]) < least:
+        """Return the score of a result by metric.
+
+        Args:
+            result: upscaled image, `(H, W, 3)` uint8.
+            truth: HR image, `(H, W, 3)` uint8.
+            name: name of the image for errors.
+
+        Raises:
+            ImageError: too few pixels remain inside the border.
+        """
+        needed = 2 * self._border + SSIM_WINDOW
+        if min(truth.shape[:2]) < needed:
             height, width = truth.shape[:2]
             raise ImageError(
-                f"{name}: {width}x{height} pixels are too few to score", f"{least} on each side are needed"
+                f"{name}: {width}x{height} pixels are too few to score", f"{needed} on each side are needed"
             )
-        crop = partial(crop_border, border=self._border)
-        scores = {metric: score(crop(result), crop(truth)) for metric, score in self._fidelity.items()}
+        inside, truth_inside = crop_border(result, self._border), crop_border(truth, self._border)
+        scores = {metric: score(inside, truth_inside) for metric, score in self._fidelity.items()}
         return scores | {metric: score(result, truth) for metric, score in self._extra.items()}
 
 
-def finite_mean(values: Sequence[float]) -> float:
-    """The mean over the finite ones of at least one value, inf where there is none: PSNR is inf for equal images."""
-    finite = [value for value in values if not math.isinf(value)]
-    return math.fsum(finite) / len(finite) if finite else math.inf
-
-
 def open_metrics(names: Sequence[str], device: str) -> dict[str, Metric]:
-    """The metrics by name, on a device; pyiqa fetches their networks and is imported only if there is a name.
+    """Return metrics of pyiqa by name, which run on a device; pyiqa may download networks.
 
-    Each maps two `(H, W, 3)` uint8 images, the result and the truth, to a number; those without a reference ignore
-    the truth. Raises UsageError for a name that pyiqa does not know, and where the package is missing.
+    A metric without a reference ignores the HR image. Raises UsageError for an unknown name, and without pyiqa.
     """
     if not names:
         return {}
+    # Imported by name and only on request: pyiqa is optional, not typed, and takes seconds to import.
     try:
         pyiqa = importlib.import_module("pyiqa")
     except ImportError as error:
@@ -101,23 +106,22 @@ def open_metrics(names: Sequence[str], device: str) -> dict[str, Metric]:
     known = pyiqa.list_models()
     for name in names:
         if name not in known:
-            raise UsageError(f"pyiqa has no metric {name!r}", f"it has {', '.join(known)}")
+            raise UsageError(f"pyiqa has no metric {name!r}", f"choose one of {', '.join(known)}")
     runs_on = resolve_device(device)
-    return {name: _metric(pyiqa.create_metric(name, device=runs_on), runs_on) for name in names}
+    return {name: _pyiqa_metric(pyiqa.create_metric(name, device=runs_on), runs_on) for name in names}
 
 
-def _metric(network: Any, device: torch.device) -> Metric:  # noqa: ANN401 - pyiqa is not typed
+def _pyiqa_metric(network: Any, device: torch.device) -> Metric:  # noqa: ANN401 - pyiqa is not typed
     def score(result: Image, truth: Image) -> float:
-        pictures = [_tensor(result, device)]
-        if network.metric_mode == "FR":
-            pictures.append(_tensor(truth, device))
+        # "FR" is full reference: the metric compares with the HR image.
+        images = (result, truth) if network.metric_mode == "FR" else (result,)
         with torch.inference_mode():
-            return float(network(*pictures))
+            return float(network(*(_tensor(image, device) for image in images)))
 
     return score
 
 
 def _tensor(image: Image, device: torch.device) -> torch.Tensor:
-    """`(H, W, 3)` uint8 -> `(1, 3, H, W)` float32 in [0, 1]."""
+    """Return `(H, W, 3)` uint8 as `(1, 3, H, W)` float32 in [0, 1]."""
     values = torch.from_numpy(np.ascontiguousarray(image)).to(device, torch.float32) / 255
     return values.permute(2, 0, 1)[None]

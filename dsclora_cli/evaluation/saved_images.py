@@ -1,10 +1,10 @@
-"""The images of an evaluation as files: each result, and sheets of the worst."""
+"""Files of `dsclora eval --save`: the result for each image, and contact sheets of the worst images."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +12,7 @@ import numpy as np
 from dsclora_cli.config import SaveOptions
 from dsclora_cli.errors import ImageError, UsageError
 from dsclora_cli.evaluation.protocol import Image
+from dsclora_cli.evaluation.score_cache import PixelKey
 from dsclora_cli.imaging.contact_sheet import Strip, contact_sheet
 from dsclora_cli.imaging.reader import open_picture
 from dsclora_cli.imaging.types import Frame, Header
@@ -20,41 +21,30 @@ from dsclora_cli.upscaling.manifest import ResultKey, is_recorded, result_state,
 _LOSSLESS = SaveOptions(format="PNG")
 
 
-@dataclass(frozen=True)
-class Slot:
-    """A place for one image, and what makes it."""
-
-    path: Path
-    recipe: ResultKey
-
-    @property
-    def is_filled(self) -> bool:
-        """Whether the file is there, unchanged, and made by this recipe."""
-        return result_state(self.path, self.recipe) == "complete"
-
-    def fill(self, image: Image) -> None:
-        """Write `(H, W, 3)` uint8. Raises ImageError, and UsageError where a file of another's has that name."""
-        if self.path.exists() and not is_recorded(self.path):
-            hint = "choose another folder with --save"
-            raise UsageError(f"{self.path} is already there and is not from this program", hint)
-        height, width = image.shape[:2]
-        header = Header("PNG", width, height, 3, np.dtype(np.uint8))
-        save_result(self.path, header, [Frame(image)], _LOSSLESS, self.recipe)
+Place = tuple[str, str, str]
+"""Names of a set, a row and an image."""
 
 
-class Gallery:
-    """Files below `folder`: `SET/ROW/IMAGE.png`, and `SET/worst-ROW.png`."""
+class SavedImages:
+    """Folder of results: `SET/ROW/IMAGE.png`, and `SET/worst-ROW.png` for contact sheets."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
 
-    def slot(self, names: tuple[str, str, str], recipe: ResultKey) -> Slot:
-        """Where the result for a set, a row and an image goes."""
-        return Slot(self._path(*names), recipe)
+    def has(self, place: Place, key: PixelKey) -> bool:
+        """Return whether the file of a result exists, was made with the key and is unchanged since."""
+        return result_state(self._path(place), _result_key(key)) == "complete"
 
-    def read(self, benchmark: str, row: str, image: str) -> Image:
-        """A result as it was saved. Raises ImageError."""
-        path = self._path(benchmark, row, image)
+    def save(self, place: Place, key: PixelKey, image: Image) -> None:
+        """Write a result, `(H, W, 3)` uint8, as PNG.
+
+        Raises ImageError where the file cannot be written, and UsageError where a file of another origin is there.
+        """
+        _save(self._path(place), _result_key(key), image)
+
+    def read(self, place: Place) -> Image:
+        """Return a saved result, `(H, W, 3)` uint8. Raises ImageError."""
+        path = self._path(place)
         with open_picture(path) as picture:
             pixels = next(iter(picture.frames())).pixels
         if pixels.dtype != np.uint8 or pixels.shape[2] != 3:
@@ -62,14 +52,27 @@ class Gallery:
         return pixels.astype(np.uint8, copy=False)
 
     def save_sheet(self, benchmark: str, row: str, strips: Sequence[Strip]) -> None:
-        """Write the sheet of a row's worst images."""
+        """Write the contact sheet of the worst images of a row. Raises as `save` does."""
         path = self._folder / benchmark / f"worst-{_folder_name(row)}.png"
-        Slot(path, ResultKey("", "", {"sheet": row})).fill(contact_sheet(strips))
+        _save(path, ResultKey("", "", {"sheet": row}), contact_sheet(strips))
 
-    def _path(self, benchmark: str, row: str, image: str) -> Path:
+    def _path(self, place: Place) -> Path:
+        benchmark, row, image = place
         return self._folder / benchmark / _folder_name(row) / f"{image}.png"
 
 
+def _result_key(key: PixelKey) -> ResultKey:
+    return ResultKey(key.lr, key.weights, asdict(key))
+
+
+def _save(path: Path, key: ResultKey, image: Image) -> None:
+    if path.exists() and not is_recorded(path):
+        hint = "choose another folder with --save"
+        raise UsageError(f"{path} already exists and was not written by this program", hint)
+    height, width = image.shape[:2]
+    save_result(path, Header("PNG", width, height, 3, np.dtype(np.uint8)), [Frame(image)], _LOSSLESS, key)
+
+
 def _folder_name(row: str) -> str:
-    """Rows, unlike sets and images, are not named after files: "a/b + ensemble" -> "a_b_+_ensemble"."""
+    """Return a folder name for a row: "a/b + ensemble" -> "a_b_+_ensemble". Names of rows are not file names."""
     return re.sub(r"[^\w.+-]+", "_", row)

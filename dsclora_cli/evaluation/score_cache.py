@@ -1,50 +1,110 @@
-"""Scores of single images, kept so that an interrupted evaluation goes on: one small JSON file each."""
+"""Cache of the scores of single images, so that an interrupted evaluation resumes: one small JSON file for each score.
+
+A score is found again under an equal `ScoreKey` only. Files are written atomically.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import json
 from collections.abc import Mapping
-from functools import cache
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
 
-from dsclora_cli import __version__
+from dsclora_cli.evaluation.report import BASELINE, RowInfo
 from dsclora_cli.paths import atomic_write, state_dir
 
-Key = Mapping[str, object]
-"""All that decides the scores, as JSON values."""
+SCORES_VERSION = 1
+"""Version of the arithmetic behind kept scores and saved images, and of the cache files.
+
+Raise the number with every change of code that may change a score or a pixel: reading of pictures, resampling, JPEG
+degradation, tiling, fused operations, rounding, color conversion, metrics. All images are then scored again. Leave the
+number alone when names, messages, options or tables change.
+"""
 
 
-def load_scores(key: Key) -> dict[str, float] | None:
-    """The scores under this key, None where there are none or the file is damaged."""
+@dataclass(frozen=True)
+class PixelKey:
+    """Everything that decides the pixels of a result."""
+
+    lr: str
+    """Digest of the LR image."""
+
+    scale: int
+
+    weights: str
+    """sha256 of the weights, or the name of the baseline."""
+
+    engine: str | None
+    device: str | None
+    """Kind of device, `cpu`, `cuda` or `mps`: GPUs of one kind share scores."""
+
+    dtype: str | None
+    ensemble: bool
+
+    tile: int | None
+    """Tile size as requested. Tiles chosen from free memory share a key: tile sizes differ by rounding errors only."""
+
+    torch_version: str = str(torch.__version__)
+    numpy_version: str = np.__version__
+    version: int = SCORES_VERSION
+
+
+@dataclass(frozen=True)
+class ScoreKey:
+    """Everything that decides the scores of an image."""
+
+    pixels: PixelKey
+
+    hr: str
+    """Digest of the HR image, after cropping to a multiple of the scale."""
+
+    border: int
+    """HR pixels on each side that are not scored."""
+
+    metrics: tuple[str, ...]
+
+
+def pixel_key(row: RowInfo, lr: str, scale: int) -> PixelKey:
+    """Return the key of the result of a row for the LR image with the digest `lr`."""
+    return PixelKey(
+        lr=lr,
+        scale=scale,
+        weights=row.weights_sha256 or BASELINE,
+        engine=row.engine,
+        device=row.device and row.device.partition(":")[0],
+        dtype=row.dtype,
+        ensemble=row.ensemble,
+        tile=row.tile,
+    )
+
+
+def load_scores(key: ScoreKey) -> dict[str, float] | None:
+    """Return the scores by metric under a key, or None where none are kept or the file is damaged."""
+    text = _as_json(key)
     try:
-        record = json.loads(_place(key).read_text(encoding="utf-8"))
-        return record["scores"] if record["key"] == key else None
+        record = json.loads(_cache_file(text).read_text(encoding="utf-8"))
+        return record["scores"] if record["key"] == json.loads(text) else None
     except (OSError, ValueError, LookupError, TypeError):
         return None
 
 
-def save_scores(key: Key, scores: Mapping[str, float]) -> None:
-    """Keep scores; the file appears at once or not at all. Raises OSError."""
-    place = _place(key)
-    place.parent.mkdir(parents=True, exist_ok=True)
-    with atomic_write(place) as temporary:
-        temporary.write_text(json.dumps({"key": key, "scores": scores}), encoding="utf-8")
+def save_scores(key: ScoreKey, scores: Mapping[str, float]) -> None:
+    """Keep the scores of an image by metric. Raises OSError."""
+    text = _as_json(key)
+    file = _cache_file(text)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with atomic_write(file) as temporary:
+        temporary.write_text(json.dumps({"key": json.loads(text), "scores": scores}), encoding="utf-8")
 
 
-@cache
-def code_digest() -> str:
-    """sha256 over this package's source, its version and torch's: scores made by other code are never taken up."""
-    package = Path(__file__).parent.parent
-    total = hashlib.sha256(f"{__version__} {torch.__version__} {np.__version__}".encode())
-    for path in sorted(package.rglob("*.py")):
-        total.update(path.relative_to(package).as_posix().encode() + b"\0" + path.read_bytes())
-    return total.hexdigest()
+def _as_json(key: ScoreKey) -> str:
+    # Sorted, so that the order of the fields does not matter for the hash.
+    return json.dumps(asdict(key), sort_keys=True)
 
 
-def _place(key: Key) -> Path:
-    name = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()
-    return state_dir() / "eval" / f"{name}.json"
+def _cache_file(key: str) -> Path:
+    return state_dir() / "eval" / f"{hashlib.sha256(key.encode()).hexdigest()}.json"

@@ -1,9 +1,4 @@
-"""From the scores of images to those of a set: means, comparisons, and the images that went worst.
-
-Whether one network is better than another on the same images: paired differences and their uncertainty.
-
-Measured scores beside those that the catalogue states.
-"""
+"""Statistics of a benchmark set: means, paired comparisons with intervals, published scores, and the worst images."""
 
 from __future__ import annotations
 
@@ -14,86 +9,133 @@ from typing import Literal
 
 import numpy as np
 
-from dsclora_cli.evaluation.protocol import Protocol, finite_mean
+from dsclora_cli.evaluation.protocol import Protocol
 from dsclora_cli.evaluation.report import BASELINE, RowScores, Worst
-from dsclora_cli.weights.catalog import Scores, WeightEntry
+from dsclora_cli.weights.catalog import WeightEntry
 
-Table = dict[str, dict[str, Mapping[str, float]]]
-"""Row to image to metric to score; the same images in every row, the baseline first, then the first model."""
-
-
-def standings(
-    benchmark: str, scores: Table, protocol: Protocol, entries: Mapping[str, WeightEntry | None]
-) -> tuple[tuple[RowScores, ...], tuple[Comparison, ...]]:
-    """All rows of a set, and each model against the first one by the protocol's first metric.
-
-    `entries` by row: what the catalogue states is compared under the paper's protocol only, which is its own.
-    """
-    rows = []
-    for name, images in scores.items():
-        entry = entries[name] if protocol.name == "paper" else None
-        rows.append(_row(benchmark, name, images, entry))
-    metric = protocol.metrics[0]
-    columns = {name: [image[metric] for image in images.values()] for name, images in scores.items()}
-    _, first, *others = columns
-    comparisons = tuple(compare((name, first), metric, columns[name], columns[first]) for name in others)
-    return tuple(rows), comparisons
-
-
-def worst_images(scores: Table, metric: str, count: int) -> tuple[Worst, ...]:
-    """For each row but the baseline the `count` images with the least gain over it, worst first."""
-    found: list[Worst] = []
-    for name, images in scores.items():
-        if name != BASELINE:
-            gains = [(_gain(image[metric], scores[BASELINE][key][metric]), key) for key, image in images.items()]
-            found.extend(Worst(name, image, gain) for gain, image in sorted(gains)[:count])
-    return tuple(found)
-
-
-def _gain(score: float, baseline: float) -> float:
-    return 0.0 if score == baseline else score - baseline  # two infinite scores are equal
-
-
-def _row(benchmark: str, name: str, images: Mapping[str, Mapping[str, float]], entry: WeightEntry | None) -> RowScores:
-    metrics = next(iter(images.values()))
-    columns = {metric: [scores[metric] for scores in images.values()] for metric in metrics}
-    mean = {metric: finite_mean(values) for metric, values in columns.items()}
-    infinite = {metric: sum(map(math.isinf, values)) for metric, values in columns.items()}
-    claims = claims_of(entry, benchmark, mean) if entry else ()
-    return RowScores(name, mean, {metric: count for metric, count in infinite.items() if count}, images, claims)
-
+ScoreTable = dict[str, dict[str, Mapping[str, float]]]
+"""Scores by row, image and metric. Every row has the same images; the baseline comes first, then the first model."""
 
 RESAMPLES = 10_000
 CONFIDENCE = 0.95
 _SEED = 0
 
+_TOLERANCE = {"psnr_y": 0.01, "psnr_rgb": 0.01, "ssim_y": 0.001}
+_ROUNDING = 1e-9
+
 
 @dataclass(frozen=True)
 class Comparison:
-    """`row` minus `against`, image by image, in the unit of `metric`.
-
-    `difference` is the mean, `low` and `high` its 95 % percentile bootstrap interval over the images; all three are
-    None where no image has a finite difference. `infinite` images have none and count only as wins, losses or ties.
-    """
+    """Paired comparison of two rows on the images of a set; a higher score is better."""
 
     row: str
+
     against: str
+    """Name of the row to compare with."""
+
     metric: str
+
     difference: float | None
+    """Mean over the images of `row` minus `against`; None where no image has a finite difference."""
+
     low: float | None
+    """Lower bound of the 95 % percentile bootstrap interval of the mean difference."""
+
     high: float | None
+    """Upper bound of the interval."""
+
     wins: int
+    """Number of images on which `row` is better; infinite scores count here, in `losses` and in `ties`."""
+
     losses: int
     ties: int
+
     infinite: int
+    """Number of images without a finite difference, which the mean and the interval leave out."""
 
 
-def compare(names: tuple[str, str], metric: str, row: Sequence[float], against: Sequence[float]) -> Comparison:
-    """Compare two rows, called `names`, by their scores on the same images; higher is better. The seed is fixed."""
+@dataclass(frozen=True)
+class Claim:
+    """Mean score that the catalogue states for a model, next to the measured score."""
+
+    kind: Literal["published", "reference"]
+    """`published` in the source that the catalogue cites, or `reference`, measured by the authors of this program."""
+
+    metric: str
+    stated: float
+    measured: float
+
+    difference: float
+    """Measured minus stated."""
+
+    differs: bool
+    """Whether the scores differ by more than 0.01 dB, or by more than 0.001 for SSIM."""
+
+
+def summarize(
+    benchmark: str, scores: ScoreTable, protocol: Protocol, entries: Mapping[str, WeightEntry | None]
+) -> tuple[tuple[RowScores, ...], tuple[Comparison, ...]]:
+    """Return the means of all rows of a set, and the comparison of each further model with the first model.
+
+    Args:
+        benchmark: name of the set.
+        scores: scores of every row on every image.
+        protocol: the comparisons use the first metric of the protocol.
+        entries: catalogue entry of each row, None for a row without published scores.
+    """
+    rows = []
+    for name, images in scores.items():
+        columns = {metric: [image[metric] for image in images.values()] for metric in next(iter(images.values()))}
+        mean = {metric: finite_mean(values) for metric, values in columns.items()}
+        infinite = {metric: sum(map(math.isinf, values)) for metric, values in columns.items()}
+        entry = entries[name]
+        # The catalogue states scores of the paper protocol only.
+        claims = compare_published(entry, benchmark, mean) if entry and protocol.name == "paper" else ()
+        rows.append(RowScores(name, mean, {metric: n for metric, n in infinite.items() if n}, images, claims))
+    metric = protocol.metrics[0]
+    values = {name: [image[metric] for image in images.values()] for name, images in scores.items()}
+    _, first, *others = values
+    comparisons = tuple(compare_rows((name, first), metric, values[name], values[first]) for name in others)
+    return tuple(rows), comparisons
+
+
+def finite_mean(values: Sequence[float]) -> float:
+    """Return the mean of the finite values, infinity where no value is finite: PSNR is infinite for equal images."""
+    finite = [value for value in values if not math.isinf(value)]
+    return math.fsum(finite) / len(finite) if finite else math.inf
+
+
+def compare_published(entry: WeightEntry, benchmark: str, measured: Mapping[str, float]) -> tuple[Claim, ...]:
+    """Return every score that the catalogue states for a model on a set, next to the measured score of the metric."""
+    claims = []
+    kinds: tuple[Literal["published", "reference"], ...] = ("published", "reference")
+    for kind in kinds:
+        stated_scores = entry.published if kind == "published" else entry.reference
+        for name, by_metric in stated_scores.items():
+            if name.lower() != benchmark.lower():
+                continue
+            for metric, stated in by_metric.items():
+                if metric in measured:
+                    difference = measured[metric] - stated
+                    # A difference of exactly 0.01 dB must not count because of float rounding.
+                    differs = abs(difference) > _TOLERANCE[metric] + _ROUNDING
+                    claims.append(Claim(kind, metric, stated, measured[metric], difference, differs))
+    return tuple(claims)
+
+
+def compare_rows(names: tuple[str, str], metric: str, row: Sequence[float], against: Sequence[float]) -> Comparison:
+    """Compare two rows by their scores on the same images; equal scores give an equal interval every time.
+
+    Args:
+        names: names of the two rows.
+        metric: name of the metric, higher is better.
+        row: score of the first row on each image.
+        against: score of the second row on each image, in the same order.
+    """
     ours, theirs = np.array(row), np.array(against)
     finite = np.isfinite(ours) & np.isfinite(theirs)
     differences = ours[finite] - theirs[finite]
-    mean, low, high = _interval(differences) if differences.size else (None, None, None)
+    mean, low, high = _bootstrap(differences) if differences.size else (None, None, None)
     return Comparison(
         row=names[0],
         against=names[1],
@@ -108,50 +150,25 @@ def compare(names: tuple[str, str], metric: str, row: Sequence[float], against: 
     )
 
 
-def _interval(differences: np.ndarray[tuple[int], np.dtype[np.float64]]) -> tuple[float, float, float]:
-    """The mean, and the percentiles of the means of as many images drawn with replacement."""
-    rng = np.random.default_rng(_SEED)
+def _bootstrap(differences: np.ndarray[tuple[int], np.dtype[np.float64]]) -> tuple[float, float, float]:
+    """Return the mean of `(N,)` differences, and the bounds of the interval of the mean (percentile bootstrap)."""
+    rng = np.random.default_rng(_SEED)  # fixed, so that a report can be repeated
     count = differences.size
     means = [differences[rng.integers(0, count, count)].mean() for _ in range(RESAMPLES)]
     low, high = np.quantile(means, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
     return float(differences.mean()), float(low), float(high)
 
 
-_TOLERANCE = {"psnr_y": 0.01, "psnr_rgb": 0.01, "ssim_y": 0.001}
-_ROUNDING = 1e-9
-
-
-@dataclass(frozen=True)
-class Claim:
-    """A mean score that `weights.toml` states: `published` in the cited source, or `reference`, measured by us.
-
-    `differs` marks a `difference` (measured - stated) of more than 0.01 dB, or 0.001 for SSIM.
-    """
-
-    kind: Literal["published", "reference"]
-    metric: str
-    stated: float
-    measured: float
-    difference: float
-    differs: bool
-
-
-def claims_of(entry: WeightEntry, benchmark: str, measured: Mapping[str, float]) -> tuple[Claim, ...]:
-    """All that the entry states for the set of that name (in any case) and that was measured."""
-    kinds: tuple[tuple[Literal["published", "reference"], Scores], ...] = (
-        ("published", entry.published),
-        ("reference", entry.reference),
-    )
-    return tuple(
-        _claim(kind, metric, stated, measured[metric])
-        for kind, scores in kinds
-        for name, by_metric in scores.items()
-        if name.lower() == benchmark.lower()
-        for metric, stated in by_metric.items()
-        if metric in measured
-    )
-
-
-def _claim(kind: Literal["published", "reference"], metric: str, stated: float, measured: float) -> Claim:
-    difference = measured - stated
-    return Claim(kind, metric, stated, measured, difference, abs(difference) > _TOLERANCE[metric] + _ROUNDING)
+def worst_images(scores: ScoreTable, metric: str, count: int) -> tuple[Worst, ...]:
+    """Return, for each row but the baseline, the `count` images with the least gain over the baseline, worst first."""
+    found: list[Worst] = []
+    for name, images in scores.items():
+        if name == BASELINE:
+            continue
+        gains = []
+        for image, by_metric in images.items():
+            score, baseline = by_metric[metric], scores[BASELINE][image][metric]
+            # Two infinite scores are equal; their difference would be NaN.
+            gains.append((0.0 if score == baseline else score - baseline, image))
+        found.extend(Worst(name, image, gain) for gain, image in sorted(gains)[:count])
+    return tuple(found)

@@ -1,4 +1,4 @@
-"""Tables of reports that no small set gives."""
+"""Tables of a report with infinite scores, a warning and odd names."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ import csv
 import io
 import math
 
-from dsclora_cli.cli.eval_tables import csv_text, markdown_text, show
+from dsclora_cli.cli.eval_tables import csv_text, markdown_text, show_tables
 from dsclora_cli.evaluation.protocol import Protocol
 from dsclora_cli.evaluation.report import EvalReport, RowInfo, RowScores, SetReport
-from dsclora_cli.evaluation.statistics import compare
+from dsclora_cli.evaluation.statistics import compare_rows
 
 INF = math.inf
 
@@ -33,8 +33,8 @@ REPORT = EvalReport(
             warning="half as large as the true ones",
             rows=(row("bicubic", INF, 0.25), row("one", INF, 0.5), row("two|2", 30.0, 0.125)),
             comparisons=(
-                compare(("two|2", "one"), "psnr_rgb", [30.0], [INF]),
-                compare(("three", "one"), "psnr_rgb", [30.0, 31.0], [29.0, 30.5]),
+                compare_rows(("two|2", "one"), "psnr_rgb", [30.0], [INF]),
+                compare_rows(("three", "one"), "psnr_rgb", [30.0, 31.0], [29.0, 30.5]),
             ),
         ),
     ),
@@ -52,7 +52,7 @@ def test_markdown_holds_what_is_not_a_plain_number() -> None:
 
 
 def test_warnings_and_infinite_scores_stand_below_the_table(capsys) -> None:
-    show(REPORT)
+    show_tables(REPORT)
     out = capsys.readouterr().out
     assert "HR images: unknown copy; border 4\nwarning: half as large as the true ones\n" in out
     assert "bicubic: 1 of 1 images have infinite PSNR-RGB, not in the mean" in out

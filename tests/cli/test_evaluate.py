@@ -189,7 +189,7 @@ def test_an_interruption_says_what_is_kept(dsclora, hr: Path, monkeypatch: pytes
     monkeypatch.setattr(task.Scorer, "__call__", stop_at_the_second)
     code, out, err = dsclora("eval", "--hr", hr, *EMBEDDED)
     assert (code, out) == (130, "")
-    assert err == "interrupted: 1 of 2 images are scored and kept; the same command goes on from there\n"
+    assert err == "interrupted: 1 of 2 images are scored and kept; the same command resumes from there\n"
 
 
 @pytest.mark.parametrize(

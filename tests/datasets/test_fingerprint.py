@@ -12,7 +12,7 @@ from PIL import Image
 from sets import make_set, noise, save
 
 from dsclora_cli.datasets.benchmarks import BenchmarkSet, open_folder, open_set, read_rgb
-from dsclora_cli.datasets.fingerprint import FINGERPRINTS, digest, fingerprint, identify, looks_enlarged
+from dsclora_cli.datasets.fingerprint import FINGERPRINTS, fingerprint, identify, looks_enlarged, picture_digest
 from dsclora_cli.imaging.resize import downscale, matlab_bicubic
 
 ENLARGE = {"bicubic": Image.BICUBIC, "bilinear": Image.BILINEAR, "lanczos": Image.LANCZOS}
@@ -53,8 +53,8 @@ def test_names_container_and_order_do_not_matter_and_pixels_do(shared: Path, tmp
 def test_the_fingerprint_is_the_published_definition() -> None:
     picture = noise(0, (3, 2))
     one = hashlib.sha256(b"3x2:" + picture.tobytes()).hexdigest()
-    assert digest(picture) == one
-    assert digest(picture[:, ::-1]) == hashlib.sha256(b"3x2:" + picture[:, ::-1].tobytes()).hexdigest()
+    assert picture_digest(picture) == one
+    assert picture_digest(picture[:, ::-1]) == hashlib.sha256(b"3x2:" + picture[:, ::-1].tobytes()).hexdigest()
     assert fingerprint(["b", "a"]) == hashlib.sha256(b"a\nb").hexdigest()
 
 

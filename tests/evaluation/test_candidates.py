@@ -1,4 +1,4 @@
-"""Who takes part, in which order, under which name."""
+"""Candidates: order, names, keys and errors."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from PIL import Image
 from dsclora_cli.config import EngineOptions, EvalOptions, ModelOptions
 from dsclora_cli.errors import OutOfMemory, UsageError, WeightsError
 from dsclora_cli.evaluation.candidates import open_candidates
+from dsclora_cli.evaluation.score_cache import pixel_key
 from dsclora_cli.imaging.resize import matlab_bicubic
 from dsclora_cli.inference.torch_cpu import TorchCpuEngine
 
@@ -39,7 +40,7 @@ def test_models_keep_their_order_each_followed_by_its_ensemble(tmp_path: Path) -
     names = [row.info.name for row in rows]
     assert names == ["bicubic", "mine", "mine + ensemble", "dsclora-x4", "dsclora-x4 + ensemble"]
     assert [row.entry.name if row.entry else None for row in rows] == [None, None, None, "dsclora-x4", None]
-    assert len({str(row.identity) for row in rows}) == 5
+    assert len({pixel_key(row.info, "lr", 4) for row in rows}) == 5
 
 
 def test_a_model_upscales_in_float32_and_its_ensemble_is_another_image(lr: np.ndarray) -> None:

@@ -12,9 +12,9 @@ from PIL import Image
 
 from dsclora_cli import paths
 from dsclora_cli.errors import ImageError, UsageError
-from dsclora_cli.evaluation.evaluate import EvalObserver, evaluate
+from dsclora_cli.evaluation.evaluate import evaluate
 from dsclora_cli.evaluation.protocol import Scorer
-from dsclora_cli.evaluation.report import EvalReport
+from dsclora_cli.evaluation.report import EvalCallbacks, EvalReport
 from dsclora_cli.imaging.metrics import psnr_y
 from dsclora_cli.imaging.resize import downscale, matlab_bicubic
 from dsclora_cli.inference.torch_cpu import TorchCpuEngine
@@ -137,7 +137,7 @@ def test_what_the_catalogue_states_is_of_clean_lr(tmp_path: Path) -> None:
 
 
 def test_scores_that_cannot_be_kept_are_a_note(hr: Path) -> None:
-    class Notes(EvalObserver):
+    class Notes(EvalCallbacks):
         def __init__(self) -> None:
             self.notes: list[str] = []
 

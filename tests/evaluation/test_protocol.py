@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from dsclora_cli.errors import ImageError, UsageError
-from dsclora_cli.evaluation.protocol import Scorer, finite_mean, protocol_of
+from dsclora_cli.evaluation.protocol import Scorer, protocol_of
+from dsclora_cli.evaluation.statistics import finite_mean
 from dsclora_cli.imaging.metrics import crop_border, psnr, psnr_y, ssim, ssim_y
 
 

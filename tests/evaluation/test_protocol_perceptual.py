@@ -42,7 +42,7 @@ def test_with_and_without_a_reference() -> None:
 
 @pytest.mark.usefixtures("pyiqa")
 def test_an_unknown_name_lists_the_known_ones() -> None:
-    with pytest.raises(UsageError, match=r"pyiqa has no metric 'lips' \(it has lpips, niqe\)"):
+    with pytest.raises(UsageError, match=r"pyiqa has no metric 'lips' \(choose one of lpips, niqe\)"):
         open_metrics(["lips"], "cpu")
 
 

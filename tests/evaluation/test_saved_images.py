@@ -1,7 +1,8 @@
-"""Images of an evaluation as files."""
+"""Results and contact sheets of an evaluation as files."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,11 +10,12 @@ import pytest
 from PIL import Image
 
 from dsclora_cli.errors import UsageError
-from dsclora_cli.evaluation.saved_images import Gallery
+from dsclora_cli.evaluation.report import RowInfo
+from dsclora_cli.evaluation.saved_images import SavedImages
+from dsclora_cli.evaluation.score_cache import pixel_key
 from dsclora_cli.imaging.contact_sheet import Panel, Strip
-from dsclora_cli.upscaling.manifest import ResultKey
 
-RECIPE = ResultKey("lr", "weights", {"dtype": "float32", "tile": None})
+KEY = pixel_key(RowInfo("a/b + ensemble", "weights", "cpu", "float32", ensemble=True, engine="torch"), "lr", 4)
 PLACE = ("Set5", "a/b + ensemble", "head")
 
 
@@ -22,39 +24,38 @@ def pixels() -> np.ndarray:
     return np.random.default_rng(0).integers(0, 256, (9, 12, 3), np.uint8)
 
 
-def test_a_result_is_a_png_in_a_folder_of_its_row(tmp_path: Path, pixels: np.ndarray) -> None:
-    gallery = Gallery(tmp_path)
-    slot = gallery.slot(PLACE, RECIPE)
-    assert not slot.is_filled
-    slot.fill(pixels)
+def test_a_result_is_a_png_in_the_folder_of_its_row(tmp_path: Path, pixels: np.ndarray) -> None:
+    images = SavedImages(tmp_path)
+    assert not images.has(PLACE, KEY)
+    images.save(PLACE, KEY, pixels)
     path = tmp_path / "Set5" / "a_b_+_ensemble" / "head.png"
     np.testing.assert_array_equal(np.array(Image.open(path)), pixels)
-    np.testing.assert_array_equal(gallery.read(*PLACE), pixels)
+    np.testing.assert_array_equal(images.read(PLACE), pixels)
 
 
-def test_a_slot_is_filled_by_its_recipe_only(tmp_path: Path, pixels: np.ndarray) -> None:
-    gallery = Gallery(tmp_path)
-    gallery.slot(PLACE, RECIPE).fill(pixels)
-    assert gallery.slot(PLACE, RECIPE).is_filled
-    other = gallery.slot(PLACE, ResultKey("lr", "other", RECIPE.settings))
-    assert not other.is_filled
-    other.fill(pixels // 2)
-    assert other.is_filled and not gallery.slot(PLACE, RECIPE).is_filled
+def test_a_result_counts_only_under_the_key_that_made_it(tmp_path: Path, pixels: np.ndarray) -> None:
+    images = SavedImages(tmp_path)
+    images.save(PLACE, KEY, pixels)
+    other = replace(KEY, weights="other")
+    assert images.has(PLACE, KEY) and not images.has(PLACE, other)
+    images.save(PLACE, other, pixels // 2)
+    assert images.has(PLACE, other) and not images.has(PLACE, KEY)
 
 
-def test_a_file_of_anothers_is_left_alone(tmp_path: Path, pixels: np.ndarray) -> None:
+def test_a_file_of_another_origin_is_not_replaced(tmp_path: Path, pixels: np.ndarray) -> None:
     path = tmp_path / "Set5" / "a_b_+_ensemble" / "head.png"
     path.parent.mkdir(parents=True)
     path.write_text("mine")
-    with pytest.raises(UsageError, match=r"head.png is already there and is not from this program \(choose another"):
-        Gallery(tmp_path).slot(PLACE, RECIPE).fill(pixels)
+    message = r"head.png already exists and was not written by this program \(choose another folder with --save\)"
+    with pytest.raises(UsageError, match=message):
+        SavedImages(tmp_path).save(PLACE, KEY, pixels)
     assert path.read_text() == "mine"
 
 
-def test_a_sheet_lies_beside_the_rows_and_is_made_anew(tmp_path: Path, pixels: np.ndarray) -> None:
-    gallery = Gallery(tmp_path)
+def test_a_contact_sheet_lies_next_to_the_rows_and_is_replaced(tmp_path: Path, pixels: np.ndarray) -> None:
+    images = SavedImages(tmp_path)
     strip = Strip((Panel("bicubic", pixels),), Panel("HR", pixels))
     for strips in ([strip], [strip, strip]):
-        gallery.save_sheet("Set5", "dscf x4", strips)
+        images.save_sheet("Set5", "dscf x4", strips)
     sheet = Image.open(tmp_path / "Set5" / "worst-dscf_x4.png")
     assert sheet.mode == "RGB" and sheet.height > 4 * 9

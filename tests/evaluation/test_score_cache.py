@@ -1,27 +1,60 @@
-"""Kept scores come back for the same key only."""
+"""Kept scores come back for an equal key only."""
 
 from __future__ import annotations
 
 import math
+from dataclasses import fields, replace
 from pathlib import Path
 
 import pytest
 
 from dsclora_cli import paths
-from dsclora_cli.evaluation import score_cache
-from dsclora_cli.evaluation.score_cache import code_digest, load_scores, save_scores
+from dsclora_cli.evaluation.report import RowInfo
+from dsclora_cli.evaluation.score_cache import PixelKey, ScoreKey, load_scores, pixel_key, save_scores
 
-KEY = {"weights": "ab", "dtype": "float32", "metrics": ["psnr_y"]}
+ROW = RowInfo("model", "ab", device="cuda:1", dtype="float32", engine="torch")
+KEY = ScoreKey(pixel_key(ROW, "lr", 4), hr="hr", border=4, metrics=("psnr_y", "psnr_rgb"))
+OTHER = {
+    "lr": "lr2",
+    "scale": 3,
+    "weights": "cd",
+    "engine": "openvino",
+    "device": "cpu",
+    "dtype": "float16",
+    "ensemble": True,
+    "tile": 64,
+    "torch_version": "0.1",
+    "numpy_version": "0.1",
+    "version": 0,
+}
 
 
-def test_scores_come_back_unrounded_infinity_too() -> None:
+def test_scores_come_back_unrounded_also_infinity() -> None:
     scores = {"psnr_y": 31.746218309218, "psnr_rgb": math.inf}
     save_scores(KEY, scores)
     assert load_scores(KEY) == scores
-    assert load_scores({**KEY, "dtype": "float16"}) is None
 
 
-def test_a_damaged_file_is_no_score() -> None:
+def test_every_field_of_the_key_matters() -> None:
+    save_scores(KEY, {"psnr_y": 1.0})
+    assert set(OTHER) == {field.name for field in fields(PixelKey)}
+    for name, value in OTHER.items():
+        assert load_scores(replace(KEY, pixels=replace(KEY.pixels, **{name: value}))) is None, name
+    for change in ({"hr": "hr2"}, {"border": 2}, {"metrics": ("psnr_y",)}):
+        assert load_scores(replace(KEY, **change)) is None, change
+
+
+def test_gpus_of_one_kind_and_other_names_of_a_row_share_scores() -> None:
+    save_scores(KEY, {"psnr_y": 1.0})
+    same = replace(ROW, name="another name", device="cuda:0", notes=("a note",))
+    assert load_scores(replace(KEY, pixels=pixel_key(same, "lr", 4))) == {"psnr_y": 1.0}
+
+
+def test_the_baseline_has_a_key_of_its_own() -> None:
+    assert pixel_key(RowInfo("bicubic"), "lr", 4).weights == "bicubic"
+
+
+def test_a_damaged_file_holds_no_score() -> None:
     save_scores(KEY, {"psnr_y": 1.0})
     (file,) = (paths.state_dir() / "eval").iterdir()
     for text in ("", "[]", "{}", '{"key": 1, "scores": 2}', file.read_text()[:-5]):
@@ -29,7 +62,7 @@ def test_a_damaged_file_is_no_score() -> None:
         assert load_scores(KEY) is None
 
 
-def test_nothing_half_written_stays(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_interrupted_save_leaves_no_file(monkeypatch: pytest.MonkeyPatch) -> None:
     def interrupt(self: Path, target: Path) -> None:
         raise KeyboardInterrupt
 
@@ -37,10 +70,3 @@ def test_nothing_half_written_stays(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(KeyboardInterrupt):
         save_scores(KEY, {"psnr_y": 1.0})
     assert list((paths.state_dir() / "eval").iterdir()) == []
-
-
-def test_other_code_has_another_digest(monkeypatch: pytest.MonkeyPatch) -> None:
-    before = code_digest()
-    assert len(before) == 64
-    monkeypatch.setattr(score_cache, "__version__", "99")
-    assert code_digest.__wrapped__() != before

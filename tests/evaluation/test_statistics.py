@@ -1,4 +1,4 @@
-"""From scores to means, comparisons and the worst."""
+"""Means, comparisons and worst images, from the scores of all rows."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from evaluations import STATED
 
 from dsclora_cli.evaluation.protocol import protocol_of
 from dsclora_cli.evaluation.report import Worst
-from dsclora_cli.evaluation.statistics import standings, worst_images
+from dsclora_cli.evaluation.statistics import summarize, worst_images
 
 PAPER = protocol_of("paper", 4)
 SCORES = {
@@ -19,8 +19,8 @@ SCORES = {
 NO_ENTRIES = dict.fromkeys(SCORES)
 
 
-def test_means_leave_out_the_infinite_and_count_them() -> None:
-    rows, _ = standings("Set5", SCORES, PAPER, NO_ENTRIES)
+def test_means_leave_out_infinite_scores_and_count_them() -> None:
+    rows, _ = summarize("Set5", SCORES, PAPER, NO_ENTRIES)
     assert [(row.name, row.mean, row.infinite) for row in rows] == [
         ("bicubic", {"psnr_y": 24.0}, {"psnr_y": 1}),
         ("first", {"psnr_y": 24.5}, {"psnr_y": 1}),
@@ -28,25 +28,25 @@ def test_means_leave_out_the_infinite_and_count_them() -> None:
     ]
 
 
-def test_models_are_compared_with_the_first_one_never_with_the_baseline() -> None:
-    _, (comparison,) = standings("Set5", SCORES, PAPER, NO_ENTRIES)
+def test_models_are_compared_with_the_first_model_not_with_the_baseline() -> None:
+    _, (comparison,) = summarize("Set5", SCORES, PAPER, NO_ENTRIES)
     assert (comparison.row, comparison.against, comparison.metric) == ("second", "first", "psnr_y")
     assert (comparison.wins, comparison.losses, comparison.infinite) == (2, 1, 1)
     one = {name: SCORES[name] for name in ("bicubic", "first")}
-    assert standings("Set5", one, PAPER, NO_ENTRIES)[1] == ()
+    assert summarize("Set5", one, PAPER, NO_ENTRIES)[1] == ()
 
 
-def test_stated_scores_stand_beside_those_of_the_papers_protocol_only() -> None:
+def test_published_scores_are_compared_under_the_paper_protocol_only() -> None:
     entries = {**NO_ENTRIES, "first": STATED}
-    rows, _ = standings("Set14", SCORES, PAPER, entries)
+    rows, _ = summarize("Set14", SCORES, PAPER, entries)
     assert [len(row.claims) for row in rows] == [0, 1, 0]
     assert rows[1].claims[0].differs
     rgb = {name: {"a": {"psnr_rgb": 30.0}} for name in SCORES}
-    rows, _ = standings("Set5", rgb, protocol_of("ntire", 2), entries)
+    rows, _ = summarize("Set5", rgb, protocol_of("ntire", 2), entries)
     assert [len(row.claims) for row in rows] == [0, 0, 0]
 
 
-def test_the_worst_are_those_with_the_least_gain_over_the_baseline() -> None:
+def test_the_worst_images_have_the_least_gain_over_the_baseline() -> None:
     assert worst_images(SCORES, "psnr_y", 1) == (Worst("first", "c", -1.0), Worst("second", "b", -math.inf))
     assert worst_images(SCORES, "psnr_y", 2)[:2] == (Worst("first", "c", -1.0), Worst("first", "b", 0.0))
     assert len(worst_images(SCORES, "psnr_y", 99)) == 6

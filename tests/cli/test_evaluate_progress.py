@@ -1,4 +1,4 @@
-"""How an evaluation looks while it runs, on a terminal and elsewhere."""
+"""Progress bar and messages of an evaluation, on a terminal and elsewhere."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ import pytest
 from rich.console import Console
 
 from dsclora_cli.cli import console
-from dsclora_cli.cli.eval_progress import EvalView
+from dsclora_cli.cli.evaluate import EvalProgress
 
 
-def go(view: EvalView) -> None:
+def go(view: EvalProgress) -> None:
     """All that an evaluation tells."""
     view.on_unpack("Set5", 2_000_000, 4_000_000)
     view.on_unpack("Set5", 4_000_000, 4_000_000)
-    view.on_note("a choice was made")
+    view.note_once("a choice was made")
     view.on_sets(2)
     view.on_image("Set5", "baby")
     view.on_image("Set5", "bird")
@@ -32,7 +32,7 @@ def terminal(monkeypatch: pytest.MonkeyPatch) -> io.StringIO:
 
 
 def test_a_bar_on_a_terminal_names_what_is_done(terminal: io.StringIO) -> None:
-    with EvalView(quiet=False) as view:
+    with EvalProgress(quiet=False) as view:
         go(view)
         view._bar.refresh()
     shown = terminal.getvalue()
@@ -41,15 +41,15 @@ def test_a_bar_on_a_terminal_names_what_is_done(terminal: io.StringIO) -> None:
 
 
 def test_elsewhere_there_are_notes_only_each_once(capsys: pytest.CaptureFixture[str]) -> None:
-    with EvalView(quiet=False) as view:
+    with EvalProgress(quiet=False) as view:
         go(view)
-        view.on_note("a choice was made")
+        view.note_once("a choice was made")
     assert capsys.readouterr() == ("", "note: a choice was made\n")
 
 
 def interrupt(quiet: bool, images: list[str]) -> None:
     """An evaluation of five images, left while the last of these is being scored."""
-    with EvalView(quiet) as view:
+    with EvalProgress(quiet) as view:
         view.on_sets(5)
         for image in images:
             view.on_image("Set5", image)
@@ -57,14 +57,14 @@ def interrupt(quiet: bool, images: list[str]) -> None:
 
 
 def test_an_interruption_while_the_cost_is_measured_loses_no_score(capsys: pytest.CaptureFixture[str]) -> None:
-    with EvalView(quiet=False) as view:
+    with EvalProgress(quiet=False) as view:
         go(view)
         view.__exit__(KeyboardInterrupt, KeyboardInterrupt(), None)
     assert "interrupted: 2 of 2 images are scored and kept" in capsys.readouterr().err
 
 
 def test_quiet_is_quiet_even_on_a_terminal(terminal: io.StringIO) -> None:
-    with EvalView(quiet=True) as view:
+    with EvalProgress(quiet=True) as view:
         go(view)
     with pytest.raises(KeyboardInterrupt):
         interrupt(quiet=True, images=["baby"])
@@ -76,5 +76,5 @@ def test_an_interruption_counts_finished_images(capsys, images: list[str], done:
     with pytest.raises(KeyboardInterrupt):
         interrupt(quiet=False, images=images)
     assert capsys.readouterr().err == (
-        f"interrupted: {done} of 5 images are scored and kept; the same command goes on from there\n"
+        f"interrupted: {done} of 5 images are scored and kept; the same command resumes from there\n"
     )
