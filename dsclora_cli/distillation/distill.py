@@ -1,8 +1,7 @@
-"""Training with the help of a teacher: adapters over a base (DSCLoRA), or a network of its own.
+"""Train with a teacher: `dsclora distill`. Every method has one builder in this file, listed in `BUILDERS`.
 
-What every method of distillation builds on: the networks by their role, and the teacher's answers.
-
-The methods of `dsclora distill`: from a lesson to what is trained.
+`distill` opens the base and the teacher and hands a builder to the training loop (`training.trainer.fit`). A builder
+takes a `DistillContext` and returns what to train with which loss; the losses are in `distillation.losses`.
 """
 
 from __future__ import annotations
@@ -18,7 +17,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from dsclora_cli.datasets.patches import TeacherImages, TrainSet
-from dsclora_cli.distillation.losses import Affinity, Contrast, Distillation, Euclidean, FeatureTerm
+from dsclora_cli.distillation.losses import AffinityLoss, ContrastiveLoss, DistillationLoss, FeatureLoss, FeatureTerm
 from dsclora_cli.errors import UsageError
 from dsclora_cli.inference.engine import Engine, Ensemble
 from dsclora_cli.inference.tiling import TileOptions, upscale_array, value_range
@@ -27,242 +26,289 @@ from dsclora_cli.models.features import FeatureExtractor, ProjectedFeatures, sel
 from dsclora_cli.models.lora import AdaptedNetwork, Adapters, merge_adapters, parse_ranks
 from dsclora_cli.models.network import Network
 from dsclora_cli.recipe import DEFAULT_FEATURE_DISTANCE, DEFAULT_FEATURE_WEIGHTS, DistillOptions, Recipe
-from dsclora_cli.recipe_toml import resolve_defaults
+from dsclora_cli.recipe_toml import read_recipe, resolve_defaults
 from dsclora_cli.training.compile import compiled
 from dsclora_cli.training.train import ReconstructionLoss, initial_network, network_setup
 from dsclora_cli.training.trainer import Run, TrainCallbacks, TrainingSetup, TrainResult, fit
 from dsclora_cli.weights.adapters import save_adapters
 from dsclora_cli.weights.resolve import find_named_weights, open_network
 
+_TILE = 256
+"""Tile for whole pictures, in LR pixels: small enough for any device that trains."""
+
 
 def distill(recipe: Recipe, run: Path, resume: bool, callbacks: TrainCallbacks, offline: bool = False) -> TrainResult:
-    """Train by a recipe with a `distill` group in the folder `run`; `resume` goes on with what it holds.
+    """Train with a teacher in the folder `run`.
 
-    Adapters, and a base that is trained without them, are kept only if they beat the base on the held-out pictures.
-    Raises as `fit` does, UsageError for networks that do not go together, and WeightsError.
+    Adapters, and a base with all weights trained, are kept only if they beat the base on the held-out pictures.
+
+    Args:
+        recipe: Recipe with `distill` options.
+        run: Folder of the run.
+        resume: Resume from the checkpoint in `run`, if there is a checkpoint.
+        callbacks: Callbacks for notes, steps and scores.
+        offline: Do not access the internet.
+
+    Raises:
+        UsageError: The networks do not fit together, or as in `fit`.
+        WeightsError: Weights cannot be found, downloaded or read.
     """
     options = recipe.distill
     assert options is not None
-    scale = recipe.network.scale
     base_name = options.base if options.method == "dsclora" else None
     teacher_name = None if options.method == "none" else options.teacher or options.base
-    base = open_known(base_name, scale, offline, as_base=True) if base_name else None
-    teacher = open_known(teacher_name, scale, offline) if teacher_name else None
+    base = open_weights(base_name, recipe.network.scale, offline) if base_name else None
+    if base and base.has_adapter:
+        raise UsageError(f"{base_name} already contains an adapter", "merge them first: `dsclora merge`")
+    teacher = open_weights(teacher_name, recipe.network.scale, offline) if teacher_name else None
     if base and options.adapters != "none" and recipe.run.amp == "auto":
-        # Half precision resolves 0.1 % of a weight or less, and adapters change 0.5 % in all.
+        # Half precision resolves 0.1 % of a weight at best, and adapters change weights by 0.5 % in all.
         recipe = replace(recipe, run=replace(recipe.run, amp="off"))
+    if options.method == "facd" and options.feature_distance is None:
+        options = replace(options, feature_distance=_facd_distance(run, resume))
+        recipe = replace(recipe, distill=options)
 
     def build(recipe: Recipe, data: TrainSet, device: torch.device) -> tuple[TrainingSetup, TrainSet]:
-        for known in (teacher, base):
-            if known:
-                known.network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        for opened in (teacher, base):
+            if opened:
+                opened.network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         if teacher:
             teacher.network.requires_grad_(False)
             if options.teacher_images != "patch" and options.ts:
-                images = whole_images(teacher.network, device, options.teacher_images == "ensemble")
+                images = teacher_on_whole_pictures(teacher.network, device, options.teacher_images == "ensemble")
                 data = data.with_teacher(images, f"{teacher.sha256} {options.teacher_images}")
         network = teacher.network if teacher else None
-        lesson = Lesson(recipe, options, data, network, base, device, offline, callbacks.note_once)
-        return METHODS[options.method](lesson), data
+        context = DistillContext(recipe, options, data, network, base, device, offline, callbacks.note_once)
+        return BUILDERS[options.method](context), data
 
     return fit(resolve_defaults(recipe), Run(run, resume, offline, callbacks), build)
 
 
-_TILE = 256
+def _facd_distance(run: Path, resume: bool) -> str | None:
+    """Return the distance between feature maps for FACD if a recipe names none.
+
+    New runs name the distance in `recipe.toml`; a run without the name was started when "l1" was the default. That run
+    resumes with None, which `build_facd` reads as "l1", because a named distance would change the recipe's digest.
+    """
+    begun = run / "recipe.toml"
+    if resume and begun.exists():
+        started_with = read_recipe(begun).distill
+        if started_with and started_with.method == "facd" and started_with.feature_distance is None:
+            return None
+    return DEFAULT_FEATURE_DISTANCE
 
 
 @dataclass(frozen=True)
-class Known:
-    """A network that is there before the run, and the sha256 of its file."""
+class OpenedWeights:
+    """A network read from a file of weights."""
 
     network: Network
     sha256: str
+    """Digest of the file, in hex."""
+    has_adapter: bool
+    """True if an adapter was merged into the network."""
 
 
-@dataclass(frozen=True)
-class Lesson:
-    """All that a method builds on: the recipe, its pictures, and the networks by their role, on `device`.
-
-    `base` and `teacher` are None where the method has none.
-    """
-
-    recipe: Recipe
-    options: DistillOptions
-    data: TrainSet
-    teacher: Network | None
-    base: Known | None
-    device: torch.device
-    offline: bool
-    on_note: Callable[[str], None]
-
-    def objective(
-        self, student: nn.Module, teacher_taps: tuple[str, ...] = (), features: FeatureTerm | None = None
-    ) -> Distillation:
-        """The weighted terms for a student that answers as many maps as `teacher_taps` names."""
-        truth, choice = ReconstructionLoss(self.recipe.loss), self.recipe.run.compile
-        taps = None if self.teacher is None else FeatureExtractor(self.teacher, teacher_taps)
-        return Distillation(
-            student=compiled(student, choice, self.device, self.on_note),
-            teacher=taps and compiled(taps, choice, self.device, self.on_note),
-            truth=lambda output, hr: torch.stack(list(truth(output, hr).values())).sum(),
-            rec=self.options.rec,
-            ts=self.options.ts if taps else 0.0,
-            features=features,
-        )
-
-    def teacher_taps(self, names: tuple[str, ...]) -> tuple[str, ...]:
-        """The teacher's maps beside the student's of these names: those that are asked for, or of the same names.
-
-        Raises UsageError where there are none, or not as many.
-        """
-        assert self.teacher is not None
-        if self.options.teacher_taps:
-            found = select_feature_maps(self.teacher, self.options.teacher_taps)
-        elif absent := set(names) - set(self.teacher.feature_names):
-            raise UsageError(f"the teacher has no feature map {min(absent)}", "name its maps with --teacher-taps")
-        else:
-            found = names
-        if len(found) != len(names):
-            raise UsageError(
-                f"{len(names)} feature maps of the student are compared with {len(found)} of the teacher",
-                "name as many with --taps as with --teacher-taps",
-            )
-        return found
-
-
-def open_known(name: str, scale: int, offline: bool, as_base: bool = False) -> Known:
-    """A network by its file or name. Raises UsageError where it has another scale or is no base, and WeightsError."""
+def open_weights(name: str, scale: int, offline: bool) -> OpenedWeights:
+    """Open a network by file or model name. Raises WeightsError, and UsageError if the scale is not `scale`."""
     found = find_named_weights(name, offline)
-    if found.adapter is not None and as_base:
-        raise UsageError(f"{found.name} is weights with an adapter already", "merge them first: `dsclora merge`")
     network = open_network(found)
     if network.config.scale != scale:
         raise UsageError(
             f"{found.name} upscales by {network.config.scale}, not by {scale}", f"give --scale {network.config.scale}"
         )
-    return Known(network, found.sha256)
+    return OpenedWeights(network, found.sha256, found.adapter is not None)
 
 
-def whole_images(teacher: Network, device: torch.device, ensemble: bool) -> TeacherImages:
-    """The teacher on whole pictures, in tiles, clamped to [0, 1]; `ensemble` averages 8 flips and turns."""
+def teacher_on_whole_pictures(teacher: Network, device: torch.device, ensemble: bool) -> TeacherImages:
+    """Return a function from a whole LR picture `(H, W, 3)` to the teacher's output `(sH, sW, 3)` in [0, 1].
+
+    With `ensemble` the output is the mean over 8 flips and turns of the picture.
+    """
     engine: Engine = open_torch_engine(teacher, teacher.config.descriptor, device, torch.float32)
     if ensemble:
         engine = Ensemble(engine)
 
     def upscale(lr: NDArray[np.uint8]) -> NDArray[np.float32]:
+        # Floats in, floats out: the output is not rounded to 8 bits.
         unit = value_range(lr).to_unit(lr).astype(np.float32, copy=False)
         return upscale_array(unit, engine, TileOptions(_TILE, may_halve=True)).astype(np.float32, copy=False)
 
     return upscale
 
 
-_DSCLORA_TAPS = ("block_1.*", "block_2.*", "block_3.*")
+@dataclass(frozen=True)
+class DistillContext:
+    """Everything that a builder needs."""
+
+    recipe: Recipe
+    """Recipe with all defaults resolved."""
+    options: DistillOptions
+    """Options of `[distill]`."""
+    data: TrainSet
+    teacher: Network | None
+    """Teacher on `device`, without gradients; None for method none."""
+    base: OpenedWeights | None
+    """Base on `device`; None for every method but dsclora."""
+    device: torch.device
+    offline: bool
+    on_note: Callable[[str], None]
+    """Callback for a sentence about the whole run."""
+
+    def new_student(self) -> Network:
+        """Return a network of the shape in `[network]`, with initial weights, on `device`."""
+        student = initial_network(self.recipe, self.data, self.offline)
+        student.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        return student
+
+    def loss(
+        self, student: nn.Module, teacher_maps: tuple[str, ...] = (), features: FeatureTerm | None = None
+    ) -> DistillationLoss:
+        """Return the loss of a student.
+
+        Args:
+            student: Module from LR to an output and as many feature maps as `teacher_maps` has names.
+            teacher_maps: Names of the teacher's feature maps to compare.
+            features: Loss between the feature maps.
+        """
+        pixel_loss, choice = ReconstructionLoss(self.recipe.loss), self.recipe.run.compile
+        teacher = None if self.teacher is None else FeatureExtractor(self.teacher, teacher_maps)
+        return DistillationLoss(
+            student=compiled(student, choice, self.device, self.on_note),
+            teacher=teacher and compiled(teacher, choice, self.device, self.on_note),
+            pixel_loss=lambda output, hr: torch.stack(list(pixel_loss(output, hr).values())).sum(),
+            rec=self.options.rec,
+            ts=self.options.ts if teacher else 0.0,
+            features=features,
+        )
+
+    @property
+    def feature_weight(self) -> float:
+        """Return the weight of the feature loss of fd, fakd or facd."""
+        weight = self.options.feature_weight
+        return DEFAULT_FEATURE_WEIGHTS[self.options.method] if weight is None else weight
 
 
-def _dsclora(lesson: Lesson) -> TrainingSetup:
-    """Adapters over the base, or without them all its weights."""
-    options, base = lesson.options, lesson.base
+def build_dsclora(context: DistillContext) -> TrainingSetup:
+    """Train adapters for the base or, with adapters "none", all weights of the base (DSCLoRA, arXiv 2504.11271)."""
+    options, base = context.options, context.base
     assert base is not None
-    names = select_feature_maps(base.network, options.taps or _DSCLORA_TAPS) if options.ad else ()
-    others = lesson.teacher_taps(names)
-    term = Affinity(options.ad, options.positions) if options.ad else None
+    maps = select_feature_maps(base.network, options.taps or _DSCLORA_MAPS) if options.ad else ()
+    teacher_maps = teacher_maps_for(context, maps)
+    term = AffinityLoss(options.ad, options.positions) if options.ad else None
     if options.adapters == "none":
         network = copy.deepcopy(base.network)
-        setup = network_setup(
-            network, lesson.objective(FeatureExtractor(network, names), others, term), lesson.recipe, lesson.data
-        )
-        return replace(setup, baseline=base.network)
-    adapters = Adapters(base.network, parse_ranks(base.network, options.adapters), lesson.recipe.run.seed).to(
-        lesson.device
-    )
+        loss = context.loss(FeatureExtractor(network, maps), teacher_maps, term)
+        return replace(network_setup(network, loss, context.recipe, context.data), baseline=base.network)
+    adapters = Adapters(base.network, parse_ranks(base.network, options.adapters), context.recipe.run.seed)
+    adapters.to(context.device)
+    student = AdaptedNetwork(FeatureExtractor(base.network, maps), adapters)
+
+    def merged(average: nn.Module) -> Network:
+        assert isinstance(average, Adapters)
+        return merge_adapters(base.network, average)
+
+    def save(average: nn.Module, path: Path, origin: str) -> None:
+        assert isinstance(average, Adapters)
+        save_adapters(average, path, base.sha256, origin)
+
     return TrainingSetup(
         module=adapters,
-        loss_terms=lesson.objective(AdaptedNetwork(FeatureExtractor(base.network, names), adapters), others, term),
-        to_network=lambda average: merge_adapters(base.network, _adapters(average)),
-        save=lambda average, path, origin: save_adapters(_adapters(average), path, base.sha256, origin),
+        loss_terms=context.loss(student, teacher_maps, term),
+        to_network=merged,
+        save=save,
         file_name="adapter.safetensors",
         baseline=base.network,
     )
 
 
-def _adapters(average: nn.Module) -> Adapters:
-    assert isinstance(average, Adapters)
-    return average
+_DSCLORA_MAPS = ("block_1.*", "block_2.*", "block_3.*")
+"""Feature maps that the paper compares: all maps of the first three blocks."""
 
 
-def _logits(lesson: Lesson) -> TrainingSetup:
-    """A network of its own that also answers to the teacher's output, or without a teacher to HR alone."""
-    network = _student(lesson)
-    return network_setup(network, lesson.objective(FeatureExtractor(network, ())), lesson.recipe, lesson.data)
+def build_logits(context: DistillContext) -> TrainingSetup:
+    """Train a network by HR and the teacher's output; without a teacher (method none) by HR alone."""
+    student = context.new_student()
+    loss = context.loss(FeatureExtractor(student, ()))
+    return network_setup(student, loss, context.recipe, context.data)
 
 
-def _student(lesson: Lesson) -> Network:
-    network = initial_network(lesson.recipe, lesson.data, lesson.offline)
-    network.to(lesson.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    return network
+def build_fakd(context: DistillContext) -> TrainingSetup:
+    """Train a network with spatial affinities as well, where maps may differ in channels (FAKD, ICIP 2020)."""
+    student = context.new_student()
+    maps, teacher_maps = compared_maps(context, student)
+    term = AffinityLoss(context.feature_weight, context.options.positions, summed=True, name="fakd")
+    loss = context.loss(FeatureExtractor(student, maps), teacher_maps, term)
+    return network_setup(student, loss, context.recipe, context.data)
 
 
-def _fakd(lesson: Lesson) -> TrainingSetup:
-    """Spatial affinities, which maps of different widths have in common."""
-    options, network = lesson.options, _student(lesson)
-    names, others = _thirds(lesson, network)
-    term = Affinity(_weight(options), options.positions, summed=True, name="fakd")
-    return network_setup(
-        network, lesson.objective(FeatureExtractor(network, names), others, term), lesson.recipe, lesson.data
-    )
+def build_fd(context: DistillContext) -> TrainingSetup:
+    """Train a network with the teacher's feature maps as well (FitNets, arXiv 1412.6550)."""
+    distance = context.options.feature_distance or DEFAULT_FEATURE_DISTANCE
+    return _train_projected(context, FeatureLoss(context.feature_weight, distance))
 
 
-def _regressed(
-    term: Callable[[DistillOptions], FeatureTerm], facts: tuple[str, ...] = ()
-) -> Callable[[Lesson], TrainingSetup]:
-    """Methods that compare maps channel by channel: the student's pass a 1x1 convolution to the teacher's width."""
-
-    def build(lesson: Lesson) -> TrainingSetup:
-        network = _student(lesson)
-        names, others = _thirds(lesson, network)
-        assert lesson.teacher is not None
-        student = ProjectedFeatures(FeatureExtractor(network, names), lesson.teacher.config.channels).to(lesson.device)
-        objective = lesson.objective(student, others, term(lesson.options))
-        return replace(network_setup(student, objective, lesson.recipe, lesson.data), logged_only=facts)
-
-    return build
-
-
-def _thirds(lesson: Lesson, student: Network) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """The maps that are compared, of the student and of the teacher: unless named, after each third of the body."""
-    assert lesson.teacher is not None
-    if not lesson.options.taps and not lesson.options.teacher_taps:
-        return student.thirds, lesson.teacher.thirds
-    names = select_feature_maps(student, lesson.options.taps or student.thirds)
-    return names, lesson.teacher_taps(names)
-
-
-def _weight(options: DistillOptions) -> float:
-    return DEFAULT_FEATURE_WEIGHTS[options.method] if options.feature_weight is None else options.feature_weight
-
-
-def _fd(options: DistillOptions) -> FeatureTerm:
-    return Euclidean(_weight(options), options.feature_distance or DEFAULT_FEATURE_DISTANCE)
-
-
-def _facd(options: DistillOptions) -> FeatureTerm:
-    return Contrast(
-        weight=_weight(options),
-        distance=options.feature_distance or "l1",
+def build_facd(context: DistillContext) -> TrainingSetup:
+    """Train a network with a contrast between feature maps as well (FACD, arXiv 2211.15951)."""
+    options = context.options
+    term = ContrastiveLoss(
+        weight=context.feature_weight,
+        distance=options.feature_distance or "l1",  # None: see `_facd_distance`
         form=options.contrast,
         negatives=options.negatives,
         condition=options.condition,
         margin=options.margin,
         temperature=options.temperature,
     )
+    return replace(_train_projected(context, term), logged_only=("passed",))
 
 
-METHODS: Mapping[str, Callable[[Lesson], TrainingSetup]] = {
-    "dsclora": _dsclora,
-    "none": _logits,
-    "logits": _logits,
-    "fd": _regressed(_fd),
-    "fakd": _fakd,
-    "facd": _regressed(_facd, facts=("passed",)),
+def _train_projected(context: DistillContext, term: FeatureTerm) -> TrainingSetup:
+    """Train a network and, with the network, 1x1 convolutions from the student's maps to the teacher's channels."""
+    assert context.teacher is not None
+    student = context.new_student()
+    maps, teacher_maps = compared_maps(context, student)
+    projected = ProjectedFeatures(FeatureExtractor(student, maps), context.teacher.config.channels).to(context.device)
+    loss = context.loss(projected, teacher_maps, term)
+    return network_setup(projected, loss, context.recipe, context.data)
+
+
+BUILDERS: Mapping[str, Callable[[DistillContext], TrainingSetup]] = {
+    "dsclora": build_dsclora,
+    "none": build_logits,
+    "logits": build_logits,
+    "fd": build_fd,
+    "fakd": build_fakd,
+    "facd": build_facd,
 }
-"""What `--method` names."""
+"""Builders by name of the method, as in `--method`."""
+
+
+def compared_maps(context: DistillContext, student: Network) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Return names of the student's and the teacher's maps to compare; by default the end of each third of the body."""
+    assert context.teacher is not None
+    if not context.options.taps and not context.options.teacher_taps:
+        return student.thirds, context.teacher.thirds
+    maps = select_feature_maps(student, context.options.taps or student.thirds)
+    return maps, teacher_maps_for(context, maps)
+
+
+def teacher_maps_for(context: DistillContext, maps: tuple[str, ...]) -> tuple[str, ...]:
+    """Return names of the teacher's maps to compare with the student's maps; by default the same names.
+
+    Raises UsageError if the teacher does not have these maps, or if the numbers of maps differ.
+    """
+    teacher = context.teacher
+    assert teacher is not None
+    if context.options.teacher_taps:
+        found = select_feature_maps(teacher, context.options.teacher_taps)
+    elif absent := set(maps) - set(teacher.feature_names):
+        raise UsageError(f"the teacher has no feature map {min(absent)}", "name its maps with --teacher-taps")
+    else:
+        found = maps
+    if len(found) != len(maps):
+        raise UsageError(
+            f"{len(maps)} feature maps of the student are compared with {len(found)} of the teacher",
+            "name as many with --taps as with --teacher-taps",
+        )
+    return found

@@ -1,124 +1,224 @@
-"""What a student and its teacher make of a batch.
+"""Losses that compare a student with its teacher. A new loss between feature maps is one class in this file.
 
-What a student is trained towards: the truth, a teacher's output, and what is compared of their feature maps.
-
-Distances between feature maps of a student and a teacher: Euclidean (FitNets) and by spatial affinity (FAKD).
-
-Spatial feature affinity (FAKD, ICIP 2020; L_AD of DSCLoRA, arXiv 2504.11271) in bounded memory.
-
-Contrast in the feature domain, for the patches where the teacher knows better: a re-implementation of FACD.
-
-The paper (arXiv 2211.15951) published no code, and neither its formula, distance and weight nor its condition are
-public. What is configurable here is what had to be read into its figure; docs/distillation.md says why.
+`DistillationLoss` computes the loss of a batch: a distance to HR, a distance to the teacher's output, and at most one
+loss between feature maps: `FeatureLoss` (FitNets), `AffinityLoss` (DSCLoRA, FAKD) or `ContrastiveLoss` (FACD).
+`distill` builds these objects from a recipe; the training loop in `training.trainer` calls `DistillationLoss`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from dsclora_cli.datasets.patches import Batch
 from dsclora_cli.errors import UsageError
 
 
 @dataclass(frozen=True)
-class Answers:
-    """A batch, and what both networks answer: outputs and, tap by tap, feature maps.
-
-    `lr` is `(N, 3, H, W)`, `hr` and the outputs `(N, 3, sH, sW)`, float in [0, 1] or about. Maps are `(N, C, h, w)`,
-    those of a tap with one `h` and `w`.
-    """
+class DistillBatch:
+    """A batch with the outputs and feature maps of student and teacher, all floats."""
 
     lr: Tensor
+    """Input of both networks, `(N, 3, H, W)` in [0, 1]."""
     hr: Tensor
+    """Ground truth, `(N, 3, sH, sW)` in [0, 1]."""
     output: Tensor
-    teacher: Tensor
+    """Student's output, `(N, 3, sH, sW)`, not clamped."""
+    teacher_output: Tensor
+    """Teacher's output, `(N, 3, sH, sW)`."""
     maps: tuple[Tensor, ...]
+    """Student's feature maps, `(N, C, h, w)`."""
     teacher_maps: tuple[Tensor, ...]
+    """Teacher's feature maps in the same order, `(N, C', h, w)`."""
 
-    def pairs(self) -> Iterator[tuple[Tensor, Tensor]]:
-        """The maps of each tap, the student's first; no gradient reaches the teacher's."""
-        return zip(self.maps, (each.detach() for each in self.teacher_maps), strict=True)
-
-
-Tapped = Callable[[Tensor], tuple[Tensor, tuple[Tensor, ...]]]
-"""`(N, 3, H, W)` to an output `(N, 3, sH, sW)` and feature maps, as `FeatureExtractor` and `AdaptedNetwork` answer."""
-
-FeatureTerm = Callable[[Answers], dict[str, Tensor]]
-"""A weighted term by its name, and perhaps facts beside it that are logged and no part of the loss."""
+    def map_pairs(self) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yield pairs of a student's map and the teacher's map, the latter without gradient."""
+        return zip(self.maps, (teacher_map.detach() for teacher_map in self.teacher_maps), strict=True)
 
 
-class Patches(Protocol):
-    """A batch: `lr (N, 3, H, W)`, `hr (N, 3, sH, sW)` in [0, 1], and the teacher's output where it is stored."""
+NetworkWithFeatures = Callable[[Tensor], tuple[Tensor, tuple[Tensor, ...]]]
+"""Function from LR `(N, 3, H, W)` to an output `(N, 3, sH, sW)` and feature maps, as in `FeatureExtractor`."""
 
-    @property
-    def lr(self) -> Tensor:
-        """What both networks see."""
-
-    @property
-    def hr(self) -> Tensor:
-        """The truth."""
-
-    @property
-    def teacher(self) -> Tensor | None:
-        """Like `hr`; None where the teacher is asked about each batch."""
+FeatureTerm = Callable[[DistillBatch], dict[str, Tensor]]
+"""Function from a batch to a weighted loss by name, and perhaps values by name that are only logged."""
 
 
 @dataclass(frozen=True)
-class Distillation:
-    """Terms `rec`, distance to HR, and `ts`, L1 to the teacher's output, times their weights, and what `features` adds.
+class DistillationLoss:
+    """Loss of a student: `rec * distance(output, HR) + ts * L1(output, teacher's output)` plus a feature loss.
 
-    A term of weight 0 is neither computed nor answered. The teacher gets no gradient; with `features` it answers as
-    many maps as the student, and it is None where nothing is asked of it.
+    A term with weight 0 is neither computed nor returned. The teacher gets no gradient.
     """
 
-    student: Tapped
-    teacher: Tapped | None
-    truth: Callable[[Tensor, Tensor], Tensor]
+    student: NetworkWithFeatures
+    teacher: NetworkWithFeatures | None
+    """None if no term needs a teacher; with `features` the teacher returns as many maps as the student."""
+    pixel_loss: Callable[[Tensor, Tensor], Tensor]
+    """Distance between output and HR, a scalar."""
     rec: float
+    """Weight of `pixel_loss`."""
     ts: float
+    """Weight of the L1 distance to the teacher's output."""
     features: FeatureTerm | None = None
 
-    def __call__(self, batch: Patches) -> dict[str, Tensor]:
-        """The weighted terms of a batch; their sum is the loss."""
+    def __call__(self, batch: Batch) -> dict[str, Tensor]:
+        """Return the weighted terms of a batch by name, scalars, and the values that are only logged.
+
+        Args:
+            batch: LR `(N, 3, H, W)`, HR `(N, 3, sH, sW)`, both in [0, 1], and the teacher's output like HR if stored.
+        """
         output, maps = self.student(batch.lr)
         terms: dict[str, Tensor] = {}
         if self.rec:
-            terms["rec"] = self.rec * self.truth(output, batch.hr)
+            terms["rec"] = self.rec * self.pixel_loss(output, batch.hr)
         target, teacher_maps = batch.teacher, tuple[Tensor, ...]()
+        # Feature maps are never stored, so a feature loss runs the teacher even if its output is stored.
         if self.teacher and (self.features or (self.ts and target is None)):
             with torch.no_grad():
-                answer, teacher_maps = self.teacher(batch.lr)
-            target = answer if target is None else target
+                teacher_output, teacher_maps = self.teacher(batch.lr)
+            target = teacher_output if target is None else target
         if self.features and target is not None:
-            terms |= self.features(Answers(batch.lr, batch.hr, output, target, maps, teacher_maps))
+            terms |= self.features(DistillBatch(batch.lr, batch.hr, output, target, maps, teacher_maps))
         if self.ts and target is not None:
             terms["ts"] = self.ts * F.l1_loss(output, target)
         return terms
 
 
 @dataclass(frozen=True)
-class FeatureDistance:
-    """A distance between rows of features `(N, D)`: of each with its own, `(N,)`, and of all with all, `(N, M)`.
+class FeatureLoss:
+    """Loss `fd`: mean distance between feature maps of student and teacher (FitNets, arXiv 1412.6550).
 
-    Both are what `each` defines; `all_pairs` needs no memory of the order N * M * D.
+    The mean is taken over pairs of maps and samples.
     """
 
-    each: Callable[[Tensor, Tensor], Tensor]
+    weight: float
+    distance: str = "l2"
+    """Key of `FEATURE_DISTANCES`."""
+
+    def __call__(self, batch: DistillBatch) -> dict[str, Tensor]:
+        """Return the weighted loss."""
+        distance = FEATURE_DISTANCES[self.distance].paired
+        means = [distance(*map(flatten_maps, pair)).mean() for pair in batch.map_pairs()]
+        return {"fd": self.weight * torch.stack(means).mean()}
+
+
+@dataclass(frozen=True)
+class AffinityLoss:
+    """Loss between spatial affinities of feature maps (FAKD, ICIP 2020; L_AD of DSCLoRA, arXiv 2504.11271).
+
+    Affinities are inner products between the positions of a single map, so student and teacher may differ in channels.
+    """
+
+    weight: float
+    positions: int = 0
+    """Number of positions of each map to compare, drawn anew for each batch; 0 for all."""
+    summed: bool = False
+    """True: sum over the maps (FAKD). False: mean over the maps (DSCLoRA)."""
+    name: str = "ad"
+    """Name of the loss in the log."""
+
+    def __call__(self, batch: DistillBatch) -> dict[str, Tensor]:
+        """Return the weighted loss."""
+        size = batch.lr.shape[2] * batch.lr.shape[3]
+        chosen = None
+        if 0 < self.positions < size:
+            # The pixels of the batch seed the choice, so a resumed run draws the same positions.
+            generator = torch.Generator().manual_seed(round(float(batch.lr.cpu().double().sum() * 255)))
+            chosen = torch.randperm(size, generator=generator)[: self.positions].to(batch.lr.device)
+        distances = torch.stack([affinity_distance(*pair, chosen) for pair in batch.map_pairs()])
+        return {self.name: self.weight * (distances.sum() if self.summed else distances.mean())}
+
+
+@dataclass(frozen=True)
+class ContrastiveLoss:
+    """Loss `facd`: contrast between feature maps, for patches where the teacher is better. Re-implements FACD.
+
+    The paper (arXiv 2211.15951) published no code; formula, distance, weight and condition are not public. Every part
+    that had to be guessed from the paper's figure is a field; docs/distillation.md gives the reasons. In our reading
+    the paper takes distance "l1", the mean absolute difference; the default "l2" scored better in our comparison.
+
+    For sample i and a pair of maps, the student's map is the anchor, the teacher's map the positive, and the maps of
+    the N - 1 other samples are the negatives. The loss is the mean over pairs of maps and samples; a sample without the
+    `condition` counts as 0.
+    """
+
+    weight: float
+    distance: str = "l2"
+    """Distance d between maps, a key of `FEATURE_DISTANCES`."""
+    form: str = "sums"
+    """"sums": d(positive) / sum of d(negatives). "means": d(positive) / mean of d(negatives). "infonce": -log of the
+    positive's share of exp(-d / temperature) over positive and negatives."""
+    negatives: str = "teacher"
+    """Network with the negatives' maps: "teacher" or "student"."""
+    condition: str = "better"
+    """Samples that count. "better": the teacher's mean absolute error to HR is below the student's. "margin": below by
+    at least `margin`. "always": all."""
+    margin: float = 0.0
+    """Mean absolute error in [0, 1]."""
+    temperature: float = 1.0
+
+    def __call__(self, batch: DistillBatch) -> dict[str, Tensor]:
+        """Return the weighted loss, and `passed`: the share of samples with the condition, in [0, 1], only logged.
+
+        Raises UsageError for a batch with a single sample, which has no negatives.
+        """
+        if len(batch.lr) < 2:
+            raise UsageError(
+                "method facd compares each patch with other patches, but there is one patch at a time",
+                "raise --batch, or lower --accumulate or the number of workers",
+            )
+        passed = self._passed(batch)
+        losses = torch.stack([self._losses(*pair) for pair in batch.map_pairs()])  # (pairs, N)
+        return {"facd": self.weight * (losses * passed).mean(), "passed": passed.mean()}
+
+    def _passed(self, batch: DistillBatch) -> Tensor:
+        """Return `(N,)`: 1 for each sample with the condition, else 0."""
+        if self.condition == "always":
+            return batch.hr.new_ones(len(batch.hr))
+        student_error, teacher_error = (
+            (output.detach() - batch.hr).abs().mean((1, 2, 3)) for output in (batch.output, batch.teacher_output)
+        )
+        margin = self.margin if self.condition == "margin" else 0.0
+        return (teacher_error + margin < student_error).to(batch.hr.dtype)
+
+    def _losses(self, student: Tensor, teacher: Tensor) -> Tensor:
+        """Return the loss of every sample, `(N,)`, for a pair of maps `(N, C, h, w)` of equal shape."""
+        anchors, positives = flatten_maps(student), flatten_maps(teacher)
+        distance = FEATURE_DISTANCES[self.distance]
+        near = distance.paired(anchors, positives)
+        far = distance.all_pairs(anchors, positives if self.negatives == "teacher" else anchors)
+        # The diagonal compares a sample with itself, which is no negative.
+        others = ~torch.eye(len(far), dtype=torch.bool, device=far.device)
+        far = far[others].view(len(far), -1)  # (N, N - 1)
+        if self.form == "infonce":
+            closeness = torch.cat([near[:, None], far], dim=1) / -self.temperature
+            return torch.logsumexp(closeness, 1) - closeness[:, 0]
+        return near / ((far.sum(1) if self.form == "sums" else far.mean(1)) + _EPSILON)
+
+
+@dataclass(frozen=True)
+class FeatureDistance:
+    """A distance between rows of features `(N, D)` in two forms that agree with each other."""
+
+    paired: Callable[[Tensor, Tensor], Tensor]
+    """Distance between row i of both arguments, `(N,)`."""
     all_pairs: Callable[[Tensor, Tensor], Tensor]
+    """Distance between all rows `(N, D)` and `(M, D)`, `(N, M)`, without memory of the order N * M * D."""
 
 
-def rows(maps: Tensor) -> Tensor:
-    """Maps `(N, C, H, W)` as `(N, D)`, in float32, or in float64 where they are."""
+def flatten_maps(maps: Tensor) -> Tensor:
+    """Return feature maps `(N, C, h, w)` as rows `(N, C*h*w)`, in float32 or, for float64 maps, in float64."""
     return maps.flatten(1).to(torch.promote_types(maps.dtype, torch.float32))
 
 
 def _mean_squares(first: Tensor, second: Tensor) -> Tensor:
+    # |a - b|^2 = |a|^2 + |b|^2 - 2ab, where rounding can lead below zero.
     squares = first.square().sum(1)[:, None] + second.square().sum(1) - 2 * first @ second.mT
     return squares.clamp_min(0) / first.shape[1]
 
@@ -134,70 +234,36 @@ FEATURE_DISTANCES = {
         lambda first, second: 1 - F.normalize(first) @ F.normalize(second).mT,
     ),
 }
-"""Mean absolute and mean squared difference, and one minus the cosine of the angle."""
+"""Mean absolute difference, mean squared difference, and 1 minus the cosine of the angle."""
 
+_EPSILON = 1e-8  # keeps quotients finite; small next to any feature of a trained network
 
-@dataclass(frozen=True)
-class Euclidean:
-    """The term `fd`: the mean over taps and samples of a distance between student and teacher (arXiv 1412.6550)."""
-
-    weight: float
-    distance: str = "l2"
-
-    def __call__(self, answers: Answers) -> dict[str, Tensor]:
-        """The weighted term."""
-        distance = FEATURE_DISTANCES[self.distance].each
-        means = [distance(*map(rows, pair)).mean() for pair in answers.pairs()]
-        return {"fd": self.weight * torch.stack(means).mean()}
-
-
-@dataclass(frozen=True)
-class Affinity:
-    """The term `name`: affinity distances, their mean over taps (DSCLoRA) or with `summed` their sum (FAKD, ICIP 2020).
-
-    `positions` of each map are compared, 0 for all.
-    """
-
-    weight: float
-    positions: int = 0
-    summed: bool = False
-    name: str = "ad"
-
-    def __call__(self, answers: Answers) -> dict[str, Tensor]:
-        """The weighted term."""
-        size = answers.lr.shape[2] * answers.lr.shape[3]
-        chosen = _drawn(answers.lr, size, self.positions) if 0 < self.positions < size else None
-        distances = torch.stack([affinity_distance(*pair, chosen) for pair in answers.pairs()])
-        return {self.name: self.weight * (distances.sum() if self.summed else distances.mean())}
-
-
-def _drawn(lr: Tensor, size: int, count: int) -> Tensor:
-    """Different positions for each batch, decided by its pixels: a run that goes on draws as it would have drawn."""
-    generator = torch.Generator().manual_seed(round(float(lr.cpu().double().sum() * 255)))
-    return torch.randperm(size, generator=generator)[:count].to(lr.device)
-
-
-_EPSILON = 1e-8
+# Rows of an affinity matrix in memory at a time. At 48x48 positions, strips that fit into a CPU's cache take a third of
+# the time of the whole matrix.
 _CHUNK = 128
-"""At 48x48 positions, strips that stay in a CPU's cache take a third of the time of the whole matrix."""
 
 
 def affinity_distance(student: Tensor, teacher: Tensor, positions: Tensor | None = None, chunk: int = _CHUNK) -> Tensor:
-    """The mean absolute difference of two feature maps' affinities, a scalar that only `student` has a gradient of.
+    """Return the mean absolute difference between the spatial affinities of two feature maps, a scalar.
 
-    A map F `(N, C, H, W)` is scaled to length 1 over its channels at each position; its affinity is F^T F
-    `(N, H*W, H*W)`. So the maps may differ in channels, but not in N, H and W. `positions`, indices into H*W, keeps
-    only these rows and columns. The affinities are never whole in memory: `chunk` rows of each at a time, forwards
-    and backwards. Computed in float32, or in float64 where the maps are, whatever autocast says.
+    A map F `(N, C, h, w)` is normalized to length 1 over the channels at each position; the affinity is F^T F
+    `(N, h*w, h*w)`. Affinities are computed in strips and are never whole in memory, forward or backward. The result is
+    in float32, or in float64 for float64 maps, under autocast too.
+
+    Args:
+        student: Feature map `(N, C, h, w)`, which gets the gradient.
+        teacher: Feature map `(N, C', h, w)`, which gets no gradient.
+        positions: Indices into h*w of the rows and columns to compare; None for all.
+        chunk: Rows of an affinity in memory at a time.
     """
     with torch.autocast(student.device.type, enabled=False):
-        units = _unit(student, positions), _unit(teacher.detach(), positions)
-        distance: Tensor = _Distance.apply(*units, chunk)  # type: ignore[no-untyped-call]
+        units = _unit_columns(student, positions), _unit_columns(teacher.detach(), positions)
+        distance: Tensor = _AffinityDistance.apply(*units, chunk)  # type: ignore[no-untyped-call]
         return distance
 
 
-def _unit(features: Tensor, positions: Tensor | None) -> Tensor:
-    """Columns of length 1, `(N, C, positions)`."""
+def _unit_columns(features: Tensor, positions: Tensor | None) -> Tensor:
+    """Return a map `(N, C, h, w)` as columns of length 1, `(N, C, positions)`."""
     columns = features.to(torch.promote_types(features.dtype, torch.float32)).flatten(2)
     if positions is not None:
         columns = columns[:, :, positions]
@@ -205,11 +271,12 @@ def _unit(features: Tensor, positions: Tensor | None) -> Tensor:
     return columns / (lengths + _EPSILON)
 
 
-class _Distance(torch.autograd.Function):
-    """The mean of |D| over `(N, P, P)`, where D = S^T S - T^T T.
+class _AffinityDistance(torch.autograd.Function):
+    """Mean of |D| over `(N, P, P)` with D = S^T S - T^T T, and the gradient by S, in one pass over strips of D.
 
-    D is symmetric, so the gradient by S is `2 S sign(D) / (N P^2)`, which each strip of D yields while it is there; and
-    the part of D below its diagonal need not be computed: what lies right of a strip's own square counts twice.
+    D is symmetric. So the gradient by S is `2 S sign(D) / (N P^2)`, which is summed up strip by strip in the forward
+    pass; and each strip is computed from its diagonal block to the right, where everything right of the block counts
+    twice.
     """
 
     @staticmethod
@@ -219,6 +286,7 @@ class _Distance(torch.autograd.Function):
         for start in range(0, size, chunk):
             rows, rest = slice(start, start + chunk), slice(start, None)
             strip = (s[:, :, rows].mT @ s[:, :, rest]).sub_(t[:, :, rows].mT @ t[:, :, rest])  # (N, chunk, P - start)
+            # Everything is doubled below, and the diagonal block must count once.
             strip[:, :, :chunk] *= 0.5
             total += strip.abs().sum()
             strip.sign_()[:, :, :chunk] *= 0.5
@@ -233,66 +301,3 @@ class _Distance(torch.autograd.Function):
     def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor, None, None]:  # noqa: ANN401 - autograd's
         (gradient,) = ctx.saved_tensors
         return gradient * upstream, None, None
-
-
-_CONTRAST_EPSILON = 1e-8
-
-
-@dataclass(frozen=True)
-class Contrast:
-    """The term `facd`, and the fact `passed`, the share of samples that it was computed for.
-
-    Of each sample i and tap, the student's map is the anchor, the teacher's the positive, and maps of the other samples
-    are negatives: the teacher's, or with `negatives` "student" the student's own. With d the `distance` and N - 1
-    negatives, `form` is
-
-    - "sums": d(positive) / sum of d(negatives);
-    - "means": d(positive) / mean of d(negatives);
-    - "infonce": -log of the positive's share of exp(-d / temperature) over positive and negatives.
-
-    The term is the mean over taps and samples, those counting 0 that `condition` leaves out: "better" keeps samples
-    where the teacher's mean absolute error to HR is below the student's, "margin" those where it is by `margin` at
-    least, in [0, 1], "always" all.
-    """
-
-    weight: float
-    distance: str = "l1"
-    form: str = "sums"
-    negatives: str = "teacher"
-    condition: str = "better"
-    margin: float = 0.0
-    temperature: float = 1.0
-
-    def __call__(self, answers: Answers) -> dict[str, Tensor]:
-        """The weighted term and the fact. Raises UsageError for a batch of one, which has no negatives."""
-        if len(answers.lr) < 2:
-            raise UsageError(
-                "contrast needs other patches beside each one, and there is one patch at a time",
-                "raise --batch, or lower --accumulate or the number of workers",
-            )
-        passed = self._passed(answers)
-        losses = torch.stack([self._losses(*pair) for pair in answers.pairs()])  # (taps, N)
-        return {"facd": self.weight * (losses * passed).mean(), "passed": passed.mean()}
-
-    def _passed(self, answers: Answers) -> Tensor:
-        """1 or 0 for each sample."""
-        if self.condition == "always":
-            return answers.hr.new_ones(len(answers.hr))
-        student, teacher = (
-            (output.detach() - answers.hr).abs().mean((1, 2, 3)) for output in (answers.output, answers.teacher)
-        )
-        margin = self.margin if self.condition == "margin" else 0.0
-        return (teacher + margin < student).to(answers.hr.dtype)
-
-    def _losses(self, student: Tensor, teacher: Tensor) -> Tensor:
-        """Of one tap, for each sample."""
-        anchors, positives = rows(student), rows(teacher)
-        distance = FEATURE_DISTANCES[self.distance]
-        near = distance.each(anchors, positives)
-        far = distance.all_pairs(anchors, positives if self.negatives == "teacher" else anchors)
-        others = ~torch.eye(len(far), dtype=torch.bool, device=far.device)
-        far = far[others].view(len(far), -1)  # (N, N - 1)
-        if self.form == "infonce":
-            closeness = torch.cat([near[:, None], far], dim=1) / -self.temperature
-            return torch.logsumexp(closeness, 1) - closeness[:, 0]
-        return near / ((far.sum(1) if self.form == "sums" else far.mean(1)) + _CONTRAST_EPSILON)

@@ -1,4 +1,4 @@
-"""Distillation end to end on tiny networks: what is kept, what it is bound to, and what does not go together."""
+"""Distillation from start to end on tiny networks: what is saved, resuming, and networks that do not fit together."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from training import Heard, photographs, tiny_recipe
 
 from dsclora_cli.datasets.patches import open_data
 from dsclora_cli.distillation import distill as distilling
-from dsclora_cli.distillation.distill import METHODS, distill
+from dsclora_cli.distillation.distill import BUILDERS, distill
 from dsclora_cli.errors import UsageError
 from dsclora_cli.models.initialization import lsuv_init
 from dsclora_cli.models.span import SPAN, SpanConfig
@@ -25,7 +25,7 @@ from dsclora_cli.weights.checkpoint import load_network, save_network
 
 
 def network(path: Path, seed: int = 0, **changes: object) -> Path:
-    """A network on disk whose features are of a size that can be learnt from."""
+    """A network file with features at a scale that training can use."""
     torch.manual_seed(seed)
     span = SPAN(SpanConfig(**{"channels": 4, "blocks": 2, "scale": 2, **changes}))  # type: ignore[arg-type]
     lsuv_init(span, torch.rand(2, 3, 12, 12))
@@ -53,7 +53,7 @@ def changed(recipe: Recipe, **options: object) -> Recipe:
     return replace(recipe, distill=replace(recipe.distill, **options))  # type: ignore[arg-type]
 
 
-def test_adapters_that_help_are_kept_with_what_they_are_for(recipe: Recipe, base: Path, tmp_path: Path) -> None:
+def test_adapters_better_than_the_base_are_saved(recipe: Recipe, base: Path, tmp_path: Path) -> None:
     heard = Heard()
     result = distill(recipe, tmp_path / "run", False, heard, True)
     assert result.file == tmp_path / "run" / "adapter.safetensors"
@@ -70,7 +70,7 @@ def test_adapters_that_help_are_kept_with_what_they_are_for(recipe: Recipe, base
     assert read_recipe(tmp_path / "run" / "recipe.toml").run.amp == "off"
 
 
-def test_adapters_that_do_not_help_are_not_kept(recipe: Recipe, tmp_path: Path) -> None:
+def test_adapters_no_better_than_the_base_are_not_saved(recipe: Recipe, tmp_path: Path) -> None:
     frozen = replace(recipe, optimiser=replace(recipe.optimiser, learning_rate=0.0))
     result = distill(frozen, tmp_path / "run", False, Heard(), True)
     assert result.file is None
@@ -78,7 +78,7 @@ def test_adapters_that_do_not_help_are_not_kept(recipe: Recipe, tmp_path: Path) 
     assert result.best_psnr_y == result.floor_psnr_y
 
 
-def test_a_run_that_goes_on_ends_as_one_that_was_not_stopped(recipe: Recipe, tmp_path: Path) -> None:
+def test_a_resumed_run_ends_with_the_same_bytes_as_an_uninterrupted_run(recipe: Recipe, tmp_path: Path) -> None:
     def stop(step: int) -> None:
         if step == 3:
             raise KeyboardInterrupt
@@ -93,7 +93,7 @@ def test_a_run_that_goes_on_ends_as_one_that_was_not_stopped(recipe: Recipe, tmp
     assert whole.file.read_bytes() == again.file.read_bytes()
 
 
-def test_without_adapters_all_weights_of_the_base_are_trained(recipe: Recipe, base: Path, tmp_path: Path) -> None:
+def test_adapters_none_trains_all_weights_of_the_base(recipe: Recipe, base: Path, tmp_path: Path) -> None:
     result = distill(changed(recipe, adapters="none"), tmp_path / "run", False, Heard(), True)
     assert result.file == tmp_path / "run" / "best.safetensors"
     assert result.floor_psnr_y is not None
@@ -103,7 +103,7 @@ def test_without_adapters_all_weights_of_the_base_are_trained(recipe: Recipe, ba
     assert read_recipe(tmp_path / "run" / "recipe.toml").run.amp == "auto"
 
 
-def test_logits_trains_a_network_of_its_own(recipe: Recipe, tmp_path: Path) -> None:
+def test_logits_trains_a_network_of_the_shape_in_the_recipe(recipe: Recipe, tmp_path: Path) -> None:
     heard = Heard()
     teacher = network(tmp_path / "teacher.safetensors", channels=6, blocks=3)
     own = changed(recipe, method="logits", base=None, teacher=str(teacher), ad=1.0)
@@ -115,21 +115,21 @@ def test_logits_trains_a_network_of_its_own(recipe: Recipe, tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize("kind", ["whole", "ensemble"])
-def test_the_teacher_may_see_whole_pictures(kind: str, recipe: Recipe, base: Path, tmp_path: Path, monkeypatch) -> None:
-    """What a batch then holds are crops of the teacher's answer to the picture; turned pictures are averaged."""
+def test_the_teacher_can_see_whole_pictures(kind: str, recipe: Recipe, base: Path, tmp_path: Path, monkeypatch) -> None:
+    """A batch then has crops of the teacher's output for the whole picture; `ensemble` averages flips and turns."""
     seen = []
-    build = METHODS["dsclora"]
+    build = BUILDERS["dsclora"]
 
-    def watch(lesson):
-        seen.append(lesson)
-        return build(lesson)
+    def watch(context):
+        seen.append(context)
+        return build(context)
 
-    monkeypatch.setattr(distilling, "METHODS", {"dsclora": watch})
+    monkeypatch.setattr(distilling, "BUILDERS", {"dsclora": watch})
     short = replace(changed(recipe, teacher_images=kind), run=replace(recipe.run, steps=2))
     distill(short, tmp_path / "run", False, Heard(), True)
-    (lesson,) = seen
-    picture = lesson.data.pictures[0]
-    lr = torch.from_numpy(np.array(lesson.data.cache.open(picture.lr))).permute(2, 0, 1)[None].float() / 255
+    (context,) = seen
+    picture = context.data.pictures[0]
+    lr = torch.from_numpy(np.array(context.data.cache.open(picture.lr))).permute(2, 0, 1)[None].float() / 255
     turns = [(k, f) for k in range(4) for f in (False, True)] if kind == "ensemble" else [(0, False)]
     answers = []
     for k, flip in turns:
@@ -138,9 +138,9 @@ def test_the_teacher_may_see_whole_pictures(kind: str, recipe: Recipe, base: Pat
             y = torch.rot90(load_network(base)(x), -k, (2, 3))
         answers.append(y.flip(3) if flip else y)
     expected = torch.stack(answers).mean(0).clamp(0, 1)[0].permute(1, 2, 0).numpy()
-    stored = lesson.data.cache.open(picture.teacher) / 16384
+    stored = context.data.cache.open(picture.teacher) / 16384
     assert np.abs(stored - expected).max() < 1e-4
-    batch = lesson.data.batch(0, slice(None))
+    batch = context.data.batch(0, slice(None))
     assert batch.teacher.shape == batch.hr.shape
     assert open_data(short, True)[0].batch(0, slice(None)).teacher is None
 
@@ -154,7 +154,9 @@ def test_the_teacher_may_see_whole_pictures(kind: str, recipe: Recipe, base: Pat
         ({"teacher": "large"}, "large upscales by 3, not by 2 (give --scale 3)"),
     ],
 )
-def test_what_does_not_go_together(options: dict[str, object], message: str, recipe: Recipe, tmp_path: Path) -> None:
+def test_networks_that_do_not_fit_are_refused(
+    options: dict[str, object], message: str, recipe: Recipe, tmp_path: Path
+) -> None:
     network(tmp_path / "flat.safetensors", blocks=1)
     network(tmp_path / "large.safetensors", scale=3)
     if "teacher" in options:
@@ -163,3 +165,37 @@ def test_what_does_not_go_together(options: dict[str, object], message: str, rec
         distill(changed(recipe, **options), tmp_path / "run", False, Heard(), True)
     assert message in str(caught.value)
     assert not (tmp_path / "run").exists()
+
+
+def facd_recipe(recipe: Recipe, teacher: Path, distance: str | None) -> Recipe:
+    return changed(recipe, method="facd", base=None, teacher=str(teacher), taps=(), feature_distance=distance)
+
+
+def test_facd_compares_maps_by_l2_unless_told_otherwise(recipe: Recipe, base: Path, tmp_path: Path) -> None:
+    weights = {}
+    for distance in (None, "l2", "l1"):
+        distill(facd_recipe(recipe, base, distance), tmp_path / str(distance), False, Heard(), True)
+        weights[distance] = (tmp_path / str(distance) / "last.safetensors").read_bytes()
+    named = read_recipe(tmp_path / "None" / "recipe.toml").distill
+    assert named is not None and named.feature_distance == "l2"
+    assert weights[None] == weights["l2"] != weights["l1"]
+
+
+def test_a_facd_run_from_when_l1_was_the_default_resumes_with_l1(
+    recipe: Recipe, base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stop(step: int) -> None:
+        if step == 3:
+            raise KeyboardInterrupt
+
+    def last(run: str) -> dict[str, torch.Tensor]:
+        return load_network(tmp_path / run / "last.safetensors").state_dict()
+
+    frequent = replace(recipe, run=replace(recipe.run, steps=6, checkpoint_minutes=0))
+    distill(facd_recipe(frequent, base, "l1"), tmp_path / "named", False, Heard(), True)
+    with monkeypatch.context() as earlier:
+        earlier.setattr(distilling, "_facd_distance", lambda *_: None)
+        with pytest.raises(KeyboardInterrupt):
+            distill(facd_recipe(frequent, base, None), tmp_path / "unnamed", False, Heard(stop), True)
+    distill(facd_recipe(frequent, base, None), tmp_path / "unnamed", True, Heard(), True)
+    assert all(torch.equal(tensor, last("named")[name]) for name, tensor in last("unnamed").items())

@@ -1,36 +1,30 @@
-"""Each term moves the adapters of a student that differs from its teacher; one that does not is left where it is."""
+"""The loss of a batch: each term alone, its definition, its gradients, and when the teacher runs."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from dsclora_cli.distillation.losses import Affinity, Distillation, affinity_distance
+from dsclora_cli.datasets.patches import Batch
+from dsclora_cli.distillation.losses import AffinityLoss, DistillationLoss, affinity_distance
 from dsclora_cli.models.features import FeatureExtractor, select_feature_maps
 from dsclora_cli.models.lora import AdaptedNetwork, Adapters, parse_ranks
 from dsclora_cli.models.span import SPAN, SpanConfig
 
 
-@dataclass(frozen=True)
-class Patches:
-    lr: Tensor
-    hr: Tensor
-    teacher: Tensor | None = None
-
-
-def batch(seed: int = 0) -> Patches:
+def batch(seed: int = 0) -> Batch:
     generator = torch.Generator().manual_seed(seed)
-    return Patches(torch.rand(2, 3, 6, 7, generator=generator), torch.rand(2, 3, 12, 14, generator=generator))
+    return Batch(torch.rand(2, 3, 6, 7, generator=generator), torch.rand(2, 3, 12, 14, generator=generator))
 
 
-def lesson(
+def student_and_loss(
     shift: float, rec: float = 1.0, ts: float = 1.0, ad: float = 1.0, positions: int = 0
-) -> tuple[Adapters, Distillation]:
-    """Adapters over a base that is also the teacher; `shift` is the size of B."""
+) -> tuple[Adapters, DistillationLoss]:
+    """Adapters for a base that is also the teacher; `shift` is the standard deviation of B."""
     torch.manual_seed(0)
     base = SPAN(SpanConfig(channels=5, blocks=2, scale=2)).eval()
     adapters = Adapters(base, parse_ranks(base, "paper"))
@@ -38,8 +32,8 @@ def lesson(
         if name.endswith(".B"):
             torch.nn.init.normal_(parameter, std=shift)
     taps = FeatureExtractor(base, select_feature_maps(base, ["block_*.*"]))
-    features = Affinity(ad, positions) if ad else None
-    return adapters, Distillation(AdaptedNetwork(taps, adapters), taps, F.mse_loss, rec, ts, features)
+    features = AffinityLoss(ad, positions) if ad else None
+    return adapters, DistillationLoss(AdaptedNetwork(taps, adapters), taps, F.mse_loss, rec, ts, features)
 
 
 def gradients(adapters: Adapters, loss: Tensor) -> dict[str, Tensor]:
@@ -52,7 +46,7 @@ def gradients(adapters: Adapters, loss: Tensor) -> dict[str, Tensor]:
 @pytest.mark.parametrize("positions", [0, 10])
 def test_each_term_alone_moves_the_adapters(term: str, positions: int) -> None:
     weights = {name: 3.0 * (name == term) for name in ("rec", "ts", "ad")}
-    adapters, objective = lesson(0.02, **weights, positions=positions)
+    adapters, objective = student_and_loss(0.02, **weights, positions=positions)
     terms = objective(batch())
     assert list(terms) == [term]
     assert terms[term] > 0
@@ -62,8 +56,8 @@ def test_each_term_alone_moves_the_adapters(term: str, positions: int) -> None:
     assert moved == (every - behind if term == "ad" else every)
 
 
-def test_a_student_that_is_its_teacher_is_left_alone_by_the_teacher() -> None:
-    adapters, objective = lesson(0.0)
+def test_a_student_equal_to_the_teacher_gets_no_gradient_from_the_teacher_terms() -> None:
+    adapters, objective = student_and_loss(0.0)
     terms = objective(batch())
     assert terms["rec"] > 0
     for term in ("ts", "ad"):
@@ -71,8 +65,8 @@ def test_a_student_that_is_its_teacher_is_left_alone_by_the_teacher() -> None:
         assert not any(bool(gradient.any()) for gradient in gradients(adapters, terms[term]).values())
 
 
-def test_terms_are_their_definitions_times_their_weights() -> None:
-    _, objective = lesson(0.02, rec=2.0, ts=3.0, ad=5.0)
+def test_terms_equal_their_definitions_times_their_weights() -> None:
+    _, objective = student_and_loss(0.02, rec=2.0, ts=3.0, ad=5.0)
     patches = batch()
     (output, taps), (target, teacher_taps) = objective.student(patches.lr), objective.teacher(patches.lr)
     terms = objective(patches)
@@ -83,30 +77,30 @@ def test_terms_are_their_definitions_times_their_weights() -> None:
     torch.testing.assert_close(terms["ad"], 5 * sum(distances) / 6)
 
 
-def test_stored_teacher_output_is_taken_and_the_teacher_is_asked_only_where_it_must_be() -> None:
-    asked = []
-    _, objective = lesson(0.02)
+def test_a_stored_teacher_output_is_used_and_the_teacher_runs_only_for_feature_maps() -> None:
+    calls = []
+    _, objective = student_and_loss(0.02)
     teacher = objective.teacher
 
     def counted(lr: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
         assert not torch.is_grad_enabled()
-        asked.append(lr)
+        calls.append(lr)
         return teacher(lr)
 
     stored = replace(batch(), teacher=torch.zeros(2, 3, 12, 14))
     objective = replace(objective, teacher=counted)
     expected = objective.student(stored.lr)[0].abs().mean()
     torch.testing.assert_close(objective(stored)["ts"], expected)
-    assert len(asked) == 1  # for its feature maps
+    assert len(calls) == 1  # for its feature maps
     assert list(replace(objective, features=None)(stored)) == ["rec", "ts"]
     assert list(replace(objective, features=None, ts=0.0)(batch())) == ["rec"]
-    assert len(asked) == 1
+    assert len(calls) == 1
 
 
-def test_positions_differ_between_batches_and_not_between_runs() -> None:
-    _, objective = lesson(0.05, rec=0.0, ts=0.0, positions=5)
+def test_positions_depend_on_the_batch_alone() -> None:
+    _, objective = student_and_loss(0.05, rec=0.0, ts=0.0, positions=5)
     first, again, other = (objective(batch(seed))["ad"].item() for seed in (0, 0, 1))
     assert first == again
     assert first != other
-    _, every = lesson(0.05, rec=0.0, ts=0.0, positions=42)
-    assert every(batch())["ad"].item() == lesson(0.05, rec=0.0, ts=0.0)[1](batch())["ad"].item()
+    _, every = student_and_loss(0.05, rec=0.0, ts=0.0, positions=42)
+    assert every(batch())["ad"].item() == student_and_loss(0.05, rec=0.0, ts=0.0)[1](batch())["ad"].item()

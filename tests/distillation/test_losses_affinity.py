@@ -1,4 +1,4 @@
-"""The affinity distance in strips is the distance of the whole matrices, and an independent implementation agrees."""
+"""The affinity distance in strips equals the distance of whole matrices and an independent implementation."""
 
 from __future__ import annotations
 
@@ -42,26 +42,26 @@ def gradient(distance: Tensor, student: Tensor) -> Tensor:
 
 
 @pytest.mark.parametrize("chunk", [1, 3, 14, 28, 100])
-def test_strips_give_the_value_and_gradient_of_the_whole(chunk: int) -> None:
+def test_strips_give_value_and_gradient_of_the_whole_matrix(chunk: int) -> None:
     student, teacher = maps(5).requires_grad_(), maps(3)
     found, expected = affinity_distance(student, teacher, chunk=chunk), whole(student, teacher)
     torch.testing.assert_close(found, expected, rtol=1e-12, atol=0)
     torch.testing.assert_close(gradient(found, student), gradient(expected, student), rtol=1e-10, atol=1e-14)
 
 
-def test_numpy_agrees() -> None:
+def test_value_equals_numpy_loops() -> None:
     student, teacher = maps(5), maps(3)
     expected = by_loops(student.numpy(), teacher.numpy())
     assert float(affinity_distance(student, teacher, chunk=9)) == pytest.approx(expected, rel=1e-12)
     assert float(affinity_distance(student.float(), teacher.float())) == pytest.approx(expected, rel=1e-5)
 
 
-def test_finite_differences_agree() -> None:
+def test_gradient_equals_finite_differences() -> None:
     student, teacher = maps(3)[:1].requires_grad_(), maps(4)[:1]
     assert torch.autograd.gradcheck(lambda s: affinity_distance(s, teacher, chunk=5) * 3, student)
 
 
-def test_sampled_positions_are_rows_and_columns_of_the_whole() -> None:
+def test_sampled_positions_select_rows_and_columns() -> None:
     student, teacher = maps(5).requires_grad_(), maps(3)
     positions = torch.tensor([20, 3, 11])
     found = affinity_distance(student, teacher, positions, chunk=2)
@@ -70,14 +70,14 @@ def test_sampled_positions_are_rows_and_columns_of_the_whole() -> None:
     torch.testing.assert_close(gradient(found, student), gradient(expected, student), rtol=1e-10, atol=1e-14)
 
 
-def test_equal_maps_are_no_distance_apart_and_pull_nowhere() -> None:
+def test_equal_maps_have_distance_and_gradient_zero() -> None:
     student = maps(5, torch.float32).requires_grad_()
     distance = affinity_distance(student, student.detach().clone(), chunk=9)
     assert distance.item() == 0
     assert not gradient(distance, student).any()
 
 
-def test_the_teacher_has_no_gradient_and_scale_does_not_matter() -> None:
+def test_the_teacher_gets_no_gradient_and_scale_does_not_matter() -> None:
     student, teacher = maps(5).requires_grad_(), maps(3).requires_grad_()
     distance = affinity_distance(student, teacher)
     distance.backward()
@@ -85,7 +85,7 @@ def test_the_teacher_has_no_gradient_and_scale_does_not_matter() -> None:
     torch.testing.assert_close(affinity_distance(student * 7, teacher / 3), distance)
 
 
-def test_half_precision_is_left_to_the_network() -> None:
+def test_computes_in_float32_under_autocast() -> None:
     student, teacher = maps(5, torch.float32), maps(3, torch.float32)
     expected = affinity_distance(student, teacher)
     with torch.autocast("cpu", torch.bfloat16):
@@ -93,7 +93,7 @@ def test_half_precision_is_left_to_the_network() -> None:
     assert affinity_distance(student.bfloat16(), teacher.bfloat16()).dtype == torch.float32
 
 
-def test_memory_is_bounded_by_the_strip(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_tensor_is_larger_than_a_strip(monkeypatch: pytest.MonkeyPatch) -> None:
     largest = 0
 
     class Watch(torch.utils._python_dispatch.TorchDispatchMode):

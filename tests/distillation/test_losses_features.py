@@ -1,4 +1,4 @@
-"""Terms over feature maps against independent NumPy code, and what they share: gradients, order, values at equality."""
+"""Losses between feature maps: equal to independent NumPy code; gradients, order of samples, equal networks."""
 
 from __future__ import annotations
 
@@ -10,31 +10,31 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from dsclora_cli.distillation.losses import Affinity, Answers, Contrast, Euclidean
+from dsclora_cli.distillation.losses import AffinityLoss, ContrastiveLoss, DistillBatch, FeatureLoss
 from dsclora_cli.errors import UsageError
 
 Array = NDArray[np.float64]
 TAPS, SAMPLES = 3, 4
 
 
-def answers(seed: int = 0, teacher_channels: int = 5) -> Answers:
-    """Random float64 answers; the student's require gradients, and so, to see that none arrives, do the teacher's."""
+def random_batch(seed: int = 0, teacher_channels: int = 5) -> DistillBatch:
+    """Random float64 tensors. The teacher's require gradients too, so that a test can see that none arrives."""
     generator = torch.Generator().manual_seed(seed)
 
     def random(*shape: int) -> Tensor:
         return torch.randn(*shape, generator=generator, dtype=torch.float64)
 
-    return Answers(
+    return DistillBatch(
         lr=random(SAMPLES, 3, 4, 6),
         hr=random(SAMPLES, 3, 8, 12),
         output=random(SAMPLES, 3, 8, 12).requires_grad_(),
-        teacher=random(SAMPLES, 3, 8, 12).requires_grad_(),
+        teacher_output=random(SAMPLES, 3, 8, 12).requires_grad_(),
         maps=tuple(random(SAMPLES, 5, 4, 6).requires_grad_() for _ in range(TAPS)),
         teacher_maps=tuple(random(SAMPLES, teacher_channels, 4, 6).requires_grad_() for _ in range(TAPS)),
     )
 
 
-def plain(tensors: tuple[Tensor, ...]) -> list[Array]:
+def to_numpy(tensors: tuple[Tensor, ...]) -> list[Array]:
     return [tensor.detach().numpy() for tensor in tensors]
 
 
@@ -45,16 +45,16 @@ def apart(first: Array, second: Array, distance: str) -> float:
     return float(np.mean(np.abs(first - second) ** {"l1": 1, "l2": 2}[distance]))
 
 
-def euclidean(given: Answers, term: Euclidean) -> float:
+def euclidean(given: DistillBatch, term: FeatureLoss) -> float:
     values = []
-    for student, teacher in zip(plain(given.maps), plain(given.teacher_maps), strict=True):
+    for student, teacher in zip(to_numpy(given.maps), to_numpy(given.teacher_maps), strict=True):
         values += [apart(student[i], teacher[i], term.distance) for i in range(SAMPLES)]
     return term.weight * float(np.mean(values))
 
 
-def affinity(given: Answers, term: Affinity) -> float:
+def affinity(given: DistillBatch, term: AffinityLoss) -> float:
     total = 0.0
-    for pair in zip(plain(given.maps), plain(given.teacher_maps), strict=True):
+    for pair in zip(to_numpy(given.maps), to_numpy(given.teacher_maps), strict=True):
         differences = []
         for i in range(SAMPLES):
             both = []
@@ -67,12 +67,12 @@ def affinity(given: Answers, term: Affinity) -> float:
     return term.weight * total / (1 if term.summed else TAPS)
 
 
-def contrast(given: Answers, term: Contrast) -> float:
+def contrast(given: DistillBatch, term: ContrastiveLoss) -> float:
     values = []
-    hr, outputs = given.hr.numpy(), plain((given.output, given.teacher))
+    hr, outputs = given.hr.numpy(), to_numpy((given.output, given.teacher_output))
     errors = [[float(np.mean(np.abs(output[i] - hr[i]))) for i in range(SAMPLES)] for output in outputs]
     margin = term.margin if term.condition == "margin" else 0.0
-    for student, teacher in zip(plain(given.maps), plain(given.teacher_maps), strict=True):
+    for student, teacher in zip(to_numpy(given.maps), to_numpy(given.teacher_maps), strict=True):
         others = teacher if term.negatives == "teacher" else student
         for i in range(SAMPLES):
             near = apart(student[i], teacher[i], term.distance)
@@ -87,46 +87,47 @@ def contrast(given: Answers, term: Contrast) -> float:
 
 
 CONTRASTS = [
-    Contrast(2.0),
-    Contrast(2.0, form="means", distance="l2", condition="always"),
-    Contrast(0.5, form="infonce", temperature=0.3, negatives="student"),
-    Contrast(0.5, form="infonce", distance="cosine", condition="always"),
-    Contrast(1.0, distance="cosine", negatives="student", condition="margin", margin=0.02),
+    ContrastiveLoss(2.0),
+    ContrastiveLoss(2.0, distance="l1"),
+    ContrastiveLoss(2.0, form="means", distance="l2", condition="always"),
+    ContrastiveLoss(0.5, form="infonce", temperature=0.3, negatives="student"),
+    ContrastiveLoss(0.5, form="infonce", distance="cosine", condition="always"),
+    ContrastiveLoss(1.0, distance="cosine", negatives="student", condition="margin", margin=0.02),
 ]
 CASES = [
-    (Euclidean(3.0), euclidean),
-    (Euclidean(3.0, "l1"), euclidean),
-    (Euclidean(0.5, "cosine"), euclidean),
-    (Affinity(10.0, summed=True, name="fakd"), affinity),
-    (Affinity(2.0), affinity),
+    (FeatureLoss(3.0), euclidean),
+    (FeatureLoss(3.0, "l1"), euclidean),
+    (FeatureLoss(0.5, "cosine"), euclidean),
+    (AffinityLoss(10.0, summed=True, name="fakd"), affinity),
+    (AffinityLoss(2.0), affinity),
     *((term, contrast) for term in CONTRASTS),
 ]
 
 
 @pytest.mark.parametrize(("term", "by_hand"), CASES)
 @pytest.mark.parametrize("seed", [0, 1])
-def test_values_are_those_of_independent_code(term, by_hand, seed: int) -> None:  # type: ignore[no-untyped-def]
-    given = answers(seed)
+def test_value_equals_independent_code(term, by_hand, seed: int) -> None:  # type: ignore[no-untyped-def]
+    given = random_batch(seed)
     name, value = next(iter(term(given).items()))
     assert name == {euclidean: "fd", affinity: getattr(term, "name", ""), contrast: "facd"}[by_hand]
     assert value.item() == pytest.approx(by_hand(given, term), rel=1e-10)
 
 
 @pytest.mark.parametrize("term", [case[0] for case in CASES])
-def test_gradients_reach_the_student_alone(term) -> None:  # type: ignore[no-untyped-def]
-    given = answers()
+def test_only_the_student_gets_gradients(term) -> None:  # type: ignore[no-untyped-def]
+    given = random_batch()
     loss = next(iter(term(given).values()))
     student = torch.autograd.grad(loss, given.maps, retain_graph=True)
     assert all(bool((gradient.flatten(1) != 0).any()) for gradient in student)
-    teacher = torch.autograd.grad(loss, (*given.teacher_maps, given.teacher), allow_unused=True)
+    teacher = torch.autograd.grad(loss, (*given.teacher_maps, given.teacher_output), allow_unused=True)
     assert not any(gradient is not None and bool(gradient.any()) for gradient in teacher)
 
 
 @pytest.mark.parametrize("term", [case[0] for case in CASES])
-def test_the_order_of_a_batch_changes_nothing(term) -> None:  # type: ignore[no-untyped-def]
-    given, order = answers(), torch.tensor([2, 0, 3, 1])
-    turned = Answers(
-        *(each[order] for each in (given.lr, given.hr, given.output, given.teacher)),
+def test_order_of_samples_does_not_matter(term) -> None:  # type: ignore[no-untyped-def]
+    given, order = random_batch(), torch.tensor([2, 0, 3, 1])
+    turned = DistillBatch(
+        *(each[order] for each in (given.lr, given.hr, given.output, given.teacher_output)),
         *(tuple(each[order] for each in maps) for maps in (given.maps, given.teacher_maps)),
     )
     for name, value in term(given).items():
@@ -134,54 +135,54 @@ def test_the_order_of_a_batch_changes_nothing(term) -> None:  # type: ignore[no-
 
 
 @pytest.mark.parametrize("term", [case[0] for case in CASES])
-def test_a_student_that_is_its_teacher_has_nothing_to_learn(term) -> None:  # type: ignore[no-untyped-def]
-    given = answers()
+def test_loss_of_a_student_equal_to_the_teacher_is_zero_except_for_infonce(term) -> None:  # type: ignore[no-untyped-def]
+    given = random_batch()
     given = replace(given, maps=tuple(each.detach().clone().requires_grad_() for each in given.teacher_maps))
-    if isinstance(term, Contrast):
+    if isinstance(term, ContrastiveLoss):
         term = replace(term, condition="always")
     value = next(iter(term(given).values())).item()
-    if isinstance(term, Contrast) and term.form == "infonce":
+    if isinstance(term, ContrastiveLoss) and term.form == "infonce":
         assert value == pytest.approx(contrast(given, term))
         assert value > 0
     else:
         assert value == pytest.approx(0, abs=1e-12)
 
 
-def test_affinities_have_no_need_of_one_width() -> None:
-    given = answers(teacher_channels=9)
-    term = Affinity(1.0, summed=True)
+def test_affinities_allow_different_channels() -> None:
+    given = random_batch(teacher_channels=9)
+    term = AffinityLoss(1.0, summed=True)
     assert term(given)["ad"].item() == pytest.approx(affinity(given, term), rel=1e-10)
 
 
-def test_patches_pass_where_the_teacher_is_better() -> None:
+def test_only_patches_where_the_teacher_is_better_count() -> None:
     hr = torch.zeros(SAMPLES, 3, 8, 12, dtype=torch.float64)
     levels = torch.tensor([0.1, 0.2, 0.3, 0.4], dtype=torch.float64).view(4, 1, 1, 1)
-    given = replace(answers(), hr=hr, output=hr + levels, teacher=hr + 0.25)
+    given = replace(random_batch(), hr=hr, output=hr + levels, teacher_output=hr + 0.25)
     shares = {"better": 0.5, "always": 1.0, "margin": 0.25}
     for condition, share in shares.items():
-        term = Contrast(1.0, condition=condition, margin=0.1)
+        term = ContrastiveLoss(1.0, condition=condition, margin=0.1)
         assert term(given)["passed"].item() == share
-    assert term(replace(given, teacher=hr + 1.0))["facd"].item() == 0
+    assert term(replace(given, teacher_output=hr + 1.0))["facd"].item() == 0
 
 
-def test_half_precision_is_compared_in_float32() -> None:
-    given = answers()
+def test_half_precision_maps_are_compared_in_float32() -> None:
+    given = random_batch()
     halves = replace(
         given,
         maps=tuple(each.detach().half().requires_grad_() for each in given.maps),
         teacher_maps=tuple(each.detach().half() for each in given.teacher_maps),
     )
-    for term in (Euclidean(1.0), Contrast(1.0)):
+    for term in (FeatureLoss(1.0), ContrastiveLoss(1.0)):
         value = next(iter(term(halves).values()))
         assert value.dtype in {torch.float32, torch.float64}
         assert value.item() == pytest.approx(next(iter(term(given).values())).item(), rel=1e-2)
 
 
-def test_a_patch_alone_has_no_negatives() -> None:
-    given = answers()
-    alone = Answers(
-        *(each[:1] for each in (given.lr, given.hr, given.output, given.teacher)),
+def test_a_single_patch_is_refused_by_the_contrastive_loss() -> None:
+    given = random_batch()
+    alone = DistillBatch(
+        *(each[:1] for each in (given.lr, given.hr, given.output, given.teacher_output)),
         *(tuple(each[:1] for each in maps) for maps in (given.maps, given.teacher_maps)),
     )
-    with pytest.raises(UsageError, match=r"other patches beside each one.*raise --batch"):
-        Contrast(1.0)(alone)
+    with pytest.raises(UsageError, match=r"compares each patch with other patches.*raise --batch"):
+        ContrastiveLoss(1.0)(alone)
