@@ -1,6 +1,6 @@
-"""The benchmark sets by name: where each lies on the Hub, and its HR pictures unpacked once into our cache.
+"""Benchmark sets by name: fetch the archive of a set from the Hub, and unpack the HR pictures once into the cache.
 
-Archives of pictures that came from elsewhere, unpacked so that they can do no harm.
+Archives come from strangers: `unpack_hr` checks every entry before the first byte is written.
 """
 
 from __future__ import annotations
@@ -34,14 +34,23 @@ SOURCES = {
     "DIV2K": (("goodfellowliu/DIV2K", "DIV2K_train_HR.zip"),),
     "DIV2K-valid": (("goodfellowliu/DIV2K", "DIV2K_valid_HR.zip"),),
 }
-"""Repository and file of each set's HR, in the order in which they are tried."""
+"""Repository and file of the HR pictures of each set, in the order of the attempts."""
+
+OnUnpack = Callable[[int, int], None]
+"""Callback `(bytes written so far, bytes in total)`."""
 
 _ABANDONED_SECONDS = 3600
+"""Age from which an unfinished folder belongs to a process that was killed."""
+
 _HINT = "try again later, or give the set as a folder with --data-dir DIR"
+_ARCHIVE_HINT = "do not use this copy; give the set as a folder with --data-dir DIR"
+
+_CHUNK = 2**20
+_HR_FOLDERS = ("HR", "original", "GTmod12")
 
 
 def set_name(name: str) -> str:
-    """The set's own spelling of a name in any case. Raises UsageError, listing the sets, for an unknown one."""
+    """Return the usual spelling of a set's name in any case. Raises UsageError, with all names, for an unknown name."""
     found = {known.casefold(): known for known in SOURCES}.get(name.casefold())
     if found is None:
         hint = f"one of {', '.join(SOURCES)}; any other pictures go with --hr DIR"
@@ -50,25 +59,30 @@ def set_name(name: str) -> str:
 
 
 def fetch_set(name: str, offline: bool = False, on_progress: OnUnpack | None = None) -> Path:
-    """The folder of the set's HR pictures, `datasets/NAME/HR` in our cache; where that is, nothing else is looked at.
+    """Return the folder of the HR pictures of a set, `datasets/NAME/HR` in the cache of this program.
 
-    Else the archive is fetched, from the next source where the Hub does not give one, and unpacked as a whole or not
-    at all. Raises ImageError where no source gives the set or the cache cannot be written, and as `unpack_hr` does.
+    A folder that exists is returned without a request and without a look inside. Otherwise the archive is fetched, from
+    the next source where the Hub cannot give the first, and unpacked completely or not at all.
+
+    Raises:
+        ImageError: no source gives the set, the archive is refused (see `unpack_hr`), or the cache cannot be written.
     """
     sets = cache_dir() / "datasets"
     folder = sets / name
-    if not folder.is_dir():
-        archive = _fetch_archive(name, offline)
-        try:
-            sets.mkdir(parents=True, exist_ok=True)
-            _drop_abandoned(sets, name)
-            with tempfile.TemporaryDirectory(prefix=f".{name}-", dir=sets) as unfinished:
-                unpack_hr(archive, Path(unfinished) / name / "HR", on_progress=on_progress)
-                (Path(unfinished) / name).rename(folder)
-        except OSError as error:
-            if not folder.is_dir():  # else another process was faster
-                hint = "free some space, or set DSCLORA_CACHE_DIR to a folder that can be written"
-                raise ImageError(f"cannot unpack {name} into {sets}: {error.strerror}", hint) from error
+    if folder.is_dir():
+        return folder / "HR"
+    archive = _fetch_archive(name, offline)
+    try:
+        sets.mkdir(parents=True, exist_ok=True)
+        _drop_abandoned(sets, name)
+        # A rename is atomic: other processes see the whole set or no set.
+        with tempfile.TemporaryDirectory(prefix=f".{name}-", dir=sets) as unfinished:
+            unpack_hr(archive, Path(unfinished) / name / "HR", on_progress=on_progress)
+            (Path(unfinished) / name).rename(folder)
+    except OSError as error:
+        if not folder.is_dir():  # a folder that exists now is the work of another process, which was faster
+            hint = "free some space, or set DSCLORA_CACHE_DIR to a folder that can be written"
+            raise ImageError(f"cannot unpack {name} into {sets}: {error.strerror}", hint) from error
     return folder / "HR"
 
 
@@ -85,49 +99,59 @@ def _fetch_archive(name: str, offline: bool) -> Path:
 
 
 def _drop_abandoned(sets: Path, name: str) -> None:
-    """Remove what a killed process left; a folder that still grows belongs to one that lives."""
+    """Remove folders that killed processes left; a folder that still changes belongs to a running process."""
     for left in sets.glob(f".{name}-*"):
         if time.time() - left.stat().st_mtime > _ABANDONED_SECONDS:
             shutil.rmtree(left, ignore_errors=True)
 
 
-OnUnpack = Callable[[int, int], None]
-"""Told the bytes written so far and the bytes that there are."""
-
-_CHUNK = 2**20
-_HR_FOLDERS = ("HR", "original", "GTmod12")
-_ARCHIVE_HINT = "do not use this copy; give the set as a folder with --data-dir DIR"
-
-
 @dataclass(frozen=True)
 class Limits:
-    """What an archive may hold: entries, bytes when unpacked, and those in bytes of the archive."""
+    """Limits against archives that unpack to far more than their size (zip bombs)."""
 
     entries: int = 20_000
+    """Number of files and folders."""
+
     size: int = 8 * 2**30
+    """Bytes of all files together, unpacked."""
+
     ratio: int = 100
+    """Unpacked bytes for each byte of the archive."""
 
 
 @dataclass(frozen=True)
 class _Entry:
+    """A regular file in an archive."""
+
     path: PurePosixPath
+
     size: int
+    """Unpacked bytes."""
+
     open: Callable[[], IO[bytes] | None]
 
 
 def unpack_hr(archive: Path, folder: Path, limits: Limits = Limits(), on_progress: OnUnpack | None = None) -> None:
-    """Write the HR pictures of a .zip or .tar.gz, and nothing else, into `folder`, which is made.
+    """Write the HR pictures of a .zip or .tar.gz, and nothing else, into a new folder.
 
-    They are the pictures whose own names end in `_HR`; else those in a folder named `HR` or ending in `_HR`; else in
-    `original`, else in `GTmod12`; else all, where they lie in one folder. Of several such folders the first by name.
+    HR pictures are the pictures with a name that ends in `_HR`; else the pictures in a folder named `HR` or ending in
+    `_HR`; else in `original`; else in `GTmod12`; else all pictures, if all are in one folder. Of several folders that
+    match, the first by name is used.
 
-    Raises ImageError before anything is written where a path is absolute or climbs, where an entry is a link or a
-    device, or beyond `limits`; while writing, ImageError where the archive is damaged and OSError where the disk fails,
-    and the folder is then the caller's to drop.
+    Args:
+        archive: file of any name; the content decides the format.
+        folder: folder to create.
+        limits: bounds on the content of the archive.
+        on_progress: callback for the bytes written.
+
+    Raises:
+        ImageError: before anything is written, an unsafe path, a link, a device, or a limit exceeded; while writing, a
+            damaged archive.
+        OSError: the disk fails. The caller removes the folder then.
     """
     try:
-        with _opened(archive) as entries:
-            chosen = _choose(_checked(entries, limits, archive.stat().st_size))
+        with _open_archive(archive) as entries:
+            chosen = _choose_hr(_check_entries(entries, limits, archive.stat().st_size))
             folder.mkdir(parents=True)
             done, total = 0, sum(entry.size for entry in chosen)
             for entry in chosen:
@@ -137,7 +161,7 @@ def unpack_hr(archive: Path, folder: Path, limits: Limits = Limits(), on_progres
                     on_progress(done, total)
     except ImageError as error:
         raise ImageError(f"{archive}: {error.message}", error.hint) from error
-    # The decompressors and parsers answer a broken file with exceptions of many kinds, OSError without a number too.
+    # Decompressors and parsers raise many kinds of exceptions for a damaged file, OSError without `errno` among them.
     except Exception as error:
         if isinstance(error, OSError) and error.errno is not None:
             raise
@@ -147,7 +171,10 @@ def unpack_hr(archive: Path, folder: Path, limits: Limits = Limits(), on_progres
 
 
 class _Gzip(gzip.GzipFile):
-    """Gives at most a few megabytes at once: tarfile reads long-name and pax headers whole, however long they say."""
+    """A gzip stream that refuses large reads.
+
+    tarfile reads long-name and pax headers in one piece, of any size that the header states.
+    """
 
     def read(self, size: int | None = -1) -> bytes:
         if size is None or not 0 <= size <= 4 * _CHUNK:
@@ -156,49 +183,47 @@ class _Gzip(gzip.GzipFile):
 
 
 @contextmanager
-def _opened(archive: Path) -> Iterator[Iterator[_Entry | None]]:
-    """The entries of the archive, one by one so that a bomb is noticed early; None stands for a folder."""
+def _open_archive(archive: Path) -> Iterator[Iterator[_Entry | None]]:
+    """Yield an iterator over the entries, None for a folder. The iterator is lazy: a bomb must be noticed early."""
     if zipfile.is_zipfile(archive):
         with zipfile.ZipFile(archive) as packed:
-            yield (_zip_entry(packed, info) for info in packed.infolist())
+            yield _zip_entries(packed)
     else:
         with _Gzip(archive) as stream, tarfile.open(fileobj=stream, mode="r:") as tape:
             yield _tar_entries(tape, stream)
 
 
+def _zip_entries(packed: zipfile.ZipFile) -> Iterator[_Entry | None]:
+    for info in packed.infolist():
+        # The upper 16 bits hold the Unix mode; 0 where the archive was made elsewhere.
+        kind = stat.S_IFMT(info.external_attr >> 16)
+        is_regular = kind in {0, stat.S_IFREG}
+        yield _entry(info.filename, info.is_dir(), is_regular, info.file_size, partial(packed.open, info))
+
+
 def _tar_entries(tape: tarfile.TarFile, stream: _Gzip) -> Iterator[_Entry | None]:
     for info in tape:
-        yield _tar_entry(tape, info)
-    stream.read(4 * _CHUNK)  # the padding, and so gzip's own look at its checksum
+        yield _entry(info.name, info.isdir(), info.isreg(), info.size, partial(tape.extractfile, info))
+    # tarfile stops before the padding at the end; reading the padding makes gzip check the checksum.
+    stream.read(4 * _CHUNK)
 
 
-def _zip_entry(packed: zipfile.ZipFile, info: zipfile.ZipInfo) -> _Entry | None:
-    path, kind = _safe(info.filename), stat.S_IFMT(info.external_attr >> 16)
-    if info.is_dir():
-        return None
-    if kind not in {0, stat.S_IFREG}:
-        raise ImageError(f"{info.filename} is a link or a device", _ARCHIVE_HINT)
-    return _Entry(path, info.file_size, partial(packed.open, info))
-
-
-def _tar_entry(tape: tarfile.TarFile, info: tarfile.TarInfo) -> _Entry | None:
-    path = _safe(info.name)
-    if info.isdir():
-        return None
-    if not info.isreg():
-        raise ImageError(f"{info.name} is a link or a device", _ARCHIVE_HINT)
-    return _Entry(path, info.size, partial(tape.extractfile, info))
-
-
-def _safe(name: str) -> PurePosixPath:
+def _entry(
+    name: str, is_folder: bool, is_regular: bool, size: int, open_file: Callable[[], IO[bytes] | None]
+) -> _Entry | None:
+    """Return an entry, or None for a folder. Raises ImageError for an unsafe path, a link or a device."""
     path = PurePosixPath(name)
     if path.is_absolute() or ".." in path.parts or "\\" in name or ":" in name or not name.isprintable():
         raise ImageError(f"the path {name!r} leads out of the archive's own folder", _ARCHIVE_HINT)
-    return path
+    if is_folder:
+        return None
+    if not is_regular:
+        raise ImageError(f"{name} is a link or a device", _ARCHIVE_HINT)
+    return _Entry(path, size, open_file)
 
 
-def _checked(entries: Iterable[_Entry | None], limits: Limits, archive_size: int) -> list[_Entry]:
-    """The files among the entries; ImageError as soon as the limits are passed."""
+def _check_entries(entries: Iterable[_Entry | None], limits: Limits, archive_size: int) -> list[_Entry]:
+    """Return the files among the entries. Raises ImageError as soon as a limit is exceeded."""
     allowed = min(limits.size, limits.ratio * archive_size)
     files, size = [], 0
     for count, entry in enumerate(entries, start=1):
@@ -212,13 +237,14 @@ def _checked(entries: Iterable[_Entry | None], limits: Limits, archive_size: int
     return files
 
 
-def _choose(files: Iterable[_Entry]) -> list[_Entry]:
-    """The HR pictures by the rule of `unpack_hr`, no two of one name."""
+def _choose_hr(files: Iterable[_Entry]) -> list[_Entry]:
+    """Return the HR pictures by the rule of `unpack_hr`. Raises ImageError for no picture, and for equal names."""
     pictures = [entry for entry in files if _is_picture(entry.path)]
     marked = [entry for entry in pictures if entry.path.stem.upper().endswith("_HR")]
     folders: dict[PurePosixPath, list[_Entry]] = {}
     for entry in sorted(marked or pictures, key=lambda entry: entry.path):
         folders.setdefault(entry.path.parent, []).append(entry)
+    # The underscore makes one test of two: a folder named `HR`, and a folder whose name ends in `_HR`.
     named = [folder for name in _HR_FOLDERS for folder in folders if f"_{folder.name}".endswith(f"_{name}")]
     if not folders:
         raise ImageError("holds no pictures", _ARCHIVE_HINT)
@@ -226,6 +252,7 @@ def _choose(files: Iterable[_Entry]) -> list[_Entry]:
         listed = ", ".join(map(str, list(folders)[:4]))
         raise ImageError(f"its pictures lie in several folders, none of them named HR: {listed}", _ARCHIVE_HINT)
     chosen = folders[[*named, *folders][0]]
+    # Without regard to case: on Windows and macOS `a.png` and `A.png` are one file.
     name, count = Counter(entry.path.name.casefold() for entry in chosen).most_common(1)[0]
     if count > 1:
         raise ImageError(f"holds {name} twice", _ARCHIVE_HINT)
@@ -233,11 +260,12 @@ def _choose(files: Iterable[_Entry]) -> list[_Entry]:
 
 
 def _is_picture(path: PurePosixPath) -> bool:
-    """By its suffix; hidden files and macOS's resource forks, which carry it too, are none."""
+    """Return whether a path is a picture by suffix. Hidden files and resource forks of macOS carry the suffix too."""
     return is_picture_name(Path(path)) and not any(part.startswith((".", "__MACOSX")) for part in path.parts)
 
 
 def _write(entry: _Entry, target: Path) -> None:
+    """Write as many bytes as the entry states and not more, whatever the archive holds. Raises EOFError for fewer."""
     left = entry.size
     source = entry.open()
     assert source is not None  # a regular file

@@ -112,7 +112,7 @@ def test_sizes_that_do_not_fit(tmp_path: Path) -> None:
     lr = save(tmp_path / "LR_bicubic/X4/apex4.png", noise(0, (8, 6)))
     error = refused(tmp_path / "HR", lr.parent)
     assert error.message == f"{lr} has 8 x 6 pixels, but x4 of {tmp_path / 'HR' / 'ape.png'} needs 7 x 5"
-    assert error.hint == "give the LR of x4, or none: it is then made from the HR"
+    assert error.hint == "give the LR of x4, or none: LR is then made from the HR"
     save(tmp_path / "HR" / "ape.png", noise(0, (3, 22)))
     assert refused(tmp_path / "HR").message.endswith("ape.png has 3 x 22 pixels, too few for x4")
 

@@ -69,7 +69,7 @@ def test_a_cropped_copy_and_a_set_of_ones_own_are_unknown_and_not_warned_of(tmp_
 def test_a_half_size_urban100_is_warned_of(tmp_path: Path) -> None:
     identity = identify(urban(tmp_path, [noise(0, (512, 340)), noise(1, (384, 512))]))
     assert identity.verdict == "unknown copy"
-    assert (identity.warning or "").endswith("half as large as the true ones: their median long edge is 512 pixels")
+    assert (identity.warning or "").endswith("have half the true size: their median long edge is 512 pixels")
     assert identify(urban(tmp_path, [noise(0, (1024, 680)), noise(1, (768, 1024))])).warning is None
 
 
