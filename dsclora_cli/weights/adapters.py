@@ -1,4 +1,4 @@
-"""Files of adapters: small, strict, and bound to the file of weights that they were trained over."""
+"""Load and save adapter files: small, strict, and bound to the weight file that the adapter was trained on."""
 
 from __future__ import annotations
 
@@ -16,33 +16,27 @@ from dsclora_cli.weights.state_dict import read_tensors, require_finite, write_t
 
 _KIND = "dsclora adapter"
 _HINT = "expected an adapter as `dsclora distill` writes it"
-_BASE_HINT = "give the base that it was trained over"
+_BASE_HINT = "give the weights that the adapter was trained on"
 
 
 @dataclass(frozen=True)
 class LoadedAdapter:
-    """An adapter as it lies in its file, before it meets a network.
-
-    `tensors` are A, B and alpha of each adapted convolution; `base_sha256` is of the base's file, `training` JSON on
-    where the adapter comes from.
-    """
+    """The content of an adapter file, not yet compared with a network."""
 
     path: Path
+
     tensors: Mapping[str, Tensor]
+    """A `(rank*k, in*k)`, B `(out*k, rank*k)` and alpha `()` of every adapted convolution, by name."""
+
     base_sha256: str
+    """sha256 of the weight file that the adapter was trained on."""
+
     training: str
-
-
-def save_adapters(adapters: Adapters, path: Path, base_sha256: str, training: str) -> None:
-    """Write adapters as safetensors, whole or not at all; equal adapters give equal bytes.
-
-    Raises WeightsError where the file cannot be written.
-    """
-    write_tensors(path, adapters.state_dict(), {"kind": _KIND, "base_sha256": base_sha256, "training": training})
+    """JSON: recipe and result of the training run."""
 
 
 def load_adapters(path: Path) -> LoadedAdapter:
-    """Read a file of adapters. Raises WeightsError where it is none, or holds a value that is not finite."""
+    """Read an adapter file. Raises WeightsError for any other file, and for values that are not finite."""
     file = read_tensors(path)
     base = file.metadata.get("base_sha256", "")
     if file.metadata.get("kind") != _KIND or not re.fullmatch("[0-9a-f]{64}", base):
@@ -52,32 +46,43 @@ def load_adapters(path: Path) -> LoadedAdapter:
 
 
 def apply_adapters(network: Network, base_sha256: str, file: LoadedAdapter, force: bool = False) -> Network:
-    """A copy of a network with the adapters of a file merged in. Arguments and errors are those of `build_adapters`."""
+    """Return a copy of a network with the adapters of a file merged in. Arguments and errors: `build_adapters`."""
     return merge_adapters(network, build_adapters(network, base_sha256, file, force))
 
 
 def build_adapters(network: Network, base_sha256: str, file: LoadedAdapter, force: bool = False) -> Adapters:
-    """The adapters of a file, for a network whose own file has `base_sha256`.
+    """Return the adapters of a file as a module.
 
-    Raises WeightsError where the adapter was trained over another base, unless `force`, and where it does not fit.
+    Args:
+        network: Network to adapt; not changed.
+        base_sha256: sha256 of the network's own file.
+        file: Content of the adapter file.
+        force: Accept an adapter that was trained on other weights, as long as the shapes fit.
+
+    Raises:
+        WeightsError: The adapter was trained on other weights, or does not fit the network.
     """
     if file.base_sha256 != base_sha256 and not force:
+        trained, given = file.base_sha256[:12], base_sha256[:12]
         raise WeightsError(
-            f"{file.path} adapts weights with sha256 {file.base_sha256[:12]}..., not {base_sha256[:12]}...", _BASE_HINT
+            f"{file.path} is an adapter for weights with sha256 {trained}..., not {given}...", _BASE_HINT
         )
     adapters = Adapters(network, _ranks(network, file.tensors))
     expected = adapters.state_dict()
     for name, tensor in file.tensors.items():
         if name not in expected or tensor.shape != expected[name].shape:
-            raise _misfit(file, f"has {name[:80]} of shape {tuple(tensor.shape)}")
+            raise _misfit(file, f"unexpected {name[:80]} of shape {tuple(tensor.shape)}")
     if missing := expected.keys() - file.tensors.keys():
-        raise _misfit(file, f"lacks {min(missing)}")
+        raise _misfit(file, f"the file lacks {min(missing)}")
     adapters.load_state_dict(dict(file.tensors))
     return adapters
 
 
 def _ranks(network: Network, tensors: Mapping[str, Tensor]) -> dict[str, Rank]:
-    """The rank of each A, from its size; alpha comes with the tensors."""
+    """Return the rank of every adapter, from the number of values in A: `rank * in * k**2`.
+
+    The alpha of 1 is a placeholder, for `load_state_dict` sets alpha from the file.
+    """
     return {
         name: Rank(max(1, tensors[f"{name}.A"].numel() // layer.weight[0].numel()), alpha=1.0)
         for name, layer in network.named_modules()
@@ -85,5 +90,14 @@ def _ranks(network: Network, tensors: Mapping[str, Tensor]) -> dict[str, Rank]:
     }
 
 
-def _misfit(file: LoadedAdapter, what: str) -> WeightsError:
-    return WeightsError(f"{file.path} does not fit this network: it {what}", _BASE_HINT)
+def _misfit(file: LoadedAdapter, problem: str) -> WeightsError:
+    return WeightsError(f"{file.path} does not fit this network: {problem}", _BASE_HINT)
+
+
+def save_adapters(adapters: Adapters, path: Path, base_sha256: str, training: str) -> None:
+    """Write adapters as safetensors, atomically; equal adapters give equal bytes.
+
+    `base_sha256` is the sha256 of the weight file that the adapters were trained on, `training` JSON on the training
+    run. Raises WeightsError for a file that cannot be written.
+    """
+    write_tensors(path, adapters.state_dict(), {"kind": _KIND, "base_sha256": base_sha256, "training": training})

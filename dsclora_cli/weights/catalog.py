@@ -175,6 +175,7 @@ def read_catalog(path: Path, folder: Path) -> Catalog:
     except (OSError, ValueError) as error:
         raise UsageError(f"{path}: {error}", "see docs/weights.md for an example") from error
     weights = document.table("weights")
+    # Lists of the keys, because reading a key takes it out of `rest`.
     entries = {name: _read_entry(name, weights.table(name), folder) for name in list(weights.rest)}
     auto = document.table("auto")
     choices = {auto.scale_of(key): auto.names(key) for key in list(auto.rest)}
@@ -187,6 +188,7 @@ def _read_entry(name: str, table: TomlTable, folder: Path) -> WeightEntry:
     if name == "auto":
         raise table.error("name", name, "free: `--model auto` has its own meaning")
     url = table.optional("url", _ADDRESS)
+    # With an address, `file` is the address, and `size` and `sha256` may be left out: nobody may have stated them.
     entry = WeightEntry(
         name=name,
         arch=table.text("arch", "|".join(_ARCHITECTURES)),
@@ -227,21 +229,17 @@ def _read_photo(table: TomlTable) -> PhotoRule | None:
 
 def _check_names(catalog: Catalog, path: Path) -> Catalog:
     """Return the catalogue. Raises UsageError for a reference to an entry that is missing or has another scale."""
-
-    def unknown(where: str, name: str, scale: int) -> UsageError:
-        return UsageError(f"{path}: {where}: {name!r} is not the name of weights of scale {scale}")
-
-    for entry in catalog.entries.values():
-        base = catalog.entries.get(entry.base or "")
-        # The base of an adapter must be plain weights: adapters of adapters are not supported.
-        if entry.base is not None and (base is None or base.base is not None or base.scale != entry.scale):
-            raise unknown(f"[weights.{entry.name}] base", entry.base, entry.scale)
-    photo = {} if catalog.photo is None else {scale: (name,) for scale, name in catalog.photo.models.items()}
-    for heading, choices in (("auto", catalog.auto), ("photo", photo)):
-        for scale, names in choices.items():
-            for name in names:
-                if name not in catalog.entries or catalog.entries[name].scale != scale:
-                    raise unknown(f"[{heading}] {scale}", name, scale)
+    entries, photo = catalog.entries, catalog.photo.models if catalog.photo else {}
+    # The base of an adapter must be plain weights: adapters of adapters are not supported.
+    plain: Mapping[str, WeightEntry] = {name: entry for name, entry in entries.items() if entry.base is None}
+    references = [
+        (f"[weights.{each.name}] base", each.base, each.scale, plain) for each in entries.values() if each.base
+    ]
+    references += [(f"[auto] {scale}", name, scale, entries) for scale, names in catalog.auto.items() for name in names]
+    references += [(f"[photo] {scale}", name, scale, entries) for scale, name in photo.items()]
+    for where, name, scale, allowed in references:
+        if name not in allowed or allowed[name].scale != scale:
+            raise UsageError(f"{path}: {where}: {name!r} is not the name of weights of scale {scale}")
     return catalog
 
 
@@ -274,7 +272,7 @@ class TomlTable:
     def count(self, key: str) -> int:
         """Take a required whole number above 0."""
         value = self._take(key)
-        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+        if not isinstance(value, int) or isinstance(value, bool) or value < 1:  # `true` is an int in Python
             raise self.error(key, value, "a whole number above 0")
         return value
 

@@ -1,4 +1,4 @@
-"""File to network and back: strict, safe, atomic. The architecture and its shape are read off the tensors."""
+"""Load a network from a file and save a network to a file: strict, safe and atomic."""
 
 from __future__ import annotations
 
@@ -13,36 +13,39 @@ from dsclora_cli.inference.engine import Descriptor
 from dsclora_cli.models.network import Network
 from dsclora_cli.models.span import SpanConfig
 from dsclora_cli.weights.detect import HINT, NO_NORM, architecture_of, detect_architecture, list_some
-from dsclora_cli.weights.state_dict import TensorFile, read_tensors, require_finite, write_tensors
+from dsclora_cli.weights.state_dict import read_tensors, require_finite, write_tensors
 
 
 def load_network(path: Path) -> Network:
-    """The network of a file, merged, in float32 on the CPU and in eval mode.
+    """Load the network of a file: merged, float32, on the CPU, in eval mode.
 
-    Raises WeightsError for anything that is not exactly one network of a known architecture with finite weights.
+    Raises WeightsError for anything but exactly one network of a known architecture with finite weights.
     """
     file = read_tensors(path)
     architecture, config = detect_architecture(file, path)
-    state = _weights(file, isinstance(config, SpanConfig) and config.expanded)
+    # SPAN's training form may come with a stale merged copy of the weights (`eval_conv`).
+    stale = ".eval_conv." if isinstance(config, SpanConfig) and config.expanded else None
+    state = {name: tensor for name, tensor in file.tensors.items() if name != NO_NORM and not (stale and stale in name)}
+    # On the meta device the check costs no memory, whatever sizes a file claims.
     with torch.device("meta"):
         expected = architecture.network(config).state_dict()
     _check_strict(state, expected, path)
     network = architecture.network(config).double()
-    network.load_state_dict(
-        {name: require_finite(tensor, name, path).double() for name, tensor in state.items()}, strict=True
-    )
-    return network.merged().float().eval()  # merged in float64, so that float32 rounds once
+    exact = {name: require_finite(tensor, name, path).double() for name, tensor in state.items()}
+    network.load_state_dict(exact, strict=True)
+    # Merged in float64, so that float32 rounds once.
+    return network.merged().float().eval()
 
 
 def describe_file(path: Path) -> Descriptor:
-    """What the network of a file is, without building it. Raises WeightsError as `load_network` does for its shape."""
+    """Return the facts on the network of a file, without building the network. Raises WeightsError."""
     return detect_architecture(read_tensors(path), path)[1].descriptor
 
 
 def save_network(network: Network, path: Path, training: str) -> None:
-    """Write a network as safetensors, whole or not at all; equal networks give equal bytes.
+    """Write a network as safetensors, atomically; equal networks give equal bytes.
 
-    `training` says where the weights come from. Raises WeightsError where the file cannot be written.
+    `training` says where the weights come from, mostly as JSON. Raises WeightsError for a file that cannot be written.
     """
     architecture, tensors = architecture_of(network), network.state_dict()
     if isinstance(network.config, SpanConfig) and not network.config.norm:
@@ -52,17 +55,8 @@ def save_network(network: Network, path: Path, training: str) -> None:
     write_tensors(path, tensors, metadata)
 
 
-def _weights(file: TensorFile, expanded: bool) -> dict[str, Tensor]:
-    """The tensors that are weights: not the marker, nor the stale `eval_conv` beside SPAN's training form."""
-    stale = ".eval_conv." if expanded else None
-    return {
-        name: tensor
-        for name, tensor in file.tensors.items()
-        if name != NO_NORM and not (stale is not None and stale in name)
-    }
-
-
 def _check_strict(state: Mapping[str, Tensor], expected: Mapping[str, Tensor], path: Path) -> None:
+    """Raise WeightsError unless both have the same names with the same shapes."""
     if missing := expected.keys() - state.keys():
         raise WeightsError(f"{path} lacks {list_some(missing)}", HINT)
     if unexpected := state.keys() - expected.keys():

@@ -1,10 +1,10 @@
-"""Which network a file holds, read off its tensors: one function for each architecture."""
+"""Tell the architecture and the sizes of a network from the tensors of its file: one function per architecture."""
 
 from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,48 +19,59 @@ from dsclora_cli.models.span import SPAN, SpanConfig
 from dsclora_cli.weights.state_dict import TensorFile
 
 LIMITS = {"channels": (1, 1024), "blocks": (1, 64), "groups": (1, 64), "attention": (1, 1024), "scale": (2, 16)}
-NO_NORM = "no_norm"  # an empty-valued buffer by which community files say that RGB is taken as it is
+"""Smallest and largest accepted sizes: a damaged file must not ask for a network of any size."""
+
+NO_NORM = "no_norm"
+"""Name of a tensor in community files; its presence says that the network takes RGB in [0, 1] without normalization."""
+
 HINT = "expected a SPAN or DSCLoRA network, merged or in training form, an EDSR or an RCAN"
 
 
 @dataclass(frozen=True)
 class Architecture:
-    """An architecture, and how a file shows it.
-
-    A file with all of `layers`, weights of convolutions, has it. `config` reads its shape, and gives None where sizes
-    do not fit together; `stated` are the fields of the shape that the metadata of our own files repeat.
-    """
+    """An architecture, and how to recognize a file of the architecture."""
 
     name: str
+
     layers: tuple[str, ...]
+    """Names of weights of convolutions; a file with all of them has this architecture."""
+
     config: Callable[[TensorFile], NetworkConfig | None]
+    """Reads the sizes from the tensors; returns None for sizes that contradict each other."""
+
     network: Callable[[Any], Network]
+    """Builds the network from its sizes."""
+
     stated: tuple[str, ...]
+    """Fields of the sizes that the metadata of this project's files repeat."""
 
 
 def detect_architecture(file: TensorFile, path: Path) -> tuple[Architecture, NetworkConfig]:
-    """The architecture of a file and its network's shape. Raises WeightsError where it holds none that upscales."""
+    """Return the architecture and the sizes of the network in a file. Raises WeightsError for any other content."""
     architecture = next((each for each in KNOWN if all(_is_layer(file.tensors, name) for name in each.layers)), None)
     if architecture is None:
-        raise WeightsError(f"{path} is no network that we know: it holds {list_some(file.tensors)}", HINT)
+        raise WeightsError(f"unsupported model file {path}: found keys {list_some(file.tensors)}", HINT)
     config = architecture.config(file)
-    if config is None or any(not low <= size <= high for size, low, high in _sizes(config)):
-        sizes = "with layers that do not fit together" if config is None else f"of {_shape(config)}"
-        raise WeightsError(f"{path} is no {architecture.name} network that upscales, but one {sizes}", HINT)
+    if config is None:
+        raise WeightsError(f"unsupported {architecture.name} network in {path}: layers do not fit together", HINT)
+    sizes = {key: getattr(config, key) for key in LIMITS if hasattr(config, key)}
+    if any(not LIMITS[key][0] <= size <= LIMITS[key][1] for key, size in sizes.items()):
+        shown = ", ".join(f"{key} {size}" for key, size in sizes.items())
+        raise WeightsError(f"unsupported {architecture.name} network in {path}: {shown}", HINT)
     for key in architecture.stated:
         stated, found = file.metadata.get(key), str(getattr(config, key))
         if stated is not None and stated != found:
-            raise WeightsError(f"{path} says {key} {stated[:20]!r} but its tensors have {found}", HINT)
+            raise WeightsError(f"{path} states {key} {stated[:20]!r}, but its tensors have {found}", HINT)
     return architecture, config
 
 
 def architecture_of(network: Network) -> Architecture:
-    """That of a network."""
+    """Return the architecture of a network."""
     return next(each for each in KNOWN if each.name == network.config.descriptor.arch)
 
 
 def list_some(names: Iterable[str]) -> str:
-    """A few of the names and how many more there are."""
+    """Return the first three names, and the number of the others, for an error message."""
     every = sorted(names)
     more = f" and {len(every) - 3} more" if len(every) > 3 else ""
     return ", ".join(name[:80] for name in every[:3]) + more
@@ -70,27 +81,14 @@ def _is_layer(tensors: Mapping[str, Tensor], name: str) -> bool:
     return name in tensors and tensors[name].ndim == 4
 
 
-def _sizes(config: NetworkConfig) -> Iterator[tuple[int, int, int]]:
-    return ((getattr(config, key), *limits) for key, limits in LIMITS.items() if hasattr(config, key))
-
-
-def _shape(config: NetworkConfig) -> str:
-    return ", ".join(f"{key} {getattr(config, key)}" for key in LIMITS if hasattr(config, key))
-
-
-def _count(tensors: Mapping[str, Tensor], pattern: str) -> int:
-    """One more than the highest number that names show where the pattern has its group."""
-    found = (re.match(pattern, name) for name in tensors)
-    return 1 + max((int(match[1]) for match in found if match), default=-1)
-
-
 def _span(file: TensorFile) -> SpanConfig | None:
     tensors = file.tensors
     channels, outputs = tensors["conv_cat.weight"].shape[0], tensors["upsampler.0.weight"].shape[0]
+    # The last convolution has 3 * scale**2 outputs, for the pixel shuffle.
     scale = math.isqrt(outputs // 3)
     if 3 * scale**2 != outputs:
         return None
-    blocks = _count(tensors, r"block_(\d{1,4})\.") - 1
+    blocks = _count(tensors, r"block_(\d{1,4})\.") - 1  # blocks are numbered from 1
     return SpanConfig(channels, blocks, scale, NO_NORM not in tensors, any(".sk." in name for name in tensors))
 
 
@@ -113,7 +111,10 @@ def _rcan(file: TensorFile) -> RcanConfig | None:
 
 
 def _head_and_tail(tensors: Mapping[str, Tensor]) -> tuple[int, int | None]:
-    """The width, and the scale: one convolution before a shuffle by 3, or some before shuffles by 2, else None."""
+    """Return the width, and the scale; None as scale for an unknown tail.
+
+    The tail is one convolution before a shuffle by 3, or one for every factor of 2 before shuffles by 2.
+    """
     channels = tensors["head.0.weight"].shape[0]
     outputs = [tensor.shape[0] for name, tensor in tensors.items() if re.fullmatch(r"tail\.0\.\d{1,2}\.weight", name)]
     if outputs == [9 * channels]:
@@ -121,11 +122,19 @@ def _head_and_tail(tensors: Mapping[str, Tensor]) -> tuple[int, int | None]:
     return channels, 2 ** len(outputs) if set(outputs) == {4 * channels} else None
 
 
+def _count(tensors: Mapping[str, Tensor], pattern: str) -> int:
+    """Return the highest number that the group of the pattern finds in the names, plus 1."""
+    found = (re.match(pattern, name) for name in tensors)
+    return 1 + max((int(match[1]) for match in found if match), default=-1)
+
+
 _ATTENTION = "body.0.body.0.body.3.conv_du.0.weight"
 _COMMON = ("scale", "channels", "blocks")
+
+# The order matters: an RCAN has a `head.0.weight` too, so files are compared with RCAN before EDSR.
 KNOWN = (
     Architecture("span", ("conv_cat.weight", "upsampler.0.weight"), _span, SPAN, _COMMON),
     Architecture("rcan", ("head.0.weight", _ATTENTION), _rcan, RCAN, (*_COMMON, "groups", "attention")),
     Architecture("edsr", ("head.0.weight", "body.0.body.0.weight"), _edsr, EDSR, (*_COMMON, "res_scale")),
 )
-"""In the order in which files are compared with them."""
+"""All architectures, in the order in which files are compared with them."""

@@ -121,20 +121,26 @@ def _obtain_from_web(entry: WeightEntry, url: str, offline: bool, trust: bool, o
             f"the catalogue has no sha256 for {entry.name}, at {url}",
             f"if you trust that address, run `dsclora models fetch {entry.name} --trust-unpinned` once",
         )
+    return _fetch_from_web(entry, url, path, expected, on_bytes)
+
+
+def _fetch_from_web(entry: WeightEntry, url: str, path: Path, expected: str, on_bytes: OnBytes | None) -> Path:
+    """Download to `path`; without an expected sha256, store the sha256 that came for later."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        # A file with another sha256 never appears at `path`: the error leaves the context, which removes the file.
         with atomic_write(path) as temporary:
             found = _download(url, temporary, on_bytes)
             if expected and found != expected:
-                again = f"; to accept the new file, remove {path.parent} and fetch it again"
+                again = "" if entry.sha256 else f"; to accept the new file, remove {path.parent} and fetch it again"
                 raise WeightsError(
-                    f"{url} has the sha256 {found}, not that of {entry.name}, {expected}",
-                    f"the file was refused{'' if entry.sha256 else again}",
+                    f"{url} has the sha256 {found}, not the sha256 of {entry.name}, {expected}",
+                    f"the file was refused{again}",
                 )
         if not entry.sha256:
             _note(path).write_text(f"{found}\n", encoding="ascii")
     except OSError as error:  # also URLError and time-outs, which are kinds of OSError
-        status = getattr(error, "code", None)  # of an HTTPError
+        status = getattr(error, "code", None)  # only an HTTPError has a code
         reason = f"HTTP {status}" if status else getattr(error, "reason", None) or error.strerror or error
         raise WeightsError(
             f"{entry.name} cannot be fetched from {url}: {reason}", "try again later, or give --weights FILE"

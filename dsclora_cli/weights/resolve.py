@@ -97,7 +97,7 @@ def open_network(found: FoundWeights) -> Network:
 def find_named_weights(text: str, offline: bool = False) -> FoundWeights:
     """Return weights by path or by name in the catalogue, as training options give them. Raises as `find_weights`."""
     path = Path(text)
-    # A known suffix means a path even without a file, so that the error names the missing file.
+    # A known suffix means a path even if no such file exists, so that the error names the missing file.
     is_file = path.is_file() or path.suffix in _SUFFIXES
     options = ModelOptions(weights=path, offline=offline) if is_file else ModelOptions(text, offline=offline)
     return find_weights(options, None)
@@ -165,6 +165,7 @@ def _find_auto(options: ModelOptions, catalog: Catalog, scale: int) -> FoundWeig
         raise UsageError(f"no model upscales by {scale} in one pass", f"there are models for {scales}")
     photo = catalog.photo.models.get(scale) if catalog.photo and options.model == AUTO_PHOTO else None
     names = (*((photo,) if photo else ()), *catalog.auto[scale])
+    # Results and scores must not depend on luck without a word: every fallback is reported in `note`.
     missed: list[HubUnavailable] = []
     for name in names:
         entry = catalog.entry(name)
@@ -195,6 +196,7 @@ def _find_file(path: Path, catalog: Catalog) -> FoundWeights:
         sha256 = sha256_of(path)
     except OSError as error:
         raise WeightsError(f"cannot read {path}: {error.strerror}", "check the path given with --weights") from error
+    # A copy of known weights counts as the known weights, whatever the name of the file.
     entry = catalog.with_sha256(sha256)
     return FoundWeights(path, sha256, path.stem if entry is None else entry.name, entry)
 

@@ -1,4 +1,7 @@
-"""Tensors out of a file of weights, whatever wrote it, running none of its code: content decides. And into one."""
+"""Read and write files of tensors, whatever program wrote them, without running code from a file.
+
+The content of a file decides its format, not the suffix: safetensors, zipped or old-style PyTorch pickles.
+"""
 
 from __future__ import annotations
 
@@ -20,26 +23,35 @@ from dsclora_cli.errors import WeightsError
 from dsclora_cli.paths import atomic_write
 
 MOST_BYTES = 1 << 30
+"""Largest accepted file, packed and unpacked."""
+
 _WRAPPERS = ("params_ema", "params", "state_dict")
+"""Keys under which training programs store the state dict; the EMA weights come first as the better ones."""
+
 _PREFIX = "module."
+"""Prefix that `DataParallel` puts before every name."""
+
 _HINT = "expected weights as .safetensors, .pth or .pt"
 _BROKEN = (
     pickle.UnpicklingError, EOFError, RuntimeError, LookupError, ValueError, TypeError, AttributeError, AssertionError,
     ArithmeticError, MemoryError, OSError, struct.error, zipfile.BadZipFile, SafetensorError,
 )  # fmt: skip
-"""What the readers raise on damaged bytes: there is no one class, for the format is a program."""
+"""Exceptions of the readers for damaged bytes. A pickle is a program, so a damaged one can raise almost any error."""
 
 
 @dataclass(frozen=True)
 class TensorFile:
-    """Tensors by name on the CPU, as stored, without wrappers; `metadata` is empty but for safetensors."""
+    """The tensors and the metadata of a file."""
 
     tensors: Mapping[str, Tensor]
+    """Tensors by name, on the CPU, in the dtype of the file, without wrappers and prefixes."""
+
     metadata: Mapping[str, str]
+    """Metadata of a safetensors file; empty for other formats."""
 
 
 def read_tensors(path: Path) -> TensorFile:
-    """The tensors of a safetensors, zip or legacy pickle checkpoint. Raises WeightsError in one line."""
+    """Read a safetensors file, or a zipped or old-style PyTorch file. Raises WeightsError in one line."""
     try:
         size = path.stat().st_size
         with path.open("rb") as file:
@@ -48,6 +60,7 @@ def read_tensors(path: Path) -> TensorFile:
         raise WeightsError(f"cannot read {path}: {error.strerror}", "check the path") from error
     if size > MOST_BYTES:
         raise WeightsError(f"{path} is larger than 1 GiB", _HINT)
+    # safetensors: the length of the header in 8 bytes, then the header as JSON.
     if head[8:9] == b"{" and int.from_bytes(head[:8], "little") <= size:
         return _read_safetensors(path)
     if head.startswith((b"PK\x03\x04", b"\x80\x02")):
@@ -56,7 +69,10 @@ def read_tensors(path: Path) -> TensorFile:
 
 
 def require_finite(tensor: Tensor, name: str, path: Path) -> Tensor:
-    """The tensor. Raises WeightsError unless it holds floating-point values that are finite in float32."""
+    """Return a tensor of any shape. Raises WeightsError unless its dtype is floating and its values finite in float32.
+
+    `name` and `path` are for the message.
+    """
     if tensor.is_meta or not tensor.is_floating_point():
         raise WeightsError(f"{path}: {name} does not hold floating-point values", _HINT)
     if not bool(torch.isfinite(tensor.float()).all()):
@@ -65,23 +81,23 @@ def require_finite(tensor: Tensor, name: str, path: Path) -> Tensor:
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
-    """Write a safetensors file, whole or not at all; equal contents give equal bytes.
+    """Write a safetensors file atomically; equal contents give equal bytes.
 
-    Raises WeightsError where it cannot be written.
+    `tensors` may have any shapes, dtypes and devices. Raises WeightsError for a file that cannot be written.
     """
     stored = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     try:
         with atomic_write(path) as temporary:
-            temporary.write_bytes(_sorted_header(save(stored, dict(metadata))))
+            temporary.write_bytes(_sort_header(save(stored, dict(metadata))))
     except OSError as error:
         raise WeightsError(f"cannot write {path}: {error.strerror}", "choose another place for the weights") from error
 
 
-def _sorted_header(file: bytes) -> bytes:
-    """The same safetensors file with its header in one order: the library writes metadata in a random one."""
+def _sort_header(file: bytes) -> bytes:
+    """Return a safetensors file with the keys of its header sorted: the library writes metadata in random order."""
     end = 8 + int.from_bytes(file[:8], "little")
     header = json.dumps(json.loads(file[8:end]), sort_keys=True, separators=(",", ":")).encode()
-    header += b" " * (-len(header) % 8)
+    header += b" " * (-len(header) % 8)  # tensors start at a multiple of 8 bytes
     return len(header).to_bytes(8, "little") + header + file[end:]
 
 
@@ -96,11 +112,12 @@ def _read_safetensors(path: Path) -> TensorFile:
 
 def _read_pickle(path: Path) -> object:
     try:
+        # A small archive can unpack to any size, so the sizes inside are checked before.
         if zipfile.is_zipfile(path):
             with zipfile.ZipFile(path) as archive:
                 if sum(entry.file_size for entry in archive.infolist()) > MOST_BYTES:
                     raise WeightsError(f"{path} unpacks to more than 1 GiB", _HINT)
-        with path.open("rb") as file:  # opened here: given a path, torch goes by its suffix
+        with path.open("rb") as file:  # opened here: with a path, torch decides by the suffix
             return torch.load(file, map_location="cpu", weights_only=True)
     except _BROKEN as error:
         refused = re.search(r"Unsupported (?:global: GLOBAL|class) (\S+)", str(error))
@@ -117,14 +134,14 @@ def _broken(path: Path) -> WeightsError:
 
 
 def _unwrap(loaded: object, path: Path) -> dict[str, Tensor]:
-    """The state dict inside the wrappers that training programs put around it."""
+    """Return the state dict inside the wrappers of training programs."""
     while isinstance(loaded, Mapping):
         inner = next((loaded[key] for key in _WRAPPERS if isinstance(loaded.get(key), Mapping)), None)
         if inner is None:
             break
         loaded = inner
     if not isinstance(loaded, Mapping) or not loaded:
-        raise WeightsError(f"{path} holds no table of tensors", _HINT)
+        raise WeightsError(f"{path} holds no tensors by name", _HINT)
     for name, value in loaded.items():
         if not isinstance(name, str) or not isinstance(value, Tensor) or value.layout != torch.strided:
             raise WeightsError(f"{path} holds {str(name)[:80]!r}, which is not a tensor", _HINT)

@@ -97,8 +97,8 @@ def test_another_base_needs_force(dsclora, files: Path) -> None:
     save_network(other, Path("other.safetensors"), "")
     code, _, err = dsclora("merge", "other.safetensors", "adapter.safetensors", "-o", "mine.safetensors")
     assert code == 3
-    assert err.startswith("error: adapter.safetensors adapts weights with sha256 ")
-    assert err.endswith("(give the base that it was trained over)\n")
+    assert err.startswith("error: adapter.safetensors is an adapter for weights with sha256 ")
+    assert err.endswith("(give the weights that the adapter was trained on)\n")
     assert not Path("mine.safetensors").exists()
     assert dsclora("merge", "other.safetensors", "adapter.safetensors", "-o", "mine.safetensors", "--force").code == 0
 
@@ -111,7 +111,7 @@ def test_another_base_needs_force(dsclora, files: Path) -> None:
         (
             ("adapter.safetensors", "adapter.safetensors", "-o", "x"),
             3,
-            "adapter.safetensors is no network that",
+            "unsupported model file adapter.safetensors",
         ),
         (("nobody", "adapter.safetensors", "-o", "x"), 2, "nobody"),
         (("base.safetensors", "absent", "-o", "x"), 3, "cannot read absent"),

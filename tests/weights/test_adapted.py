@@ -86,7 +86,7 @@ def test_an_adapter_is_refused_over_other_weights(base: Path, adapter: Path, tmp
 def test_an_entry_whose_adapter_is_for_another_base_is_refused(adapter: Path, tmp_path: Path) -> None:
     save_network(small(seed=7), tmp_path / "other.safetensors", "test")
     _catalogue(mine=(tmp_path / "other.safetensors", ""), plus=(adapter, 'base = "mine"'))
-    with pytest.raises(WeightsError, match="give the base that it was trained over"):
+    with pytest.raises(WeightsError, match="give the weights that the adapter was trained on"):
         open_network(find_weights(ModelOptions("plus"), 2))
 
 

@@ -64,21 +64,21 @@ def test_the_wide_edsr_has_the_res_scale_of_its_paper(tmp_path: Path) -> None:
     [
         (SHAPES[0], {"sub_mean.weight": None}, "lacks sub_mean.weight"),
         (SHAPES[0], {"body.1.body.0.weight": None}, "lacks body.1.body.0.weight"),
-        (SHAPES[0], {"tail.0.0.weight": torch.zeros(25, 6, 3, 3)}, "is no edsr network that upscales"),
+        (SHAPES[0], {"tail.0.0.weight": torch.zeros(25, 6, 3, 3)}, "unsupported edsr network in"),
         (SHAPES[3], {"body.900.body.0.body.0.weight": torch.zeros(1)}, "groups 901"),
         (SHAPES[3], {"body.0.body.0.body.3.conv_du.0.weight": torch.zeros(3, 8, 1, 1)}, "bias has shape (2,), not"),
-        (SHAPES[3], {"body.0.body.0.body.3.conv_du.0.weight": torch.zeros(0, 8, 1, 1)}, "is no rcan network that"),
+        (SHAPES[3], {"body.0.body.0.body.3.conv_du.0.weight": torch.zeros(0, 8, 1, 1)}, "unsupported rcan network in"),
     ],
 )
-def test_what_does_not_fit_is_refused(config, changes, message: str, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+def test_tensors_that_do_not_fit_are_refused(config, changes, message: str, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
     state = {**network_of(config).state_dict(), **changes}
     torch.save({name: tensor for name, tensor in state.items() if tensor is not None}, tmp_path / "net.pt")
     assert message in refused(tmp_path / "net.pt")
 
 
 @pytest.mark.parametrize("text", ["much", "nan"])
-def test_a_res_scale_that_is_no_number_is_refused(text: str, tmp_path: Path) -> None:
+def test_a_res_scale_that_is_not_a_number_is_refused(text: str, tmp_path: Path) -> None:
     save_network(network_of(SHAPES[0]), tmp_path / "net.safetensors", training="")
     tensors = load_file(tmp_path / "net.safetensors")
     save_file(tensors, tmp_path / "net.safetensors", {"res_scale": text})
-    assert "is no edsr network that upscales" in refused(tmp_path / "net.safetensors")
+    assert "unsupported edsr network in" in refused(tmp_path / "net.safetensors")

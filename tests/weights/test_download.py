@@ -81,7 +81,7 @@ def test_what_nobody_pinned_is_fetched_once_it_is_trusted(site: tuple[str, Path]
     assert find_weights(ModelOptions("plain"), 2).sha256 == fetched.sha256  # the same bytes again
     fetched.path.unlink()
     file.write_bytes(b"other bytes")
-    with pytest.raises(WeightsError, match="not that of plain"):
+    with pytest.raises(WeightsError, match="not the sha256 of plain"):
         find_weights(ModelOptions("plain"), 2)
     assert not fetched.path.exists()
 
