@@ -1,4 +1,4 @@
-"""Recipes: every field once, TOML and back, what is refused and why, and what a digest tells apart."""
+"""Recipes: unique fields, TOML round trips, refused values with their messages, and digests."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dsclora_cli import recipe_toml as recipe_toml_module
-from dsclora_cli.cli.recipe_options import shown
+from dsclora_cli.cli.recipe_options import format_default
 from dsclora_cli.errors import UsageError
-from dsclora_cli.recipe import TABLES, DistillOptions, OptionField, Recipe, option_fields
+from dsclora_cli.recipe import EXPERT_OPTIONS, TABLES, DistillOptions, OptionField, Recipe, option_fields
 from dsclora_cli.recipe_toml import check_recipe, read_recipe, recipe_digest, recipe_to_toml, with_values
 
 ROOT = Path(__file__).parent.parent
@@ -23,7 +23,7 @@ DISTILLATION = Recipe(distill=DistillOptions(base="dscf-x4"))
 
 
 def value(option: OptionField) -> st.SearchStrategy[Any]:
-    """One value that a field may hold."""
+    """A strategy for one allowed value of a field."""
     if option.choices:
         return st.sampled_from(option.choices)
     text = st.text(st.characters(exclude_categories=["Cs"]))
@@ -37,7 +37,7 @@ def value(option: OptionField) -> st.SearchStrategy[Any]:
 
 
 def values(option: OptionField) -> st.SearchStrategy[Any]:
-    """All that a field may hold."""
+    """A strategy for all allowed values of a field."""
     one = value(option)
     if option.count == 2:
         return st.lists(one, min_size=2, max_size=2).map(sorted).map(tuple)
@@ -70,13 +70,13 @@ def test_defaults_pass_their_own_check() -> None:
 
 
 @given(recipe=RECIPES)
-def test_toml_gives_back_what_was_written(recipe: Recipe, tmp_path_factory: pytest.TempPathFactory) -> None:
+def test_a_recipe_written_as_toml_reads_back_equal(recipe: Recipe, tmp_path_factory: pytest.TempPathFactory) -> None:
     text = recipe_to_toml(recipe)
     tomllib.loads(text)
     assert read(tmp_path_factory.getbasetemp(), text) == recipe
 
 
-def test_a_recipe_may_be_short(tmp_path: Path) -> None:
+def test_missing_tables_and_keys_have_their_defaults(tmp_path: Path) -> None:
     recipe = read(tmp_path, '[data]\ndata = ["photos", "DIV2K"]\nlr = "small"\n[optimiser]\nlearning_rate = 1\n')
     assert recipe == with_values(Recipe(), {"data": ("photos", "DIV2K"), "lr": Path("small"), "learning_rate": 1.0})
     assert isinstance(recipe.optimiser.learning_rate, float) and recipe.distill is None
@@ -111,14 +111,14 @@ def test_a_recipe_may_be_short(tmp_path: Path) -> None:
         ("[run\n", "not TOML: "),
     ],
 )
-def test_what_is_wrong_is_named_with_file_table_and_key(tmp_path: Path, text: str, wrong: str) -> None:
+def test_an_error_in_a_recipe_names_file_table_and_key(tmp_path: Path, text: str, wrong: str) -> None:
     with pytest.raises(UsageError) as caught:
         read(tmp_path, text)
     assert caught.value.message.startswith(f"{tmp_path / 'recipe.toml'}: {wrong}") and caught.value.hint
     assert "\n" not in str(caught.value)
 
 
-def test_a_recipe_that_is_not_there_is_named(tmp_path: Path) -> None:
+def test_a_missing_recipe_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"cannot read .*none.toml: No such file"):
         read_recipe(tmp_path / "none.toml")
 
@@ -136,7 +136,7 @@ def test_a_recipe_that_is_not_there_is_named(tmp_path: Path) -> None:
         (with_values(DISTILLATION, {"rec": 0.0, "ts": 0.0, "ad": 0.0}), "every term of the loss has weight 0"),
     ],
 )
-def test_what_cannot_be_is_refused_before_anything_is_loaded(recipe: Recipe, wrong: str) -> None:
+def test_values_that_contradict_are_refused(recipe: Recipe, wrong: str) -> None:
     with pytest.raises(UsageError) as caught:
         check_recipe(recipe)
     assert caught.value.message.startswith(wrong) and caught.value.hint
@@ -150,7 +150,7 @@ def other(option: OptionField) -> Any:
     return one if option.count == 1 else (one, one)
 
 
-def test_the_digest_tells_apart_what_leads_to_other_weights() -> None:
+def test_the_digest_changes_with_every_option_that_affects_the_weights() -> None:
     assert re.fullmatch("[0-9a-f]{64}", recipe_digest(Recipe())) and recipe_digest(Recipe()) != recipe_digest(
         DISTILLATION
     )
@@ -163,20 +163,20 @@ def test_the_digest_tells_apart_what_leads_to_other_weights() -> None:
     assert same == {"device", "threads", "compile", "accumulate", "checkpoint_minutes", "most_skips"}
 
 
-def test_a_field_that_is_new_and_at_its_default_changes_no_digest(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_new_option_at_its_default_leaves_the_digest_unchanged(monkeypatch: pytest.MonkeyPatch) -> None:
     before = recipe_digest(DISTILLATION)
     all_but_steps = [option for option in option_fields() if option.name != "steps"]
     monkeypatch.setattr(recipe_toml_module, "option_fields", lambda *_: iter(all_but_steps))
     assert recipe_digest(DISTILLATION) == before
 
 
-def test_setting_a_field_leaves_the_recipe_as_it_was() -> None:
+def test_with_values_leaves_the_given_recipe_unchanged() -> None:
     before = Recipe()
     after = with_values(before, {"steps": 7, "base": "elsewhere"})
     assert after == replace(before, run=replace(before.run, steps=7)) and before == Recipe()
 
 
-def test_recipes_that_are_shipped_can_be_used(tmp_path: Path) -> None:
+def test_shipped_recipes_are_valid(tmp_path: Path) -> None:
     written = tmp_path / "written.toml"
     written.write_text(recipe_to_toml(DISTILLATION), encoding="utf-8")
     for path in [written, *(ROOT / "examples" / "recipes").glob("*.toml")]:
@@ -184,8 +184,14 @@ def test_recipes_that_are_shipped_can_be_used(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("table", TABLES)
-def test_the_page_explains_every_key_in_its_table(table: str) -> None:
+def test_docs_explain_every_key_with_its_default(table: str) -> None:
     page = (ROOT / "docs" / "train.md").read_text(encoding="utf-8")
     section = page.split(f"### `[{table}]`\n")[1].split("\n#")[0]
     rows = re.findall(r"^\| `(\w+)` \| (.*?) \|", section, re.MULTILINE)
-    assert rows == [(option.name, shown(option.default) or "") for option in option_fields(table)]
+    assert rows == [(option.name, format_default(option.default) or "") for option in option_fields(table)]
+
+
+def test_docs_list_the_options_for_experts() -> None:
+    page = (ROOT / "docs" / "train.md").read_text(encoding="utf-8")
+    (sentence,) = re.findall(r"leaves out the options for experts.*?: (.*?)\.\n", page, re.DOTALL)
+    assert re.findall(r"`(\w+)`", sentence) == sorted(EXPERT_OPTIONS)

@@ -1,4 +1,8 @@
-"""The options of commands that train: one for each field of a recipe, and what belongs to every run."""
+"""Options of `dsclora train` and `dsclora distill`: an option for each field of a recipe, and the run folder.
+
+`recipe` defines the fields. `with_recipe_options` adds the options to a command, and `resolve_recipe` makes a recipe of
+what was given.
+"""
 
 from __future__ import annotations
 
@@ -14,68 +18,81 @@ import typer
 
 from dsclora_cli.cli.options import option, parse_device
 from dsclora_cli.errors import UsageError
-from dsclora_cli.recipe import DistillOptions, OptionField, Recipe, option_fields
+from dsclora_cli.recipe import EXPERT_OPTIONS, DistillOptions, OptionField, Recipe, option_fields
 from dsclora_cli.recipe_toml import check_recipe, read_recipe, with_values
 
-FOLDER = "Run folder"
-_SHORT = {"scale": ("-s",)}
+_RUN_FOLDER = "Run folder"
+_SHORT_FLAGS = {"scale": ("-s",)}
 _PARSERS = {"device": parse_device}
 
 Given = Mapping[str, Any]
-"""Fields of a recipe by name, of the options that were given."""
+"""Values by field name of the recipe options that were given on the command line."""
 
-Out = Annotated[Path, option(FOLDER, "Where everything of the run goes.", "-o", "--out", metavar="RUN")]
-Config = Annotated[
-    Path | None,
-    option(FOLDER, "A recipe; options here come before what it says.", "--config", metavar="RECIPE.toml"),
+OutOption = Annotated[
+    Path, option(_RUN_FOLDER, "Folder for everything that the run writes.", "-o", "--out", metavar="RUN")
 ]
-Resume = Annotated[bool, option(FOLDER, "Go on with the run in --out, by the recipe kept there.", "--resume")]
-Offline = Annotated[bool, option(FOLDER, "Ask nothing of the internet; use what is here.", "--offline")]
+ConfigOption = Annotated[
+    Path | None,
+    option(_RUN_FOLDER, "Recipe to start from; options on the command line win.", "--config", metavar="RECIPE.toml"),
+]
+ResumeOption = Annotated[
+    bool, option(_RUN_FOLDER, "Resume the run in --out with the recipe in that folder.", "--resume")
+]
+RunOfflineOption = Annotated[
+    bool, option(_RUN_FOLDER, "Do not access the internet; use the files on this machine.", "--offline")
+]
 
 
-def with_recipe(
-    *tables: str, also: Mapping[str, str] = MappingProxyType({})
+def with_recipe_options(
+    *tables: str, second_flags: Mapping[str, str] = MappingProxyType({})
 ) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Put an option for each field of these tables where the command has its parameter `given`: a `Given`.
+    """Return a decorator that gives a command an option for each field of some recipe tables.
 
-    Each is its field's name with hyphens, and a second one where `also` has it, in a panel named as its table; not
-    given, it leaves the field alone.
+    The options replace the command's parameter `given`, which receives the values of the options on the command line.
+    The help shows each table as a panel and leaves out the options for experts.
+
+    Args:
+        tables: Names of tables, in the order of the panels.
+        second_flags: A second flag of some fields, by field name.
     """
 
     def decorate(command: Callable[..., None]) -> Callable[..., None]:
+        # Typer reads the signature of a command, so the options are parameters in a signature made here.
+        options = [_parameter(field, second_flags.get(field.name)) for field in option_fields(*tables)]
         parameters: list[inspect.Parameter] = []
-        fields = [_parameter(option, also.get(option.name)) for option in option_fields(*tables)]
         for parameter in inspect.signature(command, eval_str=True).parameters.values():
-            parameters += fields if parameter.name == "given" else [parameter]
+            parameters += options if parameter.name == "given" else [parameter]
 
         @functools.wraps(command)
-        def with_fields(**values: Any) -> None:  # noqa: ANN401 - as many types as fields
-            options = {field.name: values.pop(field.name) for field in fields}
-            given = {name: tuple(each) if isinstance(each, list) else each for name, each in options.items()}
-            command(given={name: each for name, each in given.items() if each not in (None, ())}, **values)
+        def with_options(**values: Any) -> None:  # noqa: ANN401 - as many types as options
+            recipe_values = {parameter.name: values.pop(parameter.name) for parameter in options}
+            # Typer passes None or an empty list for an option that was not given.
+            given = {name: tuple(v) if isinstance(v, list) else v for name, v in recipe_values.items()}
+            command(given={name: value for name, value in given.items() if value not in (None, ())}, **values)
 
-        with_fields.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
-        with_fields.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
-        return with_fields
+        with_options.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+        with_options.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+        return with_options
 
     return decorate
 
 
-def _parameter(option: OptionField, also: str | None) -> inspect.Parameter:
-    kind: Any = {0: list[option.kind], 1: option.kind, 2: tuple[option.kind, option.kind]}[option.count]  # type: ignore[name-defined]
-    flag = f"{option.flag}/--no-{option.flag.removeprefix('--')}" if option.kind is bool else option.flag
+def _parameter(field: OptionField, second_flag: str | None) -> inspect.Parameter:
+    kind: Any = {0: list[field.kind], 1: field.kind, 2: tuple[field.kind, field.kind]}[field.count]  # type: ignore[name-defined]
+    flag = f"{field.flag}/--no-{field.flag.removeprefix('--')}" if field.kind is bool else field.flag
     default = typer.Option(
-        None,
-        *_SHORT.get(option.name, ()),
+        None,  # not the field's default: only options that were given may replace values of a recipe file
+        *_SHORT_FLAGS.get(field.name, ()),
         flag,
-        *([also] if also else []),
-        help=option.help,
-        metavar=option.metavar or None,
-        parser=_one_of(option.choices) if option.choices else _PARSERS.get(option.name),
-        show_default=shown(option.default) or False,
-        rich_help_panel=option.table.capitalize(),
+        *([second_flag] if second_flag else []),
+        help=field.help,
+        metavar=field.metavar or None,
+        parser=_one_of(field.choices) if field.choices else _PARSERS.get(field.name),
+        show_default=format_default(field.default) or False,
+        rich_help_panel=field.table.capitalize(),
+        hidden=field.name in EXPERT_OPTIONS,
     )
-    return inspect.Parameter(option.name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=kind | None)
+    return inspect.Parameter(field.name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=kind | None)
 
 
 def _one_of(choices: tuple[str, ...]) -> Callable[[str], str]:
@@ -87,8 +104,8 @@ def _one_of(choices: tuple[str, ...]) -> Callable[[str], str]:
     return parse
 
 
-def shown(default: object) -> str:
-    """A default as the help shows it, empty where there is none."""
+def format_default(default: object) -> str:
+    """Return a default value as the help shows it; empty for no default."""
     if default is None or default == ():
         return ""
     if isinstance(default, bool):
@@ -97,15 +114,23 @@ def shown(default: object) -> str:
     return " ".join(f"{value:g}" if isinstance(value, float) else str(value) for value in values)
 
 
-def resolve(given: Given, out: Path, config: Path | None, resume: bool, distill: bool = False) -> Recipe:
-    """The recipe that a command line asks for: defaults, then the file, then the options.
+def resolve_recipe(given: Given, out: Path, config: Path | None, resume: bool, distill: bool = False) -> Recipe:
+    """Return the recipe of a command line: given options, then the recipe file, then the defaults.
 
-    The file is `config`, or the recipe that the run in `out` was begun with. Raises UsageError.
+    Args:
+        given: Options on the command line.
+        out: Folder of the run.
+        config: Recipe file; None takes the recipe in `out` if the run resumes.
+        resume: Resume the run in `out`.
+        distill: True for `dsclora distill`.
+
+    Raises:
+        UsageError: No run to resume, a recipe for another command, or a value that is not allowed.
     """
-    begun = out / "recipe.toml"
-    if resume and not (config or given or begun.exists()):
-        raise UsageError(f"{out} holds no run to go on with", "check --out, or begin one with --data DIR")
-    file = config or (begun if resume and begun.exists() else None)
+    saved = out / "recipe.toml"
+    if resume and not (config or given or saved.exists()):
+        raise UsageError(f"{out} holds no run to resume", "check --out, or start a run with --data DIR")
+    file = config or (saved if resume and saved.exists() else None)
     recipe = read_recipe(file) if file else Recipe()
     if recipe.distill and not distill:
         raise UsageError(f"{file}: [distill] is for dsclora distill", "run dsclora distill, or leave the table out")

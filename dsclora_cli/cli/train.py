@@ -1,19 +1,22 @@
-"""`dsclora train`: from the command line to `training.train`.
+"""`dsclora train`, `dsclora distill` and `dsclora merge`.
 
-`dsclora distill`: from the command line to `distillation.distill`.
-
-`dsclora merge`: from the command line to `distillation.merge`.
+`recipe_options` makes a recipe of the options; `training.train`, `distillation.distill` and `distillation.merge` do the
+work; `train_progress` shows the progress of a run.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
-from dsclora_cli.cli import console, options, recipe_options
-from dsclora_cli.cli.options import JsonOption, QuietOption
+from dsclora_cli.cli import console, recipe_options
+from dsclora_cli.cli.options import FILES, JsonOption, OfflineOption, QuietOption, option
+
+if TYPE_CHECKING:
+    from dsclora_cli.training.trainer import TrainCallbacks, TrainResult
 
 TRAIN_EXAMPLES = """[bold]Examples[/]
 
@@ -26,33 +29,34 @@ TRAIN_EXAMPLES = """[bold]Examples[/]
   dsclora train --out run/ --resume
 
   torchrun --nproc-per-node 2 -m dsclora_cli train --data photos/ --out run/
+
+More options, for experts, are in docs/train.md.
 """
 
 
-@recipe_options.with_recipe("network", "data", "degrade", "loss", "optimiser", "run")
+@recipe_options.with_recipe_options("network", "data", "degrade", "loss", "optimiser", "run")
 def train(
     *,
-    out: recipe_options.Out,
-    config: recipe_options.Config = None,
-    resume: recipe_options.Resume = False,
-    offline: recipe_options.Offline = False,
+    out: recipe_options.OutOption,
+    config: recipe_options.ConfigOption = None,
+    resume: recipe_options.ResumeOption = False,
+    offline: recipe_options.RunOfflineOption = False,
     given: recipe_options.Given,
     json: JsonOption = False,
     quiet: QuietOption = False,
 ) -> None:
-    """Train a network on your pictures; the best weights on held-out ones of them are kept.
+    """Train a network on your pictures, and keep the weights that score best on held-out pictures.
 
-    Stopped by Ctrl-C or SIGTERM it writes a checkpoint, and --resume goes on from there exactly.
+    Ctrl-C or SIGTERM writes a checkpoint before the command ends; --resume continues exactly from the checkpoint.
     """
-    recipe = recipe_options.resolve(given, out, config, resume)
-    if quiet:
-        console.hush_downloads()
-    from dsclora_cli.cli.train_progress import TrainView
-    from dsclora_cli.training.train import train as run
+    recipe = recipe_options.resolve_recipe(given, out, config, resume)
 
-    with TrainView(json, quiet) as view:
-        result = run(recipe, out, resume, view, offline)
-    raise typer.Exit(view.end(result))
+    def run(callbacks: TrainCallbacks) -> TrainResult:
+        from dsclora_cli.training.train import train as train_network
+
+        return train_network(recipe, out, resume, callbacks, offline)
+
+    _show_run(run, json, quiet)
 
 
 DISTILL_EXAMPLES = """[bold]Examples[/]
@@ -67,35 +71,49 @@ DISTILL_EXAMPLES = """[bold]Examples[/]
     --out student/
 
   dsclora distill --out mine/ --resume
+
+More options, for experts (all parts of FACD, for example), are in docs/train.md.
 """
 
+_STUDENT_FLAGS = {"arch": "--student", "channels": "--student-width", "blocks": "--student-blocks"}
 
-_STUDENT = {"arch": "--student", "channels": "--student-width", "blocks": "--student-blocks"}
 
-
-@recipe_options.with_recipe("distill", "network", "data", "degrade", "loss", "optimiser", "run", also=_STUDENT)
+@recipe_options.with_recipe_options(
+    "distill", "network", "data", "degrade", "loss", "optimiser", "run", second_flags=_STUDENT_FLAGS
+)
 def distill(
     *,
-    out: recipe_options.Out,
-    config: recipe_options.Config = None,
-    resume: recipe_options.Resume = False,
-    offline: recipe_options.Offline = False,
+    out: recipe_options.OutOption,
+    config: recipe_options.ConfigOption = None,
+    resume: recipe_options.ResumeOption = False,
+    offline: recipe_options.RunOfflineOption = False,
     given: recipe_options.Given,
     json: JsonOption = False,
     quiet: QuietOption = False,
 ) -> None:
-    """Adapt a network to your pictures, or train one with the help of a teacher.
+    """Adapt a network to your pictures, or train a network with a teacher.
 
-    Adapters are kept only if they raise the PSNR of held-out pictures; if none does, the exit code is 1.
+    Adapters are kept only if they raise the PSNR on held-out pictures; if not, the exit code is 1.
     """
-    recipe = recipe_options.resolve(given, out, config, resume, distill=True)
+    recipe = recipe_options.resolve_recipe(given, out, config, resume, distill=True)
+
+    def run(callbacks: TrainCallbacks) -> TrainResult:
+        from dsclora_cli.distillation.distill import distill as train_with_teacher
+
+        return train_with_teacher(recipe, out, resume, callbacks, offline)
+
+    _show_run(run, json, quiet)
+
+
+def _show_run(run: Callable[[TrainCallbacks], TrainResult], json: bool, quiet: bool) -> NoReturn:
+    """Call `run`, show its progress and its result, and leave with the exit code."""
     if quiet:
         console.hush_downloads()
+    # Imports torch, so the import waits until the options are checked.
     from dsclora_cli.cli.train_progress import TrainView
-    from dsclora_cli.distillation.distill import distill as run
 
     with TrainView(json, quiet) as view:
-        result = run(recipe, out, resume, view, offline)
+        result = run(view)
     raise typer.Exit(view.end(result))
 
 
@@ -110,21 +128,28 @@ MERGE_EXAMPLES = """[bold]Examples[/]
 
 
 def merge(
-    base: Annotated[str, typer.Argument(help="Weights that the adapter is for, a file or a name.", show_default=False)],
-    adapter: Annotated[Path, typer.Argument(help="Adapter, as `dsclora distill` writes it.", show_default=False)],
-    output: Annotated[Path, options.option(options.FILES, "File to write.", "-o", "--output", show_default=False)],
+    base: Annotated[
+        str,
+        typer.Argument(help="Weights that the adapter was trained for: a file or a name.", show_default=False),
+    ],
+    adapter: Annotated[Path, typer.Argument(help="Adapter file from `dsclora distill`.", show_default=False)],
+    output: Annotated[
+        Path, option(FILES, "File to write; an existing file is never replaced.", "-o", "--output", show_default=False)
+    ],
     strength: Annotated[
-        float, options.option(options.FILES, "Share of the adapter that is merged.", "--strength")
+        float, option(FILES, "Share of the adapter to merge: 0 gives the base, 1 the whole adapter.", "--strength")
     ] = 1.0,
-    force: Annotated[bool, options.option(options.FILES, "Also over another base, if it fits.", "--force")] = False,
-    offline: options.OfflineOption = False,
-    json: options.JsonOption = False,
-    quiet: options.QuietOption = False,
+    force: Annotated[
+        bool, option(FILES, "Merge into a base that the adapter was not trained for, if the shapes fit.", "--force")
+    ] = False,
+    offline: OfflineOption = False,
+    json: JsonOption = False,
+    quiet: QuietOption = False,
 ) -> None:
-    """Merge an adapter into its base: one file of weights, as fast as the base alone."""
-    from dsclora_cli.distillation.merge import merge as run
+    """Merge an adapter into its base: one file of weights, as small and as fast as the base."""
+    from dsclora_cli.distillation.merge import merge as merge_files
 
-    merged = run(base, adapter, output, strength, force, offline)
+    merged = merge_files(base, adapter, output, strength, force, offline)
     if json:
         console.show_json(merged)
     elif not quiet:

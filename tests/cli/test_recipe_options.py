@@ -1,7 +1,8 @@
-"""From the words after `dsclora train` and `dsclora distill` to a recipe."""
+"""From a command line of `dsclora train` or `dsclora distill` to a recipe."""
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Any
 import pytest
 
 from dsclora_cli.cli import recipe_options
-from dsclora_cli.recipe import TABLES, DistillOptions, OptionField, Recipe, option_fields
+from dsclora_cli.recipe import EXPERT_OPTIONS, TABLES, DistillOptions, OptionField, Recipe, option_fields
 from dsclora_cli.recipe_toml import recipe_to_toml, with_values
 
 TRAIN = [table for table in TABLES if table != "distill"]
@@ -18,7 +19,7 @@ TRAIN = [table for table in TABLES if table != "distill"]
 
 @pytest.fixture
 def parsed(dsclora, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Recipe]:
-    """The recipe that a command line leads to; nothing is trained."""
+    """Parse a command line to a recipe; nothing is trained."""
     caught: list[Recipe] = []
 
     def task(recipe: Recipe, *_: object) -> None:
@@ -39,7 +40,7 @@ def parsed(dsclora, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Recipe]:
 
 
 def typed(option: OptionField) -> tuple[list[str], Any]:
-    """An option as people type it, with another value than its default, and what its field is to hold."""
+    """The words of an option with a value that is not the default, and the value of its field."""
     if option.kind is bool:
         return [option.flag], True
     plain = {int: str(max(3, option.min)), float: "0.25", Path: "some/where", str: "cuda:1"}[option.kind]
@@ -58,12 +59,12 @@ def test_every_field_is_an_option(parsed, command: str, tables: list[str]) -> No
     assert recipe == with_values(empty, {name: value for name, (_, value) in given.items()})
 
 
-def test_without_options_everything_is_as_the_defaults_say(parsed) -> None:
+def test_without_options_a_recipe_has_the_defaults(parsed) -> None:
     assert parsed("train") == Recipe()
     assert parsed("distill", "--base", "dscf-x4") == Recipe(distill=DistillOptions(base="dscf-x4"))
 
 
-def test_options_come_before_the_file_and_the_file_before_defaults(parsed, tmp_path: Path) -> None:
+def test_options_win_over_the_recipe_file_and_the_file_over_defaults(parsed, tmp_path: Path) -> None:
     file = tmp_path / "recipe.toml"
     kept = with_values(Recipe(), {"scale": 2, "expanded": True, "data": ("photos",), "batch": 8})
     file.write_text(recipe_to_toml(kept))
@@ -71,7 +72,7 @@ def test_options_come_before_the_file_and_the_file_before_defaults(parsed, tmp_p
     assert got == with_values(kept, {"batch": 4, "expanded": False})
 
 
-def test_a_run_that_goes_on_has_its_own_recipe(parsed, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_resumed_run_reads_the_recipe_in_its_folder(parsed, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     Path("run").mkdir()
     kept = Recipe(distill=DistillOptions(base="dscf-x4", ad=0.5))
@@ -80,21 +81,21 @@ def test_a_run_that_goes_on_has_its_own_recipe(parsed, tmp_path: Path, monkeypat
     assert parsed("distill", "--resume", "--threads", 2) == with_values(kept, {"threads": 2})
 
 
-def test_the_first_start_may_say_resume_too(parsed) -> None:
+def test_the_first_start_may_use_resume_too(parsed) -> None:
     assert parsed("train", "--resume", "--data", "photos") == with_values(Recipe(), {"data": ("photos",)})
 
 
 @pytest.mark.parametrize(("option", "text"), [("--loss", "l3"), ("--device", "gpu"), ("--steps", "x"), ("--lrr", "1")])
-def test_what_no_option_can_be_is_refused_by_name(dsclora, option: str, text: str) -> None:
+def test_a_wrong_value_or_unknown_option_is_refused_by_name(dsclora, option: str, text: str) -> None:
     code, _, err = dsclora("train", "--data", "photos", "--out", "run", option, text)
     assert code == 2 and option in err
 
 
-def test_a_command_gets_one_mapping_of_what_was_given() -> None:
+def test_a_command_gets_one_mapping_of_the_given_options() -> None:
     caught: list[tuple[object, ...]] = []
 
-    @recipe_options.with_recipe("loss")
-    def command(*, out: recipe_options.Out, given: recipe_options.Given, quiet: bool = False) -> None:
+    @recipe_options.with_recipe_options("loss")
+    def command(*, out: recipe_options.OutOption, given: recipe_options.Given, quiet: bool = False) -> None:
         caught.append((out, given, quiet))
 
     command(out=Path("run"), quiet=True, loss="l2", fft=None)
@@ -105,5 +106,13 @@ def test_a_command_gets_one_mapping_of_what_was_given() -> None:
 @pytest.mark.parametrize(
     ("default", "text"), [(None, ""), ((), ""), (True, "yes"), (1e-3, "0.001"), ((0.0, 0.6), "0 0.6"), ("l1", "l1")]
 )
-def test_defaults_are_shown_as_people_write_them(default: object, text: str) -> None:
-    assert recipe_options.shown(default) == text
+def test_format_default_writes_defaults_as_on_the_command_line(default: object, text: str) -> None:
+    assert recipe_options.format_default(default) == text
+
+
+@pytest.mark.parametrize(("command", "tables"), [("train", TRAIN), ("distill", TABLES)])
+def test_help_shows_every_option_except_those_for_experts(dsclora, command: str, tables: list[str]) -> None:
+    shown = set(re.findall(r"--[a-z][a-z-]*", dsclora(command, "--help").out))
+    flags = {option.flag: option.name in EXPERT_OPTIONS for option in option_fields(*tables)}
+    assert {flag for flag, expert in flags.items() if not expert} <= shown
+    assert not {flag for flag, expert in flags.items() if expert} & (shown - {"--margin"})  # --condition names --margin

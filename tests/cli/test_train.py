@@ -62,7 +62,7 @@ def test_what_no_run_can_do_is_said_in_a_line(dsclora, photos: Path) -> None:
         (("--config", "typo.toml"), "error: typo.toml: [run] step: unknown key, perhaps steps (see docs/train.md)"),
         (("--config", "taught.toml"), "error: taught.toml: [distill] is for dsclora distill"),
         (("--config", "none.toml"), "error: cannot read none.toml: No such file or directory"),
-        (("--resume",), "error: run holds no run to go on with (check --out, or begin one with --data DIR)"),
+        (("--resume",), "error: run holds no run to resume (check --out, or start a run with --data DIR)"),
         (("--data", "photos", "--scale", "5"), "error: --scale: 5 is above 4"),
         (("--data", "photos", "--noise", "3", "1"), "error: --noise: 3.0 to 1.0 is no range"),
     ):
