@@ -1,1 +1,1 @@
-"""The networks, as torch.nn modules."""
+"""Neural networks as `torch.nn` modules; `network.py` holds their common interface."""

@@ -1,4 +1,4 @@
-"""The size of a network as the NTIRE efficiency challenges count it."""
+"""Count parameters, multiply-adds and activations of a network as the NTIRE efficiency challenges do."""
 
 from __future__ import annotations
 
@@ -14,19 +14,25 @@ SIDE = 256
 
 @dataclass(frozen=True)
 class Complexity:
-    """`multiply_adds` of all convolutions, biases left out; `activations` are the values that convolutions answer."""
+    """Size of a network, for an input of given height and width."""
 
     parameters: int
+
     multiply_adds: int
+    """Multiply-adds of all convolutions, without biases."""
+
     activations: int
+    """Values that all convolutions put out."""
+
     convolutions: int
 
 
 def complexity(network: nn.Module, side: int = SIDE) -> Complexity:
-    """Count for an input `(1, 3, side, side)`. Computes no pixel, and leaves the network as it was.
+    """Count for an input `(1, 3, side, side)`. The network is not changed.
 
-    Convolutions are the `nn.Conv2d` modules that run: fold a network into its merged form first.
+    Only `nn.Conv2d` modules that run are counted: merge a network before counting.
     """
+    # On the meta device shapes are computed and pixels are not.
     ghost = copy.deepcopy(network).to("meta")
     sizes: list[tuple[int, int]] = []
 

@@ -1,1 +1,1 @@
-"""Weight files: which there are, where their bytes are, and how they become networks."""
+"""Weight files: the catalogue, downloads, and loading and saving of networks. Start at `resolve.py`."""
