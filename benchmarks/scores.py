@@ -1,9 +1,9 @@
-"""Write docs/benchmarks.md anew: scores of the embedded network beside those of released ones.
+"""Write docs/benchmarks.md: scores of the embedded network and of released networks.
 
     python benchmarks/scores.py [--data-dir DIR] [--output FILE] WEIGHTS...
 
-The first WEIGHTS are what the others are compared with; the embedded network comes last. Scores of an earlier run
-of the same code are taken up. Without --data-dir the sets come from the Hub.
+All networks are compared with the first WEIGHTS; the embedded network comes last. Scores that `dsclora eval` has kept
+are used again. Without --data-dir the sets come from the Hub.
 """
 
 from __future__ import annotations
@@ -23,15 +23,16 @@ OWN = EMBEDDED / "dsclora-x4.safetensors"
 
 PAGE = """# Benchmarks
 
-Written by `python benchmarks/scores.py`; what the columns mean is in [Evaluation](eval.md). Anyone can repeat it, the
-sets being fetched from the Hub:
+Written by `python benchmarks/scores.py`; [Evaluation](eval.md) explains the columns. Anyone can repeat the measurement;
+the sets are fetched from the Hub:
 
 ```console
 $ {command}
 ```
 
-On CUDA or with other versions the last digit may differ: the same arithmetic runs in another order. Time and memory
-compare networks with each other only: one thread of a shared machine, medians over images taken in turns.
+On CUDA or with other versions the last digit may differ, because sums are computed in another order. Time and memory
+compare the networks with each other only: they were measured on one thread of a shared machine, as medians over the
+images, with the networks taking turns.
 
 {tables}
 ## What was measured
@@ -40,7 +41,7 @@ compare networks with each other only: one thread of a shared machine, medians o
 | --- | --- | --- |
 {weights}
 
-With {versions}.
+Versions: {versions}.
 """
 
 SOURCES = {
@@ -54,7 +55,7 @@ SOURCES = {
 
 
 def page(report: EvalReport, files: list[Path]) -> str:
-    """The whole page."""
+    """Return the text of the page for a report on these weights files."""
     shown = [path.relative_to(ROOT).as_posix() if path == OWN else path.name for path in files]
     options = [*(f"--dataset {name}" for name in SETS), f"-s {report.scale}", *(f"--weights {name}" for name in shown)]
     weights = [
@@ -71,7 +72,7 @@ def page(report: EvalReport, files: list[Path]) -> str:
 
 
 def main() -> None:
-    """Evaluate and write."""
+    """Evaluate the networks and write the page."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("weights", nargs="+", type=Path)
     parser.add_argument("--data-dir", type=Path)

@@ -1,4 +1,4 @@
-"""A finished evaluation as tables: for a terminal, as Markdown, and as CSV with a line for each image."""
+"""Tables of an evaluation report: on the terminal, as Markdown, and as CSV with one line for each image."""
 
 from __future__ import annotations
 
@@ -6,28 +6,33 @@ import csv
 import io
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from rich.table import Table
 
 from dsclora_cli.cli import console
 from dsclora_cli.evaluation.report import EvalReport, SetReport
-from dsclora_cli.evaluation.statistics import Comparison
+
+if TYPE_CHECKING:
+    from dsclora_cli.evaluation.statistics import Claim, Comparison
 
 _TITLES = {"psnr_y": "PSNR-Y", "ssim_y": "SSIM-Y", "psnr_rgb": "PSNR-RGB", "ssim_rgb": "SSIM-RGB"}
 
 
 @dataclass(frozen=True)
 class _Grid:
-    """A table without form: the first column is text, the others are aligned to the right."""
+    """A table before formatting. The first column is aligned to the left, all others to the right."""
 
     title: str
     header: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
+
     notes: tuple[str, ...] = ()
+    """Lines below the table."""
 
 
 def show_tables(report: EvalReport) -> None:
-    """All tables on stdout."""
+    """Print all tables of a report on stdout."""
     for grid in _grids(report):
         table = Table(box=None, pad_edge=False, header_style="bold", title=grid.title, title_justify="left")
         for index, column in enumerate(grid.header):
@@ -41,7 +46,7 @@ def show_tables(report: EvalReport) -> None:
 
 
 def markdown_text(report: EvalReport) -> str:
-    """All tables as GitHub's Markdown."""
+    """Return all tables of a report as Markdown for GitHub."""
     parts = []
     for grid in _grids(report):
         lines = [
@@ -56,7 +61,7 @@ def markdown_text(report: EvalReport) -> str:
 
 
 def csv_text(report: EvalReport) -> str:
-    """A line for each set, row and image, scores unrounded; a metric is a column."""
+    """Return the scores as CSV, not rounded: one line for each set, row and image, one column for each metric."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(("set", "row", "image", *report.metrics))
@@ -68,7 +73,9 @@ def csv_text(report: EvalReport) -> str:
 
 
 def _line(cells: tuple[str, ...]) -> str:
-    return f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |"
+    # A file name may hold a bar, which would end a cell.
+    escaped = (cell.replace("|", r"\|") for cell in cells)
+    return f"| {' | '.join(escaped)} |"
 
 
 def _grids(report: EvalReport) -> Iterator[_Grid]:
@@ -86,21 +93,18 @@ def _grids(report: EvalReport) -> Iterator[_Grid]:
         yield _costs(report)
 
 
-def _damage(report: EvalReport) -> str:
-    return "" if report.jpeg is None else f" from JPEG of quality {report.jpeg}"
-
-
 def _scores(benchmark: SetReport, report: EvalReport) -> _Grid:
     protocol = report.protocol
-    title = f"{benchmark.name} x{report.scale}{_damage(report)}, {benchmark.images} images, {protocol.name} protocol"
+    degraded = "" if report.jpeg is None else f" from JPEG of quality {report.jpeg}"
+    title = f"{benchmark.name} x{report.scale}{degraded}, {benchmark.images} images, {protocol.name} protocol"
     rows = tuple((row.name, *(_score(row.mean[metric], metric) for metric in report.metrics)) for row in benchmark.rows)
     notes = [f"HR images: {benchmark.verdict}; border {protocol.border}"]
     if benchmark.warning:
         notes.append(f"warning: {benchmark.warning}")
     for row in benchmark.rows:
         for metric, count in row.infinite.items():
-            title = _TITLES.get(metric, metric)
-            notes.append(f"{row.name}: {count} of {benchmark.images} images have infinite {title}, not in the mean")
+            label = _TITLES.get(metric, metric)
+            notes.append(f"{row.name}: {count} of {benchmark.images} images have infinite {label}, not in the mean")
     header = ("model", *(_TITLES.get(metric, metric) for metric in report.metrics))
     return _Grid(title, header, rows, tuple(notes))
 
@@ -125,7 +129,7 @@ def _interval(comparison: Comparison) -> tuple[str, str]:
 
 def _claims(benchmark: SetReport) -> _Grid:
     return _Grid(
-        f"{benchmark.name}: measured beside stated scores",
+        f"{benchmark.name}: measured and stated scores",
         ("model", "metric", "measured", "stated", "where", "difference", ""),
         tuple(
             (
@@ -134,7 +138,7 @@ def _claims(benchmark: SetReport) -> _Grid:
                 _score(claim.measured, claim.metric),
                 _score(claim.stated, claim.metric),
                 claim.kind,
-                _signed(claim.difference, claim.metric),
+                _difference(claim),
                 "DIFFERS" if claim.differs else "",
             )
             for row in benchmark.rows
@@ -144,38 +148,36 @@ def _claims(benchmark: SetReport) -> _Grid:
 
 
 def _costs(report: EvalReport) -> _Grid:
-    rows = []
-    for row in report.rows:
-        if row.cost:
-            size = row.cost.size
-            rows.append(
-                (
-                    row.name,
-                    f"{size.parameters / 1e6:.3f} M",
-                    f"{size.multiply_adds / 1e9:.2f} G",
-                    f"{size.activations / 1e6:.2f} M",
-                    str(size.convolutions),
-                    f"{row.cost.image_ms:.1f}",
-                    f"{row.cost.megapixel_ms:.1f}",
-                    console.amount(row.cost.peak_bytes),
-                )
-            )
+    rows = tuple(
+        (
+            row.name,
+            f"{row.cost.size.parameters / 1e6:.3f} M",
+            f"{row.cost.size.multiply_adds / 1e9:.2f} G",
+            f"{row.cost.size.activations / 1e6:.2f} M",
+            str(row.cost.size.convolutions),
+            f"{row.cost.image_ms:.1f}",
+            f"{row.cost.megapixel_ms:.1f}",
+            console.amount(row.cost.peak_bytes),
+        )
+        for row in report.rows
+        if row.cost
+    )
     header = ("model", "parameters", "multiply-adds", "activations", "convs", "ms/image", "ms/MP", "memory")
     where = dict.fromkeys(f"{row.device}, {row.dtype}" for row in report.rows if row.cost)
     notes = (f"multiply-adds and activations at 256x256; time and memory on {'; '.join(where)}",)
-    return _Grid("Cost", header, tuple(rows), notes)
+    return _Grid("Cost", header, rows, notes)
 
 
 def _score(value: float, metric: str) -> str:
-    """Decibels with four decimals, all else with five."""
     return f"{value:.{_decimals(metric)}f}"
 
 
-def _signed(difference: float, metric: str) -> str:
-    """As `_score`, with its sign; what rounds to zero is +0."""
-    decimals = _decimals(metric)
-    return f"{round(difference, decimals) + 0.0:+.{decimals}f}"
+def _difference(claim: Claim) -> str:
+    decimals = _decimals(claim.metric)
+    # Adding 0.0 turns a rounded -0.0 into +0.0.
+    return f"{round(claim.difference, decimals) + 0.0:+.{decimals}f}"
 
 
 def _decimals(metric: str) -> int:
+    """Return the number of decimals to show: 4 for decibels, 5 for other metrics, most of which lie in [0, 1]."""
     return 4 if metric.startswith("psnr") else 5

@@ -173,8 +173,6 @@ def evaluate(
     taken = [name for name, used in on_stdout.items() if used]
     if len(taken) > 1:
         raise UsageError(f"{' and '.join(taken)} would all go to stdout", "name files, or choose one")
-    models = [ModelOptions(name) for name in model or ()] + [ModelOptions(weights=file) for file in weights or ()]
-    models += [ModelOptions(adapter=file) for file in adapter or ()]
     asked = EvalOptions(
         datasets=tuple(dataset or ()),
         data_dir=data_dir,
@@ -182,7 +180,7 @@ def evaluate(
         lr=lr,
         scale=scale,
         jpeg=jpeg,
-        models=tuple(models),
+        models=_models(model, weights, adapter),
         protocol=protocol.value,
         metrics=tuple(metric or ()),
         engine=options.engine_options(device, dtype, tile, threads, ensemble, engine.value),
@@ -209,6 +207,15 @@ def evaluate(
         console.show_json(report)
     elif not taken:
         eval_tables.show_tables(report)
+
+
+def _models(
+    names: list[str] | None, weights: list[Path] | None, adapters: list[Path] | None
+) -> tuple[ModelOptions, ...]:
+    """Return the models in the order of the rows: names, then weights files, then adapters."""
+    by_name = [ModelOptions(name) for name in names or ()]
+    by_file = [ModelOptions(weights=file) for file in weights or ()]
+    return (*by_name, *by_file, *(ModelOptions(adapter=file) for file in adapters or ()))
 
 
 class EvalProgress(EvalCallbacks):

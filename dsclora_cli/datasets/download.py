@@ -251,12 +251,16 @@ def _choose_hr(files: Iterable[_Entry]) -> list[_Entry]:
     if not named and not marked and len(folders) > 1:
         listed = ", ".join(map(str, list(folders)[:4]))
         raise ImageError(f"its pictures lie in several folders, none of them named HR: {listed}", _ARCHIVE_HINT)
-    chosen = folders[[*named, *folders][0]]
+    chosen = folders[(named or list(folders))[0]]
+    _refuse_equal_names(chosen)
+    return chosen
+
+
+def _refuse_equal_names(entries: Iterable[_Entry]) -> None:
     # Without regard to case: on Windows and macOS `a.png` and `A.png` are one file.
-    name, count = Counter(entry.path.name.casefold() for entry in chosen).most_common(1)[0]
+    name, count = Counter(entry.path.name.casefold() for entry in entries).most_common(1)[0]
     if count > 1:
         raise ImageError(f"holds {name} twice", _ARCHIVE_HINT)
-    return chosen
 
 
 def _is_picture(path: PurePosixPath) -> bool:

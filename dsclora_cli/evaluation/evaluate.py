@@ -77,16 +77,17 @@ def evaluate(options: EvalOptions, callbacks: EvalCallbacks | None = None) -> Ev
 
 def _check_options(options: EvalOptions) -> None:
     """Raise UsageError for options that contradict each other, before anything is loaded."""
-    if not options.datasets and options.hr is None:
+    has_sets, has_folder = bool(options.datasets), options.hr is not None
+    if not has_sets and not has_folder:
         raise UsageError("there is nothing to evaluate on", "name a set, --dataset Set5, or a folder, --hr DIR")
-    if options.datasets and options.hr is not None:
+    if has_sets and has_folder:
         raise UsageError("both --dataset and --hr are given", "evaluate on one of them at a time")
-    if options.lr is not None and options.hr is None:
+    if options.lr is not None and not has_folder:
         raise UsageError("--lr is given without --hr", "name the folder of the originals with --hr DIR")
-    if options.data_dir is not None and not options.datasets:
-        raise UsageError("--data-dir is given without --dataset", "name its sets, --dataset Set5")
-    if options.jpeg is not None and not 1 <= options.jpeg <= 100:
-        raise UsageError(f"--jpeg {options.jpeg} is no JPEG quality", "it goes from 1 to 100")
+    if options.data_dir is not None and not has_sets:
+        raise UsageError("--data-dir is given without --dataset", "name the sets, --dataset Set5")
+    if options.jpeg not in {None, *range(1, 101)}:
+        raise UsageError(f"--jpeg {options.jpeg} is no JPEG quality", "choose a quality from 1 to 100")
 
 
 def _open_sets(options: EvalOptions, callbacks: EvalCallbacks) -> tuple[BenchmarkSet, ...]:

@@ -42,7 +42,7 @@ REPORT = EvalReport(
 )
 
 
-def test_markdown_holds_what_is_not_a_plain_number() -> None:
+def test_markdown_shows_infinity_bars_and_missing_intervals() -> None:
     lines = markdown_text(REPORT).splitlines()
     assert "| model | PSNR-RGB | lpips |" in lines
     assert "| bicubic | inf | 0.25000 |" in lines

@@ -57,7 +57,7 @@ def lines_with(text: str, start: str) -> list[list[str]]:
     return [line.split() for line in text.splitlines() if line.startswith(start)]
 
 
-def test_a_table_of_means_and_what_is_known_of_the_set(dsclora, hr: Path) -> None:
+def test_a_table_shows_means_and_the_identity_of_the_set(dsclora, hr: Path) -> None:
     code, out, err = dsclora("eval", "--hr", hr, *EMBEDDED)
     assert (code, err) == (0, "")
     lines = out.splitlines()
@@ -116,7 +116,7 @@ def test_markdown_goes_to_a_file_and_the_table_still_to_the_terminal(dsclora, hr
     assert "| dsclora-x4 | b c |" in dsclora("eval", "--hr", hr, *EMBEDDED, "--markdown", "-", "--worst", 2).out
 
 
-def test_lr_from_jpeg_is_scored_and_said(dsclora, hr: Path) -> None:
+def test_scores_of_jpeg_lr_are_lower_and_the_title_names_the_quality(dsclora, hr: Path) -> None:
     clean = json.loads(dsclora("eval", "--hr", hr, "--json", *EMBEDDED).out)
     code, out, _ = dsclora("eval", "--hr", hr, "--json", "--jpeg", 30, *EMBEDDED)
     dirty = json.loads(out)
@@ -126,7 +126,7 @@ def test_lr_from_jpeg_is_scored_and_said(dsclora, hr: Path) -> None:
     assert "small set x4 from JPEG of quality 30, 2 images" in dsclora("eval", "--hr", hr, "--jpeg", 30, *EMBEDDED).out
 
 
-def test_an_adapter_is_a_row_beside_its_model(dsclora, hr: Path) -> None:
+def test_an_adapter_is_a_row_next_to_the_model(dsclora, hr: Path) -> None:
     torch.manual_seed(0)
     base = load_catalog().entry("dsclora-x4")
     network = load_network(EMBEDDED_FOLDER / base.file)
@@ -166,7 +166,7 @@ def test_stated_scores_that_differ_are_marked(dsclora, hr: Path, monkeypatch: py
 
     monkeypatch.setattr(candidates, "find_weights", find_stated)
     _, out, _ = dsclora("eval", "--hr", hr, *EMBEDDED)
-    assert "small set: measured beside stated scores" in out
+    assert "small set: measured and stated scores" in out
     (claim,) = [line for line in lines_with(out, "dsclora-x4") if "published" in line]
     assert claim[1] == "PSNR-Y" and claim[3] == "99.0000" and claim[-1] == "DIFFERS"
 
@@ -178,7 +178,7 @@ def test_notes_go_to_stderr_unless_quiet(dsclora, hr: Path) -> None:
     assert (quiet.out, quiet.err) == (out, "")
 
 
-def test_an_interruption_says_what_is_kept(dsclora, hr: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_interruption_reports_the_finished_images(dsclora, hr: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     score = task.Scorer.__call__
 
     def stop_at_the_second(scorer: task.Scorer, result: np.ndarray, truth: np.ndarray, name: str) -> dict[str, float]:

@@ -1,4 +1,4 @@
-"""From the words after `dsclora eval` to its config."""
+"""Options of `dsclora eval` and the config that they give."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def test_every_option_reaches_the_config(dsclora, monkeypatch: pytest.MonkeyPatc
 
 
 @pytest.mark.parametrize(("text", "tile"), [("auto", None), ("0", 0), ("64", 64)])
-def test_the_tile_is_automatic_whole_or_a_number(dsclora, monkeypatch, text: str, tile: int | None) -> None:
+def test_the_tile_is_auto_whole_or_a_number(dsclora, monkeypatch, text: str, tile: int | None) -> None:
     assert parsed(dsclora, monkeypatch, "--tile", text).engine.tile == tile
 
 

@@ -31,7 +31,7 @@ def terminal(monkeypatch: pytest.MonkeyPatch) -> io.StringIO:
     return text
 
 
-def test_a_bar_on_a_terminal_names_what_is_done(terminal: io.StringIO) -> None:
+def test_a_bar_on_a_terminal_names_the_current_step(terminal: io.StringIO) -> None:
     with EvalProgress(quiet=False) as view:
         go(view)
         view._bar.refresh()
@@ -40,7 +40,7 @@ def test_a_bar_on_a_terminal_names_what_is_done(terminal: io.StringIO) -> None:
         assert text in shown
 
 
-def test_elsewhere_there_are_notes_only_each_once(capsys: pytest.CaptureFixture[str]) -> None:
+def test_without_a_terminal_each_note_is_printed_once(capsys: pytest.CaptureFixture[str]) -> None:
     with EvalProgress(quiet=False) as view:
         go(view)
         view.note_once("a choice was made")
@@ -56,14 +56,14 @@ def interrupt(quiet: bool, images: list[str]) -> None:
         raise KeyboardInterrupt
 
 
-def test_an_interruption_while_the_cost_is_measured_loses_no_score(capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_interruption_during_the_cost_reports_all_images(capsys: pytest.CaptureFixture[str]) -> None:
     with EvalProgress(quiet=False) as view:
         go(view)
         view.__exit__(KeyboardInterrupt, KeyboardInterrupt(), None)
     assert "interrupted: 2 of 2 images are scored and kept" in capsys.readouterr().err
 
 
-def test_quiet_is_quiet_even_on_a_terminal(terminal: io.StringIO) -> None:
+def test_quiet_prints_nothing_on_a_terminal(terminal: io.StringIO) -> None:
     with EvalProgress(quiet=True) as view:
         go(view)
     with pytest.raises(KeyboardInterrupt):

@@ -1,4 +1,4 @@
-"""Benchmark sets: opened by name or from folders, LR read or made, and what cannot be scored told at once."""
+"""Benchmark sets: opened by name or from folders, LR read or made, and bad pictures reported at once."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def refused(hr: Path, lr: Path | None = None, scale: int = 4) -> ImageError:
 
 
 @pytest.mark.parametrize("scale", [2, 3, 4])
-def test_a_set_of_the_hub_with_lr_made_at_any_scale(server: HubServer, scale: int) -> None:
+def test_a_set_from_the_hub_gets_lr_at_any_scale(server: HubServer, scale: int) -> None:
     benchmark = open_set("set5", scale)
     assert (benchmark.name, benchmark.scale, [pair.name for pair in benchmark.pairs]) == ("Set5", scale, ["ape", "bee"])
     lr, hr = benchmark.load(benchmark.pairs[1])
@@ -46,7 +46,7 @@ def test_a_set_of_the_hub_with_lr_made_at_any_scale(server: HubServer, scale: in
     assert len(server.requests) == requests
 
 
-def test_a_data_dir_is_asked_before_the_hub_and_its_lr_is_used(server: HubServer, tmp_path: Path) -> None:
+def test_a_data_dir_comes_before_the_hub_and_gives_the_lr(server: HubServer, tmp_path: Path) -> None:
     make_set(tmp_path / "Set14", scale=2)
     Image.new("RGB", (14, 11), (1, 2, 3)).save(tmp_path / "Set14/LR_bicubic/X2/beex2.png")
     benchmark = open_set("set14", 2, tmp_path)
@@ -61,7 +61,7 @@ def test_a_data_dir_is_asked_before_the_hub_and_its_lr_is_used(server: HubServer
 
 
 @pytest.mark.parametrize(("name", "scale"), [("Set5", 3), ("Set14", 4)])
-def test_official_lr_equals_the_lr_that_is_made(shared: Path, name: str, scale: int) -> None:
+def test_made_lr_equals_the_official_lr(shared: Path, name: str, scale: int) -> None:
     given = open_set(name, scale, shared / "data/benchmarks")
     made = open_folder(shared / "data/benchmarks" / name / "HR", None, scale)
     for pair, without in zip(given.pairs, made.pairs, strict=True):
@@ -70,7 +70,7 @@ def test_official_lr_equals_the_lr_that_is_made(shared: Path, name: str, scale: 
             np.testing.assert_array_equal(one, other)
 
 
-def test_any_folder_is_a_set_of_its_name(tmp_path: Path) -> None:
+def test_a_folder_is_a_set_with_the_name_of_the_folder(tmp_path: Path) -> None:
     make_set(tmp_path, scale=4)
     benchmark = open_folder(tmp_path / "HR", tmp_path / "LR_bicubic/X4", 4)
     assert benchmark.name == "HR"
@@ -95,19 +95,19 @@ def test_grey_and_palette_pictures_become_rgb(mode: str, tmp_path: Path) -> None
         (Image.fromarray(np.zeros((8, 8), np.uint16)), "has 16 bits per channel"),
     ],
 )
-def test_what_no_paper_scores_is_refused(picture: Image.Image, problem: str, tmp_path: Path) -> None:
+def test_pictures_that_no_paper_scores_are_refused(picture: Image.Image, problem: str, tmp_path: Path) -> None:
     path = tmp_path / "a.png"
     picture.save(path)
     assert refused(tmp_path).message == f"{path} {problem}, which no paper scores"
 
 
-def test_pages_are_refused(tmp_path: Path) -> None:
+def test_pictures_with_several_pages_are_refused(tmp_path: Path) -> None:
     pages = [Image.fromarray(noise(seed)) for seed in range(3)]
     pages[0].save(tmp_path / "a.tif", save_all=True, append_images=pages[1:])
     assert "a.tif has 3 frames" in refused(tmp_path).message
 
 
-def test_sizes_that_do_not_fit(tmp_path: Path) -> None:
+def test_lr_of_another_size_and_too_small_hr_are_refused(tmp_path: Path) -> None:
     make_set(tmp_path, ["ape"], scale=4)
     lr = save(tmp_path / "LR_bicubic/X4/apex4.png", noise(0, (8, 6)))
     error = refused(tmp_path / "HR", lr.parent)
@@ -117,14 +117,14 @@ def test_sizes_that_do_not_fit(tmp_path: Path) -> None:
     assert refused(tmp_path / "HR").message.endswith("ape.png has 3 x 22 pixels, too few for x4")
 
 
-def test_a_file_that_is_no_picture_is_named_before_anything_is_scored(tmp_path: Path) -> None:
+def test_a_file_that_is_no_picture_is_named_when_the_set_is_opened(tmp_path: Path) -> None:
     make_set(tmp_path)
     (tmp_path / "HR" / "bee.png").write_bytes(b"not a picture")
     assert refused(tmp_path / "HR").message.startswith(f"{tmp_path / 'HR' / 'bee.png'}: ")
 
 
 @pytest.mark.parametrize("suffix", ["png", "jpg", "bmp"])
-def test_a_truncated_picture_is_named_at_the_latest_when_it_is_loaded(suffix: str, tmp_path: Path) -> None:
+def test_a_truncated_picture_is_named_when_the_pair_is_loaded(suffix: str, tmp_path: Path) -> None:
     path = save(tmp_path / f"a.{suffix}", noise(0, (200, 100)))
     path.write_bytes(path.read_bytes()[:-3000])
     with pytest.raises(ImageError, match=rf"a\.{suffix}: .*truncated") as caught:

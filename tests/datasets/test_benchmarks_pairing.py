@@ -1,4 +1,4 @@
-"""HR and LR by name: what pairs, and the names of what does not."""
+"""Pairing of HR and LR files by name, and errors that name files without a partner."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def test_the_order_of_names_does_not_matter(tmp_path: Path) -> None:
     ]
 
 
-def test_without_lr_every_picture_is_a_pair_and_other_files_are_none(tmp_path: Path) -> None:
+def test_without_lr_every_picture_is_a_pair_and_other_files_are_ignored(tmp_path: Path) -> None:
     hr, _ = folders(tmp_path, ["b.png", "a_HR.jpg", "notes.txt", ".c.png"], [])
     assert [(pair.name, pair.lr) for pair in pair_folders(hr, None, 4)] == [("a", None), ("b", None)]
 
@@ -76,14 +76,14 @@ def test_lr_without_hr_and_lr_of_another_scale_are_named(tmp_path: Path) -> None
     assert "paired by name" in error.hint
 
 
-def test_two_for_one_are_named(tmp_path: Path) -> None:
+def test_two_pictures_with_one_partner_are_named(tmp_path: Path) -> None:
     error = refused(*folders(tmp_path, ["a.png"], ["a.png", "ax4.png"]))
     assert error.message == "ax4.png: a second LR picture of one HR picture"
     (tmp_path / "hr" / "a_HR.bmp").touch()
     assert refused(tmp_path / "hr", None).message.startswith("a_HR.bmp: named like another picture of ")
 
 
-def test_missing_and_empty_folders(tmp_path: Path) -> None:
+def test_missing_and_empty_folders_are_named(tmp_path: Path) -> None:
     hr, lr = folders(tmp_path, ["a.png"], [])
     assert refused(tmp_path / "none", None).message == f"there is no folder {tmp_path / 'none'}"
     assert refused(hr / "a.png", None).message == f"there is no folder {hr / 'a.png'}"

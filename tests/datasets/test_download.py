@@ -1,4 +1,4 @@
-"""Sets by name: from the loopback Hub with the real client, unpacked once, whole or not at all."""
+"""Sets by name: fetched from a Hub on this machine with the real client, unpacked once, completely or not at all."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def left_behind() -> list[str]:
 
 
 @pytest.mark.parametrize("name", ["Set5", "set5", "SET5"])
-def test_names_in_any_case(name: str) -> None:
+def test_set_names_are_known_in_any_case(name: str) -> None:
     assert set_name(name) == "Set5"
 
 
@@ -57,9 +57,7 @@ def test_an_unknown_name_lists_the_sets() -> None:
     assert caught.value.hint.startswith("one of Set5, Set14, BSD100, Urban100, Manga109, DIV2K, DIV2K-valid;")
 
 
-def test_fetched_and_unpacked_once_then_without_request_archive_or_client(
-    server: HubServer, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_set_is_fetched_once_and_then_needs_no_request(server: HubServer, monkeypatch: pytest.MonkeyPatch) -> None:
     told: list[tuple[int, int]] = []
     folder = fetch_set("Set5", on_progress=lambda done, total: told.append((done, total)))
     assert folder == cache_dir() / "datasets" / "Set5" / "HR"
@@ -82,7 +80,7 @@ def test_an_archive_in_the_cache_of_the_client_needs_no_request(server: HubServe
     assert server.requests == []
 
 
-def test_a_download_that_broke_goes_on_where_it_stopped(server: HubServer, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_broken_download_resumes(server: HubServer, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("huggingface_hub.constants.DOWNLOAD_CHUNK_SIZE", 1024)
     server.drops = 1
     assert contents(fetch_set("Set5")) == PICTURES
@@ -91,7 +89,7 @@ def test_a_download_that_broke_goes_on_where_it_stopped(server: HubServer, monke
 
 
 @pytest.mark.parametrize("missing", ["repository", "file"])
-def test_the_second_source_where_the_first_gives_nothing(server: HubServer, missing: str) -> None:
+def test_the_second_source_replaces_a_missing_first_source(server: HubServer, missing: str) -> None:
     if missing == "repository":
         server.repo = "datasets/somebody/else"
     else:
@@ -100,7 +98,7 @@ def test_the_second_source_where_the_first_gives_nothing(server: HubServer, miss
     assert server.requests[0].startswith(f"HEAD /{FIRST}/resolve/")
 
 
-def test_no_source_gives_it(server: HubServer) -> None:
+def test_an_error_names_every_source_that_failed(server: HubServer) -> None:
     server.status = 503
     error = refused()
     assert error.message.startswith("Set5 cannot be fetched: ")
@@ -109,7 +107,7 @@ def test_no_source_gives_it(server: HubServer) -> None:
     assert "--data-dir DIR" in error.hint
 
 
-def test_offline_without_the_set_opens_no_socket(server: HubServer, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_offline_opens_no_socket_and_names_the_next_step(server: HubServer, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(socket, "socket", None)
     error = refused("Urban100", offline=True)
     assert "data/Urban100_HR.tar.gz of eugenesiow/Urban100 is not in the cache, and the program is off" in error.message
@@ -117,7 +115,7 @@ def test_offline_without_the_set_opens_no_socket(server: HubServer, monkeypatch:
     assert server.requests == []
 
 
-def test_without_a_network_the_next_step_is_a_folder() -> None:
+def test_without_internet_the_next_step_is_a_folder() -> None:
     error = refused("Manga109")
     assert "cannot reach http://127.0.0.1:9 for Manga109.zip of goodfellowliu/Manga109" in error.message
     assert "--data-dir DIR" in error.hint
@@ -126,7 +124,7 @@ def test_without_a_network_the_next_step_is_a_folder() -> None:
 @pytest.mark.parametrize(
     ("name", "repo", "file"), [(name, *source) for name, sources in SOURCES.items() for source in sources]
 )
-def test_every_source_of_every_set(server: HubServer, name: str, repo: str, file: str) -> None:
+def test_every_source_of_every_set_can_be_fetched(server: HubServer, name: str, repo: str, file: str) -> None:
     picture = png(noise())
     pack = zipped if file.endswith(".zip") else tar_gz
     server.repo, server.others = f"datasets/{repo}", {}
@@ -140,7 +138,7 @@ def test_a_bad_archive_leaves_nothing_behind(server: HubServer) -> None:
     assert left_behind() == []
 
 
-def test_an_interrupted_unpack_is_done_again(server: HubServer) -> None:
+def test_an_interrupted_unpack_leaves_nothing_and_is_repeated(server: HubServer) -> None:
     def interrupt(done: int, total: int) -> None:
         raise KeyboardInterrupt
 
@@ -150,7 +148,7 @@ def test_an_interrupted_unpack_is_done_again(server: HubServer) -> None:
     assert contents(fetch_set("Set5")) == PICTURES
 
 
-def test_what_a_killed_process_left_is_removed_and_a_living_one_is_left_alone(server: HubServer) -> None:
+def test_folders_of_killed_processes_are_removed_and_of_running_ones_kept(server: HubServer) -> None:
     sets = cache_dir() / "datasets"
     for name in (".Set5-dead", ".Set5-alive", ".Set14-dead"):
         (sets / name).mkdir(parents=True)
@@ -159,7 +157,7 @@ def test_what_a_killed_process_left_is_removed_and_a_living_one_is_left_alone(se
     assert sorted(path.name for path in sets.iterdir()) == [".Set14-dead", ".Set5-alive", "Set5"]
 
 
-def test_another_process_may_be_faster(server: HubServer) -> None:
+def test_a_faster_process_wins(server: HubServer) -> None:
     winner = cache_dir() / "datasets" / "Set5" / "HR"
 
     def win(done: int, total: int) -> None:
@@ -171,7 +169,9 @@ def test_another_process_may_be_faster(server: HubServer) -> None:
     assert [path.name for path in winner.parent.parent.iterdir()] == ["Set5"]
 
 
-def test_a_cache_that_cannot_be_written(server: HubServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_cache_without_write_permission_is_reported(
+    server: HubServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (tmp_path / "file").touch()
     monkeypatch.setenv("DSCLORA_CACHE_DIR", str(tmp_path / "file"))
     error = refused()

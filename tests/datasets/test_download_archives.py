@@ -1,4 +1,4 @@
-"""Archives: the HR pictures out of every layout, and nothing at all out of a bad one."""
+"""Archives: HR pictures are unpacked from every layout, and nothing from an unsafe archive."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ LAYOUTS: dict[str, tuple[Mapping[str, bytes], dict[str, bytes]]] = {
     "one folder": ({"Set5_HR/a.png": A, "Set5_HR/b.png": B}, {"a.png": A, "b.png": B}),
     "no folder": ({"a.png": A, "b.jpg": B}, {"a.png": A, "b.jpg": B}),
     "any name of the only folder": ({"x/y/BSDS100/a.png": A}, {"a.png": A}),
-    "HR beside LR": ({"Set5/HR/a.png": A, "Set5/LR_bicubic/X4/ax4.png": LR}, {"a.png": A}),
+    "HR next to LR": ({"Set5/HR/a.png": A, "Set5/LR_bicubic/X4/ax4.png": LR}, {"a.png": A}),
     "original rather than cropped": (
         {"S/GTmod12/a.png": B, "S/LRbicx4/a.png": LR, "S/original/a.png": A},
         {"a.png": A},
@@ -62,7 +62,7 @@ def refused(data: bytes, tmp_path: Path, **limits: int) -> ImageError:
 
 @pytest.mark.parametrize("pack", [tar_gz, zipped])
 @pytest.mark.parametrize("layout", LAYOUTS)
-def test_the_hr_pictures_of_every_layout(
+def test_hr_pictures_are_found_in_every_layout(
     layout: str, pack: Callable[[Mapping[str, bytes]], bytes], tmp_path: Path
 ) -> None:
     files, wanted = LAYOUTS[layout]
@@ -78,21 +78,23 @@ def test_progress_counts_the_bytes_of_the_pictures(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["/etc/a.png", "../a.png", "HR/../../a.png", "C:/a.png", "..\\a.png", "HR/a\n.png"])
 @pytest.mark.parametrize("pack", [tar_gz, zipped])
-def test_a_path_that_escapes(name: str, pack: Callable[[Mapping[str, bytes]], bytes], tmp_path: Path) -> None:
+def test_a_path_out_of_the_folder_is_refused(
+    name: str, pack: Callable[[Mapping[str, bytes]], bytes], tmp_path: Path
+) -> None:
     error = refused(pack({"HR/good.png": A, name: B}), tmp_path)
     assert "leads out of the archive's own folder" in error.message
     assert sorted(path.name for path in tmp_path.rglob("*")) == ["archive"]
 
 
 @pytest.mark.parametrize("kind", [tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.CHRTYPE, tarfile.FIFOTYPE])
-def test_links_and_devices_in_a_tar(kind: bytes, tmp_path: Path) -> None:
+def test_links_and_devices_in_a_tar_are_refused(kind: bytes, tmp_path: Path) -> None:
     info = tarfile.TarInfo()
     info.type, info.linkname = kind, "/etc/passwd"
     assert "HR/b.png is a link or a device" in refused(tar_gz({"HR/a.png": A, "HR/b.png": info}), tmp_path).message
     assert not (tmp_path / "set").exists()
 
 
-def test_a_symbolic_link_in_a_zip(tmp_path: Path) -> None:
+def test_a_symbolic_link_in_a_zip_is_refused(tmp_path: Path) -> None:
     buffer = io.BytesIO(zipped({"HR/a.png": A}))
     with zipfile.ZipFile(buffer, "a") as packed:
         link = zipfile.ZipInfo("HR/b.png")
@@ -112,7 +114,7 @@ def test_a_bomb_is_noticed_before_anything_is_written(
     assert not (tmp_path / "set").exists()
 
 
-def test_a_header_of_a_tar_that_asks_for_all_memory(tmp_path: Path) -> None:
+def test_a_tar_header_that_asks_for_all_memory_is_refused(tmp_path: Path) -> None:
     info = tarfile.TarInfo("long")
     info.type, info.size = tarfile.XHDTYPE, 2**40
     error = refused(gzip.compress(info.tobuf(tarfile.GNU_FORMAT) + bytes(10_000)), tmp_path)
@@ -120,7 +122,7 @@ def test_a_header_of_a_tar_that_asks_for_all_memory(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("pack", [tar_gz, zipped])
-def test_too_many_entries(pack: Callable[[Mapping[str, bytes]], bytes], tmp_path: Path) -> None:
+def test_too_many_entries_are_refused(pack: Callable[[Mapping[str, bytes]], bytes], tmp_path: Path) -> None:
     many = pack({f"HR/{i}.png": A for i in range(6)})
     assert "more than 5 entries" in refused(many, tmp_path, entries=5).message
     assert len(unpacked(many, tmp_path, entries=6)) == 6
@@ -128,7 +130,9 @@ def test_too_many_entries(pack: Callable[[Mapping[str, bytes]], bytes], tmp_path
 
 @pytest.mark.parametrize("pack", [tar_gz, zipped])
 @pytest.mark.parametrize("kept", [0.0, 0.02, 0.5, 0.9])
-def test_truncated(kept: float, pack: Callable[[Mapping[str, bytes]], bytes], tmp_path: Path) -> None:
+def test_a_truncated_archive_is_reported(
+    kept: float, pack: Callable[[Mapping[str, bytes]], bytes], tmp_path: Path
+) -> None:
     data = pack({f"HR/{i}.png": os.urandom(20_000) for i in range(4)})
     error = refused(data[: int(len(data) * kept)], tmp_path)
     assert "damaged or truncated" in error.message
@@ -136,13 +140,13 @@ def test_truncated(kept: float, pack: Callable[[Mapping[str, bytes]], bytes], tm
 
 
 @pytest.mark.parametrize("pack", [tar_gz, zipped])
-def test_changed_bytes(pack: Callable[[Mapping[str, bytes]], bytes], tmp_path: Path) -> None:
+def test_a_changed_byte_is_reported(pack: Callable[[Mapping[str, bytes]], bytes], tmp_path: Path) -> None:
     data = bytearray(pack({"HR/a.png": os.urandom(20_000)}))
     data[9_000] ^= 1
     assert "damaged or truncated" in refused(bytes(data), tmp_path).message
 
 
-def test_pictures_that_cannot_be_told_apart(tmp_path: Path) -> None:
+def test_ambiguous_archives_are_refused(tmp_path: Path) -> None:
     assert "holds no pictures" in refused(tar_gz({"HR/readme.txt": b"x"}), tmp_path).message
     assert "holds a.png twice" in refused(tar_gz({"HR/a.png": A, "HR/A.PNG": B}), tmp_path).message
     error = refused(tar_gz({"one/a.png": A, "two/a.png": B}), tmp_path)

@@ -1,4 +1,4 @@
-"""Which copy of a set this is: the published fingerprints, and the copies known to be wrong."""
+"""Fingerprints of original sets, and warnings about copies with known faults."""
 
 from __future__ import annotations
 
@@ -31,14 +31,14 @@ def urban(folder: Path, pictures: list[NDArray[np.uint8]]) -> BenchmarkSet:
 
 
 @pytest.mark.parametrize(("name", "count"), [("Set5", 5), ("Set14", 14), ("BSD100", 100)])
-def test_the_true_copies_are_verified(shared: Path, name: str, count: int) -> None:
+def test_original_copies_are_verified(shared: Path, name: str, count: int) -> None:
     benchmark = open_set(name, 4, shared / "data/benchmarks")
     assert len(benchmark.pairs) == count
     identity = identify(benchmark)
     assert (identity.fingerprint, identity.verdict, identity.warning) == (FINGERPRINTS[name], "verified", None)
 
 
-def test_names_container_and_order_do_not_matter_and_pixels_do(shared: Path, tmp_path: Path) -> None:
+def test_pixels_decide_and_not_names_formats_or_order(shared: Path, tmp_path: Path) -> None:
     benchmark = open_set("Set5", 4, shared / "data/benchmarks")
     pictures = [read_rgb(pair.hr) for pair in benchmark.pairs]
     for number, picture in enumerate(reversed(pictures)):
@@ -50,7 +50,7 @@ def test_names_container_and_order_do_not_matter_and_pixels_do(shared: Path, tmp
     assert (changed.verdict, changed.warning) == ("unknown copy", None)
 
 
-def test_the_fingerprint_is_the_published_definition() -> None:
+def test_the_fingerprint_follows_the_definition_in_the_docs() -> None:
     picture = noise(0, (3, 2))
     one = hashlib.sha256(b"3x2:" + picture.tobytes()).hexdigest()
     assert picture_digest(picture) == one
@@ -58,7 +58,7 @@ def test_the_fingerprint_is_the_published_definition() -> None:
     assert fingerprint(["b", "a"]) == hashlib.sha256(b"a\nb").hexdigest()
 
 
-def test_a_cropped_copy_and_a_set_of_ones_own_are_unknown_and_not_warned_of(tmp_path: Path) -> None:
+def test_cropped_copies_and_own_sets_are_unknown_without_a_warning(tmp_path: Path) -> None:
     make_set(tmp_path / "Set5")
     for benchmark in (open_set("Set5", 4, tmp_path), open_folder(tmp_path / "Set5/HR", None, 4)):
         identity = identify(benchmark)
@@ -66,7 +66,7 @@ def test_a_cropped_copy_and_a_set_of_ones_own_are_unknown_and_not_warned_of(tmp_
         assert len(identity.fingerprint) == 64
 
 
-def test_a_half_size_urban100_is_warned_of(tmp_path: Path) -> None:
+def test_an_urban100_of_half_size_has_a_warning(tmp_path: Path) -> None:
     identity = identify(urban(tmp_path, [noise(0, (512, 340)), noise(1, (384, 512))]))
     assert identity.verdict == "unknown copy"
     assert (identity.warning or "").endswith("have half the true size: their median long edge is 512 pixels")
@@ -75,13 +75,13 @@ def test_a_half_size_urban100_is_warned_of(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("scale", [2, 3, 4])
 @pytest.mark.parametrize("kernel", ENLARGE)
-def test_an_urban100_of_enlarged_lr_is_warned_of(shared: Path, tmp_path: Path, scale: int, kernel: str) -> None:
+def test_an_urban100_of_enlarged_lr_has_a_warning(shared: Path, tmp_path: Path, scale: int, kernel: str) -> None:
     files = sorted((shared / "data/benchmarks/Set14/HR").glob("[bcfl]*.png"))
     copy = urban(tmp_path, [enlarged(read_rgb(file), scale, kernel) for file in files])
     assert "HR pictures look like enlarged LR: scores on them are far too high" in (identify(copy).warning or "")
 
 
-def test_matlabs_own_enlargement_is_noticed_and_no_true_picture_is(shared: Path) -> None:
+def test_bicubic_enlargement_is_noticed_and_no_original_is(shared: Path) -> None:
     benchmarks = shared / "data/benchmarks"
     noticed = []
     for path in [*(benchmarks / "Set5/HR").iterdir(), *(benchmarks / "Set14/HR").iterdir()]:
@@ -92,5 +92,5 @@ def test_matlabs_own_enlargement_is_noticed_and_no_true_picture_is(shared: Path)
 
 
 @pytest.mark.parametrize("shape", [(1, 1, 3), (4, 5, 3), (16, 700, 3)])
-def test_tiny_and_flat_pictures_have_no_frequencies_to_miss(shape: tuple[int, int, int]) -> None:
+def test_tiny_and_flat_pictures_do_not_look_enlarged(shape: tuple[int, int, int]) -> None:
     assert not looks_enlarged(np.full(shape, 128, np.uint8))

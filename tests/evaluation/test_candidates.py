@@ -25,7 +25,7 @@ def lr() -> np.ndarray:
     return np.array(Image.open(PHOTO).convert("RGB"))[40:60, 100:124]
 
 
-def test_the_baseline_is_first_and_is_matlabs_bicubic(lr: np.ndarray) -> None:
+def test_the_first_candidate_is_matlab_bicubic(lr: np.ndarray) -> None:
     baseline, _ = open_candidates(options(HR))
     np.testing.assert_array_equal(baseline.upscale(lr), matlab_bicubic(lr, 80, 96))
     assert baseline.info.name == "bicubic" and baseline.info.weights_sha256 is None
@@ -43,7 +43,7 @@ def test_models_keep_their_order_each_followed_by_its_ensemble(tmp_path: Path) -
     assert len({pixel_key(row.info, "lr", 4) for row in rows}) == 5
 
 
-def test_a_model_upscales_in_float32_and_its_ensemble_is_another_image(lr: np.ndarray) -> None:
+def test_the_ensemble_differs_from_the_model(lr: np.ndarray) -> None:
     asked = options(HR, engine=replace(EvalOptions().engine, device="cpu", ensemble=True))
     _, model, ensemble = open_candidates(asked)
     plain, mean = model.upscale(lr), ensemble.upscale(lr)
@@ -52,13 +52,13 @@ def test_a_model_upscales_in_float32_and_its_ensemble_is_another_image(lr: np.nd
     assert (model.info.device, model.info.dtype) == ("cpu", "float32")
 
 
-def test_without_a_model_auto_chooses_and_says_why() -> None:
+def test_without_a_model_auto_chooses_and_adds_a_note() -> None:
     _, model = open_candidates(EvalOptions(hr=HR, engine=CPU, offline=True))
     assert model.info.name == "dsclora-x4"
     assert model.info.notes == ("dscf-x4 could not be fetched (offline): using the embedded dsclora-x4",)
 
 
-def test_files_of_one_name_are_told_apart(tmp_path: Path) -> None:
+def test_files_of_one_name_are_rows_with_paths(tmp_path: Path) -> None:
     files = []
     for seed, folder in enumerate("ab"):
         (tmp_path / folder).mkdir()
@@ -73,7 +73,7 @@ def test_the_same_weights_twice_are_refused(tmp_path: Path) -> None:
         open_candidates(options(HR, first, second))
 
 
-def test_a_scale_that_a_file_does_not_have(tmp_path: Path) -> None:
+def test_weights_of_another_scale_are_refused(tmp_path: Path) -> None:
     file = save_network_file(tmp_path / "x4.safetensors")
     with pytest.raises(UsageError, match=r"x4.safetensors upscales by 4, not by 3 \(use -s 4, or other weights\)"):
         open_candidates(options(HR, file, scale=3))
@@ -81,16 +81,14 @@ def test_a_scale_that_a_file_does_not_have(tmp_path: Path) -> None:
         open_candidates(options(HR, scale=2))
 
 
-def test_what_cannot_run_is_known_at_once(tmp_path: Path) -> None:
+def test_missing_weights_and_dtypes_are_reported_at_once(tmp_path: Path) -> None:
     with pytest.raises(WeightsError, match="cannot read"):
         open_candidates(options(HR, tmp_path / "absent.pth"))
     with pytest.raises(UsageError, match="float16 is not offered on cpu"):
         open_candidates(options(HR, engine=EngineOptions(device="cpu", dtype="float16")))
 
 
-def test_a_tile_that_was_chosen_and_does_not_fit_names_one_that_fits(
-    lr: np.ndarray, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_error_for_a_large_tile_names_a_tile_that_fits(lr: np.ndarray, monkeypatch: pytest.MonkeyPatch) -> None:
     def no_room(engine: TorchCpuEngine, tile: np.ndarray) -> np.ndarray:
         raise OutOfMemory("no room")
 

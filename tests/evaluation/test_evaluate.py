@@ -1,4 +1,4 @@
-"""A whole evaluation, from folders to the report."""
+"""Complete evaluations, from folders to the report."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class Scored:
         monkeypatch.setattr(Scorer, "__call__", counted)
 
 
-def test_a_report_says_all_that_a_reader_needs_to_repeat_it(hr: Path) -> None:
+def test_a_report_holds_everything_needed_to_repeat_the_run(hr: Path) -> None:
     report = evaluate(options(hr))
     assert (report.scale, report.protocol.name, report.protocol.border) == (4, "paper", 4)
     assert set(report.versions) == {"dsclora", "python", "torch", "numpy", "pillow"}
@@ -58,7 +58,7 @@ def test_a_report_says_all_that_a_reader_needs_to_repeat_it(hr: Path) -> None:
     assert [list(row.images) for row in photos.rows] == [["bird", "boat", "bush"]] * 2
 
 
-def test_scores_are_those_of_the_metrics_on_the_same_pixels(hr: Path) -> None:
+def test_scores_equal_the_metrics_on_the_same_pixels(hr: Path) -> None:
     (photos,) = evaluate(options(hr)).sets
     truth = np.array(Image.open(hr / "boat.png"))
     bicubic = matlab_bicubic(downscale(truth, 4), 48, 64)
@@ -80,14 +80,14 @@ def test_tiles_change_no_score(hr: Path, monkeypatch: pytest.MonkeyPatch) -> Non
         assert tiled["dsclora-x4"][metric] == pytest.approx(value, abs=1e-3)
 
 
-def test_the_challenges_protocol_has_one_score(hr: Path) -> None:
+def test_the_ntire_protocol_has_one_score(hr: Path) -> None:
     report = evaluate(options(hr, protocol="ntire"))
     assert report.metrics == ("psnr_rgb",)
     paper = means(evaluate(options(hr)))
     assert means(report)["dsclora-x4"]["psnr_rgb"] == paper["dsclora-x4"]["psnr_rgb"]
 
 
-def test_an_interrupted_run_goes_on_where_it_stopped(hr: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_interrupted_run_resumes(hr: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as patch:
         first = Scored(patch, stop_after=3)
         with pytest.raises(KeyboardInterrupt):
@@ -100,7 +100,7 @@ def test_an_interrupted_run_goes_on_where_it_stopped(hr: Path, monkeypatch: pyte
 
 
 @pytest.mark.parametrize("change", [{"protocol": "ntire"}, {"fresh": True}, {"engine": replace(CPU, tile=8)}])
-def test_kept_scores_are_of_the_same_run_only(hr: Path, monkeypatch: pytest.MonkeyPatch, change: dict) -> None:
+def test_kept_scores_are_used_for_an_equal_run_only(hr: Path, monkeypatch: pytest.MonkeyPatch, change: dict) -> None:
     evaluate(options(hr))
     scored = Scored(monkeypatch)
     evaluate(options(hr))
@@ -109,7 +109,7 @@ def test_kept_scores_are_of_the_same_run_only(hr: Path, monkeypatch: pytest.Monk
     assert len(scored.names) >= 3
 
 
-def test_other_pixels_under_the_same_name_are_scored_again(hr: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_changed_pixels_under_an_old_name_are_scored_again(hr: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     evaluate(options(hr))
     Image.open(hr / "bush.png").transpose(Image.Transpose.ROTATE_180).save(hr / "bird.png")
     scored = Scored(monkeypatch)
@@ -117,7 +117,7 @@ def test_other_pixels_under_the_same_name_are_scored_again(hr: Path, monkeypatch
     assert scored.names == ["bird", "bird"]
 
 
-def test_scores_of_jpegs_are_no_scores_of_clean_pictures(hr: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_jpeg_and_clean_pictures_do_not_share_scores(hr: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     evaluate(options(hr))
     for quality in (60, 30):
         with monkeypatch.context() as patch:
@@ -129,14 +129,14 @@ def test_scores_of_jpegs_are_no_scores_of_clean_pictures(hr: Path, monkeypatch: 
     assert scored.names == []
 
 
-def test_what_the_catalogue_states_is_of_clean_lr(tmp_path: Path) -> None:
+def test_published_scores_are_compared_for_clean_lr_only(tmp_path: Path) -> None:
     hr = save_set(tmp_path / "Set5", ("bird",))
     for jpeg, claims in ((None, 2), (50, 0)):
         (benchmark,) = evaluate(options(hr, jpeg=jpeg)).sets
         assert len(benchmark.rows[1].claims) == claims
 
 
-def test_scores_that_cannot_be_kept_are_a_note(hr: Path) -> None:
+def test_a_note_reports_scores_that_cannot_be_kept(hr: Path) -> None:
     class Notes(EvalCallbacks):
         def __init__(self) -> None:
             self.notes: list[str] = []
@@ -153,7 +153,7 @@ def test_scores_that_cannot_be_kept_are_a_note(hr: Path) -> None:
     )
 
 
-def test_saved_images_are_what_was_scored_and_come_back(hr: Path, tmp_path: Path, monkeypatch) -> None:
+def test_saved_images_are_scored_images_and_are_made_again_if_missing(hr: Path, tmp_path: Path, monkeypatch) -> None:
     asked = options(hr, save=tmp_path / "out", worst=2)
     report = evaluate(asked)
     folder = tmp_path / "out" / "photos"
@@ -169,7 +169,7 @@ def test_saved_images_are_what_was_scored_and_come_back(hr: Path, tmp_path: Path
     assert scored.names == ["boat"]
 
 
-def test_an_identical_result_is_infinite_and_outside_the_mean(tmp_path: Path) -> None:
+def test_an_infinite_score_is_left_out_of_the_mean(tmp_path: Path) -> None:
     hr = save_set(tmp_path / "set", ("bird",))
     Image.new("RGB", (64, 48), (9, 99, 199)).save(hr / "flat.png")
     (rows,) = (each.rows for each in evaluate(options(hr)).sets)
@@ -178,7 +178,7 @@ def test_an_identical_result_is_infinite_and_outside_the_mean(tmp_path: Path) ->
     assert rows[0].mean["psnr_y"] == rows[0].images["bird"]["psnr_y"]
 
 
-def test_the_cost_of_each_model_is_measured_on_the_sets_own_images(hr: Path, tmp_path: Path) -> None:
+def test_the_cost_of_each_model_is_measured_on_images_of_the_set(hr: Path, tmp_path: Path) -> None:
     mine = save_network_file(tmp_path / "mine.safetensors")
     rows = evaluate(options(hr, mine, engine=replace(CPU, ensemble=True), cost=True)).rows
     assert [row.cost is not None for row in rows] == [False, True, False]
@@ -195,10 +195,10 @@ def test_the_cost_of_each_model_is_measured_on_the_sets_own_images(hr: Path, tmp
         ({"hr": None, "datasets": ("Set5",), "lr": Path("lr")}, "--lr is given without --hr"),
         ({"data_dir": Path("sets")}, "--data-dir is given without --dataset"),
         ({"protocol": "mean"}, "no protocol is called 'mean'"),
-        ({"jpeg": 0}, "--jpeg 0 is no JPEG quality (it goes from 1 to 100)"),
+        ({"jpeg": 0}, "--jpeg 0 is no JPEG quality (choose a quality from 1 to 100)"),
     ],
 )
-def test_what_makes_no_sense_is_said_before_anything_is_loaded(changes: dict, message: str) -> None:
+def test_contradicting_options_are_reported_before_anything_is_loaded(changes: dict, message: str) -> None:
     with pytest.raises(UsageError) as caught:
         evaluate(options(Path("absent"), Path("absent.pth"), **changes))
     assert message in str(caught.value)

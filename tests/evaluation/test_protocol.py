@@ -21,7 +21,7 @@ def pair() -> tuple[np.ndarray, np.ndarray]:
 
 
 @pytest.mark.parametrize("scale", [2, 3, 4])
-def test_the_papers_protocol_is_y_and_rgb_inside_a_border_of_the_scale(pair, scale: int) -> None:
+def test_the_paper_protocol_scores_y_and_rgb_inside_a_border_of_the_scale(pair, scale: int) -> None:
     scorer = Scorer(protocol_of("paper", scale), {})
     inside = [crop_border(image, scale) for image in pair]
     assert scorer(*pair, "a") == {
@@ -34,7 +34,7 @@ def test_the_papers_protocol_is_y_and_rgb_inside_a_border_of_the_scale(pair, sca
 
 
 @pytest.mark.parametrize("scale", [2, 4])
-def test_the_challenges_protocol_is_rgb_inside_a_border_of_four(pair, scale: int) -> None:
+def test_the_ntire_protocol_scores_rgb_inside_a_border_of_four(pair, scale: int) -> None:
     assert Scorer(protocol_of("ntire", scale), {})(*pair, "a") == {"psnr_rgb": psnr(*[crop_border(i, 4) for i in pair])}
 
 
@@ -43,7 +43,7 @@ def test_an_unknown_protocol_is_named() -> None:
         protocol_of("y", 4)
 
 
-def test_extra_metrics_see_the_whole_image(pair) -> None:
+def test_extra_metrics_score_the_whole_image(pair) -> None:
     scorer = Scorer(protocol_of("ntire", 4), {"mean": lambda result, truth: float(result.mean() - truth.mean())})
     scores = scorer(*pair, "a")
     assert list(scores) == ["psnr_rgb", "mean"] == list(scorer.metrics)
@@ -56,6 +56,6 @@ def test_an_image_too_small_for_ssim_is_an_error_that_names_it() -> None:
         Scorer(protocol_of("paper", 4), {})(tiny, tiny, "icon")
 
 
-def test_equal_images_do_not_spoil_the_mean() -> None:
+def test_the_mean_leaves_out_infinite_scores() -> None:
     assert finite_mean([30.0, math.inf, 32.0]) == 31.0
     assert finite_mean([math.inf, math.inf]) == math.inf

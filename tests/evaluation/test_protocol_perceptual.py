@@ -33,7 +33,7 @@ def pyiqa(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("pyiqa")
-def test_with_and_without_a_reference() -> None:
+def test_metrics_with_and_without_a_reference() -> None:
     metrics = open_metrics(["lpips", "niqe"], "cpu")
     result, truth = np.full((5, 7, 3), 51, np.uint8), np.full((5, 7, 3), 255, np.uint8)
     assert metrics["lpips"](result, truth) == pytest.approx(0.2 - 1)
@@ -41,17 +41,17 @@ def test_with_and_without_a_reference() -> None:
 
 
 @pytest.mark.usefixtures("pyiqa")
-def test_an_unknown_name_lists_the_known_ones() -> None:
+def test_an_unknown_name_lists_all_metrics() -> None:
     with pytest.raises(UsageError, match=r"pyiqa has no metric 'lips' \(choose one of lpips, niqe\)"):
         open_metrics(["lips"], "cpu")
 
 
-def test_a_missing_package_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_package_names_the_command_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "pyiqa", None)
     with pytest.raises(UsageError, match=r'--metric lpips needs pyiqa.*pip install "dsclora\[metrics\]"'):
         open_metrics(["lpips"], "cpu")
 
 
-def test_no_name_needs_no_package(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_a_name_pyiqa_is_not_imported(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "pyiqa", None)
     assert open_metrics([], "cpu") == {}
