@@ -159,8 +159,7 @@ def upscale(
     from dsclora_cli.upscaling.batch import upscale_files
 
     with UpscaleView(json, quiet, verbose) as view, closing(upscale_files(inputs, asked, view)) as results:
-        for _ in results:
-            pass
+        view.show_all(results)
     raise typer.Exit(view.exit_code)
 
 

@@ -1,8 +1,9 @@
-"""How a batch looks while it runs, and what it says at the end. Only loaded by commands that run one."""
+"""Progress bars, messages and summary of `dsclora upscale`. Imported only by a command that upscales."""
 
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Generator
 from time import perf_counter
 from types import TracebackType
 
@@ -12,66 +13,84 @@ from rich.text import Text
 
 from dsclora_cli.cli import console
 from dsclora_cli.errors import ExitCode
-from dsclora_cli.upscaling.jobs import Job
-from dsclora_cli.upscaling.types import FileResult, FoundInputs, Observer
+from dsclora_cli.upscaling.types import FileResult, FoundInputs, InputFile, UpscaleCallbacks
+
+_SUMMARY = ("done", "already done", "large enough", "kept", "failed", "cut short")
+"""Words of the summary, in order."""
 
 
-class UpscaleView(Observer):
-    """A context manager: bars on a terminal, plain lines elsewhere, failures and a summary when it is left."""
+class UpscaleView(UpscaleCallbacks):
+    """Context manager that shows a run: bars on a terminal, plain lines elsewhere, a summary at the end.
+
+    Args:
+        json: whether each result is printed as JSON on stdout.
+        quiet: whether only failures are shown.
+        verbose: whether skipped pictures and details are shown.
+    """
 
     def __init__(self, json: bool, quiet: bool, verbose: bool) -> None:
         self._json, self._quiet, self._verbose = json, quiet, verbose
         self._console = console.err()
         self._bars = _Bars(self._console) if self._console.is_terminal and not quiet else None
         self._results: list[FileResult] = []
-        self._notes: set[str] = set()
         self._started = perf_counter()
 
     @property
     def exit_code(self) -> int:
-        """What the program ends with, unless the run itself was cut short."""
+        """Return the exit code of the program, unless an exception ended the run."""
         failed = any(result.status == "failed" for result in self._results)
         return ExitCode.SOME_FAILED if failed else ExitCode.DONE
 
     def __enter__(self) -> UpscaleView:
-        """The view itself."""
+        """Return the view."""
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Say how it went; an error that ends the run is said by whoever catches it."""
+        """Show failures and the summary. An error that ends the run is shown by the caller that catches the error."""
         if self._bars:
             self._bars.stop()
+        # Failures come last, where they are not overlooked.
         for result in self._results:
             if result.error is not None:
                 text = console.failure(result.input, result.error)
-                self._print(Text.assemble(("failed: ", "bold red"), text))
+                self._console.print(Text.assemble(("failed: ", "bold red"), text))
         if not self._quiet and (kind is None or issubclass(kind, KeyboardInterrupt)):
-            self._print(Text(self._summary(interrupted=kind is not None)))
+            self._console.print(Text(self._summary(interrupted=kind is not None)))
 
-    def on_found(self, found: FoundInputs) -> None:
-        """How long the total bar is."""
+    def on_inputs(self, found: FoundInputs) -> None:
+        """Set the length of the bar for the whole run."""
         if self._bars:
             self._bars.expect(len(found.inputs))
 
     def on_note(self, note: str) -> None:
-        """Said once, however many pictures it concerns."""
-        self._notes.add(note)
+        """Show a note."""
         self._say("note", note, "cyan")
 
-    def on_start(self, job: Job) -> None:
-        """The picture's bar."""
+    def on_start(self, file: InputFile) -> None:
+        """Add a bar for the picture."""
         if self._bars:
-            self._bars.start(job.source.name)
+            self._bars.start(file.name)
 
-    def on_progress(self, job: Job, share: float) -> None:
+    def on_progress(self, file: InputFile, share: float) -> None:
         """Move the bars."""
         if self._bars:
-            self._bars.move(job.source.name, share)
+            self._bars.move(file.name, share)
 
-    def on_done(self, result: FileResult) -> None:
-        """One line, or one JSON object, for each picture."""
+    def show_all(self, results: Generator[FileResult, None, None]) -> None:
+        """Show each result of `upscale_files` as the result comes."""
+        try:
+            for result in results:
+                self.show(result)
+        except KeyboardInterrupt as interrupt:
+            # Ctrl-C while a result was being shown: the batch must still stop, and yield the results it has.
+            self.show(results.throw(interrupt))
+            for result in results:
+                self.show(result)
+
+    def show(self, result: FileResult) -> None:
+        """Show a result: one line, and one JSON object where JSON was asked for."""
         self._results.append(result)
         if self._bars:
             self._bars.done(result)
@@ -79,25 +98,24 @@ class UpscaleView(Observer):
             console.show_json(result)
         if self._quiet or result.status == "failed":
             return
+        if result.status == "skipped" and not self._verbose:
+            return
         if result.status == "done":
-            self._print(_done_line(result, self._verbose))
-        elif result.status != "skipped" or self._verbose:
-            self._print(Text(f"{result.status}: {result.input}"))
-        if result.status != "skipped" or self._verbose:
-            for warning in result.warnings:
-                if warning not in self._notes:
-                    self._say("warning", f"{result.input}: {warning}", "yellow")
+            self._console.print(_done_line(result, self._verbose))
+        else:
+            self._console.print(Text(f"{result.status}: {result.input}"))
+        for warning in result.warnings:
+            # A note of the whole run is also a warning of each picture; once is enough on the screen.
+            if not self.was_noted(warning):
+                self._say("warning", f"{result.input}: {warning}", "yellow")
 
     def _say(self, label: str, text: str, style: str) -> None:
         if not self._quiet:
-            self._print(Text.assemble((f"{label}: ", style), text))
-
-    def _print(self, text: Text) -> None:
-        self._console.print(text)
+            self._console.print(Text.assemble((f"{label}: ", style), text))
 
     def _summary(self, interrupted: bool) -> str:
-        counts = Counter(_word(result) for result in self._results)
-        parts = [f"{counts[word]} {word}" for word in _WORDS if counts[word]]
+        counts = Counter(_summary_word(result) for result in self._results)
+        parts = [f"{counts[word]} {word}" for word in _SUMMARY if counts[word]]
         if interrupted:
             return f"interrupted: {', '.join(parts) or 'nothing was done yet'}"
         if not parts:
@@ -107,10 +125,7 @@ class UpscaleView(Observer):
         return f"{', '.join(parts)} in {console.duration(perf_counter() - self._started)}"
 
 
-_WORDS = ("done", "already done", "large enough", "kept", "failed", "cut short")
-
-
-def _word(result: FileResult) -> str:
+def _summary_word(result: FileResult) -> str:
     if result.status == "skipped":
         return "already done" if result.output else "large enough"
     return "cut short" if result.status == "interrupted" else result.status
@@ -131,7 +146,7 @@ def _done_line(result: FileResult, verbose: bool) -> Text:
 
 
 class _Bars:
-    """A bar for each picture in a network, and one for the whole run."""
+    """A bar for each picture in a network, and a bar for the whole run."""
 
     def __init__(self, console: Console) -> None:
         self._progress = Progress(
@@ -143,7 +158,7 @@ class _Bars:
             transient=True,
         )
         self._all: TaskID = self._progress.add_task("all", total=None, state="")
-        self._pictures: dict[str, tuple[TaskID, float]] = {}
+        self._pictures: dict[str, tuple[TaskID, float]] = {}  # bar and share of each picture in a network
         self._expected = 0
         self._finished = 0
         self._megapixels = 0.0
@@ -154,7 +169,7 @@ class _Bars:
         self._progress.update(self._all, total=count)
 
     def start(self, name: str) -> None:
-        """The bars appear with the first picture, so that they do not cross the progress of a download."""
+        # The bars appear with the first picture: earlier, they would cross the progress bar of a download.
         if not self._progress.live.is_started:
             self._started = perf_counter()
             self._progress.start()
@@ -162,6 +177,7 @@ class _Bars:
         self._pictures[name] = self._progress.add_task(name, total=1.0, state=""), 0.0
 
     def move(self, name: str, share: float) -> None:
+        # The last progress of a picture that failed comes after the result.
         if name not in self._pictures:
             return
         task, _ = self._pictures[name]

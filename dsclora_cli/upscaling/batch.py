@@ -1,13 +1,15 @@
-"""Many pictures: decoding, network and encoding overlap, memory stays bounded, and one bad file stops nothing."""
+"""Upscale many pictures: `upscale_files` starts a pipeline for each device and yields results.
+
+Decoding, network and encoding overlap, memory stays bounded, and a broken file does not stop the other files.
+"""
 
 from __future__ import annotations
 
 import os
 from collections import deque
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import replace
-from functools import cache, partial
 from queue import Empty
 from typing import TYPE_CHECKING
 
@@ -15,14 +17,13 @@ from dsclora_cli.config import UpscaleOptions
 from dsclora_cli.upscaling.bounded_queue import POLL_SECONDS
 from dsclora_cli.upscaling.engines import list_devices
 from dsclora_cli.upscaling.inputs import find_inputs
-from dsclora_cli.upscaling.jobs import WeightsFinder
-from dsclora_cli.upscaling.pipeline import Ended, Event, Line, Shared
-from dsclora_cli.upscaling.types import FileResult, FoundInputs, Observer
+from dsclora_cli.upscaling.pipeline import BatchState, DevicePipeline, Event
+from dsclora_cli.upscaling.types import FileResult, FoundInputs, UpscaleCallbacks
 
 if TYPE_CHECKING:
     from dsclora_cli.upscaling.picture import PictureUpscaler
 
-__all__ = ["FileResult", "Observer", "upscale_files"]
+__all__ = ["FileResult", "UpscaleCallbacks", "upscale_files"]
 
 _DEFAULTS = UpscaleOptions()
 
@@ -30,100 +31,99 @@ _DEFAULTS = UpscaleOptions()
 def upscale_files(
     inputs: Iterable[str | os.PathLike[str]],
     options: UpscaleOptions = _DEFAULTS,
-    observer: Observer | None = None,
+    callbacks: UpscaleCallbacks | None = None,
     *,
-    engine: PictureUpscaler | None = None,
+    upscaler: PictureUpscaler | None = None,
 ) -> Generator[FileResult, None, None]:
-    """Upscale files, folders, globs and lists, as docs/files.md describes, yielding each result as it is finished.
+    """Upscale files, folders, globs and lists; docs/files.md describes the inputs.
 
-    With several devices each takes the next picture as soon as it can. A picture that fails is a result with an
-    `error`; the others are still done. `engine`, made with the same options, is used again where a caller has one.
-    Raises UsageError and WeightsError, which concern every picture. On KeyboardInterrupt, and when the iterator is
-    closed early, finished pictures are kept and nothing half-written is.
+    With several devices, each device takes the next picture as soon as the device is free.
+
+    Args:
+        inputs: paths, globs, `@list.txt`, or `-` for standard input.
+        options: everything that `dsclora upscale` offers.
+        callbacks: called in the thread that iterates.
+        upscaler: an open PictureUpscaler with the same options, to be used instead of a new one.
+
+    Yields:
+        The result of each input as soon as the input is finished. A picture that failed is a result with an `error`.
+        On KeyboardInterrupt, the results of finished and interrupted pictures come before the exception. On an early
+        close of the iterator, finished pictures stay; a half-written file never remains.
+
+    Raises:
+        UsageError: options that contradict each other or the inputs.
+        WeightsError: weights that cannot be read or fetched.
     """
-    return _Batch(find_inputs(inputs, options.batch), options, observer or Observer(), engine).results()
+    return BatchRun(find_inputs(inputs, options.batch), options, callbacks or UpscaleCallbacks(), upscaler).results()
 
 
-class _Batch:
-    """One run: a line for each device, and this thread, in which the caller hears of what they do."""
+class BatchRun:
+    """One run over all inputs: the pipelines, and the thread of the caller, where callbacks are called."""
 
     def __init__(
-        self, found: FoundInputs, options: UpscaleOptions, observer: Observer, engine: PictureUpscaler | None
+        self,
+        found: FoundInputs,
+        options: UpscaleOptions,
+        callbacks: UpscaleCallbacks,
+        upscaler: PictureUpscaler | None,
     ) -> None:
-        self._found, self._observer = found, observer
+        self._found, self._callbacks = found, callbacks
+        self._state = BatchState(found, options)
         devices = list_devices(options.engine)
-        options = _share(options, len(devices))
-        self._shared = Shared(found, options)
-        self._lines = [
-            Line(self._shared, (lambda: engine) if engine else _opener(options, device, self._shared.planner.weights))
+        # Host memory is one for all devices.
+        memory = options.max_memory and options.max_memory // len(devices)
+        self._pipelines = [
+            DevicePipeline(
+                self._state,
+                replace(options, engine=replace(options.engine, device=device), max_memory=memory),
+                upscaler,
+            )
             for device in devices
         ]
-        self._running = len(self._lines)
-        self._ended: list[Ended] = []
-        self._unseen: deque[FileResult] = deque()
+        # Kept in the object: a callback that raises must not lose results.
+        self._results: deque[FileResult] = deque()
+        self._ended: deque[DevicePipeline] = deque()
 
     def results(self) -> Generator[FileResult, None, None]:
-        """Run, yielding results; only once."""
-        self._observer.on_found(self._found)
-        self._shared.note(self._found.notes)
+        """Run once, and yield results."""
+        self._callbacks.on_inputs(self._found)
+        for note in self._found.notes:
+            self._callbacks.note_once(note)
+        running = len(self._pipelines)
         try:
-            for line in self._lines:
-                line.start()
-            while self._running:
-                self._listen()
+            for pipeline in self._pipelines:
+                pipeline.start()
+            while running:
+                with suppress(Empty):
+                    self._dispatch(self._state.events.get(timeout=POLL_SECONDS))
                 yield from self._finished()
+                while self._ended:
+                    running -= 1
+                    self._ended.popleft().wait()
         except KeyboardInterrupt:
             self._stop()
             yield from self._finished()
             raise
         finally:
             self._stop()
-            self._hear_rest()
-
-    def _listen(self) -> None:
-        """Hear what there is, or wait for it. Raises what ended a line early."""
-        with suppress(Empty):
-            self._hear(self._shared.told.get(timeout=POLL_SECONDS))
-        self._hear_rest()
-        while self._ended:
-            self._running -= 1
-            self._ended.pop().wait()
-
-    def _hear_rest(self) -> None:
-        while not self._shared.told.empty():
-            self._hear(self._shared.told.get())
-
-    def _hear(self, told: FileResult | Event | Ended) -> None:
-        if isinstance(told, FileResult):
-            self._unseen.append(told)
-            self._observer.on_done(told)
-        elif isinstance(told, Ended):
-            self._ended.append(told)
-        else:
-            told(self._observer)
 
     def _finished(self) -> Iterator[FileResult]:
-        self._hear_rest()
-        while self._unseen:
-            yield self._unseen.popleft()
+        """Dispatch the events that wait, and yield the results among the events, in the order of the events."""
+        while True:
+            while self._results:
+                yield self._results.popleft()
+            if self._state.events.empty():
+                return
+            self._dispatch(self._state.events.get())
+
+    def _dispatch(self, event: FileResult | Event | DevicePipeline) -> None:
+        if isinstance(event, FileResult):
+            self._results.append(event)
+        elif isinstance(event, DevicePipeline):
+            self._ended.append(event)
+        else:
+            event(self._callbacks)
 
     def _stop(self) -> None:
-        for line in self._lines:
-            line.stop()
-
-
-def _share(options: UpscaleOptions, devices: int) -> UpscaleOptions:
-    """The options of each of so many devices: what memory there may be is shared out."""
-    return replace(options, max_memory=options.max_memory // devices) if options.max_memory else options
-
-
-def _opener(options: UpscaleOptions, device: str, find: WeightsFinder) -> Callable[[], PictureUpscaler]:
-    """What opens the engine of a device, once."""
-    return cache(partial(_open, replace(options, engine=replace(options.engine, device=device)), find))
-
-
-def _open(options: UpscaleOptions, find: WeightsFinder) -> PictureUpscaler:
-    """An engine, and with it torch where that is needed."""
-    from dsclora_cli.upscaling.picture import PictureUpscaler
-
-    return PictureUpscaler(options, find)
+        for pipeline in self._pipelines:
+            pipeline.stop()

@@ -1,10 +1,13 @@
-"""A queue between two threads, bounded in bytes: pictures of any number and size pass in steady memory."""
+"""Queues between two threads, bounded in bytes: pictures of any number and size pass in steady memory.
+
+One `ByteBudget` stands between two stages. All queues between the two stages share the budget, and its lock.
+"""
 
 from __future__ import annotations
 
 from collections import deque
 from threading import Condition, Thread
-from typing import TYPE_CHECKING, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -12,70 +15,155 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 POLL_SECONDS = 0.1
-"""Nobody waits longer at once: on Windows a waiting main thread does not hear Ctrl-C."""
+"""Longest uninterrupted wait of the main thread: on Windows, Ctrl-C does not end a wait."""
 
 _SMALLEST = 1 << 16
-"""What an item counts at least, in bytes, so that tiny pictures do not pile up by the thousand."""
+"""Least number of bytes that pixels count, so that tiny pictures do not pile up by the thousand."""
 
 
 class ClosedError(Exception):
-    """The other side has stopped: nothing more can be put, or nothing is left to get."""
+    """The other stage has stopped: no item can be put, or no item will come."""
 
 
-class BoundedQueue(Generic[T]):
-    """Carries items from one thread to one other.
+class CancelledError(Exception):
+    """The picture was cancelled; other pictures between the same two stages go on."""
 
-    The items waiting here and the one last got count at most `budget` bytes together, or are one item.
-    """
 
-    def __init__(self, budget: int) -> None:
-        self._budget = budget
-        self._items: deque[tuple[T, int]] = deque()
-        self._bytes = 0
-        self._in_hand = 0
-        self._closed = False
-        self._changed = Condition()
+class ByteBudget:
+    """Bytes of pixels that may wait between two threads, shared by every queue between the two."""
 
-    def put(self, item: T, size: int = 0) -> None:
-        """Add an item of `size` bytes, waiting for room. Raises ClosedError."""
-        size = max(size, _SMALLEST)
-        with self._changed:
-            while not self._closed and self._bytes and self._bytes + size > self._budget:
-                self._changed.wait(POLL_SECONDS)
-            if self._closed:
-                raise ClosedError
-            self._items.append((item, size))
-            self._bytes += size
-            self._changed.notify_all()
-
-    def get(self) -> T:
-        """The next item, waiting for it; the one before no longer counts. Raises ClosedError."""
-        with self._changed:
-            self._bytes -= self._in_hand
-            self._in_hand = 0
-            self._changed.notify_all()
-            while not self._items:
-                if self._closed:
-                    raise ClosedError
-                self._changed.wait(POLL_SECONDS)
-            item, self._in_hand = self._items.popleft()
-            return item
+    def __init__(self, limit: int) -> None:
+        self.limit = limit
+        """Bytes. A single item larger than the limit passes alone."""
+        self.used = 0
+        """Bytes of the items that wait, and of the item that each reader took last."""
+        self.closed = False
+        """No queue takes items any more; items that wait can still be read."""
+        self.aborted = False
+        """Items that wait are lost as well."""
+        self.changed = Condition()
+        """Lock of all fields above and of all queues of the budget; notified after each change."""
 
     def close(self) -> None:
-        """Nothing more is put; what is here can still be had."""
-        with self._changed:
-            self._closed = True
-            self._changed.notify_all()
+        """Let no queue take more items. Items that wait can still be read."""
+        with self.changed:
+            self.closed = True
+            self.changed.notify_all()
 
     def abort(self) -> None:
-        """Close, and throw away what is here."""
-        with self._changed:
-            self._items.clear()
+        """Close, and drop the items that wait."""
+        with self.changed:
+            self.aborted = True
             self.close()
 
 
+class BoundedQueue(Generic[T]):
+    """Iterator over the items that one other thread puts.
+
+    A queue ends with `close`, with `fail`, or with `cancel`. A branch carries the parts of one item, such as the bands
+    of a frame; `fail` and `cancel` concern a queue and all its branches together.
+
+    Args:
+        budget: counts the bytes of the items, together with all other queues of the same budget.
+        max_items: number of items that may wait, whatever their bytes.
+    """
+
+    def __init__(self, budget: ByteBudget, max_items: int | None = None) -> None:
+        self._budget = budget
+        self._max_items = max_items
+        self._root: BoundedQueue[Any] = self
+        self._items: deque[tuple[T, int]] = deque()
+        self._in_hand = 0  # bytes of the item that the reader took last and may still use
+        self._closed = False
+        # Only the root uses the three below, for itself and for its branches.
+        self._held = 0  # bytes of the budget
+        self._error: Exception | None = None
+        self._cancelled = False
+
+    def branch(self) -> BoundedQueue[Any]:
+        """Return a queue for the parts of an item; `fail` and `cancel` of this queue end the branch as well."""
+        queue: BoundedQueue[Any] = BoundedQueue(self._budget)
+        queue._root = self._root
+        return queue
+
+    def put(self, item: T, size: int = 0) -> None:
+        """Add an item of `size` bytes after waiting for room. Raise ClosedError or CancelledError."""
+        size = max(size, _SMALLEST) if size else 0
+        budget = self._budget
+        with budget.changed:
+            budget.changed.wait_for(lambda: budget.closed or self._root._cancelled or self._has_room(size))
+            if budget.closed:
+                raise ClosedError
+            if self._root._cancelled:
+                raise CancelledError
+            self._items.append((item, size))
+            self._count(size)
+            budget.changed.notify_all()
+
+    def _has_room(self, size: int) -> bool:
+        if self._max_items is not None and len(self._items) >= self._max_items:
+            return False
+        # An item larger than the whole budget passes once nothing else waits.
+        return not size or not self._budget.used or self._budget.used + size <= self._budget.limit
+
+    def _count(self, size: int) -> None:
+        self._budget.used += size
+        self._root._held += size
+
+    def __iter__(self) -> BoundedQueue[T]:
+        """Return the queue."""
+        return self
+
+    def __next__(self) -> T:
+        """Return the next item after waiting for one. The item before stops counting.
+
+        Raise what was given to `fail`, CancelledError, and ClosedError where the budget was closed before the queue.
+        """
+        budget = self._budget
+        with budget.changed:
+            if not self._root._cancelled:
+                self._count(-self._in_hand)
+                self._in_hand = 0
+                budget.changed.notify_all()
+            budget.changed.wait_for(lambda: self._items or self._has_ended())
+            if budget.aborted:
+                raise ClosedError
+            if self._root._cancelled:
+                raise CancelledError
+            if self._items:
+                item, self._in_hand = self._items.popleft()
+                return item
+            if self._closed:
+                raise StopIteration
+            raise self._root._error or ClosedError
+
+    def _has_ended(self) -> bool:
+        return self._closed or self._budget.closed or self._root._cancelled or self._root._error is not None
+
+    def close(self) -> None:
+        """End the queue: the reader gets the items that wait, then StopIteration."""
+        with self._budget.changed:
+            self._closed = True
+            self._budget.changed.notify_all()
+
+    def fail(self, error: Exception) -> None:
+        """End the queue and its branches: the reader gets the items that wait, then `error`."""
+        with self._budget.changed:
+            self._root._error = error
+            self._budget.changed.notify_all()
+
+    def cancel(self) -> None:
+        """Drop the items of the queue and of its branches; both threads get CancelledError when they go on."""
+        root = self._root
+        with self._budget.changed:
+            root._cancelled = True
+            root._items.clear()
+            self._count(-root._held)
+            self._budget.changed.notify_all()
+
+
 class Worker(Thread):
-    """A thread that keeps what ended it in `error`, for the thread that started it to raise."""
+    """A thread that keeps the exception that ended the work, for `wait` to raise in another thread."""
 
     def __init__(self, name: str, work: Callable[[], None]) -> None:
         # A daemon: a download that hangs must not keep an interrupted program alive.
@@ -84,7 +172,7 @@ class Worker(Thread):
         self.error: BaseException | None = None
 
     def run(self) -> None:
-        """Do the work."""
+        """Do the work. A ClosedError is a normal end: the stage before, or the caller, has stopped."""
         try:
             self._work()
         except ClosedError:
@@ -98,7 +186,7 @@ class Worker(Thread):
             self.join(POLL_SECONDS)
 
     def wait(self) -> None:
-        """Wait until the thread has ended, and raise what ended it early."""
+        """Wait until the thread has ended, and raise the exception that ended the work."""
         self.rest()
         if self.error is not None:
             raise self.error

@@ -1,8 +1,7 @@
-"""What `upscale_files` would do, found out without writing or fetching anything."""
+"""Find out what `upscale_files` would do, without writing or downloading anything."""
 
 from __future__ import annotations
 
-import math
 import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
@@ -16,13 +15,13 @@ import numpy as np
 from dsclora_cli.config import ModelOptions, SizeOptions, UpscaleOptions
 from dsclora_cli.errors import ErrorInfo, WeightsError
 from dsclora_cli.imaging.reader import open_picture
-from dsclora_cli.imaging.types import Frame, Header
+from dsclora_cli.imaging.types import Frame
+from dsclora_cli.imaging.writer import can_stream
 from dsclora_cli.upscaling.engines import list_devices
 from dsclora_cli.upscaling.inputs import find_inputs
 from dsclora_cli.upscaling.jobs import Job, JobPlanner
-from dsclora_cli.upscaling.pipeline import FILE_ERRORS, described
-from dsclora_cli.upscaling.sizes import AlreadyLargeEnough, SizePlan
-from dsclora_cli.upscaling.types import InputFile
+from dsclora_cli.upscaling.sizes import AlreadyLargeEnough
+from dsclora_cli.upscaling.types import FILE_ERRORS, InputFile, describe_error
 from dsclora_cli.weights.resolve import FoundWeights, find_weights
 
 if TYPE_CHECKING:
@@ -34,127 +33,137 @@ _PROBE = 96
 
 @dataclass(frozen=True)
 class PlannedFile:
-    """What would become of one input.
-
-    `action` is upscale, skip, keep or fail; sizes are (width, height) in pixels. `model` and `choice` are as in
-    `FileResult`. `tiles` counts the network runs of a frame. `memory_bytes` is the peak for the pixels and one tile,
-    `seconds` the network's time as a small tile was timed, and `disk_bytes` the result's size, on the high side. What
-    cannot be known without the weights is None.
-    """
+    """The plan for one input. Values that need weights are None where the weights are not on this machine."""
 
     input: str
+    """Name of the input, as the user gave the name."""
     action: Literal["upscale", "skip", "keep", "fail"]
+    """skip: the result exists already or the picture is large enough; keep: another file has the name of the result."""
     output: str | None = None
+    """File that would be written, "-" for standard output, None for no file."""
     input_size: tuple[int, int] | None = None
+    """(width, height) in pixels."""
     output_size: tuple[int, int] | None = None
+    """(width, height) in pixels."""
     frames: int = 1
     passes: tuple[int, ...] = ()
+    """Native scales, run one after the other."""
     model: str | None = None
+    """Catalogue name, or stem of the weights file; names joined with "+" where passes use several models."""
     choice: str | None = None
+    """Property of the picture that made `auto` choose the model."""
     tile: int | None = None
+    """Edge of a tile in input pixels, 0 for the whole picture."""
     tiles: int | None = None
+    """Network runs for one frame."""
     memory_bytes: int | None = None
+    """Peak memory of the host, on the high side."""
     seconds: float | None = None
+    """Time in the network, from the time of one small tile."""
     disk_bytes: int | None = None
+    """Size of the result, on the high side."""
     notes: tuple[str, ...] = ()
     error: ErrorInfo | None = None
 
 
 def plan_files(inputs: Iterable[str | os.PathLike[str]], options: UpscaleOptions) -> Iterator[PlannedFile]:
-    """Plan every input, in order. Raises UsageError as `upscale_files` does, and WeightsError for a broken file."""
+    """Yield the plan of each input, in order.
+
+    Raises:
+        UsageError: as `upscale_files`.
+        WeightsError: a weights file that holds no network.
+    """
     return _DryRun(inputs, options).plans()
 
 
 class _DryRun:
+    """One dry run; `offline` is on, so that nothing is downloaded."""
+
     def __init__(self, inputs: Iterable[str | os.PathLike[str]], options: UpscaleOptions) -> None:
-        self._options = replace(options, model=replace(options.model, offline=True))
+        # One of the devices that share the pictures stands for all.
+        engine = replace(options.engine, device=list_devices(options.engine)[0])
+        self._options = replace(options, model=replace(options.model, offline=True), engine=engine)
         self._found = find_inputs(inputs, options.batch)
         self._planner = JobPlanner(self._found, self._options, _weights_on_disk)
 
     def plans(self) -> Iterator[PlannedFile]:
-        for source in self._found.inputs:
+        for file in self._found.inputs:
             try:
-                yield self._plan(source)
+                yield self._plan(file)
             except AlreadyLargeEnough as error:
-                yield PlannedFile(source.name, "skip", notes=(error.message,))
+                yield PlannedFile(file.name, "skip", notes=(error.message,))
             except FILE_ERRORS as error:
-                yield PlannedFile(source.name, "fail", error=described(error))
+                yield PlannedFile(file.name, "fail", error=describe_error(error))
 
-    def _plan(self, source: InputFile) -> PlannedFile:
-        if source.problem:
-            raise source.problem
-        with open_picture(source.source) as picture:
-            job = self._planner.job(source, picture.header)
-        known = job.result("done")
+    def _plan(self, file: InputFile) -> PlannedFile:
+        if file.problem:
+            raise file.problem
+        with open_picture(file.source) as reader:
+            job = self._planner.plan(file, reader.header)
+        known = job.report("done")
         planned = PlannedFile(
             input=known.input,
             action="upscale",
             output=known.output,
             input_size=known.input_size,
             output_size=known.output_size,
-            frames=job.frames,
+            frames=known.frames,
             passes=job.size.passes,
             model=known.model,
             choice=known.choice,
             notes=known.warnings,
         )
-        settled = self._planner.settled(job)
-        if settled is not None:
-            return replace(planned, action="skip" if settled.status == "skipped" else "keep", notes=settled.warnings)
+        existing = self._planner.existing_result(job)
+        if existing is not None:
+            return replace(planned, action="skip" if existing.status == "skipped" else "keep", notes=existing.warnings)
+        planned = replace(planned, disk_bytes=_disk_bytes(job))
+        if not all(weights.sha256 for weights in job.weights):
+            return replace(planned, notes=(*planned.notes, "the weights would be fetched first"))
         return self._with_costs(planned, job)
 
     def _with_costs(self, planned: PlannedFile, job: Job) -> PlannedFile:
-        planned = replace(planned, disk_bytes=_disk_bytes(job))
-        try:
-            plan = self._engine.plan(job.header, job.banded)
-        except WeightsError:
-            return replace(planned, notes=(*planned.notes, "the weights would be fetched first"))
-        planes = 2 if job.header.channels in {2, 4} else 1
-        pixels = _network_pixels(job.header, job.size) * planes * job.frames
+        plan = self._upscaler.plan(job, can_stream(job.result))
+        # Alpha passes the network as well.
+        planes = 2 if job.source.channels in {2, 4} else 1
+        pixels = _network_pixels(job) * planes * job.result.frames
+        notes = dict.fromkeys(weights.note for weights in job.weights if weights.note)
         return replace(
             planned,
             tile=plan.tile,
             tiles=plan.tiles,
             memory_bytes=plan.memory_bytes,
             seconds=round(pixels * self._seconds_per_pixel, 1),
-            notes=(*planned.notes, *plan.info.notes),
+            notes=(*planned.notes, *notes),
         )
 
     @cached_property
-    def _engine(self) -> PictureUpscaler:
+    def _upscaler(self) -> PictureUpscaler:
         from dsclora_cli.upscaling.picture import PictureUpscaler
 
-        return PictureUpscaler(self._on_one_device)
-
-    @cached_property
-    def _on_one_device(self) -> UpscaleOptions:
-        """The options for one of the devices that share the pictures."""
-        engine = self._options.engine
-        return replace(self._options, engine=replace(engine, device=list_devices(engine)[0]))
+        return PictureUpscaler(self._options)
 
     @cached_property
     def _seconds_per_pixel(self) -> float:
+        """Return the seconds per LR pixel of a pass, measured with one tile."""
         from dsclora_cli.upscaling.picture import PictureUpscaler
 
-        options = self._on_one_device
-        whole = replace(options.engine, tile=0)
-        engine = PictureUpscaler(replace(options, size=SizeOptions(), engine=whole))
-        header = Header("PNG", _PROBE, _PROBE, 3, np.dtype(np.uint8))
-        plan = engine.plan(header)
+        options = replace(self._options, size=SizeOptions(), engine=replace(self._options.engine, tile=0))
+        upscaler = PictureUpscaler(options)
         frame = Frame(np.random.default_rng(0).integers(0, 256, (_PROBE, _PROBE, 3), np.uint8))
-        engine.frame(frame, plan, lambda share: None)  # the first run of a network is slower
+        plan = upscaler.plan(JobPlanner.for_arrays(options).plan_array(frame.pixels), banded=False)
+        _ = upscaler.upscale(frame, plan).pixels  # the first run of a network is slower
         started = perf_counter()
-        engine.frame(frame, plan, lambda share: None)
-        return (perf_counter() - started) / _network_pixels(header, plan.size)
+        _ = upscaler.upscale(frame, plan).pixels
+        return (perf_counter() - started) / _network_pixels(plan.job)
 
 
-def _network_pixels(header: Header, size: SizePlan) -> int:
-    """Pixels that go into the network, over all passes."""
-    grown = (math.prod(size.passes[:index]) ** 2 for index in range(len(size.passes)))
-    return header.width * header.height * sum(grown)
+def _network_pixels(job: Job) -> int:
+    """Return the number of pixels that go into the network, over all passes of one frame."""
+    return sum(rows * columns for rows, columns, _ in job.size.lr_sides(job.source.height, job.source.width))
 
 
 def _weights_on_disk(options: ModelOptions, scale: int) -> FoundWeights:
+    """Return the weights, or a stand-in with an empty sha256 where the weights would be downloaded."""
     try:
         return find_weights(options, scale)
     except WeightsError:
@@ -164,11 +173,11 @@ def _weights_on_disk(options: ModelOptions, scale: int) -> FoundWeights:
 
 
 def _disk_bytes(job: Job) -> int:
-    """The input's bytes grown with its area where the format stays, else the pixels as they are."""
-    header, source = job.header, job.source.source
+    """Return the bytes of the input grown with the area where the format stays, else the bytes of the raw pixels."""
+    header, source = job.source, job.file.source
     area = job.size.width * job.size.height
-    raw = area * header.channels * header.dtype.itemsize * job.frames
-    if job.format != header.format:
+    raw = area * header.channels * header.dtype.itemsize * job.result.frames
+    if job.result.format != header.format:
         return raw
     size = len(source) if isinstance(source, bytes) else source.stat().st_size
     return min(raw, size * area // (header.width * header.height))

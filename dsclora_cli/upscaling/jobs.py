@@ -1,4 +1,7 @@
-"""From an input to a job: what is made of it, under which name, and whether that is there already. No torch."""
+"""Plan a picture: size, weights of each pass, header and name of the result, and whether the result exists. No torch.
+
+`picture.py` adds the tile size and the memory, which need the engine.
+"""
 
 from __future__ import annotations
 
@@ -6,88 +9,118 @@ import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from threading import Lock
 
-from dsclora_cli.config import ModelOptions, UpscaleOptions
-from dsclora_cli.imaging.types import Header
-from dsclora_cli.imaging.writer import can_stream, fit_format
+from dsclora_cli.config import BatchOptions, ModelOptions, SaveOptions, UpscaleOptions
+from dsclora_cli.imaging.metadata import with_size
+from dsclora_cli.imaging.types import Header, Pixels
+from dsclora_cli.imaging.writer import fit_format
 from dsclora_cli.paths import sha256_of
 from dsclora_cli.upscaling.manifest import ResultKey, result_state
 from dsclora_cli.upscaling.output_names import STDOUT, OutputNamer
 from dsclora_cli.upscaling.sizes import SizePlan, plan_size
 from dsclora_cli.upscaling.types import FileResult, FileStatus, FoundInputs, InputFile
 from dsclora_cli.weights.catalog import load_catalog
-from dsclora_cli.weights.resolve import FoundWeights, chain_identity, find_weights, native_scales, select_model
+from dsclora_cli.weights.resolve import FoundWeights, find_weights, native_scales, select_model
 
 WeightsFinder = Callable[[ModelOptions, int], FoundWeights]
-"""Gives the weights for a native scale, as `weights.resolve.find_weights` does."""
+"""Return the weights for a native scale, as `weights.resolve.find_weights` does."""
 
 
 @dataclass(frozen=True)
 class Job:
-    """One picture to upscale.
+    """One planned picture."""
 
-    `header` is the input's; `format` and `frames` are the result's. `target` is None for standard output. `choice`
-    is what about the picture made `auto` take these weights.
-    """
-
-    source: InputFile
-    header: Header
+    file: InputFile
+    source: Header
+    """Header of the input."""
+    result: Header
+    """Header of the result: the new size, metadata with the new size, and only what the format can hold."""
     size: SizePlan
-    format: str
-    frames: int
-    target: Path | None
+    weights: tuple[FoundWeights, ...]
+    """Weights of each pass in `size.passes`."""
     model: str
-    recipe: ResultKey
+    """Names of the weights, each once, joined with "+"."""
+    choice: str | None
+    """Property of the picture that made `auto` choose the weights of the first pass."""
+    target: Path | None
+    """File to write; None for standard output."""
+    key: ResultKey
     warnings: tuple[str, ...]
-    choice: str | None = None
 
-    @property
-    def banded(self) -> bool:
-        """Whether the result is written as its bands come."""
-        return can_stream(replace(self.header, format=self.format))
-
-    def result(self, state: FileStatus, *warnings: str) -> FileResult:
-        """What is known before any network runs."""
+    def report(self, status: FileStatus, *warnings: str) -> FileResult:
+        """Return a FileResult with all values that are known before a network runs."""
         return FileResult(
-            input=self.source.name,
-            status=state,
+            input=self.file.name,
+            status=status,
             output=STDOUT if self.target is None else str(self.target),
-            input_size=(self.header.width, self.header.height),
+            input_size=(self.source.width, self.source.height),
             output_size=(self.size.width, self.size.height),
-            frames=self.frames,
+            frames=self.result.frames,
             scale=self.size.factor,
             model=self.model,
             choice=self.choice,
-            weights_sha256=self.recipe.weights_sha256,
+            weights_sha256=self.key.weights_sha256,
             warnings=(*self.warnings, *warnings),
         )
 
 
 class JobPlanner:
-    """Turns the inputs of one run into jobs, in order; weights may be asked for by several threads at once.
+    """Planner of all pictures of one run. Pictures must be planned in input order, by one thread at a time.
 
-    Raises UsageError and WeightsError as `find` does.
+    Args:
+        found: the inputs; no result may overwrite an input.
+        options: of the run.
+        find: finds weights; called once for each native scale that the run needs.
+
+    Raises:
+        UsageError: options that contradict each other or the inputs.
+        WeightsError: a weights file that holds no network.
     """
 
     def __init__(self, found: FoundInputs, options: UpscaleOptions, find: WeightsFinder = find_weights) -> None:
         self._options = options
-        self._find_weights = find
+        self._find = find
         self._native = native_scales(options.model)
         self._photo = load_catalog().photo
         self._namer = OutputNamer(found, options)
-        self._weights: dict[tuple[ModelOptions, int], FoundWeights] = {}
-        self._lock = Lock()
+        self._found: dict[tuple[ModelOptions, int], FoundWeights] = {}
 
-    def job(self, source: InputFile, header: Header) -> Job:
-        """Plan one picture. Raises AlreadyLargeEnough, ImageError, UsageError and WeightsError."""
+    @classmethod
+    def for_arrays(cls, options: UpscaleOptions) -> JobPlanner:
+        """Return a planner for pictures in memory, for which names and formats of files do not matter."""
+        return cls(FoundInputs((), many=False), replace(options, batch=BatchOptions(), save=SaveOptions()))
+
+    def plan_array(self, pixels: Pixels) -> Job:
+        """Plan a picture in memory, `(H, W, 1 to 4)`, of any dtype. Raise as `plan` does."""
+        height, width, channels = pixels.shape
+        return self.plan(InputFile(b"", "array"), Header("PNG", width, height, channels, pixels.dtype))
+
+    def plan(self, file: InputFile, header: Header) -> Job:
+        """Plan one picture from the header of the input.
+
+        Raises:
+            AlreadyLargeEnough: the picture has the size that was asked for, or is larger.
+            ImageError: the format cannot hold the result, or the factor is too large.
+            UsageError: the result would replace the input, or no weights exist for a scale.
+            WeightsError: weights cannot be read or fetched.
+        """
         save = self._options.save
         size = plan_size(header.width, header.height, self._options.size, self._native)
         format = self._namer.format(header.format)
-        fitted, losses = fit_format(replace(header, width=size.width, height=size.height), format, save.strict)
+        metadata = with_size(header.metadata, size.width, size.height)
+        grown = replace(header, width=size.width, height=size.height, metadata=metadata)
+        # Before the weights: a picture that the format cannot hold needs no download.
+        result, losses = fit_format(grown, format, save.strict)
+        # Only the first pass sees the JPEG artifacts of the input, so only the first pass may use the photo weights.
         first, choice = select_model(self._options.model, header.jpeg_quality, size.passes[0], self._photo)
-        model, sha256 = chain_identity(self.weights(*each) for each in chain(size.passes, first, self._options.model))
-        target = self._namer.target(source, size, model, format)
+        passes = [(self._options.model if index else first, scale) for index, scale in enumerate(size.passes)]
+        for each in passes:
+            if each not in self._found:
+                # Once in a run: without internet, asking the Hub takes seconds.
+                self._found[each] = self._find(*each)
+        found = [self._found[each] for each in dict.fromkeys(passes)]
+        model = "+".join(weights.name for weights in found)
+        target = self._namer.target(file, size, model, format)
         settings = {
             "size": (size.width, size.height),
             "passes": size.passes,
@@ -98,33 +131,29 @@ class JobPlanner:
             "compression": save.compression,
             "metadata": save.metadata,
         }
-        recipe = ResultKey(_sha256(source.source), sha256, settings)
-        notes = (*header.notes, *losses, *((target.note,) if target.note else ()))
-        return Job(source, header, size, format, fitted.frames, target.path, model, recipe, notes, choice)
+        content = file.source
+        input_sha256 = hashlib.sha256(content).hexdigest() if isinstance(content, bytes) else sha256_of(content)
+        return Job(
+            file=file,
+            source=header,
+            result=result,
+            size=size,
+            weights=tuple(self._found[each] for each in passes),
+            model=model,
+            choice=choice,
+            target=target.path,
+            key=ResultKey(input_sha256, "+".join(weights.sha256 for weights in found), settings),
+            warnings=(*header.notes, *losses, *((target.note,) if target.note else ())),
+        )
 
-    def settled(self, job: Job) -> FileResult | None:
-        """The result where there is nothing to do for this job, as its file is there."""
+    def existing_result(self, job: Job) -> FileResult | None:
+        """Return the result of a job whose target exists already; None where the picture must be upscaled."""
         if job.target is None or self._options.batch.overwrite:
             return None
-        state = result_state(job.target, job.recipe)
+        state = result_state(job.target, job.key)
         if state == "complete":
-            return job.result("skipped")
+            return job.report("skipped")
         if state == "different":
-            return job.result("kept", f"{job.target} is kept: it was not made like this; --overwrite replaces it")
+            reason = "not the result of this picture with these settings; --overwrite replaces the file"
+            return job.report("kept", f"{job.target} is kept: {reason}")
         return None
-
-    def weights(self, options: ModelOptions, scale: int) -> FoundWeights:
-        """The weights for a native scale, looked for only once in a run: without a network that takes seconds."""
-        with self._lock:
-            if (options, scale) not in self._weights:
-                self._weights[options, scale] = self._find_weights(options, scale)
-            return self._weights[options, scale]
-
-
-def chain(passes: tuple[int, ...], first: ModelOptions, later: ModelOptions) -> tuple[tuple[ModelOptions, int], ...]:
-    """The options and native scale of each pass, each named once: only the first sees the picture as it came."""
-    return tuple(dict.fromkeys((first if index == 0 else later, scale) for index, scale in enumerate(passes)))
-
-
-def _sha256(source: Path | bytes) -> str:
-    return hashlib.sha256(source).hexdigest() if isinstance(source, bytes) else sha256_of(source)

@@ -1,6 +1,7 @@
-"""What was done, so that it is not done again: one small JSON file per result, in the user's state folder.
+"""Write results and remember them: atomic saving, and one small JSON record for each result.
 
-A result becomes a file at once or not at all, and is recorded.
+Records lie in the state folder of the user. A record tells a later run whether a file is the result of the same input
+with the same weights and settings.
 """
 
 from __future__ import annotations
@@ -22,78 +23,55 @@ from dsclora_cli.paths import atomic_write, sha256_of, state_dir
 from dsclora_cli.upscaling.types import path_key
 
 _VERSION = 1
+"""Version of the records; a record of another version counts as absent."""
 
 ResultState = Literal["missing", "complete", "different"]
+"""missing: no file; complete: the file that the key describes, unchanged; different: any other file."""
 
 
 @dataclass(frozen=True)
 class ResultKey:
-    """All that decides the pixels of a result: input and weights by their sha256, and every setting that matters."""
+    """Everything that decides the pixels of a result."""
 
     input_sha256: str
     weights_sha256: str
     settings: Mapping[str, object]
+    """All settings that change the file, as JSON values; tile, threads, device and engine are not among them."""
 
 
-def result_state(output: Path, recipe: ResultKey) -> ResultState:
-    """Whether `output` is absent, is what `recipe` gave when it was written, or is anything else."""
+def result_state(output: Path, key: ResultKey) -> ResultState:
+    """Return whether `output` is missing, is the complete result for `key`, or is a different file."""
     if not output.exists():
         return "missing"
-    record = _read(output)
-    return "complete" if record.get("recipe") == _plain(recipe) and _is_unchanged(output, record) else "different"
+    record = _read_record(output)
+    return "complete" if record.get("recipe") == _as_json(key) and _is_unchanged(output, record) else "different"
 
 
 def is_recorded(path: Path) -> bool:
-    """Whether this file is a result that an earlier run wrote, unchanged since."""
-    return _is_unchanged(path, _read(path))
-
-
-def record_result(output: Path, written: Path, recipe: ResultKey) -> None:
-    """Record the result lying at `written`, about to be renamed to `output`. Raises OSError."""
-    record = {
-        "version": _VERSION,
-        "output": str(output.resolve()),
-        "bytes": written.stat().st_size,
-        "sha256": sha256_of(written),
-        "recipe": _plain(recipe),
-    }
-    place = _place(output)
-    place.parent.mkdir(parents=True, exist_ok=True)
-    with atomic_write(place) as temporary:
-        temporary.write_text(json.dumps(record, indent=1), encoding="utf-8")
-
-
-def _place(output: Path) -> Path:
-    return state_dir() / "results" / f"{hashlib.sha256(os.fsencode(path_key(output))).hexdigest()}.json"
-
-
-def _read(output: Path) -> dict[str, Any]:
-    """The record of `output`; empty where there is none that this version understands."""
-    try:
-        record = json.loads(_place(output).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return record if isinstance(record, dict) and record.get("version") == _VERSION else {}
-
-
-def _is_unchanged(output: Path, record: Mapping[str, Any]) -> bool:
-    # The size first: it costs nothing, and tells most changed files without reading them.
-    return output.stat().st_size == record.get("bytes") and sha256_of(output) == record.get("sha256")
-
-
-def _plain(recipe: ResultKey) -> dict[str, object]:
-    """As it comes back from JSON, where tuples are lists."""
-    plain: dict[str, object] = json.loads(json.dumps(vars(recipe)))
-    return plain
+    """Return whether the file is a result of an earlier run, unchanged since."""
+    return _is_unchanged(path, _read_record(path))
 
 
 def save_result(
-    target: Path | None, header: Header, frames: Iterable[AnyFrame], options: SaveOptions, recipe: ResultKey
+    target: Path | None, header: Header, frames: Iterable[AnyFrame], options: SaveOptions, key: ResultKey
 ) -> tuple[str, ...]:
-    """Write a picture as `write_picture` does, to `target`, or to standard output for None.
+    """Write a picture as `write_picture` does, and record the result.
 
-    The file is written under a hidden name in the same folder and renamed, so no reader ever sees half a picture;
-    whatever goes wrong, nothing else stays behind. Gives warnings. Raises ImageError.
+    The file is written under a hidden name in the same folder and renamed when the file is whole, so no reader ever
+    sees half a picture. After an error no other file remains.
+
+    Args:
+        target: file to write; None for standard output, for which nothing is recorded.
+        header: of the result, as `fit_format` returns the header.
+        frames: `(H, W, C)` pixels, or bands of rows.
+        options: how to encode.
+        key: what decides the pixels.
+
+    Returns:
+        Warnings for the user.
+
+    Raises:
+        ImageError: the file cannot be written, or a frame cannot be read.
     """
     if target is None:
         write_picture(sys.stdout.buffer, header, frames, options)
@@ -102,23 +80,58 @@ def save_result(
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise ImageUnwritable(f"{target.parent}: no such folder can be made ({error.strerror})") from error
+        raise ImageUnwritable(f"{target.parent}: the folder cannot be made ({error.strerror})") from error
     try:
         with atomic_write(target) as temporary:
             try:
                 write_picture(temporary, header, frames, options)
             except ImageError as error:
-                # The user knows nothing of the hidden name.
+                # The user does not know the hidden name.
                 raise type(error)(error.message.replace(str(temporary), str(target)), error.hint) from error
-            return _remember(target, temporary, recipe)
+            # Before the rename: after a cut in between, the record fits no file, and counts as absent.
+            try:
+                record_result(target, temporary, key)
+            except OSError as error:
+                return (f"not recorded, so the next run cannot skip the picture: {error}",)
+            return ()
     except OSError as error:
         raise ImageUnwritable(f"{target}: cannot be written ({error.strerror or error})") from error
 
 
-def _remember(target: Path, temporary: Path, recipe: ResultKey) -> tuple[str, ...]:
-    """Record before the rename: cut short in between, the record fits no file, and is as good as none."""
+def record_result(output: Path, written: Path, key: ResultKey) -> None:
+    """Record the result in the file `written`, which is about to be renamed to `output`. Raise OSError."""
+    record = {
+        "version": _VERSION,
+        "output": str(output.resolve()),
+        "bytes": written.stat().st_size,
+        "sha256": sha256_of(written),
+        "recipe": _as_json(key),
+    }
+    path = _record_path(output)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with atomic_write(path) as temporary:
+        temporary.write_text(json.dumps(record, indent=1), encoding="utf-8")
+
+
+def _record_path(output: Path) -> Path:
+    return state_dir() / "results" / f"{hashlib.sha256(os.fsencode(path_key(output))).hexdigest()}.json"
+
+
+def _read_record(output: Path) -> dict[str, Any]:
+    """Return the record of `output`, or an empty dict where no record of this version can be read."""
     try:
-        record_result(target, temporary, recipe)
-    except OSError as error:
-        return (f"not recorded, so the next run cannot skip it: {error}",)
-    return ()
+        record = json.loads(_record_path(output).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return record if isinstance(record, dict) and record.get("version") == _VERSION else {}
+
+
+def _is_unchanged(output: Path, record: Mapping[str, Any]) -> bool:
+    # The size first: the size costs nothing, and tells most changed files without reading them.
+    return output.stat().st_size == record.get("bytes") and sha256_of(output) == record.get("sha256")
+
+
+def _as_json(key: ResultKey) -> dict[str, object]:
+    """Return the key as JSON gives the key back: tuples become lists."""
+    plain: dict[str, object] = json.loads(json.dumps(vars(key)))
+    return plain

@@ -1,4 +1,4 @@
-"""How much memory a picture takes: what `--max-memory` and `--dry-run` reckon with."""
+"""Estimate the peak memory of one picture, for `--max-memory` and `--dry-run`."""
 
 from __future__ import annotations
 
@@ -9,48 +9,51 @@ from dsclora_cli.inference.engine import Engine, value_bytes
 from dsclora_cli.inference.tiling import SMALLEST_TILE, band_rows, tile_memory
 
 MOST_PIXELS = 256 << 20
-"""Bytes of pixels that may wait before the network, and as many after it."""
+"""Bytes of pixels that may wait before the network; as many again may wait after the network."""
 
 _PROCESS = {"openvino": 160 << 20, "torch": 360 << 20}
-"""Resident memory with the engine's libraries and its weights, before any picture, as measured on Linux x86-64."""
+"""Resident bytes of each engine's libraries and weights, before any picture, measured on Linux x86-64."""
 
-_AROUND = 64 << 20  # what encoders, decoders and the allocator keep beside the pixels
+_CODECS = 64 << 20
+"""Bytes that encoders, decoders and the allocator keep in addition to the pixels."""
 
 
-def budget(max_memory: int | None) -> int:
-    """Bytes of pixels that may wait before the network, and as many after it, where all of it has a limit."""
+def pixel_budget(max_memory: int | None) -> int:
+    """Return the bytes of pixels that may wait before the network, and again after the network."""
+    # An eighth for each of the two: the rest is for the tile, the process and the pixels being worked on.
     return MOST_PIXELS if max_memory is None else min(MOST_PIXELS, max_memory // 8)
 
 
 @dataclass(frozen=True)
 class MemoryEstimate:
-    """One picture on its way through a network.
-
-    `passes` are height, width and scale of the LR side of each; `pixel_bytes` are those of a pixel in all channels.
-    `banded` says that the result is written as its bands come and is never in memory as a whole, `reduced` that they
-    are made smaller first. `waiting` are the bytes of pixels that may wait before the network, and as many after it.
-    """
+    """Memory of one picture, for any tile size. Bytes are on the high side."""
 
     passes: tuple[tuple[int, int, int], ...]
+    """(height, width, scale) of the input of each pass."""
     pixel_bytes: int
+    """Bytes of one pixel in all channels."""
     engine: Engine
     banded: bool
+    """Whether the result is written band by band, so that the whole result is never in memory."""
     reduced: bool
+    """Whether the last pass is larger than the result, and bands are reduced before they are written."""
     waiting: int
+    """Bytes of pixels that may wait before the network, and again after the network."""
 
     def peak(self, tile: int) -> int:
-        """Bytes at most, with tiles of this edge; 0 is the whole picture."""
+        """Return the largest number of bytes with tiles of this edge; 0 is the whole picture."""
         height, width, _ = self.passes[0]
         lr = height * width * self.pixel_bytes
         *between, band = (self._band(each, tile) for each in self.passes)
         height, width, scale = self.passes[-1]
         whole = height * width * scale**2 * self.pixel_bytes
+        # Written whole, a result exists twice: as bands that were collected, and inside the encoder.
         hr = min(whole, max(self.waiting, 2 * band)) + band * (1 + self.reduced) if self.banded else 2 * whole
         pixels = lr + min(self.waiting, lr) + 2 * sum(between) + hr
-        return _PROCESS[self.engine.name] + _AROUND + pixels + self._network(tile)
+        return _PROCESS[self.engine.name] + _CODECS + pixels + self._network(tile)
 
     def fitting_tile(self, limit: int, most: int) -> int:
-        """The largest edge up to `most` with which the peak stays below the limit. Raises OutOfMemory."""
+        """Return the largest edge up to `most` whose peak is at most `limit` bytes. Raise OutOfMemory for no edge."""
         fitting = next((edge for edge in range(most, SMALLEST_TILE - 1, -2) if self.peak(edge) <= limit), None)
         if fitting is None:
             least = self.peak(SMALLEST_TILE) / 1e9
@@ -59,12 +62,13 @@ class MemoryEstimate:
         return fitting
 
     def _band(self, each: tuple[int, int, int], tile: int) -> int:
-        """Bytes of a band that a pass makes."""
+        """Return the bytes of a band that a pass makes."""
         height, width, scale = each
         return band_rows(height, tile) * width * scale**2 * self.pixel_bytes
 
     def _network(self, tile: int) -> int:
-        """The network's own memory for one tile, its halo included, and its pixels as floats on both ends."""
+        """Return the bytes for one tile with halo: network activations, and the pixels as float32 at both ends."""
+        # The last pass: its picture is the largest, so only there a tile may reach the full edge.
         height, width, scale = self.passes[-1]
         halo = 2 * self.engine.descriptor.halo
         rows, columns = (min(side, (tile or side) + halo) for side in (height, width))

@@ -1,440 +1,354 @@
-"""One device's share of a batch: a thread that decodes, one for the network and one that encodes.
+"""Decode, upscale and encode pictures at the same time: the threads of one device.
 
-What passes between the stages of a batch: for each picture its `Work`, its frames, and an end.
-
-What the lines of a batch share: its inputs, and where they tell what they do.
+`batch.py` starts one `DevicePipeline` for each device; `picture.py` does the work of the network thread.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import chain, islice
 from queue import SimpleQueue
 from threading import Lock
 from time import perf_counter
-from types import TracebackType
 from typing import TYPE_CHECKING, TypeVar
 
 from dsclora_cli.config import UpscaleOptions
-from dsclora_cli.errors import DscloraError, ErrorCode, ErrorInfo, ImageError, OutOfMemory
 from dsclora_cli.imaging.reader import PictureReader, open_picture
 from dsclora_cli.imaging.types import AnyFrame, Frame, Pixels, StreamedFrame
-from dsclora_cli.imaging.writer import fit_format
-from dsclora_cli.upscaling.bounded_queue import BoundedQueue, ClosedError, Worker
+from dsclora_cli.imaging.writer import can_stream
+from dsclora_cli.upscaling.bounded_queue import BoundedQueue, ByteBudget, CancelledError, ClosedError, Worker
 from dsclora_cli.upscaling.jobs import Job, JobPlanner
 from dsclora_cli.upscaling.manifest import save_result
-from dsclora_cli.upscaling.memory import budget
+from dsclora_cli.upscaling.memory import pixel_budget
 from dsclora_cli.upscaling.sizes import AlreadyLargeEnough
-from dsclora_cli.upscaling.types import FileResult, FileStatus, FoundInputs, InputFile, Observer, StageSeconds
+from dsclora_cli.upscaling.types import (
+    FILE_ERRORS,
+    NETWORK_ERRORS,
+    FileResult,
+    FileStatus,
+    FoundInputs,
+    InputFile,
+    StageSeconds,
+    UpscaleCallbacks,
+    describe_error,
+)
 
 if TYPE_CHECKING:
-    from dsclora_cli.upscaling.picture import PictureUpscaler, Plan
-
+    from dsclora_cli.upscaling.picture import PicturePlan, PictureUpscaler
 
 T = TypeVar("T")
 
-_AHEAD = 4
-"""Pictures that a line decodes ahead of its network at most, so that no other line is left without."""
+_AHEAD = 3
+"""Largest number of pictures that wait before a stage. More would leave nothing for another device to do."""
+
+Event = Callable[[UpscaleCallbacks], None]
+"""A call of one callback, made in the thread of the caller."""
 
 
-class Line:
-    """Takes pictures from a batch until there are none, with one engine, opened when a picture first needs it."""
+class DevicePipeline:
+    """Three threads that upscale pictures of a batch with one device: decode, network and encode.
 
-    def __init__(self, shared: Shared, open_engine: Callable[[], PictureUpscaler]) -> None:
-        self._shared, self._open_engine = shared, open_engine
-        self._save = shared.options.save
-        self._budget = budget(shared.options.max_memory)
-        self._decoded: Pictures = BoundedQueue(self._budget)
-        self._upscaled: Pictures = BoundedQueue(self._budget)
-        self._workers = [
-            Worker("decode", self._read_all),
-            Worker("network", self._upscale_all),
-            Worker("encode", self._write_all),
-        ]
+    Ownership, for every field and thread of this module:
+
+    - Decode threads of all devices take inputs and plan jobs, one thread at a time, under `BatchState.planning`.
+      The lock covers both steps because an output name depends on the names given before: names are numbered in input
+      order, however many devices there are. `JobPlanner` has no lock of its own.
+    - A `PictureInFlight` belongs to one stage after the other. The decode thread makes the object and fills `decoded`;
+      the network thread sets `plan`, adds warnings and fills `upscaled`; the encode thread reports the result. Each
+      thread adds seconds of its own stage only. `cancel` may be called by any of the threads.
+    - `BoundedQueue` and `ByteBudget` are the only objects that two threads change at the same time; the lock of the
+      budget protects both. Each queue has one thread that puts and one thread that reads.
+    - The engine belongs to the network thread, which opens the engine when the first picture needs one: a run with
+      nothing to do never loads torch.
+    - `BatchState.accepting` and `BatchState.upscaling` change from True to False only; any thread may do so, and the
+      other threads may learn of the change one picture late.
+    - Callbacks and results reach the caller through `BatchState.events`; only the thread of the caller reads them.
+    """
+
+    def __init__(self, state: BatchState, options: UpscaleOptions, upscaler: PictureUpscaler | None = None) -> None:
+        self._state = state
+        self._options = options
+        self._upscaler = upscaler
+        limit = pixel_budget(options.max_memory)
+        self._before_network = ByteBudget(limit)
+        self._after_network = ByteBudget(limit)
+        self._decoded: BoundedQueue[PictureInFlight] = BoundedQueue(self._before_network, _AHEAD)
+        self._upscaled: BoundedQueue[PictureInFlight] = BoundedQueue(self._after_network, _AHEAD)
+        self._decode_thread = Worker("decode", self._decode_all)
+        self._network_thread = Worker("network", self._upscale_all)
+        self._encode_thread = Worker("encode", self._encode_all)
 
     def start(self) -> None:
-        """Begin."""
-        for worker in self._workers:
-            worker.start()
+        """Start the threads."""
+        for thread in (self._decode_thread, self._network_thread, self._encode_thread):
+            thread.start()
 
     def wait(self) -> None:
-        """Wait for its end, and raise what ended it early."""
-        for worker in reversed(self._workers):
-            worker.wait()
+        """Wait until the threads have ended, and raise the error that ended a thread early."""
+        for thread in (self._encode_thread, self._network_thread, self._decode_thread):
+            thread.wait()
 
     def stop(self) -> None:
-        """Take in no more, and finish the pictures that the writer has whole.
+        """Take no more pictures, and finish the pictures whose upscaled pixels all wait for the encoder.
 
-        Nobody waits for the reader: in the middle of a file or a download, it leaves nothing half-done behind.
+        The decode thread is not waited for: in the middle of a file or a download, the thread leaves nothing half-done.
         """
-        self._decoded.abort()
-        self._upscaled.close()
-        _, network, writer = self._workers
+        self._before_network.abort()
+        self._after_network.close()
         try:
-            writer.rest()
-            network.rest()
+            self._encode_thread.rest()
+            self._network_thread.rest()
         except KeyboardInterrupt:
-            self._upscaled.abort()
-            writer.rest()
+            # Ctrl-C for the second time: the pictures that wait for the encoder are given up as well.
+            self._after_network.abort()
+            self._encode_thread.rest()
             raise
 
-    def _read_all(self) -> None:
+    def _decode_all(self) -> None:
         try:
-            while self._read():
+            while self._decode_next():
                 pass
         finally:
-            self._decoded.close()
+            self._before_network.close()
 
-    def _read(self) -> bool:
-        """Decode the next picture; False where there is none."""
-        with ExitStack() as files:
-            with self._shared.order:
-                source = self._shared.next_input()
-                if source is None:
-                    return False
-                planned = self._plan(source, files)
-            if planned is not None:
-                with self._telling(source):
-                    self._decode(*planned)
+    def _decode_next(self) -> bool:
+        """Plan and decode the next input; return False where no input is left."""
+        file = None
+        try:
+            with ExitStack() as opened:
+                with self._state.planning:
+                    file = self._state.next_input()
+                    if file is None:
+                        return False
+                    reader, picture = self._open(file, opened)
+                self._decode(reader, picture)
+        except AlreadyLargeEnough as error:
+            assert file is not None
+            self._state.report(FileResult(file.name, "skipped", warnings=(error.message,)))
+        except FILE_ERRORS as error:
+            assert file is not None
+            self._state.report(FileResult(file.name, "failed", error=describe_error(error)))
         return True
 
-    def _plan(self, source: InputFile, files: ExitStack) -> tuple[PictureReader, Work] | None:
-        """The picture, opened and to be closed with `files`, and what is made of it; None where that is impossible."""
+    def _open(self, file: InputFile, opened: ExitStack) -> tuple[PictureReader, PictureInFlight]:
+        """Open and plan a picture; `opened` closes the file."""
         started = perf_counter()
-        with self._telling(source):
-            if source.problem:
-                raise source.problem
-            picture = files.enter_context(open_picture(source.source))
-            job = self._shared.planner.job(source, picture.header)
-            return picture, Work(job, decode=perf_counter() - started)
-        return None
+        if file.problem:
+            raise file.problem
+        reader = opened.enter_context(open_picture(file.source))
+        job = self._state.planner.plan(file, reader.header)
+        picture = PictureInFlight(job, BoundedQueue(self._before_network), BoundedQueue(self._after_network))
+        picture.add_seconds("decode", perf_counter() - started)
+        return reader, picture
 
-    def _decode(self, picture: PictureReader, work: Work) -> None:
-        settled = self._shared.planner.settled(work.job)
-        if settled:
-            self._shared.tell(settled)
+    def _decode(self, reader: PictureReader, picture: PictureInFlight) -> None:
+        existing = self._state.planner.existing_result(picture.job)
+        if existing:
+            self._state.report(existing)
             return
-        frames = _timed_frames(islice(picture.frames(), work.job.frames), work.add_decoding)
-        # Most broken files break here, before a network is loaded for them.
-        send(self._decoded, work, chain([next(frames)], frames), self._budget // _AHEAD)
-
-    @contextmanager
-    def _telling(self, source: InputFile) -> Iterator[None]:
-        """What concerns one picture alone is told as its result."""
-        try:
-            yield
-        except AlreadyLargeEnough as error:
-            self._shared.tell(FileResult(source.name, "skipped", warnings=(error.message,)))
-        except FILE_ERRORS as error:
-            self._shared.tell(FileResult(source.name, "failed", error=described(error)))
+        count = partial(picture.add_seconds, "decode")
+        frames = _timed_frames(islice(reader.frames(), picture.job.result.frames), count)
+        # Most broken files fail at the first frame: before the picture waits, and before a network is loaded for it.
+        all_frames = chain([next(frames)], frames)
+        self._decoded.put(picture)
+        _send(all_frames, picture.decoded)
 
     def _upscale_all(self) -> None:
         try:
-            while not self._shared.broken:
-                work = self._decoded.get()
-                assert isinstance(work, Work)
-                self._upscale(work)
+            for picture in self._decoded:
+                if not self._state.upscaling:
+                    break
+                self._upscale(picture)
         finally:
-            self._decoded.abort()
-            self._upscaled.close()
+            self._before_network.abort()
+            self._after_network.close()
 
-    def _upscale(self, work: Work) -> None:
-        with Incoming(self._decoded) as frames:
-            try:
-                engine = self._open_engine()
-                work.plan = engine.plan(work.job.header, work.job.banded)
-            except NETWORK_ERRORS as error:
-                self._fail(work, error)
-                return
-            notes = work.plan.info.notes
-            work.warnings.extend(notes)
-            self._shared.note(notes)
-            self._shared.told.put(lambda observer: observer.on_start(work.job))
-            made = (self._network(engine, work, frame, index) for index, frame in enumerate(frames))
-            send(self._upscaled, work, made)
-
-    def _network(self, engine: PictureUpscaler, work: Work, frame: AnyFrame, index: int) -> StreamedFrame:
-        def on_progress(share: float) -> None:
-            done = (index + share) / work.job.frames
-            self._shared.told.put(lambda observer: observer.on_progress(work.job, done))
-
-        assert work.plan is not None
-        banded = engine.banded(frame, work.plan, on_progress, work.warnings.append)
-        return StreamedFrame(banded.shape, _timed(banded.bands(), work.add_network), banded.duration_ms)
-
-    def _write_all(self) -> None:
+    def _upscale(self, picture: PictureInFlight) -> None:
+        state, job = self._state, picture.job
         try:
-            while True:
-                work = self._upscaled.get()
-                assert isinstance(work, Work)
-                self._write(work)
+            if self._upscaler is None:
+                self._upscaler = open_upscaler(self._options)
+            picture.plan = self._upscaler.plan(job, can_stream(job.result))
+        except NETWORK_ERRORS as error:
+            self._fail(picture, error)
+            return
+        for note in dict.fromkeys(weights.note for weights in job.weights if weights.note):
+            picture.warnings.append(note)
+            state.emit(partial(UpscaleCallbacks.note_once, note=note))
+        state.emit(lambda callbacks: callbacks.on_start(job.file))
+        # The encoder starts with the first band, while the network works on the next one.
+        self._upscaled.put(picture)
+        # Time in the network is time spent on making frames, less the time spent on waiting for decoded frames.
+        decoded = _timed_frames(picture.decoded, lambda seconds: picture.add_seconds("network", -seconds))
+        frames = self._upscale_frames(self._upscaler, picture, picture.plan, decoded)
+        _send(_timed_frames(frames, partial(picture.add_seconds, "network")), picture.upscaled)
+        # After an error of the network, the frames that still come are of no use.
+        picture.decoded.cancel()
+
+    def _upscale_frames(
+        self, upscaler: PictureUpscaler, picture: PictureInFlight, plan: PicturePlan, frames: Iterator[AnyFrame]
+    ) -> Iterator[AnyFrame]:
+        job = picture.job
+        for index, frame in enumerate(frames):
+
+            def on_progress(share: float, index: int = index) -> None:
+                done = (index + share) / job.result.frames
+                self._state.emit(lambda callbacks: callbacks.on_progress(job.file, done))
+
+            yield upscaler.upscale(frame, plan, on_progress, picture.warnings.append)
+            del frame  # else the pixels would stay in memory while the next frame is decoded
+
+    def _encode_all(self) -> None:
+        try:
+            for picture in self._upscaled:
+                self._encode(picture)
         finally:
-            self._upscaled.close()
-            self._shared.told.put(Ended(self.wait))
+            self._after_network.close()
+            self._state.events.put(self)
 
-    def _write(self, work: Work) -> None:
-        assert work.plan is not None
-        job, started = work.job, perf_counter()
-        with suppress(ClosedError), Incoming(self._upscaled) as frames:
-            try:
-                header, _ = fit_format(work.plan.header, job.format, self._save.strict)
-                recipe = replace(job.recipe, weights_sha256=work.plan.info.weights_sha256)
-                work.warnings.extend(save_result(job.target, header, frames, self._save, recipe))
-            except FILE_ERRORS as error:
-                work.abandoned = True
-                self._fail(work, error)
-                return
-            work.encode = perf_counter() - started - frames.waited
-            self._shared.tell(work.result("done"))
-            return
-        self._shared.tell(work.result("interrupted"))
-
-    def _fail(self, work: Work, error: Exception) -> None:
-        self._shared.broken = self._shared.options.batch.fail_fast
-        self._shared.tell(work.result("failed", error))
-
-
-def _timed_frames(frames: Iterator[AnyFrame], on_time: Callable[[float], None]) -> Iterator[AnyFrame]:
-    """The frames; `on_time` hears how long each of them and of their bands took to make."""
-    for frame in _timed(frames, on_time):
-        if isinstance(frame, Frame):
-            yield frame
+    def _encode(self, picture: PictureInFlight) -> None:
+        job, started = picture.job, perf_counter()
+        frames = _timed_frames(picture.upscaled, lambda seconds: picture.add_seconds("encode", -seconds))
+        try:
+            picture.warnings.extend(save_result(job.target, job.result, frames, self._options.save, job.key))
+        except ClosedError:
+            self._state.report(picture.report("interrupted"))
+        except FILE_ERRORS as error:
+            self._fail(picture, error)
         else:
-            yield StreamedFrame(frame.shape, _timed(frame.bands(), on_time), frame.duration_ms)
+            picture.add_seconds("encode", perf_counter() - started)
+            self._state.report(picture.report("done"))
+        finally:
+            # Also gives back the budget of a last band that the encoder still holds.
+            picture.cancel()
+
+    def _fail(self, picture: PictureInFlight, error: Exception) -> None:
+        """Report an error of the network or of the encoder, and stop all other work on the picture."""
+        picture.cancel()
+        if self._options.batch.fail_fast:
+            self._state.upscaling = False
+        self._state.report(picture.report("failed", error))
 
 
-def _timed(items: Iterator[T], on_time: Callable[[float], None]) -> Iterator[T]:
-    """The items; `on_time` hears how many seconds each took to make."""
-    while True:
-        started = perf_counter()
-        item = next(items, None)
-        on_time(perf_counter() - started)
-        if item is None:
-            return
-        yield item
+def open_upscaler(options: UpscaleOptions) -> PictureUpscaler:
+    """Open a PictureUpscaler, and with it torch where the engine needs torch."""
+    from dsclora_cli.upscaling.picture import PictureUpscaler
 
-
-NETWORK_ERRORS = (ImageError, OutOfMemory, MemoryError)
-FILE_ERRORS = (*NETWORK_ERRORS, OSError)
-"""What ends one picture only, in the network and where files are touched; anything else ends the run.
-
-An OSError in the thread of the network is its caller's, such as a closed pipe where results are shown.
-"""
+    return PictureUpscaler(options)
 
 
 @dataclass
-class Work:
-    """A picture on its way through the stages, each of which adds what it learns.
-
-    Where it is `abandoned`, as it cannot be written, the stages before need not go on with it.
-    """
+class PictureInFlight:
+    """A picture between the stages; `DevicePipeline` says which thread may change what."""
 
     job: Job
-    plan: Plan | None = None
+    decoded: BoundedQueue[AnyFrame]
+    """Frames from the decode thread to the network thread."""
+    upscaled: BoundedQueue[AnyFrame]
+    """Frames from the network thread to the encode thread."""
+    plan: PicturePlan | None = None
+    """None until the network starts."""
     warnings: list[str] = field(default_factory=list)
-    decode: float = 0.0
-    network: float = 0.0
-    encode: float = 0.0
-    abandoned: bool = False
+    seconds: dict[str, float] = field(default_factory=lambda: dict.fromkeys(("decode", "network", "encode"), 0.0))
+    """Seconds of work in each stage."""
 
-    def add_decoding(self, seconds: float) -> None:
-        """Time spent on decoding."""
-        self.decode += seconds
+    def add_seconds(self, stage: str, seconds: float) -> None:
+        """Count seconds of work in a stage; negative seconds take away the time spent on waiting."""
+        self.seconds[stage] += seconds
 
-    def add_network(self, seconds: float) -> None:
-        """Time spent in the network."""
-        self.network += seconds
+    def cancel(self) -> None:
+        """Drop all waiting pixels, and stop all work on the picture in the other threads."""
+        self.decoded.cancel()
+        self.upscaled.cancel()
 
-    def result(self, status: FileStatus, error: Exception | None = None) -> FileResult:
-        """What became of it."""
-        known = self.job.result(status, *dict.fromkeys(self.warnings))
-        seconds = StageSeconds(round(self.decode, 3), round(self.network, 3), round(self.encode, 3))
-        known = replace(known, seconds=seconds, error=described(error) if error else None)
+    def report(self, status: FileStatus, error: Exception | None = None) -> FileResult:
+        """Return the result of the picture."""
+        known = self.job.report(status, *dict.fromkeys(self.warnings))
+        seconds = StageSeconds(**{stage: round(seconds, 3) for stage, seconds in self.seconds.items()})
+        known = replace(known, seconds=seconds, error=describe_error(error) if error else None)
         if status != "done":
             known = replace(known, output=None)
         if self.plan is None:
             return known
-        info = self.plan.info
-        return replace(
-            known,
-            model=info.model,
-            weights_sha256=info.weights_sha256,
-            device=info.device,
-            dtype=info.dtype,
-            engine=info.engine,
-            tile=self.plan.tile,
-        )
+        engine = self.plan.engine
+        return replace(known, device=engine.device, dtype=engine.dtype, engine=engine.name, tile=self.plan.tile)
 
 
-@dataclass(frozen=True)
-class End:
-    """The last item of a picture, with what cut it short."""
+class BatchState:
+    """State that all pipelines of a batch share."""
 
-    error: Exception | None = None
+    def __init__(self, found: FoundInputs, options: UpscaleOptions) -> None:
+        self.planner = JobPlanner(found, options)
+        self.planning = Lock()
+        """Lock around `next_input()` and planning, so that output names are numbered in input order."""
+        self.events: SimpleQueue[FileResult | Event | DevicePipeline] = SimpleQueue()
+        """Results, calls of callbacks, and pipelines that have ended."""
+        self.accepting = True
+        """Whether more inputs are decoded; False after the first failure with `fail_fast`."""
+        self.upscaling = True
+        """Whether decoded pictures are upscaled; False after a failure in the network or encoder with `fail_fast`."""
+        self._fail_fast = options.batch.fail_fast
+        self._inputs = iter(found.inputs)
+
+    def next_input(self) -> InputFile | None:
+        """Return the next input, or None where no more inputs are decoded. Call with `planning` held."""
+        return next(self._inputs, None) if self.accepting else None
+
+    def emit(self, event: Event) -> None:
+        """Have a callback called in the thread of the caller."""
+        self.events.put(event)
+
+    def report(self, result: FileResult) -> None:
+        """Hand a result to the caller."""
+        if result.status == "failed" and self._fail_fast:
+            self.accepting = False
+        self.events.put(result)
 
 
-@dataclass(frozen=True)
-class Start:
-    """A frame whose bands follow."""
+def _send(frames: Iterable[AnyFrame], queue: BoundedQueue[AnyFrame]) -> None:
+    """Put the frames of a picture, or their bands as the bands come, into the queue of the picture.
 
-    shape: tuple[int, ...]
-    duration_ms: float | None
-
-
-Pictures = BoundedQueue[Work | Frame | Start | Pixels | End]
-
-
-def described(error: Exception) -> ErrorInfo:
-    """Return the `error` of the result of a picture that failed with one of `FILE_ERRORS`."""
-    if isinstance(error, DscloraError):
-        return error.info
-    if isinstance(error, MemoryError):
-        return ErrorInfo(ErrorCode.OUT_OF_MEMORY, "there is not enough memory")
-    return ErrorInfo(ErrorCode.IMAGE_UNUSABLE, str(error))
-
-
-def send(channel: Pictures, work: Work, frames: Iterable[AnyFrame], size: int = 0) -> None:
-    """Put a picture and its frames or their bands as they come; what breaks them is sent along. Raises ClosedError.
-
-    The picture itself counts as `size` bytes.
+    An error that concerns only the picture is raised in the thread that reads the queue. Sending ends early where the
+    picture is cancelled. Raises ClosedError.
     """
-    channel.put(work, size)
-    end = End()
     try:
-        for item, size in _items(frames):
-            channel.put(item, size)
-            del item  # else it would live on here while the next is made
-            if work.abandoned:
-                break
+        for frame in frames:
+            if isinstance(frame, Frame):
+                queue.put(frame, frame.pixels.nbytes)
+            else:
+                bands: BoundedQueue[Pixels] = queue.branch()
+                queue.put(StreamedFrame(frame.shape, bands, frame.duration_ms))
+                for band in frame.bands():
+                    bands.put(band, band.nbytes)
+                    del band  # else the pixels would stay in memory while the next band is made
+                bands.close()
+            del frame
+        queue.close()
+    except CancelledError:
+        return
     except NETWORK_ERRORS as error:
-        end = End(error)
-    channel.put(end)
+        queue.fail(error)
 
 
-def _items(frames: Iterable[AnyFrame]) -> Iterator[tuple[Frame | Start | Pixels, int]]:
-    """What passes for these frames, and how many bytes it counts; nothing is kept here while the next is made."""
-    for frame in frames:
+def _timed_frames(frames: Iterator[AnyFrame], on_seconds: Callable[[float], None]) -> Iterator[AnyFrame]:
+    """Yield the frames; call `on_seconds` with the time that each frame and each band took to come."""
+    for frame in _timed(frames, on_seconds):
         if isinstance(frame, Frame):
-            yield frame, frame.pixels.nbytes
+            yield frame
         else:
-            yield Start(frame.shape, frame.duration_ms), 0
-            for band in frame.bands():
-                yield band, band.nbytes
-                del band
+            yield StreamedFrame(frame.shape, _timed(frame.bands(), on_seconds), frame.duration_ms)
         del frame
 
 
-class Incoming:
-    """The frames of the picture whose `Work` was just got; leaving the context skips those that were not asked for.
-
-    Raises what broke the stage before, and ClosedError. `waited` is the time spent waiting, in seconds.
-    """
-
-    def __init__(self, channel: Pictures) -> None:
-        self._channel = channel
-        self._ahead: Frame | Start | End | None = None
-        self._bands: Iterator[Pixels] = iter(())
-        self.waited = 0.0
-
-    def __enter__(self) -> Incoming:
-        """The frames themselves."""
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        """Skip the rest, unless the run is being stopped."""
-        if kind is None or issubclass(kind, FILE_ERRORS):
-            with suppress(ClosedError, *FILE_ERRORS):
-                for _ in self:
-                    pass
-
-    def __iter__(self) -> Iterator[AnyFrame]:
-        """Itself."""
-        return self
-
-    def __next__(self) -> AnyFrame:
-        """The next frame; what is left of the bands of the one before is skipped."""
-        for _ in self._bands:
-            pass
-        item = self._ahead or self._get()
-        if isinstance(item, End):
-            self._ahead = item
-            raise StopIteration
-        self._ahead = None
-        if isinstance(item, Start):
-            self._bands = self._until_next()
-            return StreamedFrame(item.shape, self._bands, item.duration_ms)
-        assert isinstance(item, Frame)
-        return item
-
-    def _until_next(self) -> Iterator[Pixels]:
-        """The bands of one frame."""
-        while not isinstance(item := self._get(), Frame | Start | End):
-            yield item
-            del item
-        self._ahead = item
-
-    def _get(self) -> Frame | Start | Pixels | End:
-        """The next item; what broke the stage before is raised, and nothing comes after it."""
+def _timed(items: Iterator[T], on_seconds: Callable[[float], None]) -> Iterator[T]:
+    while True:
         started = perf_counter()
-        item = self._channel.get()
-        self.waited += perf_counter() - started
-        assert not isinstance(item, Work)
-        if isinstance(item, End) and item.error is not None:
-            self._ahead = End()
-            raise item.error
-        return item
-
-
-Event = Callable[[Observer], None]
-"""What an observer is to hear."""
-
-
-@dataclass(frozen=True)
-class Ended:
-    """Told by a line that has ended; `wait` raises what ended it early."""
-
-    wait: Callable[[], None]
-
-
-class Shared:
-    """What the lines of a batch have in common: its inputs, of which each takes the next one, and where they tell."""
-
-    def __init__(self, found: FoundInputs, options: UpscaleOptions) -> None:
-        self.options = options
-        self.planner = JobPlanner(found, options)
-        self.told: SimpleQueue[FileResult | Event | Ended] = SimpleQueue()
-        """Results, what is told beside them, and the end of each line."""
-        self.broken = False
-        """Whether pictures that are decoded already are to be left, as one failed after that and that is enough."""
-        self.order = Lock()
-        """Held from taking an input until its job is planned: results have their names in the order of inputs."""
-        self._inputs = iter(found.inputs)
-        self._full = False
-        self._noted: set[str] = set()
-        self._noting = Lock()
-
-    def next_input(self) -> InputFile | None:
-        """The next one; None where no more are taken in."""
-        return None if self._full else next(self._inputs, None)
-
-    def tell(self, result: FileResult) -> None:
-        """What became of a picture."""
-        self._full = self._full or (result.status == "failed" and self.options.batch.fail_fast)
-        self.told.put(result)
-
-    def note(self, notes: Iterable[str]) -> None:
-        """Sentences on the whole run, each told once."""
-        with self._noting:
-            for note in notes:
-                if note not in self._noted:
-                    self._noted.add(note)
-                    self.told.put(partial(_note, note))
-
-
-def _note(note: str, observer: Observer) -> None:
-    observer.on_note(note)
+        item = next(items, None)
+        on_seconds(perf_counter() - started)
+        if item is None:
+            return
+        yield item
+        del item  # else the pixels would stay in memory while the next item is made

@@ -1,4 +1,4 @@
-"""How large a result is, and by which chain of native scales it gets there."""
+"""Size of a result, and the chain of native scales that reaches the size."""
 
 from __future__ import annotations
 
@@ -15,52 +15,51 @@ _LONGEST_CHAIN = math.ceil(math.log2(MAX_SCALE))
 
 
 class AlreadyLargeEnough(ImageError):
-    """The picture is at or above the asked size; a batch counts it as skipped."""
+    """The picture has the size that was asked for, or is larger; a batch counts the picture as skipped."""
 
 
 @dataclass(frozen=True)
 class SizePlan:
-    """The result's size in pixels, the native scales that run one after the other, and the asked factor.
-
-    The product of `passes` is at least `factor`; what is too much is taken away by one reduction at the end.
-    """
+    """Size of a result and the passes that reach the size."""
 
     width: int
+    """Of the result, in pixels."""
     height: int
+    """Of the result, in pixels."""
     passes: tuple[int, ...]
+    """Native scales, run one after the other. The product is at least `factor`; a reduction removes the excess."""
     factor: float
+    """Factor that was asked for, between the sides of input and result."""
 
+    def for_page(self, width: int, height: int) -> SizePlan:
+        """Return the plan for a page of `width` x `height` pixels of the same picture, with the same factor."""
+        factor = Fraction(str(self.factor))
+        return SizePlan(_scaled(width, factor), _scaled(height, factor), self.passes, self.factor)
 
-def lr_sides(height: int, width: int, passes: Iterable[int]) -> tuple[tuple[int, int, int], ...]:
-    """Height and width of the LR side of each pass of a picture, and its scale."""
-    sides = []
-    for scale in passes:
-        sides.append((height, width, scale))
-        height, width = height * scale, width * scale
-    return tuple(sides)
-
-
-def check_size(options: SizeOptions) -> None:
-    """Raise UsageError for more than one size, or one that no picture could have."""
-    asked = [name for name, value in vars(options).items() if value is not None]
-    if len(asked) > 1 and set(asked) != {"width", "height"}:
-        names = ", ".join(f"--{name.replace('_', '-')}" for name in asked)
-        raise UsageError(f"more than one size is asked for: {names}", "choose one; --width and --height go together")
-    scale = options.scale
-    if scale is not None and not 1 < scale <= MAX_SCALE:
-        raise UsageError(f"--scale {scale:g} is not above 1 and at most {MAX_SCALE:g}", "for example --scale 2.5")
-    for name in asked:
-        value = getattr(options, name)
-        sides = value if isinstance(value, tuple) else (value,)
-        if not all(0 < side < math.inf for side in sides):
-            raise UsageError(f"--{name.replace('_', '-')} must be above 0")
+    def lr_sides(self, height: int, width: int) -> tuple[tuple[int, int, int], ...]:
+        """Return (height, width, scale) of the input of each pass, for a picture of `height` x `width` pixels."""
+        sides = []
+        for scale in self.passes:
+            sides.append((height, width, scale))
+            height, width = height * scale, width * scale
+        return tuple(sides)
 
 
 def plan_size(width: int, height: int, options: SizeOptions, native: Iterable[int]) -> SizePlan:
-    """The size of the result of a picture of `width` x `height` pixels, for weights that exist at `native` scales.
+    """Return the size of the result for a picture of `width` x `height` pixels.
 
-    The aspect ratio is kept; a side is rounded half up and is at least 1. Raises UsageError as `check_size` does,
-    AlreadyLargeEnough, and ImageError where the picture would have to grow by more than `MAX_SCALE`.
+    The aspect ratio is kept; a side is rounded half up and is at least 1.
+
+    Args:
+        width: of the picture, in pixels.
+        height: of the picture, in pixels.
+        options: the size that was asked for.
+        native: scales for which weights exist.
+
+    Raises:
+        UsageError: as in `check_size`.
+        AlreadyLargeEnough: the picture has the size that was asked for, or is larger.
+        ImageError: the picture would have to grow more than `MAX_SCALE` times.
     """
     check_size(options)
     factor = _factor(width, height, options)
@@ -74,8 +73,24 @@ def plan_size(width: int, height: int, options: SizeOptions, native: Iterable[in
     return SizePlan(_scaled(width, factor), _scaled(height, factor), _chain(factor, native), float(factor))
 
 
+def check_size(options: SizeOptions) -> None:
+    """Raise UsageError for more than one size, or for a size that no picture can have."""
+    asked = [name for name, value in vars(options).items() if value is not None]
+    if len(asked) > 1 and set(asked) != {"width", "height"}:
+        names = ", ".join(f"--{name.replace('_', '-')}" for name in asked)
+        raise UsageError(f"more than one size is given: {names}", "choose one; --width and --height go together")
+    scale = options.scale
+    if scale is not None and not 1 < scale <= MAX_SCALE:
+        raise UsageError(f"--scale {scale:g} is not above 1 and at most {MAX_SCALE:g}", "for example --scale 2.5")
+    for name in asked:
+        value = getattr(options, name)
+        sides = value if isinstance(value, tuple) else (value,)
+        if not all(0 < side < math.inf for side in sides):
+            raise UsageError(f"--{name.replace('_', '-')} must be above 0")
+
+
 def _factor(width: int, height: int, options: SizeOptions) -> Fraction:
-    """Exact, so that the side that was asked for is met to the pixel."""
+    """Return the exact factor, so that the side asked for is met to the pixel."""
     if options.megapixels is not None:
         return Fraction(math.sqrt(options.megapixels * 1e6 / (width * height)))
     if options.long_edge is not None:
@@ -93,7 +108,10 @@ def _scaled(side: int, factor: Fraction) -> int:
 
 
 def _chain(factor: Fraction, native: Iterable[int]) -> tuple[int, ...]:
-    """The smallest sufficient product, then the fewest passes; small scales first, where they cost least."""
+    """Return the chain with the smallest sufficient product, and among equal products the fewest passes.
+
+    Scales ascend: a small scale costs least at the start, where the picture is smallest.
+    """
     scales = sorted(native)
     chains = (
         chain for length in range(1, _LONGEST_CHAIN + 1) for chain in combinations_with_replacement(scales, length)

@@ -1,9 +1,4 @@
-"""One input of a run, and what makes two paths the same file.
-
-What a run says about each picture.
-
-How a batch tells what it does.
-"""
+"""Types of an upscaling run: input files, results, callbacks, and the errors that end one picture only."""
 
 from __future__ import annotations
 
@@ -11,51 +6,64 @@ import os
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
-from dsclora_cli.errors import ErrorInfo, ImageError
-
-if TYPE_CHECKING:
-    from dsclora_cli.upscaling.jobs import Job
+from dsclora_cli.callbacks import Callbacks
+from dsclora_cli.errors import DscloraError, ErrorCode, ErrorInfo, ImageError, OutOfMemory
 
 STDIN = "-"
+
+NETWORK_ERRORS = (ImageError, OutOfMemory, MemoryError)
+"""Errors of decoding and of the network that end one picture only; any other error ends the run.
+
+OSError is missing on purpose: in the thread of the network, an OSError comes from the caller, such as a closed pipe
+where results are shown.
+"""
+
+FILE_ERRORS = (*NETWORK_ERRORS, OSError)
+"""Errors that end one picture only, where files are opened and written."""
 
 
 @dataclass(frozen=True)
 class InputFile:
-    """One picture to upscale, or the reason why it is none.
-
-    `source` is a file or the bytes of one. `name` is what reports call it. `folder` is its place in the tree of the
-    folder that was named, kept under an output folder; None for a file that was named itself.
-    """
+    """One picture to upscale, or the reason why there is none."""
 
     source: Path | bytes
+    """A file, or the bytes of a whole file."""
     name: str
+    """Name of the input in messages and results."""
     folder: Path | None = None
+    """Place in the tree of the folder argument, kept below an output folder; None for a file named by the user."""
     problem: ImageError | None = None
+    """Reason why the picture fails before any file is opened, such as a path that does not exist."""
 
     @property
     def stem(self) -> str:
-        """What `{stem}` stands for."""
+        """Return the text for `{stem}` in a name template."""
         return self.source.stem if isinstance(self.source, Path) else "stdin"
 
     @property
     def key(self) -> str:
-        """Equal for two inputs that are the same file."""
+        """Return a text that is equal for two inputs which are the same file."""
         return path_key(self.source) if isinstance(self.source, Path) else STDIN
 
 
 @dataclass(frozen=True)
 class FoundInputs:
-    """The inputs of a run in order, whether results need a folder, and sentences for the user."""
+    """The inputs of a run, in order."""
 
     inputs: tuple[InputFile, ...]
     many: bool
+    """Whether results need a folder: there are several inputs, or an argument was a folder."""
     notes: tuple[str, ...] = ()
+    """Sentences for the user."""
 
 
 def path_key(path: Path) -> str:
-    """Equal for two spellings of one path, links resolved, also where upper and lower case are one."""
+    """Return a text that is equal for two spellings of one path.
+
+    Links are resolved. Upper and lower case are equal on systems whose file names ignore case.
+    """
     key = os.path.normcase(path.resolve())
     return key.casefold() if sys.platform == "darwin" else key
 
@@ -65,7 +73,7 @@ FileStatus = Literal["done", "skipped", "kept", "failed", "interrupted"]
 
 @dataclass(frozen=True)
 class StageSeconds:
-    """Seconds of work in each stage, waiting for another stage left out."""
+    """Seconds of work in each stage, without the time spent waiting for another stage."""
 
     decode: float = 0.0
     network: float = 0.0
@@ -74,48 +82,57 @@ class StageSeconds:
 
 @dataclass(frozen=True)
 class FileResult:
-    """What became of one input.
-
-    `status`: done; skipped, as the result is already there or the picture is large enough; kept, as another file has
-    the result's name; failed, with an `error`; interrupted. `output` is the file that is now
-    there, "-" for standard output, None for no file. Sizes are (width, height) in pixels. `scale` is the factor of the
-    sides. `choice` is what about the picture made `auto` take the model. `tile` is the edge of a tile in input pixels,
-    0 for the whole picture. What is not known, as no network ran, is None.
-    """
+    """The result for one input. Values that only a network run tells are None where no network ran."""
 
     input: str
+    """Name of the input, as the user gave the name."""
     status: FileStatus
+    """done; skipped: the result exists already or the picture is large enough; kept: another file has the name of the
+    result; failed: see `error`; interrupted."""
     output: str | None = None
+    """File that now exists, "-" for standard output, None for no file."""
     input_size: tuple[int, int] | None = None
+    """(width, height) in pixels."""
     output_size: tuple[int, int] | None = None
+    """(width, height) in pixels."""
     frames: int = 1
     scale: float | None = None
+    """Factor between the sides of input and output."""
     model: str | None = None
+    """Catalogue name, or stem of the weights file; names joined with "+" where passes use several models."""
     choice: str | None = None
+    """Property of the picture that made `auto` choose the model."""
     weights_sha256: str | None = None
     device: str | None = None
     dtype: str | None = None
     engine: str | None = None
     tile: int | None = None
+    """Edge of a tile in input pixels, 0 for the whole picture."""
     seconds: StageSeconds = StageSeconds()
     warnings: tuple[str, ...] = ()
     error: ErrorInfo | None = None
 
 
-class Observer:
-    """Hears how a batch goes, in the thread that iterates over it; override what is of interest."""
+def describe_error(error: Exception) -> ErrorInfo:
+    """Return the `error` for the result of a picture that failed with one of `FILE_ERRORS`."""
+    if isinstance(error, DscloraError):
+        return error.info
+    if isinstance(error, MemoryError):
+        return ErrorInfo(ErrorCode.OUT_OF_MEMORY, "there is not enough memory")
+    return ErrorInfo(ErrorCode.IMAGE_UNUSABLE, str(error))
 
-    def on_found(self, found: FoundInputs) -> None:
-        """The inputs are known; its notes come as `on_note`."""
 
-    def on_note(self, note: str) -> None:
-        """A sentence about the whole run, said once."""
+class UpscaleCallbacks(Callbacks):
+    """Callbacks of `upscale_files`; results come from the iterator, not from a callback.
 
-    def on_start(self, job: Job) -> None:
-        """The network starts on a picture."""
+    All methods run in the thread that iterates over the results.
+    """
 
-    def on_progress(self, job: Job, share: float) -> None:
-        """So much of a picture that was started, 0 to 1, has been through the network."""
+    def on_inputs(self, found: FoundInputs) -> None:
+        """Receive the inputs before the first picture is opened; notes about inputs come through `on_note`."""
 
-    def on_done(self, result: FileResult) -> None:
-        """A picture is finished, one way or another; called before the result is yielded."""
+    def on_start(self, file: InputFile) -> None:
+        """Receive the picture that the network starts with."""
+
+    def on_progress(self, file: InputFile, share: float) -> None:
+        """Receive the share of a started picture, from 0 to 1, that has passed the network."""

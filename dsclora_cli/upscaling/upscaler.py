@@ -1,4 +1,4 @@
-"""The Python API: one object that upscales whatever it is given and answers in kind."""
+"""Python API: one object that upscales files, Pillow images and arrays."""
 
 from __future__ import annotations
 
@@ -9,25 +9,33 @@ from typing import overload
 from dsclora_cli.config import UpscaleOptions
 from dsclora_cli.errors import ImageError
 from dsclora_cli.imaging.arrays import InMemory, to_pixels
-from dsclora_cli.imaging.types import Frame, Header
-from dsclora_cli.upscaling.batch import FileResult, upscale_files
+from dsclora_cli.imaging.types import Frame
+from dsclora_cli.upscaling.batch import upscale_files
+from dsclora_cli.upscaling.jobs import JobPlanner
 from dsclora_cli.upscaling.picture import PictureUpscaler
 
 _DEFAULTS = UpscaleOptions()
 
 
 class Upscaler:
-    """Upscales files, Pillow images and arrays with one model, loaded once.
+    """An upscaler for files, Pillow images and arrays, with one model that is loaded once.
 
         upscaler = Upscaler(scale=4)
-        upscaler("photo.jpg")            # writes photo_x4.jpg beside it and returns its path
-        upscaler(Image.open("a.png"))    # a Pillow image
+        upscaler("photo.jpg")            # writes photo_x4.jpg next to the input and returns the path
+        upscaler(Image.open("a.png"))    # returns a Pillow image
         upscaler(array)                  # (H, W) or (H, W, 1 to 4), uint8, uint16 or float in [0, 1]
 
-    `model` is a catalogue name or `auto`, `weights` a file instead, `adapter` a file to merge in; `device` is auto,
-    cpu, cuda, cuda:N or mps; `scale` a factor above 1. Everything else that `dsclora upscale` can be told goes in
-    `options`, which these override. Raises UsageError for a device that is not there and WeightsError for weights that
-    cannot be had.
+    Args:
+        model: catalogue name, or `auto`.
+        device: auto, cpu, cuda, cuda:N or mps.
+        scale: factor above 1.
+        weights: file to use instead of a catalogue name.
+        adapter: adapter file to merge into the weights.
+        options: everything else that `dsclora upscale` offers; the arguments above override the options.
+
+    Raises:
+        UsageError: a device that is not available, or options that contradict each other.
+        WeightsError: a file that holds no network.
     """
 
     def __init__(
@@ -53,7 +61,8 @@ class Upscaler:
             engine=replace(options.engine, device=runs_on),
             size=options.size if scale is None else replace(_DEFAULTS.size, scale=scale),
         )
-        self._engine = PictureUpscaler(self.options)
+        self._upscaler = PictureUpscaler(self.options)
+        self._planner = JobPlanner.for_arrays(self.options)
 
     @overload
     def __call__(self, picture: Path | str, output: Path | str | None = None) -> Path: ...
@@ -62,25 +71,33 @@ class Upscaler:
     def __call__(self, picture: InMemory) -> InMemory: ...
 
     def __call__(self, picture: Path | str | InMemory, output: Path | str | None = None) -> Path | InMemory:
-        """Upscale one picture: a path to the path of the file written, an image or array to another.
+        """Upscale one picture.
 
-        Raises ImageError for a picture that cannot be read or written, or whose output already exists and was made
-        differently (set `options.batch.overwrite`).
+        Args:
+            picture: path of a file, Pillow image, or array `(H, W)` or `(H, W, 1 to 4)` in uint8, uint16 or float.
+            output: file or folder for the result of a file; next to the input by default.
+
+        Returns:
+            The path of the written file for a path, else an image or an array of the same kind.
+
+        Raises:
+            ImageError: the picture cannot be read or written, or the output exists already with other settings and
+                `options.batch.overwrite` is not set.
+            WeightsError: weights that cannot be read or fetched.
         """
         if isinstance(picture, (str, Path)):
-            return self._file(Path(picture), output)
+            return self._upscale_file(Path(picture), output)
         pixels, back = to_pixels(picture)
-        height, width, channels = pixels.shape
-        plan = self._engine.plan(Header("", width, height, channels, pixels.dtype))
-        frame, _ = self._engine.frame(Frame(pixels), plan, lambda share: None)
-        return back(frame.pixels)
+        plan = self._upscaler.plan(self._planner.plan_array(pixels), banded=False)
+        return back(self._upscaler.upscale(Frame(pixels), plan).pixels)
 
-    def _file(self, path: Path, output: Path | str | None) -> Path:
+    def _upscale_file(self, path: Path, output: Path | str | None) -> Path:
         batch = replace(self.options.batch, output=None if output is None else str(output))
-        results = upscale_files([str(path)], replace(self.options, batch=batch), engine=self._engine)
-        result: FileResult = next(iter(results))
+        (result,) = upscale_files([str(path)], replace(self.options, batch=batch), upscaler=self._upscaler)
         if result.status == "kept":
-            raise ImageError(f"{result.output} exists and was not made so", "name another, or set batch.overwrite")
+            raise ImageError(
+                f"{result.output} already exists with other settings", "choose another output, or set batch.overwrite"
+            )
         if result.error is not None:
             raise ImageError(result.error.message, result.error.hint)
         if result.output is None:

@@ -38,7 +38,7 @@ def test_a_second_run_says_that_there_is_nothing_to_do(dsclora, photo: Path) -> 
     assert dsclora("upscale", photo, *EMBEDDED, "--width", 12).err == "nothing to do: 1 large enough\n"
     kept = dsclora("upscale", photo, *EMBEDDED, "--compression", 9)
     assert kept.code == 0
-    assert "warning: photo.png: photo_x4.png is kept: it was not made like this; --overwrite replaces it" in kept.err
+    assert "warning: photo.png: photo_x4.png is kept: not the result of this picture with these settings" in kept.err
     assert kept.err.endswith("nothing to do: 1 kept\n")
 
 
@@ -78,7 +78,7 @@ def test_a_picture_is_not_shown_on_a_terminal(dsclora, photo: Path, monkeypatch:
     [
         (["-s", "1"], "--scale 1 is not above 1 and at most 16"),
         (["-s", "x4"], "'--scale'"),
-        (["-s", "2", "--width", "9"], "more than one size is asked for: --scale, --width"),
+        (["-s", "2", "--width", "9"], "more than one size is given: --scale, --width"),
         (["--megapixels", "-1"], "--megapixels must be above 0"),
         (["--fit", "100"], "'100' is not WxH, such as 1920x1080"),
         (["--width", "0"], "'--width'"),
@@ -142,7 +142,7 @@ def test_a_dry_run_prints_the_plan_and_writes_nothing(dsclora, photo: Path) -> N
 def parsed(dsclora, monkeypatch: pytest.MonkeyPatch, *arguments: object) -> UpscaleOptions:
     caught: list[UpscaleOptions] = []
 
-    def upscale_files(inputs: list[str], options: UpscaleOptions, observer: object) -> io.StringIO:
+    def upscale_files(inputs: list[str], options: UpscaleOptions, callbacks: object) -> io.StringIO:
         caught.append(options)
         return io.StringIO()
 

@@ -6,31 +6,15 @@ import io
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import pytest
 from rich.console import Console
 
 from dsclora_cli.cli import console
 from dsclora_cli.cli.upscale_progress import UpscaleView
 from dsclora_cli.errors import ErrorCode, ErrorInfo
-from dsclora_cli.imaging.types import Header
-from dsclora_cli.upscaling.jobs import Job
-from dsclora_cli.upscaling.manifest import ResultKey
-from dsclora_cli.upscaling.sizes import SizePlan
 from dsclora_cli.upscaling.types import FileResult, FoundInputs, InputFile, StageSeconds
 
 SOURCE = InputFile(Path("a.png"), "a.png")
-JOB = Job(
-    source=SOURCE,
-    header=Header("PNG", 500, 400, 3, np.dtype(np.uint8)),
-    size=SizePlan(2000, 1600, (4,), 4.0),
-    format="PNG",
-    frames=1,
-    target=Path("a_x4.png"),
-    model="dscf-x4",
-    recipe=ResultKey("", "", {}),
-    warnings=(),
-)
 DONE = FileResult(
     input="a.png",
     status="done",
@@ -58,14 +42,14 @@ def terminal(monkeypatch: pytest.MonkeyPatch) -> io.StringIO:
 
 def play(view: UpscaleView) -> None:
     with view:
-        view.on_found(FoundInputs((SOURCE, SOURCE), many=True))
-        view.on_note("the network is slow today")
-        view.on_start(JOB)
-        view.on_progress(JOB, 0.5)
+        view.on_inputs(FoundInputs((SOURCE, SOURCE), many=True))
+        view.note_once("the network is slow today")
+        view.on_start(SOURCE)
+        view.on_progress(SOURCE, 0.5)
         if view._bars:
             view._bars._progress.refresh()  # which a terminal sees ten times a second
-        view.on_done(DONE)
-        view.on_done(FileResult("b.png", "failed", error=ErrorInfo(ErrorCode.IMAGE_UNUSABLE, "it broke", "mend it")))
+        view.show(DONE)
+        view.show(FileResult("b.png", "failed", error=ErrorInfo(ErrorCode.IMAGE_UNUSABLE, "it broke", "mend it")))
 
 
 def test_a_terminal_has_bars_with_share_rate_and_total(terminal: io.StringIO) -> None:
@@ -100,7 +84,7 @@ def test_elsewhere_lines_are_plain(capsys: pytest.CaptureFixture[str]) -> None:
 def test_why_a_model_was_taken_is_said_with_verbose_only(capsys: pytest.CaptureFixture[str]) -> None:
     photo = replace(DONE, model="dsclora-x4-photo", choice="a JPEG of quality 50, below 90")
     for verbose in (False, True):
-        UpscaleView(json=False, quiet=False, verbose=verbose).on_done(photo)
+        UpscaleView(json=False, quiet=False, verbose=verbose).show(photo)
         assert (
             "(dsclora-x4-photo (a JPEG of quality 50, below 90) on cpu by openvino, " in capsys.readouterr().err
         ) == verbose
@@ -108,7 +92,7 @@ def test_why_a_model_was_taken_is_said_with_verbose_only(capsys: pytest.CaptureF
 
 def test_an_interrupt_is_summed_up_and_an_error_is_left_to_its_catcher(capsys: pytest.CaptureFixture[str]) -> None:
     view = UpscaleView(json=False, quiet=False, verbose=False)
-    view.on_done(FileResult("a.png", "interrupted"))
+    view.show(FileResult("a.png", "interrupted"))
     with pytest.raises(KeyboardInterrupt), view:
         raise KeyboardInterrupt
     assert capsys.readouterr().err == "interrupted: a.png\ninterrupted: 1 cut short\n"

@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 from PIL import Image
 
 from dsclora_cli.config import ModelOptions, UpscaleOptions
-from dsclora_cli.imaging.types import Frame, Header, StreamedFrame
+from dsclora_cli.imaging.types import Frame, StreamedFrame
 from dsclora_cli.upscaling.batch import upscale_files
-from dsclora_cli.upscaling.picture import EngineInfo, Plan
-from dsclora_cli.upscaling.sizes import plan_size
+from dsclora_cli.upscaling.jobs import Job
+from dsclora_cli.upscaling.picture import PicturePlan
 from dsclora_cli.upscaling.types import FileResult
-from dsclora_cli.weights.resolve import find_weights
 
 EMBEDDED = UpscaleOptions(model=ModelOptions(model="dsclora-x4"))
 """Weights that every checkout has, and no look at the Hub."""
@@ -36,9 +35,9 @@ def save_animation(path: Path, frames: int = 4, size: tuple[int, int] = (10, 8))
     return path
 
 
-def run(inputs: list[Path], options: UpscaleOptions = EMBEDDED, engine: object = None) -> list[FileResult]:
+def run(inputs: list[Path], options: UpscaleOptions = EMBEDDED, upscaler: object = None) -> list[FileResult]:
     """All results of a batch."""
-    return list(upscale_files(inputs, options, engine=engine))
+    return list(upscale_files(inputs, options, upscaler=upscaler))
 
 
 def fill(top: Path) -> Path:
@@ -69,15 +68,16 @@ class RepeatUpscaler:
         self._on_frame = on_frame
         self._scale = scale
 
-    def plan(self, header: Header, banded: bool = False) -> Plan:
-        size = plan_size(header.width, header.height, EMBEDDED.size, (self._scale,))
-        weights = find_weights(EMBEDDED.model, self._scale)
-        info = EngineInfo(weights.name, weights.sha256, self._scale, "cpu", "float32", "torch")
-        grown = replace(header, width=size.width, height=size.height)
-        return Plan((header.width, header.height), size, grown, info, EMBEDDED.model, 0, 0, 1, 0)
+    def plan(self, job: Job, banded: bool) -> PicturePlan:
+        engine = SimpleNamespace(name="torch", device="cpu", dtype="float32")
+        return PicturePlan(job, engine, tile=0, largest_tile=0, tiles=1, memory_bytes=0)
 
-    def banded(
-        self, frame: Frame, plan: Plan, on_progress: Callable[[float], None], on_caveat: Callable[[str], None]
+    def upscale(
+        self,
+        frame: Frame,
+        plan: PicturePlan,
+        on_progress: Callable[[float], None],
+        on_warning: Callable[[str], None],
     ) -> StreamedFrame:
         self._on_frame(frame)
         on_progress(1.0)

@@ -32,15 +32,15 @@ def planner(source: InputFile, options: UpscaleOptions = EMBEDDED) -> JobPlanner
 
 
 def job(source: InputFile, options: UpscaleOptions = EMBEDDED, header: Header = HEADER) -> Job:
-    return planner(source, options).job(source, header)
+    return planner(source, options).plan(source, header)
 
 
 def test_a_job_says_all_that_is_known_before_the_network(source: InputFile) -> None:
     made = job(source)
     assert made.target == Path(str(source.source)).with_name("a_x4.png")
     assert (made.size.width, made.size.height, made.size.passes) == (48, 36, (4,))
-    assert (made.format, made.frames, made.model) == ("PNG", 1, "dsclora-x4")
-    result = made.result("skipped", "said now")
+    assert (made.result.format, made.result.frames, made.model) == ("PNG", 1, "dsclora-x4")
+    result = made.report("skipped", "said now")
     assert (result.input_size, result.output_size, result.scale) == ((12, 9), (48, 36), 4.0)
     assert result.warnings == ("the profile was odd", "said now")
     assert (result.device, result.tile, result.error) == (None, None, None)
@@ -59,7 +59,7 @@ def test_a_job_says_all_that_is_known_before_the_network(source: InputFile) -> N
     ],
 )
 def test_settings_that_change_the_result_change_the_recipe(source: InputFile, options: UpscaleOptions) -> None:
-    assert job(source, options).recipe != job(source).recipe
+    assert job(source, options).key != job(source).key
 
 
 @pytest.mark.parametrize(
@@ -72,7 +72,7 @@ def test_settings_that_change_the_result_change_the_recipe(source: InputFile, op
     ],
 )
 def test_settings_that_do_not_leave_the_recipe_as_it_is(source: InputFile, options: UpscaleOptions) -> None:
-    assert job(source, options).recipe == job(source).recipe
+    assert job(source, options).key == job(source).key
 
 
 def test_what_the_format_cannot_hold_is_said_before_anything_is_decoded(source: InputFile) -> None:
@@ -94,22 +94,22 @@ def test_weights_are_looked_for_only_for_pictures_that_grow(source: InputFile) -
     options = replace(EMBEDDED, size=SizeOptions(long_edge=20))
     made = JobPlanner(FoundInputs((source,), many=False), options, find)
     with pytest.raises(AlreadyLargeEnough):
-        made.job(source, replace(HEADER, width=20))
+        made.plan(source, replace(HEADER, width=20))
     assert asked == []
     with pytest.raises(WeightsError):
-        made.job(source, HEADER)
+        made.plan(source, HEADER)
     assert asked == [4]
 
 
 def test_a_job_is_settled_by_what_lies_at_its_target(source: InputFile) -> None:
     made, plan = job(source), planner(source)
-    assert plan.settled(made) is None
+    assert plan.existing_result(made) is None
     assert made.target is not None
     made.target.write_bytes(b"somebody's")
-    kept = plan.settled(made)
+    kept = plan.existing_result(made)
     assert kept is not None and kept.status == "kept"
-    record_result(made.target, made.target, made.recipe)
-    skipped = plan.settled(made)
+    record_result(made.target, made.target, made.key)
+    skipped = plan.existing_result(made)
     assert skipped is not None and skipped.status == "skipped"
-    assert planner(source, replace(EMBEDDED, batch=BatchOptions(overwrite=True))).settled(made) is None
-    assert plan.settled(replace(made, target=None)) is None
+    assert planner(source, replace(EMBEDDED, batch=BatchOptions(overwrite=True))).existing_result(made) is None
+    assert plan.existing_result(replace(made, target=None)) is None

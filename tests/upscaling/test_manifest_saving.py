@@ -72,7 +72,7 @@ def test_a_full_disk_is_one_line_about_the_target(tmp_path: Path, monkeypatch: p
 
 def test_a_folder_that_cannot_be_made_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    with pytest.raises(ImageError, match="file: no such folder can be made"):
+    with pytest.raises(ImageError, match="file: the folder cannot be made"):
         save(tmp_path / "file" / "a.png", [FRAME])
 
 
@@ -82,7 +82,7 @@ def test_a_record_that_cannot_be_written_is_a_warning(tmp_path: Path, monkeypatc
 
     monkeypatch.setattr(manifest, "record_result", fail)
     (warning,) = save(tmp_path / "a.png", [FRAME])
-    assert warning.startswith("not recorded, so the next run cannot skip it: ")
+    assert warning.startswith("not recorded, so the next run cannot skip the picture: ")
     assert (tmp_path / "a.png").exists()
 
 

@@ -15,22 +15,25 @@ import pytest
 from dsclora_cli.config import EngineOptions, ModelOptions, SizeOptions, UpscaleOptions
 from dsclora_cli.errors import OutOfMemory
 from dsclora_cli.imaging.types import Header
-from dsclora_cli.upscaling.memory import MOST_PIXELS, budget
-from dsclora_cli.upscaling.picture import PictureUpscaler, Plan
+from dsclora_cli.upscaling.jobs import JobPlanner
+from dsclora_cli.upscaling.memory import MOST_PIXELS, pixel_budget
+from dsclora_cli.upscaling.picture import PicturePlan, PictureUpscaler
+from dsclora_cli.upscaling.types import InputFile
 
-LARGE = Header("JPEG", 6000, 4000, 3, np.dtype(np.uint8))
+LARGE = Header("PNG", 6000, 4000, 3, np.dtype(np.uint8))
 
 
 def planned(
     max_memory: int | None, banded: bool = True, tile: int | None = None, scale: float = 4, header: Header = LARGE
-) -> Plan:
+) -> PicturePlan:
     options = UpscaleOptions(
         model=ModelOptions("dsclora-x4"),
         engine=EngineOptions(device="cpu", tile=tile),
         size=SizeOptions(scale=scale),
         max_memory=max_memory,
     )
-    return PictureUpscaler(options).plan(header, banded)
+    job = JobPlanner.for_arrays(options).plan(InputFile(b"", "large"), header)
+    return PictureUpscaler(options).plan(job, banded)
 
 
 def test_what_is_written_in_bands_needs_less_than_the_whole_of_it() -> None:
@@ -45,7 +48,7 @@ def test_what_is_written_in_bands_needs_less_than_the_whole_of_it() -> None:
 def test_a_limit_makes_tiles_smaller_and_is_kept() -> None:
     free = planned(None)
     plans = [planned(limit) for limit in (10**10, 1_200_000_000, 900_000_000, 800_000_000)]
-    assert plans[0] == free
+    assert plans[0].memory_bytes == free.memory_bytes
     tiles = [plan.tile for plan in plans]
     assert tiles == sorted(tiles, reverse=True) and len(set(tiles)) == 4
     for limit, plan in zip((1_200_000_000, 900_000_000, 800_000_000), plans[1:], strict=True):
@@ -73,7 +76,7 @@ def test_a_small_picture_is_whole_as_before() -> None:
 
 
 def test_less_waits_where_memory_has_a_limit() -> None:
-    assert [budget(limit) for limit in (None, 10**11, 800)] == [MOST_PIXELS, MOST_PIXELS, 100]
+    assert [pixel_budget(limit) for limit in (None, 10**11, 800)] == [MOST_PIXELS, MOST_PIXELS, 100]
 
 
 @pytest.mark.slow

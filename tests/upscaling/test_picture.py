@@ -12,9 +12,10 @@ from PIL import Image
 
 from dsclora_cli.config import EngineOptions, ModelOptions, SizeOptions, UpscaleOptions
 from dsclora_cli.errors import OutOfMemory, UsageError
-from dsclora_cli.imaging.types import Frame, Header, Pixels
+from dsclora_cli.imaging.types import Frame, Pixels
 from dsclora_cli.inference.torch_cpu import TorchCpuEngine
 from dsclora_cli.models.span import SPAN, SpanConfig
+from dsclora_cli.upscaling.jobs import JobPlanner
 from dsclora_cli.upscaling.picture import PictureUpscaler
 
 EMBEDDED = UpscaleOptions(model=ModelOptions(offline=True), engine=EngineOptions(device="cpu"))
@@ -27,16 +28,17 @@ def photo() -> Pixels:
 
 
 def upscale(pixels: Pixels, options: UpscaleOptions = EMBEDDED) -> tuple[Pixels, tuple[str, ...]]:
-    engine = PictureUpscaler(options)
-    height, width, channels = pixels.shape
-    plan = engine.plan(Header("PNG", width, height, channels, pixels.dtype))
+    upscaler = PictureUpscaler(options)
+    plan = upscaler.plan(JobPlanner.for_arrays(options).plan_array(pixels), banded=False)
     shares: list[float] = []
-    frame, warnings = engine.frame(Frame(pixels, 40.0), plan, shares.append)
+    warnings: list[str] = []
+    frame = upscaler.upscale(Frame(pixels, 40.0), plan, shares.append, warnings.append)
+    _ = frame.pixels  # read all bands
     assert shares == sorted(shares) and shares[-1] == pytest.approx(1)
     assert frame.duration_ms == 40.0
-    assert frame.pixels.shape == (plan.header.height, plan.header.width, channels)
+    assert frame.pixels.shape == (plan.job.size.height, plan.job.size.width, pixels.shape[2])
     assert frame.pixels.dtype == pixels.dtype
-    return frame.pixels, warnings
+    return frame.pixels, tuple(warnings)
 
 
 def test_photo_looks_like_itself_only_larger(photo: Pixels) -> None:
@@ -105,21 +107,23 @@ def test_any_factor_is_native_passes_and_one_reduction(photo: Pixels, factor: fl
 
 
 def test_a_page_of_another_size_grows_by_the_same_factor(photo: Pixels) -> None:
-    engine = PictureUpscaler(replace(EMBEDDED, size=SizeOptions(width=160)))
-    plan = engine.plan(Header("TIFF", 80, 60, 3, np.dtype(np.uint8), frames=2))
-    frame, _ = engine.frame(Frame(photo[:31, :45]), plan, lambda share: None)
+    options = replace(EMBEDDED, size=SizeOptions(width=160))
+    upscaler = PictureUpscaler(options)
+    plan = upscaler.plan(JobPlanner.for_arrays(options).plan_array(photo), banded=False)
+    frame = upscaler.upscale(Frame(photo[:31, :45]), plan)
     assert frame.pixels.shape == (62, 90, 3)
 
 
 def test_plan_says_what_will_happen(photo: Pixels) -> None:
     model = ModelOptions("dsclora-x4")
     options = replace(EMBEDDED, model=model, engine=EngineOptions(device="cpu", tile=32), size=SizeOptions(scale=8))
-    plan = PictureUpscaler(options).plan(Header("PNG", 80, 60, 3, np.dtype(np.uint8)))
-    assert (plan.header.width, plan.header.height, plan.size.passes, plan.tile) == (640, 480, (4, 4), 32)
+    job = JobPlanner.for_arrays(options).plan_array(photo)
+    plan = PictureUpscaler(options).plan(job, banded=False)
+    assert (job.result.width, job.result.height, job.size.passes, plan.tile) == (640, 480, (4, 4), 32)
     assert plan.tiles == 3 * 2 + 10 * 8
     assert plan.memory_bytes > 640 * 480 * 4 * 3
-    assert (plan.info.model, plan.info.device, plan.info.dtype) == ("dsclora-x4", "cpu", "float32")
-    assert len(plan.info.weights_sha256) == 64
+    assert (job.model, plan.engine.device, plan.engine.dtype) == ("dsclora-x4", "cpu", "float32")
+    assert len(job.key.weights_sha256) == 64
 
 
 def test_released_student_by_file_equals_the_golden(shared: Path) -> None:

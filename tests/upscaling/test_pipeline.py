@@ -15,9 +15,9 @@ from dsclora_cli.config import SaveOptions, UpscaleOptions
 from dsclora_cli.errors import ErrorCode, ErrorInfo, ImageError, OutOfMemory, WeightsError
 from dsclora_cli.imaging.types import AnyFrame, Frame, StreamedFrame
 from dsclora_cli.upscaling import batch as batch_module
-from dsclora_cli.upscaling import pipeline as line_module
-from dsclora_cli.upscaling.batch import FileResult, Observer, upscale_files
-from dsclora_cli.upscaling.jobs import Job
+from dsclora_cli.upscaling import pipeline as pipeline_module
+from dsclora_cli.upscaling.batch import FileResult, UpscaleCallbacks, upscale_files
+from dsclora_cli.upscaling.types import InputFile
 
 
 @pytest.fixture
@@ -33,7 +33,7 @@ def test_a_picture_that_fails_in_the_network_fails_alone(folder: Path) -> None:
         if len(calls) == 3:
             raise OutOfMemory("a tile of 512 does not fit", "--tile 256 would fit")
 
-    results = run([folder / "d.gif", folder / "b.png"], engine=RepeatUpscaler(fail_third))
+    results = run([folder / "d.gif", folder / "b.png"], upscaler=RepeatUpscaler(fail_third))
     assert states(results) == {"d.gif": "failed", "b.png": "done"}
     assert results[0].error == ErrorInfo(ErrorCode.OUT_OF_MEMORY, "a tile of 512 does not fit", "--tile 256 would fit")
     assert not (folder / "d_x4.gif").exists()
@@ -43,7 +43,7 @@ def test_a_picture_that_fails_in_the_network_fails_alone(folder: Path) -> None:
 def test_a_picture_that_breaks_half_way_leaves_nothing(folder: Path) -> None:
     data = (folder / "d.gif").read_bytes()
     (folder / "d.gif").write_bytes(data[: len(data) - 30])
-    results = run([folder / "d.gif", folder / "b.png"], engine=RepeatUpscaler())
+    results = run([folder / "d.gif", folder / "b.png"], upscaler=RepeatUpscaler())
     assert states(results) == {"d.gif": "failed", "b.png": "done"}
     assert not (folder / "d_x4.gif").exists()
     assert leftovers(folder) == []
@@ -56,8 +56,8 @@ def test_a_picture_that_cannot_be_written_is_not_finished_by_the_network(
     made: list[int] = []
 
     class Slow(RepeatUpscaler):
-        def banded(self, frame, plan, on_progress, on_caveat) -> StreamedFrame:
-            whole = super().banded(frame, plan, on_progress, on_caveat)
+        def upscale(self, frame, plan, on_progress, on_warning) -> StreamedFrame:
+            whole = super().upscale(frame, plan, on_progress, on_warning)
 
             def bands():
                 for band in whole.bands():
@@ -71,9 +71,9 @@ def test_a_picture_that_cannot_be_written_is_not_finished_by_the_network(
         next(next(iter(frames)).bands())
         raise ImageError("cannot be written (No space left on device)")
 
-    monkeypatch.setattr(line_module, "save_result", full)
-    monkeypatch.setattr(line_module, "budget", lambda limit: 1)
-    results = run([folder / "a.jpg", folder / "b.png"], engine=Slow())
+    monkeypatch.setattr(pipeline_module, "save_result", full)
+    monkeypatch.setattr(pipeline_module, "pixel_budget", lambda limit: 1)
+    results = run([folder / "a.jpg", folder / "b.png"], upscaler=Slow())
     assert states(results) == {"a.jpg": "failed", "b.png": "failed"}
     assert "No space left" in str(results[0].error)
     assert len(made) < 2 * 36
@@ -84,7 +84,7 @@ def test_a_bug_is_raised_and_leaves_nothing_half_done(folder: Path) -> None:
         raise ZeroDivisionError
 
     with pytest.raises(ZeroDivisionError):
-        run([folder], engine=RepeatUpscaler(fail))
+        run([folder], upscaler=RepeatUpscaler(fail))
     assert leftovers(folder) == []
 
 
@@ -92,10 +92,10 @@ def test_a_bug_in_the_writer_reaches_the_caller(folder: Path, monkeypatch: pytes
     def fail(*_: object) -> None:
         raise ZeroDivisionError
 
-    monkeypatch.setattr(line_module, "save_result", fail)
-    monkeypatch.setattr(line_module, "budget", lambda limit: 1)
+    monkeypatch.setattr(pipeline_module, "save_result", fail)
+    monkeypatch.setattr(pipeline_module, "pixel_budget", lambda limit: 1)
     with pytest.raises(ZeroDivisionError):
-        run([folder], engine=RepeatUpscaler())
+        run([folder], upscaler=RepeatUpscaler())
 
 
 def test_an_interrupt_keeps_what_is_finished_and_says_what_is_not(folder: Path) -> None:
@@ -107,11 +107,9 @@ def test_an_interrupt_keeps_what_is_finished_and_says_what_is_not(folder: Path) 
             raise KeyboardInterrupt
 
     results: list[FileResult] = []
-    observer = Observer()
-    observer.on_done = results.append  # type: ignore[method-assign]
     inputs = [folder / name for name in ("a.jpg", "b.png", "c.webp", "d.gif", "e.png")]
     with pytest.raises(KeyboardInterrupt):
-        list(upscale_files(inputs, EMBEDDED, observer, engine=RepeatUpscaler(interrupt)))
+        results.extend(upscale_files(inputs, EMBEDDED, upscaler=RepeatUpscaler(interrupt)))
     finished = dict.fromkeys(["a.jpg", "b.png", "c.webp"], "done")
     assert states(results).items() >= (finished | {"d.gif": "interrupted"}).items()
     assert sorted(path.name for path in folder.glob("*_x4*")) == ["a_x4.jpg", "b_x4.png", "c_x4.webp"]
@@ -121,7 +119,7 @@ def test_an_interrupt_keeps_what_is_finished_and_says_what_is_not(folder: Path) 
 
 def test_closing_early_keeps_what_is_finished(folder: Path) -> None:
     inputs = [folder / name for name in ("a.jpg", "b.png", "c.webp")]
-    with closing(upscale_files(inputs, EMBEDDED, engine=RepeatUpscaler())) as results:
+    with closing(upscale_files(inputs, EMBEDDED, upscaler=RepeatUpscaler())) as results:
         assert next(results).status == "done"
     assert (folder / "a_x4.jpg").exists()
     assert leftovers(folder) == []
@@ -131,46 +129,43 @@ def test_memory_does_not_grow_with_the_number_of_pictures(tmp_path: Path, monkey
     for number in range(12):
         save_photo(tmp_path / f"{number:02}.png", (100, 80), seed=number)
     size = 100 * 80 * 3
-    monkeypatch.setattr(line_module, "budget", lambda limit: 20 * size)
+    monkeypatch.setattr(pipeline_module, "pixel_budget", lambda limit: 20 * size)
     opened: list[Path] = []
-    real = line_module.open_picture
-    monkeypatch.setattr(line_module, "open_picture", lambda source: opened.append(source) or real(source))
+    real = pipeline_module.open_picture
+    monkeypatch.setattr(pipeline_module, "open_picture", lambda source: opened.append(source) or real(source))
     ahead: list[int] = []
 
     def watch(frame: Frame) -> None:
         threading.Event().wait(0.05)
         ahead.append(len(opened) - len(ahead))
 
-    results = run([tmp_path], engine=RepeatUpscaler(watch))
+    results = run([tmp_path], upscaler=RepeatUpscaler(watch))
     assert len(results) == 12
     assert max(ahead) <= 5
 
 
-def test_the_observer_hears_everything_in_the_callers_thread(folder: Path) -> None:
-    class Heard(Observer):
+def test_callbacks_are_called_in_the_thread_of_the_caller(folder: Path) -> None:
+    class Recorder(UpscaleCallbacks):
         def __init__(self) -> None:
             self.words: list[str] = []
 
-        def on_found(self, found: object) -> None:
-            self.words.append("found")
+        def on_inputs(self, found: object) -> None:
+            self.words.append("inputs")
 
         def on_note(self, note: str) -> None:
             self.words.append(note)
 
-        def on_start(self, job: Job) -> None:
-            self.words.append(f"start {job.source.stem}")
+        def on_start(self, file: InputFile) -> None:
+            self.words.append(f"start {file.stem}")
 
-        def on_progress(self, job: Job, share: float) -> None:
+        def on_progress(self, file: InputFile, share: float) -> None:
             assert threading.current_thread() is threading.main_thread()
             self.words.append(f"{share:g}")
 
-        def on_done(self, result: FileResult) -> None:
-            assert threading.current_thread() is threading.main_thread()
-            self.words.append(f"done {Path(result.input).stem}")
-
-    heard = Heard()
-    list(upscale_files([folder / "d.gif", folder / "d.gif"], EMBEDDED, heard, engine=RepeatUpscaler()))
-    assert heard.words == ["found", "start d", "0.25", "0.5", "0.75", "1", "done d"]
+    recorder = Recorder()
+    for result in upscale_files([folder / "d.gif", folder / "d.gif"], EMBEDDED, recorder, upscaler=RepeatUpscaler()):
+        recorder.words.append(f"{result.status} {Path(result.input).stem}")
+    assert recorder.words == ["inputs", "start d", "0.25", "0.5", "0.75", "1", "done d"]
 
 
 class TestSeveralDevices:
@@ -182,7 +177,7 @@ class TestSeveralDevices:
         frames: dict[str, list[int]] = {"cuda:0": [], "cuda:1": []}
         both = threading.Barrier(2, timeout=20)
 
-        def opened(options: UpscaleOptions, find: object) -> RepeatUpscaler:
+        def opened(options: UpscaleOptions) -> RepeatUpscaler:
             def count(frame: Frame) -> None:
                 mine = frames[options.engine.device]
                 mine.append(1)
@@ -192,7 +187,7 @@ class TestSeveralDevices:
             return RepeatUpscaler(count)
 
         monkeypatch.setattr(batch_module, "list_devices", lambda engine: tuple(frames))
-        monkeypatch.setattr(batch_module, "_open", opened)
+        monkeypatch.setattr(pipeline_module, "open_upscaler", opened)
         return frames
 
     def test_each_takes_pictures_and_none_is_done_twice(self, tmp_path: Path, two: dict[str, list[int]]) -> None:
@@ -217,7 +212,7 @@ class TestSeveralDevices:
         save_photo(tmp_path / "a.png")
         limits: list[int | None] = []
         monkeypatch.setattr(
-            batch_module, "_open", lambda options, find: limits.append(options.max_memory) or RepeatUpscaler()
+            pipeline_module, "open_upscaler", lambda options: limits.append(options.max_memory) or RepeatUpscaler()
         )
         run([tmp_path], replace(EMBEDDED, max_memory=2 * 10**9))
         assert limits == [10**9]
@@ -232,13 +227,13 @@ class TestSeveralDevices:
             save_photo(tmp_path / f"{number}.png", seed=number)
         both = threading.Barrier(2, timeout=20)
 
-        def refuse(options: UpscaleOptions, find: object) -> RepeatUpscaler:
+        def refuse(options: UpscaleOptions) -> RepeatUpscaler:
             both.wait()
             if options.engine.device == "cuda:1":
                 raise WeightsError("the weights are damaged")
             return RepeatUpscaler()
 
-        monkeypatch.setattr(batch_module, "_open", refuse)
+        monkeypatch.setattr(pipeline_module, "open_upscaler", refuse)
         with pytest.raises(WeightsError):
             run([tmp_path])
         assert not any(thread.name in {"dsclora-network", "dsclora-encode"} for thread in threading.enumerate())

@@ -103,7 +103,7 @@ def test_too_small_a_picture_is_an_error_of_that_picture() -> None:
         (SizeOptions(width=-3), "--width must be above 0"),
         (SizeOptions(fit=(0, 5)), "--fit must be above 0"),
         (SizeOptions(megapixels=math.inf), "--megapixels must be above 0"),
-        (SizeOptions(scale=2, long_edge=9), "more than one size is asked for: --scale, --long-edge"),
+        (SizeOptions(scale=2, long_edge=9), "more than one size is given: --scale, --long-edge"),
     ],
 )
 def test_a_size_that_cannot_be_is_a_usage_error(options: SizeOptions, message: str) -> None:
