@@ -1,4 +1,4 @@
-"""How a training run looks: a bar on a terminal, a line for each score, and at the end what was kept."""
+"""Progress bar and messages of `train` and `distill`: the pictures, the steps, a line for each score, the outcome."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from dsclora_cli.cli import console
 from dsclora_cli.errors import ExitCode
 from dsclora_cli.training.trainer import Score, TrainCallbacks, TrainResult
 
-_SMOOTH = 0.98  # of the loss on the bar; the lines have means
+_SMOOTHING = 0.98  # of the loss on the bar; the lines of scores have means
 
 
 class TrainView(TrainCallbacks):
-    """A context manager that shows a run on stderr, and on stdout as JSON where asked; of several workers, the first's.
+    """A context manager that shows a training run on stderr, and on stdout as JSON where asked.
 
-    `end` says what a run came to and gives the exit code.
+    Of several processes, only the first shows anything.
     """
 
     def __init__(self, as_json: bool, quiet: bool) -> None:
-        self._mute = os.environ.get("RANK", "0") != "0"
+        self._mute = os.environ.get("RANK", "0") != "0"  # torchrun numbers its processes in RANK
         self._json, self._quiet = as_json and not self._mute, quiet or self._mute
         self._reached = -math.inf
         self._clock: _Clock | None = None
@@ -32,13 +32,13 @@ class TrainView(TrainCallbacks):
         self._bar = _Bar(stderr) if stderr.is_terminal and not self._quiet else None
 
     def __enter__(self) -> TrainView:
-        """The view itself."""
+        """Return the view."""
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Take the bar away."""
+        """Remove the bar."""
         if self._bar:
             self._bar.stop()
 
@@ -47,28 +47,34 @@ class TrainView(TrainCallbacks):
         if not self._quiet:
             console.say("note", note, "cyan")
 
+    def on_picture(self, done: int, total: int) -> None:
+        """Move the bar, which counts pictures until the steps begin."""
+        if self._bar:
+            self._bar.show_pictures(done, total)
+
     def on_step(self, step: int, steps: int, loss: float) -> None:
         """Move the bar."""
         self._clock = self._clock or _Clock(step, steps)
         if self._bar:
-            self._bar.move(step, steps, loss)
+            self._bar.show_step(step, steps, loss)
 
     def on_score(self, score: Score, best: bool) -> None:
-        """One line, and one JSON object."""
+        """Print a line for people, and a JSON object where asked."""
         self._reached = max(self._reached, score.psnr_y)
         if self._json:
             console.show_json(score)
         if self._bar:
-            self._bar.score(score)
+            self._bar.show_score(score)
         if not self._quiet and self._clock:
             console.err().print(
                 f"{self._clock.at(score.step)}: {score_line(score, best)}{self._clock.left(score.step)}"
             )
 
     def end(self, result: TrainResult) -> int:
-        """Say what was kept, by how much it is better and where it is; 1 where nothing was.
+        """Print which weights were kept, how much better they are and where they lie, and return the exit code.
 
-        Only the first worker has scored and knows; torchrun would end it if another left with 1.
+        The exit code is 1 where no weights were kept. Processes other than the first know no score and return 0,
+        because torchrun would end all processes if any left with 1.
         """
         if self._mute:
             return ExitCode.DONE
@@ -84,16 +90,17 @@ class TrainView(TrainCallbacks):
         return ExitCode.DONE
 
     def _shortfall(self, result: TrainResult) -> str:
+        """Return why no weights were kept."""
         if result.floor_psnr_y is None:
             return "nothing was scored"
         floor = f"no step was better than the base's {result.floor_psnr_y:.3f} dB on the held-out pictures"
-        if self._reached == -math.inf:
+        if self._reached == -math.inf:  # a finished run that was resumed takes no steps
             return floor
         return f"{floor}; the best was {result.floor_psnr_y - self._reached:.4f} dB below"
 
 
 def score_line(score: Score, best: bool) -> str:
-    """A score for people, with the terms of the loss where there are several, and facts, which are shares."""
+    """Return a score for people: the loss and its terms where there are several, shares, PSNR-Y and pace."""
     terms = ", ".join(f"{name} {value:.5f}" for name, value in score.terms.items())
     facts = "".join(f", {name} {value:.0%}" for name, value in score.facts.items())
     loss = f"loss {score.loss:.5f}" + (f" ({terms})" if len(score.terms) > 1 else "") + facts
@@ -106,6 +113,7 @@ def _pace(score: Score) -> str:
 
 
 def _merit(result: TrainResult) -> str:
+    """Return the score of the weights that were kept, and when they were reached."""
     when = f"step {result.best_step} of {result.steps}, {console.duration(result.seconds)}"
     score = f"PSNR-Y {result.best_psnr_y:.3f} dB on the held-out pictures"
     if result.floor_psnr_y is not None:
@@ -114,7 +122,7 @@ def _merit(result: TrainResult) -> str:
 
 
 class _Clock:
-    """How long the steps that remain will take, as long as those since the first that was heard of."""
+    """Estimates the time to go from the steps since the first step of this process, which may have resumed."""
 
     def __init__(self, step: int, steps: int) -> None:
         self._first, self._steps, self._since = step, steps, monotonic()
@@ -130,7 +138,7 @@ class _Clock:
 
 
 class _Bar:
-    """Steps, the smoothed loss, the last score and the pace, and the time to go."""
+    """A bar on a terminal: pictures while they are decoded, then steps with the loss, the last score and the pace."""
 
     def __init__(self, console: Console) -> None:
         columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn())
@@ -141,16 +149,25 @@ class _Bar:
         self._task = self._progress.add_task("", total=None, pace="")
         self._loss, self._psnr = math.nan, ""
 
-    def move(self, step: int, steps: int, loss: float) -> None:
-        """The bar appears with the first step, so that it does not cross the progress of a download."""
+    def show_pictures(self, done: int, total: int) -> None:
+        # The bar appears with the first picture and goes with the last one, so that the bar never crosses the progress
+        # of a download, which may come before a folder or set and between two of them.
+        self._progress.start()  # does nothing while the bar is shown
+        self._progress.update(self._task, description="reading pictures", completed=done, total=total)
+        if done == total:
+            self._progress.stop()
+
+    def show_step(self, step: int, steps: int, loss: float) -> None:
         if not self._progress.live.is_started:
             self._progress.start()
+            # The time to go is that of the steps, so forget the pace of the pictures.
+            self._progress.reset(self._task)
         if math.isfinite(loss):
-            self._loss = loss if math.isnan(self._loss) else _SMOOTH * self._loss + (1 - _SMOOTH) * loss
+            self._loss = loss if math.isnan(self._loss) else _SMOOTHING * self._loss + (1 - _SMOOTHING) * loss
         text = f"loss {self._loss:.5f}{self._psnr}"
         self._progress.update(self._task, description=text, completed=step, total=steps)
 
-    def score(self, score: Score) -> None:
+    def show_score(self, score: Score) -> None:
         self._psnr = f"  PSNR-Y {score.psnr_y:.3f}"
         self._progress.update(self._task, pace=_pace(score))
 

@@ -1,8 +1,8 @@
-"""Decoded training pictures on disk, to be mapped into memory: one file for each, named after its content.
+"""Decoded training pictures on disk, mapped into memory: a file for each array, named after the picture's content.
 
-`HASH.hr.npy` holds a picture and `HASH.x4.npy` its LR by MATLAB's bicubic of the whole picture, both `(h, w, 3)`
-uint8; `HASH.x4-KEY.npy` what a teacher makes of that LR. Files are written whole, so processes may share them, and
-what a killed one made is used by the next.
+`HASH.hr.npy` holds a picture, and `HASH.x4.npy` LR at scale 4, by MATLAB's bicubic of the whole picture; both are
+`(h, w, 3)`, uint8. `HASH.x4-KEY.npy` holds a teacher's output for LR. Every file is written atomically, so processes
+may share the cache, and a run uses what a killed run decoded.
 """
 
 from __future__ import annotations
@@ -28,14 +28,15 @@ _HEADER = re.compile(
     rb"\x93NUMPY\x01.{1,50}'descr': '(\S+)', 'fortran_order': False, 'shape': \((\d+), (\d+), (\d+)\), \} *\n",
     re.DOTALL,
 )
-_ABANDONED_SECONDS = 3600
+_ABANDONED_SECONDS = 3600  # older temporary files belong to a process that was killed
 
 
 class TrainCache:
-    """The cache, below `cache_dir()/training`; threads may share one.
+    """The cache in `cache_dir()/training`; threads and processes may use the cache at the same time.
 
-    `index.jsonl` remembers hashes by path, size and time of change, a line for each, so that files are hashed once.
-    Lines are only added, so nothing is lost where processes do so at once or one is killed at it.
+    `index.jsonl` keeps the hash of each file with the file's path, size and time of change, a line for each file, so
+    that a file is hashed once. Lines are only appended, so no line is lost where several processes write at once, or
+    where a process is killed while writing.
     """
 
     def __init__(self) -> None:
@@ -44,20 +45,27 @@ class TrainCache:
         self._known = self._read_index()
         self._drop_abandoned()
 
-    def picture(self, path: Path) -> str:
-        """The name of a picture's array, decoded where it is missing; it starts with the hash of the file's content.
+    def add_picture(self, path: Path) -> str:
+        """Decode a picture unless the cache has the picture, and return the name of the array.
 
-        Raises ImageError as `read_rgb` does, and DscloraError as `made` does.
+        The name starts with the hash of the file's content. Raises ImageError for a picture that cannot be used, and
+        DscloraError where the cache cannot be written.
         """
-        return self.made(f"{self._hash(path)}.hr.npy", lambda: read_rgb(path))
+        return self.add(f"{self._hash(path)}.hr.npy", lambda: read_rgb(path))
 
-    def lr(self, picture: str, scale: int) -> str:
-        """The name of the LR of a picture of the cache, made where it is missing. Raises as `made` does."""
-        name = f"{content(picture)}.x{scale}.npy"
-        return self.made(name, lambda: downscale(np.array(self.open(picture)), scale))
+    def add_lr(self, picture: str, scale: int) -> str:
+        """Make LR of the picture with this name unless the cache has LR, and return the name of the array.
 
-    def made(self, name: str, make: Callable[[], NDArray[Any]]) -> str:
-        """`name`, whose file is there and whole afterwards. Raises DscloraError where it cannot be written."""
+        Raises DscloraError where the cache cannot be written.
+        """
+        name = f"{content_hash(picture)}.x{scale}.npy"
+        return self.add(name, lambda: downscale(np.array(self.open(picture)), scale))
+
+    def add(self, name: str, make: Callable[[], NDArray[Any]]) -> str:
+        """Store an array `(h, w, c)` unless the cache has an array of this name, and return the name.
+
+        Raises DscloraError where the cache cannot be written.
+        """
         if not self._holds(name):
             array = make()
             try:
@@ -65,19 +73,20 @@ class TrainCache:
                 with atomic_write(self.folder / name) as temporary, temporary.open("wb") as file:
                     np.save(file, array)
             except OSError as error:
-                if not self._holds(name):  # else another process was faster, and Windows lets nobody replace its file
+                # Another process may have been faster, and Windows lets nobody replace a file that is mapped.
+                if not self._holds(name):
                     hint = "free some space, or set DSCLORA_CACHE_DIR to a folder that can be written"
                     raise DscloraError(f"cannot write {self.folder / name}: {error.strerror or error}", hint) from error
         return name
 
     def open(self, name: str) -> NDArray[Any]:
-        """An array `(h, w, c)` of the cache, mapped into memory and read-only.
+        """Return an array `(h, w, c)` of the cache, mapped into memory and read-only.
 
-        Nothing stays open for it once it is dropped. Raises DscloraError where it is gone or damaged.
+        No file stays open once the array is dropped. Raises DscloraError where the file is missing or damaged.
         """
         path = self.folder / name
         try:
-            # np.load parses the header as Python, which takes ten times as long as all of this.
+            # np.load parses the header as Python, which takes ten times as long as this whole method.
             with path.open("rb") as file:
                 mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
             header = _HEADER.match(mapped)
@@ -89,7 +98,7 @@ class TrainCache:
             raise DscloraError(f"cannot read {path}: {error}", "run again: what is missing is made anew") from error
 
     def _holds(self, name: str) -> bool:
-        """Whether an array is there and not cut off, as by a crash of the machine."""
+        """Return whether the cache has a whole array of this name: a crash of the machine may cut a file off."""
         try:
             self.open(name)
         except DscloraError:
@@ -97,6 +106,7 @@ class TrainCache:
         return True
 
     def _hash(self, path: Path) -> str:
+        """Return the sha256 of a file's content, from the index where size and time of change are the same."""
         try:
             status, place = path.stat(), str(path.absolute())
             stamp = [status.st_size, status.st_mtime_ns]
@@ -106,14 +116,17 @@ class TrainCache:
             key = sha256_of(path)
         except OSError as error:
             raise ImageError(f"{path}: {error.strerror}") from error
-        with suppress(OSError):  # then it is hashed again the next time; arrays that cannot be written are an error
+        # Where the index cannot be written, the file is hashed again the next time. An array that cannot be written is
+        # an error, which `add` raises.
+        with suppress(OSError):
             self.folder.mkdir(parents=True, exist_ok=True)
             with self._index.open("a", encoding="utf-8") as file:
-                # The break comes first, so that a line which a kill cut off spoils no other.
+                # The line break comes first, so that a line cut off by a kill does not spoil the next line.
                 file.write(f"\n{json.dumps([place, *stamp, key])}")
         return key
 
     def _read_index(self) -> dict[str, list[Any]]:
+        """Return size, time of change and hash of each file in the index, by path."""
         known: dict[str, list[Any]] = {}
         try:
             lines = self._index.read_text(encoding="utf-8", errors="replace").splitlines()
@@ -123,18 +136,18 @@ class TrainCache:
             try:
                 place, size, changed, key = json.loads(line)
                 known[place] = [size, changed, key]
-            except (TypeError, ValueError):  # empty, or cut off
+            except (TypeError, ValueError):  # an empty line, or a line that was cut off
                 continue
         return known
 
     def _drop_abandoned(self) -> None:
-        """Remove what a killed process had begun to write."""
+        """Remove temporary files that a killed process left behind."""
         for part in self.folder.glob(".dsclora-*.part"):
-            with suppress(OSError):  # gone meanwhile, or open on Windows
+            with suppress(OSError):  # removed by another process meanwhile, or open on Windows
                 if time.time() - part.stat().st_mtime > _ABANDONED_SECONDS:
                     part.unlink()
 
 
-def content(name: str) -> str:
-    """The hash of the picture that an array of the cache belongs to."""
+def content_hash(name: str) -> str:
+    """Return the hash of the picture that an array of the cache belongs to, from the array's name."""
     return name.partition(".")[0]

@@ -1,4 +1,4 @@
-"""What cameras and the web do to a picture before it is upscaled: blur, sensor noise, JPEG."""
+"""What cameras and the web do to a picture before anybody upscales the picture: blur, sensor noise, JPEG."""
 
 from __future__ import annotations
 
@@ -10,15 +10,18 @@ from PIL import Image
 
 from dsclora_cli.recipe import DegradeOptions
 
-_REACH = 8  # of the blur, and of chroma that a decoder interpolates
-_BLOCK = 16  # of a JPEG with 4:2:0 chroma
+_REACH = 8  # pixels that the blur, and a decoder that interpolates chroma, look to either side
+_BLOCK = 16  # edge of a block of a JPEG with 4:2:0 chroma
 _SUBSAMPLING = ("4:4:4", "4:2:0")
 
 
 def degrade(lr: NDArray[np.uint8], options: DegradeOptions, rng: np.random.Generator) -> NDArray[np.uint8]:
-    """A picture `(h, w, 3)` uint8 as the world might have it: blurred, then noisy, then saved as JPEG.
+    """Return a picture `(h, w, 3)`, uint8, blurred, then noisy, then compressed as JPEG: the order of a camera.
 
-    Strengths are drawn evenly from the ranges of `options`, so equal generators give equal pictures.
+    Args:
+        lr: The picture `(h, w, 3)`, uint8.
+        options: Ranges that the strengths are drawn from evenly, and the share of pictures that stay unchanged.
+        rng: Source of the random numbers: generators in equal states give equal pictures.
     """
     if rng.random() < options.clean:
         return lr
@@ -29,28 +32,36 @@ def degrade(lr: NDArray[np.uint8], options: DegradeOptions, rng: np.random.Gener
     return jpeg(noisy, int(rng.integers(low, high + 1)), _SUBSAMPLING[int(rng.random() < options.subsampled)])
 
 
-def surroundings(start: int, size: int) -> slice:
-    """The rows or columns that `size` of a picture from `start` depend on when it is degraded.
+def context_of(start: int, size: int) -> slice:
+    """Return the rows or columns to degrade so that `size` of them from `start` come out as in the whole picture.
 
-    They begin where a block of the picture's JPEG does, so a patch has them at any phase, as in the whole picture.
+    The slice begins where a block of the whole picture's JPEG begins, so a patch has block borders at any phase, as
+    patches of the whole picture have.
     """
     return slice(max(0, start - _REACH) // _BLOCK * _BLOCK, -(-(start + size + _REACH) // _BLOCK) * _BLOCK)
 
 
 def jpeg(picture: NDArray[np.uint8], quality: int, subsampling: str = "4:2:0") -> NDArray[np.uint8]:
-    """`(h, w, 3)` uint8 after a JPEG of this quality, 1 to 100, as Pillow saves it."""
+    """Return a picture `(h, w, 3)`, uint8, after compression as JPEG.
+
+    Args:
+        picture: The picture `(h, w, 3)`, uint8.
+        quality: From 1 to 100, as Pillow counts.
+        subsampling: Of chroma, "4:4:4" or "4:2:0".
+    """
     file = BytesIO()
     Image.fromarray(picture).save(file, format="JPEG", quality=quality, subsampling=subsampling)
     return np.array(Image.open(file))
 
 
 def _blurred(values: NDArray[np.float32], sigma: float) -> NDArray[np.float32]:
-    """Gaussian blur of `(h, w, 3)`; the border is repeated."""
+    """Return `(h, w, 3)` after a Gaussian blur of `sigma` pixels; the border is repeated."""
     radius = int(np.ceil(3 * sigma))
     if radius == 0:
         return values
     kernel = np.exp(-0.5 * (np.arange(-radius, radius + 1) / sigma) ** 2)
     first, *others = (kernel / kernel.sum()).astype(np.float32)
+    # A Gaussian is separable: blur the rows, then the columns.
     for axis in (0, 1):
         length = values.shape[axis]
         padded = np.moveaxis(values, axis, 0)[np.clip(np.arange(-radius, length + radius), 0, length - 1)]

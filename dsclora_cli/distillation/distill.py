@@ -28,7 +28,8 @@ from dsclora_cli.models.network import Network
 from dsclora_cli.recipe import DEFAULT_FEATURE_DISTANCE, DEFAULT_FEATURE_WEIGHTS, DistillOptions, Recipe
 from dsclora_cli.recipe_toml import read_recipe, resolve_defaults
 from dsclora_cli.training.compile import compiled
-from dsclora_cli.training.train import ReconstructionLoss, initial_network, network_setup
+from dsclora_cli.training.losses import ReconstructionLoss
+from dsclora_cli.training.train import initial_network, network_setup
 from dsclora_cli.training.trainer import Run, TrainCallbacks, TrainingSetup, TrainResult, fit
 from dsclora_cli.weights.adapters import save_adapters
 from dsclora_cli.weights.resolve import find_named_weights, open_network

@@ -1,4 +1,4 @@
-"""The state of a training run: written whole, read back exactly, and refused by another recipe."""
+"""Checkpoints of a training run: written atomically, loaded exactly, and refused for another recipe."""
 
 from __future__ import annotations
 
@@ -17,64 +17,74 @@ from dsclora_cli.recipe_toml import recipe_digest
 
 @dataclass
 class TrainingProgress:
-    """How far a run has come, and the sums for the next line of its log.
-
-    `best` is the highest held-out PSNR-Y in dB, None before the first score. `terms` are summed over the `counted`
-    steps since the last line that were not skipped; all steps since took `worked` seconds, of which `waited` went by
-    waiting for data.
-    """
+    """How far a run has come, and the sums for the next line of the log. Field names are keys of the checkpoint."""
 
     step: int = 0
+    """Number of steps taken."""
     best: float | None = None
+    """Highest held-out PSNR-Y in dB, the baseline included; None before the first score."""
     best_step: int = 0
+    """Step of the best score; 0 for the baseline or without a score."""
     floor: float | None = None
+    """Held-out PSNR-Y of the baseline in dB; None without a baseline."""
     skipped: int = 0
+    """Number of steps skipped so far because the loss or the gradient was not finite."""
     seconds: float = 0.0
+    """Seconds of training and scoring up to the last line of the log."""
     terms: dict[str, float] = field(default_factory=dict)
+    """Sums of the loss terms since the last line of the log, by name."""
     counted: int = 0
+    """Number of steps in `terms`: steps since the last line of the log that were not skipped."""
     worked: float = 0.0
+    """Seconds of all steps since the last line of the log, waiting included."""
     waited: float = 0.0
+    """Seconds of `worked` that passed in waiting for data."""
 
     def count(self, terms: Mapping[str, float]) -> None:
-        """Add the terms of a step."""
+        """Add the terms of a step to the sums."""
         self.counted += 1
         for name, value in terms.items():
             self.terms[name] = self.terms.get(name, 0.0) + value
 
     def begin_line(self) -> None:
-        """Start the sums anew."""
+        """Set the sums to zero."""
         self.terms, self.counted, self.worked, self.waited = {}, 0, 0.0, 0.0
 
 
 @dataclass(frozen=True)
 class RunState:
-    """What `save` writes and `load` restores: `parts` have `state_dict` and `load_state_dict`."""
+    """The state of a run that a checkpoint holds."""
 
     recipe: Recipe
+    """A checkpoint of another recipe is refused, unless the two lead to the same weights."""
     parts: dict[str, Any]
-    progress: TrainingProgress = field(default_factory=TrainingProgress)
+    """Objects with `state_dict` and `load_state_dict`, by their keys in the file."""
+    progress: TrainingProgress
+    """Loading changes the fields in place."""
 
     def save(self, path: Path) -> None:
-        """Write everything, whole or not at all. Raises DscloraError where there is no room for it."""
+        """Write the checkpoint atomically. Raises DscloraError where the disk is full or not writable."""
         state = {name: part.state_dict() for name, part in self.parts.items()}
         state |= {"progress": asdict(self.progress), "recipe": recipe_digest(self.recipe)}
         try:
             with atomic_write(path) as temporary:
                 torch.save(state, temporary)
         except (OSError, RuntimeError) as error:
+            # PyTorch's zip writer raises RuntimeError, without a reason, when a write fails.
             reason = getattr(error, "strerror", None) or "the disk may be full"
-            hint = "the checkpoint before it is whole; make room, then --resume"
+            hint = "the previous checkpoint is intact; make room, then --resume"
             raise DscloraError(f"cannot write {path}: {reason}", hint) from error
 
     def load(self, path: Path, device: torch.device) -> None:
-        """Take everything up again. Raises UsageError for a file that is not one, or of another recipe."""
+        """Restore all parts and the progress. Raises UsageError for a damaged file or another recipe."""
         try:
+            # `weights_only` refuses pickled code, so a checkpoint from elsewhere can do no harm.
             state = torch.load(path, map_location=device, weights_only=True)
             written_by, progress = state.pop("recipe"), state.pop("progress")
         except Exception as error:
             raise UsageError(f"{path} cannot be read as a checkpoint", "start a new run with another --out") from error
         if written_by != recipe_digest(self.recipe):
-            hint = "give the options of recipe.toml beside it, or start a new run with another --out"
+            hint = "give the options of recipe.toml in the same folder, or start a new run with another --out"
             raise UsageError(f"{path.parent} is a run of another recipe", hint)
         for name, part in self.parts.items():
             part.load_state_dict(state[name])

@@ -1,4 +1,4 @@
-"""torch.compile where it helps: three to five times faster training steps on a CPU."""
+"""torch.compile where the tools are available: three to five times faster training steps on a CPU."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import os
 import shutil
 import sys
 from collections.abc import Callable
+from importlib.util import find_spec
 from typing import Any
 
 import torch
@@ -16,57 +17,59 @@ from dsclora_cli.errors import DscloraError, UsageError
 _COMPILERS = ("c++", "g++", "clang++")
 
 OnNote = Callable[[str], None]
-"""Hears a sentence about the whole run."""
+"""Callback that receives a sentence about the whole run."""
 
 
-def compiled(module: nn.Module, choice: str, device: torch.device, on_note: OnNote | None = None) -> Callable[..., Any]:
-    """The module, compiled if `choice` is on, or auto and there is what compiling needs on the device.
+def compiled(module: nn.Module, choice: str, device: torch.device, on_note: OnNote) -> Callable[..., Any]:
+    """Return a module as a function, compiled at the first call where `choice` and the device allow.
 
-    That is done at the first call, which `on_note` is told. Where it fails, `auto` tells `on_note` and goes on with the
-    module as it is; `on`, or nobody to tell, is a DscloraError. Raises UsageError for `on` without a compiler.
+    Args:
+        module: Module to compile.
+        choice: "on"; "auto" to compile where the device has the tools, and to continue without where compiling fails;
+            or "off".
+        device: Where the module runs.
+        on_note: Receives a note before compiling starts, and a note where compiling fails.
+
+    Raises:
+        UsageError: `choice` is "on" and the tools are missing.
+        DscloraError: At the first call, `choice` is "on" and compiling fails.
     """
     possible = can_compile(device)
     if choice == "on" and not possible:
         raise UsageError("there is no C++ compiler here", "install one, or use --compile auto")
     if choice == "off" or not possible:
         return module
-    return _Compiled(module, on_note, choice == "auto" and on_note is not None)
+    return _Compiled(module, on_note, choice == "auto")
+
+
+def can_compile(device: torch.device) -> bool:
+    """Return whether torch.compile has its tools: a C++ compiler for the CPU, Triton for CUDA; no other device."""
+    if device.type == "cuda":
+        return find_spec("triton") is not None
+    if device.type != "cpu" or sys.platform == "win32":
+        return False
+    return any(shutil.which(name) for name in (os.environ.get("CXX", ""), *_COMPILERS) if name)
 
 
 class _Compiled:
-    """A module that is compiled when it is first called, and if it may fail called as it is once that has failed."""
+    """A module that is compiled at the first call; with `may_fail`, a module that stays as it is where that fails."""
 
-    def __init__(self, module: nn.Module, on_note: OnNote | None, may_fail: bool) -> None:
-        self._module, self._may_fail = module, may_fail
-        self._note: OnNote = on_note or (lambda _: None)
+    def __init__(self, module: nn.Module, on_note: OnNote, may_fail: bool) -> None:
+        self._module, self._may_fail, self._note = module, may_fail, on_note
         self._forward: Callable[..., Any] | None = None
 
-    def __call__(self, *inputs: Tensor) -> Any:  # noqa: ANN401 - whatever the module answers
+    def __call__(self, *inputs: Tensor) -> Any:  # noqa: ANN401 - as the module returns
         if self._forward is None:
             self._note("compiling the network, which may take a minute or two; later runs find it done")
             self._forward = torch.compile(self._module)
         try:
             return self._forward(*inputs)
         except RuntimeError as error:
-            answer = self._module(*inputs)  # what is the module's own fault is raised here, as itself
+            # An error of the module itself comes again here, and is raised unchanged.
+            output = self._module(*inputs)
             problem = (str(error).strip() or type(error).__name__).splitlines()[0]
             if not self._may_fail:
                 raise DscloraError(f"torch.compile failed: {problem}", "use --compile off") from error
             self._note(f"torch.compile failed, so training goes on without it: {problem}")
             self._forward = self._module
-            return answer
-
-
-def can_compile(device: torch.device) -> bool:
-    """Whether torch.compile has its tools: a C++ compiler for the CPU, Triton for CUDA; no other device."""
-    if device.type == "cuda":
-        return _has_module("triton")
-    if device.type != "cpu" or sys.platform == "win32":
-        return False
-    return any(shutil.which(name) for name in (os.environ.get("CXX", ""), *_COMPILERS) if name)
-
-
-def _has_module(name: str) -> bool:
-    from importlib.util import find_spec
-
-    return find_spec(name) is not None
+            return output

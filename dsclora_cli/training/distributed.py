@@ -1,7 +1,7 @@
-"""Several processes that train one network: torchrun's environment, and what the processes tell each other.
+"""Several processes that train one network: the environment of torchrun, and sums over the processes.
 
 Gradients are averaged by hand over one flat buffer, not by DistributedDataParallel, which would put a wrapper between
-the loop and adapters, compilation and accumulation. Every process draws the same global batch and works on its share.
+the loop and adapters, compilation and accumulation. Every process knows the same global batch, and computes its share.
 """
 
 from __future__ import annotations
@@ -20,18 +20,28 @@ from dsclora_cli.errors import DscloraError, UsageError
 
 @dataclass(frozen=True)
 class ProcessGroup:
-    """This process among `count`; alone by default. The one of rank 0 writes."""
+    """The processes of a run, from the point of view of one process."""
 
     rank: int = 0
+    """Number of this process, counted from 0."""
     count: int = 1
+    """Number of processes."""
 
     @property
     def is_first(self) -> bool:
-        """Whether this process writes the run folder."""
+        """Return whether this process writes the run folder and scores; no other process does."""
         return self.rank == 0
 
     def shares(self, batch: int, parts: int) -> list[slice]:
-        """This worker's share of the samples of a batch, in `parts`. Raises UsageError where they do not divide."""
+        """Return which samples of a global batch this process computes, cut into parts of equal size.
+
+        Args:
+            batch: Number of samples in the global batch.
+            parts: Number of parts for one process.
+
+        Raises:
+            UsageError: The batch does not divide by processes times parts.
+        """
         pieces = self.count * parts
         if batch % pieces:
             workers = f"{self.count} workers in {parts} parts" if self.count > 1 else f"{parts} parts"
@@ -41,19 +51,22 @@ class ProcessGroup:
         return [slice((first + part) * size, (first + part + 1) * size) for part in range(parts)]
 
     def mean(self, values: Sequence[float], device: torch.device) -> list[float]:
-        """The mean of each value over the workers."""
+        """Return the mean of each value over the processes. Waits for all processes."""
         if self.count == 1:
             return list(values)
+        # NCCL sums on GPUs, and MPS has no float64.
         shared = torch.tensor(values, dtype=torch.float64 if device.type == "cpu" else torch.float32, device=device)
         self._sum(shared)
         return [float(value) for value in shared / self.count]
 
-    def average_gradients(self, trained: nn.Module) -> None:
-        """Make every worker's gradients the mean over the workers; a missing one counts as zero."""
+    def average_gradients(self, module: nn.Module) -> None:
+        """Replace every gradient of a module by the mean over the processes. Waits for all processes."""
         if self.count == 1:
             return
-        parameters = [parameter for parameter in trained.parameters() if parameter.requires_grad]
+        parameters = [parameter for parameter in module.parameters() if parameter.requires_grad]
+        # A parameter without a gradient counts as zero, so that the buffers of all processes have equal sizes.
         gradients = [torch.zeros_like(p) if p.grad is None else p.grad for p in parameters]
+        # One flat buffer needs one message, where a message for each parameter would cost its latency.
         flat = torch.cat([gradient.reshape(-1) for gradient in gradients])
         self._sum(flat)
         start = 0
@@ -71,7 +84,7 @@ class ProcessGroup:
 
 @contextmanager
 def join_process_group(device: torch.device) -> Iterator[ProcessGroup]:
-    """The workers that torchrun started, or this process alone."""
+    """Yield the group of processes that torchrun started, or a group of this process alone."""
     count = int(os.environ.get("WORLD_SIZE", "1"))
     if count == 1:
         yield ProcessGroup()
@@ -84,7 +97,10 @@ def join_process_group(device: torch.device) -> Iterator[ProcessGroup]:
 
 
 def local_device(name: str) -> str:
-    """The device of this worker: with several on a machine and no index given, each takes its own GPU."""
+    """Return the device of this process: of several processes on a machine, each takes its own GPU.
+
+    A name with an index, such as "cuda:1", stays unchanged.
+    """
     several = int(os.environ.get("WORLD_SIZE", "1")) > 1
     use_cuda = name == "cuda" or (name == "auto" and torch.cuda.is_available())
     return f"cuda:{os.environ.get('LOCAL_RANK', '0')}" if several and use_cuda else name

@@ -1,38 +1,67 @@
-"""Distances between pictures: L1, L2, Charbonnier, the logarithm that PSNR takes, and L1 between spectra."""
+"""Losses against HR: L1, L2, Charbonnier, a log-MSE loss for PSNR, and an L1 loss between spectra.
+
+All take float tensors `(N, 3, H, W)` in about [0, 1], and return a scalar.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-PixelLoss = Callable[[Tensor, Tensor], Tensor]
-"""Two tensors of one shape to their mean distance, a scalar."""
+from dsclora_cli.recipe import LossOptions
 
-_CHARBONNIER = 1e-3
-_SMALL_SQUARES = 1e-4
+
+@dataclass(frozen=True)
+class ReconstructionLoss:
+    """The distance to HR that a recipe asks for."""
+
+    options: LossOptions
+
+    def __call__(self, output: Tensor, hr: Tensor) -> dict[str, Tensor]:
+        """Return the weighted terms for two tensors `(N, 3, sH, sW)`: `pixel`, and `fft` unless its weight is 0."""
+        terms = {"pixel": PIXEL_LOSSES[self.options.loss](output, hr)}
+        if self.options.fft:
+            terms["fft"] = self.options.fft * spectral_l1(output, hr)
+        return terms
+
+
+PixelLoss = Callable[[Tensor, Tensor], Tensor]
+"""Compute the mean distance between two tensors of equal shape `(N, 3, H, W)`, as a scalar."""
+
+_CHARBONNIER_EPS = 1e-3
+_MIN_MSE = 1e-4
 
 
 def charbonnier(output: Tensor, target: Tensor) -> Tensor:
-    """Mean of `sqrt(d^2 + 0.001^2)`: an L1 that is smooth at zero (LapSRN, arXiv 1704.03915)."""
-    return torch.sqrt((output - target) ** 2 + _CHARBONNIER**2).mean()
+    """Return the mean of `sqrt(d^2 + 0.001^2)`, an L1 loss that is smooth at zero (LapSRN, arXiv 1704.03915).
+
+    Both tensors are `(N, 3, H, W)`, float.
+    """
+    return torch.sqrt((output - target) ** 2 + _CHARBONNIER_EPS**2).mean()
 
 
 def log_mse(output: Tensor, target: Tensor) -> Tensor:
-    """Mean over the pictures of a batch of the logarithm of their mean squared difference, as PSNR is averaged.
+    """Return the mean over a batch `(N, 3, H, W)` of the logarithm of a picture's mean squared error.
 
-    So each counts by what share of its error goes, however large that is (PSNRLoss of NAFNet, arXiv 2204.04676). Errors
-    below 40 dB's are not chased.
+    PSNR is averaged over pictures in the same way, so a picture counts by the share of its error that goes, however
+    large the error is (PSNRLoss of NAFNet, arXiv 2204.04676). Errors below the error at 40 dB are not pursued.
     """
-    return torch.log((output - target).square().mean((1, 2, 3)) + _SMALL_SQUARES).mean()
+    return torch.log((output - target).square().mean((1, 2, 3)) + _MIN_MSE).mean()
 
 
 PIXEL_LOSSES: dict[str, PixelLoss] = {"l1": F.l1_loss, "l2": F.mse_loss, "charbonnier": charbonnier, "psnr": log_mse}
+"""The losses that a recipe can name."""
 
 
-def spectral(output: Tensor, target: Tensor) -> Tensor:
-    """Mean absolute difference of the orthonormal 2-D spectra of `(N, 3, H, W)`, real and imaginary parts apart."""
+def spectral_l1(output: Tensor, target: Tensor) -> Tensor:
+    """Return the mean absolute difference of the orthonormal 2-D spectra of two tensors `(N, 3, H, W)`.
+
+    Real and imaginary parts count separately.
+    """
+    # CUDA has the FFT of float16 only for sides that are powers of two, CPUs not at all.
     difference = torch.fft.rfft2((output - target).float(), norm="ortho")
     return torch.view_as_real(difference).abs().mean()

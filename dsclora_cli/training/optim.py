@@ -1,9 +1,8 @@
-"""How weights follow gradients: the optimiser, its learning rate over time, and the moving average that is kept.
+"""Optimizers, the learning rate over time, the moving average of the weights, and mixed precision.
 
-SOAP (arXiv 2409.11321): Adam in the slowly turning eigenbasis of Shampoo's preconditioner.
-
-A network of 131 thousand parameters makes its matrices tiny, so the basis costs a few per cent of a step on a CPU;
-docs/training.md has what it brings.
+SOAP (arXiv 2409.11321) is Adam in the slowly turning eigenbasis of Shampoo's preconditioner. The matrices of a network
+of 131 thousand parameters are tiny, so the basis costs a few per cent of a step on a CPU; docs/training.md has
+measurements.
 """
 
 from __future__ import annotations
@@ -22,30 +21,35 @@ from dsclora_cli.recipe import OptimiserOptions
 _EMA_WARMUP = 4  # steps: the average follows closely at first, so that early scores mean something
 
 
-def make_optimizer(options: OptimiserOptions, trained: nn.Module, scales: Mapping[str, float]) -> Optimizer:
-    """The optimiser of a completed recipe for the parameters that require gradients, one group for each.
+def make_optimizer(options: OptimiserOptions, module: nn.Module, lr_scales: Mapping[str, float]) -> Optimizer:
+    """Return the optimizer of a recipe, with one group for each parameter of `module` that requires gradients.
 
-    A parameter's learning rate is the schedule's times its entry in `scales`, or times 1.
+    Args:
+        options: Options of the recipe, defaults resolved.
+        module: Holds the parameters to optimize.
+        lr_scales: Factors on the learning rate by parameter name; 1 for a parameter that is absent. The training loop
+            multiplies the rate of the schedule by the `scale` of each group.
     """
     groups = [
-        {"params": [parameter], "scale": scales.get(name, 1.0)}
-        for name, parameter in trained.named_parameters()
+        {"params": [parameter], "scale": lr_scales.get(name, 1.0)}
+        for name, parameter in module.named_parameters()
         if parameter.requires_grad
     ]
     rate, betas = options.learning_rate, options.betas
     assert rate is not None
     assert betas is not None
     if options.optimiser == "soap":
-        return SOAP(groups, rate, betas=betas)
-    kind = Adam if options.optimiser == "adam" else AdamW
-    return kind(groups, rate, betas=betas, weight_decay=options.weight_decay)
+        return SOAP(groups, rate, betas)
+    optimizer = Adam if options.optimiser == "adam" else AdamW
+    return optimizer(groups, rate, betas=betas, weight_decay=options.weight_decay)
 
 
 def rate_at(options: OptimiserOptions, step: int, steps: int) -> float:
-    """The learning rate of a step, counted from 0: a linear rise, then the schedule."""
+    """Return the learning rate of a step, counted from 0, out of `steps`: a linear warmup, then the schedule."""
     assert options.learning_rate is not None
     warmup = max(1, round(options.warmup * steps))
     if step < warmup:
+        # Counted from 1, so that the first step has a rate above zero.
         return options.learning_rate * (step + 1) / warmup
     if options.schedule == "constant":
         return options.learning_rate
@@ -57,32 +61,27 @@ def rate_at(options: OptimiserOptions, step: int, steps: int) -> float:
     return options.learning_rate * share
 
 
-def set_rate(optimizer: Optimizer, rate: float) -> None:
-    """Let every parameter move at its scale times `rate`."""
-    for group in optimizer.param_groups:
-        group["lr"] = rate * group["scale"]
-
-
 class EMA:
-    """A moving average of a module's parameters, in a copy of it."""
+    """An exponential moving average of a module's parameters, in a copy of the module."""
 
-    def __init__(self, trained: nn.Module, decay: float) -> None:
-        self.module = copy.deepcopy(trained).requires_grad_(False)
+    def __init__(self, source: nn.Module, decay: float) -> None:
+        self.module = copy.deepcopy(source).requires_grad_(False)
         self._decay = decay
 
     @torch.no_grad()
-    def update(self, trained: nn.Module, step: int) -> None:
-        """Take in the weights after a step, counted from 0."""
+    def update(self, source: nn.Module, step: int) -> None:
+        """Move the average towards the weights of `source` after a step, counted from 0."""
+        # The decay grows with the step: at step 0 the average is a copy of the weights.
         decay = min(self._decay, 1 - 1 / (1 + step / _EMA_WARMUP))
-        for average, value in zip(self.module.parameters(), trained.parameters(), strict=True):
+        for average, value in zip(self.module.parameters(), source.parameters(), strict=True):
             average.lerp_(value, 1 - decay)
 
 
 class Precision:
-    """Mixed precision, which only CUDA has here.
+    """Mixed precision on CUDA; full float32 on every other device.
 
-    `auto` is float16 with a scaled loss: with inputs in +-128, bfloat16 costs this network half a grey level of noise,
-    eight times what float16 does.
+    `auto` is float16 with a scaled loss. For inputs in +-128, bfloat16 adds noise of half a grey level to the output of
+    this network, eight times the noise of float16.
     """
 
     def __init__(self, choice: str, device: torch.device) -> None:
@@ -90,41 +89,40 @@ class Precision:
         self._dtype: torch.dtype | None = None
         if choice != "off" and device.type == "cuda":
             self._dtype = torch.bfloat16 if choice == "bfloat16" else torch.float16
+        # bfloat16 has the exponent range of float32, so only float16 needs a scaled loss.
         self.scaler = torch.amp.GradScaler(device.type, enabled=self._dtype is torch.float16)
 
     def autocast(self) -> torch.autocast:
-        """A context for the forward pass."""
+        """Return a context for the forward pass."""
         return torch.autocast(self._device.type, self._dtype or torch.bfloat16, enabled=self._dtype is not None)
 
 
-_LARGEST = 1024
-_NOTHING = 1e-10  # a gradient that is rounding: without this a layer that is dead would wander
-_LONGEST = 2.0  # change of a direction in a step, for a unit rate: a steady gradient gives 1
+_MAX_SIDE = 1024
+_MIN_GRADIENT = 1e-10  # so small a gradient is rounding error: without this term, a dead layer would wander
+_MAX_CHANGE = 2.0  # limit of the change of a direction in a step, for a rate of 1: a steady gradient gives 1
+_RELATIVE_EPS = 1e-4  # least size of a direction's gradient, as a share of the mean size: never divide by noise
+_BASIS_INTERVAL = 5  # steps between two turns of the basis
 
 
 class SOAP(Optimizer):
-    """Steps for tensors seen as matrices, a convolution as `(out, in * k * k)`.
+    """SOAP for tensors seen as matrices, where a convolution is a matrix `(out, in * k * k)`.
 
-    Vectors, and sides above 1,024, have no basis of their own, which for a vector leaves Adam. The first step only
-    finds the bases.
+    Vectors, and sides above 1,024, have no basis of their own; a vector is left with Adam. The first step only finds
+    the bases and changes no parameter.
 
-    `lr` is the change of an entry in the eigenbasis per step; `every` counts the steps between turns of the basis;
-    `eps` is the least size of a direction's gradient, as a share of their mean, so that none is divided by noise.
+    Args:
+        params: Parameters, or groups of parameters.
+        lr: Change of an entry in the eigenbasis per step.
+        betas: Decays of the averages of the gradient and of the squared gradient.
     """
 
-    def __init__(
-        self,
-        params: Iterable[Any],
-        lr: float,
-        betas: tuple[float, float] = (0.95, 0.97),
-        every: int = 5,
-        eps: float = 1e-4,
-    ) -> None:
-        super().__init__(params, {"lr": lr, "betas": betas, "every": every, "eps": eps})
+    def __init__(self, params: Iterable[Any], lr: float, betas: tuple[float, float]) -> None:
+        # `every` and `eps` are in the groups because the groups are part of a checkpoint.
+        super().__init__(params, {"lr": lr, "betas": betas, "every": _BASIS_INTERVAL, "eps": _RELATIVE_EPS})
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> None:  # type: ignore[override]
-        """Move every parameter that has a gradient. A closure is refused: nothing here evaluates a loss."""
+        """Change every parameter that has a gradient. A closure is refused: SOAP evaluates no loss."""
         assert closure is None
         for group in self.param_groups:
             for parameter in group["params"]:
@@ -132,61 +130,66 @@ class SOAP(Optimizer):
                     continue
                 gradient = parameter.grad.flatten(1) if parameter.ndim > 1 else parameter.grad[:, None]
                 if not self.state[parameter]:
-                    self.state[parameter].update(_start(gradient))
+                    self.state[parameter].update(_first_state(gradient))
                 else:
                     change = _advance(self.state[parameter], gradient, group)
                     parameter.add_(change.view_as(parameter), alpha=-group["lr"])
 
 
-def _start(gradient: Tensor) -> dict[str, Any]:
+def _first_state(gradient: Tensor) -> dict[str, Any]:
+    """Return the state after the first gradient `(rows, columns)`: Shampoo's matrices and their eigenbases."""
     state: dict[str, Any] = {"steps": 1, "mean": torch.zeros_like(gradient), "square": torch.zeros_like(gradient)}
     for side, size, product in (("left", 0, gradient @ gradient.T), ("right", 1, gradient.T @ gradient)):
-        if 1 < gradient.shape[size] <= _LARGEST and gradient.shape[1] > 1:
+        if 1 < gradient.shape[size] <= _MAX_SIDE and gradient.shape[1] > 1:
             state[side] = product
             state[f"{side}_basis"] = torch.linalg.eigh(product.double())[1].to(gradient.dtype)
     return state
 
 
 def _advance(state: dict[str, Any], gradient: Tensor, group: dict[str, Any]) -> Tensor:
-    """The step for a unit learning rate, like `gradient`; `state` moves on."""
+    """Update `state` with a gradient, and return the change for a learning rate of 1, both `(rows, columns)`."""
     first, second = group["betas"]
     mean, square = state["mean"], state["square"]
     mean.lerp_(gradient, 1 - first)
-    turned = _turn(state, gradient)
-    square.lerp_(turned * turned, 1 - second)
+    rotated = _to_basis(state, gradient)
+    square.lerp_(rotated * rotated, 1 - second)
     steps = state["steps"]
     size = (square / (1 - second**steps)).sqrt_()
-    size += group["eps"] * size.mean() + _NOTHING
+    size += group["eps"] * size.mean() + _MIN_GRADIENT
     # Second moments stay behind when the basis turns, so a direction may have a mean and next to no second moment.
-    change = (_turn(state, mean) / (1 - first**steps) / size).clamp_(-_LONGEST, _LONGEST)
-    unturned = _turn_back(state, change)
+    change = (_to_basis(state, mean) / (1 - first**steps) / size).clamp_(-_MAX_CHANGE, _MAX_CHANGE)
+    # The change is for this step's basis, so rotate back before the basis turns.
+    unrotated = _from_basis(state, change)
     for side, product in (("left", gradient @ gradient.T), ("right", gradient.T @ gradient)):
         if side in state:
             state[side].lerp_(product, 1 - second)
+            # In the first steps the matrices change much, so the basis turns in every step.
             if steps < 5 or steps % group["every"] == 0:
-                _renew_basis(state, side)
+                _turn_basis(state, side)
     state["steps"] = steps + 1
-    return unturned
+    return unrotated
 
 
-def _turn(state: dict[str, Any], matrix: Tensor) -> Tensor:
+def _to_basis(state: dict[str, Any], matrix: Tensor) -> Tensor:
+    """Return a matrix `(rows, columns)` in the eigenbasis."""
     if "left" in state:
         matrix = state["left_basis"].T @ matrix
     return matrix @ state["right_basis"] if "right" in state else matrix
 
 
-def _turn_back(state: dict[str, Any], matrix: Tensor) -> Tensor:
+def _from_basis(state: dict[str, Any], matrix: Tensor) -> Tensor:
+    """Return a matrix `(rows, columns)` of the eigenbasis in the basis of the parameter."""
     if "left" in state:
         matrix = state["left_basis"] @ matrix
     return matrix @ state["right_basis"].T if "right" in state else matrix
 
 
-def _renew_basis(state: dict[str, Any], side: str) -> None:
-    """One power iteration, by falling eigenvalue; the second moments follow their directions."""
+def _turn_basis(state: dict[str, Any], side: str) -> None:
+    """Turn a basis by one power iteration, sorted by falling eigenvalue; second moments follow their directions."""
     basis = state[f"{side}_basis"]
     image = state[side] @ basis
     order = (basis * image).sum(0).argsort(descending=True)
     state["square"] = state["square"][order] if side == "left" else state["square"][:, order]
-    # Lengths differ by the square of the gradients' range, and the squares of short ones would be no float32.
+    # Lengths differ by the square of the range of the gradients, so the squares of short columns would underflow.
     unit = image / image.abs().amax(0).clamp_min(torch.finfo(image.dtype).tiny)
     state[f"{side}_basis"] = torch.linalg.qr(unit[:, order])[0]

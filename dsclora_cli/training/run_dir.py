@@ -1,7 +1,7 @@
-"""The folder of a training run: what it was told, what it measured, and pictures of both.
+"""The folder of a training run.
 
-`recipe.toml` the resolved recipe; `log.jsonl` a line for each score; `state.pt` the last checkpoint, there from the
-start; `curve.png`, `samples.png` and `tensorboard/` for people.
+`recipe.toml` is the recipe with every default resolved, `log.jsonl` has a line for each score, and `state.pt` is the
+last checkpoint, written from the start. `curve.png`, `samples.png` and `tensorboard/` are for people.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ from dsclora_cli.recipe_toml import recipe_to_toml
 from dsclora_cli.training.validation import Sample
 
 _STATE = "state.pt"
-_DRAWN_BY = {"plot": "matplotlib", "TensorBoard log": "tensorboard"}
-_SHOWN, _CROP = 4, 96  # pictures of the sample sheet, and the edge of their crops in LR pixels
+_NEEDED_FOR = {"plot": "matplotlib", "TensorBoard log": "tensorboard"}
+_SAMPLES, _CROP = 4, 96  # pictures in `samples.png`, and the edge of their crops in LR pixels
 
 
 def is_new_run(path: Path, resume: bool) -> bool:
-    """Whether a run in this folder starts, rather than goes on.
+    """Return whether a run in this folder starts, rather than resumes.
 
-    Raises UsageError where it would overwrite something.
+    Raises UsageError where the run would overwrite something.
     """
     holds_run = (path / _STATE).exists()
     if holds_run and not resume:
@@ -40,59 +40,63 @@ def is_new_run(path: Path, resume: bool) -> bool:
 
 
 class RunDir:
-    """The files of one run below `path`; nothing is written before `begin`.
+    """The files of a run in the folder `path`; nothing is written before `begin`.
 
-    Whatever writes raises DscloraError where it cannot.
+    Every method that writes raises DscloraError where the folder cannot be written.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self.state = path / _STATE
         self._log = path / "log.jsonl"
-        self._board: Any = None
+        self._tensorboard: Any = None
 
     def begin(self, recipe: Recipe, step: int) -> None:
-        """Make the folder, write the recipe, and drop what was logged after `step`: it is measured again."""
-        with self._told():
+        """Create the folder, write the recipe, and drop lines of the log after `step`: those steps come again."""
+        with self._reporting():
             self.path.mkdir(parents=True, exist_ok=True)
             (self.path / "recipe.toml").write_text(recipe_to_toml(recipe), encoding="utf-8")
             kept = [line for line in self.lines() if line["step"] <= step]
             with atomic_write(self._log) as temporary:
                 temporary.write_text("".join(json.dumps(line) + "\n" for line in kept), encoding="utf-8")
-            self._board = _open_board(self.path / "tensorboard", step)
+            if find_spec("tensorboard"):
+                from torch.utils.tensorboard import SummaryWriter
+
+                # `purge_step` makes TensorBoard drop what an earlier part of the run logged after the checkpoint.
+                self._tensorboard = SummaryWriter(str(self.path / "tensorboard"), purge_step=step + 1)
 
     def missing(self) -> str:
-        """What the folder will lack, as a sentence; empty where nothing is."""
-        absent = [part for part, module in _DRAWN_BY.items() if find_spec(module) is None]
+        """Return a sentence about files that the folder will lack for want of a package; empty where none."""
+        absent = [part for part, module in _NEEDED_FOR.items() if find_spec(module) is None]
         parts = " and no ".join(absent)
         return f"no {parts} in the run folder: pip install 'dsclora[train]' for them" if absent else ""
 
     def lines(self) -> list[dict[str, Any]]:
-        """The log so far, without a last line that a crash cut short."""
+        """Return the lines of the log, without a last line that a crash cut short."""
         if not self._log.exists():
             return []
         whole, _, _ = self._log.read_text(encoding="utf-8").rpartition("\n")
         return [json.loads(line) for line in whole.splitlines()]
 
     def log(self, line: Mapping[str, Any]) -> None:
-        """Add a line to the log, and its numbers to TensorBoard."""
-        with self._told(), self._log.open("a", encoding="utf-8") as file:
+        """Add a line to the log, and every number of the line to TensorBoard."""
+        with self._reporting(), self._log.open("a", encoding="utf-8") as file:
             file.write(json.dumps(line) + "\n")
-        if self._board is not None:
+        if self._tensorboard is not None:
             for name, value in {**line, **line["terms"], **line["facts"]}.items():
                 if isinstance(value, int | float):
-                    self._board.add_scalar(name, value, line["step"])
-            self._board.flush()
+                    self._tensorboard.add_scalar(name, value, line["step"])
+            self._tensorboard.flush()
 
     def draw(self, samples: Sequence[Sample]) -> None:
-        """Renew the plot of the log and the sheet of samples."""
-        with self._told():
+        """Write the plot of the log, and crops of the first samples next to bicubic and HR."""
+        with self._reporting():
             draw_curve(self.lines(), self.path / "curve.png")
-            save_png(contact_sheet([_strip(sample) for sample in samples[:_SHOWN]]), self.path / "samples.png")
+            save_png(contact_sheet([_strip(sample) for sample in samples[:_SAMPLES]]), self.path / "samples.png")
 
     @contextmanager
-    def _told(self) -> Iterator[None]:
-        """A folder that cannot be written is told in one line."""
+    def _reporting(self) -> Iterator[None]:
+        """Turn an OSError into a DscloraError with a next step."""
         try:
             yield
         except OSError as error:
@@ -100,8 +104,32 @@ class RunDir:
             raise DscloraError(f"cannot write to {self.path}: {error.strerror}", hint) from error
 
 
+def draw_curve(lines: Sequence[Mapping[str, Any]], target: Path) -> None:
+    """Draw loss and held-out PSNR-Y over the steps as a PNG.
+
+    Without lines, or without matplotlib, no file is written. Raises OSError.
+    """
+    if find_spec("matplotlib") is None or not lines:
+        return
+    from matplotlib.figure import Figure
+
+    steps = [line["step"] for line in lines]
+    # A Figure of its own, not pyplot, which keeps global state and may open a window.
+    figure = Figure(figsize=(8, 4.5), layout="constrained")
+    axes = figure.subplots()
+    losses = [line["loss"] for line in lines]
+    axes.plot(steps, losses, color="tab:grey")
+    # The loss `psnr` may be negative, and a logarithmic axis has no negative values.
+    axes.set(xlabel="step", ylabel="loss (grey)", yscale="log" if min(losses) > 0 else "linear")
+    scores = axes.twinx()
+    scores.plot(steps, [line["psnr_y"] for line in lines], color="tab:blue")
+    scores.set_ylabel("held-out PSNR-Y in dB (blue)")
+    with atomic_write(target) as temporary:
+        figure.savefig(temporary, format="png", dpi=120)
+
+
 def _strip(sample: Sample) -> Strip:
-    """The middle of a picture: bicubic, the network, HR."""
+    """Return crops of the middle of a picture: bicubic, the network's output, and HR."""
     scale = sample.hr.shape[0] // sample.lr.shape[0]
     edge = min(_CROP, *sample.lr.shape[:2])
     top, left = ((side - edge) // 2 for side in sample.lr.shape[:2])
@@ -109,33 +137,3 @@ def _strip(sample: Sample) -> Strip:
     bicubic = matlab_bicubic(sample.lr[top : top + edge, left : left + edge], edge * scale, edge * scale)
     results = Panel("bicubic", bicubic), Panel(f"{sample.name} {sample.psnr_y:.2f} dB", sample.sr[hr])
     return Strip(results, Panel("HR", sample.hr[hr]))
-
-
-def _open_board(folder: Path, step: int) -> Any | None:  # noqa: ANN401 - an optional package has no types here
-    if find_spec("tensorboard") is None:
-        return None
-    from torch.utils.tensorboard import SummaryWriter
-
-    return SummaryWriter(str(folder), purge_step=step + 1)
-
-
-def draw_curve(lines: Sequence[Mapping[str, Any]], target: Path) -> None:
-    """Loss and held-out PSNR-Y over the steps as a PNG; nothing where matplotlib is not installed or nothing is logged.
-
-    Raises OSError.
-    """
-    if find_spec("matplotlib") is None or not lines:
-        return
-    from matplotlib.figure import Figure
-
-    steps = [line["step"] for line in lines]
-    figure = Figure(figsize=(8, 4.5), layout="constrained")
-    axes = figure.subplots()
-    losses = [line["loss"] for line in lines]
-    axes.plot(steps, losses, color="tab:grey")
-    axes.set(xlabel="step", ylabel="loss (grey)", yscale="log" if min(losses) > 0 else "linear")
-    scores = axes.twinx()
-    scores.plot(steps, [line["psnr_y"] for line in lines], color="tab:blue")
-    scores.set_ylabel("held-out PSNR-Y in dB (blue)")
-    with atomic_write(target) as temporary:
-        figure.savefig(temporary, format="png", dpi=120)

@@ -1,11 +1,7 @@
-"""What the training loop is handed, and what it tells: data types only.
+"""The training loop that `train` and `distill` share: set-up, callbacks, steps, scores and checkpoints.
 
-Ctrl-C and SIGTERM during a run: asked for, and obeyed between two steps.
-
-The one training loop: `train` and `distill` hand it what is trained and what for.
-
-Everything that a step needs follows from the seed and the step's number, so a run that goes on from a checkpoint
-takes exactly the steps that it would have taken.
+`fit` opens the data and builds the network, `Trainer.run` is the loop, and `Trainer._step` is one optimization step.
+A step depends only on the seed and on the step's number, so a resumed run takes exactly the steps of an unbroken run.
 """
 
 from __future__ import annotations
@@ -16,11 +12,12 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import FrameType
+from types import TracebackType
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -34,139 +31,143 @@ from dsclora_cli.recipe import Recipe
 from dsclora_cli.recipe_toml import recipe_digest
 from dsclora_cli.training.checkpoint import RunState, TrainingProgress
 from dsclora_cli.training.distributed import ProcessGroup, join_process_group, local_device
-from dsclora_cli.training.optim import EMA, Precision, make_optimizer, rate_at, set_rate
+from dsclora_cli.training.optim import EMA, Precision, make_optimizer, rate_at
 from dsclora_cli.training.run_dir import RunDir, is_new_run
 from dsclora_cli.training.validation import Sample, mean_psnr, validate
 
-Terms = dict[str, Tensor]
-"""The weighted terms of a loss by name; the loss is the sum of those that are no facts."""
+LossTerms = dict[str, Tensor]
+"""The weighted terms of a loss by name, each a scalar; the loss is the sum of the terms."""
 
 
 @dataclass(frozen=True)
 class TrainingSetup:
-    """What is trained, and what for.
-
-    `trained` holds the parameters that are optimised, averaged and checkpointed; `objective` computes the loss of a
-    batch from them, and beside its terms those of `facts`, which are logged and no part of it. `finished` makes of a
-    copy of `trained` the merged network that is scored, `save` the file that is kept, with a text about its origin.
-    `scales` are learning rates of single parameters beside the schedule's.
-    With `floor`, a network to beat on the held-out pictures, nothing is kept that does not beat it.
-    """
+    """The module to train, the loss, and how to turn the trained module into a file."""
 
     module: nn.Module
-    loss_terms: Callable[[Batch], Terms]
+    """Holds the parameters to optimize, to average and to checkpoint: a network, or adapters over a frozen base."""
+    loss_terms: Callable[[Batch], LossTerms]
+    """Compute the terms of the loss for a batch, and next to them the terms of `logged_only`."""
     to_network: Callable[[nn.Module], Network]
+    """Turn a copy of `module` into the merged network that is scored on the held-out pictures."""
     save: Callable[[nn.Module, Path, str], None]
+    """Write a copy of `module` to a file, with a text about the origin of the weights."""
     file_name: str
+    """Name of the file in the run folder that holds the best weights."""
     logged_only: tuple[str, ...] = ()
+    """Names of the terms that are written to the log and are no part of the loss."""
     lr_scales: Mapping[str, float] = field(default_factory=dict)
+    """Factors on the learning rate by parameter name; 1 for a parameter that is absent."""
     baseline: Network | None = None
+    """A network to beat on the held-out pictures: weights that score lower are not kept. None: no condition."""
 
 
 @dataclass(frozen=True)
 class Score:
-    """One line of the log: means over the steps since the line before it. `psnr_y` in dB on the held-out pictures.
-
-    `facts`, shares in [0, 1], are logged beside the terms and no part of the loss.
-    `waiting` is the share of the steps' time that went by waiting for data; `seconds` is that of the whole run so far.
-    """
+    """One line of the log: means over the steps since the previous line, and the held-out score."""
 
     step: int
+    """Number of steps taken so far."""
     loss: float
+    """Mean loss, the sum of `terms`."""
     terms: dict[str, float]
+    """Mean of each weighted term of the loss."""
     facts: dict[str, float]
+    """Shares in [0, 1] that a method reports next to the loss."""
     psnr_y: float
+    """Mean PSNR-Y of the averaged weights on the held-out pictures, in dB."""
     rate: float
+    """Learning rate of the last step."""
     images_per_second: float
+    """Patches trained on per second, over all processes."""
     waiting: float
+    """Share of the time of the steps that passed in waiting for data, in [0, 1]."""
     seconds: float
+    """Seconds of training and scoring since the start of the run, resumed parts included."""
 
 
 @dataclass(frozen=True)
 class TrainResult:
-    """What a run came to. `file` holds the best weights, None where none was better than `floor_psnr_y`."""
+    """The outcome of a whole run."""
 
     run: Path
+    """The run folder."""
     file: Path | None
+    """The file of the best weights; None where no weights scored above `floor_psnr_y`."""
     steps: int
+    """Number of steps taken."""
     best_step: int
+    """Step of the best weights; 0 where none were kept."""
     best_psnr_y: float
+    """PSNR-Y of the best weights on the held-out pictures, in dB."""
     floor_psnr_y: float | None
+    """PSNR-Y of the baseline in dB; None for a run without a baseline."""
     skipped: int
+    """Number of steps that were skipped because the loss or the gradient was not finite."""
     seconds: float
+    """Seconds of training and scoring, resumed parts included."""
 
 
 class TrainCallbacks(Callbacks):
-    """Hears how a run goes."""
+    """Callbacks of a training run, called in the thread that called `train` or `distill`."""
+
+    def on_picture(self, done: int, total: int) -> None:
+        """Receive how many of the pictures of a folder or set are decoded into the cache, counted from 1."""
 
     def on_step(self, step: int, steps: int, loss: float) -> None:
-        """A step is done, counted from 1."""
+        """Receive the number of a finished step, counted from 1, the number of all steps, and the step's loss."""
 
     def on_score(self, score: Score, best: bool) -> None:
-        """The held-out pictures were scored; `best` if no score before was as high."""
+        """Receive a score on the held-out pictures; `best` says that no earlier score was as high."""
 
 
 @dataclass(frozen=True)
 class Run:
-    """Where a run is and how it is told of: `resume` goes on with what the folder `path` holds, or starts there."""
+    """Where a run is kept, and who follows the run."""
 
     path: Path
+    """The run folder."""
     resume: bool
+    """Resume the run in the folder, or start a run where the folder is empty."""
     offline: bool
+    """Do not access the internet."""
     callbacks: TrainCallbacks
 
 
-@contextmanager
-def stoppable(on_ask: Callable[[], None]) -> Iterator[threading.Event]:
-    """SIGINT and SIGTERM set an event instead of raising, so that a step is never cut; the second one raises.
-
-    The first calls `on_ask`, from another thread: a signal may come while the one it interrupts is writing.
-    """
-    asked = threading.Event()
-    if threading.current_thread() is not threading.main_thread():
-        yield asked
-        return
-
-    def ask(_: int, __: FrameType | None) -> None:
-        if asked.is_set():
-            raise KeyboardInterrupt
-        asked.set()
-        threading.Thread(target=on_ask).start()
-
-    before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield asked
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
 Builder = Callable[[Recipe, TrainSet, torch.device], tuple[TrainingSetup, TrainSet]]
-"""Makes of a recipe, its data and a device what is trained, and the data with whatever the objective needs beside."""
+"""Build the training setup for a recipe, its data and a device; return the data with what the loss needs added."""
 
 
 def fit(recipe: Recipe, run: Run, build: Builder) -> TrainResult:
-    """Open the data, build what is trained, and train it.
+    """Open the data, build the training setup, and train.
 
-    Raises UsageError for options that do not fit and a folder that holds something else, KeyboardInterrupt after a
-    checkpoint when asked to stop, and as `open_data` and `build` do.
+    Args:
+        recipe: Options of the run, defaults resolved.
+        run: The run folder and the callbacks.
+        build: Makes the training setup once the data is open.
+
+    Raises:
+        UsageError: Options contradict each other, or the folder holds something else.
+        KeyboardInterrupt: The run was asked to stop; a checkpoint is written.
+        DscloraError: The loss stays NaN, or the folder cannot be written.
+        Exception: Any error of `open_data` or `build`.
     """
     device = resolve_device(local_device(recipe.run.device))
     if recipe.run.threads:
         torch.set_num_threads(recipe.run.threads)
     with join_process_group(device) as group, no_subnormals():
         is_new = is_new_run(run.path, run.resume)
-        train_set, held_out = open_data(recipe, run.offline)
+        train_set, held_out = open_data(recipe, run.offline, run.callbacks.on_picture)
         for sentence in train_set.left_out:
             run.callbacks.note_once(sentence)
         torch.manual_seed(recipe.run.seed)
         setup, train_set = build(recipe, train_set, device)
-        group.mean([0.0], device)  # nobody writes before everybody has looked
+        # A barrier: every process must have looked at the folder before the first process writes into the folder.
+        group.mean([0.0], device)
         return Trainer(recipe, setup, (train_set, held_out), run, group).run(is_new)
 
 
 class Trainer:
-    """One run: `run` takes all steps, and goes on from the checkpoint in the folder where there is one."""
+    """One training run in one process."""
 
     def __init__(
         self,
@@ -176,111 +177,125 @@ class Trainer:
         run: Run,
         group: ProcessGroup,
     ) -> None:
-        self._recipe, self._setup, self._folder = recipe, setup, RunDir(run.path)
+        self._recipe, self._setup, self._group = recipe, setup, group
         self._train_set, self._held_out = data
-        self._group, self._callbacks = group, run.callbacks
+        self._run_dir, self._callbacks, self._stop = RunDir(run.path), run.callbacks, StopRequest(run.callbacks)
         self._device = next(setup.module.parameters()).device
         self._shares = group.shares(recipe.data.batch, recipe.optimiser.accumulate)
         self._optimizer = make_optimizer(recipe.optimiser, setup.module, setup.lr_scales)
-        self._average = EMA(setup.module, recipe.optimiser.ema)
+        self._ema = EMA(setup.module, recipe.optimiser.ema)
         self._precision = Precision(recipe.run.amp, self._device)
         self._progress = TrainingProgress()
-        parts = {"trained": setup.module, "average": self._average.module, "optimiser": self._optimizer}
-        self._state = RunState(recipe, {**parts, "scaler": self._precision.scaler}, self._progress)
-        self._saved, self._skips = time.monotonic(), 0
-        self._samples: list[Sample] = []
+        # The names of the parts are keys of the checkpoint file: another name could not resume older runs.
+        parts = {
+            "trained": setup.module,
+            "average": self._ema.module,
+            "optimiser": self._optimizer,
+            "scaler": self._precision.scaler,
+        }
+        self._state = RunState(recipe, parts, self._progress)
+        self._saved = time.monotonic()  # time of the last checkpoint
+        self._skips = 0  # steps skipped in a row
+        self._samples: list[Sample] = []  # of the last score, drawn with the next checkpoint
 
     def run(self, is_new: bool) -> TrainResult:
-        """Take the steps that remain.
-
-        Raises KeyboardInterrupt after a checkpoint when asked to stop, and DscloraError where the loss stays NaN or
-        the folder cannot be written.
-        """
+        """Take the steps that remain, and return the outcome. Raises as `fit` does."""
         self._start(is_new)
-        steps = self._recipe.run.steps
-        with stoppable(self._asked) as stop, full_float32(), ThreadPoolExecutor(1) as loader:
-            loading = loader.submit(self._load, self._progress.step)
-            while self._progress.step < steps:
+        options, progress = self._recipe.run, self._progress
+        with self._stop, full_float32(), ThreadPoolExecutor(1) as loader:
+            # One thread draws the batch of the next step while the network works on the batch of this step.
+            loading = loader.submit(self._draw, progress.step)
+            while progress.step < options.steps:
                 started = time.monotonic()
-                batches = self._await(loading)
-                loading = loader.submit(self._load, self._progress.step + 1)
-                stopped = self._step(batches, stop.is_set())
-                self._progress.worked += time.monotonic() - started
-                if self._progress.step % self._recipe.run.validate == 0 or self._progress.step == steps:
+                batches = loading.result()
+                progress.waited += time.monotonic() - started
+                loading = loader.submit(self._draw, progress.step + 1)
+                stopped = self._step(batches)
+                progress.worked += time.monotonic() - started
+                if progress.step % options.validate == 0 or progress.step == options.steps:
                     self._score()
                 if stopped:
                     self._checkpoint()
-                    self._callbacks.note_once(f"stopped after {self._progress.step} steps; --resume goes on")
+                    self._callbacks.note_once(f"stopped after {progress.step} steps; --resume goes on")
                     raise KeyboardInterrupt
-                if time.monotonic() - self._saved > self._recipe.run.checkpoint_minutes * 60:
+                if time.monotonic() - self._saved > options.checkpoint_minutes * 60:
                     self._checkpoint()
         return self._finish()
 
     def _start(self, is_new: bool) -> None:
+        """Load the checkpoint of an earlier run, and prepare the run folder."""
         if not is_new:
-            self._state.load(self._folder.state, self._device)
+            self._state.load(self._run_dir.state, self._device)
             self._callbacks.note_once(f"going on after {self._progress.step} steps")
         if not self._group.is_first:
             return
-        self._folder.begin(self._recipe, self._progress.step)
+        self._run_dir.begin(self._recipe, self._progress.step)
         if is_new:
-            self._checkpoint()  # from now on --resume goes on, whatever happens
-        if missing := self._folder.missing():
+            self._checkpoint()  # from here on --resume works, even after a crash in the first step
+        if missing := self._run_dir.missing():
             self._callbacks.note_once(missing)
         if self._progress.best is None and self._setup.baseline is not None:
             floor = mean_psnr(validate(self._setup.baseline, self._held_out, self._device))
             self._progress.best = self._progress.floor = floor
 
-    def _asked(self) -> None:
-        self._callbacks.note_once("stopping after this step; once more stops at once, and loses what no checkpoint has")
-
-    def _load(self, step: int) -> list[Batch]:
+    def _draw(self, step: int) -> list[Batch]:
+        """Return this process's parts of the batch of a step. Runs in the loader thread."""
         return [self._train_set.batch(step, share) for share in self._shares]
 
-    def _await(self, loading: Future[list[Batch]]) -> list[Batch]:
-        started = time.monotonic()
-        batches = loading.result()
-        self._progress.waited += time.monotonic() - started
-        return [batch.to(self._device) for batch in batches]
+    def _step(self, batches: list[Batch]) -> bool:
+        """Take one optimization step, and return whether any process was asked to stop.
 
-    def _step(self, batches: list[Batch], stop: bool) -> bool:
-        """One step, or none where the loss or a gradient is not finite; whether any worker was asked to stop."""
-        options, progress, trained = self._recipe.optimiser, self._progress, self._setup.module
-        set_rate(self._optimizer, rate_at(options, progress.step, self._recipe.run.steps))
+        Without a finite loss and a finite gradient in every process, the weights stay unchanged.
+        """
+        options, progress, module = self._recipe.optimiser, self._progress, self._setup.module
+        scaler = self._precision.scaler
+
+        # The rate follows from the step's number alone, so a resumed run is on the same schedule.
+        rate = rate_at(options, progress.step, self._recipe.run.steps)
+        for parameters in self._optimizer.param_groups:
+            parameters["lr"] = rate * parameters["scale"]
         self._optimizer.zero_grad(set_to_none=True)
-        terms = self._accumulate(batches)
-        self._group.average_gradients(trained)
-        self._precision.scaler.unscale_(self._optimizer)
-        norm = nn.utils.clip_grad_norm_(trained.parameters(), options.clip or math.inf).item()
-        values = {name: value.item() for name, value in terms.items()}
+
+        # Gradients add up over the parts of the batch. Each part is divided by the number of parts, so the sum is the
+        # gradient of the mean over the whole batch, and --accumulate saves memory without changing the result.
+        sums: LossTerms = {}
+        for part in batches:
+            batch = part.to(self._device)
+            with self._precision.autocast():
+                terms = {name: term / len(batches) for name, term in self._setup.loss_terms(batch).items()}
+            loss = torch.stack([term for name, term in terms.items() if name not in self._setup.logged_only]).sum()
+            torch.autograd.backward(scaler.scale(loss))
+            for name, term in terms.items():
+                sums[name] = sums.get(name, 0) + term.detach()
+
+        # Every process has the gradients of its own share of the batch.
+        self._group.average_gradients(module)
+        # The loss is scaled so that small float16 gradients do not become zero; clipping needs the true gradients.
+        scaler.unscale_(self._optimizer)
+        norm = nn.utils.clip_grad_norm_(module.parameters(), options.clip or math.inf).item()
+
+        # All processes decide together: a process that skipped or stopped alone would leave the others waiting.
+        values = {name: value.item() for name, value in sums.items()}
+        finite = math.isfinite(norm + sum(values.values()))
         lost, stopped, *means = self._group.mean(
-            [float(not math.isfinite(norm + sum(values.values()))), float(stop), *values.values()], self._device
+            [float(not finite), float(self._stop.requested), *values.values()], self._device
         )
         if lost:
             self._skip()
         else:
             self._skips = 0
-            self._precision.scaler.step(self._optimizer)
-            self._average.update(trained, progress.step)
+            scaler.step(self._optimizer)
+            self._ema.update(module, progress.step)
             progress.count(dict(zip(values, means, strict=True)))
-        self._precision.scaler.update()
+        scaler.update()  # halves the scale after an overflow
+
         progress.step += 1
-        self._callbacks.on_step(progress.step, self._recipe.run.steps, sum(means))
+        with self._stop.held():
+            self._callbacks.on_step(progress.step, self._recipe.run.steps, sum(means))
         return bool(stopped)
 
-    def _accumulate(self, batches: list[Batch]) -> Terms:
-        """Gradients of the mean loss over the parts of a batch; its terms."""
-        sums: Terms = {}
-        for batch in batches:
-            with self._precision.autocast():
-                terms = {name: term / len(batches) for name, term in self._setup.loss_terms(batch).items()}
-            loss = torch.stack([term for name, term in terms.items() if name not in self._setup.logged_only]).sum()
-            torch.autograd.backward(self._precision.scaler.scale(loss))
-            for name, term in terms.items():
-                sums[name] = sums.get(name, 0) + term.detach()
-        return sums
-
     def _skip(self) -> None:
+        """Count a skipped step. Raises DscloraError after too many in a row."""
         self._skips += 1
         self._progress.skipped += 1
         if self._skips > self._recipe.run.most_skips:
@@ -290,24 +305,25 @@ class Trainer:
             )
 
     def _score(self) -> None:
-        """Score the average on the held-out pictures, keep it as the last and perhaps the best, and log."""
+        """Score the averaged weights on the held-out pictures, save the weights, and write a line of the log."""
         progress = self._progress
         if self._group.is_first:
             started = time.monotonic()
-            finished = self._setup.to_network(self._average.module)
-            self._samples = validate(finished, self._held_out, self._device)
+            self._samples = validate(self._setup.to_network(self._ema.module), self._held_out, self._device)
             progress.seconds += progress.worked + time.monotonic() - started
-            score = self._line(mean_psnr(self._samples))
+            score = self._mean_score(mean_psnr(self._samples))
             best = progress.best is None or score.psnr_y > progress.best
-            self._save("last.safetensors", score.psnr_y)
+            self._save_weights("last.safetensors", score.psnr_y)
             if best:
                 progress.best, progress.best_step = score.psnr_y, progress.step
-                self._save(self._setup.file_name, score.psnr_y)
-            self._folder.log(vars(score))
-            self._callbacks.on_score(score, best)
+                self._save_weights(self._setup.file_name, score.psnr_y)
+            self._run_dir.log(vars(score))
+            with self._stop.held():
+                self._callbacks.on_score(score, best)
         progress.begin_line()
 
-    def _line(self, psnr_y: float) -> Score:
+    def _mean_score(self, psnr_y: float) -> Score:
+        """Return the line of the log for the steps since the previous line."""
         progress, counted = self._progress, max(1, self._progress.counted)
         means = {name: total / counted for name, total in progress.terms.items()}
         terms = {name: mean for name, mean in means.items() if name not in self._setup.logged_only}
@@ -323,7 +339,8 @@ class Trainer:
             seconds=progress.seconds,
         )
 
-    def _save(self, name: str, psnr_y: float) -> None:
+    def _save_weights(self, name: str, psnr_y: float) -> None:
+        """Write the averaged weights to a file of the run folder, with their origin as JSON."""
         origin = {
             "recipe": recipe_digest(self._recipe),
             "data": self._train_set.digest,
@@ -332,23 +349,25 @@ class Trainer:
             "held_out_psnr_y": psnr_y,
             "torch": torch.__version__,
         }
-        self._setup.save(self._average.module, self._folder.path / name, json.dumps(origin))
+        self._setup.save(self._ema.module, self._run_dir.path / name, json.dumps(origin))
 
     def _checkpoint(self) -> None:
+        """Write a checkpoint, and draw the plot and the samples of the last score."""
         if self._group.is_first:
-            self._state.save(self._folder.state)
+            self._state.save(self._run_dir.state)
             if self._samples:
-                self._folder.draw(self._samples)
+                self._run_dir.draw(self._samples)
                 self._samples = []
         self._saved = time.monotonic()
 
     def _finish(self) -> TrainResult:
+        """Write the last checkpoint, and return the outcome."""
         self._checkpoint()
         progress = self._progress
         kept = progress.best is not None and progress.best_step > 0
         return TrainResult(
-            run=self._folder.path,
-            file=self._folder.path / self._setup.file_name if kept else None,
+            run=self._run_dir.path,
+            file=self._run_dir.path / self._setup.file_name if kept else None,
             steps=progress.step,
             best_step=progress.best_step,
             best_psnr_y=progress.best or 0.0,
@@ -356,3 +375,48 @@ class Trainer:
             skipped=progress.skipped,
             seconds=progress.seconds,
         )
+
+
+class StopRequest:
+    """A request to stop, by SIGINT (Ctrl-C) or SIGTERM.
+
+    Inside the context, the first signal only sets `requested`, so that a step is never cut in the middle, and reports
+    a note. The second signal raises KeyboardInterrupt. Outside the main thread Python allows no signal handlers, so
+    `requested` stays False.
+    """
+
+    _NOTE = "stopping after this step; once more stops at once, and loses what no checkpoint has"
+
+    def __init__(self, callbacks: Callbacks) -> None:
+        self.requested = False
+        self._callbacks, self._is_held = callbacks, False
+        self._previous: dict[int, Any] = {}
+
+    def __enter__(self) -> None:
+        if threading.current_thread() is threading.main_thread():
+            self._previous = {number: signal.signal(number, self._handle) for number in (signal.SIGINT, signal.SIGTERM)}
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for number, handler in self._previous.items():
+            signal.signal(number, handler)
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Hold back the note while a callback runs, because a signal may interrupt the callback while it prints."""
+        self._is_held = True
+        try:
+            yield
+        finally:
+            self._is_held = False
+        if self.requested:
+            self._callbacks.note_once(self._NOTE)
+
+    def _handle(self, *_: object) -> None:
+        """Receive a signal. Python runs the handler in the main thread, between two instructions."""
+        if self.requested:
+            raise KeyboardInterrupt
+        self.requested = True
+        if not self._is_held:
+            self._callbacks.note_once(self._NOTE)  # at once: the step in progress may take a minute

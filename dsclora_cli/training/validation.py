@@ -1,4 +1,4 @@
-"""Scores on held-out pictures: whole, in tiles, as `dsclora eval` scores."""
+"""Scores on held-out pictures: whole pictures, upscaled in tiles and scored as `dsclora eval` does."""
 
 from __future__ import annotations
 
@@ -20,17 +20,25 @@ _TILE = 256
 
 @dataclass(frozen=True)
 class Sample:
-    """One held-out picture: name, PSNR-Y in dB, LR, what the network made of it, and HR, all `(H, W, 3)` uint8."""
+    """A held-out picture and its score; all pictures are `(H, W, 3)`, uint8."""
 
     name: str
     psnr_y: float
+    """PSNR-Y of `sr` against `hr` in dB, without the border."""
     lr: NDArray[np.uint8]
     sr: NDArray[np.uint8]
+    """The network's output for `lr`, of the size of `hr`."""
     hr: NDArray[np.uint8]
 
 
 def validate(network: Network, held_out: HeldOut, device: torch.device) -> list[Sample]:
-    """Upscale every held-out picture in float32; `network` is in merged form and is moved to `device`."""
+    """Upscale and score every held-out picture, in float32.
+
+    Args:
+        network: A network in merged form, which is moved to `device`.
+        held_out: The pictures.
+        device: Where to compute.
+    """
     engine = open_torch_engine(network, network.config.descriptor, device, torch.float32)
     samples = []
     for name, lr, hr in held_out.pictures():
@@ -40,5 +48,5 @@ def validate(network: Network, held_out: HeldOut, device: torch.device) -> list[
 
 
 def mean_psnr(samples: Sequence[Sample]) -> float:
-    """The mean PSNR-Y of pictures in dB."""
+    """Return the mean PSNR-Y of pictures in dB."""
     return sum(sample.psnr_y for sample in samples) / len(samples)

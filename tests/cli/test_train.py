@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import io
 import json
 import signal
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
+from dsclora_cli.cli import console
 from dsclora_cli.cli.train_progress import TrainView
 from dsclora_cli.recipe_toml import read_recipe
 from dsclora_cli.weights.checkpoint import load_network
@@ -27,6 +30,19 @@ def test_a_run_leaves_weights_and_the_whole_story(dsclora, photos: Path) -> None
     assert {"recipe.toml", "log.jsonl", "state.pt", "samples.png"} <= {path.name for path in Path("run").iterdir()}
     recipe = read_recipe(Path("run/recipe.toml"))
     assert (recipe.data.data, recipe.run.steps, recipe.network.scale) == (("photos",), 4, 2)
+
+
+def test_reading_the_pictures_shows_a_bar_on_a_terminal(dsclora, photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    text = io.StringIO()
+    terminal = Console(file=text, force_terminal=True, no_color=True, width=200)
+    monkeypatch.setattr(console, "err", lambda: terminal)
+    run = ("train", "--data", photos, "--out", "run", "--steps", 2, *TINY, *HERE)
+
+    assert dsclora(*run, "-q").code == 0 and "reading pictures" not in text.getvalue()
+    assert dsclora(*run, "--resume").code == 0
+    shown = text.getvalue()
+    assert "reading pictures" in shown and "6/6" in shown
+    assert shown.index("6/6") < shown.index("kept: ")
 
 
 def test_json_has_every_score_and_the_best_of_them(dsclora, photos: Path) -> None:

@@ -10,7 +10,7 @@ import pytest
 from sets import noise, save
 
 from dsclora_cli.datasets import cache
-from dsclora_cli.datasets.cache import TrainCache, content
+from dsclora_cli.datasets.cache import TrainCache, content_hash
 from dsclora_cli.errors import DscloraError, ImageError
 from dsclora_cli.imaging.resize import downscale
 from dsclora_cli.paths import cache_dir, sha256_of
@@ -27,10 +27,10 @@ def _files() -> list[str]:
 
 def test_a_picture_and_its_lr_are_kept_by_content(photo: Path) -> None:
     cache = TrainCache()
-    hr = cache.picture(photo)
-    lr = cache.lr(hr, 3)
+    hr = cache.add_picture(photo)
+    lr = cache.add_lr(hr, 3)
 
-    assert content(hr) == content(lr) == sha256_of(photo)
+    assert content_hash(hr) == content_hash(lr) == sha256_of(photo)
     assert _files() == sorted([hr, lr, "index.jsonl"])
     assert np.array_equal(cache.open(hr), noise())
     assert np.array_equal(cache.open(lr), downscale(noise(), 3))
@@ -41,7 +41,7 @@ def test_a_picture_and_its_lr_are_kept_by_content(photo: Path) -> None:
 def test_arrays_are_mapped_as_numpy_maps_them_and_cannot_be_written(dtype: type) -> None:
     cache = TrainCache()
     array = np.arange(-30, 30).astype(dtype).reshape(4, 5, 3)
-    mapped = cache.open(cache.made("some.npy", lambda: array))
+    mapped = cache.open(cache.add("some.npy", lambda: array))
 
     assert mapped.dtype == dtype
     assert np.array_equal(mapped, array)
@@ -52,7 +52,7 @@ def test_arrays_are_mapped_as_numpy_maps_them_and_cannot_be_written(dtype: type)
 @pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="counts open files as Linux shows them")
 def test_no_file_stays_open(photo: Path) -> None:
     cache = TrainCache()
-    name = cache.picture(photo)
+    name = cache.add_picture(photo)
     before = len(list(Path("/proc/self/fd").iterdir()))
     for _ in range(100):
         cache.open(name)
@@ -62,41 +62,41 @@ def test_no_file_stays_open(photo: Path) -> None:
 def test_files_are_hashed_once_unless_they_change(photo: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     hashed: list[Path] = []
     monkeypatch.setattr(cache, "sha256_of", lambda path: hashed.append(path) or sha256_of(path))
-    first = TrainCache().picture(photo)
-    assert TrainCache().picture(photo) == first
+    first = TrainCache().add_picture(photo)
+    assert TrainCache().add_picture(photo) == first
     assert hashed == [photo]
 
     save(photo, noise(1))
-    second = TrainCache().picture(photo)
+    second = TrainCache().add_picture(photo)
     assert second != first
-    assert TrainCache().picture(photo) == second
+    assert TrainCache().add_picture(photo) == second
     assert hashed == [photo, photo]
 
     moved = photo.rename(photo.with_name("moved.png"))
     monkeypatch.setattr(cache, "read_rgb", lambda path: pytest.fail("decoded again"))
-    assert TrainCache().picture(moved) == second
+    assert TrainCache().add_picture(moved) == second
 
 
 def test_a_line_that_was_cut_off_spoils_no_other(photo: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     other = save(photo.with_name("other.png"), noise(1))
-    names = [TrainCache().picture(photo)]
+    names = [TrainCache().add_picture(photo)]
     with (cache_dir() / "training" / "index.jsonl").open("a") as index:
         index.write('\n["/somewhere", 12, 4')
-    names.append(TrainCache().picture(other))
+    names.append(TrainCache().add_picture(other))
 
     monkeypatch.setattr(cache, "sha256_of", lambda path: pytest.fail("hashed again"))
-    assert [TrainCache().picture(path) for path in (photo, other)] == names
+    assert [TrainCache().add_picture(path) for path in (photo, other)] == names
 
 
 @pytest.mark.parametrize("damage", [b"", b"\x93NUMPY\x01", b"something else, and more of it"])
 def test_what_a_crash_left_is_made_anew(photo: Path, damage: bytes) -> None:
     cache = TrainCache()
-    path = cache.folder / cache.picture(photo)
+    path = cache.folder / cache.add_picture(photo)
     for left in (damage, path.read_bytes()[:-1]):
         path.write_bytes(left)
         with pytest.raises(DscloraError, match=r"cannot read .*hr.npy: .* \(run again: what is missing is made anew\)"):
             cache.open(path.name)
-        assert np.array_equal(cache.open(cache.picture(photo)), noise())
+        assert np.array_equal(cache.open(cache.add_picture(photo)), noise())
 
 
 def test_what_a_killed_process_left_is_removed_and_a_living_one_is_left_alone() -> None:
@@ -111,7 +111,7 @@ def test_what_a_killed_process_left_is_removed_and_a_living_one_is_left_alone() 
 
 def test_a_file_that_cannot_be_read_is_its_own_error(tmp_path: Path) -> None:
     with pytest.raises(ImageError, match=r"gone.png: No such file"):
-        TrainCache().picture(tmp_path / "gone.png")
+        TrainCache().add_picture(tmp_path / "gone.png")
 
 
 def test_a_full_disk_is_told_and_leaves_nothing_half_written(photo: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -122,17 +122,17 @@ def test_a_full_disk_is_told_and_leaves_nothing_half_written(photo: Path, monkey
     monkeypatch.setattr(np, "save", fill)
     message = r"cannot write .*hr.npy: 1914 requested and 4 written \(free some space, or set DSCLORA_CACHE_DIR"
     with pytest.raises(DscloraError, match=message):
-        TrainCache().picture(photo)
+        TrainCache().add_picture(photo)
     assert _files() == ["index.jsonl"]
 
 
 def test_a_full_cache_serves_where_nothing_can_be_written(photo: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    name = TrainCache().picture(photo)
+    name = TrainCache().add_picture(photo)
     copy = shutil.copy(photo, photo.with_name("copy.png"))
     monkeypatch.setattr(Path, "open", _only_for_reading(Path.open))
-    assert TrainCache().picture(copy) == name
+    assert TrainCache().add_picture(copy) == name
     with pytest.raises(DscloraError, match=r"cannot write .*: Read-only file system"):
-        TrainCache().lr(name, 2)
+        TrainCache().add_lr(name, 2)
 
 
 def _only_for_reading(opened):
@@ -147,7 +147,7 @@ def _only_for_reading(opened):
 def test_threads_may_ask_for_the_same_picture(photo: Path) -> None:
     cache = TrainCache()
     with ThreadPoolExecutor(8) as pool:
-        names = set(pool.map(lambda _: cache.lr(cache.picture(photo), 2), range(16)))
+        names = set(pool.map(lambda _: cache.add_lr(cache.add_picture(photo), 2), range(16)))
     assert len(names) == 1
     assert len(_files()) == 3
 
@@ -160,7 +160,7 @@ from pathlib import Path
 from dsclora_cli.datasets.cache import TrainCache
 cache = TrainCache()
 for path in sys.argv[1:]:
-    cache.lr(cache.picture(Path(path)), 2)
+    cache.add_lr(cache.add_picture(Path(path)), 2)
 """
     command = [sys.executable, "-c", script, *map(str, paths)]
     running = [subprocess.Popen(command) for _ in range(3)]
@@ -169,4 +169,4 @@ for path in sys.argv[1:]:
     cache = TrainCache()
     assert len(_files()) == 41
     for seed, path in enumerate(paths):
-        assert np.array_equal(cache.open(cache.picture(path)), noise(seed))
+        assert np.array_equal(cache.open(cache.add_picture(path)), noise(seed))

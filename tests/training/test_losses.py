@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from dsclora_cli.recipe import LossOptions, option_fields
-from dsclora_cli.training.losses import PIXEL_LOSSES, spectral
+from dsclora_cli.training.losses import PIXEL_LOSSES, spectral_l1
 
 
 def test_every_loss_of_a_recipe_is_there() -> None:
@@ -50,12 +50,12 @@ def test_a_wave_is_one_number_of_the_spectrum() -> None:
     """A cosine of amplitude a over 8 x 8 pixels is a * 8 / 2 in each of two bins, one of which rfft2 has."""
     wave = 0.5 * torch.cos(2 * torch.pi * 2 * torch.arange(8) / 8).expand(1, 1, 8, 8)
 
-    assert spectral(wave, torch.zeros(1, 1, 8, 8)).item() == pytest.approx(0.5 * 4 / (8 * 5 * 2), rel=1e-5)
+    assert spectral_l1(wave, torch.zeros(1, 1, 8, 8)).item() == pytest.approx(0.5 * 4 / (8 * 5 * 2), rel=1e-5)
 
 
 def test_spectra_of_half_precision_are_compared_in_float32() -> None:
     output = torch.rand(1, 3, 8, 8).half().requires_grad_()
-    distance = spectral(output, torch.rand(1, 3, 8, 8))
+    distance = spectral_l1(output, torch.rand(1, 3, 8, 8))
     distance.backward()
 
     assert distance.dtype == torch.float32

@@ -6,7 +6,7 @@ from torch import nn
 
 from dsclora_cli.recipe import OptimiserOptions, Recipe
 from dsclora_cli.recipe_toml import resolve_defaults
-from dsclora_cli.training.optim import EMA, SOAP, Precision, make_optimizer, rate_at, set_rate
+from dsclora_cli.training.optim import EMA, SOAP, Precision, make_optimizer, rate_at
 
 
 def _rates(steps: int, **options: object) -> list[float]:
@@ -57,11 +57,10 @@ def test_only_what_is_trained_moves_each_at_its_scale() -> None:
     layer = nn.Linear(2, 3)
     layer.weight.requires_grad_(False)
     optimizer = make_optimizer(_options("adam"), layer, {"bias": 0.5, "weight": 7.0})
-    set_rate(optimizer, 0.25)
 
     (group,) = optimizer.param_groups
     assert group["params"][0] is layer.bias
-    assert group["lr"] == 0.125
+    assert group["scale"] == 0.5
 
 
 def test_the_average_follows_closely_at_first_and_slowly_later() -> None:

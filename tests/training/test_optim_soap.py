@@ -8,6 +8,8 @@ from dsclora_cli.inference.device import no_subnormals
 from dsclora_cli.training import optim
 from dsclora_cli.training.optim import SOAP
 
+BETAS = (0.95, 0.97)  # the defaults of a recipe
+
 
 def _rotation(size: int, seed: int) -> Tensor:
     matrix = torch.randn(size, size, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
@@ -19,7 +21,7 @@ def _descend(optimizer: str, left: Tensor, right: Tensor, steps: int) -> list[fl
     order = torch.randperm(20, generator=torch.Generator().manual_seed(3))
     stiffness = torch.logspace(0, 4, 20, dtype=torch.float64)[order].view(4, 5)
     weight = nn.Parameter(left.T @ torch.ones(4, 5, dtype=torch.float64) @ right)
-    steps_taken = SOAP([weight], lr=0.05) if optimizer == "soap" else torch.optim.Adam([weight], lr=0.05)
+    steps_taken = SOAP([weight], lr=0.05, betas=BETAS) if optimizer == "soap" else torch.optim.Adam([weight], lr=0.05)
     losses = []
     for _ in range(steps):
         loss = (stiffness * (left @ weight @ right.T) ** 2).sum()
@@ -46,7 +48,8 @@ def test_stiff_turned_problems_go_better_than_with_adam() -> None:
 def test_a_vector_is_adams() -> None:
     start = torch.linspace(-1, 1, 8)
     ours, theirs = nn.Parameter(start.clone()), nn.Parameter(start.clone())
-    soap_steps = SOAP([ours], lr=0.1, betas=(0.9, 0.99), eps=1e-8)
+    soap_steps = SOAP([ours], lr=0.1, betas=(0.9, 0.99))
+    soap_steps.param_groups[0]["eps"] = 1e-8  # as small as Adam's
     adam_steps = torch.optim.Adam([theirs], lr=0.1, betas=(0.9, 0.99), eps=1e-8)
     for step in range(20):
         ours.grad = torch.sin(start * (step + 1))
@@ -59,9 +62,9 @@ def test_a_vector_is_adams() -> None:
 
 
 def test_wide_sides_have_no_basis(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(optim, "_LARGEST", 8)
+    monkeypatch.setattr(optim, "_MAX_SIDE", 8)
     weight = nn.Parameter(torch.ones(4, 3, 2, 2))
-    optimizer = SOAP([weight], lr=0.1)
+    optimizer = SOAP([weight], lr=0.1, betas=BETAS)
     for _ in range(3):
         weight.grad = torch.ones_like(weight)
         optimizer.step()
@@ -75,11 +78,11 @@ def test_a_saved_state_goes_on_bit_for_bit() -> None:
     torch.manual_seed(1)
     through = nn.Conv2d(3, 4, 3)
     images = torch.randn(6, 2, 3, 5, 5)
-    optimizer = SOAP(through.parameters(), lr=0.01)
+    optimizer = SOAP(through.parameters(), lr=0.01, betas=BETAS)
     for image in images[:3]:
         _step(through, optimizer, image)
     resumed = copy.deepcopy(through)
-    continued = SOAP(resumed.parameters(), lr=0.01)
+    continued = SOAP(resumed.parameters(), lr=0.01, betas=BETAS)
     continued.load_state_dict(copy.deepcopy(optimizer.state_dict()))
     for image in images[3:]:
         _step(through, optimizer, image)
@@ -97,7 +100,7 @@ def _step(network: nn.Module, optimizer: SOAP, image: Tensor) -> None:
 
 def test_no_step_is_long_however_gradients_turn() -> None:
     weight = nn.Parameter(torch.zeros(6, 6))
-    optimizer = SOAP([weight], lr=1.0)
+    optimizer = SOAP([weight], lr=1.0, betas=BETAS)
     longest = 0.0
     with no_subnormals():
         for step in range(200):
@@ -113,7 +116,7 @@ def test_no_step_is_long_however_gradients_turn() -> None:
 @pytest.mark.parametrize("size", [0.0, 1e-22])
 def test_what_is_dead_stays_where_it_is(size: float) -> None:
     weight = nn.Parameter(torch.ones(4, 5))
-    optimizer = SOAP([weight], lr=1.0)
+    optimizer = SOAP([weight], lr=1.0, betas=BETAS)
     for step in range(20):
         weight.grad = torch.randn(4, 5, generator=torch.Generator().manual_seed(step)) * size
         optimizer.step()

@@ -15,7 +15,8 @@ from dsclora_cli.models.rcan import RcanConfig
 from dsclora_cli.models.span import SPAN, SpanConfig
 from dsclora_cli.recipe import LossOptions, NetworkOptions, Recipe
 from dsclora_cli.recipe_toml import resolve_defaults
-from dsclora_cli.training.train import ReconstructionLoss, initial_network, new_network, train
+from dsclora_cli.training.losses import ReconstructionLoss
+from dsclora_cli.training.train import initial_network, new_network, train
 from dsclora_cli.weights.checkpoint import load_network, save_network
 
 
