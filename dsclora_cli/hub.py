@@ -1,8 +1,9 @@
-"""Files of the Hugging Face Hub. The only module that uses huggingface_hub, and only to download.
+"""Download files from the Hugging Face Hub. The only module that uses huggingface_hub.
 
-Weights are pinned by sha256; archives of data sets are not, since what is in them is known by its fingerprint. What is
-cached is found by reading the client's cache folder, so a cached file costs neither a request nor the import of the
-client. Environment variables are the client's own and are read at each call.
+`fetch_file` is the entry point. Weights are pinned by sha256. Archives of data sets have no pin, because the
+fingerprint of a data set covers their contents. Cached files are found by reading the client's cache folder, so a
+cached file costs neither a request nor the import of the client. The client's environment variables hold here too, and
+are read at every call.
 """
 
 from __future__ import annotations
@@ -23,8 +24,13 @@ from dsclora_cli.errors import WeightsError
 from dsclora_cli.paths import sha256_of
 
 HUB = "https://huggingface.co"
+
 PROBE_SECONDS = 4.0
+"""Longest wait for the first answer of the Hub; HF_HUB_ETAG_TIMEOUT overrides the number."""
+
 LISTING_SECONDS = 20.0
+"""Longest wait for the list of files in a repository."""
+
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _PAGES = {"model": "", "dataset": "datasets/"}
 _INSTEAD = {"model": "give a file with --weights FILE", "dataset": "give a folder with --data-dir DIR"}
@@ -33,57 +39,44 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class HubFile:
-    """A file of a repository. `size` is in bytes; the sha256 is the pin, `revision` a tag, branch or commit.
-
-    A file of a data set (`kind` "dataset") has no pin: any cached copy serves, else what the path holds now.
-    """
+    """A file in a repository of the Hub."""
 
     repo: str
+    """Repository, `owner/name`."""
+
     file: str
+    """Path inside the repository."""
+
     size: int = 0
+    """Size in bytes; read only together with `sha256`."""
+
     sha256: str | None = None
+    """Expected sha256, the pin. Without a pin any cached copy is accepted, else the Hub's current file."""
+
     revision: str | None = None
+    """Tag, branch or commit; None means the default branch."""
+
     kind: str = "model"
+    """Kind of the repository: model or dataset."""
 
 
 class HubUnavailable(WeightsError):
-    """The Hub does not give the file: no network, no permission, not there. `reason` says it in a few words."""
+    """The Hub cannot give a file: no internet, no permission, or no such file."""
 
     def __init__(self, reason: str, message: str, hint: str) -> None:
         super().__init__(message, hint)
         self.reason = reason
-
-
-def cache_folder() -> Path:
-    """The client's cache: HF_HUB_CACHE, else `hub` in HF_HOME, else below XDG_CACHE_HOME or ~/.cache."""
-    value = os.environ.get("HF_HUB_CACHE") or os.environ.get("HUGGINGFACE_HUB_CACHE")
-    if not value:
-        caches = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
-        value = (os.environ.get("HF_HOME") or f"{caches}/huggingface") + "/hub"
-    return Path(os.path.expandvars(value)).expanduser()
-
-
-def is_offline() -> bool:
-    """Whether HF_HUB_OFFLINE (or TRANSFORMERS_OFFLINE, which the client honours too) forbids every request."""
-    value = os.environ.get("HF_HUB_OFFLINE") or os.environ.get("TRANSFORMERS_OFFLINE") or ""
-    return value.upper() in {"1", "ON", "YES", "TRUE"}
-
-
-def find_cached(wanted: HubFile) -> Path | None:
-    """The file in the client's cache, whatever its revision and, where it is pinned, its name; None if not there."""
-    folder = cache_folder() / f"{wanted.kind}s--{wanted.repo.replace('/', '--')}"
-    pin = wanted.sha256
-    for path in sorted((folder / "snapshots").glob("**/*" if pin else f"*/{wanted.file}")):
-        if path.is_file() and (not pin or (path.stat().st_size == wanted.size and sha256_of(path) == pin)):
-            return path
-    return None
+        """The reason in a few words, for sentences about a fallback."""
 
 
 def fetch_file(wanted: HubFile, offline: bool = False) -> Path:
-    """The file, from the cache without any request, else downloaded and verified; it then lies in the cache.
+    """Return the path of a file in the client's cache, downloaded and verified if necessary.
 
-    `offline`, like HF_HUB_OFFLINE, opens no socket. Raises HubUnavailable, within `PROBE_SECONDS` where there is no
-    network, and WeightsError for bytes with another sha256, which are removed from the cache.
+    A cached file needs no request. `offline`, like HF_HUB_OFFLINE, opens no socket.
+
+    Raises:
+        HubUnavailable: The Hub cannot give the file; without internet, within `PROBE_SECONDS`.
+        WeightsError: The bytes have another sha256; they are removed from the cache.
     """
     path = find_cached(wanted)
     if path is not None:
@@ -97,12 +90,41 @@ def fetch_file(wanted: HubFile, offline: bool = False) -> Path:
 
 
 def fetch_dataset_file(repo: str, file: str, offline: bool = False) -> Path:
-    """A file of a data-set repository, from the cache in any revision, else its newest. Raises HubUnavailable."""
+    """Return a file of a data-set repository: any cached revision, else the newest. Raises HubUnavailable."""
     return fetch_file(HubFile(repo, file, kind="dataset"), offline)
 
 
+def find_cached(wanted: HubFile) -> Path | None:
+    """Return a file in the client's cache, if the cache has the file in any revision.
+
+    A pinned file is found by its bytes, whatever its name is; a file without a pin by its name.
+    """
+    folder = cache_folder() / f"{wanted.kind}s--{wanted.repo.replace('/', '--')}"
+    pin = wanted.sha256
+    for path in sorted((folder / "snapshots").glob("**/*" if pin else f"*/{wanted.file}")):
+        # The size is compared first: hashing every file of a large repository would take seconds.
+        if path.is_file() and (not pin or (path.stat().st_size == wanted.size and sha256_of(path) == pin)):
+            return path
+    return None
+
+
+def cache_folder() -> Path:
+    """Return the client's cache: HF_HUB_CACHE, else `hub` in HF_HOME, else below XDG_CACHE_HOME or ~/.cache."""
+    value = os.environ.get("HF_HUB_CACHE") or os.environ.get("HUGGINGFACE_HUB_CACHE")
+    if not value:
+        caches = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+        value = (os.environ.get("HF_HOME") or f"{caches}/huggingface") + "/hub"
+    return Path(os.path.expandvars(value)).expanduser()
+
+
+def is_offline() -> bool:
+    """Return whether HF_HUB_OFFLINE, or TRANSFORMERS_OFFLINE as in the client, forbids all requests."""
+    value = os.environ.get("HF_HUB_OFFLINE") or os.environ.get("TRANSFORMERS_OFFLINE") or ""
+    return value.upper() in {"1", "ON", "YES", "TRUE"}
+
+
 class _Download:
-    """One file's way from the Hub into the cache, every failure of the client told in one line."""
+    """The download of one file into the client's cache; every failure of the client becomes one line."""
 
     def __init__(self, wanted: HubFile) -> None:
         self.wanted = wanted
@@ -110,14 +132,16 @@ class _Download:
         self.where = {"repo_type": wanted.kind, "endpoint": self.endpoint}
 
     def run(self) -> Path:
-        """See `fetch_file`."""
+        """Return the path of the downloaded, verified file. Raises as `fetch_file`."""
         try:
             file, commit = self.locate()
-            for _ in range(2):  # the first may only be a damaged copy that the client found in its cache
+            # Two tries, because the first may return a damaged copy that the client found in its cache.
+            for _ in range(2):
                 path = self.download(file, commit)
                 if self.wanted.sha256 is None or sha256_of(path) == self.wanted.sha256:
                     return path
-                for each in (path.resolve(), path):  # the blob and, where the cache has links, the pointer to it
+                # Remove the blob and, in a cache with links, the link to the blob.
+                for each in (path.resolve(), path):
                     each.unlink(missing_ok=True)
         except _failures() as error:
             raise self.explain(error) from error
@@ -127,7 +151,7 @@ class _Download:
         )
 
     def locate(self) -> tuple[str, str | None]:
-        """Path and commit of the file: the pinned path where it holds it, else wherever the repository lists it."""
+        """Return path and commit of the file: the pinned path, or another path with the same bytes."""
         from huggingface_hub import get_hf_file_metadata, hf_hub_url
         from huggingface_hub.errors import EntryNotFoundError, RevisionNotFoundError
 
@@ -140,11 +164,12 @@ class _Download:
             if wanted.sha256 is None:
                 raise
             return self.search()
+        # The etag of a large file is its sha256; small files have a git hash, and are checked after the download.
         other_bytes = _SHA256.fullmatch(found.etag or "") is not None and found.etag != wanted.sha256
         return self.search() if other_bytes and wanted.sha256 else (wanted.file, found.commit_hash)
 
     def search(self) -> tuple[str, str | None]:
-        """Path and commit of the file with the wanted sha256, in the pinned revision or else the default one."""
+        """Return path and commit of the file with the wanted sha256, in the pinned revision, else the default one."""
         from huggingface_hub import HfApi
         from huggingface_hub.errors import RevisionNotFoundError
 
@@ -164,9 +189,9 @@ class _Download:
         )
 
     def download(self, file: str, commit: str | None) -> Path:
-        """Fetch into the client's cache, or take what it holds there; a broken connection is given a second try.
+        """Download into the client's cache, or return the client's cached copy; retry a broken connection once.
 
-        The client locks, shows progress where stderr is a terminal, and in its later versions resumes by itself.
+        The client locks the file, shows progress if stderr is a terminal, and in later versions resumes by itself.
         """
         from huggingface_hub import hf_hub_download
 
@@ -175,12 +200,12 @@ class _Download:
         try:
             return Path(fetch())
         except _failures() as error:
-            if "Timeout" in type(error).__name__:  # waited for long enough
+            if "Timeout" in type(error).__name__:  # a second try would wait as long again
                 raise
             return Path(fetch())
 
     def explain(self, error: BaseException) -> HubUnavailable:
-        """What went wrong in our words, with the next step."""
+        """Return the error for users, with the next step, for an exception of the client."""
         from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, RepositoryNotFoundError
 
         repo, file, host = self.wanted.repo, self.wanted.file, self.endpoint
@@ -196,41 +221,44 @@ class _Download:
             status = error.response.status_code
             hint = "check HF_TOKEN or unset it" if status in {401, 403} else "try again later"
             return HubUnavailable(f"the Hub answered {status}", f"{host} answered {status} for {file} of {repo}", hint)
-        if isinstance(error, OSError) and error.errno is not None:  # of the disk: the network's carry no number
+        if isinstance(error, OSError) and error.errno is not None:  # disk errors have a number, connection errors none
             hint = "free some space, or set HF_HUB_CACHE to a folder that can be written"
             return HubUnavailable("cache not writable", f"cannot write to {cache_folder()}: {error.strerror}", hint)
-        return self.explain_network(type(error).__name__)
+        return self.explain_connection(type(error).__name__)
 
-    def explain_network(self, kind: str) -> HubUnavailable:
-        """The network's failures, told apart by the name of the exception: the client's HTTP library is its own."""
+    def explain_connection(self, exception: str) -> HubUnavailable:
+        """Return the error for users for a failed connection, by the name of the exception's class.
+
+        Names, because the client may bring one of several HTTP libraries, each with its own classes.
+        """
         where = f"{self.wanted.file} of {self.wanted.repo}"
-        hint = f"check the network, proxy and HF_ENDPOINT, or {_INSTEAD[self.wanted.kind]}"
-        if "Timeout" in kind:
+        hint = f"check the internet connection, proxy and HF_ENDPOINT, or {_INSTEAD[self.wanted.kind]}"
+        if "Timeout" in exception:
             return HubUnavailable("time-out", f"{self.endpoint} did not answer in time for {where}", hint)
-        if kind in {"ConnectError", "ConnectionError", "OfflineModeIsEnabled"}:
-            return HubUnavailable("no network", f"cannot reach {self.endpoint} for {where}", hint)
+        if exception in {"ConnectError", "ConnectionError", "OfflineModeIsEnabled"}:
+            return HubUnavailable("no internet", f"cannot reach {self.endpoint} for {where}", hint)
         return HubUnavailable("connection lost", f"the connection to {self.endpoint} broke during {where}", "try again")
 
 
 def _failures() -> tuple[type[BaseException], ...]:
-    """What the client raises: errors of its HTTP library (httpx2, httpx or requests), of the disk, of Xet transfers."""
+    """Return the exceptions of the client: of its HTTP library (httpx2, httpx or requests), the disk, Xet transfers."""
     from huggingface_hub.errors import HfHubHTTPError
 
     return HfHubHTTPError.__bases__[0], OSError, RuntimeError
 
 
 def _within(seconds: float, call: Callable[[], T]) -> T:
-    """Its result; TimeoutError after `seconds`.
+    """Return the result of a call. Raises TimeoutError after `seconds`.
 
-    The client's own time-out counts neither the resolution of the name nor the addresses tried in turn. The thread is
-    a daemon, so that the program's end does not wait for it.
+    The client's own time-out covers neither the resolution of the host name nor the addresses tried in turn. The call
+    runs in a daemon thread, so that the end of the program does not wait for the call.
     """
     future: Future[T] = Future()
 
     def work() -> None:
         try:
             future.set_result(call())
-        except BaseException as error:  # noqa: BLE001 (carried to the caller)
+        except BaseException as error:  # noqa: BLE001 (raised again in the thread of the caller)
             future.set_exception(error)
 
     threading.Thread(target=work, daemon=True).start()
@@ -239,7 +267,10 @@ def _within(seconds: float, call: Callable[[], T]) -> T:
 
 @contextmanager
 def _quiet_client() -> Iterator[None]:
-    """Keep the client from logging to stderr what is raised or mended anyway, unless the user asked it to speak."""
+    """Keep the client from logging errors to stderr: the program raises or repairs all of them itself.
+
+    HF_DEBUG and HF_HUB_VERBOSITY switch the client's messages on.
+    """
     logger = logging.getLogger("huggingface_hub")
     level = logger.level
     if not (os.environ.get("HF_DEBUG") or os.environ.get("HF_HUB_VERBOSITY")):

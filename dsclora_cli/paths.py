@@ -1,4 +1,4 @@
-"""Where the program keeps what is the user's, how a file is told from another, and how one is written whole."""
+"""Folders of configuration, state and caches; atomic writing and hashing of files."""
 
 from __future__ import annotations
 
@@ -15,31 +15,36 @@ APP = "dsclora"
 
 
 def config_dir() -> Path:
-    """The user's settings and own `weights.toml`; `DSCLORA_CONFIG_DIR` overrides the platform's folder."""
-    return _overridden("DSCLORA_CONFIG_DIR") or platformdirs.user_config_path(APP, appauthor=False)
+    """Return the folder of the user's own `weights.toml`: DSCLORA_CONFIG_DIR, else the platform's folder."""
+    return _from_environment("DSCLORA_CONFIG_DIR") or platformdirs.user_config_path(APP, appauthor=False)
 
 
 def state_dir() -> Path:
-    """Records of what was done; `DSCLORA_STATE_DIR` overrides the platform's folder."""
-    return _overridden("DSCLORA_STATE_DIR") or platformdirs.user_state_path(APP, appauthor=False)
+    """Return the folder for records of finished work: DSCLORA_STATE_DIR, else the platform's folder."""
+    return _from_environment("DSCLORA_STATE_DIR") or platformdirs.user_state_path(APP, appauthor=False)
 
 
 def cache_dir() -> Path:
-    """What can be made again; `DSCLORA_CACHE_DIR` overrides. Weights lie in the Hub's own cache, see `hub`."""
-    return _overridden("DSCLORA_CACHE_DIR") or platformdirs.user_cache_path(APP, appauthor=False)
+    """Return the folder for files that can be made again: DSCLORA_CACHE_DIR, else the platform's folder.
+
+    Weights from the Hub lie in the Hub's own cache; see `hub.cache_folder`.
+    """
+    return _from_environment("DSCLORA_CACHE_DIR") or platformdirs.user_cache_path(APP, appauthor=False)
 
 
-def _overridden(variable: str) -> Path | None:
+def _from_environment(variable: str) -> Path | None:
     value = os.environ.get(variable)
     return Path(value).expanduser() if value else None
 
 
 @contextmanager
 def atomic_write(path: Path) -> Iterator[Path]:
-    """A hidden file beside `path` to write to: it becomes `path` when the context is left well, else it goes away.
+    """Yield a hidden temporary file next to `path`; rename the file to `path` at the end of the context.
 
-    So no reader ever sees half a file, and what lay at `path` stays until the new one is whole. Raises OSError.
+    After an exception the temporary file is removed, and an older file at `path` stays. No reader ever sees half a
+    file. Raises OSError.
     """
+    # In the same folder, because a rename is atomic only inside one file system.
     temporary = path.with_name(f".dsclora-{secrets.token_hex(8)}.part")
     try:
         yield temporary
@@ -49,6 +54,6 @@ def atomic_write(path: Path) -> Iterator[Path]:
 
 
 def sha256_of(path: Path) -> str:
-    """The sha256 of a file's bytes, 64 lower-case hex digits. Raises OSError."""
+    """Return the sha256 of a file's bytes: 64 lower-case hex digits. Raises OSError."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

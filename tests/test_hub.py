@@ -165,7 +165,7 @@ def test_a_name_that_does_not_resolve_in_time_is_left_too(monkeypatch: pytest.Mo
 
 def test_no_server_at_all_is_no_network() -> None:
     error = refused()
-    assert error.reason == "no network"
+    assert error.reason == "no internet"
     assert "cannot reach http://127.0.0.1:9" in error.message
     assert "HF_ENDPOINT" in error.hint
 

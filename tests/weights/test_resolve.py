@@ -54,7 +54,7 @@ def test_auto_takes_the_student_from_the_hub_then_from_the_cache(server: HubServ
     assert server.requests == []
 
 
-@pytest.mark.parametrize(("offline", "reason"), [(False, "no network"), (True, "offline")])
+@pytest.mark.parametrize(("offline", "reason"), [(False, "no internet"), (True, "offline")])
 def test_auto_falls_back_to_the_embedded_network_and_says_so(offline: bool, reason: str) -> None:
     found = find_weights(ModelOptions(offline=offline), 4)
     assert (found.name, found.path) == ("dsclora-x4", OURS)
@@ -74,7 +74,7 @@ def test_auto_does_not_hide_wrong_bytes(server: HubServer, student: bytes) -> No
 
 
 def test_a_named_model_is_never_replaced_by_another() -> None:
-    with pytest.raises(HubUnavailable, match=r"cannot reach .* \(check the network"):
+    with pytest.raises(HubUnavailable, match=r"cannot reach .* \(check the internet"):
         find_weights(ModelOptions(model="dscf-x4"), 4)
     found = find_weights(ModelOptions(model="dsclora-x4"), None)
     assert (found.name, found.path, found.note) == ("dsclora-x4", OURS, None)
