@@ -1,7 +1,4 @@
-"""Devices and dtypes by name, and how much memory each has to spare.
-
-What float32 means on a GPU.
-"""
+"""PyTorch devices and dtypes by name, free memory, and switches that make float32 on a device exact or fast."""
 
 from __future__ import annotations
 
@@ -17,7 +14,10 @@ from dsclora_cli.inference.system import host_memory
 
 
 def resolve_device(name: str) -> torch.device:
-    """The device of a name: auto, cpu, cuda, cuda:N or mps. One that is absent is an error, never replaced."""
+    """Return the device called auto, cpu, cuda, cuda:N or mps.
+
+    Raises UsageError for a device that is absent: another device is never taken instead.
+    """
     if name == "auto":
         if torch.cuda.is_available():
             return torch.device("cuda", torch.cuda.current_device())
@@ -27,7 +27,7 @@ def resolve_device(name: str) -> torch.device:
         return torch.device("cpu")
     if kind == "mps" and not index:
         if not torch.backends.mps.is_available():
-            raise UsageError("there is no MPS device here", "use --device auto or --device cpu")
+            raise UsageError("this machine has no MPS device", "use --device auto or --device cpu")
         return torch.device("mps")
     if kind == "cuda" and (not index or index.isdecimal()):
         return _cuda_device(int(index or 0))
@@ -35,7 +35,7 @@ def resolve_device(name: str) -> torch.device:
 
 
 def every_gpu() -> tuple[str, ...]:
-    """The names of all CUDA devices that are here."""
+    """Return the names of all CUDA devices of this machine."""
     count = torch.cuda.device_count() if torch.cuda.is_available() else 0
     return tuple(f"cuda:{index}" for index in range(count))
 
@@ -46,14 +46,14 @@ def _cuda_device(index: int) -> torch.device:
         built = "has no CUDA support" if torch.version.cuda is None else "finds no CUDA device"
         raise UsageError(f"the installed torch {built}", "use --device cpu, or install a CUDA build of torch")
     if index >= count:
-        raise UsageError(f"there is no device cuda:{index}, only {count} of them", f"use cuda:0 to cuda:{count - 1}")
+        raise UsageError(f"there is no device cuda:{index}, only {count} GPUs", f"use cuda:0 to cuda:{count - 1}")
     return torch.device("cuda", index)
 
 
 def resolve_dtype(name: str, device: torch.device, descriptor: Descriptor) -> torch.dtype:
-    """The dtype of a name: auto, float32 or float16. auto is float16 on CUDA where the network allows it.
+    """Return the dtype called auto, float32 or float16; auto is float16 on CUDA where the network allows float16.
 
-    bfloat16 is not offered: its 8 bits of mantissa cost this network up to 75 grey levels.
+    bfloat16 is not offered: 8 bits of mantissa cost SPAN up to 75 grey levels.
     """
     half = descriptor.supports_half and device.type in {"cuda", "mps"}
     if name == "auto":
@@ -68,7 +68,8 @@ def resolve_dtype(name: str, device: torch.device, descriptor: Descriptor) -> to
 
 
 def is_out_of_memory(error: RuntimeError | MemoryError) -> bool:
-    """CUDA has a class for it; the CPU and MPS allocators only say so."""
+    """Return whether an error means that a device or the host ran out of memory."""
+    # CUDA has an exception class for out-of-memory; the allocators of CPU and MPS only have a text.
     text = str(error)
     return (
         isinstance(error, (torch.OutOfMemoryError, MemoryError))
@@ -78,15 +79,16 @@ def is_out_of_memory(error: RuntimeError | MemoryError) -> bool:
 
 
 def free_memory(device: torch.device) -> int:
-    """Bytes that a run may still take on the device; for CPU and MPS what the host, or its container, has left."""
+    """Return the bytes that a run may still take on the device; for CPU and MPS those of the host or its container."""
     if device.type == "cuda":
+        # Memory that torch's allocator has reserved but not handed out is free for torch, though not for CUDA.
         cached = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
         return torch.cuda.mem_get_info(device)[0] + cached
     return host_memory()
 
 
 class _FullFloat32:
-    """Holds the switch, which is one for all threads, for as long as anyone is inside."""
+    """Counts the threads inside `full_float32`: the switch for TF32 is global, and the last thread out restores it."""
 
     def __init__(self) -> None:
         self._lock = Lock()
@@ -111,7 +113,7 @@ _FULL = _FullFloat32()
 
 @contextmanager
 def full_float32() -> Iterator[None]:
-    """Inside, CUDA convolutions in float32 keep all 23 bits of mantissa: by default torch lets TF32 drop 13 of them."""
+    """Keep all 23 bits of mantissa in CUDA convolutions in float32; by default torch lets TF32 drop 13 of them."""
     _FULL.enter()
     try:
         yield
@@ -121,10 +123,10 @@ def full_float32() -> Iterator[None]:
 
 @contextmanager
 def no_subnormals() -> Iterator[None]:
-    """Inside, float32 below 1e-38 on this thread's CPU, and on threads it starts, is zero.
+    """Treat float32 values below 1e-38 as zero on the CPU, in this thread and in threads that it starts.
 
-    Such numbers come of SiLU's tails once a network is trained for a while, and convolutions over them are up to ten
-    times slower.
+    The tails of SiLU produce subnormal numbers once a network is trained for a while, and convolutions over subnormal
+    numbers are up to ten times slower.
     """
     torch.set_flush_denormal(True)
     try:

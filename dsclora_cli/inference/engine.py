@@ -1,6 +1,6 @@
-"""What runs a network: a call from one tile to one upscaled tile, whatever does the arithmetic. No torch here.
+"""Interface of engines, which run a network on tiles of pixels, and the description of a network.
 
-What the rest of the program must know of a network, stated by the network itself, without torch.
+Nothing here imports torch: OpenVINO runs without it. Engines are in torch_cpu.py, torch_gpu.py and openvino.py.
 """
 
 from __future__ import annotations
@@ -18,26 +18,68 @@ UnitPixels = NDArray[np.float32 | np.float64]
 """`(H, W, 3)` RGB, nominally in [0, 1], C-contiguous."""
 
 PendingTile = Callable[[], NDArray[Any]]
-"""Waits for an upscaled tile; raises as an `Engine` does."""
+"""Wait for an upscaled tile and return the pixels; raise the errors that an `Engine` raises."""
+
+
+@dataclass(frozen=True)
+class Descriptor:
+    """A network as callers see it: all that tiling, memory planning and reports need to know."""
+
+    arch: str
+    """Name of the architecture: span, edsr or rcan."""
+
+    scale: int
+    """Factor from LR to HR, equal for both sides."""
+
+    halo: int
+    """Radius of the receptive field in LR pixels.
+
+    An output pixel depends on no LR pixel that is further away. A tile that carries `halo` pixels of context on each
+    side is therefore upscaled exactly as inside the whole picture.
+    """
+
+    floats_per_pixel: int
+    """Activation values alive at the same time for each LR pixel; the memory of a tile is planned from the number."""
+
+    supports_half: bool = True
+    """Whether the network may run in float16."""
+
+    exact_tiles: bool = True
+    """False where a part of the network sees the whole picture: tiles then differ a little from the whole picture."""
 
 
 class Engine(Protocol):
-    """Upscales tiles with one network. `name` is that of what does the arithmetic: torch or openvino."""
+    """Upscales tiles with one network."""
 
     name: str
+    """Name of the library that runs the network: torch or openvino."""
+
     descriptor: Descriptor
+    """The network that the engine runs."""
+
     device: str
+    """Name of the device, such as cpu or cuda:0."""
+
     dtype: str
+    """Floating-point type of the network: float16, float32 or float64."""
 
     @property
     def fp16_fallbacks(self) -> int:
-        """How many tiles so far had an unusable answer in half precision and were run again in float32."""
+        """Return how many tiles so far had an unusable result in float16 and ran again in float32."""
         ...
 
     def __call__(self, tile: UnitPixels) -> UnitPixels:
-        """`(H, W, 3)` in [0, 1] -> `(scale*H, scale*W, 3)`, not clamped; the next call may write over it.
+        """Upscale one tile.
 
-        Raises OutOfMemory for a tile that does not fit the device, and DscloraError where the answer is not finite.
+        Args:
+            tile: `(H, W, 3)` in [0, 1].
+
+        Returns:
+            `(scale*H, scale*W, 3)`, not clamped. The next call may write over the array.
+
+        Raises:
+            OutOfMemory: The tile does not fit the device.
+            DscloraError: The result holds NaN or infinity.
         """
         ...
 
@@ -47,39 +89,52 @@ class StreamingEngine(Engine, Protocol):
     """An engine that works on several tiles at once."""
 
     pixels_in_flight: int
-    """How many LR pixels the engine wants to have started at once."""
+    """LR pixels that the engine wants to have started at the same time."""
 
     def start(self, tile: NDArray[Any], low: float, high: float) -> PendingTile:
-        """`(H, W, 1 or 3)` pixels, of which `low` and `high` mean 0 and 1 -> `(scale*H, scale*W, 1 or 3)` such pixels.
+        """Start to upscale one tile, without waiting for the result.
 
-        Answers are clamped to that range, and integers rounded. Raises OutOfMemory, of this tile or those before.
+        Args:
+            tile: `(H, W, 1 or 3)` pixels of any depth.
+            low: Value of black in `tile`.
+            high: Value of white in `tile`.
+
+        Returns:
+            A function that waits for `(scale*H, scale*W, 1 or 3)` pixels of the same dtype, clamped to the range from
+            `low` to `high`; integers are rounded.
+
+        Raises:
+            OutOfMemory: The tile, or a tile started before, does not fit the device.
         """
         ...
 
 
 def value_bytes(engine: Engine) -> int:
-    """Bytes of one of the values that an engine computes with."""
+    """Return the bytes of one value that the engine computes with."""
     return 2 if engine.dtype == "float16" else 4
 
 
-def require_finite(answer: UnitPixels) -> UnitPixels:
-    """The answer of a network in float32. Raises DscloraError where there is NaN or infinity in it."""
+def require_finite(pixels: UnitPixels) -> UnitPixels:
+    """Return the result of a network, of any shape. Raises DscloraError if the result holds NaN or infinity."""
+    # NaN and infinity survive a sum, and a sum reads the array once without a temporary of the same size.
     with np.errstate(invalid="ignore"):
-        total = answer.sum()
+        total = pixels.sum()
     if not np.isfinite(total):
         raise not_finite_error()
-    return answer
+    return pixels
 
 
 def not_finite_error() -> DscloraError:
-    """What is raised where a network answers NaN or infinity."""
-    return DscloraError("the network answered NaN or infinity in float32", "check the weights file; it may be damaged")
+    """Return the error for a network whose result holds NaN or infinity."""
+    return DscloraError(
+        "the result of the network holds NaN or infinity in float32", "check the weights file; it may be damaged"
+    )
 
 
 class Ensemble:
-    """The x8 geometric self-ensemble: the mean over flips and transposes, each turned back (EDSR, arXiv 1707.02921).
+    """The x8 geometric self-ensemble: mean over flips and transposes, each turned back (EDSR, arXiv 1707.02921).
 
-    A tile's halo is the same on every side, so tiling stays exact.
+    A tile has the same halo on every side, so tiles stay exact under flips and transposes.
     """
 
     def __init__(self, engine: Engine) -> None:
@@ -91,35 +146,16 @@ class Ensemble:
 
     @property
     def fp16_fallbacks(self) -> int:
-        """Tiles run again in float32, all orientations counted."""
+        """Return the float32 fallbacks of the engine; every orientation of a tile counts."""
         return self._engine.fp16_fallbacks
 
     def __call__(self, tile: UnitPixels) -> UnitPixels:
-        """Eight runs of the engine for one tile."""
+        """Return the mean `(scale*H, scale*W, 3)` of eight runs on one tile `(H, W, 3)`."""
         total: UnitPixels = np.zeros((), tile.dtype)
         for transpose in (False, True):
             turned = tile.transpose(1, 0, 2) if transpose else tile
             for flip in ((), (0,), (1,), (0, 1)):
+                # Adding makes a new array, so the engine may write over the result of the run before.
                 result = np.flip(self._engine(np.ascontiguousarray(np.flip(turned, flip))), flip)
                 total = total + (result.transpose(1, 0, 2) if transpose else result)
         return total / tile.dtype.type(8)
-
-
-@dataclass(frozen=True)
-class Descriptor:
-    """A network as its callers see it.
-
-    `halo` is the receptive-field radius in LR pixels: an output pixel depends on no LR pixel further away, so a
-    tile that carries this many pixels of context on each side is upscaled exactly as the whole picture would be.
-    `floats_per_pixel` is the number of activation values alive at once per LR pixel, from which memory is planned.
-    Where a part of the network sees the whole picture, `exact_tiles` is False: tiles differ a little from the whole.
-    """
-
-    arch: str
-    scale: int
-    channels: int
-    blocks: int
-    halo: int
-    floats_per_pixel: int
-    supports_half: bool = True
-    exact_tiles: bool = True

@@ -1,4 +1,8 @@
-"""An engine for CPUs that needs no torch once a network is converted: OpenVINO, in float32."""
+"""The engine for CPUs that needs no torch once a network is converted: OpenVINO, in float32.
+
+`convert_network` needs torch, `save_converted` and `load_converted` keep the converted network in a file, and
+`OpenvinoEngine` runs the network.
+"""
 
 from __future__ import annotations
 
@@ -22,42 +26,49 @@ from dsclora_cli.paths import atomic_write
 if TYPE_CHECKING:
     from torch import nn
 
-_LAYOUT = 1
-"""Raised whenever `convert_network` or `save_converted` makes something else of the same network."""
+_LAYOUT = 2
+"""Version of the converted files: raise by one when `convert_network` or `save_converted` changes what they make."""
 
 _KEPT = 2**19
-"""Pixels of the shapes with memory and kernels of their own: two of 512 square, or more of smaller ones."""
+"""Pixels of all shapes with a plan of their own, together: two tiles of 512 x 512, or more of smaller ones."""
 
 _LARGE = 2**17
-"""Pixels of a tile from which on kernels of its own are worth their making even once."""
+"""Pixels of a tile from which a plan pays even for a single run."""
 
 _BROKEN = (OSError, ValueError, TypeError, KeyError, zipfile.BadZipFile)
+"""Exceptions that a missing or damaged file leads to."""
+
 _EXAMPLE = 32  # pixels a side of the picture that a network is traced with
 
 
 def is_installed() -> bool:
-    """Whether the optional package is here; it is not imported."""
+    """Return whether the optional package is installed, without importing the package."""
     return find_spec("openvino") is not None
 
 
 @dataclass(frozen=True)
 class Converted:
-    """A network in OpenVINO's own form: its graph as XML, and the numbers in it."""
+    """A network in OpenVINO's own form."""
 
     graph: bytes
+    """The operations as XML."""
+
     numbers: bytes
+    """The weights, as `graph` refers to them."""
+
     descriptor: Descriptor
+    """The network that was converted."""
 
 
 def converted_name(weights_sha256: str) -> str:
-    """What a converted network is called: other weights, another OpenVINO and another layout have other names."""
+    """Return the file name of a converted network; other weights, OpenVINO versions and layouts have other names."""
     return f"{weights_sha256.replace('/', '+')}-openvino-{version('openvino')}-{_LAYOUT}.zip"
 
 
 def convert_network(network: nn.Module, descriptor: Descriptor) -> Converted:
-    """The network, `(1, 3, H, W)` to `(1, 3, scale*H, scale*W)`, for any H and W, with channels last at both ends.
+    """Convert a network that maps `(1, 3, H, W)` to `(1, 3, scale*H, scale*W)`, for any H and W.
 
-    OpenVINO's own `convert_model` does the same, and reports its use over the network.
+    The converted network has channels last at both ends: `(1, H, W, 3)` to `(1, scale*H, scale*W, 3)`.
     """
     import torch
     from openvino import Layout, save_model
@@ -65,8 +76,9 @@ def convert_network(network: nn.Module, descriptor: Descriptor) -> Converted:
     from openvino.frontend.pytorch.ts_decoder import TorchScriptPythonDecoder
     from openvino.preprocess import PrePostProcessor
 
+    # OpenVINO's own `convert_model` does the same, and reports its use over the internet.
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # torch's, of its tracer's age
+        warnings.simplefilter("ignore")  # torch warns that its tracer is deprecated
         decoder = TorchScriptPythonDecoder(network.eval(), example_input=(torch.zeros(1, 3, _EXAMPLE, _EXAMPLE),))
         frontend = FrontEndManager().load_by_framework("pytorch")
         model = frontend.convert(frontend.load(decoder))
@@ -77,6 +89,7 @@ def convert_network(network: nn.Module, descriptor: Descriptor) -> Converted:
         end.model().set_layout(Layout("NCHW"))
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "network.xml"
+        # The default would halve the file by rounding the weights to float16.
         save_model(ends.build(), path, compress_to_fp16=False)
         return Converted(path.read_bytes(), path.with_suffix(".bin").read_bytes(), descriptor)
 
@@ -84,6 +97,7 @@ def convert_network(network: nn.Module, descriptor: Descriptor) -> Converted:
 def save_converted(converted: Converted, path: Path) -> None:
     """Write a file that `load_converted` reads. Raises OSError."""
     path.parent.mkdir(parents=True, exist_ok=True)
+    # A ZIP archive holds a checksum of every member, which reading verifies.
     with atomic_write(path) as file, zipfile.ZipFile(file, "w") as archive:
         archive.writestr("descriptor.json", json.dumps(asdict(converted.descriptor)))
         archive.writestr("graph.xml", converted.graph)
@@ -101,10 +115,10 @@ def load_converted(path: Path) -> Converted | None:
 
 
 class OpenvinoEngine:
-    """Runs a converted network on the CPU, with memory and kernels planned for the shapes of tiles that come again.
+    """Runs a converted network on the CPU, with a plan (memory and kernels) for each shape of tile that repeats.
 
-    The first shape, a large one, and each other from its second tile on, gets a plan, which takes a tenth of a second
-    and saves a quarter of the time of each tile; the latest few are kept.
+    The first shape gets a plan, so does a large shape, and so does any other shape from the second tile on. Making a
+    plan takes a tenth of a second; a plan saves a quarter of the time of each tile. The latest few plans are kept.
     """
 
     name, device, dtype, fp16_fallbacks = "openvino", "cpu", "float32", 0
@@ -117,7 +131,7 @@ class OpenvinoEngine:
         self._settings: dict[str, Any] = {
             "INFERENCE_PRECISION_HINT": "f32",
             "PERFORMANCE_HINT": "LATENCY",
-            "ENABLE_CPU_PINNING": False,  # encoders run beside it
+            "ENABLE_CPU_PINNING": False,  # encoders run on the same cores at the same time
             **({"INFERENCE_NUM_THREADS": threads} if threads else {}),
         }
         self._planned: OrderedDict[tuple[int, int], Any] = OrderedDict()
@@ -125,19 +139,22 @@ class OpenvinoEngine:
         self._any_shape: Any = None
 
     def __call__(self, tile: UnitPixels) -> UnitPixels:
-        """See `Engine`."""
+        """Upscale one tile; see `Engine`."""
         height, width = tile.shape[:2]
         try:
             request = self._request((height, width))
-            answer: UnitPixels = request.infer([tile[None]], share_inputs=True, share_outputs=True)[0]
+            # Shared: the tile is read in place, and the result is the memory of the request until the next run.
+            result: UnitPixels = request.infer([tile[None]], share_inputs=True, share_outputs=True)[0]
         except (RuntimeError, MemoryError) as error:
+            # OpenVINO raises RuntimeError for everything, and only the text speaks of an allocation.
             if isinstance(error, RuntimeError) and "alloc" not in str(error):
                 raise
             self._planned.clear()
             raise OutOfMemory(f"a tile of {width}x{height} does not fit the memory of {self.device}") from error
-        return require_finite(answer[0])
+        return require_finite(result[0])
 
     def _request(self, shape: tuple[int, int]) -> Any:  # noqa: ANN401 - OpenVINO has no types
+        """Return what runs tiles of a shape (rows, columns): a plan for the shape, or one for any shape."""
         if shape in self._planned:
             self._planned.move_to_end(shape)
             return self._planned[shape]
@@ -156,5 +173,5 @@ class OpenvinoEngine:
 
         numbers = Tensor(np.frombuffer(self._converted.numbers, np.uint8))
         model = self._core.read_model(self._converted.graph, numbers)
-        model.reshape([1, *shape, 3])
+        model.reshape([1, *shape, 3])  # -1 leaves a side open, which is 30 % slower than a fixed shape
         return self._core.compile_model(model, "CPU", self._settings).create_infer_request()

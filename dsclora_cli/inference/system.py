@@ -1,4 +1,4 @@
-"""What this machine has, told without torch: memory to spare, and whether a GPU may be there."""
+"""What this machine has, found out without torch: free memory, and whether a GPU may be present."""
 
 from __future__ import annotations
 
@@ -12,12 +12,13 @@ _CGROUP = Path("/sys/fs/cgroup")
 _GPU_FILES = tuple(
     map(Path, ("/dev/nvidiactl", "/dev/nvhost-gpu", "/dev/dxg", "/dev/kfd", "C:/Windows/System32/nvcuda.dll"))
 )
-"""What drivers put there: NVIDIA's, on Linux, on Jetson and under WSL, AMD's, and NVIDIA's on Windows."""
+"""Files of GPU drivers: NVIDIA on Linux, on Jetson and under WSL, AMD, and NVIDIA on Windows."""
 
 
 def host_memory() -> int:
-    """Bytes of host memory available to this process, a Linux container's limit included."""
+    """Return the bytes of host memory that this process may still take, within the limit of a Linux container."""
     available = psutil.virtual_memory().available
+    # Only version 2 of control groups has these files; elsewhere no limit is known.
     try:
         limit = (_CGROUP / "memory.max").read_text().strip()
         used = int((_CGROUP / "memory.current").read_text())
@@ -27,10 +28,11 @@ def host_memory() -> int:
 
 
 def may_have_gpu() -> bool:
-    """False only where torch cannot have a device but the CPU; True means that torch itself must be asked."""
+    """Return False only where torch can have no device but the CPU; True means that torch itself must be asked."""
     try:
         if version("torch").endswith("+cpu"):
             return False
     except PackageNotFoundError:
         return False
+    # Every Mac may have MPS; elsewhere a driver has left files.
     return sys.platform == "darwin" or any(file.exists() for file in _GPU_FILES)

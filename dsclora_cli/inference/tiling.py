@@ -1,12 +1,11 @@
-"""How a picture is cut into tiles, and how large they may be.
+"""Upscale a picture tile by tile, with the same result as for the whole picture at once.
 
-Upscaling by tiles, equal to upscaling the whole picture, from a source of rows to bands of them.
+Start with `upscale_array` for pixels in memory, or `upscale_bands` for pictures that are read and written in bands.
 
-Every tile carries a halo of at least the network's receptive-field radius, clipped at the picture's borders so that
-true borders see the same zero padding as untiled; only its core is kept. In float64 the result is that of the whole
-picture to rounding (1e-12); in float32 the order of sums differs with the tile's shape, by at most one 8-bit level.
-
-Between a file's pixel values and the network's [0, 1]: the only place that scales, clamps and rounds them.
+A tile is a core and a halo. The core tiles cover the picture once; the halo is context of at least the network's
+receptive-field radius, clipped at the borders of the picture, so that true borders see the same zero padding as in the
+whole picture. The upscaled halo is dropped. In float64 the result equals the whole picture to rounding (1e-12); in
+float32 the order of sums depends on the shape of a tile, which changes a result by at most one 8-bit level.
 """
 
 from __future__ import annotations
@@ -25,113 +24,231 @@ from dsclora_cli.imaging.types import Pixels, stack_bands
 from dsclora_cli.inference.engine import Descriptor, Engine, StreamingEngine, UnitPixels
 
 SMALLEST_TILE = 16
+"""Edge of the smallest core that out-of-memory errors lead to, in LR pixels."""
+
 LARGEST_AUTO_TILE = 512
+"""Edge of the largest core that `--tile auto` takes, in LR pixels: larger tiles overflow the caches of a CPU."""
+
+_Window = tuple[slice, slice]
+"""Rows and columns of an HR array."""
+
+_PendingWindow = Callable[[_Window], Pixels]
+"""Wait for an upscaled tile, and return a window of the tile."""
 
 
 @dataclass(frozen=True)
-class Tile:
-    """A rectangle of LR pixels, `bottom` and `right` exclusive."""
+class TileOptions:
+    """How to cut a picture into tiles."""
 
-    top: int
-    bottom: int
-    left: int
-    right: int
+    tile: int
+    """Edge of a core in LR pixels; 0 means one tile for the whole picture."""
 
-    @property
-    def rows(self) -> int:
-        """The height."""
-        return self.bottom - self.top
-
-    @property
-    def columns(self) -> int:
-        """The width."""
-        return self.right - self.left
-
-    @property
-    def edge(self) -> int:
-        """The longer side."""
-        return max(self.rows, self.columns)
-
-    @property
-    def area(self) -> int:
-        """Pixels."""
-        return self.rows * self.columns
-
-    def with_halo(self, halo: int, height: int, width: int, least: tuple[int, int] = (0, 0)) -> Tile:
-        """Grown by `halo` on each side, then to `least` rows and columns, but not beyond the picture."""
-        return Tile(
-            *_grown(self.top - halo, self.bottom + halo, height, least[0]),
-            *_grown(self.left - halo, self.right + halo, width, least[1]),
-        )
-
-    def split(self, edge: int) -> list[Tile]:
-        """Cut into an even grid of tiles no larger than `edge`."""
-        columns = _cuts(self.left, self.right, edge)
-        return [Tile(t, b, left, r) for t, b in _cuts(self.top, self.bottom, edge) for left, r in columns]
+    may_halve: bool = False
+    """On out-of-memory, retry with tiles of half the edge instead of raising."""
 
 
-def _grown(start: int, stop: int, size: int, least: int) -> tuple[int, int]:
-    """An interval cut at 0 and `size`, and where it is shorter than `least` made so long, first towards `size`."""
-    start, stop = max(0, start), min(size, stop)
-    stop = max(stop, min(size, start + least))
-    return min(start, max(0, stop - least)), stop
+def upscale_array(pixels: Pixels, engine: Engine, options: TileOptions) -> Pixels:
+    """Upscale a picture in memory by tiles, with the same result as for the whole picture at once.
 
+    Args:
+        pixels: `(H, W, 1 or 3)`, uint8, uint16, or floats, nominally in [0, 1].
+        engine: Runs the network on one tile after the other.
+        options: How to cut the picture.
 
-def _cuts(start: int, stop: int, edge: int) -> list[tuple[int, int]]:
-    """Intervals that cover `start` to `stop`, of one even length up to `edge`; the last may be shorter."""
-    count = -(-(stop - start) // edge)
-    length = -(-(stop - start) // count)
-    length = min(length + length % 2, max(edge, 1))
-    return [(a, min(a + length, stop)) for a in range(start, stop, length)]
+    Returns:
+        `(scale*H, scale*W, 1 or 3)` pixels of the same dtype.
 
-
-def plan_bands(height: int, width: int, tile: int) -> list[list[Tile]]:
-    """The cores of a picture, one list for each band of rows; `tile` 0 is one tile for the whole picture."""
-    edge = tile or max(height, width)
-    columns = _cuts(0, width, edge)
-    return [[Tile(top, bottom, left, right) for left, right in columns] for top, bottom in _cuts(0, height, edge)]
-
-
-def band_rows(height: int, tile: int) -> int:
-    """LR rows of the first band, which is the highest."""
-    return _cuts(0, height, tile or height)[0][1]
-
-
-def count_tiles(height: int, width: int, tile: int) -> int:
-    """How many cores `plan_bands` makes."""
-    bands = plan_bands(height, width, tile)
-    return len(bands) * len(bands[0])
-
-
-def tile_memory(descriptor: Descriptor, height: int, width: int, bytes_per_value: int = 4) -> int:
-    """Bytes that the network needs for a tile of this size, halo included."""
-    return descriptor.floats_per_pixel * bytes_per_value * height * width
-
-
-def auto_tile(descriptor: Descriptor, free_bytes: int, bytes_per_value: int = 4) -> int:
-    """The tile edge for a device with this much free memory, of which half is taken at most.
-
-    Above `LARGEST_AUTO_TILE` nothing is gained: the halo costs little there and caches overflow.
+    Raises:
+        OutOfMemory: A tile does not fit the device, and smaller tiles are not allowed or do not fit either.
     """
-    pixels = free_bytes / 2 / (descriptor.floats_per_pixel * bytes_per_value)
-    edge = int(pixels**0.5) - 2 * descriptor.halo
-    return max(SMALLEST_TILE, min(LARGEST_AUTO_TILE, edge // 2 * 2))
+    height, width, channels = pixels.shape
+    scale = engine.descriptor.scale
+    bands = upscale_bands(ArraySource(pixels), engine, value_range(pixels), options)
+    return stack_bands(bands, (height * scale, width * scale, channels))
 
 
-_Window = tuple[slice, slice]
-_PendingWindow = Callable[[_Window], Pixels]
-"""Waits for an upscaled tile, and gives a window of it."""
+def upscale_bands(
+    source: RowSource,
+    engine: Engine,
+    values: ValueRange,
+    options: TileOptions,
+    on_pixels: Callable[[int], None] = lambda pixels: None,
+) -> Iterator[Pixels]:
+    """Upscale a picture by tiles, reading bands of LR rows and yielding bands of HR rows from top to bottom.
+
+    All tiles have one shape, halo included, because engines are quickest at a shape that they have just run. Only after
+    an out-of-memory error tiles get smaller: the tile edge is halved and upscaling resumes from the tile that failed.
+
+    Args:
+        source: A picture of 1 (grey) or 3 (RGB) channels.
+        engine: Runs the network.
+        values: Values of black and white in the picture.
+        options: How to cut the picture.
+        on_pixels: Callback for each finished tile, with the number of LR pixels in the core of the tile.
+
+    Returns:
+        Bands `(rows, scale*W, 1 or 3)` of the dtype in `values`.
+
+    Raises:
+        OutOfMemory: A tile does not fit the device, and smaller tiles are not allowed or do not fit either.
+    """
+    return _TiledUpscaling(source, engine, values, options).bands(on_pixels)
+
+
+class _TiledUpscaling:
+    """One picture on the way through an engine, with as many tiles in flight as the engine wants."""
+
+    def __init__(self, source: RowSource, engine: Engine, values: ValueRange, options: TileOptions) -> None:
+        self._source, self._engine, self._values = source, engine, values
+        self._streaming = engine if isinstance(engine, StreamingEngine) else None
+        self._may_halve = options.may_halve
+        # Cores with a longer edge are split before they start; out-of-memory errors lower the limit.
+        self._limit = options.tile or max(source.height, source.width)
+        bands, halo = plan_bands(source.height, source.width, options.tile), engine.descriptor.halo
+        # The first core is the largest. Tiles at borders, where the halo is clipped, grow to the same shape.
+        self._least = bands[0][0].rows + 2 * halo, bands[0][0].columns + 2 * halo
+        self._later = iter(bands)
+        self._unfinished: deque[_Band] = deque()
+        self._todo: deque[tuple[_Band, Tile]] = deque()
+        self._in_flight: deque[_TileInFlight] = deque()
+
+    def bands(self, on_pixels: Callable[[int], None]) -> Iterator[Pixels]:
+        """Yield the HR bands; see `upscale_bands`."""
+        while self._start_tiles():
+            area = self._finish_tile()
+            if not area:  # out of memory: the tile is back among those to start
+                continue
+            on_pixels(area)
+            # Tiles finish in the order of cores, so the first unfinished band is the one that may be complete.
+            if not self._unfinished[0].pixels_left:
+                yield self._unfinished.popleft().hr
+
+    def _start_tiles(self) -> bool:
+        """Start tiles until enough of them are in flight; return False when the whole picture is finished."""
+        # An engine that streams nothing has one tile in flight at a time.
+        most = self._streaming.pixels_in_flight if self._streaming else 0
+        while not self._in_flight or sum(tile.outer.area for tile in self._in_flight) < most:
+            if not self._todo and not self._open_band():
+                break
+            band, core = self._todo[0]
+            if core.edge > self._limit:
+                self._todo.popleft()
+                self._todo.extendleft((band, part) for part in reversed(core.split(self._limit)))
+                continue
+            with self._halving():
+                outer = self._with_halo(core)
+                self._in_flight.append(_TileInFlight(band, core, outer, self._start(band.lr(outer))))
+                # Removed last: a tile that did not start stays the first to do.
+                self._todo.popleft()
+        return bool(self._in_flight)
+
+    def _open_band(self) -> bool:
+        """Read the rows of the next band and queue the cores of the band; return False after the last band."""
+        cores = next(self._later, None)
+        if cores is None:
+            return False
+        band = _Band(self._source, cores, self._with_halo(cores[0]), self._engine.descriptor.scale, self._values)
+        self._unfinished.append(band)
+        self._todo.extend((band, core) for core in cores)
+        return True
+
+    def _with_halo(self, core: Tile) -> Tile:
+        return core.with_halo(self._engine.descriptor.halo, self._source.height, self._source.width, self._least)
+
+    def _start(self, tile: Pixels) -> _PendingWindow:
+        """Start the engine on a tile `(H, W, 1 or 3)`; an engine without streaming runs when the result is read."""
+        engine, values = self._engine, self._values
+        if self._streaming:
+            pending = self._streaming.start(tile, values.low, values.high)
+            return lambda window: pending()[window]
+        dtype = np.float64 if engine.dtype == "float64" else np.float32
+        return lambda window: values.from_unit(_run_tile(engine, values.to_unit(tile, dtype))[window])
+
+    def _finish_tile(self) -> int:
+        """Wait for the tile that was started first, and return the LR pixels of the core; 0 on out-of-memory."""
+        first = self._in_flight[0]
+        with self._halving():
+            first.band.place(first.core, first.outer, first.pending)
+            self._in_flight.popleft()
+            return first.core.area
+        return 0
+
+    @contextmanager
+    def _halving(self) -> Iterator[None]:
+        """On out-of-memory, queue the tiles in flight again and halve the tile edge; re-raise where that is no use."""
+        try:
+            yield
+        except OutOfMemory:
+            # A streaming engine may raise for any tile in flight, so all of them start again, in order.
+            self._todo.extendleft((tile.band, tile.core) for tile in reversed(self._in_flight))
+            self._in_flight.clear()
+            edge = min(self._limit, self._todo[0][1].edge)
+            if not self._may_halve or edge <= SMALLEST_TILE:
+                raise
+            # Half the edge, rounded down to an even number. Growing tiles to one shape would undo the halving.
+            self._limit, self._least = max(SMALLEST_TILE, edge // 4 * 2), (0, 0)
+
+
+class _Band:
+    """The LR rows that one band of cores reads, and the HR rows that the cores become."""
+
+    def __init__(self, source: RowSource, cores: list[Tile], outer: Tile, scale: int, values: ValueRange) -> None:
+        """Read the LR rows of a band; `outer` is the first of the cores with its halo."""
+        self._scale = scale
+        self._top = cores[0].top
+        self._rows_top, self._rows = outer.top, source.rows(outer.top, outer.bottom)
+        height, width = cores[0].bottom - self._top, source.width
+        self.pixels_left = height * width
+        self.hr: Pixels = np.empty((height * scale, width * scale, source.channels), values.dtype)
+
+    def lr(self, outer: Tile) -> Pixels:
+        """Return the LR pixels `(H, W, C)` of a tile with its halo, as a view."""
+        return self._rows[outer.top - self._rows_top : outer.bottom - self._rows_top, outer.left : outer.right]
+
+    def place(self, core: Tile, outer: Tile, pending: _PendingWindow) -> None:
+        """Copy the core of an upscaled tile into the HR rows, and drop the halo."""
+        inside = _window(core, outer.top, outer.left, self._scale)
+        self.hr[_window(core, self._top, 0, self._scale)] = pending(inside)
+        self.pixels_left -= core.area
+
+
+def _window(core: Tile, top: int, left: int, scale: int) -> _Window:
+    """Return where a core lies in an HR array whose first pixel is LR pixel (`top`, `left`)."""
+    return (
+        slice((core.top - top) * scale, (core.bottom - top) * scale),
+        slice((core.left - left) * scale, (core.right - left) * scale),
+    )
+
+
+@dataclass(frozen=True)
+class _TileInFlight:
+    """A tile that the engine has started."""
+
+    band: _Band
+    core: Tile
+    outer: Tile
+    """The core with the halo."""
+
+    pending: _PendingWindow
+
+
+def _run_tile(engine: Engine, lr: UnitPixels) -> UnitPixels:
+    """Run the engine on `(H, W, 1 or 3)`; grey runs as three equal channels and comes back as their mean."""
+    if lr.shape[2] == 3:
+        return engine(lr)
+    grey: UnitPixels = engine(np.repeat(lr, 3, axis=2)).mean(axis=2, keepdims=True)
+    return grey
 
 
 class RowSource(Protocol):
-    """An LR picture that gives bands of rows."""
+    """An LR picture that hands out bands of rows."""
 
     height: int
     width: int
     channels: int
 
     def rows(self, top: int, bottom: int) -> Pixels:
-        """`(bottom - top, width, channels)` pixels."""
+        """Return rows `top` to `bottom` (exclusive), `(bottom - top, width, channels)`."""
         ...
 
 
@@ -143,14 +260,14 @@ class ArraySource:
         self.height, self.width, self.channels = pixels.shape
 
     def rows(self, top: int, bottom: int) -> Pixels:
-        """A view of the rows."""
+        """Return a view of the rows."""
         return self._pixels[top:bottom]
 
 
 class BandSource:
-    """A picture `(H, W, C)` that comes in bands, of which those are kept that are needed still.
+    """A picture `(H, W, C)` that arrives in bands; bands above the rows in use are dropped.
 
-    Rows are asked for from top to bottom: never any that lie above the `top` of the time before.
+    Rows must be read from top to bottom: `top` never decreases from one call of `rows` to the next.
     """
 
     def __init__(self, shape: tuple[int, ...], bands: Iterable[Pixels]) -> None:
@@ -160,7 +277,7 @@ class BandSource:
         self._top = self._bottom = 0
 
     def rows(self, top: int, bottom: int) -> Pixels:
-        """See `RowSource`."""
+        """Return rows `top` to `bottom` (exclusive), and drop the bands above `top`."""
         while self._bottom < bottom:
             self._held.append(next(self._bands))
             self._bottom += len(self._held[-1])
@@ -171,195 +288,105 @@ class BandSource:
 
 
 @dataclass(frozen=True)
-class TileOptions:
-    """How to tile: the core edge (0 = whole picture), and whether a tile that does not fit may be halved."""
+class Tile:
+    """A rectangle of LR pixels; `bottom` and `right` are exclusive."""
 
-    tile: int
-    may_halve: bool = False
+    top: int
+    bottom: int
+    left: int
+    right: int
 
+    @property
+    def rows(self) -> int:
+        """Return the height."""
+        return self.bottom - self.top
 
-def upscale_array(pixels: Pixels, engine: Engine, run: TileOptions) -> Pixels:
-    """Upscale a picture in memory by tiles, with the same result as for the whole picture at once.
+    @property
+    def columns(self) -> int:
+        """Return the width."""
+        return self.right - self.left
 
-    Args:
-        pixels: `(H, W, 1 or 3)`, uint8, uint16, or floats, nominally in [0, 1].
-        engine: runs the network on one tile after the other.
-        run: how to cut the picture.
+    @property
+    def edge(self) -> int:
+        """Return the longer side."""
+        return max(self.rows, self.columns)
 
-    Returns:
-        `(scale*H, scale*W, 1 or 3)` pixels of the same dtype.
+    @property
+    def area(self) -> int:
+        """Return the number of pixels."""
+        return self.rows * self.columns
 
-    Raises:
-        OutOfMemory: a tile does not fit the device, and smaller tiles are not allowed or do not fit either.
-    """
-    height, width, channels = pixels.shape
-    scale = engine.descriptor.scale
-    bands = upscale_bands(ArraySource(pixels), engine, value_range(pixels), run)
-    return stack_bands(bands, (height * scale, width * scale, channels))
+    def with_halo(self, halo: int, height: int, width: int, least: tuple[int, int] = (0, 0)) -> Tile:
+        """Return the tile grown by a halo, inside the picture.
 
+        Args:
+            halo: Pixels to add on each side.
+            height: Rows of the picture.
+            width: Columns of the picture.
+            least: Minimum rows and columns of the grown tile, capped by the picture.
+        """
+        return Tile(
+            *_grown(self.top - halo, self.bottom + halo, height, least[0]),
+            *_grown(self.left - halo, self.right + halo, width, least[1]),
+        )
 
-def upscale_bands(
-    source: RowSource,
-    engine: Engine,
-    values: ValueRange,
-    run: TileOptions,
-    on_pixels: Callable[[int], None] = lambda pixels: None,
-) -> Iterator[Pixels]:
-    """Upscale a picture of 1 (grey) or 3 (RGB) channels: bands of HR rows, from top to bottom.
-
-    `values` is the range of its pixels; `on_pixels` hears of each finished tile, in LR pixels. When the device runs
-    out of memory and the run `may_halve`, the tile at hand is cut, and all later ones, and work goes on from there.
-    Until then all tiles have one shape, halo included: engines are quickest at what they have just done.
-    """
-    return _Upscaling(source, engine, values, run).bands(on_pixels)
-
-
-class _Band:
-    """The LR rows that one band of cores needs, and the HR rows that come of it; `left` LR pixels are still to come."""
-
-    def __init__(self, source: RowSource, cores: list[Tile], outer: Tile, scale: int, values: ValueRange) -> None:
-        """`outer` is the first of the cores with its halo."""
-        self._scale = scale
-        self._top = cores[0].top
-        self._rows_top, self._rows = outer.top, source.rows(outer.top, outer.bottom)
-        height, width = cores[0].bottom - self._top, source.width
-        self.left = height * width
-        self.hr: Pixels = np.empty((height * scale, width * scale, source.channels), values.dtype)
-
-    def lr(self, outer: Tile) -> Pixels:
-        """A tile with its halo."""
-        return self._rows[outer.top - self._rows_top : outer.bottom - self._rows_top, outer.left : outer.right]
-
-    def place(self, core: Tile, outer: Tile, answer: _PendingWindow) -> None:
-        """Keep the core of an upscaled tile, dropping its halo."""
-        inside = _window(core, outer.top, outer.left, self._scale)
-        self.hr[_window(core, self._top, 0, self._scale)] = answer(inside)
-        self.left -= core.area
+    def split(self, edge: int) -> list[Tile]:
+        """Cut the tile into an even grid of tiles no larger than `edge`."""
+        columns = _cuts(self.left, self.right, edge)
+        return [Tile(t, b, left, r) for t, b in _cuts(self.top, self.bottom, edge) for left, r in columns]
 
 
-def _window(core: Tile, top: int, left: int, scale: int) -> _Window:
-    """Where a core lies in an HR array whose first pixel is LR pixel (`top`, `left`)."""
-    return (
-        slice((core.top - top) * scale, (core.bottom - top) * scale),
-        slice((core.left - left) * scale, (core.right - left) * scale),
-    )
+def plan_bands(height: int, width: int, tile: int) -> list[list[Tile]]:
+    """Return the cores of a picture, one list for each band of rows; `tile` 0 is one core for the whole picture."""
+    edge = tile or max(height, width)
+    columns = _cuts(0, width, edge)
+    return [[Tile(top, bottom, left, right) for left, right in columns] for top, bottom in _cuts(0, height, edge)]
 
 
-@dataclass(frozen=True)
-class _Started:
-    """A tile that the engine works on."""
-
-    band: _Band
-    core: Tile
-    outer: Tile
-    answer: _PendingWindow
+def band_rows(height: int, tile: int) -> int:
+    """Return the LR rows of the first band, which is the highest."""
+    return _cuts(0, height, tile or height)[0][1]
 
 
-class _Upscaling:
-    """A picture on its way through an engine, with as many tiles under way as that wants."""
-
-    def __init__(self, source: RowSource, engine: Engine, values: ValueRange, run: TileOptions) -> None:
-        self._source, self._engine, self._values = source, engine, values
-        self._streaming = engine if isinstance(engine, StreamingEngine) else None
-        self._may_halve, self._limit = run.may_halve, run.tile or max(source.height, source.width)
-        bands, halo = plan_bands(source.height, source.width, run.tile), engine.descriptor.halo
-        self._least = bands[0][0].rows + 2 * halo, bands[0][0].columns + 2 * halo
-        self._later = iter(bands)
-        self._unfinished: deque[_Band] = deque()
-        self._todo: deque[tuple[_Band, Tile]] = deque()
-        self._in_flight: deque[_Started] = deque()
-
-    def bands(self, on_pixels: Callable[[int], None]) -> Iterator[Pixels]:
-        """See `upscale_bands`."""
-        while self._start():
-            if area := self._finish():
-                on_pixels(area)
-                if not self._unfinished[0].left:
-                    yield self._unfinished.popleft().hr
-
-    def _start(self) -> bool:
-        """Start tiles until there are enough under way; False where all is done."""
-        most = self._streaming.pixels_in_flight if self._streaming else 0
-        while not self._in_flight or sum(each.outer.area for each in self._in_flight) < most:
-            if not self._todo and not self._open_band():
-                break
-            band, core = self._todo[0]
-            if core.edge > self._limit:
-                self._todo.popleft()
-                self._todo.extendleft((band, part) for part in reversed(core.split(self._limit)))
-                continue
-            with self._halving():
-                outer = self._outer(core)
-                self._in_flight.append(_Started(band, core, outer, self._begin(band.lr(outer))))
-                self._todo.popleft()
-        return bool(self._in_flight)
-
-    def _open_band(self) -> bool:
-        """Have the cores of the next band to do; False where there is none."""
-        cores = next(self._later, None)
-        if cores is None:
-            return False
-        band = _Band(self._source, cores, self._outer(cores[0]), self._engine.descriptor.scale, self._values)
-        self._unfinished.append(band)
-        self._todo.extend((band, core) for core in cores)
-        return True
-
-    def _outer(self, core: Tile) -> Tile:
-        return core.with_halo(self._engine.descriptor.halo, self._source.height, self._source.width, self._least)
-
-    def _begin(self, tile: Pixels) -> _PendingWindow:
-        """Have an engine work on a tile; those that work on one alone do so when they are asked for the answer."""
-        engine, values = self._engine, self._values
-        if self._streaming:
-            answer = self._streaming.start(tile, values.low, values.high)
-            return lambda window: answer()[window]
-        dtype = np.float64 if engine.dtype == "float64" else np.float32
-        return lambda window: values.from_unit(_run_tile(engine, values.to_unit(tile, dtype))[window])
-
-    def _finish(self) -> int:
-        """Wait for the tile that was started first, and keep it; its LR pixels, 0 where there was no memory for it."""
-        first = self._in_flight[0]
-        with self._halving():
-            first.band.place(first.core, first.outer, first.answer)
-            self._in_flight.popleft()
-            return first.core.area
-        return 0
-
-    @contextmanager
-    def _halving(self) -> Iterator[None]:
-        """Where a tile does not fit, have it and what is under way to do again, in tiles of half the edge."""
-        try:
-            yield
-        except OutOfMemory:
-            self._todo.extendleft((each.band, each.core) for each in reversed(self._in_flight))
-            self._in_flight.clear()
-            edge = min(self._limit, self._todo[0][1].edge)
-            if not self._may_halve or edge <= SMALLEST_TILE:
-                raise
-            self._limit, self._least = max(SMALLEST_TILE, edge // 4 * 2), (0, 0)
+def count_tiles(height: int, width: int, tile: int) -> int:
+    """Return the number of cores that `plan_bands` makes."""
+    bands = plan_bands(height, width, tile)
+    return len(bands) * len(bands[0])
 
 
-def _run_tile(engine: Engine, lr: UnitPixels) -> UnitPixels:
-    """Grey goes through the network as three equal channels and comes back as their mean."""
-    if lr.shape[2] == 3:
-        return engine(lr)
-    grey: UnitPixels = engine(np.repeat(lr, 3, axis=2)).mean(axis=2, keepdims=True)
-    return grey
+def _grown(start: int, stop: int, size: int, least: int) -> tuple[int, int]:
+    """Clip an interval to 0 and `size`, and lengthen a shorter one to `least`, first towards `size`."""
+    start, stop = max(0, start), min(size, stop)
+    stop = max(stop, min(size, start + least))
+    return min(start, max(0, stop - least)), stop
 
 
-_ROWS = 32  # that stay in the caches from one step to the next
+def _cuts(start: int, stop: int, edge: int) -> list[tuple[int, int]]:
+    """Return intervals that cover `start` to `stop`, of one even length up to `edge`; the last may be shorter."""
+    count = -(-(stop - start) // edge)
+    length = -(-(stop - start) // count)
+    length = min(length + length % 2, max(edge, 1))
+    return [(a, min(a + length, stop)) for a in range(start, stop, length)]
+
+
+_ROWS = 32  # rows that stay in the caches from one step of `from_unit` to the next
 
 
 @dataclass(frozen=True)
 class ValueRange:
-    """The values that mean black and white in a picture: 0 and the largest integer, or two floats."""
+    """The values of black and white in a picture; only this class scales, clamps and rounds pixels for a network."""
 
     low: float
+    """Value of black, which the network sees as 0."""
+
     high: float
+    """Value of white, which the network sees as 1."""
+
     dtype: np.dtype[np.uint8 | np.uint16 | np.float32]
+    """dtype of the pixels that `from_unit` returns."""
 
     def to_unit(self, pixels: Pixels, dtype: DTypeLike = np.float32) -> UnitPixels:
-        """Pixels of any depth -> floats, `low` and `high` becoming 0 and 1; same shape."""
+        """Return pixels of any depth as floats of the same shape; `low` and `high` become 0 and 1."""
         values: UnitPixels = pixels.astype(dtype)
         if self.low:
             values -= self.low
@@ -367,7 +394,7 @@ class ValueRange:
         return values
 
     def from_unit(self, values: UnitPixels) -> Pixels:
-        """The inverse of `to_unit`: clamped to the range, integers rounded to the nearest; same shape."""
+        """Return the inverse of `to_unit`: clamped to the range, integers rounded to the nearest; same shape."""
         pixels: Pixels = np.empty(values.shape, self.dtype)
         for top in range(0, len(values), _ROWS):
             scaled = np.clip(values[top : top + _ROWS], 0.0, 1.0)
@@ -379,7 +406,10 @@ class ValueRange:
 
 
 def value_range(pixels: Pixels) -> ValueRange:
-    """The range of a picture. Floats in [0, 1] have that range; others have their own extremes, so nothing is lost."""
+    """Return the range of a picture of any shape.
+
+    Floats inside [0, 1] have the range 0 to 1; other floats have their own extremes, so that no value is lost.
+    """
     if pixels.dtype.kind == "u":
         return full_range(pixels.dtype)
     low, high = min(0.0, float(pixels.min())), max(1.0, float(pixels.max()))
@@ -387,5 +417,20 @@ def value_range(pixels: Pixels) -> ValueRange:
 
 
 def full_range(dtype: np.dtype[Any]) -> ValueRange:
-    """The range of every picture of integers."""
+    """Return the range of pictures of an integer dtype, uint8 or uint16."""
     return ValueRange(0.0, 255.0 if dtype == np.uint8 else 65535.0, dtype)
+
+
+def tile_memory(descriptor: Descriptor, height: int, width: int, bytes_per_value: int = 4) -> int:
+    """Return the bytes that the network needs for a tile of `height` x `width` LR pixels, halo included."""
+    return descriptor.floats_per_pixel * bytes_per_value * height * width
+
+
+def auto_tile(descriptor: Descriptor, free_bytes: int, bytes_per_value: int = 4) -> int:
+    """Return the edge of a core, in LR pixels, for a device with `free_bytes` of memory; at most half is used.
+
+    Above `LARGEST_AUTO_TILE` nothing is gained: the halo costs little there and caches overflow.
+    """
+    pixels = free_bytes / 2 / (descriptor.floats_per_pixel * bytes_per_value)
+    edge = int(pixels**0.5) - 2 * descriptor.halo
+    return max(SMALLEST_TILE, min(LARGEST_AUTO_TILE, edge // 2 * 2))

@@ -1,4 +1,4 @@
-"""The engine of every CPU that torch runs on: a module called tile by tile."""
+"""The engine that runs a PyTorch network on the CPU, one tile at a time; `open_torch_engine` serves GPUs as well."""
 
 from __future__ import annotations
 
@@ -13,35 +13,42 @@ from dsclora_cli.inference.torch_gpu import TorchGpuEngine
 
 
 def open_torch_engine(network: nn.Module, descriptor: Descriptor, device: torch.device, dtype: torch.dtype) -> Engine:
-    """The engine of a network of ours; on the CPU in float32 a fused form of it runs, where this PyTorch has one."""
+    """Return the PyTorch engine for a device.
+
+    On the CPU in float32 a fused form of the network runs, where the installed PyTorch has the operators.
+
+    Args:
+        network: Maps `(N, 3, H, W)` to `(N, 3, scale*H, scale*W)`.
+        descriptor: Describes the network.
+        device: CPU, CUDA or MPS.
+        dtype: float16, float32, or on the CPU float64.
+    """
     if device.type != "cpu":
         return TorchGpuEngine(network, descriptor, device, dtype)
     return TorchCpuEngine(fuse(network) if can_fuse(device, dtype) else network, descriptor, dtype)
 
 
 class TorchCpuEngine:
-    """Runs `network`, which maps `(1, 3, H, W)` to `(1, 3, scale*H, scale*W)`, on the CPU in float32 or float64.
-
-    The network is put in channels_last, in which convolutions are fastest.
-    """
+    """Runs `network`, which maps `(1, 3, H, W)` to `(1, 3, scale*H, scale*W)`, on the CPU in float32 or float64."""
 
     name, device, fp16_fallbacks = "torch", "cpu", 0
 
     def __init__(self, network: nn.Module, descriptor: Descriptor, dtype: torch.dtype) -> None:
         self.descriptor = descriptor
         self.dtype = str(dtype).removeprefix("torch.")
+        # Convolutions are fastest in channels_last.
         self._network = network.eval().to(dtype=dtype, memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def __call__(self, tile: UnitPixels) -> UnitPixels:
-        """See `Engine`. Raises OutOfMemory when there is no room for the tile."""
+        """Upscale one tile; see `Engine`."""
         try:
             with torch.inference_mode():
-                x = torch.from_numpy(tile).permute(2, 0, 1)[None]  # (1, 3, H, W), channels_last
+                x = torch.from_numpy(tile).permute(2, 0, 1)[None]  # (1, 3, H, W), channels_last without a copy
                 y: Tensor = self._network(x)
-                answer: UnitPixels = y[0].permute(1, 2, 0).contiguous().numpy()
+                result: UnitPixels = y[0].permute(1, 2, 0).contiguous().numpy()
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise
             height, width = tile.shape[:2]
             raise OutOfMemory(f"a tile of {width}x{height} does not fit the memory of {self.device}") from error
-        return require_finite(answer)
+        return require_finite(result)

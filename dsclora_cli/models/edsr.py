@@ -34,8 +34,6 @@ class EdsrConfig:
         return Descriptor(
             arch="edsr",
             scale=self.scale,
-            channels=self.channels,
-            blocks=self.blocks,
             halo=2 * self.blocks + 2 + TAIL_HALO,
             floats_per_pixel=tail_floats(self.channels, self.scale),
         )

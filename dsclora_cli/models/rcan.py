@@ -41,8 +41,6 @@ class RcanConfig:
         return Descriptor(
             arch="rcan",
             scale=self.scale,
-            channels=self.channels,
-            blocks=self.blocks,
             halo=min(convolutions + TAIL_HALO, _USEFUL_HALO),
             floats_per_pixel=tail_floats(self.channels, self.scale),
             exact_tiles=False,

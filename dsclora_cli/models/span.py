@@ -64,8 +64,6 @@ class SpanConfig:
         return Descriptor(
             arch="span",
             scale=self.scale,
-            channels=self.channels,
-            blocks=self.blocks,
             halo=3 * self.blocks + 3,
             floats_per_pixel=15 * self.channels,
         )

@@ -39,7 +39,7 @@ def test_auto_is_the_cpu_where_there_is_nothing_else() -> None:
 def test_cuda_by_name() -> None:
     assert resolve_device("auto") == resolve_device("cuda") == resolve_device("cuda:0") == CUDA
     assert resolve_device("cuda:1") == torch.device("cuda", 1)
-    with pytest.raises(UsageError, match="no device cuda:2, only 2"):
+    with pytest.raises(UsageError, match="no device cuda:2, only 2 GPUs"):
         resolve_device("cuda:2")
 
 

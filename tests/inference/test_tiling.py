@@ -125,7 +125,7 @@ class Cramped:
     device, dtype, fp16_fallbacks = "cpu", "float32", 0
 
     def __init__(self, room: int) -> None:
-        self.descriptor = Descriptor("span", 2, 4, 1, halo=3, floats_per_pixel=10)
+        self.descriptor = Descriptor("span", scale=2, halo=3, floats_per_pixel=10)
         self.room = room
         self.done: list[tuple[int, int]] = []
 

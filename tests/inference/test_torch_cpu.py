@@ -11,7 +11,7 @@ from dsclora_cli.errors import DscloraError, OutOfMemory
 from dsclora_cli.inference.engine import Descriptor
 from dsclora_cli.inference.torch_cpu import TorchCpuEngine
 
-DOUBLER = Descriptor("double", scale=2, channels=3, blocks=0, halo=0, floats_per_pixel=12)
+DOUBLER = Descriptor("double", scale=2, halo=0, floats_per_pixel=12)
 
 
 class Double(nn.Module):

@@ -20,7 +20,7 @@ from dsclora_cli.inference.torch_cpu import TorchCpuEngine
 from dsclora_cli.inference.torch_gpu import BatchRunner, PendingArrays, TorchGpuEngine
 
 CPU = torch.device("cpu")
-DOUBLER = Descriptor("double", scale=2, channels=3, blocks=0, halo=3, floats_per_pixel=12)
+DOUBLER = Descriptor("double", scale=2, halo=3, floats_per_pixel=12)
 
 
 class Double(nn.Module):

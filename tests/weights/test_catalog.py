@@ -11,7 +11,7 @@ from dsclora_cli.paths import config_dir, sha256_of
 from dsclora_cli.weights import catalog
 from dsclora_cli.weights.adapters import load_adapters
 from dsclora_cli.weights.catalog import EMBEDDED, load_catalog, packaged_file
-from dsclora_cli.weights.checkpoint import describe_file
+from dsclora_cli.weights.checkpoint import load_network
 
 ENTRY = {
     "arch": '"span"',
@@ -46,8 +46,9 @@ def test_packaged_entries_that_are_embedded_match_their_files() -> None:
         if known.base is not None:
             assert load_adapters(path).base_sha256 == load_catalog().entry(known.base).sha256
             continue
-        described = describe_file(path)
-        assert (described.arch, described.scale, described.channels) == (known.arch, known.scale, known.channels)
+        network = load_network(path)
+        assert network.config.descriptor.arch == known.arch
+        assert (network.config.scale, network.config.channels) == (known.scale, known.channels)
 
 
 def test_the_released_student_is_the_file_that_was_released(shared: Path) -> None:
@@ -56,8 +57,8 @@ def test_the_released_student_is_the_file_that_was_released(shared: Path) -> Non
     assert (path.stat().st_size, sha256_of(path)) == (known.size, known.sha256)
     assert (known.repo, known.file) == ("sssefe/DSCLoRA", "model_zoo/team23_DSCF.pth")
     assert known.revision is None
-    described = describe_file(path)
-    assert (described.scale, described.channels) == (known.scale, known.channels)
+    config = load_network(path).config
+    assert (config.scale, config.channels) == (known.scale, known.channels)
 
 
 def test_auto_at_x4_is_the_student_then_ours() -> None:
