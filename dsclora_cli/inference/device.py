@@ -16,7 +16,7 @@ from dsclora_cli.inference.system import host_memory
 def resolve_device(name: str) -> torch.device:
     """Return the device called auto, cpu, cuda, cuda:N or mps.
 
-    Raises UsageError for a device that is absent: another device is never taken instead.
+    Raises UsageError for an absent device: another device is never taken instead.
     """
     if name == "auto":
         if torch.cuda.is_available():
@@ -35,7 +35,7 @@ def resolve_device(name: str) -> torch.device:
 
 
 def every_gpu() -> tuple[str, ...]:
-    """Return the names of all CUDA devices of this machine."""
+    """Return the names of all CUDA devices."""
     count = torch.cuda.device_count() if torch.cuda.is_available() else 0
     return tuple(f"cuda:{index}" for index in range(count))
 
@@ -68,7 +68,7 @@ def resolve_dtype(name: str, device: torch.device, descriptor: Descriptor) -> to
 
 
 def is_out_of_memory(error: RuntimeError | MemoryError) -> bool:
-    """Return whether an error means that a device or the host ran out of memory."""
+    """Return whether an error comes from a device or host without enough memory."""
     # CUDA has an exception class for out-of-memory; the allocators of CPU and MPS only have a text.
     text = str(error)
     return (
@@ -79,7 +79,7 @@ def is_out_of_memory(error: RuntimeError | MemoryError) -> bool:
 
 
 def free_memory(device: torch.device) -> int:
-    """Return the bytes that a run may still take on the device; for CPU and MPS those of the host or its container."""
+    """Return the bytes still free on the device; for CPU and MPS, the bytes free on the host or in the container."""
     if device.type == "cuda":
         # Memory that torch's allocator has reserved but not handed out is free for torch, though not for CUDA.
         cached = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
@@ -88,7 +88,7 @@ def free_memory(device: torch.device) -> int:
 
 
 class _FullFloat32:
-    """Counts the threads inside `full_float32`: the switch for TF32 is global, and the last thread out restores it."""
+    """Counts the threads inside `full_float32`; the TF32 switch is global, and the last thread out restores it."""
 
     def __init__(self) -> None:
         self._lock = Lock()
@@ -123,7 +123,7 @@ def full_float32() -> Iterator[None]:
 
 @contextmanager
 def no_subnormals() -> Iterator[None]:
-    """Treat float32 values below 1e-38 as zero on the CPU, in this thread and in threads that it starts.
+    """Treat float32 values below 1e-38 as zero on the CPU, in the calling thread and in threads started from there.
 
     The tails of SiLU produce subnormal numbers once a network is trained for a while, and convolutions over subnormal
     numbers are up to ten times slower.

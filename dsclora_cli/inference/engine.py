@@ -23,7 +23,7 @@ PendingTile = Callable[[], NDArray[Any]]
 
 @dataclass(frozen=True)
 class Descriptor:
-    """A network as callers see it: all that tiling, memory planning and reports need to know."""
+    """A network in the eyes of callers: everything for tiling, memory planning and reports."""
 
     arch: str
     """Name of the architecture: span, edsr or rcan."""
@@ -49,7 +49,7 @@ class Descriptor:
 
 
 class Engine(Protocol):
-    """Upscales tiles with one network."""
+    """Upscales tiles with a network."""
 
     name: str
     """Name of the library that runs the network: torch or openvino."""
@@ -65,11 +65,11 @@ class Engine(Protocol):
 
     @property
     def fp16_fallbacks(self) -> int:
-        """Return how many tiles so far had an unusable result in float16 and ran again in float32."""
+        """Return the number of tiles so far with an unusable result in float16, computed again in float32."""
         ...
 
     def __call__(self, tile: UnitPixels) -> UnitPixels:
-        """Upscale one tile.
+        """Upscale a tile.
 
         Args:
             tile: `(H, W, 3)` in [0, 1].
@@ -92,7 +92,7 @@ class StreamingEngine(Engine, Protocol):
     """LR pixels that the engine wants to have started at the same time."""
 
     def start(self, tile: NDArray[Any], low: float, high: float) -> PendingTile:
-        """Start to upscale one tile, without waiting for the result.
+        """Start to upscale a tile, without waiting for the result.
 
         Args:
             tile: `(H, W, 1 or 3)` pixels of any depth.
@@ -110,12 +110,12 @@ class StreamingEngine(Engine, Protocol):
 
 
 def value_bytes(engine: Engine) -> int:
-    """Return the bytes of one value that the engine computes with."""
+    """Return the bytes of a value in the engine's computation."""
     return 2 if engine.dtype == "float16" else 4
 
 
 def require_finite(pixels: UnitPixels) -> UnitPixels:
-    """Return the result of a network, of any shape. Raises DscloraError if the result holds NaN or infinity."""
+    """Return the result of a network, of any shape. Raises DscloraError for NaN or infinity."""
     # NaN and infinity survive a sum, and a sum reads the array once without a temporary of the same size.
     with np.errstate(invalid="ignore"):
         total = pixels.sum()
@@ -125,14 +125,14 @@ def require_finite(pixels: UnitPixels) -> UnitPixels:
 
 
 def not_finite_error() -> DscloraError:
-    """Return the error for a network whose result holds NaN or infinity."""
+    """Return the error for a result with NaN or infinity."""
     return DscloraError(
         "the result of the network holds NaN or infinity in float32", "check the weights file; it may be damaged"
     )
 
 
 class Ensemble:
-    """The x8 geometric self-ensemble: mean over flips and transposes, each turned back (EDSR, arXiv 1707.02921).
+    """The x8 geometric self-ensemble: mean over flips and transposes, turned back (EDSR, arXiv 1707.02921).
 
     A tile has the same halo on every side, so tiles stay exact under flips and transposes.
     """

@@ -1,12 +1,12 @@
-"""The same network with less work: the graph of its forward pass, rewritten for oneDNN's fused convolutions on CPUs.
+"""Rewrite the graph of a network's forward pass for oneDNN's fused convolutions on CPUs; start with `fuse`.
 
-Each rewriting is exact algebra, so answers differ from the network's own by float rounding alone:
+Every rewriting is exact algebra, so results differ from those of the network by float rounding alone:
 
-- a convolution takes the number it is multiplied by into its weights, and the activation or the sum after it into
-  its own loop over the output (oneDNN's post-operations, which torch.compile uses too);
-- a 1x1 convolution of a concatenation is a sum of convolutions, and swallows those whose output it alone reads;
-- an elementwise operation and a sum write over an operand that nobody reads afterwards;
-- weights are packed once into the layout that the convolution wants.
+- a factor after a convolution goes into the weights; an activation or a sum after a convolution goes into the loop over
+  the output (post-operations of oneDNN, used by torch.compile too);
+- a 1x1 convolution of a concatenation becomes a sum of convolutions, and absorbs convolutions with no other reader;
+- elementwise operations and sums write over an operand with no later reader;
+- weights are packed once into the layout of the fused convolution.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ import torch.nn.functional as F
 from torch import Tensor, fx, nn
 
 Node = Any
-"""An `fx.Node`, or another argument of one, of which there are many kinds."""
+"""An `fx.Node`, or any other argument of a node."""
 
 _OPERATORS = ("_convolution_pointwise", "_convolution_pointwise_", "_reorder_convolution_weight")
 _PROBE = 16  # pixels a side of the picture that shapes are read from
@@ -37,16 +37,19 @@ _COMMUTES = (operator.add, operator.mul)
 
 
 def can_fuse(device: torch.device, dtype: torch.dtype) -> bool:
-    """Whether `fuse` is for this device, and this PyTorch has what it needs; on ARM and in some builds it has not."""
+    """Return whether `fuse` works for a device and dtype; PyTorch lacks the operators on ARM and in some builds."""
     built = torch.backends.mkldnn.is_available() and all(hasattr(torch.ops.mkldnn, each) for each in _OPERATORS)  # type: ignore[no-untyped-call]
     return built and device.type == "cpu" and dtype is torch.float32
 
 
 def fuse(network: nn.Module) -> nn.Module:
-    """A module that answers as `network`, which is left as it was, does in float32 on the CPU.
+    """Return a faster module with the same results in float32 on the CPU; `network` stays unchanged.
 
-    Shapes are those of `network`, `(N, 3, H, W)` to `(N, 3, scale*H, scale*W)`; its forward pass must be one that
-    torch.fx can trace.
+    Args:
+        network: Maps `(N, 3, H, W)` to `(N, 3, scale*H, scale*W)`, with a forward pass that torch.fx can trace.
+
+    Returns:
+        A module with the same input and output shapes.
     """
     # Inside a `Sequential` the network is called with `x` alone. Traced as the root, its optional argument `features`
     # would become an input of the graph.
@@ -65,10 +68,13 @@ def fuse(network: nn.Module) -> nn.Module:
 
 
 class Convolution(nn.Module):
-    """A convolution of stride 1 that keeps the size, then an activation, or the sum with another map of its shape.
+    """A convolution of stride 1 that keeps the size, with an activation or the sum with another map fused in.
 
-    `weight` is `(out, in, k, k)` and `bias` `(out,)`, in double precision until they are packed. Where it `overwrites`,
-    the sum lies in the memory of the other map.
+    Attributes:
+        weight: `(out, in, k, k)`, in float64 until `pack`, so that factors are folded in without rounding.
+        bias: `(out,)` or None, in float64 until `pack`.
+        activation: Name of an oneDNN post-operation; "none" for no activation.
+        overwrites: Whether the sum is written into the memory of the other map.
     """
 
     def __init__(self, weight: Tensor, bias: Tensor | None) -> None:
@@ -79,19 +85,19 @@ class Convolution(nn.Module):
         self._padding = [size // 2 for size in weight.shape[2:]]
 
     def scale(self, factor: float) -> None:
-        """PendingTile `factor` times what it answered."""
+        """Multiply all future results by `factor`."""
         self.weight = self.weight * factor
         self.bias = None if self.bias is None else self.bias * factor
 
     def pack(self) -> None:
-        """Round to float32 in oneDNN's own layout, in which nothing but `forward` can read the weights."""
+        """Round to float32 in oneDNN's own layout; afterwards only `forward` can read the weights."""
         size = [1, self.weight.shape[1], _PACKED_FOR, _PACKED_FOR]
         weight = self.weight.float().contiguous(memory_format=torch.channels_last)
         self.weight = torch.ops.mkldnn._reorder_convolution_weight(weight, self._padding, [1, 1], [1, 1], 1, size)
         self.bias = None if self.bias is None else self.bias.float()
 
     def forward(self, x: Tensor, other: Tensor | None = None) -> Tensor:
-        """`(N, in, H, W)` to `(N, out, H, W)`."""
+        """Return `(N, out, H, W)` for `(N, in, H, W)`, plus `other`, a map `(N, out, H, W)`, where given."""
         around = (self.weight, self.bias, self._padding, [1, 1], [1, 1], 1)
         added: tuple[Any, ...] = ("add", None, None, [], None)
         if other is None:
@@ -104,16 +110,16 @@ class Convolution(nn.Module):
 
 
 class _Shapes(fx.Interpreter):
-    """Notes the shape of each node's answer in its `meta`, without doing the convolutions."""
+    """An interpreter that notes result shapes in the `meta` of nodes, without computing convolutions."""
 
-    def run_node(self, n: fx.Node) -> Any:  # noqa: ANN401 - a tensor, or what else a network hands around
-        """See `Interpreter`."""
+    def run_node(self, n: fx.Node) -> Any:  # noqa: ANN401 - a tensor, or anything else that a network hands around
+        """Run a node and note the shape of the result; see `Interpreter`."""
         answer = super().run_node(n)
         n.meta["shape"] = tuple(answer.shape) if isinstance(answer, Tensor) else ()
         return answer
 
     def call_module(self, target: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:  # noqa: ANN401
-        """See `Interpreter`."""
+        """Call a module, or skip a convolution with a known result shape; see `Interpreter`."""
         layer = self.fetch_attr(target)
         if isinstance(layer, nn.Conv2d) and _is_plain(layer):
             count, _, height, width = args[0].shape
@@ -127,7 +133,7 @@ def _is_plain(layer: nn.Conv2d) -> bool:
 
 
 def _nodes(traced: fx.GraphModule) -> Iterator[tuple[Node, nn.Module | None]]:
-    """The nodes as they are now, each with the module that it calls."""
+    """Return the current nodes with the modules they call; the graph may change during the iteration."""
     return ((node, _layer(node)) for node in list(traced.graph.nodes))
 
 
@@ -137,7 +143,7 @@ def _layer(node: Node) -> nn.Module | None:
 
 
 def _open(node: Node) -> Convolution | None:
-    """The convolution that a node is, as long as nothing is fused to it and one other node alone reads it."""
+    """Return the convolution of a node; None if something is fused to it already or several nodes read it."""
     if not isinstance(node, fx.Node) or len(node.args) != 1 or len(node.users) != 1:
         return None
     layer = _layer(node)
@@ -145,7 +151,7 @@ def _open(node: Node) -> Convolution | None:
 
 
 def _insert(before: Node, layer: Convolution, *arguments: Node) -> Node:
-    """A new node that calls a new layer, with the shape of the node that it is inserted before."""
+    """Insert a node that calls a new layer, and copy the shape of the node `before`."""
     traced = before.graph.owning_module
     name = f"fused_{sum(1 for _ in traced.children())}"
     traced.add_module(name, layer)
@@ -156,7 +162,7 @@ def _insert(before: Node, layer: Convolution, *arguments: Node) -> Node:
 
 
 def _open_convolutions(traced: fx.GraphModule) -> None:
-    """Make a `Convolution` of each plain one."""
+    """Replace every plain `nn.Conv2d` by a `Convolution`."""
     for node, layer in _nodes(traced):
         if isinstance(layer, nn.Conv2d) and _is_plain(layer):
             bias = None if layer.bias is None else layer.bias.double()
@@ -164,7 +170,7 @@ def _open_convolutions(traced: fx.GraphModule) -> None:
 
 
 def _split_concatenations(traced: fx.GraphModule) -> None:
-    """A 1x1 convolution of a concatenation becomes a sum, with the convolutions among its maps inside its own."""
+    """Replace a 1x1 convolution of a concatenation by a sum, with convolutions of single maps folded in."""
     for node, layer in _nodes(traced):
         if not isinstance(layer, Convolution) or layer.weight.shape[2:] != (1, 1) or not _is_joined(node.args[0]):
             continue
@@ -184,20 +190,20 @@ def _sum(one: Tensor | None, other: Tensor | None) -> Tensor | None:
 
 
 def _is_joined(node: Node) -> bool:
-    """Whether this is a concatenation of channels that one other node alone reads."""
+    """Return whether a node is a concatenation of channels with exactly one reader."""
     if not isinstance(node, fx.Node) or node.target is not torch.cat or len(node.users) != 1:
         return False
     return node.args[1:] == (1,) or node.kwargs == {"dim": 1}
 
 
 def _behind(matrix: Tensor, layer: Convolution) -> Convolution:
-    """A convolution and then a matrix `(out, in)` on the channels, as one convolution."""
+    """Return a convolution followed by a matrix `(out, in)` on the channels, as a single convolution."""
     bias = None if layer.bias is None else matrix @ layer.bias
     return Convolution(torch.einsum("om,mihw->oihw", matrix, layer.weight), bias)
 
 
 def _scale(traced: fx.GraphModule) -> None:
-    """Numbers that convolutions are multiplied by go into their weights."""
+    """Fold factors after convolutions into the weights."""
     for node, _ in _nodes(traced):
         if node.target is operator.mul and isinstance(node.args[1], int | float) and (inner := _open(node.args[0])):
             inner.scale(node.args[1])
@@ -205,7 +211,7 @@ def _scale(traced: fx.GraphModule) -> None:
 
 
 def _activate(traced: fx.GraphModule) -> None:
-    """Convolutions do the activation after them."""
+    """Fuse activations into the convolutions before them."""
     for node, layer in _nodes(traced):
         kind = _ACTIVATIONS.get(node.target) or _ACTIVATIONS.get(type(layer))
         if kind and (inner := _open(node.args[0])):
@@ -214,7 +220,7 @@ def _activate(traced: fx.GraphModule) -> None:
 
 
 def _add(traced: fx.GraphModule) -> None:
-    """Convolutions do the sum after them, with a map that is there before them."""
+    """Fuse sums into convolutions, where the other map is computed before the convolution."""
     order = {node: place for place, node in enumerate(traced.graph.nodes)}
     for node, _ in _nodes(traced):
         if node.target is not operator.add:
@@ -231,7 +237,7 @@ def _same_shape(one: Node, other: Node) -> bool:
 
 
 def _overwrite(traced: fx.GraphModule) -> None:
-    """Elementwise operations and sums write over an operand that is read there for the last time."""
+    """Let elementwise operations and sums write over an operand with no later reader."""
     last = {operand: node for node in traced.graph.nodes for operand in node.all_input_nodes}
     for node, layer in _nodes(traced):
         if isinstance(layer, Convolution):
@@ -245,7 +251,7 @@ def _overwrite(traced: fx.GraphModule) -> None:
 
 
 def _may_overwrite(operand: Node, node: Node, last: dict[Node, Node]) -> bool:
-    """Whether the memory of an operand is its own (no input, weight or view), of the right size, and free after."""
+    """Return whether an operand owns memory (no input, weight or view) of the right size, with no later reader."""
     if not _same_shape(operand, node) or last[operand] is not node:
         return False
     own = operand.op == "call_method" and operand.target in _IN_PLACE.values()

@@ -1,4 +1,4 @@
-"""The engine for CPUs that needs no torch once a network is converted: OpenVINO, in float32.
+"""The OpenVINO engine, for CPUs in float32: without torch, once a network is converted.
 
 `convert_network` needs torch, `save_converted` and `load_converted` keep the converted network in a file, and
 `OpenvinoEngine` runs the network.
@@ -115,10 +115,10 @@ def load_converted(path: Path) -> Converted | None:
 
 
 class OpenvinoEngine:
-    """Runs a converted network on the CPU, with a plan (memory and kernels) for each shape of tile that repeats.
+    """Runs a converted network on the CPU, with a plan (memory and kernels) for every shape of tile that repeats.
 
     The first shape gets a plan, so does a large shape, and so does any other shape from the second tile on. Making a
-    plan takes a tenth of a second; a plan saves a quarter of the time of each tile. The latest few plans are kept.
+    plan takes a tenth of a second; a plan saves a quarter of the time of a tile. The latest few plans are kept.
     """
 
     name, device, dtype, fp16_fallbacks = "openvino", "cpu", "float32", 0
@@ -139,7 +139,7 @@ class OpenvinoEngine:
         self._any_shape: Any = None
 
     def __call__(self, tile: UnitPixels) -> UnitPixels:
-        """Upscale one tile; see `Engine`."""
+        """Upscale a tile; see `Engine`."""
         height, width = tile.shape[:2]
         try:
             request = self._request((height, width))
@@ -154,7 +154,7 @@ class OpenvinoEngine:
         return require_finite(result[0])
 
     def _request(self, shape: tuple[int, int]) -> Any:  # noqa: ANN401 - OpenVINO has no types
-        """Return what runs tiles of a shape (rows, columns): a plan for the shape, or one for any shape."""
+        """Return the plan for tiles of a shape (rows, columns), or the plan for any shape."""
         if shape in self._planned:
             self._planned.move_to_end(shape)
             return self._planned[shape]

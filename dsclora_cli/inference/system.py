@@ -1,4 +1,4 @@
-"""What this machine has, found out without torch: free memory, and whether a GPU may be present."""
+"""Facts about the machine, found without torch: free memory, and whether a GPU may be present."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _GPU_FILES = tuple(
 
 
 def host_memory() -> int:
-    """Return the bytes of host memory that this process may still take, within the limit of a Linux container."""
+    """Return the free bytes of host memory, within the limit of a Linux container."""
     available = psutil.virtual_memory().available
     # Only version 2 of control groups has these files; elsewhere no limit is known.
     try:
@@ -28,7 +28,7 @@ def host_memory() -> int:
 
 
 def may_have_gpu() -> bool:
-    """Return False only where torch can have no device but the CPU; True means that torch itself must be asked."""
+    """Return False only where torch can have no device but the CPU; for True, ask torch itself."""
     try:
         if version("torch").endswith("+cpu"):
             return False

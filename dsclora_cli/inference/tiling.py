@@ -38,7 +38,7 @@ _PendingWindow = Callable[[_Window], Pixels]
 
 @dataclass(frozen=True)
 class TileOptions:
-    """How to cut a picture into tiles."""
+    """Options for cutting a picture into tiles."""
 
     tile: int
     """Edge of a core in LR pixels; 0 means one tile for the whole picture."""
@@ -52,7 +52,7 @@ def upscale_array(pixels: Pixels, engine: Engine, options: TileOptions) -> Pixel
 
     Args:
         pixels: `(H, W, 1 or 3)`, uint8, uint16, or floats, nominally in [0, 1].
-        engine: Runs the network on one tile after the other.
+        engine: Runs the network on tile after tile.
         options: How to cut the picture.
 
     Returns:
@@ -76,8 +76,8 @@ def upscale_bands(
 ) -> Iterator[Pixels]:
     """Upscale a picture by tiles, reading bands of LR rows and yielding bands of HR rows from top to bottom.
 
-    All tiles have one shape, halo included, because engines are quickest at a shape that they have just run. Only after
-    an out-of-memory error tiles get smaller: the tile edge is halved and upscaling resumes from the tile that failed.
+    All tiles have the same shape, halo included, because engines are quickest at the shape they have just run. Only
+    after an out-of-memory error tiles get smaller: the tile edge is halved and upscaling resumes from the failed tile.
 
     Args:
         source: A picture of 1 (grey) or 3 (RGB) channels.
@@ -96,7 +96,7 @@ def upscale_bands(
 
 
 class _TiledUpscaling:
-    """One picture on the way through an engine, with as many tiles in flight as the engine wants."""
+    """A picture on the way through an engine, with as many tiles in flight as the engine wants."""
 
     def __init__(self, source: RowSource, engine: Engine, values: ValueRange, options: TileOptions) -> None:
         self._source, self._engine, self._values = source, engine, values
@@ -124,7 +124,7 @@ class _TiledUpscaling:
                 yield self._unfinished.popleft().hr
 
     def _start_tiles(self) -> bool:
-        """Start tiles until enough of them are in flight; return False when the whole picture is finished."""
+        """Start tiles until enough are in flight; return False when the whole picture is finished."""
         # An engine that streams nothing has one tile in flight at a time.
         most = self._streaming.pixels_in_flight if self._streaming else 0
         while not self._in_flight or sum(tile.outer.area for tile in self._in_flight) < most:
@@ -165,7 +165,7 @@ class _TiledUpscaling:
         return lambda window: values.from_unit(_run_tile(engine, values.to_unit(tile, dtype))[window])
 
     def _finish_tile(self) -> int:
-        """Wait for the tile that was started first, and return the LR pixels of the core; 0 on out-of-memory."""
+        """Wait for the oldest tile in flight, and return the LR pixels of the core; 0 on out-of-memory."""
         first = self._in_flight[0]
         with self._halving():
             first.band.place(first.core, first.outer, first.pending)
@@ -190,10 +190,10 @@ class _TiledUpscaling:
 
 
 class _Band:
-    """The LR rows that one band of cores reads, and the HR rows that the cores become."""
+    """The LR rows of a band of cores with halo, and the HR rows of the cores."""
 
     def __init__(self, source: RowSource, cores: list[Tile], outer: Tile, scale: int, values: ValueRange) -> None:
-        """Read the LR rows of a band; `outer` is the first of the cores with its halo."""
+        """Read the LR rows of a band; `outer` is the first core with the halo."""
         self._scale = scale
         self._top = cores[0].top
         self._rows_top, self._rows = outer.top, source.rows(outer.top, outer.bottom)
@@ -202,7 +202,7 @@ class _Band:
         self.hr: Pixels = np.empty((height * scale, width * scale, source.channels), values.dtype)
 
     def lr(self, outer: Tile) -> Pixels:
-        """Return the LR pixels `(H, W, C)` of a tile with its halo, as a view."""
+        """Return the LR pixels `(H, W, C)` of a tile, halo included, without a copy."""
         return self._rows[outer.top - self._rows_top : outer.bottom - self._rows_top, outer.left : outer.right]
 
     def place(self, core: Tile, outer: Tile, pending: _PendingWindow) -> None:
@@ -213,7 +213,7 @@ class _Band:
 
 
 def _window(core: Tile, top: int, left: int, scale: int) -> _Window:
-    """Return where a core lies in an HR array whose first pixel is LR pixel (`top`, `left`)."""
+    """Return the place of a core in an HR array that starts at LR pixel (`top`, `left`)."""
     return (
         slice((core.top - top) * scale, (core.bottom - top) * scale),
         slice((core.left - left) * scale, (core.right - left) * scale),
@@ -222,7 +222,7 @@ def _window(core: Tile, top: int, left: int, scale: int) -> _Window:
 
 @dataclass(frozen=True)
 class _TileInFlight:
-    """A tile that the engine has started."""
+    """A tile started by the engine."""
 
     band: _Band
     core: Tile
@@ -233,7 +233,7 @@ class _TileInFlight:
 
 
 def _run_tile(engine: Engine, lr: UnitPixels) -> UnitPixels:
-    """Run the engine on `(H, W, 1 or 3)`; grey runs as three equal channels and comes back as their mean."""
+    """Run the engine on `(H, W, 1 or 3)`; grey runs as three equal channels and comes back as the mean."""
     if lr.shape[2] == 3:
         return engine(lr)
     grey: UnitPixels = engine(np.repeat(lr, 3, axis=2)).mean(axis=2, keepdims=True)
@@ -241,7 +241,7 @@ def _run_tile(engine: Engine, lr: UnitPixels) -> UnitPixels:
 
 
 class RowSource(Protocol):
-    """An LR picture that hands out bands of rows."""
+    """An LR picture, read in bands of rows."""
 
     height: int
     width: int
@@ -337,7 +337,7 @@ class Tile:
 
 
 def plan_bands(height: int, width: int, tile: int) -> list[list[Tile]]:
-    """Return the cores of a picture, one list for each band of rows; `tile` 0 is one core for the whole picture."""
+    """Return the cores of a picture, a list for every band of rows; `tile` 0 is a single core for the whole picture."""
     edge = tile or max(height, width)
     columns = _cuts(0, width, edge)
     return [[Tile(top, bottom, left, right) for left, right in columns] for top, bottom in _cuts(0, height, edge)]
@@ -362,7 +362,7 @@ def _grown(start: int, stop: int, size: int, least: int) -> tuple[int, int]:
 
 
 def _cuts(start: int, stop: int, edge: int) -> list[tuple[int, int]]:
-    """Return intervals that cover `start` to `stop`, of one even length up to `edge`; the last may be shorter."""
+    """Return intervals that cover `start` to `stop`, of equal even length up to `edge`; the last may be shorter."""
     count = -(-(stop - start) // edge)
     length = -(-(stop - start) // count)
     length = min(length + length % 2, max(edge, 1))

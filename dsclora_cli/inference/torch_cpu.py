@@ -1,4 +1,4 @@
-"""The engine that runs a PyTorch network on the CPU, one tile at a time; `open_torch_engine` serves GPUs as well."""
+"""The PyTorch engine for CPUs, and `open_torch_engine`, which chooses between the engines for CPUs and GPUs."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class TorchCpuEngine:
         self._network = network.eval().to(dtype=dtype, memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def __call__(self, tile: UnitPixels) -> UnitPixels:
-        """Upscale one tile; see `Engine`."""
+        """Upscale a tile; see `Engine`."""
         try:
             with torch.inference_mode():
                 x = torch.from_numpy(tile).permute(2, 0, 1)[None]  # (1, 3, H, W), channels_last without a copy

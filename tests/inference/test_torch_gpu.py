@@ -1,4 +1,4 @@
-"""The engine of GPUs, as far as a CPU can say: conversions, order, batches, rescue, and what it does without memory."""
+"""The engine for GPUs, tested on a CPU: conversions, order, batches, float32 fallbacks, and out-of-memory."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ DOUBLER = Descriptor("double", scale=2, halo=3, floats_per_pixel=12)
 
 
 class Double(nn.Module):
-    """Repeats every pixel; `half_answer` is what it says in float16 instead, `room` the most pixels it takes."""
+    """A network that repeats every pixel; in float16 it returns `half_answer`, and it takes at most `room` values."""
 
     def __init__(self, half_answer: float | None = None, room: int = 10**9) -> None:
         super().__init__()
@@ -70,7 +70,7 @@ def photo(*shape: int, dtype: type = np.uint8) -> NDArray[Any]:
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.float32])
 @pytest.mark.parametrize("channels", [1, 3])
-def test_pixels_of_every_kind_come_back_as_they_went(dtype: type, channels: int) -> None:
+def test_pixels_of_every_dtype_and_range_keep_their_values(dtype: type, channels: int) -> None:
     pixels = photo(31, 45, channels, dtype=dtype)
     if dtype is np.float32:
         pixels = pixels * 8 - 2
@@ -80,7 +80,7 @@ def test_pixels_of_every_kind_come_back_as_they_went(dtype: type, channels: int)
 
 
 @pytest.mark.parametrize("name", NETWORKS)
-def test_it_answers_as_the_engine_of_the_cpu_does(name: str) -> None:
+def test_results_equal_those_of_the_cpu_engine(name: str) -> None:
     network = made(name)
     descriptor = network.config.descriptor
     pixels, unit = photo(40, 52, 3), photo(20, 24, 3, dtype=np.float32)
@@ -94,7 +94,7 @@ def test_it_answers_as_the_engine_of_the_cpu_does(name: str) -> None:
     assert np.abs(difference).max() <= 1
 
 
-def test_what_is_beyond_black_and_white_is_cut_only_for_pixels() -> None:
+def test_only_started_tiles_are_clamped_to_black_and_white() -> None:
     network = Double()
     network.one.data.fill_(2.0)
     unit = photo(4, 5, 3, dtype=np.float32)
@@ -103,7 +103,7 @@ def test_what_is_beyond_black_and_white_is_cut_only_for_pixels() -> None:
     np.testing.assert_allclose(answer, doubled(unit * 2).clip(0, 1), rtol=1e-6)
 
 
-def test_tiles_of_one_shape_share_batches_and_are_in_flight_together(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_tiles_of_one_shape_run_as_batches(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch_gpu, "_BATCH", 4 * 26 * 26)
     network = Double()
     engine = streamed(network)
@@ -113,7 +113,7 @@ def test_tiles_of_one_shape_share_batches_and_are_in_flight_together(monkeypatch
     assert [shape[0] for shape in network.batches] == [4, 4, 4, 3]
 
 
-def test_answers_may_be_asked_for_in_any_order() -> None:
+def test_results_may_be_read_in_any_order() -> None:
     engine = streamed(Double())
     tiles = [photo(8, 8, 3), 255 - photo(8, 8, 3), photo(8, 9, 3), photo(8, 8, 1)]
     answers = [engine.start(tile, 0, 255) for tile in tiles]

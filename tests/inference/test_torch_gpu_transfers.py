@@ -1,4 +1,4 @@
-"""When CUDA work becomes a graph, which graphs are kept, and what happens where none can be: with a feigned CUDA."""
+"""Transfers and CUDA graphs, with a fake CUDA: what is captured, which graphs are kept, and what a failure does."""
 
 from __future__ import annotations
 
@@ -18,25 +18,25 @@ BYTE = np.dtype(np.uint8)
 
 
 class Graph:
-    """Work that is done anew at each call, as long as there is room."""
+    """A graph that runs the function again at each call, or fails to be captured with `failure`."""
 
     captured: ClassVar[list[tuple[int, ...]]] = []
     failure: ClassVar[Exception | None] = None
 
-    def __init__(self, work: torch_gpu.GpuFunction, batch: Tensor) -> None:
+    def __init__(self, function: torch_gpu.GpuFunction, batch: Tensor) -> None:
         if Graph.failure:
             raise Graph.failure
         self.captured.append(tuple(batch.shape))
-        self._work = work
+        self._function = function
         self.calls = 0
 
     def __call__(self, batch: Tensor) -> tuple[Tensor, ...]:
         self.calls += 1
-        return self._work(batch)
+        return self._function(batch)
 
 
 class Event:
-    """Done at once; whoever reads without waiting for it is found out."""
+    """An event that is done at once and counts how often somebody waited."""
 
     waited = 0
 
@@ -44,7 +44,7 @@ class Event:
         assert blocking
 
     def record(self) -> None:
-        """Nothing is under way."""
+        """Do nothing: no copy is in flight."""
 
     def synchronize(self) -> None:
         Event.waited += 1
@@ -63,45 +63,45 @@ def cuda(monkeypatch: pytest.MonkeyPatch) -> CudaRunner:
     return CudaRunner(CPU)
 
 
-def work(batch: Tensor) -> tuple[Tensor, Tensor]:
+def invert(batch: Tensor) -> tuple[Tensor, Tensor]:
     return 255 - batch, batch.flatten(1).amax(1)
 
 
-def check(each: BatchRunner, edge: int, kind: object, count: int = 2) -> None:
-    """Run tiles of this edge, and see that the answers are theirs."""
+def check(each: BatchRunner, edge: int, key: object, count: int = 2) -> None:
+    """Run tiles of this edge, and compare the results with the expected ones."""
     tiles = [np.full((edge, edge, 3), shade, np.uint8) for shade in range(count)]
-    inverse, most = each.run(work, tiles, BYTE, kind)()
+    inverse, most = each.run(invert, tiles, BYTE, key)()
     np.testing.assert_array_equal(inverse, 255 - np.stack(tiles))
     assert most.tolist() == list(range(count))
 
 
-def test_which_link_a_device_has() -> None:
+def test_only_cuda_devices_have_the_cuda_runner() -> None:
     assert type(runner_for(torch.device("mps"))) is BatchRunner
     assert type(runner_for(torch.device("cuda", 1))) is CudaRunner
 
 
-def test_the_plain_link_answers() -> None:
-    check(BatchRunner(CPU), 4, "kind")
+def test_the_plain_runner_returns_the_results() -> None:
+    check(BatchRunner(CPU), 4, "key")
 
 
-def test_a_batch_is_copied_once_however_often_it_is_read() -> None:
-    read = BatchRunner(CPU).run(work, [np.zeros((4, 4, 3), np.uint8)] * 2, BYTE)
+def test_results_are_copied_once_for_all_tiles_of_a_batch() -> None:
+    read = BatchRunner(CPU).run(invert, [np.zeros((4, 4, 3), np.uint8)] * 2, BYTE)
     assert read() is read()
 
 
-def test_work_that_comes_again_is_captured_once(cuda: CudaRunner) -> None:
+def test_a_function_that_repeats_is_captured_once(cuda: CudaRunner) -> None:
     for _ in range(4):
-        check(cuda, 4, "kind")
+        check(cuda, 4, "key")
     assert Graph.captured == [(2, 4, 4, 3)]
     assert Event.waited == 4
 
 
-def test_kinds_and_shapes_have_graphs_of_their_own_and_the_latest_are_kept(cuda: CudaRunner) -> None:
+def test_each_key_and_shape_has_a_graph_and_the_latest_three_are_kept(cuda: CudaRunner) -> None:
     for edge in (4, 5, 6, 7):
-        check(cuda, edge, "kind")
-        check(cuda, edge, "kind")
-    check(cuda, 7, "kind")
-    check(cuda, 4, "kind")
+        check(cuda, edge, "key")
+        check(cuda, edge, "key")
+    check(cuda, 7, "key")
+    check(cuda, 4, "key")
     assert [shape[1] for shape in Graph.captured] == [4, 5, 6, 7, 4]
     check(cuda, 4, "another")
     check(cuda, 4, "another")
@@ -109,26 +109,26 @@ def test_kinds_and_shapes_have_graphs_of_their_own_and_the_latest_are_kept(cuda:
     assert len(Graph.captured) == 6
 
 
-def test_work_of_no_kind_is_never_captured(cuda: CudaRunner) -> None:
+def test_a_function_without_a_key_is_never_captured(cuda: CudaRunner) -> None:
     for _ in range(3):
         check(cuda, 4, None)
     assert Graph.captured == []
 
 
 @pytest.mark.parametrize("failure", [torch.OutOfMemoryError("CUDA out of memory"), RuntimeError("not while capturing")])
-def test_where_nothing_can_be_captured_work_goes_on_without(cuda: CudaRunner, failure: Exception) -> None:
+def test_when_capturing_fails_functions_run_without_a_graph(cuda: CudaRunner, failure: Exception) -> None:
     Graph.failure = failure
     for _ in range(3):
-        check(cuda, 4, "kind")
+        check(cuda, 4, "key")
     Graph.failure = None
-    check(cuda, 4, "kind")
+    check(cuda, 4, "key")
     assert Graph.captured == []
 
 
-def test_memory_that_is_given_back_holds_no_graphs(cuda: CudaRunner) -> None:
-    check(cuda, 4, "kind")
-    check(cuda, 4, "kind")
+def test_freeing_cached_memory_drops_the_graphs(cuda: CudaRunner) -> None:
+    check(cuda, 4, "key")
+    check(cuda, 4, "key")
     cuda.free_cached_memory()
     for _ in range(2):
-        check(cuda, 4, "kind")
+        check(cuda, 4, "key")
     assert len(Graph.captured) == 2
