@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import re
+import shutil
 import sys
+import tomllib
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 
 import numpy as np
 import pytest
@@ -42,8 +45,8 @@ def small(tmp_path: Path) -> Path:
 
 
 def test_every_example_is_run_here() -> None:
-    tested = {path.stem for path in EXAMPLES.glob("*.py") if f'example("{path.stem}")' in Path(__file__).read_text()}
-    assert tested == {path.stem for path in EXAMPLES.glob("*.py")}
+    names = {path.relative_to(EXAMPLES).with_suffix("").as_posix() for path in EXAMPLES.rglob("*.py")}
+    assert {name for name in names if f'example("{name}")' not in Path(__file__).read_text()} == set()
 
 
 def test_before_after_puts_both_enlargements_side_by_side(small: Path, tmp_path: Path) -> None:
@@ -82,7 +85,7 @@ def test_compare_distillation_writes_a_table_of_every_method(tmp_path: Path, mon
     for name in ("Set5", "Set14", "BSD100"):
         (tmp_path / "sets" / name / "HR").mkdir(parents=True)
         photo.crop((0, 60, 48, 100)).save(tmp_path / "sets" / name / "HR" / "a.png")
-    tool = example("compare_distillation")
+    tool = example("research/compare_distillation")
     shape = tool.NetworkOptions("edsr", 4, 4, 1)
     monkeypatch.setattr(tool, "SHAPES", {"edsr": (shape, shape)})
     places = ["--data", "photos", "--val", "held-out", "--benchmarks", "sets", "--out", "runs", "--page", "table.md"]
@@ -92,11 +95,11 @@ def test_compare_distillation_writes_a_table_of_every_method(tmp_path: Path, mon
 
     tool.main([*places, *quick, *here])
     rows = [line.split("|")[1].strip() for line in Path("table.md").read_text().splitlines()[2:]]
-    assert rows == ["teacher", "none", "logits", "fd", "fakd", "facd", "facd-l2"]
+    assert rows == ["teacher", "none", "logits", "fd", "fakd", "facd-l1", "facd-l2"]
     assert Path("table.png").stat().st_size > 1000
     assert len(list(Path("runs").iterdir())) == 1 + 6 * 2
     before = Path("table.md").read_text()
-    monkeypatch.setattr(tool, "distill", None)  # all is there
+    monkeypatch.setattr(tool, "distill", None)  # finished runs are not trained again
     tool.main([*places, *quick, *here])
     assert Path("table.md").read_text() == before
     tool.main([*places, *quick, *here, "--methods", "none", "fd"])
@@ -119,7 +122,7 @@ def test_vary_makes_other_pictures_the_same_every_time(small: Path, tmp_path: Pa
         Image.open(small).save(photos / f"{name}.png")
     results = []
     for folder in (tmp_path / "first", tmp_path / "second"):
-        example("recipes/vary").main([photos], folder)
+        example("research/vary").main([photos], folder)
         results.append({path.name: path.read_bytes() for path in folder.iterdir()})
     assert results[0] == results[1]
     assert results[0].keys() == {f"{name}_v.png" for name in "abcd"}
@@ -131,7 +134,7 @@ def test_halve_makes_two_sizes_of_large_photographs(tmp_path: Path) -> None:
     photos.mkdir()
     for name, size in {"large": (1400, 1000), "middle": (500, 400), "small": (380, 500)}.items():
         Image.new("RGB", size, (9, 99, 199)).save(photos / f"{name}.png")
-    example("recipes/halve").main(photos, halved)
+    example("research/halve").main(photos, halved)
     sizes = {path.stem: Image.open(path).size for path in halved.iterdir()}
     assert sizes == {"large_d2": (700, 500), "large_d3": (466, 333), "middle_d2": (250, 200)}
 
@@ -153,7 +156,7 @@ def test_strength_measures_and_writes_a_share_of_an_adapter(
     Image.open(small).save(photos / "a.png")
     Image.open(PHOTO).crop((0, 0, 40, 30)).save(photos / "b.png")
 
-    tool = example("recipes/strength")
+    tool = example("research/strength")
     tool.main([str(base), str(run), "--write", "0.3", str(weaker)])
     assert (weaker / "log.jsonl").read_text() == "{}\n"
     written = load_adapters(weaker / "adapter.safetensors")
@@ -166,3 +169,33 @@ def test_strength_measures_and_writes_a_share_of_an_adapter(
     gains = [float(gain) for gain in re.findall(r"([+-]\d+\.\d+) dB, ", capsys.readouterr().out)]
     assert len(gains) == 2 * len(tool.STRENGTHS)
     assert gains[1] == pytest.approx(gains[7], abs=2e-4)  # 0.3 of the adapter, the whole of the weaker one
+
+
+def test_embed_writes_weights_log_golden_and_scores(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tool = example("research/embed")
+    run, package = tmp_path / "run", tmp_path / "embedded"
+    for folder in (run, package, tmp_path / "docs" / "training", tmp_path / "tests" / "golden"):
+        folder.mkdir(parents=True)
+    (tmp_path / "weights.toml").write_text((EXAMPLES.parent / "weights.toml").read_text(encoding="utf-8"))
+    (tmp_path / "examples").mkdir()
+    shutil.copy(PHOTO, tmp_path / "examples")
+    (run / "best.safetensors").write_bytes(b"new weights")
+    line = {"step": 5, "loss": 0.12345678, "terms": {"rec": 0.1}, "psnr_y": 30.123456, "rate": 0.001, "seconds": 9.7}
+    (run / "log.jsonl").write_text(json.dumps(line) + "\n")
+    scored = [SimpleNamespace(name=name, rows=[SimpleNamespace(mean={"psnr_y": 31.5, "ssim_y": 0.9})])
+              for name in ("Set5", "Set14", "BSD100")]  # fmt: skip
+    monkeypatch.setattr(tool, "ROOT", tmp_path)
+    monkeypatch.setattr(tool, "CATALOGUE", tmp_path / "weights.toml")
+    monkeypatch.setattr(tool, "EMBEDDED", package)
+    monkeypatch.setattr(tool, "evaluate", lambda _: SimpleNamespace(sets=scored))
+    monkeypatch.setattr(sys, "argv", ["embed.py", "dsclora-x4", str(run)])
+
+    tool.main()
+    assert (package / "dsclora-x4.safetensors").read_bytes() == b"new weights"
+    entry = tomllib.loads((tmp_path / "weights.toml").read_text(encoding="utf-8"))["weights"]["dsclora-x4"]
+    assert (entry["size"], entry["sha256"]) == (11, sha256_of(run / "best.safetensors"))
+    assert entry["reference"]["BSD100"] == {"psnr_y": 31.5, "ssim_y": 0.9}
+    logged = json.loads((tmp_path / "docs" / "training" / "dsclora-x4.jsonl").read_text())
+    assert (logged["part"], logged["psnr_y"], logged["loss"]) == (1, 30.1235, 0.123457)
+    golden = np.load(tmp_path / "tests" / "golden" / "dsclora-x4.npz")
+    assert (golden["lr"].shape, golden["sr"].shape) == ((10, 16, 3), (40, 64, 3))

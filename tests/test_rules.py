@@ -18,7 +18,7 @@ from dsclora_cli.cli.app import COMMANDS
 ROOT = Path(__file__).parent.parent
 PACKAGE = sorted((ROOT / "dsclora_cli").rglob("*.py"))
 TESTS = sorted((ROOT / "tests").rglob("*.py"))
-SCRIPTS = sorted(path for folder in ("benchmarks", "examples") for path in (ROOT / folder).glob("*.py"))
+SCRIPTS = sorted(path for folder in ("benchmarks", "examples") for path in (ROOT / folder).rglob("*.py"))
 TREES = {path: ast.parse(path.read_text(encoding="utf-8")) for path in PACKAGE + TESTS + SCRIPTS}
 
 TOP_LEVEL = {

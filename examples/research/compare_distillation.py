@@ -1,10 +1,10 @@
-"""Train a teacher, then the same small student by every method of distillation, and write what came out as a table.
+"""Train a teacher, train the same small student with every method of distillation, and write the scores as a table.
 
-    python examples/compare_distillation.py --data PHOTOS --val HELD-OUT --benchmarks DIR --out RUNS
+    python examples/research/compare_distillation.py --data PHOTOS --val HELD-OUT --benchmarks DIR --out RUNS
 
-EDSR with 8 blocks of 32 channels teaches one with 4 of 16, at x4; `--arch rcan` compares small RCANs. Runs that are
-finished are taken as they are and broken ones go on, so the same command continues after an interruption. DIR holds
-Set5, Set14 and BSD100 as `dsclora eval --data-dir` reads them; without it they come from the Hub.
+At x4, an EDSR of 8 blocks with 32 channels teaches an EDSR of 4 blocks with 16 channels; `--arch rcan` compares small
+RCANs. Finished runs are used again and stopped runs resume, so the same command continues after an interruption.
+DIR holds Set5, Set14 and BSD100 as `dsclora eval --data-dir` expects them; the default is to download the sets.
 """
 
 from __future__ import annotations
@@ -35,50 +35,50 @@ METHODS = {
     "none": DistillOptions("none", rec=1.0),
     **{name: DistillOptions(name, rec=0.5, ts=0.5) for name in ("logits", "fd")},
     "fakd": DistillOptions("fakd", rec=0.5, ts=0.5, positions=512),
-    "facd": DistillOptions("facd", rec=0.5, ts=0.5),
+    "facd-l1": DistillOptions("facd", rec=0.5, ts=0.5, feature_distance="l1"),
     "facd-l2": DistillOptions("facd", rec=0.5, ts=0.5, feature_distance="l2"),
 }
 
 
 @dataclass(frozen=True)
 class Row:
-    """What the runs of one network came to: `psnr_y` by set, one value for each seed, in dB.
-
-    `hours` are those of one run's steps at its median pace, whatever else the machine did meanwhile.
-    """
+    """Scores of the runs of one network, with a value for each seed."""
 
     name: str
     held_out: list[float]
+    """Best PSNR-Y on the held-out pictures, in dB."""
     psnr_y: dict[str, list[float]]
+    """PSNR-Y by benchmark set, in dB."""
     hours: float
+    """Time of all steps of a run at the median pace, so that other load on the machine hardly counts."""
 
 
 class Printed(TrainCallbacks):
-    """Tells each score on a line."""
+    """Prints notes and scores, a line for each."""
 
     def __init__(self, run: str) -> None:
         self._run = run
 
     def on_note(self, note: str) -> None:
-        """A sentence."""
+        """Print a sentence."""
         print(f"{self._run}: {note}", flush=True)
 
     def on_step(self, step: int, steps: int, loss: float) -> None:
-        """Nothing."""
+        """Print nothing."""
 
     def on_score(self, score: Score, best: bool) -> None:
-        """A line."""
+        """Print a score."""
         print(f"{self._run}: step {score.step}, {score.psnr_y:.3f} dB{' (best)' if best else ''}", flush=True)
 
 
 def lines(run: Path) -> list[dict[str, Any]]:
-    """The log of a run, empty before its first score."""
+    """Return the log of a run, empty before the first score."""
     log = run / "log.jsonl"
     return [json.loads(line) for line in log.read_text(encoding="utf-8").splitlines()] if log.exists() else []
 
 
 def trained(recipe: Recipe, run: Path) -> Path:
-    """The run folder, after the run is made or gone on with."""
+    """Train, or resume a stopped run, unless the run is finished; return the run folder."""
     if not lines(run) or lines(run)[-1]["step"] < recipe.run.steps:
         make = distill if recipe.distill else train
         make(recipe, run, run.exists(), Printed(run.name), offline=True)
@@ -86,14 +86,14 @@ def trained(recipe: Recipe, run: Path) -> Path:
 
 
 def hours(run: Path, batch: int) -> float:
-    """Of all steps of a run."""
+    """Return the hours that all steps of a run take at the median pace."""
     log = lines(run)
     pace = statistics.median(line["images_per_second"] for line in log)
     return float(log[-1]["step"] * batch / pace / 3600)
 
 
 def measured(name: str, runs: list[Path], data_dir: Path | None, batch: int) -> Row:
-    """Scores of the best weights of each run."""
+    """Evaluate the best weights of each run."""
     models = tuple(ModelOptions(weights=run / "best.safetensors") for run in runs)
     report = evaluate(EvalOptions(datasets=SETS, data_dir=data_dir, models=models, scale=SCALE))
     psnr_y = {each.name: [row.mean["psnr_y"] for row in each.rows[-len(runs) :]] for each in report.sets}
@@ -102,13 +102,13 @@ def measured(name: str, runs: list[Path], data_dir: Path | None, batch: int) -> 
 
 
 def mean_and_spread(values: list[float]) -> str:
-    """Mean, and of several values their standard deviation."""
+    """Return the mean and, for several values, the standard deviation."""
     spread = f" ± {statistics.stdev(values):.3f}" if len(values) > 1 else ""
     return f"{statistics.mean(values):.3f}{spread}"
 
 
 def table(rows: list[Row]) -> str:
-    """Markdown."""
+    """Return the rows as a Markdown table."""
     head = ["", "held-out", *SETS, "hours"]
     body = [
         [row.name, mean_and_spread(row.held_out), *map(mean_and_spread, row.psnr_y.values()), f"{row.hours:.2f}"]
@@ -118,7 +118,7 @@ def table(rows: list[Row]) -> str:
 
 
 def draw(runs: dict[str, list[Path]], target: Path) -> None:
-    """Held-out PSNR-Y over the steps, the mean over seeds, as a PNG."""
+    """Write a PNG of the held-out PSNR-Y over the steps, the mean over the seeds."""
     figure = Figure(figsize=(8, 4.5), layout="constrained")
     axes = figure.subplots()
     for name, folders in runs.items():
@@ -131,7 +131,7 @@ def draw(runs: dict[str, list[Path]], target: Path) -> None:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Train, compare, write."""
+    """Train all networks, evaluate them, and write table and plot."""
     args = parsed(arguments)
     teacher_shape, student_shape = SHAPES[args.arch]
     plain = Recipe(
@@ -160,28 +160,33 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def check_advantage(teacher: Path, scratch: list[Path], least: float) -> None:
-    """A teacher that is hardly better has nothing to teach."""
+    """Exit if the teacher is hardly better than students without a teacher, so that methods cannot differ."""
     best = statistics.mean(max(line["psnr_y"] for line in lines(run)) for run in scratch)
     advantage = max(line["psnr_y"] for line in lines(teacher)) - best
     print(f"the teacher is {advantage:.3f} dB above students without one", flush=True)
     if advantage < least:
-        raise SystemExit(f"that is less than {least}: raise --teacher-steps, or make the teacher larger")
+        raise SystemExit(f"the advantage is below {least} dB: raise --teacher-steps, or make the teacher larger")
 
 
 def parsed(arguments: list[str] | None) -> argparse.Namespace:
-    """The command line."""
+    """Parse the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", action="append", required=True)
     parser.add_argument("--val", type=Path, required=True)
     parser.add_argument("--benchmarks", type=Path)
-    parser.add_argument("--out", type=Path, required=True, help="where the run folders go")
-    parser.add_argument("--page", type=Path, default=Path("comparison.md"), help="the table; the plot lies beside it")
+    parser.add_argument("--out", type=Path, required=True, help="folder for the run folders")
+    parser.add_argument(
+        "--page",
+        type=Path,
+        default=Path("comparison.md"),
+        help="Markdown file; the plot is a PNG next to it",
+    )
     parser.add_argument("--arch", choices=SHAPES, default="edsr")
     parser.add_argument("--methods", choices=METHODS, nargs="+", default=list(METHODS))
     parser.add_argument("--teacher-steps", type=int, default=6000)
     parser.add_argument("--steps", type=int, default=3000)
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2])
-    parser.add_argument("--advantage", type=float, default=0.15, help="dB that the teacher must be ahead")
+    parser.add_argument("--advantage", type=float, default=0.15, help="least advantage of the teacher in dB")
     parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--patch", type=int, default=48)
     parser.add_argument("--validate", type=int, default=250)

@@ -1,6 +1,6 @@
 """Make small versions of photographs to train on beside them, as benchmark pictures are small: MATLAB's bicubic.
 
-    python examples/recipes/halve.py PHOTOS HALVED
+    python examples/research/halve.py PHOTOS HALVED
 
 Each is halved, one of more than 1.2 megapixels also divided by three; what is then below 192 pixels a side is left out.
 """

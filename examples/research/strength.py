@@ -1,7 +1,7 @@
 """Measure at what strength an adapter serves pictures of several kinds, and write it at one.
 
-    python examples/recipes/strength.py BASE RUN FOLDER...
-    python examples/recipes/strength.py BASE RUN --write STRENGTH WEAKER
+    python examples/research/strength.py BASE RUN FOLDER...
+    python examples/research/strength.py BASE RUN --write STRENGTH WEAKER
 
 What a RUN of `dsclora distill` trained is added to its BASE whole or in part. Of each FOLDER, whose pictures the run
 has not seen, a row says what the mean gain in PSNR-Y is, how many standard errors that is away from zero, which share

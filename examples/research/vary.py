@@ -1,6 +1,6 @@
 """Make photographs differ as pictures of the world do: sharpened, grainy, once saved as JPEG. For adapters' data.
 
-    python examples/recipes/vary.py PHOTOS... VARIED
+    python examples/research/vary.py PHOTOS... VARIED
 
 Of each picture one version: an unsharp mask of a random radius and amount, grain of a random strength, and for half of
 them JPEG of quality 80 to 97. What is drawn depends on the picture's name alone.

@@ -1,6 +1,6 @@
 """Put what a training run kept into the package: weights, log, golden and the scores of the catalogue.
 
-    python examples/recipes/embed.py NAME RUN... --data-dir DIR
+    python examples/research/embed.py NAME RUN... --data-dir DIR
 
 NAME is an entry of weights.toml without a repository, whose size, sha256 and reference scores are written anew. A RUN
 is a run folder of `dsclora train` or `distill`; where there are several, each began with the weights of the one before
