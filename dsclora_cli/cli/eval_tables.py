@@ -1,4 +1,4 @@
-"""Tables of an evaluation report: on the terminal, as Markdown, and as CSV with one line for each image."""
+"""Tables of an evaluation report for the terminal, in Markdown, and in CSV."""
 
 from __future__ import annotations
 
@@ -36,6 +36,7 @@ def show_tables(report: EvalReport) -> None:
     for grid in _grids(report):
         table = Table(box=None, pad_edge=False, header_style="bold", title=grid.title, title_justify="left")
         for index, column in enumerate(grid.header):
+            # No wrapping: scripts and eyes look for a row on one line.
             table.add_column(column, no_wrap=True, justify="right" if index else "left")
         for row in grid.rows:
             table.add_row(*row)
@@ -46,7 +47,7 @@ def show_tables(report: EvalReport) -> None:
 
 
 def markdown_text(report: EvalReport) -> str:
-    """Return all tables of a report as Markdown for GitHub."""
+    """Return all tables of a report in the Markdown of GitHub."""
     parts = []
     for grid in _grids(report):
         lines = [
@@ -61,8 +62,9 @@ def markdown_text(report: EvalReport) -> str:
 
 
 def csv_text(report: EvalReport) -> str:
-    """Return the scores as CSV, not rounded: one line for each set, row and image, one column for each metric."""
+    """Return the scores in CSV, not rounded: a line for every set, row and image, a column for every metric."""
     text = io.StringIO()
+    # "\n" on every system: the file is opened in text mode, which adds the "\r" of Windows.
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(("set", "row", "image", *report.metrics))
     for benchmark in report.sets:
@@ -94,6 +96,7 @@ def _grids(report: EvalReport) -> Iterator[_Grid]:
 
 
 def _scores(benchmark: SetReport, report: EvalReport) -> _Grid:
+    """Return the means of a set, with the facts below that a reader needs to judge the means."""
     protocol = report.protocol
     degraded = "" if report.jpeg is None else f" from JPEG of quality {report.jpeg}"
     title = f"{benchmark.name} x{report.scale}{degraded}, {benchmark.images} images, {protocol.name} protocol"
@@ -122,6 +125,7 @@ def _comparisons(benchmark: SetReport) -> _Grid:
 
 
 def _interval(comparison: Comparison) -> tuple[str, str]:
+    # Without a single finite difference there is no mean and no interval.
     if comparison.difference is None:
         return "-", "-"
     return f"{comparison.difference:+.4f}", f"{comparison.low:+.4f} to {comparison.high:+.4f}"
@@ -163,6 +167,7 @@ def _costs(report: EvalReport) -> _Grid:
         if row.cost
     )
     header = ("model", "parameters", "multiply-adds", "activations", "convs", "ms/image", "ms/MP", "memory")
+    # A dict drops repeated devices and keeps the order of the rows.
     where = dict.fromkeys(f"{row.device}, {row.dtype}" for row in report.rows if row.cost)
     notes = (f"multiply-adds and activations at 256x256; time and memory on {'; '.join(where)}",)
     return _Grid("Cost", header, rows, notes)

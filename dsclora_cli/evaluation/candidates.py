@@ -1,4 +1,4 @@
-"""Candidates of an evaluation: the bicubic baseline, each model, and the self-ensemble of each model."""
+"""Candidates of an evaluation: the bicubic baseline, the models, and the self-ensembles of the models."""
 
 from __future__ import annotations
 
@@ -84,6 +84,7 @@ def _model_name(model: ModelOptions) -> str:
 
 def _open(name: str, found: FoundWeights, options: EngineOptions) -> Iterator[Candidate]:
     """Load weights and yield the candidate and, where requested, the ensemble, which shares the engine."""
+    # Loaded without the ensemble, which wraps the same engine below: weights are in memory once.
     engine = load_engine(found, choose_device(options), replace(options, ensemble=False))
     info = RowInfo(
         name=name,
@@ -109,4 +110,5 @@ def _upscale(lr: Image, engine: Engine, tile: int | None) -> Image:
         if run.may_halve:
             raise
         raise with_fitting_tile(error, engine) from error
+    # The dtype is uint8 already; `astype` states the type for the type checker without a copy.
     return result.astype(np.uint8, copy=False)

@@ -98,6 +98,7 @@ def _open_sets(options: EvalOptions, callbacks: EvalCallbacks) -> tuple[Benchmar
         open_set(name, options.scale, options.data_dir, options.offline, partial(callbacks.on_unpack, name))
         for name in options.datasets
     )
+    # A dict keeps the order and drops repeated names, also in another case: `set5` and `Set5` open the same set.
     return tuple({benchmark.name: benchmark for benchmark in opened}.values())
 
 
@@ -130,6 +131,8 @@ class _Scoring:
         if identity.warning:
             self.callbacks.note_once(f"{benchmark.name}: {identity.warning}")
         scores: ScoreTable = {candidate.info.name: {} for candidate in self.candidates}
+        # All candidates are scored on an image before the next image is read: only one image is in memory, and after an
+        # interruption whole images are finished.
         for pair in benchmark.pairs:
             self.callbacks.on_image(benchmark.name, pair.name)
             lr, hr = benchmark.load(pair)
@@ -156,7 +159,7 @@ class _Scoring:
         )
 
     def _score(self, candidate: Candidate, image: _LoadedImage) -> Mapping[str, float]:
-        """Return kept scores; where the scores or a requested file are missing, upscale, save and score the image."""
+        """Return kept scores. Where scores or a requested file are missing, upscale, save and score the image."""
         pixels = pixel_key(candidate.info, image.lr_digest, self.options.scale)
         key = ScoreKey(pixels, image.hr_digest, self.protocol.border, self.scorer.metrics)
         place = image.benchmark, candidate.info.name, image.name
@@ -171,13 +174,14 @@ class _Scoring:
         try:
             save_scores(key, scores)
         except OSError as error:
+            # A full disk must not end hours of work: the report needs no kept scores.
             self.callbacks.note_once(f"scores are not kept, so an interrupted run would start again: {error}")
         return scores
 
     def _save_sheets(
         self, saved_images: SavedImages, benchmark: BenchmarkSet, worst: Sequence[Worst], scores: ScoreTable
     ) -> None:
-        """Write one contact sheet for each row with worst images: baseline, row and HR of each image."""
+        """Write a contact sheet for every row with worst images: baseline, row and HR of an image side by side."""
         pairs = {pair.name: pair for pair in benchmark.pairs}
         metric = self.protocol.metrics[0]
 
@@ -187,6 +191,7 @@ class _Scoring:
 
         sheets: dict[str, list[Strip]] = {}
         for each in worst:
+            # HR is read again and results are read from their files: a set in memory may take gigabytes.
             _, hr = benchmark.load(pairs[each.image])
             panels = panel(BASELINE, each.image), panel(each.row, each.image)
             sheets.setdefault(each.row, []).append(Strip(panels, Panel(f"HR {each.image}", hr)))
@@ -195,12 +200,13 @@ class _Scoring:
 
 
 def _measure_costs(candidates: Sequence[Candidate], sets: Sequence[BenchmarkSet]) -> Mapping[str, Cost]:
-    """Return the cost of every model by the name of the row. An ensemble costs 8 times as much as the model."""
+    """Return the cost of every model by the name of the row. An ensemble costs 8 times the time of the model."""
     models = {
         candidate.info.name: TimedModel(candidate.weights, candidate.info.device, candidate.upscale)
         for candidate in candidates
         if candidate.weights and candidate.info.device and not candidate.info.ensemble
     }
+    # Clean LR also with --jpeg: the content of an image does not change time or memory.
     pairs = [(benchmark, pair) for benchmark in sets for pair in benchmark.pairs]
     images = [pairs[index][0].load(pairs[index][1])[0] for index in timed_indices(len(pairs))]
     return dict(zip(models, measure(list(models.values()), images), strict=True))

@@ -1,4 +1,4 @@
-"""Protocols: which metrics score an image, on which channels, without which border.
+"""Protocols: metrics, channels and border for scoring an image.
 
 Metrics of the package pyiqa (optional) come on top of a protocol: lpips, dists, ...
 """
@@ -25,6 +25,7 @@ Image = NDArray[np.uint8]
 Metric = Callable[[Image, Image], float]
 """Return the score of a result, given the result and the HR image."""
 
+# Without a border of their own: `Scorer` crops an image once for all metrics.
 _FIDELITY: Mapping[str, Metric] = {
     "psnr_y": partial(psnr_y, border=0),
     "ssim_y": partial(ssim_y, border=0),
@@ -86,6 +87,7 @@ class Scorer:
             raise ImageError(
                 f"{name}: {width}x{height} pixels are too few to score", f"{needed} on each side are needed"
             )
+        # Extra metrics see the whole image: their authors define no border.
         inside, truth_inside = crop_border(result, self._border), crop_border(truth, self._border)
         scores = {metric: score(inside, truth_inside) for metric, score in self._fidelity.items()}
         return scores | {metric: score(result, truth) for metric, score in self._extra.items()}

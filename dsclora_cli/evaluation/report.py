@@ -77,7 +77,7 @@ class RowScores:
     """Mean of each metric over the images with a finite score; infinity where no score is finite."""
 
     infinite: Mapping[str, int]
-    """Number of images with an infinite score, for each metric with at least one."""
+    """Number of images with an infinite score, by metric; metrics without infinite scores are absent."""
 
     images: Mapping[str, Mapping[str, float]]
     """Scores by image name, then by metric."""

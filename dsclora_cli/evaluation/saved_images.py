@@ -54,6 +54,7 @@ class SavedImages:
     def save_sheet(self, benchmark: str, row: str, strips: Sequence[Strip]) -> None:
         """Write the contact sheet of the worst images of a row. Raises as `save` does."""
         path = self._folder / benchmark / f"worst-{_folder_name(row)}.png"
+        # Sheets are written in every run, so the key need not name the images. Still a key marks the file as ours.
         _save(path, ResultKey("", "", {"sheet": row}), contact_sheet(strips))
 
     def _path(self, place: Place) -> Path:
@@ -66,6 +67,7 @@ def _result_key(key: PixelKey) -> ResultKey:
 
 
 def _save(path: Path, key: ResultKey, image: Image) -> None:
+    # A user may point --save at a folder of their own pictures: only files that this program wrote are replaced.
     if path.exists() and not is_recorded(path):
         hint = "choose another folder with --save"
         raise UsageError(f"{path} already exists and was not written by this program", hint)

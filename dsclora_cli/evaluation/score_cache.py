@@ -1,6 +1,6 @@
-"""Cache of the scores of single images, so that an interrupted evaluation resumes: one small JSON file for each score.
+"""Cache of the scores of single images: an interrupted evaluation resumes from small JSON files.
 
-A score is found again under an equal `ScoreKey` only. Files are written atomically.
+Scores are found again under an equal `ScoreKey` only. Files are written atomically.
 """
 
 from __future__ import annotations
@@ -86,6 +86,7 @@ def load_scores(key: ScoreKey) -> dict[str, float] | None:
     """Return the scores by metric under a key, or None where none are kept or the file is damaged."""
     text = _as_json(key)
     try:
+        # The key in the file is compared as well as the name of the file: a copied or damaged file must not pass.
         record = json.loads(_cache_file(text).read_text(encoding="utf-8"))
         return record["scores"] if record["key"] == json.loads(text) else None
     except (OSError, ValueError, LookupError, TypeError):
@@ -102,7 +103,8 @@ def save_scores(key: ScoreKey, scores: Mapping[str, float]) -> None:
 
 
 def _as_json(key: ScoreKey) -> str:
-    # Sorted, so that the order of the fields does not matter for the hash.
+    # Sorted, so that the order of the fields does not matter for the hash. JSON turns tuples into lists, so keys are
+    # compared after a round trip through JSON.
     return json.dumps(asdict(key), sort_keys=True)
 
 

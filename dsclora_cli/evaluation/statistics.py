@@ -94,6 +94,7 @@ def summarize(
         rows.append(RowScores(name, mean, {metric: n for metric, n in infinite.items() if n}, images, claims))
     metric = protocol.metrics[0]
     values = {name: [image[metric] for image in images.values()] for name, images in scores.items()}
+    # The baseline is in the table for orientation; models are compared with the first model.
     _, first, *others = values
     comparisons = tuple(compare_rows((name, first), metric, values[name], values[first]) for name in others)
     return tuple(rows), comparisons
@@ -102,6 +103,7 @@ def summarize(
 def finite_mean(values: Sequence[float]) -> float:
     """Return the mean of the finite values, infinity where no value is finite: PSNR is infinite for equal images."""
     finite = [value for value in values if not math.isinf(value)]
+    # `fsum` is exact, so the mean does not depend on the order of the images.
     return math.fsum(finite) / len(finite) if finite else math.inf
 
 
@@ -129,8 +131,8 @@ def compare_rows(names: tuple[str, str], metric: str, row: Sequence[float], agai
     Args:
         names: names of the two rows.
         metric: name of the metric, higher is better.
-        row: score of the first row on each image.
-        against: score of the second row on each image, in the same order.
+        row: scores of the first row, by image.
+        against: scores of the second row on the same images, in the same order.
     """
     ours, theirs = np.array(row), np.array(against)
     finite = np.isfinite(ours) & np.isfinite(theirs)
