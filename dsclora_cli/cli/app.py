@@ -21,7 +21,7 @@ from dsclora_cli.errors import ExitCode, UsageError
 COMMANDS = MappingProxyType(
     {
         "upscale": ("upscale", "upscale", "EXAMPLES"),
-        "eval": ("evaluate", "evaluate", "EXAMPLES"),
+        "eval": ("evaluate", "evaluate", "EVAL_EXAMPLES"),
         "train": ("train", "train", "TRAIN_EXAMPLES"),
         "distill": ("train", "distill", "DISTILL_EXAMPLES"),
         "merge": ("train", "merge", "MERGE_EXAMPLES"),

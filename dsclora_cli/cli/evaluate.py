@@ -19,7 +19,7 @@ _DTYPE = options.Dtype(_DEFAULT.engine.dtype)
 _DATA = "Images"
 _SCORES = "Scores"
 
-EXAMPLES = """[bold]Examples[/]
+EVAL_EXAMPLES = """[bold]Examples[/]
 
   dsclora eval --dataset Set5 -s 4
 

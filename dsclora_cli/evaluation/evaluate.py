@@ -162,14 +162,14 @@ class _Scoring:
         """Return kept scores. Where scores or a requested file are missing, upscale, save and score the image."""
         pixels = pixel_key(candidate.info, image.lr_digest, self.options.scale)
         key = ScoreKey(pixels, image.hr_digest, self.protocol.border, self.scorer.metrics)
-        place = image.benchmark, candidate.info.name, image.name
+        name = image.benchmark, candidate.info.name, image.name
         saved = self.saved_images
         kept = None if self.options.fresh else load_scores(key)
-        if kept is not None and (saved is None or saved.has(place, pixels)):
+        if kept is not None and (saved is None or saved.has(name, pixels)):
             return kept
         result = candidate.upscale(image.lr)
         if saved:
-            saved.save(place, pixels, result)
+            saved.save(name, pixels, result)
         scores = self.scorer(result, image.hr, image.name)
         try:
             save_scores(key, scores)

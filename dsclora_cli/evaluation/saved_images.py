@@ -21,7 +21,7 @@ from dsclora_cli.upscaling.manifest import ResultKey, is_recorded, result_state,
 _LOSSLESS = SaveOptions(format="PNG")
 
 
-Place = tuple[str, str, str]
+ResultName = tuple[str, str, str]
 """Names of a set, a row and an image."""
 
 
@@ -31,24 +31,24 @@ class SavedImages:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
 
-    def has(self, place: Place, key: PixelKey) -> bool:
+    def has(self, name: ResultName, key: PixelKey) -> bool:
         """Return whether the file of a result exists, was made with the key and is unchanged since."""
-        return result_state(self._path(place), _result_key(key)) == "complete"
+        return result_state(self._path(name), _result_key(key)) == "complete"
 
-    def save(self, place: Place, key: PixelKey, image: Image) -> None:
+    def save(self, name: ResultName, key: PixelKey, image: Image) -> None:
         """Write a result, `(H, W, 3)` uint8, as PNG.
 
         Raises ImageError where the file cannot be written, and UsageError where a file of another origin is there.
         """
-        _save(self._path(place), _result_key(key), image)
+        _save(self._path(name), _result_key(key), image)
 
-    def read(self, place: Place) -> Image:
+    def read(self, name: ResultName) -> Image:
         """Return a saved result, `(H, W, 3)` uint8. Raises ImageError."""
-        path = self._path(place)
+        path = self._path(name)
         with open_picture(path) as picture:
             pixels = next(iter(picture.frames())).pixels
         if pixels.dtype != np.uint8 or pixels.shape[2] != 3:
-            raise ImageError(f"{path} was changed while this ran", "run again")
+            raise ImageError(f"{path} changed during the run", "run again")
         return pixels.astype(np.uint8, copy=False)
 
     def save_sheet(self, benchmark: str, row: str, strips: Sequence[Strip]) -> None:
@@ -57,8 +57,8 @@ class SavedImages:
         # Sheets are written in every run, so the key need not name the images. Still a key marks the file as ours.
         _save(path, ResultKey("", "", {"sheet": row}), contact_sheet(strips))
 
-    def _path(self, place: Place) -> Path:
-        benchmark, row, image = place
+    def _path(self, name: ResultName) -> Path:
+        benchmark, row, image = name
         return self._folder / benchmark / _folder_name(row) / f"{image}.png"
 
 

@@ -16,7 +16,7 @@ from dsclora_cli.evaluation.score_cache import pixel_key
 from dsclora_cli.imaging.contact_sheet import Panel, Strip
 
 KEY = pixel_key(RowInfo("a/b + ensemble", "weights", "cpu", "float32", ensemble=True, engine="torch"), "lr", 4)
-PLACE = ("Set5", "a/b + ensemble", "head")
+NAME = ("Set5", "a/b + ensemble", "head")
 
 
 @pytest.fixture
@@ -26,20 +26,20 @@ def pixels() -> np.ndarray:
 
 def test_a_result_is_a_png_in_the_folder_of_its_row(tmp_path: Path, pixels: np.ndarray) -> None:
     images = SavedImages(tmp_path)
-    assert not images.has(PLACE, KEY)
-    images.save(PLACE, KEY, pixels)
+    assert not images.has(NAME, KEY)
+    images.save(NAME, KEY, pixels)
     path = tmp_path / "Set5" / "a_b_+_ensemble" / "head.png"
     np.testing.assert_array_equal(np.array(Image.open(path)), pixels)
-    np.testing.assert_array_equal(images.read(PLACE), pixels)
+    np.testing.assert_array_equal(images.read(NAME), pixels)
 
 
 def test_a_result_counts_only_under_the_key_that_made_it(tmp_path: Path, pixels: np.ndarray) -> None:
     images = SavedImages(tmp_path)
-    images.save(PLACE, KEY, pixels)
+    images.save(NAME, KEY, pixels)
     other = replace(KEY, weights="other")
-    assert images.has(PLACE, KEY) and not images.has(PLACE, other)
-    images.save(PLACE, other, pixels // 2)
-    assert images.has(PLACE, other) and not images.has(PLACE, KEY)
+    assert images.has(NAME, KEY) and not images.has(NAME, other)
+    images.save(NAME, other, pixels // 2)
+    assert images.has(NAME, other) and not images.has(NAME, KEY)
 
 
 def test_a_file_of_another_origin_is_not_replaced(tmp_path: Path, pixels: np.ndarray) -> None:
@@ -48,7 +48,7 @@ def test_a_file_of_another_origin_is_not_replaced(tmp_path: Path, pixels: np.nda
     path.write_text("mine")
     message = r"head.png already exists and was not written by this program \(choose another folder with --save\)"
     with pytest.raises(UsageError, match=message):
-        SavedImages(tmp_path).save(PLACE, KEY, pixels)
+        SavedImages(tmp_path).save(NAME, KEY, pixels)
     assert path.read_text() == "mine"
 
 
