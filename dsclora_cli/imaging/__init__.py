@@ -1,1 +1,1 @@
-"""Pixels in, pixels out, in NumPy: files, colour, ranges, tiling, resizing, metrics."""
+"""Read, write and measure picture files, as NumPy arrays; no engine and no model is known here."""

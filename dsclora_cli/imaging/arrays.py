@@ -1,4 +1,4 @@
-"""Pictures already in memory, Pillow images and arrays, as pixels and back in kind."""
+"""Pillow images and NumPy arrays of a caller as pixels, and results back in the type that the caller gave."""
 
 from __future__ import annotations
 
@@ -28,15 +28,43 @@ def to_pixels(picture: Image.Image) -> tuple[Pixels, Callable[[Pixels], Image.Im
 
 
 def to_pixels(picture: NDArray[Any] | Image.Image) -> tuple[Pixels, Callable[[Pixels], Any]]:
-    """Pixels of a picture in memory, and the function that turns a result into its kind."""
-    return image_pixels(picture) if isinstance(picture, Image.Image) else array_pixels(picture)
+    """Return a picture in memory as pixels `(H, W, C)`, and a function that converts a result back.
 
+    Args:
+        picture: An array `(H, W)` or `(H, W, C)`, C = 1 gray, 2 gray and alpha, 3 RGB, 4 RGBA, of uint8, uint16 or
+            floats, nominally in [0, 1]; or a Pillow image of any mode.
 
-def array_pixels(array: NDArray[Any]) -> tuple[Pixels, Callable[[Pixels], NDArray[Any]]]:
-    """Pixels of an array, and the way back to its number of dimensions and dtype.
+    Returns:
+        Pixels of uint8, uint16 or float32, and the function from pixels `(h, w, C)` to the type of `picture`. An array
+        gets back its number of dimensions and its dtype. A Pillow image keeps ICC profile and resolution, and the modes
+        L, LA, RGB, RGBA, F and I;16; 1-bit becomes L, a palette RGB or RGBA, any other mode RGB.
 
-    `(H, W)` or `(H, W, C)`, C = 1 grey, 2 grey and alpha, 3 RGB, 4 RGBA; uint8, uint16, or floats, nominally in [0, 1].
+    Raises:
+        ImageError: The array has another shape or dtype, or holds NaN or infinity.
     """
+    return _image_to_pixels(picture) if isinstance(picture, Image.Image) else _array_to_pixels(picture)
+
+
+def _image_to_pixels(image: Image.Image) -> tuple[Pixels, Callable[[Pixels], Image.Image]]:
+    if image.mode in _SIXTEEN_BIT_MODES:
+        array: NDArray[Any] = np.asarray(image).astype(np.uint16)
+    elif image.mode in _DIRECT_MODES:
+        array = np.asarray(image)
+    else:
+        simple = "L" if image.mode == "1" else "RGBA" if image.has_transparency_data else "RGB"
+        array = np.asarray(image.convert(simple))
+    pixels, array_back = _array_to_pixels(array)
+
+    def back(result: Pixels) -> Image.Image:
+        upscaled = Image.fromarray(array_back(result))
+        # Not EXIF: size and orientation there describe the old picture.
+        upscaled.info.update({key: image.info[key] for key in ("icc_profile", "dpi") if key in image.info})
+        return upscaled
+
+    return pixels, back
+
+
+def _array_to_pixels(array: NDArray[Any]) -> tuple[Pixels, Callable[[Pixels], NDArray[Any]]]:
     if array.ndim not in {2, 3} or (array.ndim == 3 and array.shape[2] not in {1, 2, 3, 4}) or array.size == 0:
         raise ImageError(f"an array of shape {array.shape} is not a picture", "give (H, W) or (H, W, 1 to 4)")
     if array.dtype not in (np.uint8, np.uint16) and array.dtype.kind != "f":
@@ -52,28 +80,3 @@ def array_pixels(array: NDArray[Any]) -> tuple[Pixels, Callable[[Pixels], NDArra
         return shaped[:, :, 0] if array.ndim == 2 else shaped
 
     return np.ascontiguousarray(pixels), back
-
-
-def image_pixels(image: Image.Image) -> tuple[Pixels, Callable[[Pixels], Image.Image]]:
-    """Pixels of a Pillow image, and the way back to an image with the same ICC profile and resolution.
-
-    L, LA, RGB, RGBA, F and I;16 stay what they are; 1-bit becomes L, palettes RGB or RGBA, other modes RGB.
-    """
-    if image.mode in _SIXTEEN_BIT_MODES:
-        pixels: Pixels = np.asarray(image).astype(np.uint16)
-    else:
-        pixels = np.asarray(image if image.mode in _DIRECT_MODES else image.convert(_simple_mode(image)))
-    taken, back = array_pixels(pixels)
-
-    def back_to_image(result: Pixels) -> Image.Image:
-        upscaled = Image.fromarray(back(result))
-        upscaled.info.update({key: image.info[key] for key in ("icc_profile", "dpi") if key in image.info})
-        return upscaled
-
-    return taken, back_to_image
-
-
-def _simple_mode(image: Image.Image) -> str:
-    if image.mode == "1":
-        return "L"
-    return "RGBA" if image.has_transparency_data else "RGB"

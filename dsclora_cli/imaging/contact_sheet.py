@@ -1,4 +1,4 @@
-"""Contact sheets: results beside the truth, labelled, with maps of their errors."""
+"""Contact sheets: results next to the true picture, with labels and with maps of their errors."""
 
 from __future__ import annotations
 
@@ -13,39 +13,51 @@ from PIL import Image, ImageDraw, ImageFont
 
 from dsclora_cli.paths import atomic_write
 
-Rgb = NDArray[np.uint8]
+RgbImage = NDArray[np.uint8]
+"""`(H, W, 3)` uint8."""
 
 PANEL = 480
-"""Longer side of a panel: larger pictures are reduced, none is enlarged."""
+"""Most pixels on the longer side of a panel: larger pictures are reduced, smaller pictures stay."""
 
 GAIN = 4
-"""Error maps show the mean absolute difference of the channels times this, black for none."""
+"""Factor from the mean absolute difference of the channels to the brightness of an error map."""
 
-_MARGIN, _LINE = 8, 21
+_MARGIN, _LINE = 8, 21  # pixels between panels, and for a label
 _PAPER, _INK = (255, 255, 255), (0, 0, 0)
 
 
 @dataclass(frozen=True)
 class Panel:
-    """A picture, `(H, W, 3)` uint8, and the line above it."""
+    """A picture of a contact sheet with a label."""
 
     label: str
-    pixels: Rgb
+    """Line of text above the picture."""
+
+    pixels: RgbImage
 
 
 @dataclass(frozen=True)
 class Strip:
-    """One image of a sheet: results, and the truth in the same size."""
+    """A row of a contact sheet."""
 
     results: tuple[Panel, ...]
+    """Results of several models on the same input."""
+
     truth: Panel
+    """The true picture, in the size of the results."""
 
 
-def contact_sheet(strips: Sequence[Strip]) -> Rgb:
-    """A row of results and truth for each strip, and below it the error map of each result. `(H, W, 3)` uint8."""
-    rows = [row for strip in strips for row in ((*strip.results, strip.truth), _errors(strip))]
-    thumbnails = [[(panel.label, _reduced(panel.pixels)) for panel in row] for row in rows]
+def contact_sheet(strips: Sequence[Strip]) -> RgbImage:
+    """Return a sheet `(H, W, 3)` uint8: for each strip a row of results and truth, then a row of error maps."""
+    rows = []
+    for strip in strips:
+        rows.append((*strip.results, strip.truth))
+        rows.append(
+            tuple(Panel(f"error x{GAIN}", error_map(each.pixels, strip.truth.pixels)) for each in strip.results)
+        )
+    thumbnails = [[(panel.label, _thumbnail(panel.pixels)) for panel in row] for row in rows]
     font = ImageFont.load_default(_LINE * 2 // 3)
+    # All columns are as wide as the widest picture or label; each row is as high as its highest picture.
     column = max(max(image.width, ceil(font.getlength(label))) for row in thumbnails for label, image in row) + _MARGIN
     heights = [max(image.height for _, image in row) + _LINE + _MARGIN for row in thumbnails]
     columns = max(len(row) for row in thumbnails)
@@ -61,23 +73,19 @@ def contact_sheet(strips: Sequence[Strip]) -> Rgb:
     return np.array(sheet)
 
 
-def save_png(pixels: Rgb, target: Path) -> None:
-    """Write `(H, W, 3)` uint8 as a PNG, whole or not at all. Raises OSError."""
-    with atomic_write(target) as temporary:
-        Image.fromarray(pixels).save(temporary, format="PNG")
-
-
-def _errors(strip: Strip) -> tuple[Panel, ...]:
-    return tuple(Panel(f"error x{GAIN}", error_map(panel.pixels, strip.truth.pixels)) for panel in strip.results)
-
-
-def error_map(result: Rgb, truth: Rgb) -> Rgb:
-    """Grey `(H, W, 3)` uint8, `GAIN` times the mean absolute difference of the channels, cut at white."""
+def error_map(result: RgbImage, truth: RgbImage) -> RgbImage:
+    """Return `GAIN` times the mean absolute difference of the channels as gray `(H, W, 3)` uint8, limited to white."""
     error = np.abs(result.astype(np.int16) - truth).mean(axis=2, keepdims=True) * GAIN
     return np.repeat(np.rint(np.minimum(error, 255)).astype(np.uint8), 3, axis=2)
 
 
-def _reduced(pixels: Rgb) -> Image.Image:
+def _thumbnail(pixels: RgbImage) -> Image.Image:
     image = Image.fromarray(pixels)
     image.thumbnail((PANEL, PANEL), Image.Resampling.LANCZOS)
     return image
+
+
+def save_png(pixels: RgbImage, target: Path) -> None:
+    """Write `(H, W, 3)` uint8 as a PNG, whole or not at all. Raise OSError."""
+    with atomic_write(target) as temporary:
+        Image.fromarray(pixels).save(temporary, format="PNG")

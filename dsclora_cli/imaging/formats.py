@@ -1,4 +1,7 @@
-"""Which picture formats there are: how they are recognised, named and loaded, and what each can hold."""
+"""Table of the picture formats: suffixes, Pillow plugin, and what a file of each format can hold.
+
+A new format is a new row of `FORMATS`, and a codec in `codecs/` where Pillow cannot read or write the format.
+"""
 
 from __future__ import annotations
 
@@ -13,25 +16,35 @@ from dsclora_cli.errors import ImageError
 
 @dataclass(frozen=True)
 class Format:
-    """What one format can hold when this program writes it.
-
-    `channels` as in `picture.Pixels`, `depths` as NumPy dtype names, `metadata` as fields of `picture.Metadata`.
-    `frames`: "one", "pages" (no timing) or "timed". `limit` is the longest side in pixels. `module` registers the
-    format with Pillow; `extra` names the optional dependency of this package that brings it.
-    """
+    """Abilities of a picture format, as far as this program writes them."""
 
     suffixes: tuple[str, ...]
+    """File suffixes with the dot, the usual suffix first."""
+
     module: str
+    """Module that registers the format with Pillow."""
+
     channels: tuple[int, ...] = (1, 2, 3, 4)
+    """Allowed numbers of channels, in the meaning of `types.Pixels`."""
+
     depths: tuple[str, ...] = ("uint8",)
+    """Allowed dtypes, by NumPy name."""
+
     frames: str = "one"
+    """Kind of frames: "one", "pages" (several frames without timing) or "timed" (animation)."""
+
     metadata: tuple[str, ...] = ()
+    """Fields of `types.Metadata` with room in the format; "comment" is room for a single text."""
+
     limit: int = 2**31 - 1
+    """Longest allowed side in pixels."""
+
     extra: str | None = None
+    """Optional dependency of this package that brings `module`; None if `module` is always installed."""
 
 
 _ALL = ("icc", "exif", "xmp", "iptc", "dpi", "text")
-_BOXED = ("icc", "exif", "xmp")
+_NO_IPTC = ("icc", "exif", "xmp")
 
 FORMATS = MappingProxyType(
     {
@@ -40,13 +53,13 @@ FORMATS = MappingProxyType(
             "PIL.JpegImagePlugin",
             channels=(1, 3),
             metadata=("icc", "exif", "xmp", "iptc", "dpi", "comment"),
-            limit=65500,
+            limit=65500,  # of libjpeg; the format itself allows 65535
         ),
         "PNG": Format(
             (".png", ".apng"), "PIL.PngImagePlugin", depths=("uint8", "uint16"), frames="timed", metadata=_ALL
         ),
         "WEBP": Format(
-            (".webp",), "PIL.WebPImagePlugin", channels=(3, 4), frames="timed", metadata=_BOXED, limit=16383
+            (".webp",), "PIL.WebPImagePlugin", channels=(3, 4), frames="timed", metadata=_NO_IPTC, limit=2**14 - 1
         ),
         "TIFF": Format(
             (".tif", ".tiff"),
@@ -55,7 +68,7 @@ FORMATS = MappingProxyType(
             frames="pages",
             metadata=("icc", "exif", "xmp", "iptc", "dpi"),
         ),
-        "AVIF": Format((".avif",), "PIL.AvifImagePlugin", channels=(1, 3, 4), metadata=_BOXED, limit=65536),
+        "AVIF": Format((".avif",), "PIL.AvifImagePlugin", channels=(1, 3, 4), metadata=_NO_IPTC, limit=2**16),
         "JPEG2000": Format(
             (".jp2", ".j2k", ".jpx", ".j2c", ".jpf", ".jpc"),
             "PIL.Jpeg2KImagePlugin",
@@ -63,28 +76,29 @@ FORMATS = MappingProxyType(
             metadata=("icc", "exif", "xmp", "iptc"),
         ),
         "GIF": Format(
-            (".gif",), "PIL.GifImagePlugin", channels=(1, 3, 4), frames="timed", metadata=("comment",), limit=65535
+            (".gif",), "PIL.GifImagePlugin", channels=(1, 3, 4), frames="timed", metadata=("comment",), limit=2**16 - 1
         ),
         "BMP": Format((".bmp", ".dib"), "PIL.BmpImagePlugin", channels=(1, 3), metadata=("dpi",)),
         "PPM": Format(
             (".ppm", ".pgm", ".pnm", ".pbm"), "PIL.PpmImagePlugin", channels=(1, 3), depths=("uint8", "uint16")
         ),
-        "TGA": Format((".tga",), "PIL.TgaImagePlugin", limit=65535),
-        "HEIF": Format((".heic", ".heif", ".hif"), "pillow_heif", channels=(1, 3, 4), metadata=_BOXED, extra="heif"),
+        "TGA": Format((".tga",), "PIL.TgaImagePlugin", limit=2**16 - 1),
+        "HEIF": Format((".heic", ".heif", ".hif"), "pillow_heif", channels=(1, 3, 4), metadata=_NO_IPTC, extra="heif"),
         "JXL": Format((".jxl",), "pillow_jxl", metadata=("exif", "xmp"), extra="jxl"),
     }
 )
-"""Every format by its Pillow name."""
+"""All formats, by Pillow name."""
 
-_OF_SUFFIX = MappingProxyType({suffix: name for name, held in FORMATS.items() for suffix in held.suffixes})
-_AVIF_BRANDS = (b"avif", b"avis")
-_HEIF_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1", b"mif2")
+_OF_SUFFIX = MappingProxyType({suffix: name for name, format in FORMATS.items() for suffix in format.suffixes})
+# Brands of an ISO base media file (the "ftyp" box). AVIF files may carry the general HEIF brands as well.
+_AVIF_BRANDS = frozenset((b"avif", b"avis"))
+_HEIF_BRANDS = frozenset((b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1", b"mif2"))
 _SIGNATURES = (
     (b"\xff\xd8\xff", "JPEG"),
     (b"\x89PNG\r\n\x1a\n", "PNG"),
     (b"GIF87a", "GIF"),
     (b"GIF89a", "GIF"),
-    (b"II*\0", "TIFF"),
+    (b"II*\0", "TIFF"),  # "+" in place of "*" is BigTIFF
     (b"MM\0*", "TIFF"),
     (b"II+\0", "TIFF"),
     (b"MM\0+", "TIFF"),
@@ -97,39 +111,35 @@ _SIGNATURES = (
 
 
 def format_of_suffix(suffix: str) -> str:
-    """The format of a file's suffix, dot included and in any case: ".jpg" -> "JPEG".
+    """Return the format of a file suffix, with the dot and in upper or lower case: ".jpg" -> "JPEG".
 
-    Raises ImageError for a suffix that no format has, and for one whose optional dependency is not installed.
+    Raises:
+        ImageError: No format has the suffix, or the optional package of the format is not installed.
     """
     name = _OF_SUFFIX.get(suffix.lower())
     if name is None:
         raise ImageError(f'no picture format has the suffix "{suffix}"', f"one of {' '.join(_OF_SUFFIX)}")
-    require_extra(name)
+    require_format(name)
     return name
 
 
 def suffix_of_format(name: str) -> str:
-    """The usual suffix of a format: "JPEG" -> ".jpg". Raises ImageError for an unknown format."""
-    return lookup(name).suffixes[0]
+    """Return the usual suffix of a format: "JPEG" -> ".jpg". Raise ImageError for an unknown format."""
+    return get_format(name).suffixes[0]
 
 
 def is_picture_name(path: Path) -> bool:
-    """Whether the file's suffix is that of a format read here; the file itself is not looked at."""
+    """Return whether the suffix of a file belongs to a picture format; the file is not opened."""
     return path.suffix.lower() in _OF_SUFFIX
 
 
-def lookup(name: str) -> Format:
-    """What the format called `name` can hold. Raises ImageError for an unknown one, naming those there are."""
-    held = FORMATS.get(name)
-    if held is None:
-        raise ImageError(f'there is no picture format "{name}"', f"one of {', '.join(FORMATS)}")
-    return held
+def detect_format(head: bytes, tail: bytes, suffix: str) -> str | None:
+    """Return the format of a file from its content, or None for an unknown format.
 
-
-def sniff(head: bytes, tail: bytes, suffix: str) -> str | None:
-    """The format of a file with these first and last bytes (32 and 18 are enough), or None.
-
-    TGA has no signature at its start: it is known by its footer, or, where that is absent, by `suffix`.
+    Args:
+        head: First bytes of the file; 32 bytes are enough.
+        tail: Last 18 bytes, where a TGA file may have a footer.
+        suffix: Suffix of the file name. Only TGA without a footer is recognized by the suffix: TGA has no signature.
     """
     for signature, name in _SIGNATURES:
         if head.startswith(signature):
@@ -137,7 +147,9 @@ def sniff(head: bytes, tail: bytes, suffix: str) -> str | None:
     if head[:4] == b"RIFF" and head[8:12] == b"WEBP":
         return "WEBP"
     if head[4:8] == b"ftyp":
-        return _sniff_brands([head[8:12], *(head[at : at + 4] for at in range(16, len(head), 4))])
+        # The main brand, 4 bytes of version, the compatible brands. AVIF files may name a HEIF brand first.
+        brands = {head[8:12], *(head[at : at + 4] for at in range(16, len(head), 4))}
+        return "AVIF" if brands & _AVIF_BRANDS else "HEIF" if brands & _HEIF_BRANDS else None
     if head[:1] == b"P" and head[1:2] in b"123456f" and head[2:3].isspace():
         return "PPM"
     if tail.startswith(b"TRUEVISION-XFILE") or suffix.lower() == ".tga":
@@ -145,23 +157,31 @@ def sniff(head: bytes, tail: bytes, suffix: str) -> str | None:
     return None
 
 
-def _sniff_brands(brands: list[bytes]) -> str | None:
-    """AVIF files may carry the general HEIF brand first, so their own brand is looked for in all of them."""
-    if any(brand in _AVIF_BRANDS for brand in brands):
-        return "AVIF"
-    return "HEIF" if any(brand in _HEIF_BRANDS for brand in brands) else None
+def get_format(name: str) -> Format:
+    """Return the abilities of a format. Raise ImageError with the known names for an unknown format."""
+    found = FORMATS.get(name)
+    if found is None:
+        raise ImageError(f'there is no picture format "{name}"', f"one of {', '.join(FORMATS)}")
+    return found
 
 
-def require_extra(name: str) -> None:
-    """Raises ImageError with the install line where the optional dependency of format `name` is missing."""
-    held = lookup(name)
-    if held.extra and find_spec(held.module) is None:
-        raise ImageError(f"{name} pictures need an optional package", f'pip install "dsclora[{held.extra}]"')
+def require_format(name: str) -> Format:
+    """Return the abilities of a format that is installed.
+
+    Raises:
+        ImageError: The format is unknown, or its optional package is missing; the hint is the command to install it.
+    """
+    found = get_format(name)
+    if found.extra and find_spec(found.module) is None:
+        raise ImageError(f"{name} pictures need an optional package", f'pip install "dsclora[{found.extra}]"')
+    return found
 
 
 def load_plugin(name: str) -> None:
-    """Register format `name` with Pillow, and nothing else. Raises ImageError where its extra is missing."""
-    require_extra(name)
-    module = importlib.import_module(lookup(name).module)
+    """Register a format with Pillow. Raise ImageError where the optional package of the format is missing.
+
+    Only the plugin of this format is imported: `PIL.Image.init` would import all of them, which costs start-up time.
+    """
+    module = importlib.import_module(require_format(name).module)
     if name == "HEIF":
         module.register_heif_opener()

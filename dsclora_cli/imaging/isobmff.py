@@ -1,4 +1,7 @@
-"""Boxes of JPEG 2000, JPEG XL and HEIF/AVIF files: metadata found in them and added to them, and the bit depth."""
+"""Boxes of JPEG 2000, JPEG XL and AVIF files (ISO base media file format): metadata and bit depth.
+
+Pillow reads no metadata of JPEG 2000 and does not tell the bit depth of AVIF, so both are read here.
+"""
 
 from __future__ import annotations
 
@@ -8,45 +11,60 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import BinaryIO
 
-from dsclora_cli.imaging import metadata as blocks
+from dsclora_cli.imaging.metadata import extract_iptc, normalize_exif, normalize_xmp
 from dsclora_cli.imaging.types import Metadata
 
+# The first 16 bytes of a "uuid" box say what follows.
 _UUIDS = {
     "xmp": bytes.fromhex("be7acfcb97a942e89c71999491e3afac"),
     "exif": b"JpgTiffExif->JP2",
     "iptc": bytes.fromhex("33c7a4d2b81d4723a0baf1a3e097ad38"),
 }
 _CODESTREAM = b"\xff\x4f\xff\x51"
-_RESTRICTED_ICC = 2
+_RESTRICTED_ICC, _ANY_ICC = 2, 3  # methods of a "colr" box; the first is the one that every reader knows
 
 
 @dataclass(frozen=True)
 class Box:
-    """Kind of a box, and where its content starts and ends in the file."""
+    """A box of a file."""
 
     kind: bytes
+    """Four letters."""
+
     start: int
+    """Offset of the content in the file, behind the header of the box."""
+
     end: int
+    """Offset behind the content."""
 
 
 @dataclass(frozen=True)
 class Codestream:
-    """Size in pixels, channels, bits per channel (the largest), and whether any channel is signed."""
+    """Facts in the header of a JPEG 2000 codestream (ISO/IEC 15444-1, marker SIZ)."""
 
     width: int
+    """Pixels."""
+
     height: int
+    """Pixels."""
+
     channels: int
+
     bits: int
+    """Bits per channel, of the deepest channel."""
+
     signed: bool
+    """True if the values of any channel are signed."""
 
 
-def boxes(file: BinaryIO, start: int = 0, end: int | None = None) -> Iterator[Box]:
-    """The boxes between two places of a file, which need not be one; broken ones end the walk."""
+def iter_boxes(file: BinaryIO, start: int = 0, end: int | None = None) -> Iterator[Box]:
+    """Yield the boxes between two offsets of a file; stop at the first damaged box. The file need not have boxes."""
     end = file.seek(0, io.SEEK_END) if end is None else end
     while start + 8 <= end:
         file.seek(start)
         size, kind = struct.unpack(">I4s", file.read(8))
         content = start + 8
+        # Size 1: a 64-bit size follows. Size 0: the box reaches to the end of the file.
         if size == 1:
             size = int.from_bytes(file.read(8), "big")
             content += 8
@@ -57,67 +75,105 @@ def boxes(file: BinaryIO, start: int = 0, end: int | None = None) -> Iterator[Bo
         start = stop
 
 
-def read_metadata(file: BinaryIO) -> Metadata:
-    """ICC profile, EXIF, XMP and IPTC of a JPEG 2000 or JPEG XL file; nothing of a bare codestream."""
+def read_box_metadata(file: BinaryIO) -> Metadata:
+    """Return ICC profile, EXIF, XMP and IPTC of a JPEG 2000 or JPEG XL file; a bare codestream has none."""
     found: dict[str, bytes] = {}
-    for box in boxes(file):
+    for box in iter_boxes(file):
         if box.kind == b"jp2h":
-            profile = _jp2_profile(file, box)
+            profile = _read_jp2_profile(file, box)
             if profile:
                 found["icc"] = profile
         elif box.kind == b"uuid":
-            data = _content(file, box)
+            data = _read_content(file, box)
             name = next((name for name, uuid in _UUIDS.items() if data.startswith(uuid)), None)
             if name:
                 found[name] = data[16:]
         elif box.kind in (b"xml ", b"Exif"):
-            found["xmp" if box.kind == b"xml " else "exif"] = _content(file, box)
+            found["xmp" if box.kind == b"xml " else "exif"] = _read_content(file, box)
     iptc = found.get("iptc")
     return Metadata(
         icc=found.get("icc"),
-        exif=blocks.plain_exif(found.get("exif")),
-        xmp=blocks.plain_xmp(found.get("xmp")),
-        iptc=iptc and blocks.iptc_of_resources(iptc),
+        exif=normalize_exif(found.get("exif")),
+        xmp=normalize_xmp(found.get("xmp")),
+        iptc=iptc and extract_iptc(iptc),
     )
 
 
-def with_jp2_metadata(jp2: bytes, metadata: Metadata, alpha: int | None) -> bytes:
-    """A JP2 file as OpenJPEG writes it, with metadata and, where channel `alpha` is transparency, its definition."""
-    header = next(box for box in boxes(io.BytesIO(jp2)) if box.kind == b"jp2h")
-    inner = b"".join(
-        _icc_box(metadata.icc) if box.kind == b"colr" and metadata.icc else _box(box.kind, jp2[box.start : box.end])
-        for box in boxes(io.BytesIO(jp2), header.start, header.end)
-    )
+def _read_jp2_profile(file: BinaryIO, header: Box) -> bytes | None:
+    for box in iter_boxes(file, header.start, header.end):
+        data = _read_content(file, box) if box.kind == b"colr" else b""
+        if data and data[0] in (_RESTRICTED_ICC, _ANY_ICC):
+            return data[3:]  # behind method, precedence and approximation
+    return None
+
+
+def _read_content(file: BinaryIO, box: Box) -> bytes:
+    file.seek(box.start)
+    return file.read(box.end - box.start)
+
+
+def fill_missing(first: Metadata, second: Metadata) -> Metadata:
+    """Return `first` with the blocks of `second` wherever `first` has none."""
+    names = ("icc", "exif", "xmp", "iptc", "dpi")
+    return replace(first, **{name: getattr(first, name) or getattr(second, name) for name in names})
+
+
+def add_jp2_metadata(jp2: bytes, metadata: Metadata, alpha: int | None) -> bytes:
+    """Return a JP2 file of OpenJPEG with metadata added.
+
+    Args:
+        jp2: The file.
+        metadata: Blocks to add; ICC, EXIF, XMP and IPTC have room in a JP2 file.
+        alpha: Index of the channel with transparency, None for an opaque picture.
+    """
+    header = next(box for box in iter_boxes(io.BytesIO(jp2)) if box.kind == b"jp2h")
+    inner = b""
+    for box in iter_boxes(io.BytesIO(jp2), header.start, header.end):
+        if box.kind == b"colr" and metadata.icc:
+            inner += _make_box(b"colr", bytes((_RESTRICTED_ICC, 0, 0)) + metadata.icc)
+        else:
+            inner += _make_box(box.kind, jp2[box.start : box.end])
     if alpha is not None:
-        definitions = [struct.pack(">HHH", colour, 0, colour + 1) for colour in range(alpha)]
+        # Channel definitions: index, type (0 color, 1 opacity), association (0 the whole picture, 1... a color).
+        definitions = [struct.pack(">HHH", color, 0, color + 1) for color in range(alpha)]
         definitions.append(struct.pack(">HHH", alpha, 1, 0))
-        inner += _box(b"cdef", struct.pack(">H", len(definitions)) + b"".join(definitions))
+        inner += _make_box(b"cdef", struct.pack(">H", len(definitions)) + b"".join(definitions))
     values = {name: getattr(metadata, name) for name in _UUIDS}
-    extra = b"".join(_box(b"uuid", _UUIDS[name] + value) for name, value in values.items() if value)
+    extra = b"".join(_make_box(b"uuid", _UUIDS[name] + value) for name, value in values.items() if value)
     # The codestream box may be of open length, which must stay last: metadata goes before it.
-    return jp2[: header.start - 8] + _box(b"jp2h", inner) + extra + jp2[header.end :]
+    return jp2[: header.start - 8] + _make_box(b"jp2h", inner) + extra + jp2[header.end :]
 
 
-def jpeg2000_codestream(file: BinaryIO) -> Codestream:
-    """What the codestream of a JPEG 2000 file says of its pixels. Raises ValueError where there is none."""
+def _make_box(kind: bytes, data: bytes) -> bytes:
+    return struct.pack(">I4s", len(data) + 8, kind) + data
+
+
+def read_codestream(file: BinaryIO) -> Codestream:
+    """Return the facts in the codestream header of a JPEG 2000 file, bare or in a JP2 container.
+
+    Raises:
+        ValueError: The file has no codestream.
+    """
     file.seek(0)
     start = 0
     if file.read(4) != _CODESTREAM:
-        start = next((box.start for box in boxes(file) if box.kind == b"jp2c"), 0)
+        start = next((box.start for box in iter_boxes(file) if box.kind == b"jp2c"), 0)
     file.seek(start)
     size = file.read(42)
     if not size.startswith(_CODESTREAM) or len(size) < 42:
         raise ValueError("no JPEG 2000 codestream")
     right, bottom, left, top = struct.unpack_from(">4I", size, 8)
     (channels,) = struct.unpack_from(">H", size, 40)
+    # Three bytes a channel: bits minus 1 with the sign in the highest bit, then two subsampling factors.
     depths = file.read(3 * channels)[::3]
     bits = max((depth & 0x7F) + 1 for depth in depths)
     return Codestream(right - left, bottom - top, channels, bits, any(depth & 0x80 for depth in depths))
 
 
-def avif_depth(file: BinaryIO) -> int:
-    """Bits per channel of an AVIF file: the largest that any of its AV1 configurations states, else 8."""
+def read_avif_depth(file: BinaryIO) -> int:
+    """Return the bits per channel of an AVIF file, 8, 10 or 12: the most in any AV1 configuration, 8 without one."""
     file.seek(0)
+    # The configurations ("av1C" boxes) lie in the metadata at the start of the file: no need to walk the nested boxes.
     head = file.read(2**16)
     deepest, at = 8, head.find(b"av1C")
     while 0 <= at < len(head) - 6:
@@ -125,30 +181,3 @@ def avif_depth(file: BinaryIO) -> int:
         deepest = max(deepest, (12 if twelve else 10) if high else 8)
         at = head.find(b"av1C", at + 4)
     return deepest
-
-
-def merged(first: Metadata, second: Metadata) -> Metadata:
-    """`first`, with what it lacks taken from `second`."""
-    names = ("icc", "exif", "xmp", "iptc", "dpi")
-    return replace(first, **{name: getattr(first, name) or getattr(second, name) for name in names})
-
-
-def _jp2_profile(file: BinaryIO, header: Box) -> bytes | None:
-    for box in boxes(file, header.start, header.end):
-        data = _content(file, box) if box.kind == b"colr" else b""
-        if data[:1] in (b"\2", b"\3"):
-            return data[3:]
-    return None
-
-
-def _icc_box(icc: bytes) -> bytes:
-    return _box(b"colr", bytes((_RESTRICTED_ICC, 0, 0)) + icc)
-
-
-def _box(kind: bytes, data: bytes) -> bytes:
-    return struct.pack(">I4s", len(data) + 8, kind) + data
-
-
-def _content(file: BinaryIO, box: Box) -> bytes:
-    file.seek(box.start)
-    return file.read(box.end - box.start)

@@ -1,4 +1,7 @@
-"""Picture files in: what is in them at once, their pixels when asked for, and one clear error for what is broken."""
+"""Open picture files: `open_picture` reads the header at once, `PictureReader.frames` decodes the pixels.
+
+The decoders are in `codecs/`. Any error becomes an `ImageError` on one line that starts with the name of the file.
+"""
 
 from __future__ import annotations
 
@@ -10,73 +13,36 @@ from pathlib import Path
 from types import TracebackType
 from typing import BinaryIO
 
-from dsclora_cli.errors import ImageError, ImageUnreadable
-from dsclora_cli.imaging import metadata as blocks
-from dsclora_cli.imaging.color import upright
-from dsclora_cli.imaging.formats import sniff
-from dsclora_cli.imaging.types import AnyFrame, Header, Opened, Pixels, StreamedFrame
+from dsclora_cli.errors import ImageError
+from dsclora_cli.imaging.color import apply_orientation
+from dsclora_cli.imaging.formats import detect_format
+from dsclora_cli.imaging.metadata import read_orientation, with_size
+from dsclora_cli.imaging.types import AnyFrame, Header, OpenedFile, Pixels, StreamedFrame
 
 MAX_PIXELS = 10**9
 """Pictures beyond a gigapixel are refused: a header of a few bytes could otherwise ask for all memory."""
 
 
-class PictureReader:
-    """An open picture file: a context manager with `header`, known at once, and `frames()`, decoded when asked."""
-
-    def __init__(self, name: str, file: BinaryIO, opened: Opened) -> None:
-        """Use `open_picture`. `name` is for messages; `file` is closed with the reader."""
-        self._name, self._file, self._opened = name, file, opened
-        stored = opened.header
-        self._orientation = blocks.orientation(stored.metadata.exif)
-        width, height = (stored.width, stored.height)[:: -1 if self._orientation >= 5 else 1]
-        metadata = blocks.with_size(stored.metadata, width, height)
-        self.header: Header = replace(stored, width=width, height=height, metadata=metadata)
-
-    def __enter__(self) -> PictureReader:
-        """The reader itself."""
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        """Close the file."""
-        self.close()
-
-    def close(self) -> None:
-        """Close the file; frames can no longer be read."""
-        self._file.close()
-
-    def frames(self) -> Iterator[AnyFrame]:
-        """Each frame or page, upright, `(H, W, C)` as the header says; one is decoded at a time.
-
-        Raises ImageError where the file is truncated or damaged, at the latest in the bands of a frame that has any.
-        """
-        with _naming(self._name):
-            for frame in self._opened.frames():
-                stored = self._opened.header
-                if not stored.holds(frame.shape):
-                    raise ImageError(f"pixels of shape {frame.shape} do not match the file's header")
-                if isinstance(frame, StreamedFrame):
-                    yield StreamedFrame(frame.shape, self._decoded(frame.bands()), frame.duration_ms)
-                else:
-                    yield replace(frame, pixels=upright(frame.pixels, self._orientation))
-
-    def _decoded(self, bands: Iterator[Pixels]) -> Iterator[Pixels]:
-        with _naming(self._name):
-            yield from bands
-
-
 def open_picture(source: Path | bytes) -> PictureReader:
-    """Open a picture file, or a whole file in memory, and read its header; no pixel is decoded yet.
+    """Open a picture file and read the header; no pixel is decoded yet.
 
-    The format is told from the content, not from the name. Raises ImageError, naming the file, where it cannot be
-    read, is no picture, is broken or larger than `MAX_PIXELS`, or needs an optional package.
+    Args:
+        source: Path of a file, or a whole file in memory. The content decides about the format, not the name.
+
+    Returns:
+        A reader, to be used as a context manager.
+
+    Raises:
+        ImageError: The file cannot be read, is no picture, is damaged, is larger than `MAX_PIXELS`, or needs an
+            optional package. The message names the file.
     """
-    name = "<stdin>" if isinstance(source, bytes) else str(source)
-    with _naming(name):
-        file: BinaryIO = io.BytesIO(source) if isinstance(source, bytes) else _open(source)
+    name, suffix = ("<stdin>", "") if isinstance(source, bytes) else (str(source), source.suffix)
+    with _name_errors(name):
+        if isinstance(source, Path) and source.is_dir():
+            raise ImageError("is a folder, not a picture")
+        file: BinaryIO = io.BytesIO(source) if isinstance(source, bytes) else source.open("rb")
         try:
-            opened = _decoder(file, "" if isinstance(source, bytes) else source.suffix)
+            opened = _choose_decoder(file, suffix)
             header = opened.header
             if header.width * header.height > MAX_PIXELS:
                 raise ImageError(
@@ -88,21 +54,16 @@ def open_picture(source: Path | bytes) -> PictureReader:
             raise
 
 
-def _open(path: Path) -> BinaryIO:
-    if path.is_dir():
-        raise ImageError("is a folder, not a picture")
-    return path.open("rb")
-
-
-def _decoder(file: BinaryIO, suffix: str) -> Opened:
+def _choose_decoder(file: BinaryIO, suffix: str) -> OpenedFile:
     head = file.read(64)
     if not head:
         raise ImageError("the file is empty")
-    file.seek(max(0, file.seek(0, io.SEEK_END) - 18))
-    name = sniff(head, file.read(), suffix)
+    file.seek(max(0, file.seek(0, io.SEEK_END) - 18))  # the footer of a TGA
+    name = detect_format(head, file.read(), suffix)
     if name is None:
         raise ImageError("is no picture of a known format")
     file.seek(0)
+    # Decoders are imported on demand: Pillow, tifffile and imagecodecs would slow down the start of every command.
     if name == "TIFF":
         from dsclora_cli.imaging.codecs.tiff_reader import open_tiff
 
@@ -112,22 +73,67 @@ def _decoder(file: BinaryIO, suffix: str) -> Opened:
     return open_with_pillow(file, name)
 
 
+class PictureReader:
+    """An open picture file: a context manager with the upright header, and `frames()` to decode the pixels."""
+
+    def __init__(self, name: str, file: BinaryIO, opened: OpenedFile) -> None:
+        """Use `open_picture` instead. `name` is for messages; `file` is closed together with the reader."""
+        self._name, self._file, self._opened = name, file, opened
+        stored = opened.header
+        self._orientation = read_orientation(stored.metadata.exif)
+        # Orientations from 5 on swap width and height.
+        width, height = (stored.width, stored.height)[:: -1 if self._orientation >= 5 else 1]
+        metadata = with_size(stored.metadata, width, height)
+        self.header: Header = replace(stored, width=width, height=height, metadata=metadata)
+
+    def __enter__(self) -> PictureReader:
+        """Return the reader itself."""
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Close the file; frames can no longer be read."""
+        self._file.close()
+
+    def frames(self) -> Iterator[AnyFrame]:
+        """Yield each frame or page, upright, `(H, W, C)` as in the header; decode one frame at a time.
+
+        Raises:
+            ImageError: The file is truncated or damaged. With a `StreamedFrame` the error comes while bands are read.
+        """
+        stored = self._opened.header
+        pages = stored.frames > 1 and not stored.animated
+        with _name_errors(self._name):
+            for frame in self._opened.frames():
+                # Only pages may differ in size from the header.
+                same_size = frame.shape[:2] == (stored.height, stored.width)
+                if frame.shape[2] != stored.channels or not (pages or same_size):
+                    raise ImageError(f"pixels of shape {frame.shape} do not match the file's header")
+                if isinstance(frame, StreamedFrame):
+                    yield StreamedFrame(frame.shape, self._named_bands(frame), frame.duration_ms)
+                else:
+                    yield replace(frame, pixels=apply_orientation(frame.pixels, self._orientation))
+
+    def _named_bands(self, frame: StreamedFrame) -> Iterator[Pixels]:
+        # Bands are decoded after `frames` has yielded, outside its `_name_errors`.
+        with _name_errors(self._name):
+            yield from frame.bands()
+
+
 @contextmanager
-def _naming(name: str) -> Iterator[None]:
-    """Errors inside become one ImageUnreadable that starts with the file's name."""
+def _name_errors(name: str) -> Iterator[None]:
+    """Turn any exception inside into an ImageError that starts with the name of the file."""
     try:
         yield
     except ImageError as error:
-        raise ImageUnreadable(f"{name}: {error.message}", error.hint) from error
+        raise ImageError(f"{name}: {error.message}", error.hint) from error
     except MemoryError as error:
-        raise ImageUnreadable(f"{name}: there is not enough memory for this picture") from error
-    except OSError as error:
-        raise ImageUnreadable(f"{name}: {error.strerror or _reason(error)}") from error
-    # Decoders answer a broken file with whatever exception their parser happens to run into.
+        raise ImageError(f"{name}: there is not enough memory for this picture") from error
+    # Decoders meet a damaged file with any exception that their parser happens to run into.
     except Exception as error:
-        raise ImageUnreadable(f"{name}: {_reason(error)}") from error
-
-
-def _reason(error: Exception) -> str:
-    lines = str(error).strip().splitlines()
-    return f"the file is damaged or truncated ({lines[0] if lines else type(error).__name__})"
+        lines = str(error).strip().splitlines()
+        reason = f"the file is damaged or truncated ({lines[0] if lines else type(error).__name__})"
+        # The system has words for its own errors, such as a missing permission.
+        reason = (isinstance(error, OSError) and error.strerror) or reason
+        raise ImageError(f"{name}: {reason}") from error

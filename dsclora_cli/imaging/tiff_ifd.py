@@ -1,6 +1,6 @@
-"""TIFF directories (IFD), of which EXIF is made too: read, edited and written without knowing what each tag means.
+"""TIFF directories (IFD), for TIFF files and for EXIF blocks, which are TIFF directories as well.
 
-Values stay raw bytes in the file's own byte order, so maker notes, odd types and unknown tags survive unchanged.
+Values stay raw bytes in the byte order of the file, so maker notes, odd types and unknown tags survive unchanged.
 """
 
 from __future__ import annotations
@@ -12,87 +12,124 @@ from dataclasses import dataclass
 from typing import BinaryIO
 
 EXIF_IFD, GPS_IFD, INTEROP_IFD = 34665, 34853, 40965
-SHORT, LONG, LONG8 = 3, 4, 16
+BYTE, SHORT, LONG, UNDEFINED, LONG8 = 1, 3, 4, 7, 16
+
+# Bytes of a value, by TIFF type (TIFF 6.0, section 2; 16 to 18 are BigTIFF).
 _SIZES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4, 16: 8, 17: 8, 18: 8}
+# Limits for damaged files: a wrong count must not ask for gigabytes.
 _MAX_ENTRIES = 4096
-_MAX_VALUE = 2**26
+_MAX_VALUE = 2**26  # bytes
+_MAX_DEPTH = 2
 
 
 @dataclass(frozen=True)
 class Layout:
-    """Byte order ("<" or ">") of a TIFF stream, and whether it is BigTIFF with 64-bit offsets."""
+    """Byte order and word size of a TIFF stream."""
 
     order: str = "<"
+    """Byte order in the notation of `struct`: "<" (Intel, "II") or ">" (Motorola, "MM")."""
+
     big: bool = False
+    """True for BigTIFF, with 64-bit offsets."""
 
     @property
     def word(self) -> str:
-        """`struct` code of an offset."""
+        """Return the `struct` format of an offset."""
         return self.order + ("Q" if self.big else "I")
 
     @property
     def count(self) -> str:
-        """`struct` code of the number of entries."""
+        """Return the `struct` format of the number of entries in a directory."""
         return self.order + ("Q" if self.big else "H")
 
     @property
     def entry(self) -> str:
-        """`struct` code of tag, type and count of an entry; its value or offset follows, one `word` wide."""
+        """Return the `struct` format of tag, type and count of an entry; a `word` with value or offset follows."""
         return self.order + ("HHQ" if self.big else "HHI")
 
     def sizes(self) -> tuple[int, int, int]:
-        """Bytes of the entry count, of an entry without its value, and of a word."""
+        """Return the bytes of the number of entries, of an entry without the value, and of a word."""
         return struct.calcsize(self.count), struct.calcsize(self.entry), struct.calcsize(self.word)
 
 
 @dataclass(frozen=True)
 class Entry:
-    """One tag: its TIFF type, raw value, where its record lies in the stream, and its sub-directory if it has one."""
+    """An entry of a directory: a tag with a value."""
 
     type: int
+    """TIFF type of the value."""
+
     data: bytes
+    """Raw value in the byte order of the stream."""
+
     at: int = 0
+    """Offset of the entry in the stream, for edits in place."""
+
     sub: Mapping[int, Entry] | None = None
+    """Entries of the directory at the offset in `data`, for EXIF, GPS and interoperability; None for other tags."""
 
 
 @dataclass(frozen=True)
 class Directory:
-    """The entries of an IFD by tag, the offset of the following IFD (0: none), and where that offset is written."""
+    """A directory (IFD) as read from a stream."""
 
     entries: Mapping[int, Entry]
+    """Entries by tag."""
+
     next: int
+    """Offset of the following directory, 0 for none."""
+
     next_at: int
+    """Offset at which `next` is stored, for edits in place."""
 
 
-def layout_of(head: bytes) -> tuple[Layout, int]:
-    """Layout and first IFD's offset of a TIFF stream, from its first 16 bytes. Raises ValueError if it is none."""
+def parse_exif(exif: bytes) -> tuple[Layout, Directory]:
+    """Return layout and first directory of an EXIF block that starts with the TIFF header.
+
+    Raises:
+        ValueError: The block is damaged.
+    """
+    layout, offset = parse_header(exif[:16])
+    return layout, read_directory(io.BytesIO(exif), layout, offset)
+
+
+def parse_header(head: bytes) -> tuple[Layout, int]:
+    """Return layout and offset of the first directory from the first 16 bytes of a TIFF stream.
+
+    Raises:
+        ValueError: The bytes are no TIFF header.
+    """
     order = {b"II": "<", b"MM": ">"}.get(head[:2])
     if order is None or len(head) < 8:
         raise ValueError("no TIFF header")
-    layout = Layout(order, struct.unpack(order + "H", head[2:4])[0] == 43)
+    layout = Layout(order, struct.unpack(order + "H", head[2:4])[0] == 43)  # 42 is TIFF, 43 BigTIFF
     if layout.big and len(head) < 16:
         raise ValueError("the TIFF header is truncated")
     (first,) = struct.unpack_from(layout.word, head, 8 if layout.big else 4)
     return layout, first
 
 
-def read(stream: BinaryIO, layout: Layout, offset: int, depth: int = 0) -> Directory:
-    """The IFD at `offset` with its EXIF, GPS and interoperability IFDs. Entries that make no sense are left out.
+def read_directory(stream: BinaryIO, layout: Layout, offset: int, depth: int = 0) -> Directory:
+    """Return the directory at `offset` with the EXIF, GPS and interoperability directories below.
 
-    Raises ValueError for a directory that does not fit into the stream.
+    Entries of unknown type and entries with a value outside the stream are left out. `depth` counts the directories
+    above this one.
+
+    Raises:
+        ValueError: The directory does not fit into the stream.
     """
     count_size, entry_size, word_size = layout.sizes()
-    (count,) = struct.unpack(layout.count, _take(stream, offset, count_size))
+    (count,) = struct.unpack(layout.count, _read_exactly(stream, offset, count_size))
     if count > _MAX_ENTRIES:
         raise ValueError(f"a directory of {count} entries")
-    table = _take(stream, offset + count_size, count * (entry_size + word_size))
+    table = _read_exactly(stream, offset + count_size, count * (entry_size + word_size))
     entries = {}
     for index in range(count):
         start = index * (entry_size + word_size)
         tag, type_, values = struct.unpack_from(layout.entry, table, start)
-        data = _value(stream, layout, table[start + entry_size :][:word_size], _SIZES.get(type_, 0) * values)
+        data = _read_value(stream, layout, table[start + entry_size :][:word_size], _SIZES.get(type_, 0) * values)
         if data is not None:
-            sub = _sub(stream, layout, tag, data, depth)
+            sub = _read_subdirectory(stream, layout, tag, data, depth)
             entries[tag] = Entry(type_, data, offset + count_size + start, sub)
     next_at = offset + count_size + len(table)
     stream.seek(next_at)
@@ -102,69 +139,37 @@ def read(stream: BinaryIO, layout: Layout, offset: int, depth: int = 0) -> Direc
     return Directory(entries, following, next_at)
 
 
-def read_exif(exif: bytes) -> tuple[Layout, Directory]:
-    """Layout and first directory of an EXIF block that starts at its TIFF header. Raises ValueError if broken."""
-    layout, offset = layout_of(exif[:16])
-    return layout, read(io.BytesIO(exif), layout, offset)
+def _read_value(stream: BinaryIO, layout: Layout, word: bytes, size: int) -> bytes | None:
+    """Return the raw value of an entry, or None for a value of unknown size or outside the stream.
 
-
-def pack(entries: Mapping[int, Entry], layout: Layout, offset: int, following: int = 0) -> bytes:
-    """An IFD with its values and sub-directories, to be placed at `offset` (even); `following` links the next IFD."""
-    count_size, entry_size, word_size = layout.sizes()
-    heap = offset + count_size + len(entries) * (entry_size + word_size) + word_size
-    table, values = struct.pack(layout.count, len(entries)), b""
-    for tag, entry in sorted(entries.items()):
-        type_, data = entry.type, entry.data
-        if entry.sub is not None:
-            block = pack(entry.sub, layout, heap + len(values))
-            type_, data = (LONG8 if layout.big else LONG), struct.pack(layout.word, heap + len(values))
-            values += block
-        elif len(data) > word_size:
-            values, data = values + data + b"\0" * (len(data) % 2), struct.pack(layout.word, heap + len(values))
-        amount = len(entry.data if entry.sub is None else data) // _SIZES[type_]
-        table += struct.pack(layout.entry, tag, type_, amount) + data.ljust(word_size, b"\0")
-    return table + struct.pack(layout.word, following) + values + b"\0" * (len(values) % 2)
-
-
-def pack_exif(entries: Mapping[int, Entry], order: str) -> bytes:
-    """An EXIF block of these entries, TIFF header included; `order` must be the one their values are in."""
-    layout = Layout(order)
-    return (b"II" if order == "<" else b"MM") + struct.pack(order + "HI", 42, 8) + pack(entries, layout, 8)
-
-
-def number(entry: Entry | None, order: str) -> int | None:
-    """The first value of a SHORT or LONG entry, else None."""
-    code = {SHORT: "H", LONG: "I"}.get(entry.type) if entry else None
-    if entry is None or code is None or len(entry.data) < struct.calcsize(code):
-        return None
-    return int(struct.unpack_from(order + code, entry.data)[0])
-
-
-def _value(stream: BinaryIO, layout: Layout, word: bytes, size: int) -> bytes | None:
-    """The raw value of an entry, which lies in its last word or where that points; None if there is none."""
+    A value of up to a `word` lies in the entry; for a longer value, `word` is the offset.
+    """
     if 0 < size <= len(word):
         return word[:size]
     if not 0 < size <= _MAX_VALUE:
         return None
     try:
-        return _take(stream, struct.unpack(layout.word, word)[0], size)
+        return _read_exactly(stream, struct.unpack(layout.word, word)[0], size)
     except ValueError:
         return None
 
 
-def _sub(stream: BinaryIO, layout: Layout, tag: int, data: bytes, depth: int) -> Mapping[int, Entry] | None:
-    """The entries of the directory a tag points to; the depth stops files whose directories point at each other."""
-    if tag not in (EXIF_IFD, GPS_IFD, INTEROP_IFD) or depth > 2 or len(data) not in (4, 8):
+def _read_subdirectory(
+    stream: BinaryIO, layout: Layout, tag: int, data: bytes, depth: int
+) -> Mapping[int, Entry] | None:
+    """Return the entries of the directory at the offset in `data`; None for a tag without a directory."""
+    # The limit of depth ends files with directories that point at each other.
+    if tag not in (EXIF_IFD, GPS_IFD, INTEROP_IFD) or depth > _MAX_DEPTH or len(data) not in (4, 8):
         return None
     (offset,) = struct.unpack(layout.order + ("Q" if len(data) == 8 else "I"), data)
     try:
-        return read(stream, layout, offset, depth + 1).entries
+        return read_directory(stream, layout, offset, depth + 1).entries
     except ValueError:
         return {}
 
 
-def _take(stream: BinaryIO, offset: int, size: int) -> bytes:
-    # Offsets of BigTIFF have 64 bits, one more than a place in a file may have.
+def _read_exactly(stream: BinaryIO, offset: int, size: int) -> bytes:
+    # Offsets of BigTIFF have 64 bits, one more than a position in a file may have.
     if offset >= 2**63:
         raise ValueError("a directory points beyond any file")
     stream.seek(offset)
@@ -172,3 +177,43 @@ def _take(stream: BinaryIO, offset: int, size: int) -> bytes:
     if len(data) < size:
         raise ValueError("a directory points beyond the end of the file")
     return data
+
+
+def read_integer(entry: Entry | None, order: str) -> int | None:
+    """Return the first value of a SHORT or LONG entry; None for any other entry and for none."""
+    code = {SHORT: "H", LONG: "I"}.get(entry.type) if entry else None
+    if entry is None or code is None or len(entry.data) < struct.calcsize(code):
+        return None
+    return int(struct.unpack_from(order + code, entry.data)[0])
+
+
+def pack_exif(entries: Mapping[int, Entry], order: str) -> bytes:
+    """Return an EXIF block with TIFF header; `order` is the byte order of the values in `entries`."""
+    layout = Layout(order)
+    return (b"II" if order == "<" else b"MM") + struct.pack(order + "HI", 42, 8) + pack_directory(entries, layout, 8)
+
+
+def pack_directory(entries: Mapping[int, Entry], layout: Layout, offset: int, following: int = 0) -> bytes:
+    """Return a directory with values and sub-directories as bytes.
+
+    Args:
+        entries: Entries by tag, with values in the byte order of `layout`.
+        layout: Byte order and word size of the stream.
+        offset: Where the bytes will be placed in the stream; an even number.
+        following: Offset of the next directory in the stream, 0 for none.
+    """
+    count_size, entry_size, word_size = layout.sizes()
+    # Long values and sub-directories are placed behind the table.
+    heap = offset + count_size + len(entries) * (entry_size + word_size) + word_size
+    table, values = struct.pack(layout.count, len(entries)), b""
+    for tag, entry in sorted(entries.items()):  # TIFF requires ascending tags
+        type_, data = entry.type, entry.data
+        if entry.sub is not None:
+            block = pack_directory(entry.sub, layout, heap + len(values))
+            type_, data = (LONG8 if layout.big else LONG), struct.pack(layout.word, heap + len(values))
+            values += block
+        elif len(data) > word_size:
+            values, data = values + data + b"\0" * (len(data) % 2), struct.pack(layout.word, heap + len(values))
+        amount = len(entry.data if entry.sub is None else data) // _SIZES[type_]
+        table += struct.pack(layout.entry, tag, type_, amount) + data.ljust(word_size, b"\0")
+    return table + struct.pack(layout.word, following) + values + b"\0" * (len(values) % 2)

@@ -1,6 +1,6 @@
-"""What a picture is to this program: a header, and frames of pixels at the file's own depth.
+"""Types of a picture: `Header` and `Metadata` describe a file, `Frame` and `StreamedFrame` carry pixels.
 
-What every decoder answers: a header at once, pixels when asked.
+A decoder returns an `OpenedFile`: the header at once, the frames on demand. Next: `reader.py` and `writer.py`.
 """
 
 from __future__ import annotations
@@ -13,105 +13,137 @@ import numpy as np
 from numpy.typing import NDArray
 
 Pixels = NDArray[np.uint8 | np.uint16 | np.float32]
-"""`(H, W, C)`, C = 1 grey, 2 grey and alpha, 3 RGB, 4 RGB and alpha (never premultiplied).
+"""Pixels `(H, W, C)`: C = 1 grey, 2 grey and alpha, 3 RGB, 4 RGB and alpha. Alpha is never premultiplied.
 
-uint8 and uint16 use their full range; float32 is the file's own values, nominally [0, 1].
+uint8 and uint16 use their full range; float32 holds the values of the file, nominally in [0, 1].
 """
 
 
 @dataclass(frozen=True)
 class Metadata:
-    """What a file says of its pixels, each block as raw bytes without its container's framing, or None.
-
-    `exif` starts at its TIFF header, "II" or "MM", without the "Exif" before it. `iptc` is IIM data (0x1C records).
-    `text` are PNG text chunks, and a JPEG or GIF comment under the key "comment". `colour_chunks` are the PNG chunks
-    that say how colours look where there is no ICC profile (gAMA, cHRM, sRGB, cICP), by kind.
-    """
+    """Metadata blocks of a file: raw bytes without the framing of the container, None for a block that is absent."""
 
     icc: bytes | None = None
+    """ICC colour profile."""
+
     exif: bytes | None = None
+    """EXIF from the TIFF header on: starts with "II" or "MM", without the "Exif" prefix of JPEG."""
+
     xmp: bytes | None = None
+    """XMP packet, UTF-8."""
+
     iptc: bytes | None = None
+    """IPTC-IIM records, the first byte is 0x1C; without the Photoshop resource around the records."""
+
     dpi: tuple[float, float] | None = None
+    """Horizontal and vertical resolution in dots per inch."""
+
     text: tuple[tuple[str, str], ...] = ()
-    colour_chunks: tuple[tuple[bytes, bytes], ...] = ()
+    """Keyword and text of PNG text chunks. The comment of a JPEG or GIF has the keyword "comment"."""
+
+    color_chunks: tuple[tuple[bytes, bytes], ...] = ()
+    """Kind and data of the PNG chunks that define colours where no ICC profile does: gAMA, cHRM, sRGB, cICP."""
 
 
 @dataclass(frozen=True)
 class Header:
-    """A picture without its pixels, upright: EXIF orientation is already applied to `width` and `height`.
-
-    `format` is a Pillow format name ("JPEG", "PNG", "TIFF", ...). Pages may differ in size: `width` and `height` are
-    then those of the largest. `channels` and `dtype` are those of the frames.
-    `animated` tells timed frames from pages; `loop` is the number of times to play, 0 for ever, None unsaid.
-    `notes` are sentences for the user: what reading had to convert, such as CMYK to sRGB. `jpeg_quality` is what a
-    JPEG's own quantisation tables say, 1 to 100.
-    """
+    """Facts about a picture that are known before any pixel is decoded."""
 
     format: str
-    width: int
-    height: int
-    channels: int
-    dtype: np.dtype[np.uint8 | np.uint16 | np.float32]
-    frames: int = 1
-    animated: bool = False
-    loop: int | None = None
-    metadata: Metadata = field(default_factory=Metadata)
-    notes: tuple[str, ...] = ()
-    jpeg_quality: int | None = None
+    """Pillow format name: "JPEG", "PNG", "TIFF", ..."""
 
-    def holds(self, shape: tuple[int, ...]) -> bool:
-        """Whether a frame of this `(H, W, C)` can be one of the picture's: pages have sizes of their own."""
-        pages = self.frames > 1 and not self.animated
-        return shape[2] == self.channels and (pages or shape[:2] == (self.height, self.width))
+    width: int
+    """Width in pixels after EXIF orientation is applied; of the largest page where pages differ in size."""
+
+    height: int
+    """Height in pixels after EXIF orientation is applied; of the largest page where pages differ in size."""
+
+    channels: int
+    """Channels of every frame, 1 to 4, in the meaning of `Pixels`."""
+
+    dtype: np.dtype[np.uint8 | np.uint16 | np.float32]
+    """dtype of every frame."""
+
+    frames: int = 1
+    """Number of frames or pages."""
+
+    animated: bool = False
+    """True for an animation with timed frames, False for a still or for pages."""
+
+    loop: int | None = None
+    """How many times to play an animation; 0 forever, None not stated."""
+
+    metadata: Metadata = field(default_factory=Metadata)
+
+    notes: tuple[str, ...] = ()
+    """Sentences for the user about conversions while reading, such as CMYK to sRGB."""
+
+    jpeg_quality: int | None = None
+    """Quality of a JPEG, 1 to 100, estimated from the quantization tables; None for other formats."""
 
 
 @dataclass(frozen=True)
 class Frame:
-    """One frame or page: pixels, and for animations how long it is shown."""
+    """A decoded frame or page."""
 
     pixels: Pixels
+    """`(H, W, C)`."""
+
     duration_ms: float | None = None
+    """How long an animation shows the frame, in milliseconds; None for stills and pages."""
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """That of the pixels."""
+        """Return `(H, W, C)`."""
         return self.pixels.shape
 
     def bands(self) -> Iterator[Pixels]:
-        """The pixels at once."""
+        """Yield all pixels as a single band `(H, W, C)`, with the interface of `StreamedFrame`."""
         yield self.pixels
 
 
 class StreamedFrame:
-    """A frame that comes as bands of rows from top to bottom, while it is made: they can be had once.
-
-    `shape` is that of all of them together, `(H, W, C)`.
-    """
+    """A frame that arrives as bands of rows from top to bottom; the bands can be read only once."""
 
     def __init__(self, shape: tuple[int, ...], bands: Iterable[Pixels], duration_ms: float | None = None) -> None:
+        """Wrap `bands`, each `(h, W, C)`; `shape` is the `(H, W, C)` of the whole frame."""
         self.shape = shape
         self.duration_ms = duration_ms
         self._bands = iter(bands)
 
     @cached_property
     def pixels(self) -> Pixels:
-        """All bands, in memory."""
+        """Return all bands as an array `(H, W, C)`, kept in memory from the first access on."""
         return stack_bands(self._bands, self.shape)
 
     def bands(self) -> Iterator[Pixels]:
-        """Each `(h, W, C)`."""
+        """Return the iterator over the bands, each `(h, W, C)`."""
         return self._bands
 
 
 AnyFrame = Frame | StreamedFrame
 
 
+@dataclass(frozen=True)
+class OpenedFile:
+    """A picture file as a decoder opened the file: EXIF orientation is not applied yet."""
+
+    header: Header
+    """Header as stored: width and height before EXIF orientation is applied."""
+
+    frames: Callable[[], Iterator[AnyFrame]]
+    """Decode the frames, one at a time: `(H, W, header.channels)` of `header.dtype`.
+
+    A `StreamedFrame` is upright already: bands of rows cannot be turned one by one.
+    """
+
+
 def stack_bands(bands: Iterable[Pixels], shape: tuple[int, ...]) -> Pixels:
-    """Bands of rows from top to bottom as one array of this shape."""
+    """Return bands of rows, from top to bottom, as an array of shape `(H, W, C)`."""
     whole: Pixels | None = None
     top = 0
     for band in bands:
+        # A single band is returned without a copy: a large frame is not in memory twice.
         if band.shape == shape:
             whole = band
         else:
@@ -123,13 +155,14 @@ def stack_bands(bands: Iterable[Pixels], shape: tuple[int, ...]) -> Pixels:
 
 
 def regroup_bands(bands: Iterable[Pixels], rows: int) -> Iterator[Pixels]:
-    """The same rows as bands of `rows` each, but for the last."""
+    """Yield the rows of `bands`, each `(h, W, C)`, as bands of `rows` rows; the last band may have fewer."""
     held: list[Pixels] = []
-    count = 0
+    count = 0  # rows in `held`
     for band in bands:
         top = 0
         while count + len(band) - top >= rows:
             part = band[top : top + rows - count]
+            # Rows of a single band stay a view: no copy.
             yield np.concatenate([*held, part]) if held else part
             top, held, count = top + rows - count, [], 0
         if top < len(band):
@@ -137,15 +170,3 @@ def regroup_bands(bands: Iterable[Pixels], rows: int) -> Iterator[Pixels]:
             count += len(band) - top
     if held:
         yield np.concatenate(held)
-
-
-@dataclass(frozen=True)
-class Opened:
-    """An open picture file as it is stored: EXIF orientation is still to be applied.
-
-    `frames` decodes, one frame at a time, `(H, W, header.channels)` of `header.dtype`; those that come in bands are
-    upright.
-    """
-
-    header: Header
-    frames: Callable[[], Iterator[AnyFrame]]

@@ -94,7 +94,7 @@ def test_corrupt_compressed_data_is_an_error():
 
 def test_a_gigapixel_is_the_limit(monkeypatch):
     head = struct.pack(">IIBBBBB", 40_000, 25_001, 8, 2, 0, 0, 0)
-    bomb = png.SIGNATURE + png.chunk(b"IHDR", head) + png.chunk(b"IDAT", b"") + png.chunk(b"IEND", b"")
+    bomb = png.SIGNATURE + png.make_chunk(b"IHDR", head) + png.make_chunk(b"IDAT", b"") + png.make_chunk(b"IEND", b"")
     with pytest.raises(ImageError, match="<stdin>: 40000 x 25001 pixels are more than the 1000 million allowed"):
         open_picture(bomb)
     monkeypatch.setattr(reader_module, "MAX_PIXELS", WIDTH * HEIGHT - 1)

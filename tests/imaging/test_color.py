@@ -103,15 +103,15 @@ def test_the_srgb_profile_is_one_and_always_the_same():
 @given(some.integers(0, 65535))
 def test_16_bits_are_rounded_to_the_nearest_8(value):
     pixels = np.full((1, 1, 1), value, np.uint16)
-    assert color.convert(pixels, 1, np.uint8)[0, 0, 0] == round(value / 257)
+    assert color.convert_pixels(pixels, 1, np.uint8)[0, 0, 0] == round(value / 257)
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
 def test_every_level_survives_a_deeper_file(dtype):
     levels = np.arange(256, dtype=np.uint8).reshape(16, 16, 1)
-    assert (color.convert(color.convert(levels, 1, np.uint16), 1, np.uint8) == levels).all()
-    deep = color.convert(levels, 1, dtype)
-    assert (color.convert(color.convert(deep, 1, np.float32), 1, dtype) == deep).all()
+    assert (color.convert_pixels(color.convert_pixels(levels, 1, np.uint16), 1, np.uint8) == levels).all()
+    deep = color.convert_pixels(levels, 1, dtype)
+    assert (color.convert_pixels(color.convert_pixels(deep, 1, np.float32), 1, dtype) == deep).all()
 
 
 @pytest.mark.parametrize("value", [-0.01, 1.01, 300.0])
@@ -124,10 +124,10 @@ def test_floats_that_do_not_fit_are_refused_not_clipped(value):
 
 def test_channels_widen_and_narrow():
     grey, white = noise(2), np.full((1, 1, 1), 255, np.uint8)
-    assert (color.convert(grey, 4, np.uint8) == grey[..., [0, 0, 0, 1]]).all()
-    assert (color.convert(white, 4, np.uint8) == 255).all()
+    assert (color.convert_pixels(grey, 4, np.uint8) == grey[..., [0, 0, 0, 1]]).all()
+    assert (color.convert_pixels(white, 4, np.uint8) == 255).all()
     reds = np.array([[[255, 0, 0, 100]]], np.uint8)
-    assert color.convert(reds, 2, np.uint8).tolist() == [[[76, 100]]]
+    assert color.convert_pixels(reds, 2, np.uint8).tolist() == [[[76, 100]]]
 
 
 def test_alpha_is_laid_on_white_with_a_warning():

@@ -69,7 +69,7 @@ def test_resized_twice_is_resized_once():
 
 @pytest.mark.parametrize("broken", [b"", b"II*\0", b"II*\0\xff\xff\xff\x7f", b"text", exif_block()[:20]])
 def test_broken_exif_is_left_out(broken):
-    assert blocks.plain_exif(broken) is None and blocks.orientation(broken) == 1
+    assert blocks.normalize_exif(broken) is None and blocks.read_orientation(broken) == 1
     assert not blocks.with_size(Metadata(exif=broken), 1, 1).exif
 
 
@@ -82,7 +82,7 @@ def test_directories_that_point_at_each_other_end():
 
 @pytest.mark.parametrize("prefix", [b"", b"Exif\0\0", b"\0\0\0\0", b"\0\0\0\6Exif\0\0"])
 def test_the_prefixes_of_containers_are_taken_off(prefix):
-    assert blocks.plain_exif(prefix + exif_block()) == exif_block()
+    assert blocks.normalize_exif(prefix + exif_block()) == exif_block()
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
@@ -139,19 +139,19 @@ def test_tiff_details_are_read_by_tifffile_in_either_byte_order(order):
 
 def test_metadata_none_keeps_what_colours_need():
     chunks = ((b"gAMA", struct.pack(">I", 45455)),)
-    metadata = replace(everything(), colour_chunks=chunks)
+    metadata = replace(everything(), color_chunks=chunks)
     for format in WITH_EXIF:
         kept = read_still(saved_still(smooth(), format, metadata, metadata="none"))[0].metadata
-        expected = Metadata(icc=metadata.icc, colour_chunks=chunks if format == "PNG" else ())
+        expected = Metadata(icc=metadata.icc, color_chunks=chunks if format == "PNG" else ())
         assert replace(kept, dpi=None) == expected
 
 
 def test_png_colour_chunks_and_compressed_text_are_kept():
     image = pillow_file(Image.fromarray(smooth()), "PNG")
-    gamma = png.chunk(b"gAMA", struct.pack(">I", 100000))
-    text = png.chunk(b"zTXt", b"long\0\0" + zlib.compress(b"x" * 5000))
+    gamma = png.make_chunk(b"gAMA", struct.pack(">I", 100000))
+    text = png.make_chunk(b"zTXt", b"long\0\0" + zlib.compress(b"x" * 5000))
     header, pixels = read_still(image[:33] + gamma + text + image[33:])
-    assert header.metadata.colour_chunks == ((b"gAMA", struct.pack(">I", 100000)),)
+    assert header.metadata.color_chunks == ((b"gAMA", struct.pack(">I", 100000)),)
     assert header.metadata.text == (("long", "x" * 5000),)
     assert read_still(saved_still(pixels, "PNG", header.metadata))[0].metadata == header.metadata
 
@@ -166,16 +166,16 @@ def test_orientation_is_taken_out_without_moving_the_rest():
 
 def test_a_text_chunk_that_explodes_is_left_out(monkeypatch):
     monkeypatch.setattr("dsclora_cli.imaging.codecs.png._MAX_TEXT", 2**16)
-    bomb = png.chunk(b"zTXt", b"bomb\0\0" + zlib.compress(bytes(2**17)))
+    bomb = png.make_chunk(b"zTXt", b"bomb\0\0" + zlib.compress(bytes(2**17)))
     image = saved_still(smooth(), "PNG")
     assert read_still(image[:33] + bomb + image[33:])[0].metadata.text == ()
 
 
 def test_iptc_is_found_among_other_image_resources():
     other = b"8BIM" + struct.pack(">H", 0x03ED) + b"\3abc" + struct.pack(">I", 3) + b"xyz\0"
-    assert blocks.iptc_of_resources(other + blocks.resources_of_iptc(IPTC)) == IPTC
-    assert blocks.iptc_of_resources(b"Photoshop 3.0\0" + other) is None
-    assert blocks.iptc_of_resources(IPTC) == IPTC
+    assert blocks.extract_iptc(other + blocks.wrap_iptc(IPTC)) == IPTC
+    assert blocks.extract_iptc(b"Photoshop 3.0\0" + other) is None
+    assert blocks.extract_iptc(IPTC) == IPTC
 
 
 @pytest.mark.parametrize("block", ["exif", "xmp", "iptc"])

@@ -26,7 +26,7 @@ from PIL import Image
 
 from dsclora_cli.errors import ImageError
 from dsclora_cli.imaging.codecs import png
-from dsclora_cli.imaging.formats import FORMATS, is_picture_name, sniff
+from dsclora_cli.imaging.formats import FORMATS, detect_format, is_picture_name
 from dsclora_cli.imaging.reader import open_picture
 
 PLAIN = sorted(name for name, held in FORMATS.items() if not held.extra)
@@ -109,7 +109,7 @@ def test_a_transparent_colour_of_16_bits_becomes_alpha():
     pixels[3, 4] = (1000, 2000, 3000)
     data = saved_still(pixels, "PNG")
     hole = struct.pack(">HHH", 1000, 2000, 3000)
-    header, again = read_still(data[:33] + png.chunk(b"tRNS", hole) + data[33:])
+    header, again = read_still(data[:33] + png.make_chunk(b"tRNS", hole) + data[33:])
     assert (header.channels, header.dtype) == (4, np.uint16)
     np.testing.assert_array_equal(again[..., :3], pixels)
     assert np.argwhere(again[..., 3] == 0).tolist() == [[3, 4]] and set(np.unique(again[..., 3])) == {0, 65535}
@@ -180,7 +180,7 @@ def test_a_second_picture_in_a_jpeg_is_no_animation():
     ],
 )
 def test_sniffing(head, name):
-    assert sniff(head, b"", ".jpg") == name
+    assert detect_format(head, b"", ".jpg") == name
 
 
 def test_picture_names():

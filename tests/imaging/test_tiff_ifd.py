@@ -40,18 +40,18 @@ def plain(entries) -> dict:
 
 @given(entries=directories(), layout=LAYOUTS, offset=some.integers(0, 40).map(lambda half: 2 * half))
 def test_what_is_packed_is_read(entries, layout, offset):
-    stream = io.BytesIO(bytes(offset) + tiff_ifd.pack(entries, layout, offset, following=1234))
-    again = tiff_ifd.read(stream, layout, offset)
+    stream = io.BytesIO(bytes(offset) + tiff_ifd.pack_directory(entries, layout, offset, following=1234))
+    again = tiff_ifd.read_directory(stream, layout, offset)
     assert plain(again.entries) == plain(entries) and again.next == 1234
     assert len(stream.getvalue()) % 2 == 0
 
 
 @pytest.mark.parametrize("order", ["<", ">"])
 def test_exif_is_packed_and_read(order):
-    layout, first = tiff_ifd.read_exif(exif_block(6, order))
-    assert layout == tiff_ifd.Layout(order) and tiff_ifd.number(first.entries[274], order) == 6
+    layout, first = tiff_ifd.parse_exif(exif_block(6, order))
+    assert layout == tiff_ifd.Layout(order) and tiff_ifd.read_integer(first.entries[274], order) == 6
     packed = tiff_ifd.pack_exif(first.entries, order)
-    _, again = tiff_ifd.read_exif(packed)
+    _, again = tiff_ifd.parse_exif(packed)
     assert plain(again.entries) == plain(first.entries) and again.next == 0
     assert again.entries[tiff_ifd.EXIF_IFD].sub[37500].data == MAKER_NOTE
 
@@ -60,7 +60,7 @@ def test_exif_is_packed_and_read(order):
 def test_anything_is_a_directory_or_a_value_error(data):
     for head in (b"II*\0", b"MM\0*", b"II+\0\x08\0\0\0"):
         try:
-            _, directory = tiff_ifd.read_exif(head + data)
+            _, directory = tiff_ifd.parse_exif(head + data)
         except ValueError:
             continue
         assert len(directory.entries) <= 4096
@@ -72,10 +72,10 @@ def test_entries_that_make_no_sense_are_left_out():
     out_of_file = struct.pack("<HHII", 305, 2, 100, 5000)
     huge = struct.pack("<HHII", 306, 12, 2**31, 8)
     body = struct.pack("<H", 4) + good + unknown_type + out_of_file + huge
-    assert list(tiff_ifd.read(io.BytesIO(body), tiff_ifd.Layout(), 0).entries) == [271]
+    assert list(tiff_ifd.read_directory(io.BytesIO(body), tiff_ifd.Layout(), 0).entries) == [271]
 
 
 def test_a_number_is_a_short_or_a_long():
-    assert tiff_ifd.number(tiff_ifd.Entry(tiff_ifd.SHORT, b"\x01\x02"), ">") == 258
-    assert tiff_ifd.number(tiff_ifd.Entry(tiff_ifd.LONG, b"\x01\0\0\0"), "<") == 1
-    assert tiff_ifd.number(tiff_ifd.Entry(2, b"12"), "<") is None and tiff_ifd.number(None, "<") is None
+    assert tiff_ifd.read_integer(tiff_ifd.Entry(tiff_ifd.SHORT, b"\x01\x02"), ">") == 258
+    assert tiff_ifd.read_integer(tiff_ifd.Entry(tiff_ifd.LONG, b"\x01\0\0\0"), "<") == 1
+    assert tiff_ifd.read_integer(tiff_ifd.Entry(2, b"12"), "<") is None and tiff_ifd.read_integer(None, "<") is None

@@ -1,1 +1,1 @@
-"""Decoders and encoders, one module per file format."""
+"""Decoders and encoders, a module for each file format."""

@@ -1,4 +1,7 @@
-"""Decoding with Pillow: every format but TIFF, with what Pillow leaves out taken from the file itself."""
+"""Decoder for all formats but TIFF: Pillow decodes, and what Pillow leaves out is read from the file.
+
+`_DEEP_DECODERS` come first: they take over the files that Pillow would cut to 8 bits.
+"""
 
 from __future__ import annotations
 
@@ -11,92 +14,103 @@ from PIL import Image
 from PIL.ImageFile import ImageFile
 
 from dsclora_cli.errors import ImageError
-from dsclora_cli.imaging import color, isobmff
-from dsclora_cli.imaging import metadata as blocks
-from dsclora_cli.imaging.codecs import png
-from dsclora_cli.imaging.codecs.jpeg import jpeg_quality
-from dsclora_cli.imaging.codecs.jpeg2000 import open_deep_jpeg2000, open_still_png
+from dsclora_cli.imaging.codecs.jpeg import estimate_quality
+from dsclora_cli.imaging.codecs.jpeg2000 import open_deep_jpeg2000
+from dsclora_cli.imaging.codecs.png import open_still_png, scan_png
 from dsclora_cli.imaging.codecs.pnm import open_deep_pnm
-from dsclora_cli.imaging.formats import load_plugin, lookup
-from dsclora_cli.imaging.types import Frame, Header, Metadata, Opened
+from dsclora_cli.imaging.color import conversion_note, image_to_pixels, pixel_layout, srgb_profile
+from dsclora_cli.imaging.formats import FORMATS, load_plugin
+from dsclora_cli.imaging.isobmff import fill_missing, read_avif_depth, read_box_metadata, read_codestream
+from dsclora_cli.imaging.metadata import normalize_exif, normalize_xmp, with_icc, with_size
+from dsclora_cli.imaging.types import Frame, Header, Metadata, OpenedFile
 
 _IPTC_RESOURCE = 0x0404
 _EXTENDED_XMP = b"http://ns.adobe.com/xmp/extension/\0"
-_UPRIGHT_ALREADY = ("HEIF", "JXL")
-_ELSEWHERE: Mapping[str, Callable[[BinaryIO], Opened | None]] = MappingProxyType(
+_UPRIGHT_ALREADY = ("HEIF", "JXL")  # the plugins of these formats apply the orientation
+_DEEP_DECODERS: Mapping[str, Callable[[BinaryIO], OpenedFile | None]] = MappingProxyType(
     {"PPM": open_deep_pnm, "PNG": open_still_png, "JPEG2000": open_deep_jpeg2000}
 )
 
 
-def open_with_pillow(file: BinaryIO, name: str) -> Opened:
-    """Header and frames of a file of format `name`, which has been recognised by its signature."""
-    elsewhere = _ELSEWHERE[name](file) if name in _ELSEWHERE else None
-    if elsewhere:
-        return elsewhere
-    image = _image(file, name)
-    metadata, notes = _metadata(image, file, name), _notes(image, file, name)
+def open_with_pillow(file: BinaryIO, name: str) -> OpenedFile:
+    """Open a picture file of format `name`, known from the signature; read the header and decode no pixel.
+
+    Raises:
+        ImageError: The file is damaged, or the optional package of the format is missing. (Pillow may raise others.)
+    """
+    deep = _DEEP_DECODERS[name](file) if name in _DEEP_DECODERS else None
+    if deep:
+        return deep
+    image = _open_image(file, name)
+    metadata, notes = _read_metadata(image, file, name), _reading_notes(image, file, name)
     icc = metadata.icc
-    note = color.conversion_note(image, icc)
+    note = conversion_note(image, icc)
     if note:
-        metadata, notes = blocks.with_icc(metadata, color.srgb_profile()), [note, *notes]
+        metadata, notes = with_icc(metadata, srgb_profile()), [note, *notes]
     if name in _UPRIGHT_ALREADY:
-        metadata = blocks.with_size(metadata, image.width, image.height)
-    numbers = _frame_numbers(image, name)
+        # Resets the orientation, which would otherwise be applied twice.
+        metadata = with_size(metadata, image.width, image.height)
+    numbers = range(1)
+    if FORMATS[name].frames == "timed":
+        # The default image of an animated PNG, if outside the animation, is for viewers without animation.
+        numbers = range(1 if image.info.get("default_image") else 0, getattr(image, "n_frames", 1))
     animated = len(numbers) > 1
+    channels, dtype = pixel_layout(image)
     header = Header(
         format=name,
         width=image.width,
         height=image.height,
-        # Frames after the first may have holes that the first one does not tell of.
-        channels=4 if animated and name == "GIF" else color.channels_of(image),
-        dtype=color.depth_of(image),
+        # Later frames of a GIF may have holes that the first frame does not tell of.
+        channels=4 if animated and name == "GIF" else channels,
+        dtype=dtype,
         frames=len(numbers),
         animated=animated,
-        loop=_loop(image, name) if animated else None,
+        loop=_read_loop(image, name) if animated else None,
         metadata=metadata,
         notes=tuple(notes),
-        jpeg_quality=jpeg_quality(image.quantization) if name == "JPEG" else None,  # type: ignore[attr-defined]
+        jpeg_quality=estimate_quality(image.quantization) if name == "JPEG" else None,  # type: ignore[attr-defined]
     )
-    return Opened(header, partial(_frames, image, header, numbers, icc))
+    return OpenedFile(header, partial(_decode, image, header, numbers, icc))
 
 
-def _image(file: BinaryIO, name: str) -> ImageFile:
-    """A Pillow image whose pixels are not decoded yet, of this format only: no other decoder is tried.
+def _open_image(file: BinaryIO, name: str) -> ImageFile:
+    """Return a Pillow image of format `name` without decoded pixels.
 
-    `Image.open` would also refuse or warn of large pictures; the reader has a limit of its own.
+    Not `Image.open`: there, other plugins may take the file, and large pictures are refused. (The limit is the
+    reader's own.)
     """
     load_plugin(name)
     file.seek(0)
     if name == "JPEG":
         from PIL.JpegImagePlugin import JpegImageFile
 
-        # Pillow's own entry turns a JPEG with a second picture behind it (MPO) into an animation.
+        # The registered function turns a JPEG with a second picture behind it (MPO) into an animation.
         return JpegImageFile(file)
     image = Image.OPEN[name][0](file, "")
     assert isinstance(image, ImageFile)  # the registry has no other kind
     return image
 
 
-def _metadata(image: ImageFile, file: BinaryIO, name: str) -> Metadata:
+def _read_metadata(image: ImageFile, file: BinaryIO, name: str) -> Metadata:
     if name == "PNG":
-        return png.scan(file)[1]
+        return scan_png(file)[1]
     info = image.info
     comment = info.get("comment")
     text = comment.decode("utf-8", "replace") if isinstance(comment, bytes) else comment
     dpi = info.get("dpi")
     metadata = Metadata(
         icc=info.get("icc_profile"),
-        exif=blocks.plain_exif(info.get("exif")),
-        xmp=blocks.plain_xmp(info.get("xmp")),
+        exif=normalize_exif(info.get("exif")),
+        xmp=normalize_xmp(info.get("xmp")),
         iptc=info.get("photoshop", {}).get(_IPTC_RESOURCE) or None,
         dpi=(float(dpi[0]), float(dpi[1])) if dpi and all(dpi) else None,
-        text=(("comment", text),) if text and "comment" in lookup(name).metadata else (),
+        text=(("comment", text),) if text and "comment" in FORMATS[name].metadata else (),
     )
-    return isobmff.merged(metadata, isobmff.read_metadata(file)) if name in ("JPEG2000", "JXL") else metadata
+    return fill_missing(metadata, read_box_metadata(file)) if name in ("JPEG2000", "JXL") else metadata
 
 
-def _notes(image: ImageFile, file: BinaryIO, name: str) -> list[str]:
-    """What of the file is not read, as sentences for the user."""
+def _reading_notes(image: ImageFile, file: BinaryIO, name: str) -> list[str]:
+    """Return sentences for the user about parts of the file that are not read."""
     notes = []
     bits = _stored_bits(image, file, name)
     if bits > 8 and not image.mode.startswith("I;16"):
@@ -115,37 +129,32 @@ def _notes(image: ImageFile, file: BinaryIO, name: str) -> list[str]:
 
 
 def _stored_bits(image: ImageFile, file: BinaryIO, name: str) -> int:
-    """Bits per channel that the file holds, where Pillow may give fewer; 8 for other formats."""
+    """Return the bits per channel in the file, where Pillow may give fewer; 8 for other formats."""
     if name == "PNG":
-        return png.scan(file)[0][b"IHDR"][8]
+        return scan_png(file)[0][b"IHDR"][8]
     if name == "JPEG2000":
-        return isobmff.jpeg2000_codestream(file).bits
-    return isobmff.avif_depth(file) if name == "AVIF" else int(image.info.get("bit_depth", 8))
+        return read_codestream(file).bits
+    return read_avif_depth(file) if name == "AVIF" else int(image.info.get("bit_depth", 8))
 
 
-def _frame_numbers(image: ImageFile, name: str) -> range:
-    """Which of Pillow's frames to show: a PNG's default image outside its animation is for viewers without any."""
-    if lookup(name).frames != "timed":
-        return range(1)
-    return range(1 if image.info.get("default_image") else 0, getattr(image, "n_frames", 1))
-
-
-def _loop(image: ImageFile, name: str) -> int:
-    """How often to play, 0 for ever; a GIF states how often to *repeat*, and nothing for playing once."""
+def _read_loop(image: ImageFile, name: str) -> int:
+    """Return how often to play an animation, 0 forever."""
     loop = image.info.get("loop")
     if name != "GIF":
         return int(loop or 0)
+    # A GIF states how often to *repeat*, and nothing for playing once.
     return 1 if loop is None else loop + 1 if loop else 0
 
 
-def _frames(image: ImageFile, header: Header, numbers: range, icc: bytes | None) -> Iterator[Frame]:
+def _decode(image: ImageFile, header: Header, numbers: range, icc: bytes | None) -> Iterator[Frame]:
+    """Yield the frames with `numbers` in Pillow's count, `(H, W, header.channels)` of `header.dtype`."""
     for number in numbers:
-        # A still is not told to seek: some decoders know no frames.
+        # No seek in a still: some plugins know no frames.
         if header.animated:
             image.seek(number)
         image.load()
         if image.size != (header.width, header.height):
             raise ImageError(f"frame {number} is {image.width} x {image.height} pixels, not as large as the picture")
         duration = image.info.get("duration") if header.animated else None
-        pixels = color.pixels_of(image, header.channels, icc)
+        pixels = image_to_pixels(image, header.channels, icc)
         yield Frame(pixels, None if duration is None else float(duration))

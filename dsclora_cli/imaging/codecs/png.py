@@ -1,4 +1,7 @@
-"""PNG: its chunks (all metadata, read without touching pixels), and pixels of 8 and 16 bits both ways."""
+"""PNG: still pictures of 8 and 16 bits in and out, and the chunks of metadata; `animation.py` writes APNG.
+
+Pillow would silently cut 16 bits to 8, and would decode all pixels to reach the metadata behind them.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +10,7 @@ import re
 import struct
 import zlib
 from collections.abc import Iterable, Iterator, Mapping
+from functools import partial
 from itertools import chain
 from typing import Any, BinaryIO
 
@@ -14,110 +18,211 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dsclora_cli.errors import ImageError
-from dsclora_cli.imaging import metadata as blocks
-from dsclora_cli.imaging.types import AnyFrame, Metadata, Pixels
+from dsclora_cli.imaging.metadata import extract_iptc, normalize_exif, normalize_xmp, wrap_iptc
+from dsclora_cli.imaging.types import AnyFrame, Frame, Header, Metadata, OpenedFile, Pixels
 
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
-_COLOUR_CHUNKS = (b"gAMA", b"cHRM", b"sRGB", b"cICP")
-_ONCE = (b"IHDR", b"acTL", b"tRNS", b"iCCP", b"eXIf", b"pHYs", *_COLOUR_CHUNKS)
+_COLOR_CHUNKS = (b"gAMA", b"cHRM", b"sRGB", b"cICP")
+_ONCE = (b"IHDR", b"acTL", b"tRNS", b"iCCP", b"eXIf", b"pHYs", *_COLOR_CHUNKS)
 _PIXEL_CHUNKS = (b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND")
 _TEXT = (b"tEXt", b"zTXt", b"iTXt")
 _XMP_KEY = "XML:com.adobe.xmp"
 _RAW_PROFILE = re.compile(r"Raw profile type (iptc|8bim|exif|APP1|xmp)")
-_MAX_TEXT = 2**26
-_COLOUR_TYPES = {1: 0, 2: 4, 3: 2, 4: 6}
-_UP = 2
-_PART = 2**22
+_MAX_TEXT = 2**26  # bytes after decompression
+_CHANNELS_OF_TYPE = {0: 1, 2: 3, 3: 3, 4: 2, 6: 4}  # type 3 is a palette
+_TYPE_OF_CHANNELS = {1: 0, 2: 4, 3: 2, 4: 6}
+_UP = 2  # filter type: each byte minus the byte above
+_PART = 2**22  # bytes of pixels that are compressed at once
 
 
-def chunk(kind: bytes, data: bytes) -> bytes:
-    """One chunk: length, kind, data and checksum."""
-    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+def open_still_png(file: BinaryIO) -> OpenedFile | None:
+    """Open a still PNG: a palette becomes RGB, tRNS becomes alpha, less than 8 bits become 8.
 
-
-def chunks(file: BinaryIO, *bulky: bytes) -> Iterator[tuple[bytes, bytes]]:
-    """Kind and data of every chunk; pixel data is skipped and given as empty, except of the kinds named in `bulky`.
-
-    Raises ImageError where the file ends too early or what pixels need does not match its checksum.
+    Returns:
+        The opened file, or None for a PNG that Pillow has to read: an animated PNG, or an interlaced PNG of 8 bits, as
+        the decoder used here prints a warning about interlacing on standard error.
     """
-    file.seek(len(SIGNATURE))
-    kind = b""
-    while kind != b"IEND":
-        size, kind = struct.unpack(">I4s", _exactly(file, 8))
-        if kind in (b"IDAT", b"fdAT") and kind not in bulky:
-            file.seek(size + 4, io.SEEK_CUR)
-            yield kind, b""
-            continue
-        data = _exactly(file, size)
-        sum_of_data = file.read(4)
-        if kind in _PIXEL_CHUNKS and sum_of_data != struct.pack(">I", zlib.crc32(kind + data)):
-            raise ImageError("the pixels of this PNG are damaged")
-        yield kind, data
+    once, metadata = scan_png(file)
+    width, height, bits, kind, interlaced = struct.unpack(">IIBBxxB", once[b"IHDR"])
+    if b"acTL" in once or (interlaced and bits < 16):
+        return None
+    channels = _CHANNELS_OF_TYPE[kind] + (b"tRNS" in once)
+    depth: np.dtype[np.uint8 | np.uint16] = np.dtype("uint16" if bits == 16 else "uint8")
+    return OpenedFile(Header("PNG", width, height, channels, depth, metadata=metadata), partial(_decode, file))
 
 
-def scan(file: BinaryIO) -> tuple[Mapping[bytes, bytes], Metadata]:
-    """The chunks that occur once (IHDR, acTL, tRNS and those of metadata) by kind, and the file's metadata."""
+def _decode(file: BinaryIO) -> Iterator[Frame]:
+    """Yield the only frame, `(H, W, C)` uint8 or uint16."""
+    import imagecodecs
+
+    # The decoder gets the chunks of pixels only: libpng complains about odd metadata on standard error.
+    needed = b"".join(make_chunk(kind, data) for kind, data in read_chunks(file, b"IDAT") if kind in _PIXEL_CHUNKS)
+    pixels: Pixels = imagecodecs.png_decode(SIGNATURE + needed)
+    yield Frame(pixels if pixels.ndim == 3 else pixels[..., None])
+
+
+def scan_png(file: BinaryIO) -> tuple[Mapping[bytes, bytes], Metadata]:
+    """Return all chunks that occur once (IHDR, acTL, tRNS and metadata) by kind, and the metadata of the file.
+
+    Raises:
+        ImageError: The file is truncated, or a chunk needed for pixels is damaged.
+    """
     once: dict[bytes, bytes] = {}
     texts: dict[str, str] = {}
-    for kind, data in chunks(file):
+    # Metadata may stand behind the pixels, so the whole file is walked; the pixels themselves are skipped.
+    for kind, data in read_chunks(file):
         if kind in _TEXT:
             key, value = _read_text(kind, data)
             texts.setdefault(key, value)
         elif kind in _ONCE:
             once.setdefault(kind, data)
+    # ImageMagick and ExifTool hide EXIF, IPTC and XMP as hexadecimal digits in text chunks.
     profiles = {match[1].lower(): key for key in texts if (match := _RAW_PROFILE.fullmatch(key))}
-    raw = {kind: _hexadecimal(texts.pop(key)) for kind, key in profiles.items()}
+    raw = {kind: _decode_hexadecimal(texts.pop(key)) for kind, key in profiles.items()}
     app1 = raw.get("app1", b"")
     iptc = raw.get("iptc") or raw.get("8bim")
     xmp = texts.pop(_XMP_KEY, None) or raw.get("xmp") or (app1 if b"<x:xmpmeta" in app1 else None)
+    icc = once.get(b"iCCP", b"").partition(b"\0")[2][1:]  # behind the name and the method of compression
     return once, Metadata(
-        icc=_read_profile(once.get(b"iCCP")),
-        exif=blocks.plain_exif(once.get(b"eXIf") or raw.get("exif") or app1),
-        xmp=blocks.plain_xmp(xmp),
-        iptc=iptc and blocks.iptc_of_resources(iptc),
-        dpi=_read_density(once.get(b"pHYs")),
+        icc=_inflate(icc) or None,
+        exif=normalize_exif(once.get(b"eXIf") or raw.get("exif") or app1),
+        xmp=normalize_xmp(xmp),
+        iptc=iptc and extract_iptc(iptc),
+        dpi=_read_dpi(once.get(b"pHYs", b"")),
         text=tuple((key, value) for key, value in texts.items() if value),
-        colour_chunks=tuple((kind, once[kind]) for kind in _COLOUR_CHUNKS if kind in once),
+        color_chunks=tuple((kind, once[kind]) for kind in _COLOR_CHUNKS if kind in once),
     )
 
 
-def decode(file: BinaryIO) -> Pixels:
-    """The pixels of a PNG file: `(H, W, C)` uint8 or uint16, palette and tRNS turned into colour and alpha.
+def read_chunks(file: BinaryIO, *bulky: bytes) -> Iterator[tuple[bytes, bytes]]:
+    """Yield kind and data of every chunk; chunks of pixels (IDAT, fdAT) come empty unless `bulky` names their kind.
 
-    The decoder is given pixels only: of metadata that it dislikes, libpng would complain on standard error.
+    Raises:
+        ImageError: The file ends before IEND, or a chunk needed for pixels does not match the checksum.
     """
-    import imagecodecs
+    file.seek(len(SIGNATURE))
+    kind = b""
+    while kind != b"IEND":
+        size, kind = struct.unpack(">I4s", _read_exactly(file, 8))
+        if kind in (b"IDAT", b"fdAT") and kind not in bulky:
+            file.seek(size + 4, io.SEEK_CUR)
+            yield kind, b""
+            continue
+        data = _read_exactly(file, size)
+        checksum = file.read(4)
+        # Damaged metadata is no reason to refuse a picture; damaged pixels are.
+        if kind in _PIXEL_CHUNKS and checksum != struct.pack(">I", zlib.crc32(kind + data)):
+            raise ImageError("the pixels of this PNG are damaged")
+        yield kind, data
 
-    needed = b"".join(chunk(kind, data) for kind, data in chunks(file, b"IDAT") if kind in _PIXEL_CHUNKS)
-    pixels: Pixels = imagecodecs.png_decode(SIGNATURE + needed)
-    return pixels if pixels.ndim == 3 else pixels[..., None]
+
+def _read_exactly(file: BinaryIO, size: int) -> bytes:
+    data = file.read(size)
+    if len(data) < size:
+        raise ImageError("the PNG is truncated")
+    return data
 
 
-def write(target: BinaryIO, frame: AnyFrame, metadata: Metadata, compression: int) -> None:
-    """Write a still PNG of `(H, W, C)` uint8 or uint16, band by band as they come."""
+def _read_text(kind: bytes, data: bytes) -> tuple[str, str]:
+    """Return keyword and text of a text chunk; the text is empty where it is damaged or unreasonably long."""
+    key, _, rest = data.partition(b"\0")
+    if kind == b"zTXt":
+        rest = _inflate(rest[1:])
+    elif kind == b"iTXt":
+        # Behind the keyword: compressed or not, method, language, translated keyword, text.
+        packed, rest = rest[:1] == b"\1", rest[2:].partition(b"\0")[2].partition(b"\0")[2]
+        rest = _inflate(rest) if packed else rest
+    return key.decode("latin-1"), rest.decode("utf-8" if kind == b"iTXt" else "latin-1", "replace")
+
+
+def _inflate(data: bytes) -> bytes:
+    """Return decompressed data; empty for damaged data, and for a bomb that grows beyond `_MAX_TEXT`."""
+    unpacker: Any = zlib.decompressobj()
+    try:
+        plain: bytes = unpacker.decompress(data, _MAX_TEXT)
+    except zlib.error:
+        return b""
+    return plain if unpacker.eof else b""
+
+
+def _decode_hexadecimal(text: str) -> bytes:
+    """Return the bytes of a "Raw profile" text: a name, a length, and hexadecimal digits over many lines."""
+    try:
+        return bytes.fromhex("".join(text.split()[2:]))
+    except ValueError:
+        return b""
+
+
+def _read_dpi(data: bytes) -> tuple[float, float] | None:
+    """Return DPI from a pHYs chunk; None for a chunk without a unit, which states only the shape of pixels."""
+    if len(data) != 9 or data[8] != 1:
+        return None
+    across, down = struct.unpack(">II", data[:8])
+    return (round(across * 0.0254, 4), round(down * 0.0254, 4)) if across and down else None
+
+
+def write_png(target: BinaryIO, frame: AnyFrame, metadata: Metadata, compression: int) -> None:
+    """Write a still PNG, band by band as the bands of the frame arrive.
+
+    Args:
+        target: File to write; bytes are only appended.
+        frame: `(H, W, C)` uint8 or uint16, C = 1 to 4.
+        metadata: Blocks to write.
+        compression: Effort, 0 to 9.
+    """
     bands = frame.bands()
     first = next(bands)
     target.write(SIGNATURE + header_chunk(frame.shape, first.dtype) + metadata_chunks(metadata))
-    target.writelines(chunk(b"IDAT", data) for data in image_data(chain([first], bands), compression))
-    target.write(chunk(b"IEND", b""))
+    target.writelines(make_chunk(b"IDAT", data) for data in compress_rows(chain([first], bands), compression))
+    target.write(make_chunk(b"IEND", b""))
 
 
 def header_chunk(shape: tuple[int, ...], dtype: np.dtype[Any]) -> bytes:
-    """IHDR for `(H, W, C)` of uint8 or uint16."""
+    """Return the IHDR chunk for pixels of shape `(H, W, C)`, uint8 or uint16."""
     height, width, channels = shape
-    return chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, dtype.itemsize * 8, _COLOUR_TYPES[channels], 0, 0, 0))
+    kind = _TYPE_OF_CHANNELS[channels]
+    return make_chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, dtype.itemsize * 8, kind, 0, 0, 0))
 
 
-def image_data(bands: Iterable[Pixels], compression: int) -> Iterator[bytes]:
-    """The zlib stream of `(h, W, C)` bands of one picture, in parts of a few megabytes.
+def metadata_chunks(metadata: Metadata) -> bytes:
+    """Return all chunks of metadata; they belong behind IHDR and before the pixels."""
+    parts = [make_chunk(kind, data) for kind, data in metadata.color_chunks]
+    if metadata.icc:
+        parts.append(make_chunk(b"iCCP", b"ICC Profile\0\0" + zlib.compress(metadata.icc)))
+    if metadata.dpi:
+        parts.append(make_chunk(b"pHYs", struct.pack(">IIB", *(round(dots / 0.0254) for dots in metadata.dpi), 1)))
+    if metadata.exif:
+        parts.append(make_chunk(b"eXIf", metadata.exif))
+    if metadata.xmp:
+        parts.append(make_chunk(b"iTXt", _XMP_KEY.encode() + b"\0\0\0\0\0" + metadata.xmp))
+    if metadata.iptc:
+        # PNG has no chunk for IPTC: other programs read the "Raw profile" of ImageMagick.
+        data = wrap_iptc(metadata.iptc)
+        raw = b"\niptc\n%8d\n%s\n" % (len(data), data.hex().encode())
+        parts.append(make_chunk(b"zTXt", b"Raw profile type iptc\0\0" + zlib.compress(raw)))
+    for key, value in metadata.text:
+        keyword = key.encode("latin-1", "replace")[:79] or b"Comment"
+        try:
+            parts.append(make_chunk(b"tEXt", keyword + b"\0" + value.encode("latin-1")))
+        except UnicodeEncodeError:
+            parts.append(make_chunk(b"iTXt", keyword + b"\0\0\0\0\0" + value.encode()))
+    return b"".join(parts)
 
-    Every row is predicted from the one above: on photographs this is both faster and smaller than choosing per row.
+
+def compress_rows(bands: Iterable[Pixels], compression: int) -> Iterator[bytes]:
+    """Yield the zlib stream of a picture in parts, while the bands arrive.
+
+    Args:
+        bands: Bands `(h, W, C)` of uint8 or uint16, from top to bottom.
+        compression: Effort, 0 to 9.
     """
-    packer = _packer(compression)
+    packer = _open_packer(compression)
     above: NDArray[np.uint8] | None = None
     for band in bands:
         for part in np.array_split(band, max(1, band.nbytes // _PART)):
+            # 16-bit PNG is big-endian; the filter works on bytes.
             wire = np.ascontiguousarray(part, part.dtype.newbyteorder(">")).view(np.uint8).reshape(len(part), -1)
+            # Every row is predicted from the row above: on photographs both faster and smaller than a choice per row.
             filtered = np.empty((len(wire), 1 + wire.shape[1]), np.uint8)
             filtered[:, 0] = _UP
             filtered[0, 1:] = wire[0] if above is None else wire[0] - above
@@ -128,11 +233,12 @@ def image_data(bands: Iterable[Pixels], compression: int) -> Iterator[bytes]:
     yield packer.flush()
 
 
-def _packer(compression: int) -> Any:  # noqa: ANN401 - of three libraries
-    """The fastest library for each effort from 0 to 9: at 1 ISA-L is four times as fast as zlib, and smaller."""
+def _open_packer(compression: int) -> Any:  # noqa: ANN401 - of three libraries
+    """Return a compressor of the fastest library for the effort."""
     if compression == 0:
         return zlib.compressobj(0)
     if compression == 1:
+        # Four times as fast as zlib, for smaller files.
         from isal import isal_zlib
 
         return isal_zlib.compressobj(1)
@@ -141,75 +247,6 @@ def _packer(compression: int) -> Any:  # noqa: ANN401 - of three libraries
     return zlib_ng.compressobj(compression)
 
 
-def metadata_chunks(metadata: Metadata) -> bytes:
-    """Every chunk of metadata, in an order that PNG allows: after IHDR, before the pixels."""
-    parts = [chunk(kind, data) for kind, data in metadata.colour_chunks]
-    if metadata.icc:
-        parts.append(chunk(b"iCCP", b"ICC Profile\0\0" + zlib.compress(metadata.icc)))
-    if metadata.dpi:
-        parts.append(chunk(b"pHYs", struct.pack(">IIB", *(round(dots / 0.0254) for dots in metadata.dpi), 1)))
-    if metadata.exif:
-        parts.append(chunk(b"eXIf", metadata.exif))
-    if metadata.xmp:
-        parts.append(chunk(b"iTXt", _XMP_KEY.encode() + b"\0\0\0\0\0" + metadata.xmp))
-    if metadata.iptc:
-        data = blocks.resources_of_iptc(metadata.iptc)
-        raw = b"\niptc\n%8d\n%s\n" % (len(data), data.hex().encode())
-        parts.append(chunk(b"zTXt", b"Raw profile type iptc\0\0" + zlib.compress(raw)))
-    return b"".join([*parts, *(_text_chunk(key, value) for key, value in metadata.text)])
-
-
-def _exactly(file: BinaryIO, size: int) -> bytes:
-    data = file.read(size)
-    if len(data) < size:
-        raise ImageError("the PNG is truncated")
-    return data
-
-
-def _text_chunk(key: str, value: str) -> bytes:
-    keyword = key.encode("latin-1", "replace")[:79] or b"Comment"
-    try:
-        return chunk(b"tEXt", keyword + b"\0" + value.encode("latin-1"))
-    except UnicodeEncodeError:
-        return chunk(b"iTXt", keyword + b"\0\0\0\0\0" + value.encode())
-
-
-def _read_text(kind: bytes, data: bytes) -> tuple[str, str]:
-    """Keyword and text of a text chunk; the text is empty where it is damaged or unreasonably long."""
-    key, _, rest = data.partition(b"\0")
-    if kind == b"zTXt":
-        rest = _inflate(rest[1:])
-    elif kind == b"iTXt":
-        packed, rest = rest[:1] == b"\1", rest[2:].partition(b"\0")[2].partition(b"\0")[2]
-        rest = _inflate(rest) if packed else rest
-    return key.decode("latin-1"), rest.decode("utf-8" if kind == b"iTXt" else "latin-1", "replace")
-
-
-def _read_profile(data: bytes | None) -> bytes | None:
-    return _inflate(data.partition(b"\0")[2][1:]) or None if data else None
-
-
-def _read_density(data: bytes | None) -> tuple[float, float] | None:
-    """Dots per inch of a pHYs chunk in metres; a mere pixel shape (unit 0) says nothing of it."""
-    if data is None or len(data) != 9 or data[8] != 1:
-        return None
-    across, down = struct.unpack(">II", data[:8])
-    return (round(across * 0.0254, 4), round(down * 0.0254, 4)) if across and down else None
-
-
-def _inflate(data: bytes) -> bytes:
-    """Decompressed data; empty where it is damaged or grows beyond reason."""
-    unpacker: Any = zlib.decompressobj()
-    try:
-        plain: bytes = unpacker.decompress(data, _MAX_TEXT)
-    except zlib.error:
-        return b""
-    return plain if unpacker.eof else b""
-
-
-def _hexadecimal(text: str) -> bytes:
-    """The bytes of a "Raw profile": a name, a length, and hexadecimal digits over many lines."""
-    try:
-        return bytes.fromhex("".join(text.split()[2:]))
-    except ValueError:
-        return b""
+def make_chunk(kind: bytes, data: bytes) -> bytes:
+    """Return a chunk: length, kind, data and checksum."""
+    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))

@@ -1,4 +1,4 @@
-"""PPM and PGM deeper than 8 bits, which Pillow would cut, and writing both depths."""
+"""PBM, PGM and PPM: more than 8 bits in (Pillow would cut them to 8), and 8 or 16 bits out."""
 
 from __future__ import annotations
 
@@ -10,16 +10,17 @@ from typing import BinaryIO
 import numpy as np
 
 from dsclora_cli.errors import ImageError
-from dsclora_cli.imaging.color import white_of
-from dsclora_cli.imaging.types import Frame, Header, Opened, Pixels
+from dsclora_cli.imaging.color import white_level
+from dsclora_cli.imaging.types import Frame, Header, OpenedFile, Pixels
 
+# Magic number, width, height and white level, separated by space and comments.
 _TOKEN = rb"(?:\s|#[^\n]*\n)+(\d+)"
 _HEAD = re.compile(rb"P([2356])" + _TOKEN * 3 + rb"(?:\s*#[^\n]*)?\s")
 _COMMENT = re.compile(rb"#[^\n]*")
 
 
-def open_deep_pnm(file: BinaryIO) -> Opened | None:
-    """Header and pixels of a PGM or PPM file with more than 8 bits, stretched to the full 16; None for any other."""
+def open_deep_pnm(file: BinaryIO) -> OpenedFile | None:
+    """Open a PGM or PPM of more than 8 bits, stretched to the full range of 16; return None for any other."""
     file.seek(0)
     match = _HEAD.match(file.read(4096))
     if match is None:
@@ -28,21 +29,14 @@ def open_deep_pnm(file: BinaryIO) -> Opened | None:
     if not 255 < white < 65536:
         return None
     header = Header("PPM", width, height, 3 if kind in (3, 6) else 1, np.dtype(np.uint16))
-    return Opened(header, partial(_frames, file, match.end(), header, white, kind in (2, 3)))
+    return OpenedFile(header, partial(_decode, file, match.end(), header, white, kind in (2, 3)))
 
 
-def write_pnm(target: BinaryIO, pixels: Pixels) -> None:
-    """Write `(H, W, 1 | 3)` uint8 or uint16 as binary PGM or PPM."""
-    height, width, channels = pixels.shape
-    kind = 5 if channels == 1 else 6
-    target.write(b"P%d\n%d %d\n%d\n" % (kind, width, height, white_of(pixels.dtype)))
-    target.write(np.ascontiguousarray(pixels, pixels.dtype.newbyteorder(">")).tobytes())
-
-
-def _frames(file: BinaryIO, start: int, header: Header, white: int, text: bool) -> Iterator[Frame]:
+def _decode(file: BinaryIO, start: int, header: Header, white: int, is_text: bool) -> Iterator[Frame]:
+    """Yield the only frame, `(H, W, C)` uint16; `start` is the offset of the values, decimal text or 16-bit binary."""
     file.seek(start)
     count = header.width * header.height * header.channels
-    if text:
+    if is_text:
         values = np.array(_COMMENT.sub(b"", file.read()).split()[:count], dtype=np.uint32)
     else:
         data = file.read(2 * count)
@@ -51,3 +45,11 @@ def _frames(file: BinaryIO, start: int, header: Header, white: int, text: bool) 
         raise ImageError(f"the file is truncated: {values.size} of {count} values are there")
     full = ((values * 65535 + white // 2) // white).astype(np.uint16)
     yield Frame(full.reshape(header.height, header.width, header.channels))
+
+
+def write_pnm(target: BinaryIO, pixels: Pixels) -> None:
+    """Write `(H, W, 1)` as binary PGM or `(H, W, 3)` as binary PPM, uint8 or uint16."""
+    height, width, channels = pixels.shape
+    kind = 5 if channels == 1 else 6
+    target.write(b"P%d\n%d %d\n%d\n" % (kind, width, height, white_level(pixels.dtype)))
+    target.write(np.ascontiguousarray(pixels, pixels.dtype.newbyteorder(">")).tobytes())

@@ -1,4 +1,7 @@
-"""TIFF out: pages in strips, or large ones in tiles as their bands come, and metadata in the first directory."""
+"""Encoder for TIFF and BigTIFF: pages in strips, large pages in tiles as their bands arrive.
+
+tifffile writes the pages. Then a copy of the first directory, with the metadata, is appended and replaces the first.
+"""
 
 from __future__ import annotations
 
@@ -12,45 +15,50 @@ from dsclora_cli.imaging import tiff_ifd
 from dsclora_cli.imaging.codecs.tiff_reader import DETAILS, IPTC, WINDOWS_DETAILS, XMP
 from dsclora_cli.imaging.types import AnyFrame, Header, Metadata, Pixels, regroup_bands
 
-_BYTE, _UNDEFINED = 1, 7
-_TILE = 512
+_TILE = 512  # pixels a side
 _TILED_FROM = 2**28  # bytes of a page
-_CLASSIC_LIMIT = 2**32 - 2**25
+_STRIP = 2**20  # bytes
+_CLASSIC_LIMIT = 2**32 - 2**25  # bytes of pixels; offsets have 32 bits, and metadata needs some room
 
 
 def write_tiff(target: BinaryIO, header: Header, frames: Iterable[AnyFrame], compression: int) -> None:
-    """Write pages of `header.channels` and `header.dtype` one after the other; `target` is seekable and readable.
+    """Write pages after each other; large pages are written in tiles, band by band as their bands arrive.
 
-    Large pages are written in tiles, band by band as they come.
+    Args:
+        target: File to write, seekable and readable.
+        header: Describes the frames, their number and the metadata.
+        frames: Pages, `(H, W, header.channels)` of `header.dtype`.
+        compression: Level of deflate, 1 to 9; 0 writes uncompressed.
     """
     from tifffile import TiffWriter
 
-    metadata = header.metadata
-    details = _details(metadata)
-    order = tiff_ifd.layout_of(metadata.exif[:16])[0].order if metadata.exif else "<"
-    size = header.frames * header.width * header.height * header.channels * header.dtype.itemsize
-    big = size > _CLASSIC_LIMIT
-    with TiffWriter(target, bigtiff=big, byteorder="<" if order == "<" else ">") as writer:
+    metadata, channels = header.metadata, header.channels
+    details = _metadata_entries(metadata)
+    # EXIF values are raw bytes: the file must have their byte order.
+    order = tiff_ifd.parse_header(metadata.exif[:16])[0].order if metadata.exif else "<"
+    dtype = header.dtype
+    size = header.frames * header.width * header.height * channels * dtype.itemsize
+    with TiffWriter(target, bigtiff=size > _CLASSIC_LIMIT, byteorder="<" if order == "<" else ">") as writer:
         for frame in frames:
-            shape = frame.shape if header.channels > 1 else frame.shape[:2]
-            row = frame.shape[1] * header.channels * header.dtype.itemsize
+            shape = frame.shape if channels > 1 else frame.shape[:2]
+            row = frame.shape[1] * channels * dtype.itemsize
             tiled = frame.shape[0] * row > _TILED_FROM
             writer.write(
-                _tiles(frame) if tiled else frame.pixels.reshape(shape),
+                _iter_tiles(frame) if tiled else frame.pixels.reshape(shape),
                 shape=shape,
-                dtype=header.dtype,
+                dtype=dtype,
                 tile=(_TILE, _TILE) if tiled else None,
-                photometric="rgb" if header.channels > 2 else "minisblack",
-                planarconfig="contig" if header.channels > 1 else None,
-                extrasamples=("unassalpha",) if header.channels in (2, 4) else (),
+                photometric="rgb" if channels > 2 else "minisblack",
+                planarconfig="contig" if channels > 1 else None,
+                extrasamples=("unassalpha",) if channels in (2, 4) else (),
                 compression="zlib" if compression else None,
                 compressionargs={"level": compression} if compression else None,
                 predictor=bool(compression),
-                rowsperstrip=None if tiled else max(1, 2**20 // row),
+                rowsperstrip=None if tiled else max(1, _STRIP // row),
                 iccprofile=metadata.icc,
                 resolution=metadata.dpi or (1, 1),
                 resolutionunit="inch" if metadata.dpi else "none",
-                subfiletype=2 if header.frames > 1 else 0,
+                subfiletype=2 if header.frames > 1 else 0,  # a page of several
                 metadata=None,
                 software=False,
                 contiguous=False,
@@ -59,33 +67,33 @@ def write_tiff(target: BinaryIO, header: Header, frames: Iterable[AnyFrame], com
         _add_to_first_page(target, details)
 
 
-def _tiles(frame: AnyFrame) -> Iterator[Pixels]:
-    """The tiles of a page from left to right, from top to bottom; those at the borders are smaller."""
+def _iter_tiles(frame: AnyFrame) -> Iterator[Pixels]:
+    """Yield the tiles of a page `(h, w, C)` from left to right, then from top to bottom; smaller at the borders."""
     for band in regroup_bands(frame.bands(), _TILE):
         for left in range(0, band.shape[1], _TILE):
             yield np.ascontiguousarray(band[:, left : left + _TILE])
 
 
-def _add_to_first_page(file: BinaryIO, details: Mapping[int, tiff_ifd.Entry]) -> None:
-    """Write the first directory anew at the end of the file, with `details` in it, and let the header point there."""
-    file.seek(0)
-    layout, offset = tiff_ifd.layout_of(file.read(16))
-    first = tiff_ifd.read(file, layout, offset)
-    end = file.seek(0, 2)
-    end += file.write(bytes(end % 2))
-    file.write(tiff_ifd.pack({**first.entries, **details}, layout, end, first.next))
-    file.seek(8 if layout.big else 4)
-    file.write(struct.pack(layout.word, end))
-
-
-def _details(metadata: Metadata) -> dict[int, tiff_ifd.Entry]:
-    """Metadata as entries of a TIFF directory, in the byte order of the EXIF block if there is one."""
+def _metadata_entries(metadata: Metadata) -> dict[int, tiff_ifd.Entry]:
+    """Return EXIF, XMP and IPTC as entries of a TIFF directory, in the byte order of the EXIF block, if any."""
     details: dict[int, tiff_ifd.Entry] = {}
     if metadata.exif:
-        entries = tiff_ifd.read_exif(metadata.exif)[1].entries
+        entries = tiff_ifd.parse_exif(metadata.exif)[1].entries
         details = {tag: entries[tag] for tag in (*DETAILS, *WINDOWS_DETAILS) if tag in entries}
     if metadata.xmp:
-        details[XMP] = tiff_ifd.Entry(_BYTE, metadata.xmp)
+        details[XMP] = tiff_ifd.Entry(tiff_ifd.BYTE, metadata.xmp)
     if metadata.iptc:
-        details[IPTC] = tiff_ifd.Entry(_UNDEFINED, metadata.iptc)
+        details[IPTC] = tiff_ifd.Entry(tiff_ifd.UNDEFINED, metadata.iptc)
     return details
+
+
+def _add_to_first_page(file: BinaryIO, details: Mapping[int, tiff_ifd.Entry]) -> None:
+    """Write the first directory again at the end of the file, with `details` added, and point the header there."""
+    file.seek(0)
+    layout, offset = tiff_ifd.parse_header(file.read(16))
+    first = tiff_ifd.read_directory(file, layout, offset)
+    end = file.seek(0, 2)
+    end += file.write(bytes(end % 2))  # directories start at even offsets
+    file.write(tiff_ifd.pack_directory({**first.entries, **details}, layout, end, first.next))
+    file.seek(8 if layout.big else 4)
+    file.write(struct.pack(layout.word, end))

@@ -25,7 +25,7 @@ from pictures import (
 from PIL import Image, ImageSequence
 
 from dsclora_cli.errors import ImageError
-from dsclora_cli.imaging.codecs.animation import changed
+from dsclora_cli.imaging.codecs.animation import changed_area
 from dsclora_cli.imaging.types import Frame
 from dsclora_cli.imaging.writer import fit_format
 
@@ -109,7 +109,7 @@ def test_frames_are_pulled_one_at_a_time(format):
     from dsclora_cli.imaging import writer
 
     fitted, _ = fit_format(header_of(frames[0].pixels, format, frames=4, animated=True), format, strict=False)
-    writer._write(Sink(), fitted, writer._converted(fitted, source()), SaveOptions())
+    writer._write_frames(Sink(), fitted, writer._convert_frames(fitted, source()), SaveOptions())
     pulls = [at for at, event in enumerate(events) if event == "frame"]
     assert len(pulls) == 4
     assert "write" in events[pulls[1] : pulls[3]]
@@ -201,4 +201,4 @@ def test_the_area_that_changed(old, new, even, area):
     for place in (old, new):
         if place:
             current[place] = 1
-    assert changed(previous, current, even) == area
+    assert changed_area(previous, current, even) == area

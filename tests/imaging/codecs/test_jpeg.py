@@ -10,23 +10,25 @@ from pictures import noise, smooth
 from PIL import Image
 
 from dsclora_cli.imaging.codecs import jpeg
-from dsclora_cli.imaging.color import image_of
+from dsclora_cli.imaging.color import pixels_to_image
 from dsclora_cli.imaging.formats import load_plugin
-from dsclora_cli.imaging.types import Pixels, StreamedFrame
+from dsclora_cli.imaging.types import Metadata, Pixels, StreamedFrame
 
-OPTIONS = {"quality": 90, "subsampling": 0, "dpi": (72, 72), "comment": b"of the whole", "icc_profile": bytes(70000)}
+PROFILE = bytes(range(1, 251)) * 280
+METADATA = Metadata(icc=PROFILE, dpi=(72, 72), text=(("comment", "of the whole"),))
+OPTIONS = {"quality": 90, "subsampling": 0, "dpi": (72, 72), "comment": b"of the whole", "icc_profile": PROFILE}
 
 
 def whole(pixels: Pixels) -> bytes:
     load_plugin("JPEG")
     buffer = io.BytesIO()
-    image_of(pixels).save(buffer, "JPEG", **OPTIONS)
+    pixels_to_image(pixels).save(buffer, "JPEG", **OPTIONS)
     return buffer.getvalue()
 
 
 def banded(pixels: Pixels, cuts: list[int]) -> bytes:
     buffer = io.BytesIO()
-    jpeg.write(buffer, StreamedFrame(pixels.shape, np.split(pixels, cuts)), OPTIONS)
+    jpeg.write_jpeg(buffer, StreamedFrame(pixels.shape, np.split(pixels, cuts)), METADATA, 90)
     return buffer.getvalue()
 
 
@@ -47,7 +49,7 @@ def test_strips_are_the_whole_to_the_bit(size, channels, monkeypatch):
         assert len(data) - len(whole(pixels)) <= 6 + 4 * -(-size[0] // 16)
         assert (b"\xff\xdd" in data) == (size[0] > 16)
         with Image.open(io.BytesIO(data)) as image:
-            assert image.size == (size[1], size[0]) and image.info["icc_profile"] == OPTIONS["icc_profile"]
+            assert image.size == (size[1], size[0]) and image.info["icc_profile"] == PROFILE
 
 
 def test_wide_pictures_restart_as_often_as_the_format_demands(monkeypatch):

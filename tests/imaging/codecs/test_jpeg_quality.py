@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from dsclora_cli.imaging.codecs.jpeg import jpeg_quality
+from dsclora_cli.imaging.codecs.jpeg import estimate_quality
 from dsclora_cli.imaging.reader import open_picture
 
 
@@ -25,11 +25,11 @@ def test_the_quality_that_a_jpeg_was_saved_with_is_read_off_its_tables(mode: str
 
 def test_tables_of_another_maker_get_the_quality_of_like_strength() -> None:
     flat = {0: [4] * 64, 1: [6] * 64}
-    assert 90 <= jpeg_quality(flat) <= 99  # type: ignore[operator]
+    assert 90 <= estimate_quality(flat) <= 99  # type: ignore[operator]
     coarse = {0: [40] * 64}
-    assert 30 <= jpeg_quality(coarse) <= 80  # type: ignore[operator]
-    assert jpeg_quality({}) is None
-    assert jpeg_quality({0: [0] * 64}) == 100
+    assert 30 <= estimate_quality(coarse) <= 80  # type: ignore[operator]
+    assert estimate_quality({}) is None
+    assert estimate_quality({0: [0] * 64}) == 100
 
 
 def test_other_formats_have_none(tmp_path: Path) -> None:

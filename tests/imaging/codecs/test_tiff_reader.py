@@ -9,7 +9,19 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tifffile
-from pictures import HEIGHT, WIDTH, header_of, noise, pillow_file, read, read_still, rgb_profile, saved, smooth
+from pictures import (
+    HEIGHT,
+    WIDTH,
+    exif_block,
+    header_of,
+    noise,
+    pillow_file,
+    read,
+    read_still,
+    rgb_profile,
+    saved,
+    smooth,
+)
 from PIL import Image
 
 from dsclora_cli.config import SaveOptions
