@@ -36,7 +36,7 @@ def write_tiff(target: BinaryIO, header: Header, frames: Iterable[AnyFrame], com
     details = _metadata_entries(metadata)
     # EXIF values are raw bytes: the file must have their byte order.
     order = tiff_ifd.parse_header(metadata.exif[:16])[0].order if metadata.exif else "<"
-    dtype = header.dtype
+    dtype = header.dtype.newbyteorder("<" if order == "<" else ">")
     size = header.frames * header.width * header.height * channels * dtype.itemsize
     with TiffWriter(target, bigtiff=size > _CLASSIC_LIMIT, byteorder="<" if order == "<" else ">") as writer:
         for frame in frames:

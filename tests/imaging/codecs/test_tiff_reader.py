@@ -231,6 +231,20 @@ def test_big_tiff_is_written_where_offsets_would_not_fit(channels, monkeypatch):
     assert header.metadata.xmp and header.metadata.iptc
 
 
+@pytest.mark.parametrize("tiled", [False, True])
+@pytest.mark.parametrize("compression", [0, 1])
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.float32])
+def test_pixels_get_the_byte_order_of_the_exif(dtype, compression, tiled, monkeypatch):
+    """Cameras of several makers write big-endian EXIF; the raw values in a TIFF must have the order of the file."""
+    monkeypatch.setattr("dsclora_cli.imaging.codecs.tiff_writer._TILED_FROM", 0 if tiled else 10**9)
+    pixels = noise(3, dtype)
+    metadata = Metadata(exif=exif_block(1, ">"))
+    data = saved(header_of(pixels, "TIFF", metadata), [Frame(pixels)], compression=compression)
+    assert data[:4] == b"MM\0*"
+    np.testing.assert_array_equal(read_still(data)[1], pixels)
+    np.testing.assert_array_equal(tifffile.imread(io.BytesIO(data)), pixels)
+
+
 @pytest.mark.parametrize("compression", [0, 1])
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.float32])
 @pytest.mark.parametrize("channels", [1, 2, 3, 4])
