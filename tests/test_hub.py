@@ -1,4 +1,4 @@
-"""The Hub, asked by the real client, played by a server on the loopback."""
+"""The Hub client: the real client against a server on this machine."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def files_in_cache() -> list[Path]:
     return [path for path in hub.cache_folder().rglob("*") if path.is_file() and path.stat().st_size > 1000]
 
 
-def test_first_pull_then_cached_without_any_request(server: HubServer) -> None:
+def test_a_file_is_downloaded_once_then_cached_without_any_request(server: HubServer) -> None:
     assert hub.find_cached(WANTED) is None
     path = hub.fetch_file(WANTED)
     assert path.read_bytes() == BYTES
@@ -58,7 +58,7 @@ def test_first_pull_then_cached_without_any_request(server: HubServer) -> None:
 
 
 @pytest.mark.parametrize("variable", ["HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE", "HF_HOME"])
-def test_the_variables_of_the_client_say_where_the_cache_is(
+def test_the_variables_of_the_client_set_the_cache_folder(
     server: HubServer, variable: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv(variable, str(tmp_path / "elsewhere"))
@@ -76,7 +76,7 @@ def test_the_token_is_sent(server: HubServer, monkeypatch: pytest.MonkeyPatch) -
     assert set(seen) == {"Bearer hf_secret"}
 
 
-def test_a_pinned_revision_is_asked_for(server: HubServer) -> None:
+def test_a_pinned_revision_is_requested(server: HubServer) -> None:
     hub.fetch_file(replace(WANTED, revision=COMMIT))
     assert all(f"/resolve/{COMMIT}/" in request for request in server.requests)
 
@@ -135,7 +135,7 @@ def test_a_damaged_cached_copy_is_replaced(server: HubServer) -> None:
         (503, "", "the Hub answered 503", "try again later"),
     ],
 )
-def test_a_refusal_is_told_in_one_line(server: HubServer, status: int, code: str, reason: str, hint: str) -> None:
+def test_a_refusal_is_reported_in_one_line(server: HubServer, status: int, code: str, reason: str, hint: str) -> None:
     server.status, server.error_code = status, code
     error = refused()
     assert error.reason == reason
@@ -144,7 +144,7 @@ def test_a_refusal_is_told_in_one_line(server: HubServer, status: int, code: str
     assert len(server.requests) == 1  # so without the client's waits between tries
 
 
-def test_a_silent_server_is_asked_once_and_left(server: HubServer, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_silent_server_is_asked_only_once(server: HubServer, monkeypatch: pytest.MonkeyPatch) -> None:
     assert hub.PROBE_SECONDS < 5
     monkeypatch.setattr(hub, "PROBE_SECONDS", 0.3)
     server.silent = True
@@ -154,7 +154,7 @@ def test_a_silent_server_is_asked_once_and_left(server: HubServer, monkeypatch: 
     assert len(server.requests) == 1
 
 
-def test_a_name_that_does_not_resolve_in_time_is_left_too(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_host_name_that_does_not_resolve_in_time_is_a_time_out(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_ENDPOINT", "http://hub.invalid")
     monkeypatch.setattr(hub, "PROBE_SECONDS", 0.3)
     answered = threading.Event()
@@ -163,7 +163,7 @@ def test_a_name_that_does_not_resolve_in_time_is_left_too(monkeypatch: pytest.Mo
     answered.set()
 
 
-def test_no_server_at_all_is_no_network() -> None:
+def test_no_server_at_all_is_reported_as_no_internet() -> None:
     error = refused()
     assert error.reason == "no internet"
     assert "cannot reach http://127.0.0.1:9" in error.message
@@ -171,16 +171,14 @@ def test_no_server_at_all_is_no_network() -> None:
 
 
 @pytest.mark.parametrize("resets", [False, True])
-def test_a_connection_dropped_in_the_middle_is_made_again(
-    server: HubServer, resets: bool, capfd: pytest.CaptureFixture[str]
-) -> None:
+def test_a_broken_connection_is_retried(server: HubServer, resets: bool, capfd: pytest.CaptureFixture[str]) -> None:
     server.drops, server.resets = 1, resets
     assert hub.fetch_file(WANTED).read_bytes() == BYTES
     assert [request for request in server.requests if request.startswith(GET)] == [f"{GET}{COMMIT}/{FILE}"] * 2
     assert capfd.readouterr().err == ""
 
 
-def test_a_connection_that_keeps_dropping_ends_in_one_line(server: HubServer, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_connection_that_keeps_breaking_is_one_line(server: HubServer, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("time.sleep", lambda seconds: None)
     server.drops = 100
     error = refused()
@@ -205,7 +203,7 @@ def test_offline_opens_no_socket(server: HubServer, how: str, monkeypatch: pytes
 
 
 @pytest.mark.usefixtures("server")
-def test_a_cache_that_cannot_be_written_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_cache_that_cannot_be_written_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "file").write_text("not a folder")
     monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "file"))
     error = refused()
@@ -213,7 +211,7 @@ def test_a_cache_that_cannot_be_written_says_so(tmp_path: Path, monkeypatch: pyt
     assert str(tmp_path / "file") in error.message
 
 
-def test_a_cached_file_costs_no_import_of_the_client(server: HubServer) -> None:
+def test_a_cached_file_does_not_import_the_client(server: HubServer) -> None:
     hub.fetch_file(WANTED)
     fetch = f"from dsclora_cli import hub; hub.fetch_file(hub.{WANTED!r})"
     code = f"{fetch}; import sys; print('huggingface_hub' in sys.modules)"

@@ -1,4 +1,4 @@
-"""Files of data-set repositories: the same client and failures as for weights, without a pin."""
+"""Files of data-set repositories: the same client and the same errors as for weights, without a pin."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def refused(**options: bool) -> HubUnavailable:
     return caught.value
 
 
-def test_first_pull_then_cached_without_any_request(server: HubServer) -> None:
+def test_a_file_is_downloaded_once_then_cached_without_any_request(server: HubServer) -> None:
     path = fetch_dataset_file(REPO, FILE)
     assert path.read_bytes() == BYTES
     assert path.is_relative_to(hub.cache_folder() / "datasets--someone--Set5")
@@ -41,19 +41,19 @@ def test_first_pull_then_cached_without_any_request(server: HubServer) -> None:
     assert server.requests == []
 
 
-def test_a_file_of_the_same_name_elsewhere_in_the_cache_is_another(server: HubServer) -> None:
+def test_files_of_the_same_name_in_other_folders_are_not_confused(server: HubServer) -> None:
     assert fetch_dataset_file(REPO, f"old/{FILE}").read_bytes() == b"another"
     assert fetch_dataset_file(REPO, FILE).read_bytes() == BYTES
 
 
-def test_weights_of_a_repository_of_the_same_name_are_not_looked_at(server: HubServer) -> None:
+def test_model_repositories_of_the_same_name_are_ignored(server: HubServer) -> None:
     other = hub.cache_folder() / "models--someone--Set5/snapshots" / COMMIT / FILE
     other.parent.mkdir(parents=True)
     other.write_bytes(b"weights")
     assert fetch_dataset_file(REPO, FILE).read_bytes() == BYTES
 
 
-def test_what_is_not_there_is_told_without_a_search(server: HubServer) -> None:
+def test_a_missing_file_is_reported_without_a_search(server: HubServer) -> None:
     del server.files[FILE]
     error = refused()
     assert error.reason == "the Hub answered 404"
@@ -63,7 +63,7 @@ def test_what_is_not_there_is_told_without_a_search(server: HubServer) -> None:
     assert refused().reason == "repository not found"
 
 
-def test_offline_a_gated_repository_and_no_network(server: HubServer, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_errors_suggest_a_data_folder_instead_of_weights(server: HubServer, monkeypatch: pytest.MonkeyPatch) -> None:
     error = refused(offline=True)
     assert (error.reason, server.requests) == ("offline", [])
     assert error.hint.endswith("or give a folder with --data-dir DIR")
@@ -73,7 +73,7 @@ def test_offline_a_gated_repository_and_no_network(server: HubServer, monkeypatc
     assert refused().hint.endswith("or give a folder with --data-dir DIR")
 
 
-def test_a_cached_revision_serves_though_the_hub_has_a_newer_one(server: HubServer) -> None:
+def test_a_cached_revision_is_used_even_if_the_hub_has_a_newer_one(server: HubServer) -> None:
     fetch_dataset_file(REPO, FILE)
     server.files[FILE] = b"changed on the Hub"
     assert fetch_dataset_file(REPO, FILE).read_bytes() == BYTES

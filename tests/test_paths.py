@@ -1,4 +1,4 @@
-"""A file is written whole or not at all."""
+"""`atomic_write`: a file is written completely or not at all."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 from dsclora_cli.paths import atomic_write
 
 
-def test_the_new_file_takes_the_place_of_the_old(tmp_path: Path) -> None:
+def test_the_new_file_replaces_the_old_file(tmp_path: Path) -> None:
     target = tmp_path / "file"
     target.write_text("old")
     with atomic_write(target) as temporary:
@@ -21,7 +21,7 @@ def test_the_new_file_takes_the_place_of_the_old(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("error", [OSError, KeyboardInterrupt])
-def test_whatever_goes_wrong_the_old_file_stays_alone(tmp_path: Path, error: type[BaseException]) -> None:
+def test_after_an_error_only_the_old_file_is_left(tmp_path: Path, error: type[BaseException]) -> None:
     target = tmp_path / "file"
     target.write_text("old")
 

@@ -1,4 +1,4 @@
-"""A Hub-shaped server on the loopback: what huggingface_hub asks of huggingface.co, and the ways in which it fails."""
+"""A server on this machine that answers as huggingface.co does, and fails in all known ways."""
 
 from __future__ import annotations
 
@@ -17,28 +17,35 @@ COMMIT = "c" * 40
 
 @dataclass
 class HubServer:
-    """Serves `files` (path to bytes) as the repository `repo` at one commit, from a thread.
-
-    A data set's `repo` starts with "datasets/". `others` are more repositories, each with its files.
-    `served` replaces the bytes sent for a path while its promised sha256 stays. `status` answers every request with
-    that code. `silent` accepts and never answers. `drops` is how many downloads break after half of the bytes, with a
-    TCP reset where `resets` is set. `delay` is how many seconds a download waits for its first byte.
-    """
+    """A server in a thread that offers one repository at one commit. Every field may change while it runs."""
 
     repo: str
+    """Repository, `owner/name`; the name of a data set starts with `datasets/`."""
     files: dict[str, bytes]
+    """Path inside the repository to content."""
     others: dict[str, dict[str, bytes]] = field(default_factory=dict)
+    """More repositories, each with its files."""
     served: dict[str, bytes] = field(default_factory=dict)
+    """Other bytes to send for a path; the listing still promises the sha256 of `files`."""
     status: int = 0
+    """Status code for all requests; 0 for normal answers."""
     error_code: str = ""
+    """The Hub's own error code (X-Error-Code) sent together with `status`."""
     silent: bool = False
+    """Accept connections and never answer."""
     drops: int = 0
+    """Number of downloads that break after half of the bytes."""
     resets: bool = False
+    """Break with a TCP reset instead of a normal end of the connection."""
     delay: float = 0
+    """Seconds before the first byte of a download."""
     lfs: bool = True
+    """Offer files as large files (LFS), with their sha256 in the listing and as etag."""
     revisions: tuple[str, ...] = ("main", COMMIT)
     requests: list[str] = field(default_factory=list)
+    """All requests so far, as `METHOD /path`."""
     ranges: list[str] = field(default_factory=list)
+    """All Range headers so far."""
 
     def __enter__(self) -> HubServer:
         self.released = threading.Event()
@@ -57,11 +64,11 @@ class HubServer:
 
     @property
     def url(self) -> str:
-        """What HF_ENDPOINT is to be set to."""
+        """Return the address for HF_ENDPOINT."""
         return f"http://127.0.0.1:{self._server.server_address[1]}"
 
     def listing(self) -> dict[str, object]:
-        """The answer of /api/models/{repo} with `blobs=true`."""
+        """Return the answer to /api/models/{repo} with `blobs=true`."""
         siblings = []
         for path, data in self.files.items():
             sha256 = hashlib.sha256(data).hexdigest()
@@ -75,7 +82,7 @@ class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
 
     def log_message(self, format: str, *args: object) -> None:
-        """Say nothing: the test looks at `requests`."""
+        """Log nothing: tests read `requests`."""
 
     def do_HEAD(self) -> None:
         self._answer()

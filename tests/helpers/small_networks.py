@@ -1,4 +1,4 @@
-"""Small networks of every kind, for tests of what runs them."""
+"""Small networks of every architecture."""
 
 from __future__ import annotations
 
@@ -20,6 +20,6 @@ NETWORKS = {
 
 
 def made(name: str) -> Network:
-    """One of them, the same every time."""
+    """Return one of the networks in eval mode; equal calls give equal weights."""
     torch.manual_seed(0)
     return NETWORKS[name]().eval()

@@ -1,4 +1,4 @@
-"""Feature maps beside the output: the right ones, and none kept that nobody asked for."""
+"""Feature maps: the values, the selection by pattern, and the memory of all other maps."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ def lr() -> torch.Tensor:
     return torch.rand(2, 3, 6, 5, dtype=torch.float64)
 
 
-def test_taps_are_what_the_paper_calls_o1_o2_o3(network: SPAN, lr: torch.Tensor) -> None:
-    """Computed again from the block's own convolutions."""
+def test_feature_maps_equal_o1_o2_o3_of_the_paper(network: SPAN, lr: torch.Tensor) -> None:
+    """Compute all maps again from the convolutions of the blocks."""
     names = select_feature_maps(network, ["*"])
     output, maps = FeatureExtractor(network, names)(lr)
     taps = dict(zip(names, maps, strict=True))
@@ -45,13 +45,13 @@ def test_taps_are_what_the_paper_calls_o1_o2_o3(network: SPAN, lr: torch.Tensor)
     torch.testing.assert_close(network.upsampler(taps["conv_cat"]), output)
 
 
-def test_patterns_choose_in_the_order_of_the_network(network: SPAN) -> None:
+def test_patterns_select_maps_in_the_order_of_the_network(network: SPAN) -> None:
     nine = select_feature_maps(network, ("block_3.*", "block_1.*", "block_2.*", "block_1.o1"))
     assert nine == tuple(f"block_{i}.o{j}" for i in (1, 2, 3) for j in (1, 2, 3))
     assert select_feature_maps(network, ["block_?"]) == ("block_1", "block_2", "block_3")
 
 
-def test_a_pattern_that_matches_nothing_is_an_error(network: SPAN) -> None:
+def test_a_pattern_without_a_match_is_an_error(network: SPAN) -> None:
     with pytest.raises(UsageError, match="no feature map's name matches 'block_4") as caught:
         select_feature_maps(network, ["block_1", "block_4.*"])
     assert "block_3.o1" in caught.value.hint

@@ -1,3 +1,7 @@
+"""Initial weights: features at their working scale, and the last layer fitted to the data."""
+
+from __future__ import annotations
+
 import copy
 
 import torch
@@ -9,7 +13,7 @@ from dsclora_cli.models.span import SPAN, SpanConfig
 
 
 def _pictures(count: int, side: int) -> tuple[Tensor, Tensor]:
-    """Waves of many directions and lengths, LR and HR, x2."""
+    """Return LR and HR (x2) of waves with many directions and lengths."""
     generator = torch.Generator().manual_seed(5)
     grid = torch.linspace(0, 1, side * 2)
     y, x = grid[:, None], grid[None, :]
@@ -41,7 +45,7 @@ def test_features_start_at_their_working_scale() -> None:
     assert {name: round(value, 3) for name, value in seen.items()} == wanted
 
 
-def test_fitted_upsampler_is_the_best_there_is() -> None:
+def test_no_other_last_layer_beats_the_fitted_one() -> None:
     network, (lr, hr) = _network(), _pictures(4, 24)
     lsuv_init(network, lr)
     fit_last_layer(network, [(lr[:2], hr[:2]), (lr[2:], hr[2:])])
@@ -61,7 +65,7 @@ def test_fitted_upsampler_is_the_best_there_is() -> None:
         assert error(other) > best
 
 
-def test_only_the_upsampler_is_fitted() -> None:
+def test_fitting_changes_only_the_last_layer() -> None:
     network, (lr, hr) = _network(), _pictures(2, 24)
     before = copy.deepcopy(network.state_dict())
     fit_last_layer(network, [(lr, hr)])

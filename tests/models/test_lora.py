@@ -1,4 +1,4 @@
-"""Adapters: zero at first, the only thing that learns, and merged exactly."""
+"""Adapters: zero at first, the only trainable part, and merged exactly."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def small(blocks: int = 3, channels: int = 6) -> SPAN:
 
 
 def perturbed(network: SPAN, rules: str = "paper") -> Adapters:
-    """Adapters that are no longer zero."""
+    """Return adapters that are not zero."""
     adapters = Adapters(network, parse_ranks(network, rules), seed=1)
     with torch.no_grad():
         for name, parameter in adapters.named_parameters():
@@ -43,7 +43,7 @@ def of_layers(network: SPAN, rules: str) -> dict[str, tuple[int, float]]:
     return {name.removesuffix(".eval_conv"): (r.rank, r.alpha) for name, r in parse_ranks(network, rules).items()}
 
 
-def test_the_presets_on_the_network_of_the_paper() -> None:
+def test_ranks_of_the_presets_on_the_network_of_the_paper() -> None:
     network = SPAN(SpanConfig())
     blocks = {f"block_{i}.c{j}_r": i for i in range(1, 7) for j in (1, 2, 3)}
     paper = {name: {1: (8, 16), 6: (4, 8)}.get(i, (12, 24)) for name, i in blocks.items()}
@@ -53,14 +53,14 @@ def test_the_presets_on_the_network_of_the_paper() -> None:
 
 
 @pytest.mark.parametrize("blocks", [1, 2, 9])
-def test_presets_serve_any_span_with_ranks_that_mean_something(blocks: int) -> None:
+def test_presets_fit_a_span_of_any_size(blocks: int) -> None:
     chosen = of_layers(small(blocks, channels=5), "paper")
     assert len(chosen) == 3 * blocks + 2
     assert chosen["block_1.c1_r"] == (5, 10)
     assert chosen.get(f"block_{max(2, blocks)}.c2_r", (4, 8)) == (4, 8)
 
 
-def test_rules_of_ones_own() -> None:
+def test_custom_rules() -> None:
     chosen = of_layers(small(), "{last}.c1_r*:3:12 block_*:2 conv_cat:full")
     assert chosen == {
         **{f"block_{i}.c{j}_r": (2, 4) for i in (1, 2, 3) for j in (1, 2, 3)},
@@ -71,13 +71,13 @@ def test_rules_of_ones_own() -> None:
 
 
 @pytest.mark.parametrize("rules", ["large", "a:b", "block_*:0", "block_*:2:x", "block_*:2:-1", "a:1:1:1", "a:full:3"])
-def test_rules_that_are_not_understood(rules: str) -> None:
+def test_rules_that_cannot_be_parsed_are_refused(rules: str) -> None:
     with pytest.raises(UsageError, match="cannot parse") as caught:
         parse_ranks(small(), rules)
     assert "pattern:rank" in caught.value.hint
 
 
-def test_rules_that_match_nothing() -> None:
+def test_rules_without_a_match_are_refused() -> None:
     with pytest.raises(UsageError, match="no convolution's name matches 'block_4"):
         parse_ranks(small(), "block_*:2 block_4.*:2")
     with pytest.raises(UsageError, match="no convolution gets an adapter"):
@@ -99,8 +99,8 @@ def test_new_adapters_change_nothing_and_follow_their_seed() -> None:
     assert not torch.equal(adapters.get_parameter(first), other.get_parameter(first))
 
 
-def test_the_delta_is_that_of_loralib() -> None:
-    """Written out index by index: row `o*k + y` of B and column `i*k + x` of A, in the order in which `view` reads."""
+def test_the_delta_equals_the_delta_of_loralib() -> None:
+    """Compare index by index, in the order of `view`: row `o*k + y` of B and column `i*k + x` of A."""
     layer = torch.nn.Conv2d(3, 4, 3).double()
     adapter = LowRank(layer, Rank(2, 6.0), torch.Generator().manual_seed(0)).double()
     with torch.no_grad():
@@ -113,7 +113,7 @@ def test_the_delta_is_that_of_loralib() -> None:
         assert float(delta[o, i, y, x].detach()) == pytest.approx(float(flat[((o * 3 + i) * 3 + y) * 3 + x].detach()))
 
 
-def test_merged_equals_unmerged_and_arguments_stay_as_they_were() -> None:
+def test_merged_equals_unmerged_and_arguments_do_not_change() -> None:
     network = small().double()
     adapters = perturbed(network).double()
     before = copy.deepcopy((network.state_dict(), adapters.state_dict()))
@@ -138,8 +138,8 @@ def test_only_adapters_receive_gradients() -> None:
     assert all(p.requires_grad for p in network.parameters())
 
 
-def test_the_released_student_is_its_base_and_adapters_of_the_paper_preset(shared: Path) -> None:
-    """Built from singular values; with one rank less than the preset's, what is left over is much larger."""
+def test_the_released_student_equals_its_base_with_adapters_of_the_paper_preset(shared: Path) -> None:
+    """Build the adapters from singular values; with a lower rank than the preset's, the remainder is much larger."""
     base = load_network(shared / "weights/team39_spantiny_ch26_slim.pth")
     released = load_network(shared / "weights/team23_DSCF.pth").state_dict()
     adapters = Adapters(base, parse_ranks(base, "paper"))

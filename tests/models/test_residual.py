@@ -1,4 +1,4 @@
-"""EDSR and RCAN: the official definitions, by size, names and answers."""
+"""EDSR and RCAN compared with the definitions of their papers: sizes, names and outputs."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def test_parameter_counts_of_the_papers(config: EdsrConfig | RcanConfig, count: 
 
 
 def random(network: Network) -> Network:
-    """The network in float64, every weight random, the mean shift as it is."""
+    """Return the network in float64 with random weights; the mean shift keeps its values."""
     torch.manual_seed(0)
     with torch.no_grad():
         for parameter in network.double().parameters():
@@ -60,7 +60,7 @@ def enlarged(x: Tensor, state: State, scale: int) -> Tensor:
 
 
 def edsr(x: Tensor, state: State, config: EdsrConfig) -> Tensor:
-    """EDSR as its paper draws it, from the tensors by their official names."""
+    """Compute EDSR as its paper draws it, from tensors with the official names."""
     head = body = convolved((x - MEAN) * 255, state, "head.0")
     for index in range(config.blocks):
         inner = F.relu(convolved(body, state, f"body.{index}.body.0"))
@@ -69,7 +69,7 @@ def edsr(x: Tensor, state: State, config: EdsrConfig) -> Tensor:
 
 
 def rcan(x: Tensor, state: State, config: RcanConfig) -> Tensor:
-    """RCAN likewise."""
+    """Compute RCAN as its paper draws it, from tensors with the official names."""
     head = body = convolved((x - MEAN) * 255, state, "head.0")
     for group in range(config.groups):
         inside = body
@@ -84,7 +84,7 @@ def rcan(x: Tensor, state: State, config: RcanConfig) -> Tensor:
 
 
 @pytest.mark.parametrize("scale", [2, 3, 4, 8])
-def test_answers_are_those_of_the_definitions(scale: int) -> None:
+def test_outputs_equal_the_definitions_of_the_papers(scale: int) -> None:
     x = torch.rand(2, 3, 7, 6, dtype=torch.float64)
     for network, definition in (
         (random(EDSR(EdsrConfig(6, 3, scale, 0.3))), edsr),
@@ -107,7 +107,7 @@ def test_the_declared_halo_covers_the_receptive_field_of_edsr(blocks: int, scale
     assert (row - int(reach.min()), int(reach.max()) - row) == (halo, halo)
 
 
-def test_rcan_sees_the_whole_picture_and_says_so() -> None:
+def test_rcan_depends_on_the_whole_picture_and_declares_so() -> None:
     network = random(RCAN(RcanConfig(8, 1, 2, groups=1, attention=8)))
     assert not network.config.descriptor.exact_tiles
     assert EdsrConfig().descriptor.exact_tiles
@@ -118,7 +118,7 @@ def test_rcan_sees_the_whole_picture_and_says_so() -> None:
     assert not torch.equal(network(x)[:, :, -1], network(changed)[:, :, -1])
 
 
-def test_feature_maps_by_name() -> None:
+def test_feature_maps_are_found_by_name() -> None:
     network = random(EDSR(EdsrConfig(4, 6, 2)))
     assert network.feature_names == ("head", *(f"body.{index}" for index in range(7)))
     assert network.thirds == ("body.1", "body.3", "body.6")

@@ -1,4 +1,4 @@
-"""The network: equal to the original, in both forms."""
+"""SPAN compared with the outputs of the original, in training form and merged form."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ GOLDEN = ("baboon_16x16", "ppt3_33x47", "zebra_64x64")
 
 
 def explicit(conv: Conv3XC, x: Tensor) -> Tensor:
-    """`Conv3XC` as the paper writes it: pad, three convolutions in a row, plus the skip."""
+    """Compute `Conv3XC` as the paper writes it: pad, three convolutions in a row, plus the skip."""
     return conv.conv(F.pad(x, (1, 1, 1, 1))) + conv.sk(x)
 
 
 @pytest.mark.parametrize("name", GOLDEN)
-def test_released_student_answers_as_the_original_does(shared: Path, name: str) -> None:
+def test_the_released_student_has_the_outputs_of_the_original(shared: Path, name: str) -> None:
     network = SPAN(SpanConfig())
     network.load_state_dict(torch.load(shared / "weights/team23_DSCF.pth", weights_only=True), strict=True)
     golden = np.load(shared / f"golden/{name}.npz")
@@ -35,7 +35,7 @@ def test_parameter_count_of_the_paper() -> None:
 
 
 @pytest.mark.parametrize(("channels", "blocks", "scale"), [(26, 6, 4), (8, 2, 3), (5, 1, 2)])
-def test_any_size_maps_to_scale_times_it(channels: int, blocks: int, scale: int) -> None:
+def test_the_output_is_scale_times_the_input_for_any_size(channels: int, blocks: int, scale: int) -> None:
     network = SPAN(SpanConfig(channels, blocks, scale))
     assert network(torch.zeros(2, 3, 5, 7)).shape == (2, 3, 5 * scale, 7 * scale)
 
@@ -55,7 +55,7 @@ def test_training_form_equals_its_explicit_form_in_output_and_gradients() -> Non
     assert len(answers[0][1]) == 8
 
 
-def test_merged_form_equals_the_training_form_and_leaves_it_alone() -> None:
+def test_the_merged_form_equals_the_training_form_and_leaves_it_unchanged() -> None:
     torch.manual_seed(1)
     network = SPAN(SpanConfig(channels=6, blocks=2, scale=2, expanded=True)).double()
     before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
@@ -67,7 +67,7 @@ def test_merged_form_equals_the_training_form_and_leaves_it_alone() -> None:
     assert merged.merged() is merged
 
 
-def test_norm_off_takes_the_picture_as_it_is() -> None:
+def test_without_norm_the_picture_is_used_as_given() -> None:
     torch.manual_seed(2)
     network = SPAN(SpanConfig(channels=4, blocks=1, scale=2)).double()
     raw = SPAN(SpanConfig(channels=4, blocks=1, scale=2, norm=False)).double()

@@ -1,4 +1,4 @@
-"""Adapter files come back as they were, over the base they are for and no other, and every broken one is refused."""
+"""Adapter files: save and load are exact, a wrong base is refused, and broken files are refused."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def file(tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize("rules", ["paper", "small", "block_1.c2_r*:3:0.7 conv_cat:1"])
-def test_saved_loaded_and_merged_is_merged(rules: str, tmp_path: Path) -> None:
+def test_merging_after_save_and_load_equals_merging_at_once(rules: str, tmp_path: Path) -> None:
     path, adapters = tmp_path / "adapter.safetensors", perturbed(rules)
     save_adapters(adapters, path, BASE, '{"steps": 3}')
     loaded = load_adapters(path)
@@ -49,7 +49,7 @@ def test_saved_loaded_and_merged_is_merged(rules: str, tmp_path: Path) -> None:
                            small().get_parameter("block_1.c2_r.eval_conv.weight"))  # fmt: skip
 
 
-def test_equal_adapters_give_equal_bytes_that_say_what_they_are_for(file: Path, tmp_path: Path) -> None:
+def test_equal_adapters_give_equal_bytes_with_base_and_training_in_the_metadata(file: Path, tmp_path: Path) -> None:
     digests = {hashlib.sha256(file.read_bytes()).hexdigest()}
     for i in range(3):
         save_adapters(perturbed(), tmp_path / str(i), BASE, '{"steps": 3}')
@@ -73,13 +73,13 @@ def test_another_base_is_refused_unless_forced(file: Path) -> None:
 
 
 @pytest.mark.parametrize("changes", [{"channels": 5}, {"blocks": 1}, {"scale": 3}])
-def test_a_network_of_another_shape_is_refused_even_so(changes: dict[str, int], file: Path) -> None:
+def test_a_network_of_another_shape_is_refused_even_with_force(changes: dict[str, int], file: Path) -> None:
     with pytest.raises(WeightsError, match="does not fit this network: unexpected") as caught:
         apply_adapters(small(**changes), OTHER, load_adapters(file), force=True)
     assert "\n" not in str(caught.value)
 
 
-def test_a_network_is_no_adapter_and_an_adapter_no_network(file: Path, tmp_path: Path) -> None:
+def test_networks_and_adapters_are_not_mixed_up(file: Path, tmp_path: Path) -> None:
     save_network(small(), tmp_path / "net.safetensors", "")
     with pytest.raises(WeightsError, match="is not an adapter") as caught:
         load_adapters(tmp_path / "net.safetensors")
@@ -88,7 +88,7 @@ def test_a_network_is_no_adapter_and_an_adapter_no_network(file: Path, tmp_path:
         load_network(file)
 
 
-def test_files_that_are_none(tmp_path: Path) -> None:
+def test_missing_files_and_other_files_are_refused(tmp_path: Path) -> None:
     with pytest.raises(WeightsError, match="cannot read"):
         load_adapters(tmp_path / "absent.safetensors")
     (tmp_path / "text").write_text("hello")
@@ -97,7 +97,7 @@ def test_files_that_are_none(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("header", [{"kind": "other"}, {"base_sha256": "ab"}, {"base_sha256": "XY" * 32}])
-def test_a_header_that_says_too_little(header: dict[str, str], file: Path) -> None:
+def test_incomplete_metadata_are_refused(header: dict[str, str], file: Path) -> None:
     save_file(load_file(file), file, {**HEADER, **header})
     with pytest.raises(WeightsError, match="is not an adapter"):
         load_adapters(file)
@@ -124,7 +124,7 @@ LAYER = "block_1.c1_r.eval_conv"
         ({"x" * 1000: torch.zeros(1)}, f"unexpected {'x' * 80} of shape (1,)"),
     ],
 )
-def test_tensors_that_cannot_be(changes: dict[str, Tensor | None], message: str, file: Path) -> None:
+def test_tensors_that_do_not_fit_are_refused(changes: dict[str, Tensor | None], message: str, file: Path) -> None:
     state = {name: tensor for name, tensor in {**load_file(file), **changes}.items() if tensor is not None}
     save_file(state, file, HEADER)
     with pytest.raises(WeightsError) as caught:
@@ -134,7 +134,7 @@ def test_tensors_that_cannot_be(changes: dict[str, Tensor | None], message: str,
     assert "\n" not in str(caught.value)
 
 
-def test_a_save_that_cannot_be_is_an_error(tmp_path: Path) -> None:
+def test_saving_into_a_missing_folder_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(WeightsError, match="cannot write"):
         save_adapters(perturbed(), tmp_path / "absent" / "adapter.safetensors", BASE, "")
 

@@ -1,4 +1,4 @@
-"""The catalogue: the packaged one is true, the user's own is added, and mistakes are named."""
+"""The catalogue: packaged entries match their files, own entries are added, and errors name the place."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def test_the_released_student_is_the_file_that_was_released(shared: Path) -> Non
     assert (config.scale, config.channels) == (known.scale, known.channels)
 
 
-def test_auto_at_x4_is_the_student_then_ours() -> None:
+def test_auto_at_x4_tries_the_released_student_then_our_network() -> None:
     assert load_catalog().auto[4] == ("dscf-x4", "dsclora-x4")
 
 
@@ -113,7 +113,7 @@ def test_the_catalogue_is_read_again_only_after_a_change() -> None:
         ({"reference": "{ Set5 = { psnr = 3 } }"}, "[weights.mine.reference.Set5] psnr: unknown key"),
     ],
 )
-def test_a_bad_table_is_an_error_naming_file_table_and_key(changes: dict[str, str | None], message: str) -> None:
+def test_errors_in_a_table_name_file_table_and_key(changes: dict[str, str | None], message: str) -> None:
     path = write_own(entry(**changes))
     with pytest.raises(UsageError) as caught:
         load_catalog()
@@ -133,7 +133,7 @@ def test_a_bad_table_is_an_error_naming_file_table_and_key(changes: dict[str, st
         ("weights = 3\n", "weights: 3 is not a table"),
     ],
 )
-def test_a_bad_file_is_an_error_naming_it(text: str, message: str) -> None:
+def test_errors_in_a_file_name_the_file(text: str, message: str) -> None:
     path = write_own(text)
     with pytest.raises(UsageError) as caught:
         load_catalog()
@@ -151,7 +151,7 @@ def test_a_wrong_auto_table_is_an_error(bad: str, tmp_path: Path, monkeypatch: p
         load_catalog()
 
 
-def test_an_unknown_name_lists_close_ones() -> None:
+def test_the_error_for_an_unknown_name_lists_similar_names() -> None:
     with pytest.raises(UsageError, match="no model is called 'dcsf-x4'") as caught:
         load_catalog().entry("dcsf-x4")
     assert "dscf-x4" in caught.value.hint
@@ -160,7 +160,9 @@ def test_an_unknown_name_lists_close_ones() -> None:
     assert "dscf-x4, dsclora-x4" in caught.value.hint
 
 
-def test_the_packaged_copy_goes_before_the_one_beside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_catalogue_in_the_wheel_comes_before_the_one_in_the_checkout(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     package = tmp_path / "dsclora_cli"
     package.mkdir()
     monkeypatch.setattr(catalog, "_PACKAGE", package)

@@ -1,4 +1,4 @@
-"""Every file of weights that people have loads strictly; every other file is one clear error and runs no code."""
+"""Weight files of all known origins load strictly; every other file is one clear error."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def file(tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize("name", ["baboon_16x16", "zebra_64x64"])
-def test_the_released_student_answers_as_the_original(shared: Path, name: str) -> None:
+def test_the_released_student_has_the_outputs_of_the_original(shared: Path, name: str) -> None:
     golden = np.load(shared / f"golden/{name}.npz")
     network = load_network(shared / "weights/team23_DSCF.pth")
     with torch.inference_mode():
@@ -51,7 +51,7 @@ def test_released_files_load(shared: Path, name: str, channels: int) -> None:
 
 
 @pytest.mark.parametrize("changes", [{}, {"channels": 7, "blocks": 1, "scale": 3}, {"scale": 4, "norm": False}])
-def test_saved_networks_come_back(changes: dict[str, object], tmp_path: Path) -> None:
+def test_saved_networks_load_with_equal_outputs(changes: dict[str, object], tmp_path: Path) -> None:
     network, path = small(**changes), tmp_path / "net.safetensors"
     save_network(network, path, training="on nothing")
     loaded = load_network(path)
@@ -69,7 +69,7 @@ def test_equal_networks_give_equal_bytes_and_no_partial_file_stays(tmp_path: Pat
     assert load_file(tmp_path / "0.safetensors").keys() == small().state_dict().keys()
 
 
-def test_a_save_that_cannot_be_is_an_error_and_leaves_nothing(tmp_path: Path) -> None:
+def test_a_failed_save_is_an_error_and_leaves_no_file(tmp_path: Path) -> None:
     (tmp_path / "net.safetensors").mkdir()
     with pytest.raises(WeightsError, match="cannot write"):
         save_network(small(), tmp_path / "net.safetensors", training="")
@@ -93,14 +93,14 @@ def prefixed(state: State) -> State:
     ids=["bare", "module", "params", "ema first", "state_dict and module", "nested"],
 )
 @pytest.mark.parametrize("zipped", [True, False])
-def test_wrappers_of_training_programs(wrap, zipped: bool, file: Path) -> None:  # type: ignore[no-untyped-def]
+def test_files_in_wrappers_of_training_programs_load(wrap, zipped: bool, file: Path) -> None:  # type: ignore[no-untyped-def]
     network = small()
     torch.save(wrap(network.state_dict()), file, _use_new_zipfile_serialization=zipped)
     assert torch.equal(answer(load_network(file)), answer(network))
 
 
 @pytest.mark.parametrize("name", ["net.safetensors", "net.pth", "net", "net.onnx"])
-def test_content_decides_not_the_suffix(name: str, tmp_path: Path) -> None:
+def test_the_content_decides_and_not_the_suffix(name: str, tmp_path: Path) -> None:
     torch.save(small().state_dict(), tmp_path / name)
     assert load_network(tmp_path / name).config == SMALL
     save_file(small().state_dict(), tmp_path / name)
@@ -108,7 +108,7 @@ def test_content_decides_not_the_suffix(name: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("norm", [True, False])
-def test_training_form_files_are_merged_and_their_stale_merged_weights_ignored(norm: bool, file: Path) -> None:
+def test_the_training_form_is_merged_and_its_stale_merged_weights_are_ignored(norm: bool, file: Path) -> None:
     network = small(expanded=True, norm=norm)
     stale = {name: torch.full((1,), torch.nan) for name in small().state_dict() if ".eval_conv." in name}
     assert len(stale) == 16

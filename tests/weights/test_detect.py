@@ -1,4 +1,4 @@
-"""Files of EDSR and RCAN: what a network is is read off its tensors."""
+"""Files of EDSR and RCAN: the tensors decide the architecture and the sizes."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def test_official_files_load(config: EdsrConfig | RcanConfig, tmp_path: Path) ->
 
 
 @pytest.mark.parametrize("config", [*SHAPES, EdsrConfig(4, 2, 2, res_scale=0.25)])
-def test_saved_networks_come_back(config: EdsrConfig | RcanConfig, tmp_path: Path) -> None:
+def test_saved_networks_load_with_equal_config(config: EdsrConfig | RcanConfig, tmp_path: Path) -> None:
     network, path = network_of(config), tmp_path / "net.safetensors"
     save_network(network, path, training="on nothing")
     loaded = load_network(path)

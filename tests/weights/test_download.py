@@ -1,4 +1,4 @@
-"""Weights at plain addresses: pinned ones are fetched, others only once somebody said that they are to be trusted."""
+"""Weights at web addresses: with a pin they are downloaded and checked, without a pin only after `trust`."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from dsclora_cli.weights.resolve import find_weights
 
 
 class Quiet(SimpleHTTPRequestHandler):
-    """Serves files and says nothing; `/cut/...` breaks off."""
+    """A file server without log; downloads from `/cut/...` break."""
 
     def log_message(self, *arguments: object) -> None:
         pass
@@ -39,7 +39,7 @@ class Quiet(SimpleHTTPRequestHandler):
 
 @pytest.fixture
 def site(tmp_path: Path) -> Iterator[tuple[str, Path]]:
-    """An address, and the file of an EDSR that lies there as `edsr.pt`."""
+    """Yield the address of a server, and the file of an EDSR that the server offers as `edsr.pt`."""
     torch.manual_seed(0)
     (tmp_path / "site").mkdir()
     torch.save(EDSR(EdsrConfig(4, 1, 2)).state_dict(), tmp_path / "site" / "edsr.pt")
@@ -62,7 +62,7 @@ def place() -> str:
     return next(row.place for row in list_models() if row.name == "plain")
 
 
-def test_what_nobody_pinned_is_fetched_once_it_is_trusted(site: tuple[str, Path]) -> None:
+def test_a_file_without_a_pin_is_fetched_only_with_trust(site: tuple[str, Path]) -> None:
     address, file = site
     catalogue(f"{address}/edsr.pt")
     with pytest.raises(WeightsError, match=r"no sha256 for plain, at .*models fetch plain --trust-unpinned"):
@@ -86,7 +86,7 @@ def test_what_nobody_pinned_is_fetched_once_it_is_trusted(site: tuple[str, Path]
     assert not fetched.path.exists()
 
 
-def test_a_pin_needs_no_trust_and_is_kept_to(site: tuple[str, Path]) -> None:
+def test_a_pinned_file_needs_no_trust_and_must_match(site: tuple[str, Path]) -> None:
     address, file = site
     pin = hashlib.sha256(file.read_bytes()).hexdigest()
     catalogue(f"{address}/edsr.pt", f'sha256 = "{pin}"\nsize = {file.stat().st_size}\n')
@@ -97,7 +97,7 @@ def test_a_pin_needs_no_trust_and_is_kept_to(site: tuple[str, Path]) -> None:
 
 
 @pytest.mark.parametrize(("path", "reason"), [("/none.pt", "404"), ("/cut/edsr.pt", "9 of 1000 bytes")])
-def test_what_cannot_be_fetched_is_one_line_and_leaves_nothing(site: tuple[str, Path], path: str, reason: str) -> None:
+def test_a_failed_download_is_one_line_and_leaves_no_file(site: tuple[str, Path], path: str, reason: str) -> None:
     catalogue(site[0] + path)
     with pytest.raises(WeightsError, match=rf"plain cannot be fetched from http://.*{reason}") as caught:
         fetch_model("plain", trust=True)
@@ -105,14 +105,14 @@ def test_what_cannot_be_fetched_is_one_line_and_leaves_nothing(site: tuple[str, 
     assert place() == "on the web"
 
 
-def test_offline_asks_nothing(site: tuple[str, Path]) -> None:
+def test_offline_makes_no_request(site: tuple[str, Path]) -> None:
     catalogue(site[0] + "/edsr.pt")
     with pytest.raises(WeightsError, match="plain is not in the cache, and the program is offline"):
         find_weights(ModelOptions("plain", offline=True), 2)
 
 
 @pytest.mark.parametrize("url", ["http://example.com/a.pt", "file:///etc/passwd", "ftp://example.com/a.pt"])
-def test_addresses_that_are_not_safe_are_refused(url: str) -> None:
+def test_unsafe_addresses_are_refused(url: str) -> None:
     catalogue(url)
     with pytest.raises(UsageError, match="url"):
         load_catalog()

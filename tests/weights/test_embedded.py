@@ -1,4 +1,4 @@
-"""The networks that the package ships: pinned by goldens, and as good as the catalogue says."""
+"""The networks inside the package: outputs equal the golden files, scores equal the catalogue."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def run(network: Network, lr: np.ndarray) -> np.ndarray:
 
 
 def mean_psnr_y(network: Network, folder: Path) -> float:
-    """Of pictures whose LR are MATLAB's bicubic, in dB."""
+    """Return the mean PSNR-Y in dB over the pictures of a folder, with LR by MATLAB's bicubic."""
     scale, scores = network.config.scale, []
     for path in sorted(folder.iterdir()):
         hr = np.array(Image.open(path).convert("RGB"))
@@ -43,14 +43,14 @@ def mean_psnr_y(network: Network, folder: Path) -> float:
 
 
 @pytest.mark.parametrize("name", [entry.name for entry in NETWORKS])
-def test_answers_as_when_it_was_shipped(name: str) -> None:
-    """`lr` (10, 16, 3) uint8 of the example photograph, `sr` float32 before clamping."""
+def test_outputs_equal_the_golden_outputs(name: str) -> None:
+    """The golden file holds `lr`, (10, 16, 3) uint8 of the example photograph, and `sr`, float32 before clamping."""
     golden = np.load(GOLDEN / f"{name}.npz")
     assert np.abs(run(load(name), golden["lr"]) - golden["sr"]).max() < 2e-5
 
 
 @pytest.mark.parametrize(("name", "benchmark"), [(name, each) for name, floors in FLOORS.items() for each in floors])
-def test_scores_what_the_catalogue_says_and_no_less_than_its_floor(shared: Path, name: str, benchmark: str) -> None:
+def test_scores_equal_the_catalogue_and_exceed_the_floor(shared: Path, name: str, benchmark: str) -> None:
     stated = load_catalog().entry(name).reference[benchmark]["psnr_y"]
     found = mean_psnr_y(load(name), shared / "data/benchmarks" / benchmark / "HR")
     assert found == pytest.approx(stated, abs=0.005)
@@ -70,5 +70,5 @@ def test_an_adapter_gains_over_its_base_as_the_catalogue_says(shared: Path, name
 
 
 @pytest.mark.parametrize("name", [entry.name for entry in NETWORKS])
-def test_is_small(name: str) -> None:
+def test_embedded_files_are_small(name: str) -> None:
     assert load_catalog().entry(name).size <= 600_000

@@ -1,4 +1,4 @@
-"""Which weights a user gets, and what is said about it."""
+"""The choice of weights: by name, by file and by `auto`, with every fallback reported."""
 
 from __future__ import annotations
 
@@ -16,7 +16,6 @@ from dsclora_cli.hub import HubUnavailable
 from dsclora_cli.paths import config_dir, sha256_of
 from dsclora_cli.weights.catalog import EMBEDDED, load_catalog
 from dsclora_cli.weights.download import Place, obtain, place_of
-from dsclora_cli.weights.listing import list_models
 from dsclora_cli.weights.resolve import find_weights, native_scales
 
 OURS = EMBEDDED / "dsclora-x4.safetensors"
@@ -43,7 +42,7 @@ def own_entry(path: Path, sha256: str | None = None, name: str = "mine") -> None
     )
 
 
-def test_auto_takes_the_student_from_the_hub_then_from_the_cache(server: HubServer, student: bytes) -> None:
+def test_auto_uses_the_student_from_the_hub_then_from_the_cache(server: HubServer, student: bytes) -> None:
     found = find_weights(ModelOptions(), 4)
     assert (found.name, found.note, found.path.read_bytes()) == ("dscf-x4", None, student)
     assert found.entry == load_catalog().entry("dscf-x4")
@@ -55,7 +54,7 @@ def test_auto_takes_the_student_from_the_hub_then_from_the_cache(server: HubServ
 
 
 @pytest.mark.parametrize(("offline", "reason"), [(False, "no internet"), (True, "offline")])
-def test_auto_falls_back_to_the_embedded_network_and_says_so(offline: bool, reason: str) -> None:
+def test_auto_falls_back_to_the_embedded_network_with_a_note(offline: bool, reason: str) -> None:
     found = find_weights(ModelOptions(offline=offline), 4)
     assert (found.name, found.path) == ("dsclora-x4", OURS)
     assert found.note == f"dscf-x4 could not be fetched ({reason}): using the embedded dsclora-x4"
@@ -80,14 +79,14 @@ def test_a_named_model_is_never_replaced_by_another() -> None:
     assert (found.name, found.path, found.note) == ("dsclora-x4", OURS, None)
 
 
-def test_a_scale_that_the_model_has_not_is_refused() -> None:
+def test_a_scale_without_a_model_is_refused() -> None:
     with pytest.raises(UsageError, match="dsclora-x4 upscales by 4, not by 3"):
         find_weights(ModelOptions(model="dsclora-x4"), 3)
     with pytest.raises(UsageError, match=r"no model upscales by 7 in one pass \(there are models for 2, 3, "):
         find_weights(ModelOptions(), 7)
 
 
-def test_a_file_is_taken_as_it_is_and_known_by_its_bytes(tmp_path: Path) -> None:
+def test_a_file_is_used_as_given_and_recognized_by_its_bytes(tmp_path: Path) -> None:
     copy = tmp_path / "copy of it.bin"
     copy.write_bytes(OURS.read_bytes())
     found = find_weights(ModelOptions(weights=copy), 4)
@@ -106,7 +105,7 @@ def test_a_file_and_a_name_together_are_refused(tmp_path: Path) -> None:
             ask()
 
 
-def test_native_scales_need_no_network(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_native_scales_need_no_internet(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("socket.socket", None)
     assert native_scales(ModelOptions()) == tuple(sorted(load_catalog().auto))
     assert native_scales(ModelOptions(model="dscf-x4")) == (4,)
@@ -115,7 +114,7 @@ def test_native_scales_need_no_network(monkeypatch: pytest.MonkeyPatch) -> None:
         native_scales(ModelOptions(model="nobody"))
 
 
-def test_own_weights_lie_beside_the_own_catalogue(tmp_path: Path) -> None:
+def test_own_weights_lie_next_to_the_own_catalogue(tmp_path: Path) -> None:
     own_entry(Path("mine.safetensors"))
     mine = load_catalog().entry("mine")
     assert place_of(mine) is Place.MISSING
@@ -133,25 +132,6 @@ def test_own_weights_with_another_sha256_are_refused() -> None:
     assert place_of(load_catalog().entry("mine")) is Place.MISSING
     with pytest.raises(WeightsError, match="does not have the sha256 pinned for mine"):
         find_weights(ModelOptions(model="mine"), 4)
-
-
-def test_the_list_of_models_says_what_is_here(server: HubServer) -> None:
-    rows = {row.name: row for row in list_models()}
-    assert {name: (row.place, row.auto) for name, row in rows.items() if row.arch == "span"} == {
-        "dscf-x4": ("on the Hub", 1),
-        "dsclora-x4": ("embedded", 2),
-        "dsclora-x4-photo": ("embedded", None),
-        "dsclora-x3": ("embedded", 1),
-        "dsclora-x2": ("embedded", 1),
-        "dscf-x4-plus": ("embedded", None),
-        "spantiny-x4": ("on the web", None),
-        "spantiny-x4-dsclora": ("embedded", None),
-    }
-    assert server.requests == []
-    find_weights(ModelOptions(), 4)
-    student = next(row for row in list_models() if row.name == "dscf-x4")
-    assert (student.place, student.scale, student.licence, student.size) == ("cached", 4, "MIT", 535137)
-    assert student.published["Manga109"]["psnr_y"] == 29.6
 
 
 def test_choosing_weights_imports_no_torch() -> None:

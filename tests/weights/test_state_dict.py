@@ -1,4 +1,4 @@
-"""Files that are no weights, or only say so: one clear error, and no code of theirs is run."""
+"""Files without weights, and malicious files: one clear error, and no code of the file runs."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def file(tmp_path: Path) -> Path:
 
 
 class Malice:
-    """Creates a file when it is unpickled."""
+    """A pickle whose code creates a file."""
 
     def __init__(self, target: Path) -> None:
         self.target = target
@@ -33,7 +33,7 @@ class Malice:
 
 
 @pytest.mark.parametrize("kind", ["pickle", "legacy", "zip"])
-def test_a_malicious_file_is_refused_and_runs_nothing(kind: str, file: Path, tmp_path: Path) -> None:
+def test_a_malicious_file_is_refused_and_its_code_does_not_run(kind: str, file: Path, tmp_path: Path) -> None:
     bomb = {**small().state_dict(), "conv_1.eval_conv.bias": Malice(tmp_path / "owned")}
     if kind == "pickle":
         file.write_bytes(pickle.dumps(bomb["conv_1.eval_conv.bias"], protocol=2))
@@ -50,18 +50,18 @@ def test_a_malicious_file_is_refused_and_runs_nothing(kind: str, file: Path, tmp
     "content",
     [b"", b"PK\x03\x04", b"\x80\x02", b"hello", b"\x89PNG\r\n\x1a\n" * 9, b"\x10" + bytes(7) + b"{" * 16, bytes(99)],
 )
-def test_what_is_no_checkpoint_is_refused(content: bytes, file: Path) -> None:
+def test_other_files_are_refused(content: bytes, file: Path) -> None:
     file.write_bytes(content)
     assert "not a file of weights" in refused(file)
 
 
-def test_what_cannot_be_read_is_refused(tmp_path: Path) -> None:
+def test_unreadable_files_are_refused(tmp_path: Path) -> None:
     assert "No such file" in refused(tmp_path / "none.pth")
     (tmp_path / "folder.pth").mkdir()
     assert "folder.pth" in refused(tmp_path / "folder.pth")
 
 
-def test_a_file_that_is_or_unpacks_to_too_much_is_refused(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_too_large_files_are_refused_packed_and_unpacked(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(state_dict, "MOST_BYTES", 10_000)
     with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("data.pkl", bytes(10_001))

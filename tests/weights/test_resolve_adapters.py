@@ -1,4 +1,4 @@
-"""Adapters on their way to users: by file, over a file, and as an entry of the catalogue."""
+"""The choice of an adapter: by file, together with a weight file, and as an entry of the catalogue."""
 
 from __future__ import annotations
 
@@ -65,13 +65,13 @@ def test_an_adapter_finds_its_model_in_the_catalogue(base: Path, adapter: Path) 
     assert _equal(options)
 
 
-def test_an_adapter_for_a_file_of_ones_own_needs_the_file(base: Path, adapter: Path) -> None:
+def test_an_adapter_for_weights_outside_the_catalogue_needs_the_weight_file(base: Path, adapter: Path) -> None:
     with pytest.raises(WeightsError, match=r"is an adapter for weights that are not in the catalogue.*--weights FILE"):
         find_weights(ModelOptions(adapter=adapter), 2)
     assert _equal(ModelOptions(weights=base, adapter=adapter))
 
 
-def test_an_adapter_is_refused_over_other_weights(base: Path, adapter: Path, tmp_path: Path) -> None:
+def test_an_adapter_is_refused_for_other_weights(base: Path, adapter: Path, tmp_path: Path) -> None:
     save_network(small(seed=7), tmp_path / "other.safetensors", "test")
     over_another = ModelOptions(weights=tmp_path / "other.safetensors", adapter=adapter)
     with pytest.raises(UsageError, match=r"adapter for weights with sha256 [0-9a-f]{12}\.\.\., not for other"):
@@ -90,7 +90,7 @@ def test_an_entry_whose_adapter_is_for_another_base_is_refused(adapter: Path, tm
         open_network(find_weights(ModelOptions("plus"), 2))
 
 
-def test_an_entry_may_be_an_adapter_of_another(base: Path, adapter: Path) -> None:
+def test_an_entry_may_be_an_adapter_for_another_entry(base: Path, adapter: Path) -> None:
     _catalogue(mine=(base, ""), plus=(adapter, 'base = "mine"'))
     found = find_weights(ModelOptions("plus"), 2)
 
