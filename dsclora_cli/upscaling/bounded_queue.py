@@ -87,17 +87,18 @@ class BoundedQueue(Generic[T]):
         return queue
 
     def put(self, item: T, size: int = 0) -> None:
-        """Add an item of `size` bytes after waiting for room. Raise ClosedError or CancelledError."""
+        """Add an item of `size` bytes after waiting for room. Raises ClosedError or CancelledError."""
         size = max(size, _SMALLEST) if size else 0
-        budget = self._budget
+        budget, root = self._budget, self._root
         with budget.changed:
-            budget.changed.wait_for(lambda: budget.closed or self._root._cancelled or self._has_room(size))
+            budget.changed.wait_for(lambda: budget.closed or root._cancelled or self._has_room(size))
             if budget.closed:
                 raise ClosedError
-            if self._root._cancelled:
+            if root._cancelled:
                 raise CancelledError
             self._items.append((item, size))
-            self._count(size)
+            budget.used += size
+            root._held += size
             budget.changed.notify_all()
 
     def _has_room(self, size: int) -> bool:
@@ -106,10 +107,6 @@ class BoundedQueue(Generic[T]):
         # An item larger than the whole budget passes once nothing else waits.
         return not size or not self._budget.used or self._budget.used + size <= self._budget.limit
 
-    def _count(self, size: int) -> None:
-        self._budget.used += size
-        self._root._held += size
-
     def __iter__(self) -> BoundedQueue[T]:
         """Return the queue."""
         return self
@@ -117,28 +114,28 @@ class BoundedQueue(Generic[T]):
     def __next__(self) -> T:
         """Return the next item after waiting for one. The item before stops counting.
 
-        Raise what was given to `fail`, CancelledError, and ClosedError where the budget was closed before the queue.
+        Raises the error given to `fail`, CancelledError, and ClosedError where the budget was closed before the queue.
         """
-        budget = self._budget
+        budget, root = self._budget, self._root
         with budget.changed:
-            if not self._root._cancelled:
-                self._count(-self._in_hand)
+            if not root._cancelled:  # else `cancel` has given the bytes back already
+                budget.used -= self._in_hand
+                root._held -= self._in_hand
                 self._in_hand = 0
                 budget.changed.notify_all()
-            budget.changed.wait_for(lambda: self._items or self._has_ended())
+            budget.changed.wait_for(
+                lambda: self._items or self._closed or budget.closed or root._cancelled or root._error
+            )
             if budget.aborted:
                 raise ClosedError
-            if self._root._cancelled:
+            if root._cancelled:
                 raise CancelledError
             if self._items:
                 item, self._in_hand = self._items.popleft()
                 return item
             if self._closed:
                 raise StopIteration
-            raise self._root._error or ClosedError
-
-    def _has_ended(self) -> bool:
-        return self._closed or self._budget.closed or self._root._cancelled or self._root._error is not None
+            raise root._error or ClosedError
 
     def close(self) -> None:
         """End the queue: the reader gets the items that wait, then StopIteration."""
@@ -158,7 +155,8 @@ class BoundedQueue(Generic[T]):
         with self._budget.changed:
             root._cancelled = True
             root._items.clear()
-            self._count(-root._held)
+            self._budget.used -= root._held
+            root._held = 0
             self._budget.changed.notify_all()
 
 

@@ -1,4 +1,4 @@
-"""Which engine runs a network: OpenVINO where it is installed and the CPU does the work, else torch."""
+"""Choose and open the engine that runs a network: OpenVINO on CPUs where installed, else PyTorch."""
 
 from __future__ import annotations
 
@@ -17,9 +17,10 @@ _AUTO, _ALL, _CPU = "auto", "all", "cpu"
 
 
 def list_devices(options: EngineOptions) -> tuple[str, ...]:
-    """The devices that share the pictures of a batch: those that are named with commas between, or `all` GPUs.
+    """Return the devices that share the pictures of a batch: names separated by commas, or all GPUs for `all`.
 
-    One alone is answered as it is written. Raises UsageError for one that is not there, or is named twice.
+    A single name is returned as written, so that a run on a CPU never asks torch. Raises UsageError for a device that
+    is not available, or is named twice.
     """
     names = tuple(name.strip() for name in options.device.split(","))
     if names != (_ALL,) and len(names) == 1:
@@ -30,20 +31,21 @@ def list_devices(options: EngineOptions) -> tuple[str, ...]:
         return every_gpu() or (_AUTO,)
     devices = tuple(str(resolve_device(name)) for name in names)
     if len(set(devices)) < len(devices):
-        raise UsageError(f"--device {options.device} names a device twice", "name each once")
+        raise UsageError(f"--device {options.device} names a device twice", "name each device once")
     return devices
 
 
 def choose_device(options: EngineOptions) -> str:
-    """The name of the device that these options choose: cpu, cuda:N or mps; torch is asked only where it must be.
+    """Return the device that the options choose: cpu, cuda:N or mps.
 
-    Raises UsageError for a device that is not there, and for an engine that cannot be had.
+    Raises UsageError for a device or an engine that is not available.
     """
     if options.engine == "openvino":
         _check_openvino(options)
         return _CPU
-    sure = options.device == _CPU or (options.device == "auto" and not may_have_gpu())
-    if sure and _takes_openvino(options):
+    is_cpu = options.device == _CPU or (options.device == _AUTO and not may_have_gpu())
+    # Importing torch takes a second: torch is asked only where OpenVINO does not do the work.
+    if is_cpu and _takes_openvino(options):
         return _CPU
     from dsclora_cli.inference.device import resolve_device
 
@@ -51,9 +53,9 @@ def choose_device(options: EngineOptions) -> str:
 
 
 def load_engine(weights: FoundWeights, device: str, options: EngineOptions) -> Engine:
-    """The engine for these weights on a device that `choose_device` gave. Raises UsageError and WeightsError."""
-    engine = _openvino(weights, options) if device == _CPU and _takes_openvino(options) else None
-    engine = engine or _torch(weights, device, options)
+    """Open an engine for weights, on a device from `choose_device`. Raises UsageError and WeightsError."""
+    engine = _load_openvino(weights, options) if device == _CPU and _takes_openvino(options) else None
+    engine = engine or _load_torch(weights, device, options)
     return Ensemble(engine) if options.ensemble else engine
 
 
@@ -84,14 +86,17 @@ def _takes_openvino(options: EngineOptions) -> bool:
 def _check_openvino(options: EngineOptions) -> None:
     if not openvino.is_installed():
         raise UsageError("OpenVINO is not installed", 'pip install "dsclora[cpu]", or leave --engine out')
-    if options.device not in {"auto", _CPU}:
+    if options.device not in {_AUTO, _CPU}:
         raise UsageError(f"OpenVINO runs on the CPU here, not on {options.device}", "leave --device or --engine out")
     if options.dtype not in {"auto", "float32"}:
         raise UsageError(f"OpenVINO runs in float32 here, not in {options.dtype}", "leave --dtype or --engine out")
 
 
-def _openvino(weights: FoundWeights, options: EngineOptions) -> Engine | None:
-    """The network as it was converted once; None where OpenVINO cannot have it and nobody insists."""
+def _load_openvino(weights: FoundWeights, options: EngineOptions) -> Engine | None:
+    """Open the converted network in the cache, after converting the network where the cache has none.
+
+    Return None for a network that OpenVINO cannot convert, unless the user chose OpenVINO.
+    """
     path = cache_dir() / "engines" / openvino.converted_name(weights.sha256)
     converted = openvino.load_converted(path)
     if converted is None:
@@ -103,13 +108,14 @@ def _openvino(weights: FoundWeights, options: EngineOptions) -> Engine | None:
         except RuntimeError as error:
             if options.engine == "auto":
                 return None
-            raise UsageError(f"OpenVINO does not take {weights.name}", "leave --engine out") from error
-        with suppress(OSError):  # then it is converted again the next time
+            raise UsageError(f"OpenVINO cannot convert {weights.name}", "leave --engine out") from error
+        # Without a cache, the network is converted again the next time.
+        with suppress(OSError):
             openvino.save_converted(converted, path)
     return openvino.OpenvinoEngine(converted, options.threads)
 
 
-def _torch(weights: FoundWeights, device: str, options: EngineOptions) -> Engine:
+def _load_torch(weights: FoundWeights, device: str, options: EngineOptions) -> Engine:
     import torch
 
     from dsclora_cli.inference.device import resolve_dtype

@@ -1,4 +1,4 @@
-"""Which pictures a run is about: files, folders, globs, lists and standard input, each once and in a steady order."""
+"""Expand arguments into a list of pictures: files, folders, globs, lists and standard input, each picture once."""
 
 from __future__ import annotations
 
@@ -18,43 +18,45 @@ from dsclora_cli.upscaling.types import STDIN, FoundInputs, InputFile, path_key
 
 
 def find_inputs(arguments: Iterable[str | os.PathLike[str]], batch: BatchOptions) -> FoundInputs:
-    """Expand what the user named. Reads standard input for `-`; see docs/files.md for what counts as a picture.
+    """Expand arguments into inputs, in a steady order; docs/files.md says which files count as pictures.
 
-    A file that does not exist is an InputFile with a `problem`. Raises UsageError for a list that cannot be read,
-    and for a template of names as `check_template` does.
+    Standard input is read for `-`. A file that does not exist becomes an InputFile with a `problem`.
+
+    Raises:
+        UsageError: a list that cannot be read, or a name template that `check_template` refuses.
     """
     check_template(batch.name)
     notes: list[str] = []
     unique: dict[str, InputFile] = {}
-    for argument in arguments:
-        for found in _expand(os.fspath(argument), batch, notes.append):
-            unique.setdefault(found.key, found)
-    inputs = _without_earlier_results(tuple(unique.values()), batch.name)
-    kept = {found.key for found in inputs}
-    left_out = [found.name for found in unique.values() if found.key not in kept and found.folder is None]
+    for argument in (os.fspath(each) for each in arguments):
+        if argument == STDIN:
+            unique.setdefault(STDIN, InputFile(sys.stdin.buffer.read(), STDIN))
+            continue
+        # A file whose name begins with @ is a picture, not a list.
+        is_list = argument.startswith("@") and not os.path.lexists(argument)
+        for path in _read_list(Path(argument[1:])) if is_list else [argument]:
+            for file in _expand(path, batch, notes.append):
+                unique.setdefault(file.key, file)
+    files = tuple(unique.values())
+    inputs = _without_earlier_results(files, batch.name)
+    kept = {file.key for file in inputs}
+    # Only for files that the user named: in folders, earlier results are expected.
+    left_out = [file.name for file in files if file.key not in kept and file.folder is None]
     if left_out:
         more = f" and {len(left_out) - 1} more" if len(left_out) > 1 else ""
         notes.append(f"left out as the result of another input: {left_out[0]}{more}")
-    return FoundInputs(inputs, len(inputs) > 1 or any(found.folder is not None for found in inputs), tuple(notes))
+    return FoundInputs(inputs, len(inputs) > 1 or any(file.folder is not None for file in inputs), tuple(notes))
 
 
-def _expand(argument: str, batch: BatchOptions, note: Callable[[str], None]) -> Iterator[InputFile]:
-    if argument == STDIN:
-        yield InputFile(sys.stdin.buffer.read(), STDIN)
-    elif argument.startswith("@") and not os.path.lexists(argument):
-        for line in _read_list(Path(argument[1:])):
-            yield from _expand_path(line, batch, note)
-    else:
-        yield from _expand_path(argument, batch, note)
-
-
-def _expand_path(argument: str, batch: BatchOptions, note: Callable[[str], None]) -> Iterator[InputFile]:
+def _expand(argument: str, batch: BatchOptions, on_note: Callable[[str], None]) -> Iterator[InputFile]:
+    """Yield the pictures of a file, a folder or a glob."""
     path = Path(argument)
     if path.is_dir():
         pictures = list(_walk(path, batch))
         yield from pictures
         if not pictures:
-            note(f"{argument} holds no pictures" + ("" if batch.recursive else "; -r looks into its folders too"))
+            on_note(f"{argument} holds no pictures" + ("" if batch.recursive else "; -r looks into its folders too"))
+    # A file that really has brackets in its name is no glob.
     elif any(sign in argument for sign in "*?[") and not path.exists():
         # Path.glob takes no absolute pattern.
         matches = [Path(match) for match in sorted(glob.glob(argument, recursive=True))]  # noqa: PTH207
@@ -72,12 +74,17 @@ def _expand_path(argument: str, batch: BatchOptions, note: Callable[[str], None]
 
 
 def _walk(top: Path, batch: BatchOptions) -> Iterator[InputFile]:
-    """Pictures of a folder, and with `recursive` of the folders in it; links to folders are not followed."""
+    """Yield the pictures of a folder and, with `recursive`, of the folders inside.
+
+    Hidden files, hidden folders and the output folder are left out.
+    """
     unreadable: list[OSError] = []
     output = path_key(Path(batch.output)) if batch.output else ""
+    # Links to folders are not followed: a link to a folder above would never end.
     for folder, below, names in os.walk(top, onerror=unreadable.append):
         here = Path(folder)
         keep = (name for name in sorted(below) if batch.recursive and not name.startswith("."))
+        # Changed in place: os.walk enters only the folders that remain in the list.
         below[:] = [name for name in keep if path_key(here / name) != output]
         for name in sorted(names):
             path = here / name
@@ -89,7 +96,7 @@ def _walk(top: Path, batch: BatchOptions) -> Iterator[InputFile]:
 
 
 def _read_list(path: Path) -> list[str]:
-    """One path a line, relative to the current folder as everywhere else; UTF-8, or UTF-16 with its mark."""
+    """Return the paths in a list: one path a line, in UTF-8, or in UTF-16 with a byte order mark."""
     try:
         data = path.read_bytes()
         encoding = "utf-16" if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) else "utf-8-sig"
@@ -97,23 +104,21 @@ def _read_list(path: Path) -> list[str]:
     except OSError as error:
         raise UsageError(f"the list {path} cannot be read: {error.strerror}") from error
     except UnicodeDecodeError as error:
-        raise UsageError(f"the list {path} is not text", "save it as UTF-8, one path a line") from error
+        raise UsageError(f"the list {path} is not text", "save the list as UTF-8, one path a line") from error
     return [line.strip() for line in lines if line.strip()]
 
 
-def _without_earlier_results(inputs: tuple[InputFile, ...], template: str) -> tuple[InputFile, ...]:
-    """Leave out what a run has written: by its record, and by the name that another input's result would have."""
-    stems = {(_folder_key(found), found.stem) for found in inputs}
+def _without_earlier_results(files: tuple[InputFile, ...], template: str) -> tuple[InputFile, ...]:
+    """Leave out results of earlier runs: files with a record, and files named like the result of another input."""
+    stems = {(path_key(file.source.parent), file.stem) for file in files if isinstance(file.source, Path)}
 
-    def is_result(found: InputFile) -> bool:
-        if not isinstance(found.source, Path) or found.problem:
+    def is_result(file: InputFile) -> bool:
+        if not isinstance(file.source, Path) or file.problem:
             return False
-        if found.folder is not None and is_recorded(found.source):
+        # A recorded result that the user names is upscaled again; the record counts in folders only.
+        if file.folder is not None and is_recorded(file.source):
             return True
-        return any((_folder_key(found), stem) in stems for stem in possible_stems(template, found.source.name))
+        folder = path_key(file.source.parent)
+        return any((folder, stem) in stems for stem in possible_stems(template, file.source.name))
 
-    return tuple(found for found in inputs if not is_result(found))
-
-
-def _folder_key(found: InputFile) -> str:
-    return path_key(found.source.parent) if isinstance(found.source, Path) else ""
+    return tuple(file for file in files if not is_result(file))

@@ -91,7 +91,7 @@ class JobPlanner:
         return cls(FoundInputs((), many=False), replace(options, batch=BatchOptions(), save=SaveOptions()))
 
     def plan_array(self, pixels: Pixels) -> Job:
-        """Plan a picture in memory, `(H, W, 1 to 4)`, of any dtype. Raise as `plan` does."""
+        """Plan a picture in memory, `(H, W, 1 to 4)`, of any dtype. Raises as `plan` does."""
         height, width, channels = pixels.shape
         return self.plan(InputFile(b"", "array"), Header("PNG", width, height, channels, pixels.dtype))
 
@@ -106,7 +106,7 @@ class JobPlanner:
         """
         save = self._options.save
         size = plan_size(header.width, header.height, self._options.size, self._native)
-        format = self._namer.format(header.format)
+        format = self._namer.format or header.format
         metadata = with_size(header.metadata, size.width, size.height)
         grown = replace(header, width=size.width, height=size.height, metadata=metadata)
         # Before the weights: a picture that the format cannot hold needs no download.

@@ -99,7 +99,7 @@ def save_result(
 
 
 def record_result(output: Path, written: Path, key: ResultKey) -> None:
-    """Record the result in the file `written`, which is about to be renamed to `output`. Raise OSError."""
+    """Record the result in the file `written`, which is about to be renamed to `output`. Raises OSError."""
     record = {
         "version": _VERSION,
         "output": str(output.resolve()),

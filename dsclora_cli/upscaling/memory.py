@@ -53,7 +53,7 @@ class MemoryEstimate:
         return _PROCESS[self.engine.name] + _CODECS + pixels + self._network(tile)
 
     def fitting_tile(self, limit: int, most: int) -> int:
-        """Return the largest edge up to `most` whose peak is at most `limit` bytes. Raise OutOfMemory for no edge."""
+        """Return the largest edge up to `most` whose peak is at most `limit` bytes. Raises OutOfMemory for no edge."""
         fitting = next((edge for edge in range(most, SMALLEST_TILE - 1, -2) if self.peak(edge) <= limit), None)
         if fitting is None:
             least = self.peak(SMALLEST_TILE) / 1e9

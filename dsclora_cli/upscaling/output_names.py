@@ -1,10 +1,10 @@
-"""Where a result goes and what it is called: never onto its input, never onto another result of the run."""
+"""Name and folder of each result: never the file of an input, never the file of another result of the run."""
 
 from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePath
 from string import Formatter
@@ -24,19 +24,22 @@ _PATTERNS = {
     "width": r"\d+",
     "height": r"\d+",
 }
+"""Fields of a name template, and the regular expression for the text that each field stands for."""
 _NUMBER = re.compile(r"-\d+(?=\.[^.]+$)")
 
 
 @dataclass(frozen=True)
 class Target:
-    """A result's file, None for standard output; `note` says why it is not called as the template has it."""
+    """Place of a result."""
 
     path: Path | None
+    """None for standard output."""
     note: str | None = None
+    """Why the name is not the name that the template gives."""
 
 
 def parse_format(name: str) -> str:
-    """The Pillow name of a format that a user calls "jpg", "JPEG" or "tif". Raises UsageError for an unknown one."""
+    """Return the Pillow name of a format that a user calls "jpg", "JPEG" or "tif". Raises UsageError."""
     try:
         suffix_of_format(name.upper())
     except ImageError:
@@ -48,7 +51,7 @@ def parse_format(name: str) -> str:
 
 
 def check_template(template: str) -> None:
-    """Raise UsageError for a name template with an unknown field, a folder in it, or no suffix."""
+    """Raise UsageError for a name template with an unknown field, with a folder, or without a suffix."""
     hint = "the fields are " + " ".join(f"{{{field}}}" for field in _PATTERNS)
     try:
         parts = list(Formatter().parse(template))
@@ -60,17 +63,18 @@ def check_template(template: str) -> None:
     if "/" in template or "\\" in template:
         raise UsageError(f"--name {template} is a path", "give the folder with -o")
     if not PurePath(template).suffix:
-        raise UsageError(f"--name {template} has no suffix", "end it in .{ext}")
+        raise UsageError(f"--name {template} has no suffix", "end the template in .{ext}")
 
 
 def possible_stems(template: str, name: str) -> Iterator[str]:
-    """The stems of the inputs whose results the template would call `name`, numbered or not.
+    """Yield the stems of inputs whose result the template would call `name`, with or without a number.
 
-    Where a model's name makes it ambiguous, the longest and the shortest stem are given.
+    Where the name of a model makes the stem ambiguous, the longest and the shortest stem are yielded.
     """
     pattern = "".join(
         re.escape(literal) + (_PATTERNS[field] if field else "") for literal, field, *_ in Formatter().parse(template)
     )
+    # A template without {stem}, such as {width}.{ext}, does not tell the input.
     if pattern.count(_PATTERNS["stem"]) != 1:
         return
     for either in (pattern, pattern.replace(_PATTERNS["stem"], "(?P<stem>.+?)")):
@@ -81,35 +85,22 @@ def possible_stems(template: str, name: str) -> Iterator[str]:
 
 
 class OutputNamer:
-    """Names the results of one run, in the order of its inputs, so that the same run gives the same names.
+    """Namer of the results of one run. Called in the order of the inputs, so that the same run gives the same names.
 
-    The template has passed `check_template`. Raises UsageError for an output that cannot be what the inputs need.
+    Raises UsageError for an output that cannot take the results of the inputs.
+
+    Args:
+        found: the inputs.
+        options: of the run; the name template has passed `check_template`.
     """
 
     def __init__(self, found: FoundInputs, options: UpscaleOptions) -> None:
         self._template = options.batch.name
         self._output = options.batch.output
         self._to_folder = self._needs_folder(found.many)
-        self._format = self._asked_format(options.save.format)
-        self._taken = {found.key for found in found.inputs}
-
-    def format(self, of_input: str) -> str:
-        """The Pillow format of a result: asked for, or told by the output's suffix, else the input's own."""
-        return self._format or of_input
-
-    def target(self, source: InputFile, size: SizePlan, model: str, format: str) -> Target:
-        """The place of this input's result. Raises UsageError where that would be the input itself."""
-        if self._output == STDOUT or (self._output is None and not isinstance(source.source, Path)):
-            return Target(None)
-        if self._output is not None and not self._to_folder:
-            wanted = Path(self._output)
-        else:
-            wanted = self._folder(source) / self._name(source, size, model, format)
-        if isinstance(source.source, Path) and _is_same(wanted, source.source):
-            raise UsageError(f"the result of {source.name} would replace it", "choose another --name or -o")
-        path = next(path for path in _numbered(wanted) if path_key(path) not in self._taken)
-        self._taken.add(path_key(path))
-        return Target(path, None if path == wanted else f"named {path.name}, as {wanted.name} is taken in this run")
+        self.format = self._choose_format(options.save.format)
+        """Pillow name of the format for all results; None where each result keeps the format of the input."""
+        self._taken = {file.key for file in found.inputs}
 
     def _needs_folder(self, many: bool) -> bool:
         output = self._output
@@ -121,7 +112,7 @@ class OutputNamer:
             raise UsageError(f"-o {output} is a file, and there are several pictures", "name a folder with -o")
         return many or output.endswith(("/", os.sep)) or Path(output).is_dir() or not Path(output).suffix
 
-    def _asked_format(self, format: str | None) -> str | None:
+    def _choose_format(self, format: str | None) -> str | None:
         asked = parse_format(format) if format else None
         named = self._output if self._output and self._output != STDOUT and not self._to_folder else self._template
         suffix = PurePath(named).suffix
@@ -135,38 +126,50 @@ class OutputNamer:
             raise UsageError(f"--format {format} and the name {named} disagree", "leave one of them out")
         return told
 
-    def _folder(self, source: InputFile) -> Path:
-        if self._output is not None:
-            return Path(self._output) / (source.folder or "")
-        return source.source.parent if isinstance(source.source, Path) else Path()
+    def target(self, file: InputFile, size: SizePlan, model: str, format: str) -> Target:
+        """Return the place of the result of an input, and take the name for the rest of the run.
 
-    def _name(self, source: InputFile, size: SizePlan, model: str, format: str) -> str:
+        Args:
+            file: the input.
+            size: of the result.
+            model: text for `{model}`.
+            format: Pillow name of the format of the result.
+
+        Raises:
+            UsageError: the result would replace the input.
+        """
+        source = file.source if isinstance(file.source, Path) else None
+        if self._output is not None and self._output != STDOUT:
+            wanted = Path(self._output)
+            if self._to_folder:
+                # The tree of a folder argument is kept below the output folder.
+                wanted = wanted / (file.folder or "") / self._name(file, size, model, format)
+        elif self._output == STDOUT or source is None:
+            return Target(None)
+        else:
+            wanted = source.parent / self._name(file, size, model, format)
+        # samefile: a hard link is the same file under another path.
+        if source and (path_key(wanted) == path_key(source) or (wanted.exists() and wanted.samefile(source))):
+            raise UsageError(f"the result of {file.name} would replace the input", "choose another --name or -o")
+        path, number = wanted, 2
+        while path_key(path) in self._taken:
+            path, number = wanted.with_name(f"{wanted.stem}-{number}{wanted.suffix}"), number + 1
+        self._taken.add(path_key(path))
+        return Target(path, None if path == wanted else f"named {path.name}, as {wanted.name} is taken in this run")
+
+    def _name(self, file: InputFile, size: SizePlan, model: str, format: str) -> str:
+        suffix = file.source.suffix if isinstance(file.source, Path) else ""
+        try:
+            same = format_of_suffix(suffix) == format
+        except ImageError:
+            same = False
+        # Where the format stays, so does the spelling: .jpeg and .JPG remain.
+        ext = suffix if same else suffix_of_format(format)
         return self._template.format(
-            stem=source.stem,
+            stem=file.stem,
             scale=f"{round(size.factor, 2):g}",
             model=re.sub(r"[\\/:]", "-", model),
-            ext=_suffix(source, format).removeprefix("."),
+            ext=ext.removeprefix("."),
             width=size.width,
             height=size.height,
         )
-
-
-def _suffix(source: InputFile, format: str) -> str:
-    """The input's own spelling (.jpeg, .JPG) where it means this format."""
-    suffix = source.source.suffix if isinstance(source.source, Path) else ""
-    try:
-        return suffix if format_of_suffix(suffix) == format else suffix_of_format(format)
-    except ImageError:
-        return suffix_of_format(format)
-
-
-def _is_same(one: Path, other: Path) -> bool:
-    return path_key(one) == path_key(other) or (one.exists() and one.samefile(other))
-
-
-def _numbered(path: Path) -> Iterable[Path]:
-    yield path
-    number = 2
-    while True:
-        yield path.with_name(f"{path.stem}-{number}{path.suffix}")
-        number += 1

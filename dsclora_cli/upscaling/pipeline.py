@@ -120,7 +120,7 @@ class DevicePipeline:
         try:
             with ExitStack() as opened:
                 with self._state.planning:
-                    file = self._state.next_input()
+                    file = next(self._state.inputs, None) if self._state.accepting else None
                     if file is None:
                         return False
                     reader, picture = self._open(file, opened)
@@ -177,8 +177,8 @@ class DevicePipeline:
             return
         for note in dict.fromkeys(weights.note for weights in job.weights if weights.note):
             picture.warnings.append(note)
-            state.emit(partial(UpscaleCallbacks.note_once, note=note))
-        state.emit(lambda callbacks: callbacks.on_start(job.file))
+            state.events.put(partial(UpscaleCallbacks.note_once, note=note))
+        state.events.put(lambda callbacks: callbacks.on_start(job.file))
         # The encoder starts with the first band, while the network works on the next one.
         self._upscaled.put(picture)
         # Time in the network is time spent on making frames, less the time spent on waiting for decoded frames.
@@ -196,7 +196,7 @@ class DevicePipeline:
 
             def on_progress(share: float, index: int = index) -> None:
                 done = (index + share) / job.result.frames
-                self._state.emit(lambda callbacks: callbacks.on_progress(job.file, done))
+                self._state.events.put(lambda callbacks: callbacks.on_progress(job.file, done))
 
             yield upscaler.upscale(frame, plan, on_progress, picture.warnings.append)
             del frame  # else the pixels would stay in memory while the next frame is decoded
@@ -283,7 +283,9 @@ class BatchState:
     def __init__(self, found: FoundInputs, options: UpscaleOptions) -> None:
         self.planner = JobPlanner(found, options)
         self.planning = Lock()
-        """Lock around `next_input()` and planning, so that output names are numbered in input order."""
+        """Lock around taking an input and planning, so that output names are numbered in input order."""
+        self.inputs = iter(found.inputs)
+        """Inputs that no device has taken yet; read with `planning` held."""
         self.events: SimpleQueue[FileResult | Event | DevicePipeline] = SimpleQueue()
         """Results, calls of callbacks, and pipelines that have ended."""
         self.accepting = True
@@ -291,15 +293,6 @@ class BatchState:
         self.upscaling = True
         """Whether decoded pictures are upscaled; False after a failure in the network or encoder with `fail_fast`."""
         self._fail_fast = options.batch.fail_fast
-        self._inputs = iter(found.inputs)
-
-    def next_input(self) -> InputFile | None:
-        """Return the next input, or None where no more inputs are decoded. Call with `planning` held."""
-        return next(self._inputs, None) if self.accepting else None
-
-    def emit(self, event: Event) -> None:
-        """Have a callback called in the thread of the caller."""
-        self.events.put(event)
 
     def report(self, result: FileResult) -> None:
         """Hand a result to the caller."""

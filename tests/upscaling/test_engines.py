@@ -124,7 +124,7 @@ def test_a_network_that_openvino_does_not_take(
 
     monkeypatch.setattr(openvino_engine, "convert_network", refuse)
     assert load_engine(weights, "cpu", CPU).name == "torch"
-    with pytest.raises(UsageError, match="OpenVINO does not take dsclora-x4"):
+    with pytest.raises(UsageError, match="OpenVINO cannot convert dsclora-x4"):
         load_engine(weights, "cpu", replace(CPU, engine="openvino"))
 
 

@@ -31,9 +31,9 @@ def targets(
     options = UpscaleOptions(save=SaveOptions(format=format), batch=BatchOptions(output=output, name=name))
     namer = OutputNamer(FoundInputs(sources, many=len(sources) > 1), options)
     paths = [
-        namer.target(source, SIZE, "dscf-x4", namer.format(parse_format(source.name[-3:]))).path
+        namer.target(source, SIZE, "dscf-x4", namer.format or parse_format(source.name[-3:])).path
         if isinstance(source.source, Path)
-        else namer.target(source, SIZE, "dscf-x4", namer.format("PNG")).path
+        else namer.target(source, SIZE, "dscf-x4", namer.format or "PNG").path
         for source in sources
     ]
     return [None if path is None else path.as_posix() for path in paths]
@@ -102,9 +102,9 @@ def test_collisions_are_numbered_in_order_and_said() -> None:
 
 
 def test_a_result_never_takes_the_place_of_an_input() -> None:
-    with pytest.raises(UsageError, match=r"the result of a\.png would replace it"):
+    with pytest.raises(UsageError, match=r"the result of a\.png would replace the input"):
         targets("a.png", name="{stem}.{ext}")
-    with pytest.raises(UsageError, match="would replace it"):
+    with pytest.raises(UsageError, match="would replace the input"):
         targets("x/../a.png", output="a.png")
     first, other = InputFile(Path("a.png"), ""), InputFile(Path("40.png"), "")
     namer = OutputNamer(
@@ -116,7 +116,7 @@ def test_a_result_never_takes_the_place_of_an_input() -> None:
 def test_an_input_under_another_name_is_the_same_file() -> None:
     Path("a.png").touch()
     Path("b.png").hardlink_to("a.png")
-    with pytest.raises(UsageError, match="would replace it"):
+    with pytest.raises(UsageError, match="would replace the input"):
         targets("a.png", output="b.png")
 
 
@@ -125,7 +125,7 @@ def test_format_is_the_option_else_the_name_else_the_input() -> None:
     assert targets("a.png", format="WEBP", name="{stem}.big.{ext}") == ["a.big.webp"]
     source = InputFile(Path("a.png"), "a.png")
     for batch in (BatchOptions(output="b.tif"), BatchOptions(name="{stem}_large.tif")):
-        assert OutputNamer(FoundInputs((source,), many=False), UpscaleOptions(batch=batch)).format("PNG") == "TIFF"
+        assert OutputNamer(FoundInputs((source,), many=False), UpscaleOptions(batch=batch)).format == "TIFF"
 
 
 @pytest.mark.parametrize(
