@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 _MODES = {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}
-_GREY_MODES = ("1", "L", "LA", "I", "F", "I;16", "I;16B", "I;16L", "I;16N")
+_GRAY_MODES = ("1", "L", "LA", "I", "F", "I;16", "I;16B", "I;16L", "I;16N")
 _ROUNDING = 1e-6
 """Floats may lie outside [0, 1] by this much: rounding errors of float32, far below a level of 16 bits."""
 
@@ -27,7 +27,7 @@ _BT601 = np.array([0.299, 0.587, 0.114], np.float32)
 
 def pixel_layout(image: Image.Image) -> tuple[int, np.dtype[Any]]:
     """Return the channels and the dtype that `image_to_pixels` will give; the image need not be decoded yet."""
-    channels = (1 if image.mode in _GREY_MODES else 3) + bool(image.has_transparency_data)
+    channels = (1 if image.mode in _GRAY_MODES else 3) + bool(image.has_transparency_data)
     if image.mode.startswith("I"):
         return channels, np.dtype(np.uint16)
     return channels, np.dtype(np.float32 if image.mode == "F" else np.uint8)
@@ -38,7 +38,7 @@ def image_to_pixels(image: Image.Image, channels: int, icc: bytes | None) -> Pix
 
     Args:
         image: Image of any mode.
-        channels: 1 to 4; grey images of 16 bits and of floats always have 1.
+        channels: 1 to 4; gray images of 16 bits and of floats always have 1.
         icc: Profile of a CMYK image; without a profile CMYK is converted by a plain formula. Other modes ignore it.
     """
     if image.mode in ("CMYK", "LAB"):
@@ -121,7 +121,7 @@ def apply_orientation(pixels: Pixels, orientation: int) -> Pixels:
 def convert_pixels(pixels: Pixels, channels: int, dtype: DTypeLike) -> Pixels:
     """Return `(H, W, C)` pixels as `(H, W, channels)` of `dtype`, rounded to the nearest level.
 
-    Alpha without a place in `channels` is laid on white, added alpha is opaque, and color becomes grey by BT.601 luma.
+    Alpha without a place in `channels` is laid on white, added alpha is opaque, and color becomes gray by BT.601 luma.
 
     Raises:
         ImageError: Floats outside [0, 1] do not fit an integer `dtype`.
@@ -134,8 +134,8 @@ def convert_pixels(pixels: Pixels, channels: int, dtype: DTypeLike) -> Pixels:
         pixels = _convert_depth(pixels, dtype)
     if pixels.shape[2] >= 3 and channels <= 2:
         luma = pixels[..., :3].astype(np.float32) @ _BT601
-        grey = (luma if pixels.dtype == np.float32 else np.rint(luma)).astype(pixels.dtype)[..., None]
-        pixels = np.concatenate([grey, pixels[..., 3:]], axis=2)
+        gray = (luma if pixels.dtype == np.float32 else np.rint(luma)).astype(pixels.dtype)[..., None]
+        pixels = np.concatenate([gray, pixels[..., 3:]], axis=2)
     elif pixels.shape[2] <= 2 and channels >= 3:
         pixels = np.concatenate([pixels[..., :1].repeat(3, axis=2), pixels[..., 1:]], axis=2)
     if pixels.shape[2] < channels:

@@ -87,15 +87,15 @@ def _resize_xmp(xmp: bytes, width: int, height: int) -> bytes:
 
 
 def without_details(metadata: Metadata) -> Metadata:
-    """Return the metadata for the option `metadata = "none"`: only ICC profile and PNG colour chunks are kept.
+    """Return the metadata for the option `metadata = "none"`: only ICC profile and PNG color chunks are kept.
 
-    Without profile and colour chunks the picture would have other colours.
+    Without profile and color chunks the picture would have other colors.
     """
     return Metadata(icc=metadata.icc, color_chunks=metadata.color_chunks)
 
 
 def with_icc(metadata: Metadata, icc: bytes) -> Metadata:
-    """Return the metadata with another ICC profile, and without PNG colour chunks, which would contradict it."""
+    """Return the metadata with another ICC profile, and without PNG color chunks, which would contradict it."""
     return replace(metadata, icc=icc, color_chunks=())
 
 

@@ -1,6 +1,6 @@
 """Open picture files: `open_picture` reads the header at once, `PictureReader.frames` decodes the pixels.
 
-The decoders are in `codecs/`. Any error becomes an `ImageError` on one line that starts with the name of the file.
+The decoders are in `codecs/`. Any error becomes an `ImageUnreadable`: one line that starts with the name of the file.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import BinaryIO
 
-from dsclora_cli.errors import ImageError
+from dsclora_cli.errors import ImageError, ImageUnreadable
 from dsclora_cli.imaging.color import apply_orientation
 from dsclora_cli.imaging.formats import detect_format
 from dsclora_cli.imaging.metadata import read_orientation, with_size
@@ -33,7 +33,7 @@ def open_picture(source: Path | bytes) -> PictureReader:
         A reader, to be used as a context manager.
 
     Raises:
-        ImageError: The file cannot be read, is no picture, is damaged, is larger than `MAX_PIXELS`, or needs an
+        ImageUnreadable: The file cannot be read, is no picture, is damaged, is larger than `MAX_PIXELS`, or needs an
             optional package. The message names the file.
     """
     name, suffix = ("<stdin>", "") if isinstance(source, bytes) else (str(source), source.suffix)
@@ -100,7 +100,7 @@ class PictureReader:
         """Yield each frame or page, upright, `(H, W, C)` as in the header; decode one frame at a time.
 
         Raises:
-            ImageError: The file is truncated or damaged. With a `StreamedFrame` the error comes while bands are read.
+            ImageUnreadable: The file is truncated or damaged. With a `StreamedFrame` the error comes while bands are read.
         """
         stored = self._opened.header
         pages = stored.frames > 1 and not stored.animated
@@ -123,17 +123,17 @@ class PictureReader:
 
 @contextmanager
 def _name_errors(name: str) -> Iterator[None]:
-    """Turn any exception inside into an ImageError that starts with the name of the file."""
+    """Turn any exception inside into an ImageUnreadable that starts with the name of the file."""
     try:
         yield
     except ImageError as error:
-        raise ImageError(f"{name}: {error.message}", error.hint) from error
+        raise ImageUnreadable(f"{name}: {error.message}", error.hint) from error
     except MemoryError as error:
-        raise ImageError(f"{name}: there is not enough memory for this picture") from error
+        raise ImageUnreadable(f"{name}: there is not enough memory for this picture") from error
     # Decoders meet a damaged file with any exception that their parser happens to run into.
     except Exception as error:
         lines = str(error).strip().splitlines()
         reason = f"the file is damaged or truncated ({lines[0] if lines else type(error).__name__})"
         # The system has words for its own errors, such as a missing permission.
         reason = (isinstance(error, OSError) and error.strerror) or reason
-        raise ImageError(f"{name}: {reason}") from error
+        raise ImageUnreadable(f"{name}: {reason}") from error

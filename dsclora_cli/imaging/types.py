@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 Pixels = NDArray[np.uint8 | np.uint16 | np.float32]
-"""Pixels `(H, W, C)`: C = 1 grey, 2 grey and alpha, 3 RGB, 4 RGB and alpha. Alpha is never premultiplied.
+"""Pixels `(H, W, C)`: C = 1 gray, 2 gray and alpha, 3 RGB, 4 RGB and alpha. Alpha is never premultiplied.
 
 uint8 and uint16 use their full range; float32 holds the values of the file, nominally in [0, 1].
 """
@@ -24,7 +24,7 @@ class Metadata:
     """Metadata blocks of a file: raw bytes without the framing of the container, None for a block that is absent."""
 
     icc: bytes | None = None
-    """ICC colour profile."""
+    """ICC color profile."""
 
     exif: bytes | None = None
     """EXIF from the TIFF header on: starts with "II" or "MM", without the "Exif" prefix of JPEG."""
@@ -42,7 +42,7 @@ class Metadata:
     """Keyword and text of PNG text chunks. The comment of a JPEG or GIF has the keyword "comment"."""
 
     color_chunks: tuple[tuple[bytes, bytes], ...] = ()
-    """Kind and data of the PNG chunks that define colours where no ICC profile does: gAMA, cHRM, sRGB, cICP."""
+    """Kind and data of the PNG chunks that define colors where no ICC profile does: gAMA, cHRM, sRGB, cICP."""
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from dsclora_cli.config import SaveOptions
-from dsclora_cli.errors import ImageError
+from dsclora_cli.errors import ImageError, ImageUnwritable
 from dsclora_cli.imaging.codecs.animation import webp_options, write_apng, write_gif, write_webp_animation
 from dsclora_cli.imaging.codecs.jpeg import SEGMENT_ROOM, write_jpeg
 from dsclora_cli.imaging.codecs.jpeg2000 import write_jpeg2000
@@ -127,7 +127,8 @@ def write_picture(target: Path | BinaryIO, header: Header, frames: Iterable[AnyF
         options: Quality, compression, and whether to keep metadata.
 
     Raises:
-        ImageError: Writing fails, frames are missing, or a frame of an animation has another size than `header`.
+        ImageUnwritable: The file cannot be written.
+        ImageError: Frames are missing, or a frame of an animation has another size than `header`.
     """
     metadata = header.metadata if options.metadata == "all" else without_details(header.metadata)
     header = replace(header, metadata=metadata)
@@ -213,8 +214,8 @@ def _pillow_options(header: Header, quality: int) -> dict[str, object]:
 
 @contextmanager
 def _name_errors(name: str) -> Iterator[None]:
-    """Turn an OSError inside into an ImageError that starts with the name of the file; other errors pass."""
+    """Turn an OSError inside into an ImageUnwritable that starts with the name of the file; other errors pass."""
     try:
         yield
     except OSError as error:
-        raise ImageError(f"{name}: cannot be written ({error.strerror or error})") from error
+        raise ImageUnwritable(f"{name}: cannot be written ({error.strerror or error})") from error
