@@ -1,6 +1,7 @@
 """Upscale photographs well with a network of 131 thousand parameters.
 
-`Upscaler` and `upscale_files` are the public API; importing this package costs nothing until one is used.
+`Upscaler` and `upscale_files` are the Python API, `cli` is the command line. Importing the package loads nothing else;
+a public name is loaded at its first use.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ __all__ = ["DscloraError", "FileResult", "UpscaleOptions", "Upscaler", "__versio
 
 
 def __getattr__(name: str) -> object:
-    """Import a public name when it is first used (PEP 562)."""
+    """Import a public name at its first use (PEP 562)."""
     if name not in _PUBLIC:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     public: object = getattr(import_module(f"{__name__}.{_PUBLIC[name]}"), name)
@@ -36,5 +37,5 @@ def __getattr__(name: str) -> object:
 
 
 def __dir__() -> list[str]:
-    """The public names, for completion."""
+    """Return the public names, for completion in interactive shells."""
     return __all__
