@@ -67,6 +67,7 @@ def build_adapters(network: Network, base_sha256: str, file: LoadedAdapter, forc
         raise WeightsError(
             f"{file.path} is an adapter for weights with sha256 {trained}..., not {given}...", _BASE_HINT
         )
+    # The network and the ranks decide all names and shapes; the file must have exactly these.
     adapters = Adapters(network, _ranks(network, file.tensors))
     expected = adapters.state_dict()
     for name, tensor in file.tensors.items():

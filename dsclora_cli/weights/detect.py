@@ -48,7 +48,8 @@ class Architecture:
 
 def detect_architecture(file: TensorFile, path: Path) -> tuple[Architecture, NetworkConfig]:
     """Return the architecture and the sizes of the network in a file. Raises WeightsError for any other content."""
-    architecture = next((each for each in KNOWN if all(_is_layer(file.tensors, name) for name in each.layers)), None)
+    convolutions = {name for name, tensor in file.tensors.items() if tensor.ndim == 4}
+    architecture = next((each for each in KNOWN if convolutions.issuperset(each.layers)), None)
     if architecture is None:
         raise WeightsError(f"unsupported model file {path}: found keys {list_some(file.tensors)}", HINT)
     config = architecture.config(file)
@@ -58,6 +59,7 @@ def detect_architecture(file: TensorFile, path: Path) -> tuple[Architecture, Net
     if any(not LIMITS[key][0] <= size <= LIMITS[key][1] for key, size in sizes.items()):
         shown = ", ".join(f"{key} {size}" for key, size in sizes.items())
         raise WeightsError(f"unsupported {architecture.name} network in {path}: {shown}", HINT)
+    # Metadata and tensors that contradict each other mean that somebody edited the file, or mixed up two files.
     for key in architecture.stated:
         stated, found = file.metadata.get(key), str(getattr(config, key))
         if stated is not None and stated != found:
@@ -77,10 +79,6 @@ def list_some(names: Iterable[str]) -> str:
     return ", ".join(name[:80] for name in every[:3]) + more
 
 
-def _is_layer(tensors: Mapping[str, Tensor], name: str) -> bool:
-    return name in tensors and tensors[name].ndim == 4
-
-
 def _span(file: TensorFile) -> SpanConfig | None:
     tensors = file.tensors
     channels, outputs = tensors["conv_cat.weight"].shape[0], tensors["upsampler.0.weight"].shape[0]
@@ -95,6 +93,7 @@ def _span(file: TensorFile) -> SpanConfig | None:
 def _edsr(file: TensorFile) -> EdsrConfig | None:
     channels, scale = _head_and_tail(file.tensors)
     blocks = _count(file.tensors, r"body\.(\d{1,4})\.body\.")
+    # No tensor shows `res_scale`: metadata first, else the number in the paper for this width.
     try:
         res_scale = float(file.metadata.get("res_scale", usual_res_scale(channels)))
     except ValueError:

@@ -54,6 +54,7 @@ class ModelRow:
 def list_models() -> tuple[ModelRow, ...]:
     """Return all entries in the order of the catalogue, without accessing the internet. Raises UsageError."""
     catalog = load_catalog()
+    # The rank counts inside one scale, for `auto` compares only models of the wanted scale.
     ranks = {name: rank for names in catalog.auto.values() for rank, name in enumerate(names, 1)}
     photo = dict.fromkeys(catalog.photo.models.values(), catalog.photo.below) if catalog.photo else {}
     return tuple(

@@ -209,6 +209,7 @@ def _find_adapted(options: ModelOptions, adapter: Path, scale: int | None) -> Fo
         wanted = f"weights with sha256 {base_sha256[:12]}..." if known is None else known.name
         hint = "choose its base with --model or --weights"
         raise UsageError(f"{adapter} is an adapter for {wanted}, not for {base.name}", hint)
+    # Both sha256s identify a result: after a change of the adapter, older results no longer count as done.
     sha256, name = f"{base.sha256}/{sha256_of(adapter)}", f"{base.name}-{adapter.stem}"
     return FoundWeights(base.path, sha256, name, None, base.note, adapter)
 
