@@ -100,7 +100,7 @@ class PictureReader:
         """Yield each frame or page, upright, `(H, W, C)` as in the header; decode one frame at a time.
 
         Raises:
-            ImageUnreadable: The file is truncated or damaged. With a `StreamedFrame` the error comes while bands are read.
+            ImageUnreadable: The file is truncated or damaged; with a `StreamedFrame`, raised while bands are read.
         """
         stored = self._opened.header
         pages = stored.frames > 1 and not stored.animated
