@@ -14,7 +14,7 @@ from dsclora_cli.cli import console
 from dsclora_cli.evaluation.report import EvalReport, SetReport
 
 if TYPE_CHECKING:
-    from dsclora_cli.evaluation.statistics import Claim, Comparison
+    from dsclora_cli.evaluation.statistics import Comparison
 
 _TITLES = {"psnr_y": "PSNR-Y", "ssim_y": "SSIM-Y", "psnr_rgb": "PSNR-RGB", "ssim_rgb": "SSIM-RGB"}
 
@@ -100,7 +100,9 @@ def _scores(benchmark: SetReport, report: EvalReport) -> _Grid:
     protocol = report.protocol
     degraded = "" if report.jpeg is None else f" from JPEG of quality {report.jpeg}"
     title = f"{benchmark.name} x{report.scale}{degraded}, {benchmark.images} images, {protocol.name} protocol"
-    rows = tuple((row.name, *(_score(row.mean[metric], metric) for metric in report.metrics)) for row in benchmark.rows)
+    rows = tuple(
+        (row.name, *(_number(row.mean[metric], metric) for metric in report.metrics)) for row in benchmark.rows
+    )
     notes = [f"HR images: {benchmark.verdict}; border {protocol.border}"]
     if benchmark.warning:
         notes.append(f"warning: {benchmark.warning}")
@@ -139,10 +141,10 @@ def _claims(benchmark: SetReport) -> _Grid:
             (
                 row.name,
                 _TITLES.get(claim.metric, claim.metric),
-                _score(claim.measured, claim.metric),
-                _score(claim.stated, claim.metric),
+                _number(claim.measured, claim.metric),
+                _number(claim.stated, claim.metric),
                 claim.kind,
-                _difference(claim),
+                _number(claim.difference, claim.metric, "+"),
                 "DIFFERS" if claim.differs else "",
             )
             for row in benchmark.rows
@@ -173,16 +175,8 @@ def _costs(report: EvalReport) -> _Grid:
     return _Grid("Cost", header, rows, notes)
 
 
-def _score(value: float, metric: str) -> str:
-    return f"{value:.{_decimals(metric)}f}"
-
-
-def _difference(claim: Claim) -> str:
-    decimals = _decimals(claim.metric)
-    # Adding 0.0 turns a rounded -0.0 into +0.0.
-    return f"{round(claim.difference, decimals) + 0.0:+.{decimals}f}"
-
-
-def _decimals(metric: str) -> int:
-    """Return the number of decimals to show: 4 for decibels, 5 for other metrics, most of which lie in [0, 1]."""
-    return 4 if metric.startswith("psnr") else 5
+def _number(value: float, metric: str, sign: str = "") -> str:
+    """Format a score: 4 decimals for decibels, 5 for other metrics, most of which lie in [0, 1]."""
+    decimals = 4 if metric.startswith("psnr") else 5
+    # "z" turns a rounded -0.0 into 0.0.
+    return f"{value:{sign}z.{decimals}f}"

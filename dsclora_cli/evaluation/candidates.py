@@ -59,6 +59,7 @@ def open_candidates(options: EvalOptions) -> tuple[Candidate, ...]:
 
 
 def _upscale_bicubic(lr: Image, scale: int) -> Image:
+    """Upscale `(h, w, 3)` uint8 LR by MATLAB's bicubic resampling."""
     return matlab_bicubic(lr, lr.shape[0] * scale, lr.shape[1] * scale)
 
 

@@ -67,6 +67,7 @@ def _result_key(key: PixelKey) -> ResultKey:
 
 
 def _save(path: Path, key: ResultKey, image: Image) -> None:
+    """Write `(H, W, 3)` uint8 as PNG and record the key. Raises ImageError and UsageError as `save` does."""
     # A user may point --save at a folder of their own pictures: only files that this program wrote are replaced.
     if path.exists() and not is_recorded(path):
         hint = "choose another folder with --save"

@@ -84,29 +84,25 @@ def pixel_key(row: RowInfo, lr: str, scale: int) -> PixelKey:
 
 def load_scores(key: ScoreKey) -> dict[str, float] | None:
     """Return the scores by metric under a key, or None where none are kept or the file is damaged."""
-    text = _as_json(key)
+    file, plain_key = _cache_file(key)
     try:
         # The key in the file is compared as well as the name of the file: a copied or damaged file must not pass.
-        record = json.loads(_cache_file(text).read_text(encoding="utf-8"))
-        return record["scores"] if record["key"] == json.loads(text) else None
+        record = json.loads(file.read_text(encoding="utf-8"))
+        return record["scores"] if record["key"] == plain_key else None
     except (OSError, ValueError, LookupError, TypeError):
         return None
 
 
 def save_scores(key: ScoreKey, scores: Mapping[str, float]) -> None:
     """Keep the scores of an image by metric. Raises OSError."""
-    text = _as_json(key)
-    file = _cache_file(text)
+    file, plain_key = _cache_file(key)
     file.parent.mkdir(parents=True, exist_ok=True)
     with atomic_write(file) as temporary:
-        temporary.write_text(json.dumps({"key": json.loads(text), "scores": scores}), encoding="utf-8")
+        temporary.write_text(json.dumps({"key": plain_key, "scores": scores}), encoding="utf-8")
 
 
-def _as_json(key: ScoreKey) -> str:
-    # Sorted, so that the order of the fields does not matter for the hash. JSON turns tuples into lists, so keys are
-    # compared after a round trip through JSON.
-    return json.dumps(asdict(key), sort_keys=True)
-
-
-def _cache_file(key: str) -> Path:
-    return state_dir() / "eval" / f"{hashlib.sha256(key.encode()).hexdigest()}.json"
+def _cache_file(key: ScoreKey) -> tuple[Path, object]:
+    """Return the file for a key, and the key as JSON gives a key back: JSON turns tuples into lists."""
+    # Sorted, so that the order of the fields does not matter for the hash.
+    text = json.dumps(asdict(key), sort_keys=True)
+    return state_dir() / "eval" / f"{hashlib.sha256(text.encode()).hexdigest()}.json", json.loads(text)

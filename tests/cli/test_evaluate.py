@@ -20,6 +20,7 @@ from PIL import Image
 from dsclora_cli.cli import console
 from dsclora_cli.config import ModelOptions
 from dsclora_cli.evaluation import evaluate as task
+from dsclora_cli.imaging.resize import downscale
 from dsclora_cli.models.lora import Adapters, parse_ranks
 from dsclora_cli.weights.adapters import save_adapters
 from dsclora_cli.weights.catalog import EMBEDDED as EMBEDDED_FOLDER
@@ -153,6 +154,16 @@ def test_comparison_ensemble_cost_and_images(dsclora, hr: Path) -> None:
     rows = ("bicubic", "dsclora-x4", "dsclora-x4_+_ensemble")
     results = {f"small set/{row}/{image}.png" for row in rows for image in ("a", "b c")}
     assert names == results | {f"small set/worst-{row}.png" for row in rows[1:]}
+
+
+def test_eval_scores_the_pixels_that_upscale_writes(dsclora, hr: Path) -> None:
+    lr = downscale(np.array(Image.open(hr / "a.png")), 4)
+    Image.fromarray(lr).save("lr.png")
+    exact = ("--dtype", "float32", "--engine", "torch", "--tile", "8")
+    assert dsclora("upscale", "lr.png", *EMBEDDED, *exact, "-o", "upscaled.png").code == 0
+    assert dsclora("eval", "--hr", hr, *EMBEDDED, *exact, "--save", "out").code == 0
+    scored = np.array(Image.open("out/small set/dsclora-x4/a.png"))
+    np.testing.assert_array_equal(scored, np.array(Image.open("upscaled.png")))
 
 
 def test_stated_scores_that_differ_are_marked(dsclora, hr: Path, monkeypatch: pytest.MonkeyPatch) -> None:
