@@ -10,7 +10,7 @@ import hashlib
 import json
 import math
 import tomllib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from difflib import get_close_matches
 from pathlib import Path
@@ -61,7 +61,7 @@ def read_recipe(path: Path) -> Recipe:
 
 def recipe_to_toml(recipe: Recipe) -> str:
     """Return a recipe as TOML; `read_recipe` reads an equal recipe. Options that are None are left out."""
-    return _to_toml(recipe, option_fields(*_tables(recipe)))
+    return _to_toml(_values(recipe))
 
 
 def with_values(recipe: Recipe, given: Mapping[str, object]) -> Recipe:
@@ -69,17 +69,17 @@ def with_values(recipe: Recipe, given: Mapping[str, object]) -> Recipe:
 
     Names of tables that the recipe does not have are ignored.
     """
-    groups = {}
-    for table in _tables(recipe):
-        values = {option.name: given[option.name] for option in option_fields(table) if option.name in given}
-        groups[table] = replace(getattr(recipe, table), **values)
-    return replace(recipe, **groups)
+    changes: dict[str, dict[str, object]] = {}
+    for option, _ in _values(recipe):
+        if option.name in given:
+            changes.setdefault(option.table, {})[option.name] = given[option.name]
+    return replace(recipe, **{table: replace(getattr(recipe, table), **new) for table, new in changes.items()})
 
 
 def check_recipe(recipe: Recipe) -> None:
     """Raise UsageError if an option is out of range or contradicts another, or if a method lacks an option."""
-    for option in option_fields(*_tables(recipe)):
-        if problem := _problem(option, _value(recipe, option)):
+    for option, value in _values(recipe):
+        if problem := _problem(option, value):
             raise _wrong(option.flag, problem)
     network, distill = recipe.network, recipe.distill
     if network.expanded and network.arch not in {"dsclora", "span"}:
@@ -135,9 +135,9 @@ def recipe_digest(recipe: Recipe) -> str:
     run may resume on another machine. Options at their default are left out as well, so that a run may resume after an
     update that adds options.
     """
-    tables = _tables(recipe)
-    options = (o for o in option_fields(*tables) if o.affects_result and _value(recipe, o) != o.default)
-    return hashlib.sha256(f"{tables}\n{_to_toml(recipe, options)}".encode()).hexdigest()
+    tables = [table for table in TABLES if getattr(recipe, table) is not None]
+    deciding = ((o, value) for o, value in _values(recipe) if o.affects_result and value != o.default)
+    return hashlib.sha256(f"{tables}\n{_to_toml(deciding)}".encode()).hexdigest()
 
 
 def _wrong(where: str, problem: str) -> UsageError:
@@ -193,8 +193,8 @@ def _problem(option: OptionField, value: object) -> str:
     """Return why a value (one value or a tuple) is not allowed, or an empty text."""
     values = value if isinstance(value, tuple) else () if value is None else (value,)
     for each in values:
-        find = _number_problem if isinstance(each, int | float) else _text_problem
-        if problem := find(option, each):
+        problem = _number_problem(option, each) if isinstance(each, int | float) else _text_problem(option, each)
+        if problem:
             return problem
     if option.metavar == "LOW HIGH" and values[0] > values[1]:
         return f"{values[0]!r} to {values[1]!r} is no range"
@@ -217,19 +217,19 @@ def _text_problem(option: OptionField, text: str | Path) -> str:
     return "" if is_unicode else f"{str(text)!r} is not Unicode, so no recipe can hold it"
 
 
-def _tables(recipe: Recipe) -> list[str]:
-    return [table for table in TABLES if getattr(recipe, table) is not None]
+def _values(recipe: Recipe) -> Iterator[tuple[OptionField, object]]:
+    """Yield every option of a recipe with its value; a table that is None has no options."""
+    for option in option_fields():
+        group = getattr(recipe, option.table)
+        if group is not None:
+            yield option, getattr(group, option.name)
 
 
-def _value(recipe: Recipe, option: OptionField) -> object:
-    return getattr(getattr(recipe, option.table), option.name)
-
-
-def _to_toml(recipe: Recipe, options: Iterable[OptionField]) -> str:
+def _to_toml(values: Iterable[tuple[OptionField, object]]) -> str:
     blocks: dict[str, list[str]] = {}
-    for option in options:
+    for option, value in values:
+        # A table is written even if all of its options are None, because `[distill]` alone has a meaning.
         lines = blocks.setdefault(option.table, [f"[{option.table}]"])
-        value = _value(recipe, option)
         if value is not None:
             lines.append(f"{option.name} = {_literal(value)}")
     return "\n\n".join("\n".join(lines) for lines in blocks.values()) + "\n"

@@ -1,4 +1,4 @@
-"""A base and an adapter become one file of weights."""
+"""Merge an adapter into its base: `dsclora merge`. The weight arithmetic is in `models.lora.merge_adapters`."""
 
 from __future__ import annotations
 
@@ -16,34 +16,47 @@ from dsclora_cli.weights.resolve import find_named_weights
 
 
 @dataclass(frozen=True)
-class Merged:
-    """The file that was written, its sha256, and those of what it was made from."""
+class MergedFile:
+    """A file of merged weights, with digests (sha256 in hex) of the files involved."""
 
     file: str
+    """Path of the merged weights."""
     sha256: str
+    """Digest of the merged weights."""
     base: str
+    """Name of the base."""
     base_sha256: str
+    """Digest of the base's file."""
     adapter_sha256: str
+    """Digest of the adapter's file."""
 
 
 def merge(
     base: str, adapter: Path, output: Path, strength: float = 1.0, force: bool = False, offline: bool = False
-) -> Merged:
-    """Write the network that `base`, a file or a name, becomes with an adapter. An existing file is never replaced.
+) -> MergedFile:
+    """Merge an adapter into its base and write the network as one file of weights.
 
-    `strength` is the share of the adapter that is merged: 0 is the base, 1 the adapter as it was trained. `force` takes
-    the adapter over another base than its own as long as the shapes fit.
-    Raises UsageError where `output` exists or `strength` is not a finite number from 0, and WeightsError where the
-    adapter is not one for this base.
+    Args:
+        base: File or model name of the base.
+        adapter: Adapter file from `dsclora distill`.
+        output: File to write; an existing file is never replaced.
+        strength: Share of the adapter to merge: 0 gives the base, 1 the adapter as trained.
+        force: Merge into a base that the adapter was not trained for, if the shapes fit.
+        offline: Do not access the internet.
+
+    Raises:
+        UsageError: `output` exists, or `strength` is negative or not finite.
+        WeightsError: The adapter does not fit the base, or a file cannot be found, read or written.
     """
     if output.exists():
         raise UsageError(f"{output} exists", "choose another name for the merged weights")
     if not 0 <= strength < math.inf:
-        raise UsageError(f"--strength {strength:g} is no share of an adapter", "give a number from 0, mostly up to 1")
+        raise UsageError(f"--strength {strength:g} is not a share of an adapter", "give a number from 0 to 1, or above")
     found, file = find_named_weights(base, offline), load_adapters(adapter)
     network = load_network(found.path)
     network = merge_adapters(network, build_adapters(network, found.sha256, file, force).scale(strength))
     adapter_sha256 = sha256_of(adapter)
+    # The merged file says how it was made. Sorted keys: equal inputs give equal bytes.
     parts = {"base": found.sha256, "adapter": adapter_sha256, "adapter_training": file.training, "strength": strength}
     save_network(network, output, json.dumps(parts, sort_keys=True))
-    return Merged(str(output), sha256_of(output), found.name, found.sha256, adapter_sha256)
+    return MergedFile(str(output), sha256_of(output), found.name, found.sha256, adapter_sha256)

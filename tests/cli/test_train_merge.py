@@ -1,4 +1,4 @@
-"""`dsclora merge`: a base and an adapter become weights that upscale as both together."""
+"""`dsclora merge`: the merged file is the base with the adapter, and refused merges write nothing."""
 
 from __future__ import annotations
 
@@ -69,16 +69,16 @@ def test_strength_is_the_share_of_the_adapter(dsclora, files: Path) -> None:
 
 
 @pytest.mark.parametrize("strength", ["-0.1", "nan", "inf"])
-def test_a_strength_that_is_none_is_refused(dsclora, files: Path, strength: str) -> None:
+def test_a_negative_or_infinite_strength_is_refused(dsclora, files: Path, strength: str) -> None:
     code, _, err = dsclora(
         "merge", "base.safetensors", "adapter.safetensors", "-o", "mine.safetensors", "--strength", strength
     )
     assert (code, len(err.splitlines())) == (2, 1)
-    assert f"--strength {strength} is no share of an adapter" in err
+    assert f"--strength {strength} is not a share of an adapter" in err
     assert not Path("mine.safetensors").exists()
 
 
-def test_json(dsclora, files: Path) -> None:
+def test_json_names_the_files_and_their_digests(dsclora, files: Path) -> None:
     code, out, _ = dsclora("merge", "base.safetensors", "adapter.safetensors", "-o", "mine.safetensors", "--json")
     assert code == 0
     assert json.loads(out) == {
@@ -118,7 +118,9 @@ def test_another_base_needs_force(dsclora, files: Path) -> None:
         (("base.safetensors", "adapter.safetensors", "-o", "no/x"), 3, "cannot write no/x"),
     ],
 )
-def test_what_cannot_be(arguments: tuple[str, ...], code: int, message: str, dsclora, files: Path) -> None:
+def test_a_refused_merge_writes_nothing(
+    arguments: tuple[str, ...], code: int, message: str, dsclora, files: Path
+) -> None:
     before = sorted(path.name for path in files.iterdir())
     ran = dsclora("merge", *arguments)
     assert ran.code == code
