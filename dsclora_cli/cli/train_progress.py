@@ -67,7 +67,7 @@ class TrainView(TrainCallbacks):
             self._bar.show_score(score)
         if not self._quiet and self._clock:
             console.err().print(
-                f"{self._clock.at(score.step)}: {score_line(score, best)}{self._clock.left(score.step)}"
+                f"step {score.step} of {self._clock.steps}: {score_line(score, best)}{self._clock.left(score.step)}"
             )
 
     def end(self, result: TrainResult) -> int:
@@ -81,7 +81,7 @@ class TrainView(TrainCallbacks):
         if self._json:
             console.show_json(result)
         if result.skipped:
-            self.note_once(f"{result.skipped} steps were skipped: their loss or gradient was not finite")
+            self.note_once(f"{result.skipped} steps were skipped because the loss or the gradient was not finite")
         if result.file is None:
             console.say("not kept", self._shortfall(result), "yellow")
             return ExitCode.SOME_FAILED
@@ -125,15 +125,14 @@ class _Clock:
     """Estimates the time to go from the steps since the first step of this process, which may have resumed."""
 
     def __init__(self, step: int, steps: int) -> None:
-        self._first, self._steps, self._since = step, steps, monotonic()
-
-    def at(self, step: int) -> str:
-        return f"step {step} of {self._steps}"
+        self.steps = steps
+        self._first, self._since = step, monotonic()
 
     def left(self, step: int) -> str:
-        if step in {self._first, self._steps}:
+        """Return the time to go as the end of a line; empty where nothing was measured or nothing remains."""
+        if step in {self._first, self.steps}:
             return ""
-        seconds = (monotonic() - self._since) / (step - self._first) * (self._steps - step)
+        seconds = (monotonic() - self._since) / (step - self._first) * (self.steps - step)
         return f", {console.duration(seconds)} to go"
 
 

@@ -43,7 +43,11 @@ class TrainCache:
         self.folder = cache_dir() / "training"
         self._index = self.folder / "index.jsonl"
         self._known = self._read_index()
-        self._drop_abandoned()
+        # Remove temporary files that a killed process left behind.
+        for part in self.folder.glob(".dsclora-*.part"):
+            with suppress(OSError):  # removed by another process meanwhile, or open on Windows
+                if time.time() - part.stat().st_mtime > _ABANDONED_SECONDS:
+                    part.unlink()
 
     def add_picture(self, path: Path) -> str:
         """Decode a picture unless the cache has the picture, and return the name of the array.
@@ -91,11 +95,11 @@ class TrainCache:
                 mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
             header = _HEADER.match(mapped)
             if header is None:
-                raise ValueError("its header is not ours")
+                raise ValueError("unknown header")
             dtype, *shape = header.groups()
             return np.ndarray([int(side) for side in shape], dtype.decode(), mapped, header.end())
         except (OSError, TypeError, ValueError) as error:
-            raise DscloraError(f"cannot read {path}: {error}", "run again: what is missing is made anew") from error
+            raise DscloraError(f"cannot read {path}: {error}", "run again: missing files are decoded again") from error
 
     def _holds(self, name: str) -> bool:
         """Return whether the cache has a whole array of this name: a crash of the machine may cut a file off."""
@@ -139,13 +143,6 @@ class TrainCache:
             except (TypeError, ValueError):  # an empty line, or a line that was cut off
                 continue
         return known
-
-    def _drop_abandoned(self) -> None:
-        """Remove temporary files that a killed process left behind."""
-        for part in self.folder.glob(".dsclora-*.part"):
-            with suppress(OSError):  # removed by another process meanwhile, or open on Windows
-                if time.time() - part.stat().st_mtime > _ABANDONED_SECONDS:
-                    part.unlink()
 
 
 def content_hash(name: str) -> str:

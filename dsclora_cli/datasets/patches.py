@@ -202,12 +202,12 @@ def open_data(recipe: Recipe, offline: bool = False, on_picture: OnPicture | Non
     if not options.data:
         raise UsageError("there are no pictures to train on", "name a folder with --data")
     if options.lr and len(options.data) > 1:
-        raise UsageError("--lr pairs with one folder of --data", "give one folder of HR, or leave --lr out")
+        raise UsageError("--lr needs a single folder in --data", "give one folder of HR, or leave --lr out")
     cache = TrainCache()
     pictures, left_out = _gather(options.data, options.lr, recipe, cache, offline, on_picture)
     if options.val is None:
         held_out, training = _split(list(pictures.values()), recipe)
-        missing = "there is only one usable picture, which cannot be trained on and held out"
+        missing = "only one picture is usable, and at least two are needed: one to train on, one to hold out"
     else:
         held, also_left_out = _gather([str(options.val)], None, recipe, cache, offline, on_picture)
         left_out += also_left_out
@@ -279,7 +279,7 @@ def _folder(source: str, offline: bool) -> Path:
         name = set_name(source)
     except UsageError as error:
         hint = f"give a folder of pictures, or a set: {', '.join(SOURCES)}"
-        raise UsageError(f'there is no folder "{source}", nor a set of that name', hint) from error
+        raise UsageError(f'no folder and no set is called "{source}"', hint) from error
     try:
         return fetch_set(name, offline)
     except ImageError as error:
@@ -294,7 +294,7 @@ def _prepare(pair: Pair, recipe: Recipe, cache: TrainCache) -> Picture | str:
         hr = cache.add_picture(pair.hr)
         height, width = (side // scale for side in cache.open(hr).shape[:2])
         if min(height, width) < patch:
-            return f"{pair.hr} holds no patch of {patch * scale} pixels"
+            return f"{pair.hr} is smaller than a patch of {patch * scale} pixels"
         lr = cache.add_picture(pair.lr) if pair.lr else cache.add_lr(hr, scale)
     except ImageError as error:
         return error.message

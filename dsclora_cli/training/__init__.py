@@ -1,1 +1,1 @@
-"""What `dsclora train` does: the training loop and what surrounds it."""
+"""Training: `dsclora train`, and the training loop that `dsclora distill` uses too."""

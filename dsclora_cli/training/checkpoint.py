@@ -72,7 +72,7 @@ class RunState:
         except (OSError, RuntimeError) as error:
             # PyTorch's zip writer raises RuntimeError, without a reason, when a write fails.
             reason = getattr(error, "strerror", None) or "the disk may be full"
-            hint = "the previous checkpoint is intact; make room, then --resume"
+            hint = "the previous checkpoint is intact; free disk space, then --resume"
             raise DscloraError(f"cannot write {path}: {reason}", hint) from error
 
     def load(self, path: Path, device: torch.device) -> None:

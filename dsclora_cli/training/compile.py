@@ -25,8 +25,8 @@ def compiled(module: nn.Module, choice: str, device: torch.device, on_note: OnNo
 
     Args:
         module: Module to compile.
-        choice: "on"; "auto" to compile where the device has the tools, and to continue without where compiling fails;
-            or "off".
+        choice: "on"; "off"; or "auto", to compile where the device has the tools, and to use the module itself where
+            compiling fails.
         device: Where the module runs.
         on_note: Receives a note before compiling starts, and a note where compiling fails.
 
@@ -36,7 +36,10 @@ def compiled(module: nn.Module, choice: str, device: torch.device, on_note: OnNo
     """
     possible = can_compile(device)
     if choice == "on" and not possible:
-        raise UsageError("there is no C++ compiler here", "install one, or use --compile auto")
+        tools = "Triton" if device.type == "cuda" else "a C++ compiler"
+        raise UsageError(
+            f"torch.compile cannot compile for {device.type} here", f"install {tools}, or use --compile auto"
+        )
     if choice == "off" or not possible:
         return module
     return _Compiled(module, on_note, choice == "auto")
@@ -52,7 +55,7 @@ def can_compile(device: torch.device) -> bool:
 
 
 class _Compiled:
-    """A module that is compiled at the first call; with `may_fail`, a module that stays as it is where that fails."""
+    """A module compiled at the first call; with `may_fail`, the module itself where compiling fails."""
 
     def __init__(self, module: nn.Module, on_note: OnNote, may_fail: bool) -> None:
         self._module, self._may_fail, self._note = module, may_fail, on_note
@@ -60,7 +63,7 @@ class _Compiled:
 
     def __call__(self, *inputs: Tensor) -> Any:  # noqa: ANN401 - as the module returns
         if self._forward is None:
-            self._note("compiling the network, which may take a minute or two; later runs find it done")
+            self._note("compiling the network, which may take a minute or two; later runs reuse the result")
             self._forward = torch.compile(self._module)
         try:
             return self._forward(*inputs)
@@ -70,6 +73,6 @@ class _Compiled:
             problem = (str(error).strip() or type(error).__name__).splitlines()[0]
             if not self._may_fail:
                 raise DscloraError(f"torch.compile failed: {problem}", "use --compile off") from error
-            self._note(f"torch.compile failed, so training goes on without it: {problem}")
+            self._note(f"torch.compile failed, so the network is trained uncompiled: {problem}")
             self._forward = self._module
             return output

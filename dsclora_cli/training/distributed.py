@@ -1,7 +1,7 @@
 """Several processes that train one network: the environment of torchrun, and sums over the processes.
 
 Gradients are averaged by hand over one flat buffer, not by DistributedDataParallel, which would put a wrapper between
-the loop and adapters, compilation and accumulation. Every process knows the same global batch, and computes its share.
+the loop and adapters, compilation and accumulation. All processes know the same global batch and compute a share.
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ class ProcessGroup:
 
     @property
     def is_first(self) -> bool:
-        """Return whether this process writes the run folder and scores; no other process does."""
+        """Return whether this process is the process that scores and writes the run folder."""
         return self.rank == 0
 
     def shares(self, batch: int, parts: int) -> list[slice]:
-        """Return which samples of a global batch this process computes, cut into parts of equal size.
+        """Return the samples of a global batch that this process computes, cut into parts of equal size.
 
         Args:
             batch: Number of samples in the global batch.
@@ -79,7 +79,9 @@ class ProcessGroup:
         try:
             dist.all_reduce(tensor)
         except RuntimeError as error:
-            raise DscloraError("another worker stopped", "see its message above; --resume goes on") from error
+            raise DscloraError(
+                "another worker stopped", "see the message of that worker above; resume with --resume"
+            ) from error
 
 
 @contextmanager
@@ -97,9 +99,9 @@ def join_process_group(device: torch.device) -> Iterator[ProcessGroup]:
 
 
 def local_device(name: str) -> str:
-    """Return the device of this process: of several processes on a machine, each takes its own GPU.
+    """Return the device of this process: several processes on a machine take a GPU each.
 
-    A name with an index, such as "cuda:1", stays unchanged.
+    A name with an index ("cuda:1") stays unchanged.
     """
     several = int(os.environ.get("WORLD_SIZE", "1")) > 1
     use_cuda = name == "cuda" or (name == "auto" and torch.cuda.is_available())

@@ -33,9 +33,9 @@ def is_new_run(path: Path, resume: bool) -> bool:
     """
     holds_run = (path / _STATE).exists()
     if holds_run and not resume:
-        raise UsageError(f"{path} holds a run already", "go on with --resume, or choose another --out")
+        raise UsageError(f"{path} already holds a run", "resume the run with --resume, or choose another --out")
     if not holds_run and path.exists() and (not path.is_dir() or any(path.iterdir())):
-        raise UsageError(f"{path} is there already and holds no run", "choose another --out")
+        raise UsageError(f"{path} already exists and holds no run", "choose another --out")
     return not holds_run
 
 
@@ -69,7 +69,7 @@ class RunDir:
         """Return a sentence about files that the folder will lack for want of a package; empty where none."""
         absent = [part for part, module in _NEEDED_FOR.items() if find_spec(module) is None]
         parts = " and no ".join(absent)
-        return f"no {parts} in the run folder: pip install 'dsclora[train]' for them" if absent else ""
+        return f"the run folder will have no {parts}: pip install 'dsclora[train]' to have both" if absent else ""
 
     def lines(self) -> list[dict[str, Any]]:
         """Return the lines of the log, without a last line that a crash cut short."""
@@ -100,7 +100,7 @@ class RunDir:
         try:
             yield
         except OSError as error:
-            hint = "make room or choose another --out; --resume goes on from a checkpoint"
+            hint = "free disk space, then --resume from the last checkpoint; or choose another --out"
             raise DscloraError(f"cannot write to {self.path}: {error.strerror}", hint) from error
 
 

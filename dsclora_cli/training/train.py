@@ -58,10 +58,10 @@ def train(recipe: Recipe, run: Path, resume: bool, callbacks: TrainCallbacks, of
 def network_setup(
     network: Network | ProjectedFeatures, loss_terms: Callable[[Batch], LossTerms], recipe: Recipe, data: TrainSet
 ) -> TrainingSetup:
-    """Return the setup that trains every weight of a network, and keeps the merged network.
+    """Return the setup for training every weight of a network and keeping the merged network.
 
     Args:
-        network: The network, or the network with projections of its feature maps, which are trained but not kept.
+        network: The network, or the network with projections of feature maps: projections are trained, but not kept.
         loss_terms: Computes the terms of the loss.
         recipe: Options of the run, defaults resolved.
         data: Training pictures; SOAP's learning rates are scaled by features of the first batch.
@@ -90,7 +90,7 @@ def _merged(module: nn.Module) -> Network:
 def initial_network(recipe: Recipe, data: TrainSet, offline: bool = False) -> Network:
     """Return the network that a run starts from: with random weights, or with the weights of `init`.
 
-    A SPAN starts at its working scale, with its upsampler fitted to the first batches of the data.
+    A SPAN starts at its working scale, with an upsampler fitted to the first batches of the data.
 
     Raises:
         UsageError: The weights of `init` have another shape.
@@ -136,7 +136,9 @@ def _load_matching(network: Network, path: Path) -> bool:
     other = {name for name, value in own.items() if name not in source or source[name].shape != value.shape}
     if any(not name.startswith(_UPSAMPLERS) for name in other | (source.keys() - own.keys())):
         shape = f"{network.config.channels} channels and {network.config.blocks} blocks"
-        raise UsageError(f"{path} is no network of {shape} in the form that is trained", "give --channels and --blocks")
+        raise UsageError(
+            f"{path} does not hold a network of {shape} in the form to train", "give --channels and --blocks"
+        )
     network.load_state_dict({name: own[name] if name in other else source[name] for name in own})
     return not other
 

@@ -216,7 +216,7 @@ class Trainer:
                     self._score()
                 if stopped:
                     self._checkpoint()
-                    self._callbacks.note_once(f"stopped after {progress.step} steps; --resume goes on")
+                    self._callbacks.note_once(f"stopped after {progress.step} steps; resume with --resume")
                     raise KeyboardInterrupt
                 if time.monotonic() - self._saved > options.checkpoint_minutes * 60:
                     self._checkpoint()
@@ -226,7 +226,7 @@ class Trainer:
         """Load the checkpoint of an earlier run, and prepare the run folder."""
         if not is_new:
             self._state.load(self._run_dir.state, self._device)
-            self._callbacks.note_once(f"going on after {self._progress.step} steps")
+            self._callbacks.note_once(f"resuming after {self._progress.step} steps")
         if not self._group.is_first:
             return
         self._run_dir.begin(self._recipe, self._progress.step)
@@ -299,10 +299,9 @@ class Trainer:
         self._skips += 1
         self._progress.skipped += 1
         if self._skips > self._recipe.run.most_skips:
-            raise DscloraError(
-                f"{self._skips} steps in a row up to step {self._progress.step + 1} had a loss that is not finite",
-                "start a new run with a lower --learning-rate, or with --amp off",
-            )
+            steps = f"{self._skips} steps in a row, up to step {self._progress.step + 1}"
+            hint = "start a new run with a lower --learning-rate, or with --amp off"
+            raise DscloraError(f"loss or gradient was not finite in {steps}", hint)
 
     def _score(self) -> None:
         """Score the averaged weights on the held-out pictures, save the weights, and write a line of the log."""
@@ -385,7 +384,7 @@ class StopRequest:
     `requested` stays False.
     """
 
-    _NOTE = "stopping after this step; once more stops at once, and loses what no checkpoint has"
+    _NOTE = "stopping after this step; a second Ctrl-C stops at once, and loses the steps since the last checkpoint"
 
     def __init__(self, callbacks: Callbacks) -> None:
         self.requested = False

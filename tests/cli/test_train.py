@@ -56,18 +56,20 @@ def test_a_run_goes_on_by_its_own_recipe_and_no_other(dsclora, photos: Path) -> 
     begin = ("train", "--data", photos, "--out", "run", "--steps", 2, *TINY, *HERE)
     assert dsclora(*begin).code == 0
     code, _, err = dsclora("train", "--out", "run", "--resume", "--device", "cpu", "--accumulate", 2)
-    assert code == 0 and "note: going on after 2 steps" in err and "kept: " in err
+    assert code == 0 and "note: resuming after 2 steps" in err and "kept: " in err
     kept = Path("run/log.jsonl").read_bytes()
     assert (
         code := dsclora("train", "--out", "run", "--resume", "--seed", 5)
     ).code == 2 and "another recipe" in code.err
-    assert (code := dsclora(*begin)).code == 2 and "error: run holds a run already (go on with --resume" in code.err
+    assert (
+        code := dsclora(*begin)
+    ).code == 2 and "error: run already holds a run (resume the run with --resume" in code.err
     assert Path("run/log.jsonl").read_bytes() == kept
 
 
 def test_a_folder_of_something_else_is_left_alone(dsclora, photos: Path) -> None:
     code, _, err = dsclora("train", "--data", photos, "--out", photos, "--steps", 2, *TINY, *HERE)
-    assert code == 2 and "error: photos is there already and holds no run" in err
+    assert code == 2 and "error: photos already exists and holds no run" in err
     assert len(list(photos.iterdir())) == 6
 
 
@@ -99,7 +101,7 @@ def test_a_stop_leaves_a_checkpoint_to_go_on_from(dsclora, photos: Path, monkeyp
     with monkeypatch.context() as patched:
         patched.setattr(TrainView, "on_step", stop_after_three)
         code, _, err = dsclora(*again)
-    assert code == 130 and "--resume goes on" in err and "kept: " not in err
+    assert code == 130 and "resume with --resume" in err and "kept: " not in err
     code, _, err = dsclora(*again)
-    assert code == 0 and "going on after" in err and "kept: " in err
+    assert code == 0 and "resuming after" in err and "kept: " in err
     assert [json.loads(line)["step"] for line in Path("run/log.jsonl").read_text().splitlines()] == [2, 4, 6]

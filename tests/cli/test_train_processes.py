@@ -63,7 +63,7 @@ def test_killed_and_resumed_equals_uninterrupted(photos: Path, tmp_path: Path) -
         _command(photos, tmp_path / "cut", *steps, "--resume"), check=True, capture_output=True, text=True
     )
 
-    assert "going on after" in resumed.stderr
+    assert "resuming after" in resumed.stderr
     for name in ("best.safetensors", "last.safetensors"):
         assert (tmp_path / "cut" / name).read_bytes() == (tmp_path / "through" / name).read_bytes()
     cut, through = (

@@ -139,7 +139,7 @@ def test_a_run_that_had_ended_before_says_what_it_knows(capsys: pytest.CaptureFi
 
 def test_skipped_steps_are_counted_at_the_end(capsys: pytest.CaptureFixture[str]) -> None:
     TrainView(as_json=False, quiet=False).end(replace(TRAINED, skipped=3))
-    assert "note: 3 steps were skipped: their loss or gradient was not finite\n" in capsys.readouterr().err
+    assert "note: 3 steps were skipped because the loss or the gradient was not finite\n" in capsys.readouterr().err
 
 
 def test_several_terms_and_facts_stand_beside_the_loss() -> None:

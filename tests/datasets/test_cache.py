@@ -94,7 +94,9 @@ def test_what_a_crash_left_is_made_anew(photo: Path, damage: bytes) -> None:
     path = cache.folder / cache.add_picture(photo)
     for left in (damage, path.read_bytes()[:-1]):
         path.write_bytes(left)
-        with pytest.raises(DscloraError, match=r"cannot read .*hr.npy: .* \(run again: what is missing is made anew\)"):
+        with pytest.raises(
+            DscloraError, match=r"cannot read .*hr.npy: .* \(run again: missing files are decoded again\)"
+        ):
             cache.open(path.name)
         assert np.array_equal(cache.open(cache.add_picture(photo)), noise())
 

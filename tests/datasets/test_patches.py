@@ -148,7 +148,7 @@ def test_the_split_follows_contents_not_names(photos: Path, tmp_path: Path) -> N
 
 def test_one_picture_is_not_enough(tmp_path: Path) -> None:
     photos = photographs(tmp_path / "one", count=1)
-    with pytest.raises(UsageError, match="there is only one usable picture"):
+    with pytest.raises(UsageError, match="only one picture is usable"):
         open_data(tiny_recipe(photos))
     with pytest.raises(UsageError, match=r"one holds every picture of --data"):
         open_data(tiny_recipe(photos, val=photos))

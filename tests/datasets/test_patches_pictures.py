@@ -30,21 +30,21 @@ def test_pictures_that_cannot_be_used_are_left_out_by_name(photos: Path) -> None
     assert len(data.pictures) + len(held_out.chosen) == 6
     told = "\n".join(data.left_out)
     assert "broken.png" in told
-    assert "narrow.png holds no patch of 16 pixels" in told
-    assert "dot.png holds no patch of 16 pixels" in told
+    assert "narrow.png is smaller than a patch of 16 pixels" in told
+    assert "dot.png is smaller than a patch of 16 pixels" in told
     assert "clear.png has an alpha channel" in told
 
 
 def test_without_pictures_there_is_no_training(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="there are no pictures to train on"):
         open_data(Recipe())
-    with pytest.raises(UsageError, match="no folder"):
+    with pytest.raises(UsageError, match="there is no folder"):
         open_data(tiny_recipe(tmp_path / "missing"))
     (tmp_path / "bad").mkdir()
     (tmp_path / "bad" / "a.png").write_bytes(b"no picture")
     with pytest.raises(UsageError, match=r"no picture of .*bad can be used: .*a.png: is no picture of a known format"):
         open_data(tiny_recipe(tmp_path / "bad"))
-    with pytest.raises(UsageError, match=r"no folder \"photos\", nor a set of that name \(give .* Set5, .* DIV2K, "):
+    with pytest.raises(UsageError, match=r"no folder and no set is called \"photos\" \(give .* Set5, .* DIV2K, "):
         open_data(Recipe(data=DataOptions(data=("photos",))))
 
 

@@ -34,7 +34,7 @@ def test_stopped_and_resumed_is_the_same_bit_for_bit(photos: Path, tmp_path: Pat
         train(recipe, tmp_path / "cut", False, cut)
     train(recipe, tmp_path / "cut", True, after)
 
-    assert f"going on after {12 - len(after.losses)} steps" in after.notes
+    assert f"resuming after {12 - len(after.losses)} steps" in after.notes
     assert 5 <= len(after.losses) <= 6
     assert sum("stopping after this step" in note for note in cut.notes) == 1
     assert after.losses == through.losses[-len(after.losses) :]
@@ -90,12 +90,12 @@ def test_a_crash_before_the_first_checkpoint_can_go_on(photos: Path, tmp_path: P
 def test_nothing_is_overwritten_by_surprise(photos: Path, tmp_path: Path) -> None:
     recipe = tiny_recipe(photos, steps=1)
     train(recipe, tmp_path / "run", False, Heard())
-    with pytest.raises(UsageError, match=r"holds a run already \(go on with --resume"):
+    with pytest.raises(UsageError, match=r"already holds a run \(resume the run with --resume"):
         train(recipe, tmp_path / "run", False, Heard())
     other = replace(recipe, run=replace(recipe.run, seed=9))
     with pytest.raises(UsageError, match="is a run of another recipe"):
         train(other, tmp_path / "run", True, Heard())
-    with pytest.raises(UsageError, match="is there already and holds no run"):
+    with pytest.raises(UsageError, match="already exists and holds no run"):
         train(recipe, photos, True, Heard())
 
 

@@ -49,7 +49,7 @@ def test_without_a_compiler_auto_runs_as_it_is_and_on_is_refused(tools: set[str]
     module = nn.Identity()
 
     assert compiled(module, "auto", CPU, print) is module
-    with pytest.raises(UsageError, match=r"no C\+\+ compiler"):
+    with pytest.raises(UsageError, match=r"cannot compile for cpu here \(install a C\+\+ compiler, or"):
         compiled(module, "on", CPU, print)
     tools.add("g++")
     assert compiled(module, "off", CPU, print) is module
@@ -70,7 +70,7 @@ def test_where_compiling_fails_auto_tells_it_once(tools: set[str], monkeypatch: 
 
     assert [forward(torch.ones(1)).item() for _ in range(3)] == [1.0] * 3
     assert notes[0].startswith("compiling the network")
-    assert notes[1:] == ["torch.compile failed, so training goes on without it: C++ compile error"]
+    assert notes[1:] == ["torch.compile failed, so the network is trained uncompiled: C++ compile error"]
 
 
 def test_with_on_a_failure_is_an_error(tools: set[str], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -110,7 +110,9 @@ def test_a_run_is_compiled_and_survives_a_compiler_that_does_not_work(broken: bo
         )  # fmt: skip
         assert done.returncode == 0, done.stderr
         losses[choice] = [line for line in done.stdout.splitlines() if '"loss"' in line]
-        assert ("torch.compile failed, so training goes on" in done.stderr) is (broken and choice == "auto")
+        assert ("torch.compile failed, so the network is trained uncompiled" in done.stderr) is (
+            broken and choice == "auto"
+        )
 
     assert [json.loads(line)["loss"] for line in losses["auto"]] == pytest.approx(
         [json.loads(line)["loss"] for line in losses["off"]], rel=1e-3

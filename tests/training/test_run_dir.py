@@ -31,7 +31,7 @@ def test_which_folders_a_run_may_have(tmp_path: Path) -> None:
         assert is_new_run(path, resume=False) and is_new_run(path, resume=True)
     (tmp_path / "file").touch()
     for path in (tmp_path, tmp_path / "file"):
-        with pytest.raises(UsageError, match="is there already and holds no run"):
+        with pytest.raises(UsageError, match="already exists and holds no run"):
             is_new_run(path, resume=True)
 
 
@@ -83,13 +83,15 @@ def test_without_the_extra_a_run_goes_on_and_says_what_it_lacks(tmp_path: Path, 
     folder = _begun(tmp_path, lines=1)
     folder.draw([Sample("a", 30.0, *(np.zeros((side, side, 3), np.uint8) for side in (8, 16, 16)))])
 
-    assert folder.missing().startswith("no plot and no TensorBoard log in the run folder: pip install 'dsclora[train]'")
+    assert folder.missing().startswith(
+        "the run folder will have no plot and no TensorBoard log: pip install 'dsclora[train]'"
+    )
     assert {path.name for path in tmp_path.iterdir()} == {"recipe.toml", "log.jsonl", "samples.png"}
 
 
 def test_a_folder_that_cannot_be_written_is_told_in_a_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "file").touch()
-    with pytest.raises(DscloraError, match=r"cannot write to .*run: Not a directory \(make room or"):
+    with pytest.raises(DscloraError, match=r"cannot write to .*run: Not a directory \(free disk space, then --resume"):
         _begun(tmp_path / "file" / "run")
 
     def full(*_: object) -> None:

@@ -83,7 +83,7 @@ def test_of_another_scale_all_but_the_upsampler_is_taken(recipe: Recipe, data: T
 
 def test_of_another_width_nothing_is(recipe: Recipe, data: TrainSet, tmp_path: Path) -> None:
     path = _saved(SpanConfig(8, 1, 2), tmp_path / "wide.safetensors")
-    with pytest.raises(UsageError, match="is no network of 4 channels and 1 blocks in the form that is trained"):
+    with pytest.raises(UsageError, match="does not hold a network of 4 channels and 1 blocks in the form to train"):
         initial_network(_from(recipe, path), data)
 
 

@@ -90,7 +90,7 @@ def test_a_loss_that_is_not_finite_is_skipped_and_counted(photos: Path, tmp_path
 def test_a_loss_that_stays_nan_stops_with_advice(photos: Path, tmp_path: Path) -> None:
     recipe = tiny_recipe(photos)
     recipe = replace(recipe, run=replace(recipe.run, most_skips=3))
-    with pytest.raises(DscloraError, match=r"4 steps in a row up to step 4 .*lower --learning-rate"):
+    with pytest.raises(DscloraError, match=r"not finite in 4 steps in a row, up to step 4 .*lower --learning-rate"):
         _fit(recipe, tmp_path / "run", lambda network: lambda batch: {"pixel": network(batch.lr).mean() * torch.nan})
 
 
@@ -119,6 +119,24 @@ def test_a_scaled_loss_in_float16(exponent: int, photos: Path, tmp_path: Path, m
     alike = 1 if result.skipped else len(whole.losses)
     assert half.losses[:alike] == pytest.approx(whole.losses[:alike], rel=0.1)
     assert half.losses != whole.losses
+
+
+@pytest.mark.parametrize("scale", [0.0, 1.0])
+def test_a_parameter_moves_at_its_own_share_of_the_learning_rate(scale: float, photos: Path, tmp_path: Path) -> None:
+    before: dict[str, torch.Tensor] = {}
+    networks: list[SPAN] = []
+
+    def build(recipe: Recipe, data: TrainSet, device: torch.device) -> tuple[TrainingSetup, TrainSet]:
+        networks.append(network := initial_network(recipe, data))
+        before.update({name: value.detach().clone() for name, value in network.named_parameters()})
+        setup = network_setup(network, _plain(network), recipe, data)
+        return replace(setup, lr_scales={"upsampler.0.bias": scale}), data
+
+    fit(tiny_recipe(photos, steps=1), Run(tmp_path / "run", False, True, Heard()), build)
+    moved = {name for name, value in networks[0].named_parameters() if not torch.equal(value, before[name])}
+
+    assert "upsampler.0.weight" in moved
+    assert ("upsampler.0.bias" in moved) is (scale > 0)
 
 
 def test_parts_of_a_batch_add_up_to_it(photos: Path, tmp_path: Path) -> None:
