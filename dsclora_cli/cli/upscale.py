@@ -1,4 +1,4 @@
-"""`dsclora upscale`: from the command line to `upscaling.batch`."""
+"""`dsclora upscale`: read options, call `upscale_files` or `plan_files`, show results."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ EXAMPLES = """[bold]Examples[/]
 
 
 class KeptMetadata(StrEnum):
-    """Which metadata a result carries."""
+    """Metadata that a result keeps."""
 
     ALL = "all"
     NONE = "none"
@@ -54,7 +54,7 @@ _METADATA = KeptMetadata(_DEFAULT.save.metadata)
 
 
 def parse_box(text: str) -> str:
-    """A box, `WxH` in pixels, as it was written."""
+    """Return the text of a box, `WxH` in pixels, after checking the spelling."""
     if not re.fullmatch(r"[1-9]\d*x[1-9]\d*", text):
         raise typer.BadParameter(f"{text!r} is not WxH, such as 1920x1080.")
     return text
@@ -64,49 +64,72 @@ def upscale(
     inputs: Annotated[
         list[str],
         typer.Argument(
-            metavar="INPUT...", help="Files, folders, globs, @list.txt, or - for stdin.", rich_help_panel=FILES
+            metavar="INPUT...",
+            help="Pictures, folders, globs, @list.txt with a path on each line, or - for stdin.",
+            rich_help_panel=FILES,
         ),
     ],
     output: Annotated[
-        str | None, option(FILES, "File, folder, or - for stdout.", "-o", "--output", show_default="beside the input")
+        str | None,
+        option(
+            FILES, "File or folder for results, or - for stdout.", "-o", "--output", show_default="next to the input"
+        ),
     ] = _DEFAULT.batch.output,
     format: Annotated[
         str | None,
-        option(FILES, "jpg, png, webp, tiff, ...", "-f", "--format", show_default="the output's suffix, else as read"),
+        option(
+            FILES,
+            "Format of results: jpg, png, webp, tiff, ...",
+            "-f",
+            "--format",
+            show_default="from the suffix of --output, else as the input",
+        ),
     ] = _DEFAULT.save.format,
     name: Annotated[
-        str, option(FILES, "Name of a result: {stem} {scale} {model} {ext} {width} {height}.", "--name")
+        str, option(FILES, "Name of results, from {stem} {scale} {model} {ext} {width} {height}.", "--name")
     ] = _DEFAULT.batch.name,
     recursive: Annotated[
-        bool, option(FILES, "Folders in folders too; the tree is kept.", "-r", "--recursive")
+        bool, option(FILES, "Also upscale pictures in subfolders, and keep the folder tree.", "-r", "--recursive")
     ] = _DEFAULT.batch.recursive,
-    overwrite: Annotated[bool, option(FILES, "Replace what is there.", "--overwrite")] = _DEFAULT.batch.overwrite,
-    fail_fast: Annotated[bool, option(FILES, "Stop at the first failure.", "--fail-fast")] = _DEFAULT.batch.fail_fast,
+    overwrite: Annotated[bool, option(FILES, "Replace existing files.", "--overwrite")] = _DEFAULT.batch.overwrite,
+    fail_fast: Annotated[
+        bool, option(FILES, "Stop at the first picture that fails.", "--fail-fast")
+    ] = _DEFAULT.batch.fail_fast,
     quality: Annotated[
-        int, option(FILES, "For JPEG, WebP, AVIF, HEIC, JPEG XL.", "--quality", min=1, max=100)
+        int, option(FILES, "Quality of JPEG, WebP, AVIF, HEIC and JPEG XL files.", "--quality", min=1, max=100)
     ] = _DEFAULT.save.quality,
     compression: Annotated[
-        int, option(FILES, "Effort for PNG and TIFF.", "--compression", min=0, max=9)
+        int, option(FILES, "Compression of PNG and TIFF: 0 fastest, 9 smallest.", "--compression", min=0, max=9)
     ] = _DEFAULT.save.compression,
     strict: Annotated[
-        bool, option(FILES, "Refuse a format that loses transparency, depth or frames.", "--strict")
+        bool, option(FILES, "Refuse formats that lose transparency, bit depth or frames.", "--strict")
     ] = _DEFAULT.save.strict,
     scale: Annotated[
         float | None,
-        option(SIZE, f"Factor above 1, up to {MAX_SCALE:g}.", "-s", "--scale", show_default=f"{DEFAULT_SCALE:g}"),
+        option(
+            SIZE,
+            f"Enlarge both sides by this factor, above 1 and up to {MAX_SCALE:g}.",
+            "-s",
+            "--scale",
+            show_default=f"{DEFAULT_SCALE:g}",
+        ),
     ] = _DEFAULT.size.scale,
-    width: Annotated[int | None, option(SIZE, "Width in pixels.", "--width", min=1)] = _DEFAULT.size.width,
-    height: Annotated[int | None, option(SIZE, "Height in pixels.", "--height", min=1)] = _DEFAULT.size.height,
+    width: Annotated[int | None, option(SIZE, "Width of results in pixels.", "--width", min=1)] = _DEFAULT.size.width,
+    height: Annotated[
+        int | None, option(SIZE, "Height of results in pixels.", "--height", min=1)
+    ] = _DEFAULT.size.height,
     fit: Annotated[
-        str | None, option(SIZE, "As large as fits into a box.", "--fit", parser=parse_box, metavar="WxH")
+        str | None, option(SIZE, "Largest size inside a box of WxH pixels.", "--fit", parser=parse_box, metavar="WxH")
     ] = None,
     long_edge: Annotated[
-        int | None, option(SIZE, "Longer side in pixels.", "--long-edge", min=1)
+        int | None, option(SIZE, "Longer side of results in pixels.", "--long-edge", min=1)
     ] = _DEFAULT.size.long_edge,
     short_edge: Annotated[
-        int | None, option(SIZE, "Shorter side in pixels.", "--short-edge", min=1)
+        int | None, option(SIZE, "Shorter side of results in pixels.", "--short-edge", min=1)
     ] = _DEFAULT.size.short_edge,
-    megapixels: Annotated[float | None, option(SIZE, "Millions of pixels.", "--megapixels")] = _DEFAULT.size.megapixels,
+    megapixels: Annotated[
+        float | None, option(SIZE, "Area of results in millions of pixels.", "--megapixels")
+    ] = _DEFAULT.size.megapixels,
     model: options.ModelOption = _DEFAULT.model.model,
     weights: options.WeightsOption = _DEFAULT.model.weights,
     adapter: options.AdapterOption = _DEFAULT.model.adapter,
@@ -120,25 +143,32 @@ def upscale(
         int | None,
         option(
             SPEED,
-            "Most host memory to take; tiles get smaller.",
+            "Most memory to use on the host, such as 2GB; tiles get smaller to fit.",
             "--max-memory",
             parser=options.parse_memory,
             metavar="SIZE",
-            show_default="what is free",
+            show_default="free memory",
         ),
     ] = _DEFAULT.max_memory,
     ensemble: Annotated[
-        bool, option(SPEED, "Mean over 8 flips and turns: a little better, 8 times slower.", "--ensemble")
+        bool, option(SPEED, "Average over 8 flips and rotations: a little better, 8 times slower.", "--ensemble")
     ] = _DEFAULT.engine.ensemble,
     metadata: Annotated[
-        KeptMetadata, option(METADATA, "EXIF, XMP, IPTC and text; the colour profile always stays.", "--metadata")
+        KeptMetadata,
+        option(
+            METADATA,
+            "Metadata to keep: EXIF, XMP, IPTC and text, or none; the colour profile always stays.",
+            "--metadata",
+        ),
     ] = _METADATA,
-    dry_run: Annotated[bool, option(REPORTING, "Show the plan; write and fetch nothing.", "--dry-run")] = False,
+    dry_run: Annotated[
+        bool, option(REPORTING, "Show what would be done; write and download nothing.", "--dry-run")
+    ] = False,
     json: options.JsonOption = False,
     quiet: options.QuietOption = False,
     verbose: options.VerboseOption = False,
 ) -> None:
-    """Upscale pictures; what is already done is skipped, so the same command again goes on where it stopped."""
+    """Upscale pictures. Finished pictures are skipped: the same command resumes an interrupted run."""
     box = tuple(int(side) for side in fit.split("x")) if fit else None
     asked = UpscaleOptions(
         model=ModelOptions(model, weights, offline, adapter),
@@ -164,7 +194,7 @@ def upscale(
 
 
 def _check(asked: UpscaleOptions, inputs: list[str], json: bool, dry_run: bool) -> None:
-    """What can be seen to be wrong before anything is loaded."""
+    """Raise UsageError for options that are wrong whatever the pictures are, before anything slow is loaded."""
     from dsclora_cli.upscaling.sizes import check_size
 
     check_size(asked.size)

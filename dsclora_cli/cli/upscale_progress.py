@@ -20,10 +20,10 @@ _SUMMARY = ("done", "already done", "large enough", "kept", "failed", "cut short
 
 
 class UpscaleView(UpscaleCallbacks):
-    """Context manager that shows a run: bars on a terminal, plain lines elsewhere, a summary at the end.
+    """Context manager for showing a run: bars on a terminal, plain lines elsewhere, a summary at the end.
 
     Args:
-        json: whether each result is printed as JSON on stdout.
+        json: whether results are printed on stdout in JSON.
         quiet: whether only failures are shown.
         verbose: whether skipped pictures and details are shown.
     """
@@ -48,7 +48,7 @@ class UpscaleView(UpscaleCallbacks):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Show failures and the summary. An error that ends the run is shown by the caller that catches the error."""
+        """Show failures and the summary. The caller shows an error of the whole run."""
         if self._bars:
             self._bars.stop()
         # Failures come last, where they are not overlooked.
@@ -79,7 +79,7 @@ class UpscaleView(UpscaleCallbacks):
             self._bars.move(file.name, share)
 
     def show_all(self, results: Generator[FileResult, None, None]) -> None:
-        """Show each result of `upscale_files` as the result comes."""
+        """Show the results of `upscale_files` while they come."""
         try:
             for result in results:
                 self.show(result)
@@ -90,7 +90,7 @@ class UpscaleView(UpscaleCallbacks):
                 self.show(result)
 
     def show(self, result: FileResult) -> None:
-        """Show a result: one line, and one JSON object where JSON was asked for."""
+        """Show a result in a line, and with `json` in a JSON object on stdout."""
         self._results.append(result)
         if self._bars:
             self._bars.done(result)

@@ -1,4 +1,4 @@
-"""Upscale many pictures: `upscale_files` starts a pipeline for each device and yields results.
+"""Upscale many pictures: `upscale_files` starts a pipeline per device and yields results.
 
 Decoding, network and encoding overlap, memory stays bounded, and a broken file does not stop the other files.
 """
@@ -37,22 +37,22 @@ def upscale_files(
 ) -> Generator[FileResult, None, None]:
     """Upscale files, folders, globs and lists; docs/files.md describes the inputs.
 
-    With several devices, each device takes the next picture as soon as the device is free.
+    With several devices, a device takes the next picture when the device is free.
 
     Args:
         inputs: paths, globs, `@list.txt`, or `-` for standard input.
-        options: everything that `dsclora upscale` offers.
-        callbacks: called in the thread that iterates.
+        options: all options of `dsclora upscale`.
+        callbacks: called in the iterating thread.
         upscaler: an open PictureUpscaler with the same options, to be used instead of a new one.
 
     Yields:
-        The result of each input as soon as the input is finished. A picture that failed is a result with an `error`.
+        One result per input, when the input is finished. The result of a failed picture has an `error`.
         On KeyboardInterrupt, the results of finished and interrupted pictures come before the exception. On an early
         close of the iterator, finished pictures stay; a half-written file never remains.
 
     Raises:
-        UsageError: options that contradict each other or the inputs.
-        WeightsError: weights that cannot be read or fetched.
+        UsageError: contradicting options, or options in conflict with the inputs.
+        WeightsError: weights cannot be read or downloaded.
     """
     return BatchRun(find_inputs(inputs, options.batch), options, callbacks or UpscaleCallbacks(), upscaler).results()
 
@@ -94,6 +94,7 @@ class BatchRun:
             for pipeline in self._pipelines:
                 pipeline.start()
             while running:
+                # Without a timeout, Ctrl-C would not end the wait on Windows.
                 with suppress(Empty):
                     self._dispatch(self._state.events.get(timeout=POLL_SECONDS))
                 yield from self._finished()
@@ -101,6 +102,7 @@ class BatchRun:
                     running -= 1
                     self._ended.popleft().wait()
         except KeyboardInterrupt:
+            # Pictures that wait for the encoder are finished first, and reported.
             self._stop()
             yield from self._finished()
             raise

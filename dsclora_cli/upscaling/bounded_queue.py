@@ -1,6 +1,6 @@
 """Queues between two threads, bounded in bytes: pictures of any number and size pass in steady memory.
 
-One `ByteBudget` stands between two stages. All queues between the two stages share the budget, and its lock.
+A `ByteBudget` stands between two stages. All queues between the two stages share the budget and the lock.
 """
 
 from __future__ import annotations
@@ -30,38 +30,38 @@ class CancelledError(Exception):
 
 
 class ByteBudget:
-    """Bytes of pixels that may wait between two threads, shared by every queue between the two."""
+    """Budget for the bytes of pixels between two threads, shared by every queue between the two."""
 
     def __init__(self, limit: int) -> None:
         self.limit = limit
         """Bytes. A single item larger than the limit passes alone."""
         self.used = 0
-        """Bytes of the items that wait, and of the item that each reader took last."""
+        """Bytes of all waiting items, and of the last item of every reader."""
         self.closed = False
-        """No queue takes items any more; items that wait can still be read."""
+        """Whether queues refuse items; waiting items can still be read."""
         self.aborted = False
-        """Items that wait are lost as well."""
+        """Whether waiting items are dropped as well."""
         self.changed = Condition()
         """Lock of all fields above and of all queues of the budget; notified after each change."""
 
     def close(self) -> None:
-        """Let no queue take more items. Items that wait can still be read."""
+        """Let no queue take more items. Waiting items can still be read."""
         with self.changed:
             self.closed = True
             self.changed.notify_all()
 
     def abort(self) -> None:
-        """Close, and drop the items that wait."""
+        """Close, and drop the waiting items."""
         with self.changed:
             self.aborted = True
             self.close()
 
 
 class BoundedQueue(Generic[T]):
-    """Iterator over the items that one other thread puts.
+    """Iterator over items from another thread.
 
-    A queue ends with `close`, with `fail`, or with `cancel`. A branch carries the parts of one item, such as the bands
-    of a frame; `fail` and `cancel` concern a queue and all its branches together.
+    A queue ends with `close`, with `fail`, or with `cancel`. A branch carries the parts of an item, for example the
+    bands of a frame; `fail` and `cancel` concern a queue together with all branches.
 
     Args:
         budget: counts the bytes of the items, together with all other queues of the same budget.
@@ -81,7 +81,7 @@ class BoundedQueue(Generic[T]):
         self._cancelled = False
 
     def branch(self) -> BoundedQueue[Any]:
-        """Return a queue for the parts of an item; `fail` and `cancel` of this queue end the branch as well."""
+        """Return a queue for the parts of an item; `fail` and `cancel` of the parent also end the branch."""
         queue: BoundedQueue[Any] = BoundedQueue(self._budget)
         queue._root = self._root
         return queue
@@ -112,7 +112,7 @@ class BoundedQueue(Generic[T]):
         return self
 
     def __next__(self) -> T:
-        """Return the next item after waiting for one. The item before stops counting.
+        """Wait for the next item and return the item. The bytes of the item before count no longer.
 
         Raises the error given to `fail`, CancelledError, and ClosedError where the budget was closed before the queue.
         """
@@ -138,19 +138,19 @@ class BoundedQueue(Generic[T]):
             raise root._error or ClosedError
 
     def close(self) -> None:
-        """End the queue: the reader gets the items that wait, then StopIteration."""
+        """End the queue: the reader gets the waiting items, then StopIteration."""
         with self._budget.changed:
             self._closed = True
             self._budget.changed.notify_all()
 
     def fail(self, error: Exception) -> None:
-        """End the queue and its branches: the reader gets the items that wait, then `error`."""
+        """End the queue and all branches: the reader gets the waiting items, then `error`."""
         with self._budget.changed:
             self._root._error = error
             self._budget.changed.notify_all()
 
     def cancel(self) -> None:
-        """Drop the items of the queue and of its branches; both threads get CancelledError when they go on."""
+        """Drop all items of the queue and of the branches; the next call of either thread raises CancelledError."""
         root = self._root
         with self._budget.changed:
             root._cancelled = True
@@ -161,7 +161,7 @@ class BoundedQueue(Generic[T]):
 
 
 class Worker(Thread):
-    """A thread that keeps the exception that ended the work, for `wait` to raise in another thread."""
+    """Thread with an `error`: the exception, if any, for `wait` to raise in another thread."""
 
     def __init__(self, name: str, work: Callable[[], None]) -> None:
         # A daemon: a download that hangs must not keep an interrupted program alive.
@@ -184,7 +184,7 @@ class Worker(Thread):
             self.join(POLL_SECONDS)
 
     def wait(self) -> None:
-        """Wait until the thread has ended, and raise the exception that ended the work."""
+        """Wait until the thread has ended, and raise `error`."""
         self.rest()
         if self.error is not None:
             raise self.error

@@ -33,10 +33,10 @@ _PROBE = 96
 
 @dataclass(frozen=True)
 class PlannedFile:
-    """The plan for one input. Values that need weights are None where the weights are not on this machine."""
+    """Plan for an input. Values from the network are None where the weights would be downloaded first."""
 
     input: str
-    """Name of the input, as the user gave the name."""
+    """Name of the input, as given by the user."""
     action: Literal["upscale", "skip", "keep", "fail"]
     """skip: the result exists already or the picture is large enough; keep: another file has the name of the result."""
     output: str | None = None
@@ -67,17 +67,17 @@ class PlannedFile:
 
 
 def plan_files(inputs: Iterable[str | os.PathLike[str]], options: UpscaleOptions) -> Iterator[PlannedFile]:
-    """Yield the plan of each input, in order.
+    """Yield the plans of all inputs, in order.
 
     Raises:
         UsageError: as `upscale_files`.
-        WeightsError: a weights file that holds no network.
+        WeightsError: a weights file holds no network.
     """
     return _DryRun(inputs, options).plans()
 
 
 class _DryRun:
-    """One dry run; `offline` is on, so that nothing is downloaded."""
+    """A dry run; `offline` is on, so nothing is downloaded."""
 
     def __init__(self, inputs: Iterable[str | os.PathLike[str]], options: UpscaleOptions) -> None:
         # One of the devices that share the pictures stands for all.
@@ -147,10 +147,11 @@ class _DryRun:
         """Return the seconds per LR pixel of a pass, measured with one tile."""
         from dsclora_cli.upscaling.picture import PictureUpscaler
 
+        # The default size: the probe must not be large enough already, as with --width.
         options = replace(self._options, size=SizeOptions(), engine=replace(self._options.engine, tile=0))
         upscaler = PictureUpscaler(options)
         frame = Frame(np.random.default_rng(0).integers(0, 256, (_PROBE, _PROBE, 3), np.uint8))
-        plan = upscaler.plan(JobPlanner.for_arrays(options).plan_array(frame.pixels), banded=False)
+        plan = upscaler.plan(JobPlanner.for_arrays(options).plan_array(frame.pixels), streamed=False)
         _ = upscaler.upscale(frame, plan).pixels  # the first run of a network is slower
         started = perf_counter()
         _ = upscaler.upscale(frame, plan).pixels
@@ -158,7 +159,7 @@ class _DryRun:
 
 
 def _network_pixels(job: Job) -> int:
-    """Return the number of pixels that go into the network, over all passes of one frame."""
+    """Return the number of pixels going into the network, over all passes of a frame."""
     return sum(rows * columns for rows, columns, _ in job.size.lr_sides(job.source.height, job.source.width))
 
 
@@ -179,5 +180,6 @@ def _disk_bytes(job: Job) -> int:
     raw = area * header.channels * header.dtype.itemsize * job.result.frames
     if job.result.format != header.format:
         return raw
+    # At most the raw pixels: an encoder that cannot compress stores the pixels as they are.
     size = len(source) if isinstance(source, bytes) else source.stat().st_size
     return min(raw, size * area // (header.width * header.height))

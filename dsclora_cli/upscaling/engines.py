@@ -1,4 +1,4 @@
-"""Choose and open the engine that runs a network: OpenVINO on CPUs where installed, else PyTorch."""
+"""Choose and open the engine for a network: OpenVINO on CPUs where installed, else PyTorch."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ _AUTO, _ALL, _CPU = "auto", "all", "cpu"
 def list_devices(options: EngineOptions) -> tuple[str, ...]:
     """Return the devices that share the pictures of a batch: names separated by commas, or all GPUs for `all`.
 
-    A single name is returned as written, so that a run on a CPU never asks torch. Raises UsageError for a device that
-    is not available, or is named twice.
+    A single name is returned unchanged, so a run on a CPU never asks torch. Raises UsageError for a missing device, and
+    for a device named twice.
     """
     names = tuple(name.strip() for name in options.device.split(","))
     if names != (_ALL,) and len(names) == 1:
@@ -36,9 +36,9 @@ def list_devices(options: EngineOptions) -> tuple[str, ...]:
 
 
 def choose_device(options: EngineOptions) -> str:
-    """Return the device that the options choose: cpu, cuda:N or mps.
+    """Return the device for the options: cpu, cuda:N or mps.
 
-    Raises UsageError for a device or an engine that is not available.
+    Raises UsageError for a missing device or a missing engine.
     """
     if options.engine == "openvino":
         _check_openvino(options)
@@ -60,7 +60,7 @@ def load_engine(weights: FoundWeights, device: str, options: EngineOptions) -> E
 
 
 def auto_edge(engine: Engine) -> int:
-    """Return the edge of the largest tiles, in LR pixels, for the memory that is free where the engine runs."""
+    """Return the largest edge of a tile, in LR pixels, for the free memory of the engine's device."""
     if not engine.device.startswith("cuda"):
         free = host_memory()
     else:
@@ -73,7 +73,7 @@ def auto_edge(engine: Engine) -> int:
 
 
 def with_fitting_tile(error: OutOfMemory, engine: Engine) -> OutOfMemory:
-    """Return the error for a tile size that the user chose, with a tile size that fits as the next step."""
+    """Return the error for a tile size from the user, with a fitting tile size in the hint."""
     return OutOfMemory(error.message, f"--tile {auto_edge(engine)} would fit, or leave --tile out")
 
 
@@ -95,7 +95,7 @@ def _check_openvino(options: EngineOptions) -> None:
 def _load_openvino(weights: FoundWeights, options: EngineOptions) -> Engine | None:
     """Open the converted network in the cache, after converting the network where the cache has none.
 
-    Return None for a network that OpenVINO cannot convert, unless the user chose OpenVINO.
+    Return None where OpenVINO cannot convert the network, unless the user chose OpenVINO.
     """
     path = cache_dir() / "engines" / openvino.converted_name(weights.sha256)
     converted = openvino.load_converted(path)

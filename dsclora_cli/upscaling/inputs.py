@@ -1,4 +1,4 @@
-"""Expand arguments into a list of pictures: files, folders, globs, lists and standard input, each picture once."""
+"""Expand arguments into a list of pictures, without duplicates: files, folders, globs, lists, standard input."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from dsclora_cli.upscaling.types import STDIN, FoundInputs, InputFile, path_key
 
 
 def find_inputs(arguments: Iterable[str | os.PathLike[str]], batch: BatchOptions) -> FoundInputs:
-    """Expand arguments into inputs, in a steady order; docs/files.md says which files count as pictures.
+    """Expand arguments into inputs, in a steady order, by the rules of docs/files.md.
 
-    Standard input is read for `-`. A file that does not exist becomes an InputFile with a `problem`.
+    Standard input is read for `-`. A missing file becomes an InputFile with a `problem`.
 
     Raises:
-        UsageError: a list that cannot be read, or a name template that `check_template` refuses.
+        UsageError: a list cannot be read, or `check_template` refuses the name template.
     """
     check_template(batch.name)
     notes: list[str] = []

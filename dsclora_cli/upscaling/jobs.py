@@ -1,6 +1,6 @@
-"""Plan a picture: size, weights of each pass, header and name of the result, and whether the result exists. No torch.
+"""Plan a picture: size, weights of every pass, header and name of the result; find existing results. No torch.
 
-`picture.py` adds the tile size and the memory, which need the engine.
+`picture.py` adds the tile size and the memory, because both need the engine.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ WeightsFinder = Callable[[ModelOptions, int], FoundWeights]
 
 @dataclass(frozen=True)
 class Job:
-    """One planned picture."""
+    """Plan of a picture, complete but for tiles and memory."""
 
     file: InputFile
     source: Header
@@ -37,9 +37,9 @@ class Job:
     """Header of the result: the new size, metadata with the new size, and only what the format can hold."""
     size: SizePlan
     weights: tuple[FoundWeights, ...]
-    """Weights of each pass in `size.passes`."""
+    """Weights of every pass in `size.passes`."""
     model: str
-    """Names of the weights, each once, joined with "+"."""
+    """Names of the weights, without duplicates, joined with "+"."""
     choice: str | None
     """Property of the picture that made `auto` choose the weights of the first pass."""
     target: Path | None
@@ -48,7 +48,7 @@ class Job:
     warnings: tuple[str, ...]
 
     def report(self, status: FileStatus, *warnings: str) -> FileResult:
-        """Return a FileResult with all values that are known before a network runs."""
+        """Return a FileResult with all values known before a network runs."""
         return FileResult(
             input=self.file.name,
             status=status,
@@ -65,16 +65,16 @@ class Job:
 
 
 class JobPlanner:
-    """Planner of all pictures of one run. Pictures must be planned in input order, by one thread at a time.
+    """Planner for the pictures of a run. Pictures must be planned in input order, never by two threads at a time.
 
     Args:
         found: the inputs; no result may overwrite an input.
         options: of the run.
-        find: finds weights; called once for each native scale that the run needs.
+        find: finds weights; called once per native scale.
 
     Raises:
-        UsageError: options that contradict each other or the inputs.
-        WeightsError: a weights file that holds no network.
+        UsageError: contradicting options, or options in conflict with the inputs.
+        WeightsError: a weights file holds no network.
     """
 
     def __init__(self, found: FoundInputs, options: UpscaleOptions, find: WeightsFinder = find_weights) -> None:
@@ -87,7 +87,7 @@ class JobPlanner:
 
     @classmethod
     def for_arrays(cls, options: UpscaleOptions) -> JobPlanner:
-        """Return a planner for pictures in memory, for which names and formats of files do not matter."""
+        """Return a planner for pictures in memory; options for names and formats of files are ignored."""
         return cls(FoundInputs((), many=False), replace(options, batch=BatchOptions(), save=SaveOptions()))
 
     def plan_array(self, pixels: Pixels) -> Job:
@@ -99,10 +99,10 @@ class JobPlanner:
         """Plan one picture from the header of the input.
 
         Raises:
-            AlreadyLargeEnough: the picture has the size that was asked for, or is larger.
+            AlreadyLargeEnough: the picture is already at the requested size, or larger.
             ImageError: the format cannot hold the result, or the factor is too large.
             UsageError: the result would replace the input, or no weights exist for a scale.
-            WeightsError: weights cannot be read or fetched.
+            WeightsError: weights cannot be read or downloaded.
         """
         save = self._options.save
         size = plan_size(header.width, header.height, self._options.size, self._native)
@@ -147,7 +147,7 @@ class JobPlanner:
         )
 
     def existing_result(self, job: Job) -> FileResult | None:
-        """Return the result of a job whose target exists already; None where the picture must be upscaled."""
+        """Return the result where the target of the job exists already; None where the picture must be upscaled."""
         if job.target is None or self._options.batch.overwrite:
             return None
         state = result_state(job.target, job.key)

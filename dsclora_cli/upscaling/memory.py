@@ -1,4 +1,4 @@
-"""Estimate the peak memory of one picture, for `--max-memory` and `--dry-run`."""
+"""Estimate the peak memory of a picture, for `--max-memory` and `--dry-run`."""
 
 from __future__ import annotations
 
@@ -26,15 +26,15 @@ def pixel_budget(max_memory: int | None) -> int:
 
 @dataclass(frozen=True)
 class MemoryEstimate:
-    """Memory of one picture, for any tile size. Bytes are on the high side."""
+    """Memory of a picture, for any tile size. Bytes are on the high side."""
 
     passes: tuple[tuple[int, int, int], ...]
-    """(height, width, scale) of the input of each pass."""
+    """(height, width, scale) of the input of every pass."""
     pixel_bytes: int
-    """Bytes of one pixel in all channels."""
+    """Bytes of a pixel in all channels."""
     engine: Engine
-    banded: bool
-    """Whether the result is written band by band, so that the whole result is never in memory."""
+    streamed: bool
+    """Whether the result is written band by band, and never is in memory whole."""
     reduced: bool
     """Whether the last pass is larger than the result, and bands are reduced before they are written."""
     waiting: int
@@ -47,9 +47,12 @@ class MemoryEstimate:
         *between, band = (self._band(each, tile) for each in self.passes)
         height, width, scale = self.passes[-1]
         whole = height * width * scale**2 * self.pixel_bytes
-        # Written whole, a result exists twice: as bands that were collected, and inside the encoder.
-        hr = min(whole, max(self.waiting, 2 * band)) + band * (1 + self.reduced) if self.banded else 2 * whole
-        pixels = lr + min(self.waiting, lr) + 2 * sum(between) + hr
+        # Between two passes, one band is read while the next band is made.
+        between_passes = 2 * sum(between)
+        # Written whole, a result exists twice: as collected bands, and inside the encoder.
+        hr = min(whole, max(self.waiting, 2 * band)) + band * (1 + self.reduced) if self.streamed else 2 * whole
+        # The decoded picture may exist twice as well: in the decoder, and waiting before the network.
+        pixels = lr + min(self.waiting, lr) + between_passes + hr
         return _PROCESS[self.engine.name] + _CODECS + pixels + self._network(tile)
 
     def fitting_tile(self, limit: int, most: int) -> int:
@@ -57,17 +60,17 @@ class MemoryEstimate:
         fitting = next((edge for edge in range(most, SMALLEST_TILE - 1, -2) if self.peak(edge) <= limit), None)
         if fitting is None:
             least = self.peak(SMALLEST_TILE) / 1e9
-            hint = "raise --max-memory" if self.banded else "raise --max-memory, or write PNG, JPEG or TIFF"
+            hint = "raise --max-memory" if self.streamed else "raise --max-memory, or write PNG, JPEG or TIFF"
             raise OutOfMemory(f"needs about {least:.2g} GB, more than --max-memory {limit / 1e9:.2g}GB", hint)
         return fitting
 
     def _band(self, each: tuple[int, int, int], tile: int) -> int:
-        """Return the bytes of a band that a pass makes."""
+        """Return the bytes of a result band of a pass."""
         height, width, scale = each
         return band_rows(height, tile) * width * scale**2 * self.pixel_bytes
 
     def _network(self, tile: int) -> int:
-        """Return the bytes for one tile with halo: network activations, and the pixels as float32 at both ends."""
+        """Return the bytes for a tile with halo: network activations, and float32 pixels at both ends."""
         # The last pass: its picture is the largest, so only there a tile may reach the full edge.
         height, width, scale = self.passes[-1]
         halo = 2 * self.engine.descriptor.halo

@@ -1,4 +1,4 @@
-"""Name and folder of each result: never the file of an input, never the file of another result of the run."""
+"""Choose name and folder of every result: never the file of an input, never the file of another result."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _PATTERNS = {
     "width": r"\d+",
     "height": r"\d+",
 }
-"""Fields of a name template, and the regular expression for the text that each field stands for."""
+"""Fields of a name template, with a regular expression for the text of the field."""
 _NUMBER = re.compile(r"-\d+(?=\.[^.]+$)")
 
 
@@ -35,11 +35,11 @@ class Target:
     path: Path | None
     """None for standard output."""
     note: str | None = None
-    """Why the name is not the name that the template gives."""
+    """Reason why the name differs from the template."""
 
 
 def parse_format(name: str) -> str:
-    """Return the Pillow name of a format that a user calls "jpg", "JPEG" or "tif". Raises UsageError."""
+    """Return the Pillow name of a format for a name like "jpg", "JPEG" or "tif". Raises UsageError."""
     try:
         suffix_of_format(name.upper())
     except ImageError:
@@ -67,7 +67,7 @@ def check_template(template: str) -> None:
 
 
 def possible_stems(template: str, name: str) -> Iterator[str]:
-    """Yield the stems of inputs whose result the template would call `name`, with or without a number.
+    """Yield the stems of inputs with a result called `name` by the template, with or without a number.
 
     Where the name of a model makes the stem ambiguous, the longest and the shortest stem are yielded.
     """
@@ -85,9 +85,9 @@ def possible_stems(template: str, name: str) -> Iterator[str]:
 
 
 class OutputNamer:
-    """Namer of the results of one run. Called in the order of the inputs, so that the same run gives the same names.
+    """Namer for the results of a run. Called in input order, so the same run always gives the same names.
 
-    Raises UsageError for an output that cannot take the results of the inputs.
+    Raises UsageError where the output cannot take the results of the inputs.
 
     Args:
         found: the inputs.
@@ -99,7 +99,7 @@ class OutputNamer:
         self._output = options.batch.output
         self._to_folder = self._needs_folder(found.many)
         self.format = self._choose_format(options.save.format)
-        """Pillow name of the format for all results; None where each result keeps the format of the input."""
+        """Pillow name of the format for all results; None where results keep the format of the input."""
         self._taken = {file.key for file in found.inputs}
 
     def _needs_folder(self, many: bool) -> bool:

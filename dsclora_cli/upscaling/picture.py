@@ -1,4 +1,4 @@
-"""Upscale the frames of one picture: engines, tiles, alpha, passes, final resize, warnings.
+"""Upscale the frames of a picture: engines, tiles, alpha, passes, final resize, warnings.
 
 Size and weights come from `jobs.py`; threads and files are in `pipeline.py`.
 """
@@ -37,7 +37,7 @@ from dsclora_cli.weights.resolve import FoundWeights
 
 @dataclass(frozen=True)
 class PicturePlan:
-    """A job with everything that only the engine can tell."""
+    """Job with the values from the engine."""
 
     job: Job
     engine: Engine
@@ -53,9 +53,9 @@ class PicturePlan:
 
 
 class PictureUpscaler:
-    """The engines of one device; each engine is opened when a picture first needs the weights.
+    """Engines of a device. An engine is opened when a picture first needs the weights.
 
-    Raises UsageError for a device or an engine that is not available.
+    Raises UsageError for a missing device or a missing engine.
     """
 
     def __init__(self, options: UpscaleOptions) -> None:
@@ -63,18 +63,20 @@ class PictureUpscaler:
         self._device = choose_device(options.engine)
         self._engines: dict[str, Engine] = {}
 
-    def plan(self, job: Job, banded: bool) -> PicturePlan:
+    def plan(self, job: Job, streamed: bool) -> PicturePlan:
         """Choose tiles and estimate memory.
 
         Args:
             job: the picture.
-            banded: whether the result is written band by band, so that the whole result is never in memory.
+            streamed: whether the result is written band by band, and never is in memory whole.
 
         Raises:
-            WeightsError: a file that holds no network.
+            WeightsError: a weights file holds no network.
             OutOfMemory: even the smallest tiles need more memory than `max_memory`.
         """
         source, size = job.source, job.size
+        # All engines are opened now, so that broken weights are found before a half-done picture. The first engine
+        # stands for all: the engines differ in nothing but the weights.
         engine, *_ = [self._engine(weights) for weights in job.weights]
         passes = size.lr_sides(source.height, source.width)
         rows, columns, scale = passes[-1]
@@ -82,7 +84,7 @@ class PictureUpscaler:
             passes=passes,
             pixel_bytes=source.channels * source.dtype.itemsize,
             engine=engine,
-            banded=banded,
+            streamed=streamed,
             reduced=(size.height, size.width) != (rows * scale, columns * scale),
             waiting=pixel_budget(self._options.max_memory),
         )
@@ -97,7 +99,7 @@ class PictureUpscaler:
         return self._engines[weights.sha256]
 
     def _largest_tile(self, engine: Engine, estimate: MemoryEstimate) -> int:
-        """Return the edge that the user chose (0: the whole picture), or the largest edge that memory allows."""
+        """Return the edge from the user (0: the whole picture), or the largest edge for the memory."""
         limit, chosen = self._options.max_memory, self._options.engine.tile
         largest = auto_edge(engine) if chosen is None else chosen
         if limit is None or estimate.peak(largest) <= limit:
@@ -114,18 +116,18 @@ class PictureUpscaler:
         on_progress: Callable[[float], None] = lambda share: None,
         on_warning: Callable[[str], None] = lambda sentence: None,
     ) -> StreamedFrame:
-        """Return a frame that is upscaled while the bands of the frame are read.
+        """Return a frame whose bands are upscaled while being read.
 
         Args:
-            frame: `(H, W, 1 to 4)` pixels with the dtype of the source header. A page whose size differs from the
-                size of the picture grows by the same factor.
+            frame: `(H, W, 1 to 4)` pixels with the dtype of the source header. A page of another size than the
+                picture grows by the same factor.
             plan: of the picture.
-            on_progress: called with the finished share of the frame, from 0 to 1, after each tile.
+            on_progress: called after every tile with the finished share of the frame, from 0 to 1.
             on_warning: called with a sentence for the user, after the last band.
 
         Returns:
-            `(height, width, 1 to 4)` pixels of the same dtype. Reading the bands raises OutOfMemory, and whatever
-            reading the frame raises.
+            `(height, width, 1 to 4)` pixels of the same dtype. Reading the bands raises OutOfMemory, and all errors
+            of reading the frame.
         """
         height, width, channels = frame.shape
         source, size = plan.job.source, plan.job.size
@@ -150,7 +152,8 @@ class PictureUpscaler:
         alpha = frame.pixels[:, :, -1:] if channels in {2, 4} else None
         opacity = None if alpha is None else alpha[0, 0]
         constant = alpha is not None and bool((alpha == opacity).all())
-        fallbacks = self._count_fallbacks()
+        fallbacks = self._count_fallbacks()  # of the whole run so far
+        # A constant alpha is copied; any other alpha passes the network like the color.
         planes = 1 if alpha is None or constant else 2
         total = planes * sum(rows * columns for rows, columns, _ in size.lr_sides(height, width))
         done = 0
@@ -184,7 +187,7 @@ class PictureUpscaler:
         size: SizePlan,
         on_pixels: Callable[[int], None],
     ) -> Iterator[Pixels]:
-        """Return bands of 1 or 3 channels after all passes and the final resize; each pass reads the pass before."""
+        """Return bands of 1 or 3 channels after all passes and the final resize; a pass reads the pass before."""
         for scale, weights in zip(size.passes, plan.job.weights, strict=True):
             bands = self._run_pass(source, self._engine(weights), values, plan.largest_tile, on_pixels)
             source = BandSource((source.height * scale, source.width * scale, source.channels), bands)
@@ -199,7 +202,7 @@ class PictureUpscaler:
         largest_tile: int,
         on_pixels: Callable[[int], None],
     ) -> Iterator[Pixels]:
-        # A tile size that the user chose is kept: the error then names a size that fits.
+        # A tile size from the user is kept: on out-of-memory, the error names a size that fits.
         may_halve = self._options.engine.tile is None
         run = TileOptions(_tile_edge(largest_tile, source.height, source.width), may_halve)
         try:
@@ -221,7 +224,7 @@ def _tile_edge(largest: int, height: int, width: int) -> int:
 def _warnings(plan: PicturePlan, values: ValueRange, fallbacks: int) -> Iterator[str]:
     """Yield warnings to show after upscaling a frame with the given range of values.
 
-    `fallbacks` counts the tiles whose float16 result was not finite.
+    `fallbacks` counts the tiles with a float16 result that was not finite.
     """
     if fallbacks:
         yield f"{fallbacks} tiles had no usable float16 result and were run again in float32"

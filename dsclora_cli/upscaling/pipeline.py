@@ -1,6 +1,6 @@
-"""Decode, upscale and encode pictures at the same time: the threads of one device.
+"""Decode, upscale and encode pictures at the same time: the threads of a device.
 
-`batch.py` starts one `DevicePipeline` for each device; `picture.py` does the work of the network thread.
+`batch.py` starts a `DevicePipeline` per device; `picture.py` does the work of the network thread.
 """
 
 from __future__ import annotations
@@ -42,30 +42,31 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 _AHEAD = 3
-"""Largest number of pictures that wait before a stage. More would leave nothing for another device to do."""
+"""Largest number of pictures waiting before a stage. More would leave nothing for another device to do."""
 
 Event = Callable[[UpscaleCallbacks], None]
-"""A call of one callback, made in the thread of the caller."""
+"""Call of a callback, made in the thread of the caller."""
 
 
 class DevicePipeline:
-    """Three threads that upscale pictures of a batch with one device: decode, network and encode.
+    """Decode, network and encode threads, for the pictures of a batch on a device.
 
-    Ownership, for every field and thread of this module:
+    Rules of ownership, for all threads and objects of the module:
 
-    - Decode threads of all devices take inputs and plan jobs, one thread at a time, under `BatchState.planning`.
-      The lock covers both steps because an output name depends on the names given before: names are numbered in input
-      order, however many devices there are. `JobPlanner` has no lock of its own.
-    - A `PictureInFlight` belongs to one stage after the other. The decode thread makes the object and fills `decoded`;
-      the network thread sets `plan`, adds warnings and fills `upscaled`; the encode thread reports the result. Each
-      thread adds seconds of its own stage only. `cancel` may be called by any of the threads.
-    - `BoundedQueue` and `ByteBudget` are the only objects that two threads change at the same time; the lock of the
-      budget protects both. Each queue has one thread that puts and one thread that reads.
-    - The engine belongs to the network thread, which opens the engine when the first picture needs one: a run with
-      nothing to do never loads torch.
-    - `BatchState.accepting` and `BatchState.upscaling` change from True to False only; any thread may do so, and the
-      other threads may learn of the change one picture late.
-    - Callbacks and results reach the caller through `BatchState.events`; only the thread of the caller reads them.
+    - Inputs and jobs: a decode thread holds `BatchState.planning` while taking an input and planning the job, so the
+      decode threads of several devices do both in turns. The lock covers both steps because an output name depends on
+      the names given before. Names are therefore numbered in input order, however many devices there are. `JobPlanner`
+      has no other lock.
+    - `PictureInFlight`: a picture passes from stage to stage. The decode thread makes the object and fills `decoded`;
+      the network thread sets `plan`, adds warnings and fills `upscaled`; the encode thread reports the result. A
+      thread only adds seconds of the own stage. Any thread may call `cancel`.
+    - `BoundedQueue` and `ByteBudget`: only these two may be changed by two threads at the same time. The lock of the
+      budget protects both. A queue has a single thread for `put` and a single thread for reading.
+    - Engine: belongs to the network thread. The thread opens the engine for the first picture to be upscaled, so a run
+      with nothing to do never loads torch.
+    - `BatchState.accepting` and `BatchState.upscaling`: any thread may change True to False, never back. The other
+      threads may see the change a picture later.
+    - Callbacks and results: pass through `BatchState.events`. Only the thread of the caller reads the events.
     """
 
     def __init__(self, state: BatchState, options: UpscaleOptions, upscaler: PictureUpscaler | None = None) -> None:
@@ -87,12 +88,12 @@ class DevicePipeline:
             thread.start()
 
     def wait(self) -> None:
-        """Wait until the threads have ended, and raise the error that ended a thread early."""
+        """Wait until the threads have ended, and raise the error of a thread."""
         for thread in (self._encode_thread, self._network_thread, self._decode_thread):
             thread.wait()
 
     def stop(self) -> None:
-        """Take no more pictures, and finish the pictures whose upscaled pixels all wait for the encoder.
+        """Take no more pictures, and finish the pictures with all upscaled pixels waiting for the encoder.
 
         The decode thread is not waited for: in the middle of a file or a download, the thread leaves nothing half-done.
         """
@@ -112,6 +113,7 @@ class DevicePipeline:
             while self._decode_next():
                 pass
         finally:
+            # After a bug as well: the network thread must not wait for frames that never come.
             self._before_network.close()
 
     def _decode_next(self) -> bool:
@@ -135,7 +137,7 @@ class DevicePipeline:
 
     def _open(self, file: InputFile, opened: ExitStack) -> tuple[PictureReader, PictureInFlight]:
         """Open and plan a picture; `opened` closes the file."""
-        started = perf_counter()
+        started = perf_counter()  # with the lock held: waiting for another device is not decoding
         if file.problem:
             raise file.problem
         reader = opened.enter_context(open_picture(file.source))
@@ -151,7 +153,7 @@ class DevicePipeline:
             return
         count = partial(picture.add_seconds, "decode")
         frames = _timed_frames(islice(reader.frames(), picture.job.result.frames), count)
-        # Most broken files fail at the first frame: before the picture waits, and before a network is loaded for it.
+        # Most broken files fail at the first frame: before the picture waits, and before a network is loaded.
         all_frames = chain([next(frames)], frames)
         self._decoded.put(picture)
         _send(all_frames, picture.decoded)
@@ -163,6 +165,7 @@ class DevicePipeline:
                     break
                 self._upscale(picture)
         finally:
+            # After a bug as well: the other two threads must not wait for the network thread.
             self._before_network.abort()
             self._after_network.close()
 
@@ -215,6 +218,7 @@ class DevicePipeline:
         try:
             picture.warnings.extend(save_result(job.target, job.result, frames, self._options.save, job.key))
         except ClosedError:
+            # The run was stopped before the last band; the hidden file is gone.
             self._state.report(picture.report("interrupted"))
         except FILE_ERRORS as error:
             self._fail(picture, error)
@@ -222,7 +226,7 @@ class DevicePipeline:
             picture.add_seconds("encode", perf_counter() - started)
             self._state.report(picture.report("done"))
         finally:
-            # Also gives back the budget of a last band that the encoder still holds.
+            # The last band still counts as in use where the encoder did not ask for another band.
             picture.cancel()
 
     def _fail(self, picture: PictureInFlight, error: Exception) -> None:
@@ -234,7 +238,7 @@ class DevicePipeline:
 
 
 def open_upscaler(options: UpscaleOptions) -> PictureUpscaler:
-    """Open a PictureUpscaler, and with it torch where the engine needs torch."""
+    """Open a PictureUpscaler; imports torch where the engine needs torch."""
     from dsclora_cli.upscaling.picture import PictureUpscaler
 
     return PictureUpscaler(options)
@@ -242,7 +246,7 @@ def open_upscaler(options: UpscaleOptions) -> PictureUpscaler:
 
 @dataclass
 class PictureInFlight:
-    """A picture between the stages; `DevicePipeline` says which thread may change what."""
+    """Picture between the stages; `DevicePipeline` documents the ownership of the fields."""
 
     job: Job
     decoded: BoundedQueue[AnyFrame]
@@ -253,7 +257,7 @@ class PictureInFlight:
     """None until the network starts."""
     warnings: list[str] = field(default_factory=list)
     seconds: dict[str, float] = field(default_factory=lambda: dict.fromkeys(("decode", "network", "encode"), 0.0))
-    """Seconds of work in each stage."""
+    """Seconds of work, by stage."""
 
     def add_seconds(self, stage: str, seconds: float) -> None:
         """Count seconds of work in a stage; negative seconds take away the time spent on waiting."""
@@ -269,6 +273,7 @@ class PictureInFlight:
         known = self.job.report(status, *dict.fromkeys(self.warnings))
         seconds = StageSeconds(**{stage: round(seconds, 3) for stage, seconds in self.seconds.items()})
         known = replace(known, seconds=seconds, error=describe_error(error) if error else None)
+        # The job names the target; the file exists only after the whole picture was written.
         if status != "done":
             known = replace(known, output=None)
         if self.plan is None:
@@ -278,16 +283,16 @@ class PictureInFlight:
 
 
 class BatchState:
-    """State that all pipelines of a batch share."""
+    """State shared by all pipelines of a batch."""
 
     def __init__(self, found: FoundInputs, options: UpscaleOptions) -> None:
         self.planner = JobPlanner(found, options)
         self.planning = Lock()
         """Lock around taking an input and planning, so that output names are numbered in input order."""
         self.inputs = iter(found.inputs)
-        """Inputs that no device has taken yet; read with `planning` held."""
+        """Inputs not yet taken by a device; read with `planning` held."""
         self.events: SimpleQueue[FileResult | Event | DevicePipeline] = SimpleQueue()
-        """Results, calls of callbacks, and pipelines that have ended."""
+        """Results, calls of callbacks, and ended pipelines."""
         self.accepting = True
         """Whether more inputs are decoded; False after the first failure with `fail_fast`."""
         self.upscaling = True
@@ -302,10 +307,10 @@ class BatchState:
 
 
 def _send(frames: Iterable[AnyFrame], queue: BoundedQueue[AnyFrame]) -> None:
-    """Put the frames of a picture, or their bands as the bands come, into the queue of the picture.
+    """Put the frames of a picture, whole or band by band, into the queue of the picture.
 
-    An error that concerns only the picture is raised in the thread that reads the queue. Sending ends early where the
-    picture is cancelled. Raises ClosedError.
+    The reading thread receives an error of `NETWORK_ERRORS`. Sending ends early where the picture is cancelled. Raises
+    ClosedError.
     """
     try:
         for frame in frames:
@@ -327,7 +332,7 @@ def _send(frames: Iterable[AnyFrame], queue: BoundedQueue[AnyFrame]) -> None:
 
 
 def _timed_frames(frames: Iterator[AnyFrame], on_seconds: Callable[[float], None]) -> Iterator[AnyFrame]:
-    """Yield the frames; call `on_seconds` with the time that each frame and each band took to come."""
+    """Yield the frames; call `on_seconds` with the time spent on every frame and every band."""
     for frame in _timed(frames, on_seconds):
         if isinstance(frame, Frame):
             yield frame

@@ -1,4 +1,4 @@
-"""Size of a result, and the chain of native scales that reaches the size."""
+"""Choose the size of a result, and the chain of native scales up to the size."""
 
 from __future__ import annotations
 
@@ -11,11 +11,12 @@ from itertools import combinations_with_replacement
 from dsclora_cli.config import DEFAULT_SCALE, MAX_SCALE, SizeOptions
 from dsclora_cli.errors import ImageError, UsageError
 
+# Passes up to MAX_SCALE with the smallest native scale, 2.
 _LONGEST_CHAIN = math.ceil(math.log2(MAX_SCALE))
 
 
 class AlreadyLargeEnough(ImageError):
-    """The picture has the size that was asked for, or is larger; a batch counts the picture as skipped."""
+    """The picture is at the requested size, or larger; a batch skips the picture."""
 
 
 @dataclass(frozen=True)
@@ -27,9 +28,9 @@ class SizePlan:
     height: int
     """Of the result, in pixels."""
     passes: tuple[int, ...]
-    """Native scales, run one after the other. The product is at least `factor`; a reduction removes the excess."""
+    """Native scales, run in turn. The product is at least `factor`; a reduction removes the excess."""
     factor: float
-    """Factor that was asked for, between the sides of input and result."""
+    """Requested factor between the sides of input and result."""
 
     def for_page(self, width: int, height: int) -> SizePlan:
         """Return the plan for a page of `width` x `height` pixels of the same picture, with the same factor."""
@@ -37,7 +38,7 @@ class SizePlan:
         return SizePlan(_scaled(width, factor), _scaled(height, factor), self.passes, self.factor)
 
     def lr_sides(self, height: int, width: int) -> tuple[tuple[int, int, int], ...]:
-        """Return (height, width, scale) of the input of each pass, for a picture of `height` x `width` pixels."""
+        """Return (height, width, scale) of the input of every pass, for a picture of `height` x `width` pixels."""
         sides = []
         for scale in self.passes:
             sides.append((height, width, scale))
@@ -53,12 +54,12 @@ def plan_size(width: int, height: int, options: SizeOptions, native: Iterable[in
     Args:
         width: of the picture, in pixels.
         height: of the picture, in pixels.
-        options: the size that was asked for.
-        native: scales for which weights exist.
+        options: the requested size.
+        native: scales of existing weights.
 
     Raises:
-        UsageError: as in `check_size`.
-        AlreadyLargeEnough: the picture has the size that was asked for, or is larger.
+        UsageError: `check_size` refuses the options.
+        AlreadyLargeEnough: the picture is at the requested size, or larger.
         ImageError: the picture would have to grow more than `MAX_SCALE` times.
     """
     check_size(options)
@@ -74,7 +75,7 @@ def plan_size(width: int, height: int, options: SizeOptions, native: Iterable[in
 
 
 def check_size(options: SizeOptions) -> None:
-    """Raise UsageError for more than one size, or for a size that no picture can have."""
+    """Raise UsageError for several sizes, or for a size impossible for any picture."""
     asked = [name for name, value in vars(options).items() if value is not None]
     if len(asked) > 1 and set(asked) != {"width", "height"}:
         names = ", ".join(f"--{name.replace('_', '-')}" for name in asked)
@@ -90,7 +91,7 @@ def check_size(options: SizeOptions) -> None:
 
 
 def _factor(width: int, height: int, options: SizeOptions) -> Fraction:
-    """Return the exact factor, so that the side asked for is met to the pixel."""
+    """Return the exact factor, so the requested side is met to the pixel."""
     if options.megapixels is not None:
         return Fraction(math.sqrt(options.megapixels * 1e6 / (width * height)))
     if options.long_edge is not None:

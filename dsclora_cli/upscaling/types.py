@@ -1,4 +1,4 @@
-"""Types of an upscaling run: input files, results, callbacks, and the errors that end one picture only."""
+"""Types of an upscaling run: input files, results, callbacks, and errors for a single picture."""
 
 from __future__ import annotations
 
@@ -14,28 +14,28 @@ from dsclora_cli.errors import DscloraError, ErrorCode, ErrorInfo, ImageError, O
 STDIN = "-"
 
 NETWORK_ERRORS = (ImageError, OutOfMemory, MemoryError)
-"""Errors of decoding and of the network that end one picture only; any other error ends the run.
+"""Errors of decoding and of the network for a single picture; any other error ends the run.
 
 OSError is missing on purpose: in the thread of the network, an OSError comes from the caller, such as a closed pipe
 where results are shown.
 """
 
 FILE_ERRORS = (*NETWORK_ERRORS, OSError)
-"""Errors that end one picture only, where files are opened and written."""
+"""Errors for a single picture while files are opened and written."""
 
 
 @dataclass(frozen=True)
 class InputFile:
-    """One picture to upscale, or the reason why there is none."""
+    """Picture to upscale, or the reason for a missing picture."""
 
     source: Path | bytes
     """A file, or the bytes of a whole file."""
     name: str
     """Name of the input in messages and results."""
     folder: Path | None = None
-    """Place in the tree of the folder argument, kept below an output folder; None for a file named by the user."""
+    """Place in the tree of a folder argument, kept below an output folder; None for a file named by the user."""
     problem: ImageError | None = None
-    """Reason why the picture fails before any file is opened, such as a path that does not exist."""
+    """Reason for failing before any file is opened, for example a missing file."""
 
     @property
     def stem(self) -> str:
@@ -44,13 +44,13 @@ class InputFile:
 
     @property
     def key(self) -> str:
-        """Return a text that is equal for two inputs which are the same file."""
+        """Return an identifier of the file, equal for two inputs of the same file."""
         return path_key(self.source) if isinstance(self.source, Path) else STDIN
 
 
 @dataclass(frozen=True)
 class FoundInputs:
-    """The inputs of a run, in order."""
+    """Inputs of a run, in order."""
 
     inputs: tuple[InputFile, ...]
     many: bool
@@ -60,9 +60,9 @@ class FoundInputs:
 
 
 def path_key(path: Path) -> str:
-    """Return a text that is equal for two spellings of one path.
+    """Return an identifier of a path, equal for all spellings of the path.
 
-    Links are resolved. Upper and lower case are equal on systems whose file names ignore case.
+    Links are resolved. Upper and lower case are equal where the system ignores case in file names.
     """
     key = os.path.normcase(path.resolve())
     return key.casefold() if sys.platform == "darwin" else key
@@ -73,7 +73,7 @@ FileStatus = Literal["done", "skipped", "kept", "failed", "interrupted"]
 
 @dataclass(frozen=True)
 class StageSeconds:
-    """Seconds of work in each stage, without the time spent waiting for another stage."""
+    """Seconds of work, by stage, without the time spent waiting for another stage."""
 
     decode: float = 0.0
     network: float = 0.0
@@ -82,10 +82,10 @@ class StageSeconds:
 
 @dataclass(frozen=True)
 class FileResult:
-    """The result for one input. Values that only a network run tells are None where no network ran."""
+    """Result for an input. Values of the network are None where no network ran."""
 
     input: str
-    """Name of the input, as the user gave the name."""
+    """Name of the input, as given by the user."""
     status: FileStatus
     """done; skipped: the result exists already or the picture is large enough; kept: another file has the name of the
     result; failed: see `error`; interrupted."""
@@ -114,7 +114,7 @@ class FileResult:
 
 
 def describe_error(error: Exception) -> ErrorInfo:
-    """Return the `error` for the result of a picture that failed with one of `FILE_ERRORS`."""
+    """Return the `error` for a result, from an error in `FILE_ERRORS`."""
     if isinstance(error, DscloraError):
         return error.info
     if isinstance(error, MemoryError):
@@ -125,14 +125,14 @@ def describe_error(error: Exception) -> ErrorInfo:
 class UpscaleCallbacks(Callbacks):
     """Callbacks of `upscale_files`; results come from the iterator, not from a callback.
 
-    All methods run in the thread that iterates over the results.
+    All methods run in the thread iterating over the results.
     """
 
     def on_inputs(self, found: FoundInputs) -> None:
         """Receive the inputs before the first picture is opened; notes about inputs come through `on_note`."""
 
     def on_start(self, file: InputFile) -> None:
-        """Receive the picture that the network starts with."""
+        """Receive the next picture of the network, before the network starts."""
 
     def on_progress(self, file: InputFile, share: float) -> None:
-        """Receive the share of a started picture, from 0 to 1, that has passed the network."""
+        """Receive the share of a started picture, from 0 to 1, for which the network is done."""

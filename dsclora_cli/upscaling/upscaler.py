@@ -1,4 +1,4 @@
-"""Python API: one object that upscales files, Pillow images and arrays."""
+"""Python API: an object for upscaling files, Pillow images and arrays."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _DEFAULTS = UpscaleOptions()
 
 
 class Upscaler:
-    """An upscaler for files, Pillow images and arrays, with one model that is loaded once.
+    """Upscaler for files, Pillow images and arrays; loads the model once.
 
         upscaler = Upscaler(scale=4)
         upscaler("photo.jpg")            # writes photo_x4.jpg next to the input and returns the path
@@ -31,11 +31,11 @@ class Upscaler:
         scale: factor above 1.
         weights: file to use instead of a catalogue name.
         adapter: adapter file to merge into the weights.
-        options: everything else that `dsclora upscale` offers; the arguments above override the options.
+        options: all other options of `dsclora upscale`; the arguments above have precedence.
 
     Raises:
-        UsageError: a device that is not available, or options that contradict each other.
-        WeightsError: a file that holds no network.
+        UsageError: a missing device, or contradicting options.
+        WeightsError: a weights file holds no network.
     """
 
     def __init__(
@@ -48,6 +48,7 @@ class Upscaler:
         adapter: Path | str | None = None,
         options: UpscaleOptions = _DEFAULTS,
     ) -> None:
+        # An argument with the default value counts as not given: the options then have precedence.
         chosen = replace(
             options.model,
             model=options.model.model if model == _DEFAULTS.model.model else model,
@@ -83,12 +84,12 @@ class Upscaler:
         Raises:
             ImageError: the picture cannot be read or written, or the output exists already with other settings and
                 `options.batch.overwrite` is not set.
-            WeightsError: weights that cannot be read or fetched.
+            WeightsError: weights cannot be read or downloaded.
         """
         if isinstance(picture, (str, Path)):
             return self._upscale_file(Path(picture), output)
         pixels, back = to_pixels(picture)
-        plan = self._upscaler.plan(self._planner.plan_array(pixels), banded=False)
+        plan = self._upscaler.plan(self._planner.plan_array(pixels), streamed=False)
         return back(self._upscaler.upscale(Frame(pixels), plan).pixels)
 
     def _upscale_file(self, path: Path, output: Path | str | None) -> Path:

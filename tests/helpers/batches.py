@@ -68,7 +68,7 @@ class RepeatUpscaler:
         self._on_frame = on_frame
         self._scale = scale
 
-    def plan(self, job: Job, banded: bool) -> PicturePlan:
+    def plan(self, job: Job, streamed: bool) -> PicturePlan:
         engine = SimpleNamespace(name="torch", device="cpu", dtype="float32")
         return PicturePlan(job, engine, tile=0, largest_tile=0, tiles=1, memory_bytes=0)
 

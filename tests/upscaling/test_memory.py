@@ -24,7 +24,7 @@ LARGE = Header("PNG", 6000, 4000, 3, np.dtype(np.uint8))
 
 
 def planned(
-    max_memory: int | None, banded: bool = True, tile: int | None = None, scale: float = 4, header: Header = LARGE
+    max_memory: int | None, streamed: bool = True, tile: int | None = None, scale: float = 4, header: Header = LARGE
 ) -> PicturePlan:
     options = UpscaleOptions(
         model=ModelOptions("dsclora-x4"),
@@ -33,7 +33,7 @@ def planned(
         max_memory=max_memory,
     )
     job = JobPlanner.for_arrays(options).plan(InputFile(b"", "large"), header)
-    return PictureUpscaler(options).plan(job, banded)
+    return PictureUpscaler(options).plan(job, streamed)
 
 
 def test_what_is_written_in_bands_needs_less_than_the_whole_of_it() -> None:
@@ -41,7 +41,9 @@ def test_what_is_written_in_bands_needs_less_than_the_whole_of_it() -> None:
     whole = 12000 * 8000 * 16 * 3
     assert planned(None, header=huge).memory_bytes < whole < 2 * whole < planned(None, False, header=huge).memory_bytes
     for scale in (3, 16):  # what is made first, to be reduced or enlarged again, passes in bands as well
-        in_bands, at_once = (planned(None, banded, scale=scale, header=huge).memory_bytes for banded in (True, False))
+        in_bands, at_once = (
+            planned(None, streamed, scale=scale, header=huge).memory_bytes for streamed in (True, False)
+        )
         assert in_bands < at_once / 3
 
 
@@ -62,7 +64,7 @@ def test_a_limit_that_no_tile_can_keep_is_refused() -> None:
     ):
         planned(300_000_000)
     with pytest.raises(OutOfMemory, match="or write PNG, JPEG or TIFF"):
-        planned(2 * 10**9, banded=False)
+        planned(2 * 10**9, streamed=False)
 
 
 def test_a_tile_that_was_asked_for_is_not_made_smaller() -> None:

@@ -29,7 +29,7 @@ def photo() -> Pixels:
 
 def upscale(pixels: Pixels, options: UpscaleOptions = EMBEDDED) -> tuple[Pixels, tuple[str, ...]]:
     upscaler = PictureUpscaler(options)
-    plan = upscaler.plan(JobPlanner.for_arrays(options).plan_array(pixels), banded=False)
+    plan = upscaler.plan(JobPlanner.for_arrays(options).plan_array(pixels), streamed=False)
     shares: list[float] = []
     warnings: list[str] = []
     frame = upscaler.upscale(Frame(pixels, 40.0), plan, shares.append, warnings.append)
@@ -109,7 +109,7 @@ def test_any_factor_is_native_passes_and_one_reduction(photo: Pixels, factor: fl
 def test_a_page_of_another_size_grows_by_the_same_factor(photo: Pixels) -> None:
     options = replace(EMBEDDED, size=SizeOptions(width=160))
     upscaler = PictureUpscaler(options)
-    plan = upscaler.plan(JobPlanner.for_arrays(options).plan_array(photo), banded=False)
+    plan = upscaler.plan(JobPlanner.for_arrays(options).plan_array(photo), streamed=False)
     frame = upscaler.upscale(Frame(photo[:31, :45]), plan)
     assert frame.pixels.shape == (62, 90, 3)
 
@@ -118,7 +118,7 @@ def test_plan_says_what_will_happen(photo: Pixels) -> None:
     model = ModelOptions("dsclora-x4")
     options = replace(EMBEDDED, model=model, engine=EngineOptions(device="cpu", tile=32), size=SizeOptions(scale=8))
     job = JobPlanner.for_arrays(options).plan_array(photo)
-    plan = PictureUpscaler(options).plan(job, banded=False)
+    plan = PictureUpscaler(options).plan(job, streamed=False)
     assert (job.result.width, job.result.height, job.size.passes, plan.tile) == (640, 480, (4, 4), 32)
     assert plan.tiles == 3 * 2 + 10 * 8
     assert plan.memory_bytes > 640 * 480 * 4 * 3
