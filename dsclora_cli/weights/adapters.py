@@ -1,4 +1,4 @@
-"""Load and save adapter files: small, strict, and bound to the weight file that the adapter was trained on."""
+"""Load and save adapter files: small, strict, and bound to the weight file used in training."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from dsclora_cli.errors import WeightsError
 from dsclora_cli.models.lora import Adapters, Rank, merge_adapters
 from dsclora_cli.models.network import Network
-from dsclora_cli.weights.state_dict import read_tensors, require_finite, write_tensors
+from dsclora_cli.weights.state_dict import read_tensors, require_finite_tensor, write_tensors
 
 _KIND = "dsclora adapter"
 _HINT = "expected an adapter as `dsclora distill` writes it"
@@ -36,12 +36,12 @@ class LoadedAdapter:
 
 
 def load_adapters(path: Path) -> LoadedAdapter:
-    """Read an adapter file. Raises WeightsError for any other file, and for values that are not finite."""
+    """Read an adapter file. Raises WeightsError for any other file, and for NaN or infinity."""
     file = read_tensors(path)
     base = file.metadata.get("base_sha256", "")
     if file.metadata.get("kind") != _KIND or not re.fullmatch("[0-9a-f]{64}", base):
         raise WeightsError(f"{path} is not an adapter", _HINT)
-    tensors = {name: require_finite(tensor, name, path) for name, tensor in file.tensors.items()}
+    tensors = {name: require_finite_tensor(tensor, name, path) for name, tensor in file.tensors.items()}
     return LoadedAdapter(path, tensors, base, file.metadata.get("training", ""))
 
 
@@ -57,7 +57,7 @@ def build_adapters(network: Network, base_sha256: str, file: LoadedAdapter, forc
         network: Network to adapt; not changed.
         base_sha256: sha256 of the network's own file.
         file: Content of the adapter file.
-        force: Accept an adapter that was trained on other weights, as long as the shapes fit.
+        force: Accept an adapter for other weights if all shapes fit.
 
     Raises:
         WeightsError: The adapter was trained on other weights, or does not fit the network.
@@ -80,7 +80,7 @@ def build_adapters(network: Network, base_sha256: str, file: LoadedAdapter, forc
 
 
 def _ranks(network: Network, tensors: Mapping[str, Tensor]) -> dict[str, Rank]:
-    """Return the rank of every adapter, from the number of values in A: `rank * in * k**2`.
+    """Return the rank of every adapter, from the number of values in A, `(rank*k, in*k)`.
 
     The alpha of 1 is a placeholder, for `load_state_dict` sets alpha from the file.
     """
@@ -96,9 +96,15 @@ def _misfit(file: LoadedAdapter, problem: str) -> WeightsError:
 
 
 def save_adapters(adapters: Adapters, path: Path, base_sha256: str, training: str) -> None:
-    """Write adapters as safetensors, atomically; equal adapters give equal bytes.
+    """Write adapters to a safetensors file, atomically; equal adapters give equal bytes.
 
-    `base_sha256` is the sha256 of the weight file that the adapters were trained on, `training` JSON on the training
-    run. Raises WeightsError for a file that cannot be written.
+    Args:
+        adapters: A `(rank*k, in*k)`, B `(out*k, rank*k)` and alpha `()` by name.
+        path: Place of the file.
+        base_sha256: sha256 of the adapted weight file.
+        training: JSON: recipe and result of the training run.
+
+    Raises:
+        WeightsError: The file cannot be written.
     """
     write_tensors(path, adapters.state_dict(), {"kind": _KIND, "base_sha256": base_sha256, "training": training})

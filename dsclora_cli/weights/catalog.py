@@ -35,7 +35,7 @@ Scores = Mapping[str, Mapping[str, float]]
 
 @dataclass(frozen=True)
 class WeightEntry:
-    """One weight file of the catalogue.
+    """A weight file of the catalogue.
 
     The bytes lie in one of three places: in a Hub repository (`repo` is set), at a web address (`url` is set), or in
     `folder` on this machine.
@@ -90,7 +90,7 @@ class WeightEntry:
 
 @dataclass(frozen=True)
 class PhotoRule:
-    """Weights that `--model auto` chooses for compressed JPEGs."""
+    """Choice of `--model auto` for compressed JPEGs."""
 
     below: float
     """JPEG quality, 0 to 100; the rule holds for JPEGs of a lower quality."""
@@ -120,7 +120,7 @@ class Catalog:
         return self.entries[name]
 
     def with_sha256(self, sha256: str) -> WeightEntry | None:
-        """Return the entry whose file has this sha256, if any."""
+        """Return the entry with this sha256, if any."""
         return next((entry for entry in self.entries.values() if entry.sha256 == sha256), None)
 
 
@@ -169,7 +169,7 @@ def packaged_file() -> Path:
 
 
 def read_catalog(path: Path, folder: Path) -> Catalog:
-    """Read one catalogue file; files of entries without a repository and address lie in `folder`. Raises UsageError."""
+    """Read a catalogue file; files of entries without a repository and address lie in `folder`. Raises UsageError."""
     try:
         document = TomlTable(path, tomllib.loads(path.read_text(encoding="utf-8")))
     except (OSError, ValueError) as error:
@@ -291,7 +291,7 @@ class TomlTable:
         return tuple(value)
 
     def scale_of(self, key: str) -> int:
-        """Return the native scale that the key itself spells; the key stays in `rest`."""
+        """Return the native scale spelled by the key itself; the key stays in `rest`."""
         if not re.fullmatch("[1-9][0-9]?", key):
             raise self.error(key, key, "a native scale")
         return int(key)
@@ -314,12 +314,12 @@ class TomlTable:
         return scores
 
     def close(self) -> None:
-        """Raise UsageError for a key that no method has taken."""
+        """Raise UsageError for a key left over."""
         for key in self.rest:
             raise self._error(key, "unknown key")
 
     def error(self, key: str, value: object, expected: str) -> UsageError:
-        """Return the error for a key whose `value` is not `expected`."""
+        """Return the error for a key with a `value` other than `expected`."""
         shown = repr(value)
         shown = shown if len(shown) <= _SHOWN else shown[:_SHOWN] + "..."
         return self._error(key, f"{shown} is not {expected}")

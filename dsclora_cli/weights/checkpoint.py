@@ -13,7 +13,7 @@ from dsclora_cli.inference.engine import Descriptor
 from dsclora_cli.models.network import Network
 from dsclora_cli.models.span import SpanConfig
 from dsclora_cli.weights.detect import HINT, NO_NORM, architecture_of, detect_architecture, list_some
-from dsclora_cli.weights.state_dict import read_tensors, require_finite, write_tensors
+from dsclora_cli.weights.state_dict import read_tensors, require_finite_tensor, write_tensors
 
 
 def load_network(path: Path) -> Network:
@@ -31,7 +31,7 @@ def load_network(path: Path) -> Network:
         expected = architecture.network(config).state_dict()
     _check_strict(state, expected, path)
     network = architecture.network(config).double()
-    exact = {name: require_finite(tensor, name, path).double() for name, tensor in state.items()}
+    exact = {name: require_finite_tensor(tensor, name, path).double() for name, tensor in state.items()}
     network.load_state_dict(exact, strict=True)
     # Merged in float64, so that float32 rounds once.
     return network.merged().float().eval()
@@ -43,9 +43,9 @@ def describe_file(path: Path) -> Descriptor:
 
 
 def save_network(network: Network, path: Path, training: str) -> None:
-    """Write a network as safetensors, atomically; equal networks give equal bytes.
+    """Write a network to a safetensors file, atomically; equal networks give equal bytes.
 
-    `training` says where the weights come from, mostly as JSON. Raises WeightsError for a file that cannot be written.
+    `training` says where the weights come from, mostly in JSON. Raises WeightsError for an unwritable file.
     """
     architecture, tensors = architecture_of(network), network.state_dict()
     if isinstance(network.config, SpanConfig) and not network.config.norm:
@@ -56,7 +56,7 @@ def save_network(network: Network, path: Path, training: str) -> None:
 
 
 def _check_strict(state: Mapping[str, Tensor], expected: Mapping[str, Tensor], path: Path) -> None:
-    """Raise WeightsError unless both have the same names with the same shapes."""
+    """Raise WeightsError unless both have the same names with tensors of the same shape."""
     if missing := expected.keys() - state.keys():
         raise WeightsError(f"{path} lacks {list_some(missing)}", HINT)
     if unexpected := state.keys() - expected.keys():

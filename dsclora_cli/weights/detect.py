@@ -1,4 +1,4 @@
-"""Tell the architecture and the sizes of a network from the tensors of its file: one function per architecture."""
+"""Tell the architecture and the sizes of a network from the tensors in a file: a function for every architecture."""
 
 from __future__ import annotations
 
@@ -80,9 +80,9 @@ def list_some(names: Iterable[str]) -> str:
 
 
 def _span(file: TensorFile) -> SpanConfig | None:
+    """Read the sizes from conv_cat.weight `(C, 4*C, 1, 1)` and upsampler.0.weight `(3*scale*scale, C, 3, 3)`."""
     tensors = file.tensors
     channels, outputs = tensors["conv_cat.weight"].shape[0], tensors["upsampler.0.weight"].shape[0]
-    # The last convolution has 3 * scale**2 outputs, for the pixel shuffle.
     scale = math.isqrt(outputs // 3)
     if 3 * scale**2 != outputs:
         return None
@@ -91,6 +91,7 @@ def _span(file: TensorFile) -> SpanConfig | None:
 
 
 def _edsr(file: TensorFile) -> EdsrConfig | None:
+    """Read the sizes from head, tail and the numbers of the blocks; weights are `(out, in, k, k)`."""
     channels, scale = _head_and_tail(file.tensors)
     blocks = _count(file.tensors, r"body\.(\d{1,4})\.body\.")
     # No tensor shows `res_scale`: metadata first, else the number in the paper for this width.
@@ -102,6 +103,7 @@ def _edsr(file: TensorFile) -> EdsrConfig | None:
 
 
 def _rcan(file: TensorFile) -> RcanConfig | None:
+    """Read the sizes from head, tail, the numbers of groups and blocks, and the first attention `(A, C, 1, 1)`."""
     channels, scale = _head_and_tail(file.tensors)
     groups = _count(file.tensors, r"body\.(\d{1,4})\.body\.")
     blocks = _count(file.tensors, r"body\.0\.body\.(\d{1,4})\.body\.")
@@ -110,9 +112,10 @@ def _rcan(file: TensorFile) -> RcanConfig | None:
 
 
 def _head_and_tail(tensors: Mapping[str, Tensor]) -> tuple[int, int | None]:
-    """Return the width, and the scale; None as scale for an unknown tail.
+    """Return the width C, and the scale; without a known tail, the scale is None.
 
-    The tail is one convolution before a shuffle by 3, or one for every factor of 2 before shuffles by 2.
+    The head is `(C, 3, 3, 3)`. The tail is a single `(9*C, C, 3, 3)` before a shuffle by 3, or a `(4*C, C, 3, 3)` for
+    every factor of 2.
     """
     channels = tensors["head.0.weight"].shape[0]
     outputs = [tensor.shape[0] for name, tensor in tensors.items() if re.fullmatch(r"tail\.0\.\d{1,2}\.weight", name)]
@@ -122,7 +125,7 @@ def _head_and_tail(tensors: Mapping[str, Tensor]) -> tuple[int, int | None]:
 
 
 def _count(tensors: Mapping[str, Tensor], pattern: str) -> int:
-    """Return the highest number that the group of the pattern finds in the names, plus 1."""
+    """Return the highest number in the names where the pattern has its group, plus 1; 0 without a match."""
     found = (re.match(pattern, name) for name in tensors)
     return 1 + max((int(match[1]) for match in found if match), default=-1)
 

@@ -103,7 +103,7 @@ def _path_of(entry: WeightEntry) -> Path:
 
 
 def _note(path: Path) -> Path:
-    """Return the file that stores the sha256 of a trusted download."""
+    """Return the place of the stored sha256 of a trusted download."""
     return path.with_name(f"{path.name}.sha256")
 
 
@@ -125,7 +125,7 @@ def _obtain_from_web(entry: WeightEntry, url: str, offline: bool, trust: bool, o
 
 
 def _fetch_from_web(entry: WeightEntry, url: str, path: Path, expected: str, on_bytes: OnBytes | None) -> Path:
-    """Download to `path`; without an expected sha256, store the sha256 that came for later."""
+    """Download to `path`; without an expected sha256, store the sha256 of the download for later."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         # A file with another sha256 never appears at `path`: the error leaves the context, which removes the file.

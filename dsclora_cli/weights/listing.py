@@ -1,4 +1,4 @@
-"""`dsclora models list` and `dsclora models fetch`: the catalogue, and the files of it on this machine."""
+"""`dsclora models list` and `dsclora models fetch`: the catalogue, and where the files are."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from dsclora_cli.weights.download import OnBytes, known_sha256, obtain, place_of
 
 @dataclass(frozen=True)
 class ModelRow:
-    """One entry of the catalogue as `dsclora models list` shows it; the field names are keys of the JSON output."""
+    """An entry of the catalogue for `dsclora models list`; the field names are keys of the JSON output."""
 
     name: str
 

@@ -1,6 +1,6 @@
 """Read and write files of tensors, whatever program wrote them, without running code from a file.
 
-The content of a file decides its format, not the suffix: safetensors, zipped or old-style PyTorch pickles.
+The content of a file decides the format, not the suffix: safetensors, zipped or old-style PyTorch pickles.
 """
 
 from __future__ import annotations
@@ -68,10 +68,10 @@ def read_tensors(path: Path) -> TensorFile:
     raise WeightsError(f"{path} is not a file of weights", _HINT)
 
 
-def require_finite(tensor: Tensor, name: str, path: Path) -> Tensor:
-    """Return a tensor of any shape. Raises WeightsError unless its dtype is floating and its values finite in float32.
+def require_finite_tensor(tensor: Tensor, name: str, path: Path) -> Tensor:
+    """Return a tensor of any shape, unchanged. `name` and `path` are for the message.
 
-    `name` and `path` are for the message.
+    Raises WeightsError for other dtypes than floating-point, and for values that are not finite in float32.
     """
     if tensor.is_meta or not tensor.is_floating_point():
         raise WeightsError(f"{path}: {name} does not hold floating-point values", _HINT)
@@ -83,7 +83,7 @@ def require_finite(tensor: Tensor, name: str, path: Path) -> Tensor:
 def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
     """Write a safetensors file atomically; equal contents give equal bytes.
 
-    `tensors` may have any shapes, dtypes and devices. Raises WeightsError for a file that cannot be written.
+    Tensors may have any shape, dtype and device. Raises WeightsError for an unwritable file.
     """
     stored = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     try:
@@ -94,7 +94,7 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[s
 
 
 def _sort_header(file: bytes) -> bytes:
-    """Return a safetensors file with the keys of its header sorted: the library writes metadata in random order."""
+    """Return a safetensors file with sorted keys in the header: the library writes metadata in random order."""
     end = 8 + int.from_bytes(file[:8], "little")
     header = json.dumps(json.loads(file[8:end]), sort_keys=True, separators=(",", ":")).encode()
     header += b" " * (-len(header) % 8)  # tensors start at a multiple of 8 bytes
