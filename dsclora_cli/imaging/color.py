@@ -61,7 +61,7 @@ def pixels_to_image(pixels: Pixels) -> Image.Image:
 def conversion_note(image: Image.Image, icc: bytes | None) -> str | None:
     """Return a sentence for the user about the conversion of CMYK or Lab in `image_to_pixels`; None without one."""
     if image.mode == "CMYK":
-        way = "through its own profile" if _cmyk_profile(icc) else "by a plain formula, for it has no profile"
+        way = "through its own profile" if _cmyk_profile(icc) else "by a plain formula: the file has no CMYK profile"
         return f"CMYK was converted to sRGB {way}"
     return "Lab was converted to sRGB" if image.mode == "LAB" else None
 
@@ -151,7 +151,7 @@ def _convert_depth(pixels: Pixels, dtype: np.dtype[Any]) -> Pixels:
         if low < -_ROUNDING or high > 1 + _ROUNDING:
             raise ImageError(
                 f"float values from {low:g} to {high:g} do not fit {dtype.itemsize * 8} bits",
-                "write a TIFF, or rescale",
+                "write a TIFF, or rescale the values to [0, 1]",
             )
         levels: Pixels = np.rint(np.clip(pixels, 0, 1).astype(np.float64) * white_level(dtype)).astype(dtype)
         return levels

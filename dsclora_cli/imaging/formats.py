@@ -118,7 +118,7 @@ def format_of_suffix(suffix: str) -> str:
     """
     name = _OF_SUFFIX.get(suffix.lower())
     if name is None:
-        raise ImageError(f'no picture format has the suffix "{suffix}"', f"one of {' '.join(_OF_SUFFIX)}")
+        raise ImageError(f'no picture format has the suffix "{suffix}"', f"known suffixes: {' '.join(_OF_SUFFIX)}")
     require_format(name)
     return name
 
@@ -161,7 +161,7 @@ def get_format(name: str) -> Format:
     """Return the abilities of a format. Raise ImageError with the known names for an unknown format."""
     found = FORMATS.get(name)
     if found is None:
-        raise ImageError(f'there is no picture format "{name}"', f"one of {', '.join(FORMATS)}")
+        raise ImageError(f'there is no picture format "{name}"', f"known formats: {', '.join(FORMATS)}")
     return found
 
 

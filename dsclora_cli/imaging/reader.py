@@ -15,12 +15,14 @@ from typing import BinaryIO
 
 from dsclora_cli.errors import ImageError, ImageUnreadable
 from dsclora_cli.imaging.color import apply_orientation
-from dsclora_cli.imaging.formats import detect_format
+from dsclora_cli.imaging.formats import FORMATS, detect_format
 from dsclora_cli.imaging.metadata import read_orientation, with_size
 from dsclora_cli.imaging.types import AnyFrame, Header, OpenedFile, Pixels, StreamedFrame
 
 MAX_PIXELS = 10**9
 """Pictures beyond a gigapixel are refused: a header of a few bytes could otherwise ask for all memory."""
+
+_GET_AGAIN = "copy or download the file again"
 
 
 def open_picture(source: Path | bytes) -> PictureReader:
@@ -39,14 +41,15 @@ def open_picture(source: Path | bytes) -> PictureReader:
     name, suffix = ("<stdin>", "") if isinstance(source, bytes) else (str(source), source.suffix)
     with _name_errors(name):
         if isinstance(source, Path) and source.is_dir():
-            raise ImageError("is a folder, not a picture")
+            raise ImageError("is a folder, not a picture", "give the path of a picture file")
         file: BinaryIO = io.BytesIO(source) if isinstance(source, bytes) else source.open("rb")
         try:
             opened = _choose_decoder(file, suffix)
             header = opened.header
             if header.width * header.height > MAX_PIXELS:
                 raise ImageError(
-                    f"{header.width} x {header.height} pixels are more than the {MAX_PIXELS // 10**6} million allowed"
+                    f"{header.width} x {header.height} pixels are more than the {MAX_PIXELS // 10**6} million allowed",
+                    "cut the picture into parts",
                 )
             return PictureReader(name, file, opened)
         except BaseException:
@@ -57,11 +60,11 @@ def open_picture(source: Path | bytes) -> PictureReader:
 def _choose_decoder(file: BinaryIO, suffix: str) -> OpenedFile:
     head = file.read(64)
     if not head:
-        raise ImageError("the file is empty")
+        raise ImageError("the file is empty", _GET_AGAIN)
     file.seek(max(0, file.seek(0, io.SEEK_END) - 18))  # the footer of a TGA
     name = detect_format(head, file.read(), suffix)
     if name is None:
-        raise ImageError("is no picture of a known format")
+        raise ImageError("is not a picture in a known format", f"known formats: {', '.join(FORMATS)}")
     file.seek(0)
     # Decoders are imported on demand: Pillow, tifffile and imagecodecs would slow down the start of every command.
     if name == "TIFF":
@@ -127,13 +130,20 @@ def _name_errors(name: str) -> Iterator[None]:
     try:
         yield
     except ImageError as error:
-        raise ImageUnreadable(f"{name}: {error.message}", error.hint) from error
+        # A decoder that names no next step has found damage.
+        raise ImageUnreadable(f"{name}: {error.message}", error.hint or _GET_AGAIN) from error
     except MemoryError as error:
-        raise ImageUnreadable(f"{name}: there is not enough memory for this picture") from error
+        raise ImageUnreadable(f"{name}: not enough memory for this picture", "cut the picture into parts") from error
+    except OSError as error:
+        # With a number it is an error of the system (such as a missing permission), without one of a decoder.
+        if error.strerror is None:
+            raise ImageUnreadable(f"{name}: {_damage(error)}", _GET_AGAIN) from error
+        raise ImageUnreadable(f"{name}: {error.strerror}", "check the path and the permissions") from error
     # Decoders meet a damaged file with any exception that their parser happens to run into.
     except Exception as error:
-        lines = str(error).strip().splitlines()
-        reason = f"the file is damaged or truncated ({lines[0] if lines else type(error).__name__})"
-        # The system has words for its own errors, such as a missing permission.
-        reason = (isinstance(error, OSError) and error.strerror) or reason
-        raise ImageUnreadable(f"{name}: {reason}") from error
+        raise ImageUnreadable(f"{name}: {_damage(error)}", _GET_AGAIN) from error
+
+
+def _damage(error: Exception) -> str:
+    lines = str(error).strip().splitlines()
+    return f"the file is damaged or truncated ({lines[0] if lines else type(error).__name__})"

@@ -63,9 +63,9 @@ def fit_format(header: Header, name: str, strict: bool) -> tuple[Header, tuple[s
         old = "floating point" if header.dtype.kind == "f" else f"{header.dtype.itemsize * 8}-bit depth"
         losses.append(f"{name} holds {depth.itemsize * 8} bits per channel: {old} is reduced")
     if name == "GIF" and header.format != "GIF" and header.channels > 2:
-        losses.append("GIF holds 256 colours a frame: the others are approximated")
+        losses.append("GIF holds 256 colours per frame: other colours are approximated")
     if name == "GIF" and header.format != "GIF" and channels == 4:
-        losses.append("GIF pixels are seen or not: alpha is cut at a half")
+        losses.append("GIF pixels are either opaque or transparent: alpha is cut at one half")
     if losses and strict:
         raise ImageError("; ".join(losses), "choose another format, or leave out --strict")
     metadata, dropped = _fit_metadata(header.metadata, abilities, name)
@@ -78,8 +78,8 @@ def _fit_frames(header: Header, abilities: Format, name: str) -> tuple[Header, l
     if abilities.frames == "pages":
         losses = [f"{name} holds pages: the timing of the animation is lost"] if header.animated else []
         return replace(header, animated=False, loop=None), losses
-    kind = "frame" if header.animated else "page"
-    loss = f"{name} cannot hold them: only the first of {header.frames} {kind}s is kept"
+    what, kind = ("an animation", "frames") if header.animated else ("pages", "pages")
+    loss = f"{name} cannot hold {what}: only the first of {header.frames} {kind} is kept"
     return replace(header, frames=1, animated=False, loop=None), [loss]
 
 
@@ -149,7 +149,9 @@ def _convert_frames(header: Header, frames: Iterable[AnyFrame]) -> Iterator[AnyF
     count = 0
     for frame in frames:
         if header.animated and frame.shape[:2] != (header.height, header.width):
-            raise ImageError(f"frame of shape {frame.shape} for {header.width} x {header.height} pixels")
+            raise ImageError(
+                f"a frame of shape {frame.shape} in an animation of {header.width} x {header.height} pixels"
+            )
         bands = (convert_pixels(band, header.channels, header.dtype) for band in frame.bands())
         streamed = StreamedFrame((*frame.shape[:2], header.channels), bands, frame.duration_ms)
         yield streamed if can_stream(header) else Frame(streamed.pixels, frame.duration_ms)
@@ -157,7 +159,7 @@ def _convert_frames(header: Header, frames: Iterable[AnyFrame]) -> Iterator[AnyF
         # Not one frame more: the rest of the input need not be decoded or upscaled.
         if count == header.frames:
             return
-    raise ImageError(f"{count} of {header.frames} frames were given to the writer")
+    raise ImageError(f"only {count} of {header.frames} frames arrived")
 
 
 def _write_frames(file: BinaryIO, header: Header, frames: Iterator[AnyFrame], options: SaveOptions) -> None:
@@ -218,4 +220,5 @@ def _name_errors(name: str) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise ImageUnwritable(f"{name}: cannot be written ({error.strerror or error})") from error
+        reason = error.strerror or error
+        raise ImageUnwritable(f"{name}: cannot be written ({reason})", "check the folder and the free space") from error

@@ -129,4 +129,4 @@ def test_a_truncated_picture_is_named_when_the_pair_is_loaded(suffix: str, tmp_p
     path.write_bytes(path.read_bytes()[:-3000])
     with pytest.raises(ImageError, match=rf"a\.{suffix}: .*truncated") as caught:
         (benchmark := open_folder(tmp_path, None, 4)).load(benchmark.pairs[0])
-    assert caught.value.hint == "replace it by an 8-bit RGB or grey picture"
+    assert caught.value.hint == "copy or download the file again"

@@ -42,7 +42,9 @@ def test_without_pictures_there_is_no_training(tmp_path: Path) -> None:
         open_data(tiny_recipe(tmp_path / "missing"))
     (tmp_path / "bad").mkdir()
     (tmp_path / "bad" / "a.png").write_bytes(b"no picture")
-    with pytest.raises(UsageError, match=r"no picture of .*bad can be used: .*a.png: is no picture of a known format"):
+    with pytest.raises(
+        UsageError, match=r"no picture of .*bad can be used: .*a.png: is not a picture in a known format"
+    ):
         open_data(tiny_recipe(tmp_path / "bad"))
     with pytest.raises(UsageError, match=r"no folder and no set is called \"photos\" \(give .* Set5, .* DIV2K, "):
         open_data(Recipe(data=DataOptions(data=("photos",))))

@@ -56,7 +56,7 @@ def test_a_truncated_animation_is_an_error(format):
     ("content", "message"),
     [
         (b"", "the file is empty"),
-        (b"just some text\n" * 20, "is no picture of a known format"),
+        (b"just some text\n" * 20, "is not a picture in a known format"),
         (b"\xff\xd8\xff", "damaged or truncated"),
         (b"\x89PNG\r\n\x1a\n", "the PNG is truncated"),
         (b"II*\0\x08\0\0\0\0\0\0\0\0\0", "states no size"),
@@ -72,7 +72,7 @@ def test_what_is_no_picture_says_so_in_one_line(content, message, tmp_path: Path
 
 
 def test_folders_missing_and_unreadable_files(tmp_path: Path):
-    with pytest.raises(ImageError, match="is a folder"):
+    with pytest.raises(ImageError, match="is a folder, not a picture"):
         open_picture(tmp_path)
     with pytest.raises(ImageError, match="No such file"):
         open_picture(tmp_path / "absent.png")

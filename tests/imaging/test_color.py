@@ -90,7 +90,7 @@ def test_cmyk_without_a_usable_profile_is_converted_plainly(format, profile):
     icc = color.srgb_profile() if profile == "RGB" else profile
     image = Image.new("CMYK", (16, 16), (255, 0, 0, 0))
     header, pixels = read_still(pillow_file(image, format, icc_profile=icc))
-    assert header.notes == ("CMYK was converted to sRGB by a plain formula, for it has no profile",)
+    assert header.notes == ("CMYK was converted to sRGB by a plain formula: the file has no CMYK profile",)
     assert np.abs(pixels.astype(int) - (0, 255, 255)).max() <= 3
 
 

@@ -30,7 +30,7 @@ from dsclora_cli.imaging.writer import fit_format, write_picture
         ("WEBP", 2, np.uint8, (4, "uint8"), []),
         ("PPM", 4, np.uint16, (3, "uint16"), ["no transparency"]),
         ("GIF", 3, np.uint8, (3, "uint8"), ["256 colours"]),
-        ("GIF", 2, np.uint8, (4, "uint8"), ["cut at a half"]),
+        ("GIF", 2, np.uint8, (4, "uint8"), ["cut at one half"]),
     ],
 )
 def test_what_is_lost_is_said_or_refused(format, channels, dtype, expected, words):
@@ -51,9 +51,9 @@ def test_what_is_lost_is_said_or_refused(format, channels, dtype, expected, word
     [
         ("PNG", True, 4, None),
         ("TIFF", True, 4, "TIFF holds pages: the timing of the animation is lost"),
-        ("JPEG", True, 1, "JPEG cannot hold them: only the first of 4 frames is kept"),
+        ("JPEG", True, 1, "JPEG cannot hold an animation: only the first of 4 frames is kept"),
         ("TIFF", False, 4, None),
-        ("PNG", False, 1, "PNG cannot hold them: only the first of 4 pages is kept"),
+        ("PNG", False, 1, "PNG cannot hold pages: only the first of 4 pages is kept"),
     ],
 )
 def test_frames_that_do_not_fit(format, animated, frames, note):

@@ -154,7 +154,7 @@ def _decode(image: ImageFile, header: Header, numbers: range, icc: bytes | None)
             image.seek(number)
         image.load()
         if image.size != (header.width, header.height):
-            raise ImageError(f"frame {number} is {image.width} x {image.height} pixels, not as large as the picture")
+            raise ImageError(f"frame {number} has {image.width} x {image.height} pixels, another size than the picture")
         duration = image.info.get("duration") if header.animated else None
         pixels = image_to_pixels(image, header.channels, icc)
         yield Frame(pixels, None if duration is None else float(duration))

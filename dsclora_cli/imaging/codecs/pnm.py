@@ -42,7 +42,7 @@ def _decode(file: BinaryIO, start: int, header: Header, white: int, is_text: boo
         data = file.read(2 * count)
         values = np.frombuffer(data, ">u2", len(data) // 2).astype(np.uint32)
     if values.size < count:
-        raise ImageError(f"the file is truncated: {values.size} of {count} values are there")
+        raise ImageError(f"the file is truncated: only {values.size} of {count} values are present")
     full = ((values * 65535 + white // 2) // white).astype(np.uint16)
     yield Frame(full.reshape(header.height, header.width, header.channels))
 

@@ -139,7 +139,7 @@ def _read_dpi(entries: Mapping[int, tiff_ifd.Entry], order: str) -> tuple[float,
 
 def _inspect_page(page: TiffPage, file: BinaryIO) -> _PageInfo:
     if not page.imagewidth or not page.imagelength:
-        raise ImageError("the file is damaged: this TIFF states no size")
+        raise ImageError("the file is damaged: the TIFF states no size")
     if not _is_plain(page):
         return _inspect_with_pillow(page, file)
     dtype, notes = page.dtype, []
@@ -228,7 +228,7 @@ def _to_pixels(page: TiffPage, array: NDArray[Any]) -> Pixels:
     pixels: Pixels = native
     if native.dtype.kind == "f":
         if not np.isfinite(native).all():
-            raise ImageError("the TIFF holds values that are not finite (NaN or infinity)", "replace them with numbers")
+            raise ImageError("the TIFF holds NaN or infinity", "replace them with numbers")
         pixels = native.astype(np.float32, copy=False)
     elif bits not in (8, 16):
         # 9 to 15 bits, stored in 16: stretched to the full range.

@@ -182,7 +182,7 @@ def test_too_few_frames_and_frames_of_another_size_are_errors():
     header = header_of(frames[0].pixels, "PNG", frames=5, animated=True)
     with pytest.raises(ImageError, match="4 of 5 frames"):
         saved(header, frames)
-    with pytest.raises(ImageError, match="for 47 x 33 pixels"):
+    with pytest.raises(ImageError, match="in an animation of 47 x 33 pixels"):
         saved(replace(header, frames=2), [frames[0], Frame(smooth()[:5])])
 
 
