@@ -1,4 +1,7 @@
-"""Every default, once. Frozen dataclasses that the command line, the Python API and the tasks share; no torch."""
+"""Options of the Python API and of every command but training, with their defaults, as frozen dataclasses.
+
+The command line takes its defaults from here, and so does `Upscaler`. Training options are in recipe.py.
+"""
 
 from __future__ import annotations
 
@@ -6,124 +9,180 @@ from dataclasses import dataclass
 from pathlib import Path
 
 DEFAULT_SCALE = 4.0
+"""Factor of the sides when no size is given."""
+
 MAX_SCALE = 16.0
+"""Largest factor of the sides."""
 
 
 @dataclass(frozen=True)
 class ModelOptions:
-    """Which weights: a catalogue name or `auto`, or a file; a file and a name together are refused.
-
-    `adapter` is merged into them; with `auto` it says itself which weights it is for.
-    """
+    """Which weights to use; a model's name and a weights file together are an error."""
 
     model: str = "auto"
+    """Name of a model in the catalogue; auto selects a model for the scale."""
+
     weights: Path | None = None
+    """File of weights, instead of a model's name."""
+
     offline: bool = False
+    """Do not access the internet."""
+
     adapter: Path | None = None
+    """Adapter file to merge into the model; with `model` auto, into the model that the adapter was made for."""
 
 
 @dataclass(frozen=True)
 class SizeOptions:
-    """How large the result is. At most one field is set; with none, `DEFAULT_SCALE` applies.
+    """How large the result is; the aspect ratio is always kept.
 
-    `scale` is a factor above 1 up to `MAX_SCALE`; the others are pixels of the result, `megapixels` 10^6 of them.
-    `width` and `height` may both be set: the result then fits inside, as with `fit`. The aspect ratio is always kept.
+    At most one field may be set, or `width` and `height` together. With none set, `DEFAULT_SCALE` applies.
     """
 
     scale: float | None = None
+    """Factor of the sides, above 1 and up to `MAX_SCALE`."""
+
     width: int | None = None
+    """Width of the result in pixels; with `height`, the result fits into both."""
+
     height: int | None = None
+    """Height of the result in pixels; with `width`, the result fits into both."""
+
     fit: tuple[int, int] | None = None
+    """Width and height, in pixels, of a box that the result fits into."""
+
     long_edge: int | None = None
+    """Longer side of the result in pixels."""
+
     short_edge: int | None = None
+    """Shorter side of the result in pixels."""
+
     megapixels: float | None = None
+    """Size of the result in millions of pixels."""
 
 
 @dataclass(frozen=True)
 class EngineOptions:
-    """Where and how the network runs.
-
-    `tile` is the edge of a tile's core in LR pixels: None chooses from free memory, 0 means the whole picture.
-    `device`: auto, cpu, cuda, cuda:N or mps; in a batch also several, with commas between, or all for every GPU.
-    `dtype`: auto, float32 or float16. `engine`: auto, torch, or openvino, which runs on the CPU in float32.
-    """
+    """Where and how the network runs."""
 
     device: str = "auto"
+    """auto, cpu, cuda, cuda:N or mps; for a batch also several with commas between, or all for every GPU."""
+
     dtype: str = "auto"
+    """auto, float32 or float16; auto is float16 on CUDA and float32 elsewhere."""
+
     tile: int | None = None
+    """Edge of a tile without halo, in LR pixels; 0 means the whole picture, None chooses from free memory."""
+
     threads: int | None = None
+    """CPU threads for the network; None leaves the choice to PyTorch or OpenVINO."""
+
     ensemble: bool = False
+    """Take the mean over 8 flips and turns: a little better, 8 times slower."""
+
     engine: str = "auto"
+    """auto, torch or openvino; openvino runs on the CPU in float32 only."""
 
 
 @dataclass(frozen=True)
 class SaveOptions:
-    """How results are written.
-
-    `format` is a Pillow format name in upper case, or None for that of the output's suffix, else the input's.
-    `quality` 1-100 for JPEG, WebP, AVIF, HEIF and JPEG XL. `compression` 0-9 for PNG and TIFF, chosen for speed.
-    `metadata`: all or none. `strict` refuses what would otherwise lose alpha, depth or frames with a warning.
-    """
+    """How results are written."""
 
     format: str | None = None
+    """Pillow format name in upper case; None takes the format of the output's suffix, else of the input."""
+
     quality: int = 95
+    """1 to 100, for JPEG, WebP, AVIF, HEIF and JPEG XL."""
+
     compression: int = 1
+    """0 to 9, for PNG and TIFF; the default is chosen for speed."""
+
     metadata: str = "all"
+    """all or none: keep or drop EXIF, XMP, IPTC and text. The colour profile is always kept."""
+
     strict: bool = False
+    """Refuse to lose transparency, bit depth or frames; without `strict`, a loss is a warning."""
 
 
 @dataclass(frozen=True)
 class BatchOptions:
-    """Which files, and where results go; see docs/files.md.
-
-    `output` is a file, a folder or `-`; None puts results beside their inputs. `name` is the template of a result's
-    name, with `{stem} {scale} {model} {ext} {width} {height}`.
-    """
+    """Which files to upscale, and where results go; docs/files.md describes the rules."""
 
     output: str | None = None
+    """File, folder, or "-" for stdout; None writes results next to their inputs."""
+
     name: str = "{stem}_x{scale}.{ext}"
+    """Template of a result's name, with {stem}, {scale}, {model}, {ext}, {width} and {height}."""
+
     recursive: bool = False
+    """Also take pictures in folders inside the given folders, and repeat the tree of folders in the output."""
+
     overwrite: bool = False
+    """Replace existing files."""
+
     fail_fast: bool = False
+    """Start no other picture after the first failure."""
 
 
 @dataclass(frozen=True)
 class UpscaleOptions:
-    """Everything that `dsclora upscale` and `Upscaler` can be told.
-
-    `max_memory` limits the host memory of the process for each picture of a batch, in bytes: by smaller tiles, or it
-    is refused.
-    """
+    """All options of `dsclora upscale` and `Upscaler`."""
 
     model: ModelOptions = ModelOptions()
     size: SizeOptions = SizeOptions()
     engine: EngineOptions = EngineOptions()
     save: SaveOptions = SaveOptions()
     batch: BatchOptions = BatchOptions()
+
     max_memory: int | None = None
+    """Limit on the host memory of the process in bytes: tiles get smaller, and a picture that needs more is refused."""
 
 
 @dataclass(frozen=True)
 class EvalOptions:
-    """Everything that `dsclora eval` can be told: either sets by name or `hr`, and what is compared on them.
-
-    `data_dir` holds the named sets instead of the Hub; `lr` goes with `hr`. No model means `auto`. `metrics` are extra
-    ones, by pyiqa's names. `worst` counts the images to name. `save` is the folder for the upscaled images. With `jpeg`
-    LR goes through a JPEG of that quality, 4:2:0, before it is upscaled.
-    """
+    """All options of `dsclora eval`: benchmark sets by name, or pictures in folders, and the models to score."""
 
     datasets: tuple[str, ...] = ()
+    """Names of benchmark sets; not together with `hr`."""
+
     data_dir: Path | None = None
+    """Folder that holds the named sets, instead of the Hub."""
+
     hr: Path | None = None
+    """Folder of original pictures; not together with `datasets`."""
+
     lr: Path | None = None
+    """Folder of small versions of the pictures in `hr`; None makes them with MATLAB's bicubic."""
+
     scale: int = 4
+    """Factor of the sides."""
+
     jpeg: int | None = None
+    """Save LR as JPEG of this quality, with 4:2:0 chroma, before upscaling; None leaves LR clean."""
+
     models: tuple[ModelOptions, ...] = ()
+    """Models to score; none means auto."""
+
     protocol: str = "paper"
+    """paper (Y and RGB, border = scale) or ntire (PSNR on RGB, border 4)."""
+
     metrics: tuple[str, ...] = ()
+    """Extra metrics by their names in pyiqa."""
+
     engine: EngineOptions = EngineOptions(dtype="float32", engine="torch")
+    """Where and how networks run; the default is what papers use."""
+
     cost: bool = False
+    """Also measure parameters, multiply-adds, activations, time and memory."""
+
     worst: int = 0
+    """How many images with the least gain to name for every model."""
+
     save: Path | None = None
+    """Folder for the upscaled images and contact sheets; None saves nothing."""
+
     offline: bool = False
+    """Do not access the internet."""
+
     fresh: bool = False
+    """Ignore scores that earlier runs have kept."""
