@@ -1,4 +1,4 @@
-"""`python -m dsclora_cli`, and the console script `dsclora`."""
+"""Entry point of `python -m dsclora_cli` and of the console script `dsclora`."""
 
 from __future__ import annotations
 
@@ -16,10 +16,11 @@ def run() -> None:
 
 
 def _leave(code: int) -> None:
-    """Exit at once: taking torch apart object by object would be half a second that nobody gains by."""
+    """Exit at once, without destroying every object of torch, which would take half a second."""
+    # os._exit skips what a normal exit does, so exit handlers and buffers come first.
     atexit._run_exitfuncs()
     for stream in (sys.stdout, sys.stderr):
-        with suppress(OSError, ValueError):  # a pipe that its reader has closed
+        with suppress(OSError, ValueError):  # the reader has closed the pipe
             stream.flush()
     os._exit(code)
 

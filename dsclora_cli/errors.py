@@ -1,4 +1,4 @@
-"""Every failure that a user can act on, with the exit code and the error code that scripts read.
+"""Failures that a user can act on, with their exit codes and error codes.
 
     DscloraError                  failed
     ├── ImageError                image-unusable
@@ -11,7 +11,7 @@
     KeyboardInterrupt             interrupted
     any other exception           bug
 
-A message says what went wrong and where; a hint says what to do next. docs/exit-codes.md explains all codes to users.
+A message names problem and place; a hint names the next step. docs/exit-codes.md explains all codes to users.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ class ErrorCode(StrEnum):
 
 @dataclass(frozen=True)
 class ErrorInfo:
-    """A failure as JSON output and results carry it."""
+    """A failure in results and JSON output."""
 
     code: ErrorCode
     """Stable name of the kind of failure."""
@@ -93,7 +93,7 @@ class DscloraError(Exception):
 
     @property
     def info(self) -> ErrorInfo:
-        """Return code, message and hint as plain data."""
+        """Return code, message and hint in plain data."""
         return ErrorInfo(self.code, self.message, self.hint)
 
     def __str__(self) -> str:
@@ -120,7 +120,7 @@ class ImageUnwritable(ImageError):
 
 
 class UsageError(DscloraError):
-    """The command line, a configuration file or an argument asks for something that does not exist."""
+    """The command line, a configuration file or an argument asks for something impossible or absent."""
 
     exit_code = ExitCode.USAGE
     code = ErrorCode.USAGE

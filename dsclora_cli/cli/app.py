@@ -1,4 +1,7 @@
-"""All commands, and the one place where an exception becomes a line and an exit code."""
+"""Register the commands; `main` runs a command line and turns every exception into one line and an exit code.
+
+Commands are in the modules next to this file, and are imported only when they run.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +23,7 @@ from dsclora_cli.errors import ExitCode, UsageError
 
 COMMANDS = MappingProxyType(
     {
-        "upscale": ("upscale", "upscale", "EXAMPLES"),
+        "upscale": ("upscale", "upscale", "UPSCALE_EXAMPLES"),
         "eval": ("evaluate", "evaluate", "EVAL_EXAMPLES"),
         "train": ("train", "train", "TRAIN_EXAMPLES"),
         "distill": ("train", "distill", "DISTILL_EXAMPLES"),
@@ -28,53 +31,17 @@ COMMANDS = MappingProxyType(
         "models": ("models", "app", ""),
     }
 )
-"""For each command: its module in `cli`, the function or command group there, and the name of its examples there."""
-
-
-def application(argv: Sequence[str] = ()) -> typer.Typer:
-    """All commands, or the one that `argv` names and no other: each takes time to import."""
-    app = typer.Typer(
-        name="dsclora",
-        help="Upscale photographs well, with a network of 131 thousand parameters.",
-        no_args_is_help=True,
-        rich_markup_mode="rich",
-        pretty_exceptions_enable=False,
-        context_settings={"help_option_names": ["-h", "--help"]},
-    )
-    app.callback(epilog="Examples:  [bold]dsclora upscale photo.jpg[/]  ·  [bold]dsclora models list[/]")(_root)
-    for name in argv[:1] if argv and argv[0] in COMMANDS else COMMANDS:
-        module_name, function, examples = COMMANDS[name]
-        module = importlib.import_module(f"dsclora_cli.cli.{module_name}")
-        command = getattr(module, function)
-        if isinstance(command, typer.Typer):
-            app.add_typer(command, name=name)
-        else:
-            app.command(name, epilog=getattr(module, examples), no_args_is_help=name != "upscale")(command)
-    return app
-
-
-def _show_version(asked: bool) -> None:
-    if asked:
-        console.show(f"dsclora {__version__}")
-        raise typer.Exit
-
-
-def _root(
-    version: Annotated[
-        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version and leave.")
-    ] = False,
-) -> None:
-    """Upscale photographs well, with a network of 131 thousand parameters."""
+"""Command to module in `cli`, function or command group in the module, and name of the examples in the module."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code; docs/exit-codes.md explains the codes.
 
-    A failure is one line on stderr, and with `--json` one object on stdout as well. With DSCLORA_DEBUG=1 in the
-    environment the traceback stands before the line.
+    A failure is a line on stderr, and with `--json` an object on stdout too. With DSCLORA_DEBUG=1 in the environment
+    the traceback comes first.
 
     Args:
-        argv: Arguments without the name of the program; None takes those of this process.
+        argv: Arguments without the name of the program; None takes the arguments of the process.
     """
     given = list(sys.argv[1:] if argv is None else argv)
     # Asked here and not in the command: options that do not parse reach no command.
@@ -90,7 +57,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _exit_code(stop: SystemExit, as_json: bool) -> int:
-    """Return the exit code of a command that Typer has ended, after showing what `--json` still needs."""
+    """Return the exit code of a command ended by Typer, and write the JSON object of an error."""
     code = stop.code if isinstance(stop.code, int) else ExitCode.DONE
     if code == ExitCode.INTERRUPTED:  # Typer turns KeyboardInterrupt into this exit code
         return console.show_error(KeyboardInterrupt(), as_json)
@@ -103,11 +70,12 @@ def _exit_code(stop: SystemExit, as_json: bool) -> int:
 
 @contextmanager
 def _terminable() -> Iterator[None]:
-    """SIGTERM ends a run as Ctrl-C does: cleanly."""
+    """Let SIGTERM end a command like Ctrl-C: finished work is kept, and half-written files are removed."""
 
     def interrupt(*_: object) -> None:
         raise KeyboardInterrupt
 
+    # Python sets signal handlers in the main thread only.
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -116,3 +84,44 @@ def _terminable() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGTERM, before)
+
+
+def application(argv: Sequence[str] = ()) -> typer.Typer:
+    """Return the application with all commands; for a known command in `argv`, with only the named command.
+
+    Every command takes time to import.
+    """
+    app = typer.Typer(
+        name="dsclora",
+        help="Upscale photographs well, with a network of 131 thousand parameters.",
+        no_args_is_help=True,
+        rich_markup_mode="rich",
+        pretty_exceptions_enable=False,
+        context_settings={"help_option_names": ["-h", "--help"]},
+    )
+    app.callback(epilog="Examples:  [bold]dsclora upscale photo.jpg[/]  ·  [bold]dsclora models list[/]")(_root)
+    # Without a known command `argv` asks for help or is wrong, and the help lists all commands.
+    for name in argv[:1] if argv and argv[0] in COMMANDS else COMMANDS:
+        module_name, function, examples = COMMANDS[name]
+        module = importlib.import_module(f"dsclora_cli.cli.{module_name}")
+        command = getattr(module, function)
+        if isinstance(command, typer.Typer):
+            app.add_typer(command, name=name)
+        else:
+            # Without arguments `upscale` names the missing INPUT; other commands show their help.
+            app.command(name, epilog=getattr(module, examples), no_args_is_help=name != "upscale")(command)
+    return app
+
+
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version and exit.")
+    ] = False,
+) -> None:
+    """Upscale photographs well, with a network of 131 thousand parameters."""
+
+
+def _show_version(asked: bool) -> None:
+    if asked:
+        console.show(f"dsclora {__version__}")
+        raise typer.Exit

@@ -1,4 +1,8 @@
-"""What people and scripts see: the only place that prints. Data goes to stdout, sentences to stderr."""
+"""Everything that the program prints, for people and for scripts; no other module prints.
+
+Data goes to stdout: tables, or with `--json` an object a line, of version `JSON_VERSION`. Sentences go to stderr:
+notes, warnings, and errors in the form "error: message (hint)". docs/exit-codes.md describes the contract for scripts.
+"""
 
 from __future__ import annotations
 
@@ -28,51 +32,52 @@ if TYPE_CHECKING:
 JSON_VERSION = 1
 """Version of the JSON output: raised when a key or an error code goes or changes its meaning, not when one is added."""
 
-_UNLIMITED = 10_000
+_UNLIMITED = 10_000  # columns; more than any table has
 _UNITS = ("bytes", "kB", "MB", "GB", "TB")
 
 
 def err() -> Console:
-    """Stderr as it is now. Lines are never wrapped, so that they can be searched for."""
+    """Return a console on the current stderr. Lines are never wrapped, so searches find whole messages."""
     return Console(stderr=True, highlight=False, markup=False, soft_wrap=True)
 
 
 def hush_downloads() -> None:
-    """Keep the Hub's client, which has bars of its own, from showing them."""
+    """Hide the progress bars of the Hub's client."""
     os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] = "1"
 
 
 @contextmanager
 def downloading(name: str) -> Iterator[Callable[[int, int | None], None]]:
-    """A bar on a terminal's stderr for as long as a file is downloaded, moved by what is yielded."""
+    """Show a progress bar during a download, on terminals only; yield a callback (bytes done, total or None)."""
     from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn
 
     console = err()
     columns = TextColumn("{task.description}", markup=False), BarColumn(), DownloadColumn()
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
         task = bar.add_task(name, total=None, visible=False)
+        # The bar appears with the first bytes: a file that is already here shows none.
         yield lambda done, total: bar.update(task, completed=done, total=total, visible=True)
 
 
 def show(text: str) -> None:
-    """A line of data on stdout."""
+    """Write a line of data to stdout."""
     sys.stdout.write(f"{text}\n")
-    sys.stdout.flush()
+    sys.stdout.flush()  # scripts read a line as soon as a picture is finished
 
 
 def show_json(result: DataclassInstance) -> None:
-    """Write a frozen dataclass to stdout as one line of JSON: the version, and then the fields as keys."""
+    """Write a frozen dataclass to stdout in one line of JSON: the version, then the fields."""
     show(json.dumps(_plain({"version": JSON_VERSION, **asdict(result)}), allow_nan=False))
 
 
 def show_json_error(error: ErrorInfo) -> None:
-    """Write the error that ends a command to stdout as one line of JSON."""
+    """Write the final error of a command to stdout in one line of JSON."""
     with suppress(BrokenPipeError):  # the reader of stdout may be gone, and may be the reason for the error
         show(json.dumps({"version": JSON_VERSION, "error": asdict(error)}))
 
 
 def _plain(value: object) -> object:
-    """Return a value that JSON can hold: paths and non-finite numbers become strings ("inf", "nan")."""
+    """Return a value for JSON: paths and non-finite numbers become strings ("inf", "nan")."""
     if isinstance(value, Mapping):
         return {key: _plain(each) for key, each in value.items()}
     if isinstance(value, (list, tuple)):
@@ -82,12 +87,12 @@ def _plain(value: object) -> object:
 
 
 def show_table(table: Table) -> None:
-    """A table on stdout, as wide as it needs to be: on a narrow terminal lines wrap, but no number is cut."""
+    """Write a table to stdout at full width: on a narrow terminal lines wrap, but no number is cut."""
     Console(highlight=False, markup=False, width=_UNLIMITED).print(table)
 
 
 def put(target: str, text: str) -> None:
-    """Write a text to a file, or to stdout for "-". Raises UsageError where the file cannot be written."""
+    """Write a text to a file, or to stdout for "-". Raises UsageError if the file cannot be written."""
     if target == "-":
         show(text.rstrip("\n"))
         return
@@ -98,16 +103,16 @@ def put(target: str, text: str) -> None:
 
 
 def say(label: str, text: str, style: str = "") -> None:
-    """A labelled sentence on stderr, such as "error: ..."."""
+    """Write a labelled sentence to stderr, for example "note: ..."."""
     err().print(Text.assemble((f"{label}: ", style), text))
 
 
 def show_error(error: BaseException, as_json: bool, traceback: bool = False) -> int:
-    """Show what ended a command, and return the exit code.
+    """Show the final error of a command, and return the exit code.
 
     Args:
         error: The exception that ended the command.
-        as_json: Write the error to stdout as a JSON object as well.
+        as_json: Also write a JSON object to stdout.
         traceback: Write the traceback to stderr first.
     """
     info, exit_code = _described(error, traceback)
@@ -132,7 +137,7 @@ def _described(error: BaseException, traceback: bool) -> tuple[ErrorInfo, ExitCo
 
 
 def show_models(rows: Iterable[ModelRow], as_json: bool) -> None:
-    """The catalogue as a table, or as one JSON object a line."""
+    """Write the catalogue to stdout: a table, or a JSON object a line."""
     from rich.table import Table
 
     if as_json:
@@ -153,7 +158,7 @@ def show_models(rows: Iterable[ModelRow], as_json: bool) -> None:
 
 
 def show_plans(plans: Iterable[PlannedFile], as_json: bool) -> int:
-    """Each plan as it is made, and the sum; gives the exit code that the run itself would have so far."""
+    """Write every plan as soon as possible, and for people the totals; return the exit code of the real run."""
     failed, seconds, disk = 0, 0.0, 0
     for plan in plans:
         failed += plan.action == "fail"
@@ -188,30 +193,31 @@ def _plan_lines(plan: PlannedFile) -> Iterable[str]:
 
 
 def failure(name: str, error: ErrorInfo) -> str:
-    """Return one line on a picture that failed, which names the file once."""
+    """Return the line about a failed picture; the line names the file once."""
     return str(error) if name in error.message else f"{name}: {error}"
 
 
 def chosen(picture: PlannedFile | FileResult) -> str:
-    """The model of a picture, and what about the picture made `auto` take it."""
+    """Return the model of a picture, and the reason why `auto` selected the model."""
     return f"{picture.model} ({picture.choice})" if picture.choice else str(picture.model)
 
 
 def sides(size: tuple[int, int]) -> str:
-    """(640, 480) -> 640x480."""
+    """Return (640, 480) as "640x480"."""
     return f"{size[0]}x{size[1]}"
 
 
 def amount(size: float) -> str:
-    """Bytes for people: 535137 -> "535 kB"."""
+    """Return bytes for people: 535137 becomes "535 kB"; units are decimal."""
     unit = 0
+    # From 999.5 on three digits would round to "1e+03".
     while size >= 999.5 and unit < len(_UNITS) - 1:
         size, unit = size / 1000, unit + 1
     return f"{size:.3g} {_UNITS[unit]}"
 
 
 def duration(seconds: float) -> str:
-    """Seconds for people: 3725 -> "1 h 2 min"."""
+    """Return seconds for people: 3725 becomes "1 h 2 min"."""
     if seconds < 60:
         return f"{seconds:.1f} s"
     minutes = round(seconds / 60)

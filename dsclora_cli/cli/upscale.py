@@ -27,7 +27,7 @@ _DEFAULT = UpscaleOptions()
 _ENGINE = options.EngineName(_DEFAULT.engine.engine)
 _DTYPE = options.Dtype(_DEFAULT.engine.dtype)
 
-EXAMPLES = """[bold]Examples[/]
+UPSCALE_EXAMPLES = """[bold]Examples[/]
 
   dsclora upscale photo.jpg
 
