@@ -19,7 +19,7 @@ TINY = ("--channels", "4", "--blocks", "1", "-s", "2", "--patch", "8", "--batch"
 HERE = ("--device", "cpu", "--compile", "off", "--threads", "1")
 
 
-def test_a_run_leaves_weights_and_the_whole_story(dsclora, photos: Path) -> None:
+def test_a_run_prints_scores_and_writes_the_run_folder(dsclora, photos: Path) -> None:
     code, out, err = dsclora("train", "--data", photos, "--out", "run", "--steps", 4, *TINY, *HERE)
     assert (code, out) == (0, "")
     first, second, kept = [line for line in err.splitlines() if not line.startswith("note: ")]
@@ -52,7 +52,7 @@ def test_json_has_every_score_and_the_best_of_them(dsclora, photos: Path) -> Non
     assert result["best_psnr_y"] == max(score["psnr_y"] for score in scores)
 
 
-def test_a_run_goes_on_by_its_own_recipe_and_no_other(dsclora, photos: Path) -> None:
+def test_a_run_resumes_by_its_own_recipe_and_no_other(dsclora, photos: Path) -> None:
     begin = ("train", "--data", photos, "--out", "run", "--steps", 2, *TINY, *HERE)
     assert dsclora(*begin).code == 0
     code, _, err = dsclora("train", "--out", "run", "--resume", "--device", "cpu", "--accumulate", 2)
@@ -67,13 +67,13 @@ def test_a_run_goes_on_by_its_own_recipe_and_no_other(dsclora, photos: Path) -> 
     assert Path("run/log.jsonl").read_bytes() == kept
 
 
-def test_a_folder_of_something_else_is_left_alone(dsclora, photos: Path) -> None:
+def test_a_folder_that_is_no_run_is_refused(dsclora, photos: Path) -> None:
     code, _, err = dsclora("train", "--data", photos, "--out", photos, "--steps", 2, *TINY, *HERE)
     assert code == 2 and "error: photos already exists and holds no run" in err
     assert len(list(photos.iterdir())) == 6
 
 
-def test_what_no_run_can_do_is_said_in_a_line(dsclora, photos: Path) -> None:
+def test_wrong_options_are_errors_of_one_line(dsclora, photos: Path) -> None:
     Path("typo.toml").write_text("[run]\nstep = 4\n")
     Path("taught.toml").write_text("[distill]\n")
     for arguments, line in (
@@ -89,7 +89,9 @@ def test_what_no_run_can_do_is_said_in_a_line(dsclora, photos: Path) -> None:
     assert not Path("run").exists()
 
 
-def test_a_stop_leaves_a_checkpoint_to_go_on_from(dsclora, photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_stopped_run_leaves_a_checkpoint_to_resume_from(
+    dsclora, photos: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     on_step = TrainView.on_step
 
     def stop_after_three(view: TrainView, step: int, steps: int, loss: float) -> None:

@@ -52,7 +52,7 @@ def _wait_for(run: Path, step: int, process: subprocess.Popen[bytes]) -> None:
         time.sleep(0.02)
 
 
-def test_killed_and_resumed_equals_uninterrupted(photos: Path, tmp_path: Path) -> None:
+def test_a_killed_run_resumes_to_the_result_of_an_unbroken_run(photos: Path, tmp_path: Path) -> None:
     steps = ("--steps", "200", "--checkpoint-minutes", "0.001")
     subprocess.run(_command(photos, tmp_path / "through", *steps), check=True, capture_output=True)
     process = subprocess.Popen(_command(photos, tmp_path / "cut", *steps), stderr=subprocess.DEVNULL)
@@ -72,7 +72,7 @@ def test_killed_and_resumed_equals_uninterrupted(photos: Path, tmp_path: Path) -
     assert cut == through
 
 
-def test_two_workers_learn_what_one_does(photos: Path, tmp_path: Path) -> None:
+def test_two_workers_learn_the_same_as_one(photos: Path, tmp_path: Path) -> None:
     steps = ("--steps", "12", "--validate", "4")  # rounding makes later steps drift apart
     for run, workers in (("one", 1), ("two", 2)):
         command = _command(photos, tmp_path / run, *steps, workers=workers)
@@ -84,7 +84,7 @@ def test_two_workers_learn_what_one_does(photos: Path, tmp_path: Path) -> None:
     assert [line["psnr_y"] for line in two] == pytest.approx([line["psnr_y"] for line in one], abs=1e-3)
 
 
-def test_a_failed_worker_ends_the_job_and_one_goes_on(photos: Path, tmp_path: Path) -> None:
+def test_a_failed_worker_ends_the_run_and_one_worker_resumes(photos: Path, tmp_path: Path) -> None:
     run, steps = tmp_path / "run", ("--steps", "4000", "--checkpoint-minutes", "0.001")
     command = _command(photos, run, *steps, workers=2)
     process = subprocess.Popen(command, stderr=subprocess.PIPE, env={**os.environ, "OMP_NUM_THREADS": "1"})

@@ -70,7 +70,7 @@ def go(view: TrainView, result: TrainResult = TRAINED) -> int:
     return view.end(result)
 
 
-def test_elsewhere_there_is_a_line_for_each_score(capsys: pytest.CaptureFixture[str]) -> None:
+def test_without_a_terminal_each_score_is_a_line(capsys: pytest.CaptureFixture[str]) -> None:
     assert go(TrainView(as_json=False, quiet=False)) == ExitCode.DONE
     out, err = capsys.readouterr()
     assert (out, err.splitlines()) == (
@@ -83,7 +83,7 @@ def test_elsewhere_there_is_a_line_for_each_score(capsys: pytest.CaptureFixture[
     )
 
 
-def test_a_terminal_has_a_bar_as_well(terminal: io.StringIO) -> None:
+def test_a_terminal_shows_a_bar_too(terminal: io.StringIO) -> None:
     go(TrainView(as_json=False, quiet=False))
     shown = terminal.getvalue()
     for text in (LINE, "loss 0.49040", "PSNR-Y 31.701", "250/500", "61 images/s, 2% waiting", "kept: "):
@@ -98,7 +98,7 @@ def test_json_is_on_stdout_and_quiet_is_quiet(capsys: pytest.CaptureFixture[str]
     assert terminal.getvalue() == ""
 
 
-def test_of_several_workers_the_first_speaks_and_decides(capsys, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_only_the_first_worker_prints_and_returns_the_exit_code(capsys, monkeypatch: pytest.MonkeyPatch) -> None:
     nothing = replace(ADAPTED, file=None)
     monkeypatch.setenv("RANK", "1")
     assert go(TrainView(as_json=True, quiet=False), nothing) == ExitCode.DONE
@@ -112,7 +112,7 @@ def last_line(capsys: pytest.CaptureFixture[str]) -> str:
     return capsys.readouterr().err.splitlines()[-1]
 
 
-def test_an_adapter_is_kept_with_its_gain(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_kept_adapter_is_reported_with_its_gain(capsys: pytest.CaptureFixture[str]) -> None:
     assert go(TrainView(as_json=False, quiet=False), ADAPTED) == ExitCode.DONE
     assert last_line(capsys) == (
         "kept: run/adapter.safetensors, PSNR-Y 31.701 dB on the held-out pictures, 0.0212 dB above the base"
@@ -129,7 +129,7 @@ def test_an_adapter_that_gains_nothing_is_not_kept(capsys: pytest.CaptureFixture
     )
 
 
-def test_a_run_that_had_ended_before_says_what_it_knows(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_finished_run_that_takes_no_step_reports_its_result(capsys: pytest.CaptureFixture[str]) -> None:
     view = TrainView(as_json=False, quiet=False)
     assert view.end(replace(ADAPTED, file=None)) == ExitCode.SOME_FAILED
     assert last_line(capsys) == "not kept: no step was better than the base's 31.680 dB on the held-out pictures"
@@ -142,7 +142,7 @@ def test_skipped_steps_are_counted_at_the_end(capsys: pytest.CaptureFixture[str]
     assert "note: 3 steps were skipped because the loss or the gradient was not finite\n" in capsys.readouterr().err
 
 
-def test_several_terms_and_facts_stand_beside_the_loss() -> None:
+def test_score_lines_name_several_terms_and_shares() -> None:
     score = replace(SCORE, loss=0.3, terms={"rec": 0.2, "ts": 0.1}, facts={"passed": 0.428})
     assert train_progress.score_line(score, best=False).startswith(
         "loss 0.30000 (rec 0.20000, ts 0.10000), passed 43%, PSNR-Y 31.701 dB, "

@@ -25,7 +25,7 @@ def _files() -> list[str]:
     return sorted(path.name for path in (cache_dir() / "training").iterdir())
 
 
-def test_a_picture_and_its_lr_are_kept_by_content(photo: Path) -> None:
+def test_hr_and_lr_are_stored_by_content(photo: Path) -> None:
     cache = TrainCache()
     hr = cache.add_picture(photo)
     lr = cache.add_lr(hr, 3)
@@ -38,7 +38,7 @@ def test_a_picture_and_its_lr_are_kept_by_content(photo: Path) -> None:
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.int16])
-def test_arrays_are_mapped_as_numpy_maps_them_and_cannot_be_written(dtype: type) -> None:
+def test_arrays_are_mapped_read_only(dtype: type) -> None:
     cache = TrainCache()
     array = np.arange(-30, 30).astype(dtype).reshape(4, 5, 3)
     mapped = cache.open(cache.add("some.npy", lambda: array))
@@ -77,7 +77,7 @@ def test_files_are_hashed_once_unless_they_change(photo: Path, monkeypatch: pyte
     assert TrainCache().add_picture(moved) == second
 
 
-def test_a_line_that_was_cut_off_spoils_no_other(photo: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_line_cut_off_in_the_index_spoils_no_other_line(photo: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     other = save(photo.with_name("other.png"), noise(1))
     names = [TrainCache().add_picture(photo)]
     with (cache_dir() / "training" / "index.jsonl").open("a") as index:
@@ -89,7 +89,7 @@ def test_a_line_that_was_cut_off_spoils_no_other(photo: Path, monkeypatch: pytes
 
 
 @pytest.mark.parametrize("damage", [b"", b"\x93NUMPY\x01", b"something else, and more of it"])
-def test_what_a_crash_left_is_made_anew(photo: Path, damage: bytes) -> None:
+def test_damaged_arrays_are_decoded_again(photo: Path, damage: bytes) -> None:
     cache = TrainCache()
     path = cache.folder / cache.add_picture(photo)
     for left in (damage, path.read_bytes()[:-1]):
@@ -101,7 +101,7 @@ def test_what_a_crash_left_is_made_anew(photo: Path, damage: bytes) -> None:
         assert np.array_equal(cache.open(cache.add_picture(photo)), noise())
 
 
-def test_what_a_killed_process_left_is_removed_and_a_living_one_is_left_alone() -> None:
+def test_old_temporary_files_are_removed_and_new_ones_kept() -> None:
     folder = cache_dir() / "training"
     folder.mkdir(parents=True)
     for name in ("dead", "alive"):
@@ -111,12 +111,12 @@ def test_what_a_killed_process_left_is_removed_and_a_living_one_is_left_alone() 
     assert _files() == [".dsclora-alive.part"]
 
 
-def test_a_file_that_cannot_be_read_is_its_own_error(tmp_path: Path) -> None:
+def test_a_missing_picture_is_an_error_with_its_name(tmp_path: Path) -> None:
     with pytest.raises(ImageError, match=r"gone.png: No such file"):
         TrainCache().add_picture(tmp_path / "gone.png")
 
 
-def test_a_full_disk_is_told_and_leaves_nothing_half_written(photo: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_is_an_error_and_leaves_no_partial_file(photo: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def fill(file: object, array: np.ndarray) -> None:
         file.write(b"some")  # type: ignore[attr-defined]
         raise OSError(f"{array.size} requested and 4 written")  # as numpy says it, without a number
@@ -128,7 +128,7 @@ def test_a_full_disk_is_told_and_leaves_nothing_half_written(photo: Path, monkey
     assert _files() == ["index.jsonl"]
 
 
-def test_a_full_cache_serves_where_nothing_can_be_written(photo: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_read_only_cache_serves_the_pictures_it_holds(photo: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     name = TrainCache().add_picture(photo)
     copy = shutil.copy(photo, photo.with_name("copy.png"))
     monkeypatch.setattr(Path, "open", _only_for_reading(Path.open))
@@ -146,7 +146,7 @@ def _only_for_reading(opened):
     return wrapped
 
 
-def test_threads_may_ask_for_the_same_picture(photo: Path) -> None:
+def test_threads_may_add_the_same_picture(photo: Path) -> None:
     cache = TrainCache()
     with ThreadPoolExecutor(8) as pool:
         names = set(pool.map(lambda _: cache.add_lr(cache.add_picture(photo), 2), range(16)))
@@ -154,7 +154,7 @@ def test_threads_may_ask_for_the_same_picture(photo: Path) -> None:
     assert len(_files()) == 3
 
 
-def test_processes_may_fill_it_at_once(tmp_path: Path) -> None:
+def test_processes_may_fill_the_cache_at_once(tmp_path: Path) -> None:
     paths = [save(tmp_path / f"{seed}.png", noise(seed)) for seed in range(20)]
     script = """
 import sys

@@ -21,7 +21,7 @@ def _rng(seed: int = 1) -> np.random.Generator:
     return np.random.default_rng(seed)
 
 
-def test_jpeg_is_pillows(picture: np.ndarray) -> None:
+def test_jpeg_equals_pillows_jpeg(picture: np.ndarray) -> None:
     file = BytesIO()
     Image.fromarray(picture).save(file, "JPEG", quality=60)
     assert np.array_equal(jpeg(picture, 60), np.array(Image.open(file)))
@@ -37,13 +37,13 @@ def test_equal_generators_give_equal_pictures(picture: np.ndarray) -> None:
     assert first.shape == picture.shape
 
 
-def test_the_clean_share_is_untouched(picture: np.ndarray) -> None:
+def test_the_clean_share_stays_unchanged(picture: np.ndarray) -> None:
     options = DegradeOptions(degrade=True, clean=0.3)
     untouched = sum(np.array_equal(degrade(picture, options, _rng(seed)), picture) for seed in range(200))
     assert 40 <= untouched <= 80
 
 
-def test_each_damage_is_what_it_says(picture: np.ndarray) -> None:
+def test_noise_blur_and_jpeg_have_their_given_strength(picture: np.ndarray) -> None:
     def error(**changes: object) -> float:
         result = degrade(picture, replace(NOTHING, **changes), _rng())  # type: ignore[arg-type]
         return float(np.sqrt(np.mean((result.astype(float) - picture) ** 2)))

@@ -26,7 +26,7 @@ def _whole(data: TrainSet, step: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
     return batch.lr, batch.hr
 
 
-def test_patches_are_those_of_the_whole_pictures(photos: Path) -> None:
+def test_patches_are_cut_from_whole_pictures(photos: Path) -> None:
     data, _ = open_data(tiny_recipe(photos))
     pictures = [np.array(Image.open(path)) for path in sorted(photos.iterdir())]
     truths = [torch.from_numpy(p.copy()).permute(2, 0, 1) for p in pictures]
@@ -65,7 +65,7 @@ def test_a_batch_depends_on_seed_and_step_only(photos: Path) -> None:
     assert not torch.equal(_whole(other, 5)[0], lr)
 
 
-def test_larger_pictures_give_more_patches(tmp_path: Path) -> None:
+def test_pictures_are_drawn_by_their_area(tmp_path: Path) -> None:
     photos = photographs(tmp_path / "photos", count=3, side=20)
     large = photographs(tmp_path / "large", count=1, side=60) / "0.png"
     shutil.copy(large, photos / "large.png")
@@ -89,7 +89,7 @@ def _canonical(patch: torch.Tensor) -> bytes:
     return min(view.contiguous().numpy().tobytes() for view in views)
 
 
-def test_a_degraded_patch_is_that_of_the_degraded_picture(photos: Path) -> None:
+def test_a_degraded_patch_equals_a_patch_of_the_degraded_picture(photos: Path) -> None:
     still = DegradeOptions(degrade=True, clean=0.0, blur=(0, 0), noise=(0, 0), quality=(30, 30), subsampled=1.0)
     data, held_out = open_data(replace(tiny_recipe(photographs(photos, side=120)), degrade=still))
     degraded = [jpeg(np.array(data.cache.open(picture.lr)), 30) for picture in data.pictures]
@@ -100,7 +100,7 @@ def test_a_degraded_patch_is_that_of_the_degraded_picture(photos: Path) -> None:
         assert np.array_equal(lr, jpeg(np.array(data.cache.open(picture.lr)), 30))
 
 
-def test_degraded_input_keeps_its_truth(photos: Path) -> None:
+def test_degradation_changes_lr_and_not_hr(photos: Path) -> None:
     plain = tiny_recipe(photos)
     dirty = replace(plain, degrade=DegradeOptions(degrade=True, clean=0.0, quality=(40, 40)))
     clean_lr, clean_hr = _whole(open_data(plain)[0])
@@ -125,7 +125,7 @@ def test_held_out_pictures_are_whole_and_never_trained_on(photos: Path) -> None:
         assert np.array_equal(lr, downscale(truth, 2))
 
 
-def test_a_folder_of_its_own_is_held_out(photos: Path, tmp_path: Path) -> None:
+def test_val_names_a_folder_of_held_out_pictures(photos: Path, tmp_path: Path) -> None:
     val = tmp_path / "val"
     val.mkdir()
     shutil.copy(photos / "3.png", val / "again.png")
@@ -135,7 +135,7 @@ def test_a_folder_of_its_own_is_held_out(photos: Path, tmp_path: Path) -> None:
     assert len(train_set.pictures) == 5
 
 
-def test_the_split_follows_contents_not_names(photos: Path, tmp_path: Path) -> None:
+def test_the_split_depends_on_contents_not_on_names(photos: Path, tmp_path: Path) -> None:
     renamed = tmp_path / "renamed"
     renamed.mkdir()
     for path in photos.iterdir():
@@ -146,7 +146,7 @@ def test_the_split_follows_contents_not_names(photos: Path, tmp_path: Path) -> N
     assert [p.key for p in first[1].chosen] == [p.key for p in second[1].chosen]
 
 
-def test_one_picture_is_not_enough(tmp_path: Path) -> None:
+def test_a_single_picture_is_not_enough(tmp_path: Path) -> None:
     photos = photographs(tmp_path / "one", count=1)
     with pytest.raises(UsageError, match="only one picture is usable"):
         open_data(tiny_recipe(photos))
@@ -155,12 +155,12 @@ def test_one_picture_is_not_enough(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("share", [0.0, 0.9])
-def test_the_split_leaves_something_on_either_side(tmp_path: Path, share: float) -> None:
+def test_the_split_leaves_a_picture_on_either_side(tmp_path: Path, share: float) -> None:
     data, held_out = open_data(tiny_recipe(photographs(tmp_path / "two", count=2), val_share=share))
     assert len(data.pictures) == len(held_out.chosen) == 1
 
 
-def test_lr_is_made_once(photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_pictures_are_decoded_and_downscaled_once(photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     open_data(tiny_recipe(photos))
     for name in ("downscale", "read_rgb", "sha256_of"):
         monkeypatch.setattr(cache, name, lambda *_: pytest.fail("made again"))
@@ -172,7 +172,7 @@ def test_lr_is_made_once(photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert open_data(tiny_recipe(photos))[0].digest != data.digest
 
 
-def test_a_teachers_output_is_cut_like_the_truth(photos: Path) -> None:
+def test_the_teachers_output_is_cut_at_the_place_of_hr(photos: Path) -> None:
     seen = []
 
     def answer(lr: np.ndarray) -> np.ndarray:

@@ -20,7 +20,7 @@ def photos(tmp_path: Path) -> Path:
     return photographs(tmp_path / "photos")
 
 
-def test_pictures_that_cannot_be_used_are_left_out_by_name(photos: Path) -> None:
+def test_unusable_pictures_are_left_out_with_their_names(photos: Path) -> None:
     (photos / "broken.png").write_bytes(b"no picture")
     Image.new("RGB", (10, 40)).save(photos / "narrow.png")
     Image.new("RGB", (1, 1)).save(photos / "dot.png")
@@ -35,7 +35,7 @@ def test_pictures_that_cannot_be_used_are_left_out_by_name(photos: Path) -> None
     assert "clear.png has an alpha channel" in told
 
 
-def test_without_pictures_there_is_no_training(tmp_path: Path) -> None:
+def test_without_usable_pictures_there_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="there are no pictures to train on"):
         open_data(Recipe())
     with pytest.raises(UsageError, match="there is no folder"):
@@ -50,7 +50,7 @@ def test_without_pictures_there_is_no_training(tmp_path: Path) -> None:
         open_data(Recipe(data=DataOptions(data=("photos",))))
 
 
-def test_a_set_is_fetched_by_its_name(photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_set_is_opened_by_its_name(photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(photos)
     with pytest.raises(
         ImageError, match=r"DIV2K cannot be fetched: .*DIV2K_train_HR.zip.*give a folder with --data DIR"
@@ -62,7 +62,7 @@ def test_a_set_is_fetched_by_its_name(photos: Path, monkeypatch: pytest.MonkeyPa
     assert len(data.pictures) == 4
 
 
-def test_real_pairs_are_used_as_they_are(photos: Path, tmp_path: Path) -> None:
+def test_real_lr_pictures_are_used_unchanged(photos: Path, tmp_path: Path) -> None:
     small = tmp_path / "small"
     small.mkdir()
     for path in photos.iterdir():
@@ -75,13 +75,13 @@ def test_real_pairs_are_used_as_they_are(photos: Path, tmp_path: Path) -> None:
         assert np.array_equal(lr, np.array(Image.open(small / f"{name}.png")))
 
 
-def test_progress_is_told_for_each_picture(photos: Path) -> None:
+def test_progress_is_reported_for_each_picture(photos: Path) -> None:
     told: list[tuple[int, int]] = []
     open_data(tiny_recipe(photos), on_picture=lambda done, total: told.append((done, total)))
     assert told == [(done, 6) for done in range(1, 7)]
 
 
-def test_what_stops_the_first_look_stops_it_at_once(photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_interrupted_opening_decodes_no_further_pictures(photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def interrupt(done: int, total: int) -> None:
         raise KeyboardInterrupt
 
@@ -97,7 +97,7 @@ def test_what_stops_the_first_look_stops_it_at_once(photos: Path, monkeypatch: p
     assert open_data(tiny_recipe(photos))[0].digest
 
 
-def test_a_cache_that_cannot_be_written_is_told(photos: Path) -> None:
+def test_a_cache_that_cannot_be_written_is_an_error(photos: Path) -> None:
     cache_dir().mkdir(parents=True)
     (cache_dir() / "training").write_text("a file")
     with pytest.raises(DscloraError, match=r"cannot write .*\(free some space, or set DSCLORA_CACHE_DIR"):

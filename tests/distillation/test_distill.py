@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from training import Heard, photographs, tiny_recipe
+from training import Recorder, photographs, tiny_recipe
 
 from dsclora_cli.datasets.patches import open_data
 from dsclora_cli.distillation import distill as distilling
@@ -54,12 +54,12 @@ def changed(recipe: Recipe, **options: object) -> Recipe:
 
 
 def test_adapters_better_than_the_base_are_saved(recipe: Recipe, base: Path, tmp_path: Path) -> None:
-    heard = Heard()
-    result = distill(recipe, tmp_path / "run", False, heard, True)
+    recorder = Recorder()
+    result = distill(recipe, tmp_path / "run", False, recorder, True)
     assert result.file == tmp_path / "run" / "adapter.safetensors"
     assert result.floor_psnr_y is not None
     assert result.best_psnr_y > result.floor_psnr_y + 0.5
-    assert set(heard.scores[-1].terms) == {"rec", "ts", "ad"}
+    assert set(recorder.scores[-1].terms) == {"rec", "ts", "ad"}
     adapter = load_adapters(result.file)
     assert adapter.base_sha256 == sha256_of(base)
     assert json.loads(adapter.training)["step"] == result.best_step
@@ -72,7 +72,7 @@ def test_adapters_better_than_the_base_are_saved(recipe: Recipe, base: Path, tmp
 
 def test_adapters_no_better_than_the_base_are_not_saved(recipe: Recipe, tmp_path: Path) -> None:
     frozen = replace(recipe, optimiser=replace(recipe.optimiser, learning_rate=0.0))
-    result = distill(frozen, tmp_path / "run", False, Heard(), True)
+    result = distill(frozen, tmp_path / "run", False, Recorder(), True)
     assert result.file is None
     assert not (tmp_path / "run" / "adapter.safetensors").exists()
     assert result.best_psnr_y == result.floor_psnr_y
@@ -84,17 +84,17 @@ def test_a_resumed_run_ends_with_the_same_bytes_as_an_uninterrupted_run(recipe: 
             raise KeyboardInterrupt
 
     sampled = replace(changed(recipe, positions=9), run=replace(recipe.run, steps=6, checkpoint_minutes=0))
-    whole = distill(sampled, tmp_path / "whole", False, Heard(), True)
+    whole = distill(sampled, tmp_path / "whole", False, Recorder(), True)
     with pytest.raises(KeyboardInterrupt):
-        distill(sampled, tmp_path / "cut", False, Heard(stop), True)
-    again = distill(sampled, tmp_path / "cut", True, Heard(), True)
+        distill(sampled, tmp_path / "cut", False, Recorder(stop), True)
+    again = distill(sampled, tmp_path / "cut", True, Recorder(), True)
     assert whole.file is not None
     assert again.file is not None
     assert whole.file.read_bytes() == again.file.read_bytes()
 
 
 def test_adapters_none_trains_all_weights_of_the_base(recipe: Recipe, base: Path, tmp_path: Path) -> None:
-    result = distill(changed(recipe, adapters="none"), tmp_path / "run", False, Heard(), True)
+    result = distill(changed(recipe, adapters="none"), tmp_path / "run", False, Recorder(), True)
     assert result.file == tmp_path / "run" / "best.safetensors"
     assert result.floor_psnr_y is not None
     assert result.best_psnr_y > result.floor_psnr_y
@@ -104,14 +104,14 @@ def test_adapters_none_trains_all_weights_of_the_base(recipe: Recipe, base: Path
 
 
 def test_logits_trains_a_network_of_the_shape_in_the_recipe(recipe: Recipe, tmp_path: Path) -> None:
-    heard = Heard()
+    recorder = Recorder()
     teacher = network(tmp_path / "teacher.safetensors", channels=6, blocks=3)
     own = changed(recipe, method="logits", base=None, teacher=str(teacher), ad=1.0)
-    result = distill(own, tmp_path / "run", False, heard, True)
+    result = distill(own, tmp_path / "run", False, recorder, True)
     assert result.file == tmp_path / "run" / "best.safetensors"
     assert result.floor_psnr_y is None
     assert load_network(result.file).config == SpanConfig(channels=4, blocks=1, scale=2)
-    assert set(heard.scores[-1].terms) == {"rec", "ts"}
+    assert set(recorder.scores[-1].terms) == {"rec", "ts"}
 
 
 @pytest.mark.parametrize("kind", ["whole", "ensemble"])
@@ -126,7 +126,7 @@ def test_the_teacher_can_see_whole_pictures(kind: str, recipe: Recipe, base: Pat
 
     monkeypatch.setattr(distilling, "BUILDERS", {"dsclora": watch})
     short = replace(changed(recipe, teacher_images=kind), run=replace(recipe.run, steps=2))
-    distill(short, tmp_path / "run", False, Heard(), True)
+    distill(short, tmp_path / "run", False, Recorder(), True)
     (context,) = seen
     picture = context.data.pictures[0]
     lr = torch.from_numpy(np.array(context.data.cache.open(picture.lr))).permute(2, 0, 1)[None].float() / 255
@@ -162,7 +162,7 @@ def test_networks_that_do_not_fit_are_refused(
     if "teacher" in options:
         options = {"teacher": str(tmp_path / f"{options['teacher']}.safetensors")}
     with pytest.raises(UsageError) as caught:
-        distill(changed(recipe, **options), tmp_path / "run", False, Heard(), True)
+        distill(changed(recipe, **options), tmp_path / "run", False, Recorder(), True)
     assert message in str(caught.value)
     assert not (tmp_path / "run").exists()
 
@@ -174,7 +174,7 @@ def facd_recipe(recipe: Recipe, teacher: Path, distance: str | None) -> Recipe:
 def test_facd_compares_maps_by_l2_unless_told_otherwise(recipe: Recipe, base: Path, tmp_path: Path) -> None:
     weights = {}
     for distance in (None, "l2", "l1"):
-        distill(facd_recipe(recipe, base, distance), tmp_path / str(distance), False, Heard(), True)
+        distill(facd_recipe(recipe, base, distance), tmp_path / str(distance), False, Recorder(), True)
         weights[distance] = (tmp_path / str(distance) / "last.safetensors").read_bytes()
     named = read_recipe(tmp_path / "None" / "recipe.toml").distill
     assert named is not None and named.feature_distance == "l2"
@@ -192,10 +192,10 @@ def test_a_facd_run_from_when_l1_was_the_default_resumes_with_l1(
         return load_network(tmp_path / run / "last.safetensors").state_dict()
 
     frequent = replace(recipe, run=replace(recipe.run, steps=6, checkpoint_minutes=0))
-    distill(facd_recipe(frequent, base, "l1"), tmp_path / "named", False, Heard(), True)
+    distill(facd_recipe(frequent, base, "l1"), tmp_path / "named", False, Recorder(), True)
     with monkeypatch.context() as earlier:
         earlier.setattr(distilling, "_facd_distance", lambda *_: None)
         with pytest.raises(KeyboardInterrupt):
-            distill(facd_recipe(frequent, base, None), tmp_path / "unnamed", False, Heard(stop), True)
-    distill(facd_recipe(frequent, base, None), tmp_path / "unnamed", True, Heard(), True)
+            distill(facd_recipe(frequent, base, None), tmp_path / "unnamed", False, Recorder(stop), True)
+    distill(facd_recipe(frequent, base, None), tmp_path / "unnamed", True, Recorder(), True)
     assert all(torch.equal(tensor, last("named")[name]) for name, tensor in last("unnamed").items())

@@ -1,4 +1,4 @@
-"""Small training runs for the tests: pictures, recipes, and an observer that remembers."""
+"""Small training runs for the tests: pictures, recipes, and callbacks that record."""
 
 from __future__ import annotations
 
@@ -38,8 +38,8 @@ def tiny_recipe(folder: Path, steps: int = 12, optimiser: str = "adam", **data: 
     return resolve_defaults(recipe)
 
 
-class Heard(TrainCallbacks):
-    """What a run told; `at_step` is called after each step."""
+class Recorder(TrainCallbacks):
+    """Callbacks that record a run; `at_step` is called after each step with the step's number."""
 
     def __init__(self, at_step: Callable[[int], None] = lambda step: None) -> None:
         self.notes: list[str] = []

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from training import Heard, photographs, tiny_recipe
+from training import Recorder, photographs, tiny_recipe
 
 from dsclora_cli.errors import DscloraError, UsageError
 from dsclora_cli.training.train import train
@@ -20,16 +20,16 @@ def photos(tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize("optimiser", ["adam", "soap"])
-def test_stopped_and_resumed_is_the_same_bit_for_bit(photos: Path, tmp_path: Path, optimiser: str) -> None:
+def test_a_stopped_run_resumes_to_the_same_bits(photos: Path, tmp_path: Path, optimiser: str) -> None:
     recipe = tiny_recipe(photos, optimiser=optimiser)
-    through = Heard()
+    through = Recorder()
     train(recipe, tmp_path / "through", False, through)
 
     def interrupt(step: int) -> None:
         if step == 6:
             os.kill(os.getpid(), signal.SIGINT)
 
-    cut, after = Heard(interrupt), Heard()
+    cut, after = Recorder(interrupt), Recorder()
     with pytest.raises(KeyboardInterrupt):
         train(recipe, tmp_path / "cut", False, cut)
     train(recipe, tmp_path / "cut", True, after)
@@ -45,16 +45,16 @@ def test_stopped_and_resumed_is_the_same_bit_for_bit(photos: Path, tmp_path: Pat
 def test_a_crash_costs_only_the_steps_since_the_checkpoint(photos: Path, tmp_path: Path) -> None:
     recipe = tiny_recipe(photos)
     recipe = replace(recipe, run=replace(recipe.run, checkpoint_minutes=0))
-    train(recipe, tmp_path / "through", False, Heard())
+    train(recipe, tmp_path / "through", False, Recorder())
 
     def crash(step: int) -> None:
         if step == 10:
             raise RuntimeError("power cut")
 
     with pytest.raises(RuntimeError, match="power cut"):
-        train(recipe, tmp_path / "cut", False, Heard(crash))
+        train(recipe, tmp_path / "cut", False, Recorder(crash))
     assert _logged(tmp_path / "cut", "step") == [4, 8]
-    later = Heard()
+    later = Recorder()
     train(recipe, tmp_path / "cut", True, later)
 
     assert len(later.losses) == 3
@@ -69,17 +69,17 @@ def _logged(run: Path, field: str) -> list[object]:
     return [json.loads(line)[field] for line in (run / "log.jsonl").read_text().splitlines()]
 
 
-def test_a_crash_before_the_first_checkpoint_can_go_on(photos: Path, tmp_path: Path) -> None:
+def test_a_run_resumes_after_a_crash_before_the_first_checkpoint(photos: Path, tmp_path: Path) -> None:
     recipe = tiny_recipe(photos)
-    train(recipe, tmp_path / "through", False, Heard())
+    train(recipe, tmp_path / "through", False, Recorder())
 
     def crash(step: int) -> None:
         if step == 5:
             raise RuntimeError("power cut")
 
     with pytest.raises(RuntimeError, match="power cut"):
-        train(recipe, tmp_path / "cut", False, Heard(crash))
-    later = Heard()
+        train(recipe, tmp_path / "cut", False, Recorder(crash))
+    later = Recorder()
     train(recipe, tmp_path / "cut", True, later)
 
     assert len(later.losses) == 12
@@ -87,19 +87,21 @@ def test_a_crash_before_the_first_checkpoint_can_go_on(photos: Path, tmp_path: P
     assert same[0] == same[1]
 
 
-def test_nothing_is_overwritten_by_surprise(photos: Path, tmp_path: Path) -> None:
+def test_folders_with_other_contents_are_refused(photos: Path, tmp_path: Path) -> None:
     recipe = tiny_recipe(photos, steps=1)
-    train(recipe, tmp_path / "run", False, Heard())
+    train(recipe, tmp_path / "run", False, Recorder())
     with pytest.raises(UsageError, match=r"already holds a run \(resume the run with --resume"):
-        train(recipe, tmp_path / "run", False, Heard())
+        train(recipe, tmp_path / "run", False, Recorder())
     other = replace(recipe, run=replace(recipe.run, seed=9))
     with pytest.raises(UsageError, match="is a run of another recipe"):
-        train(other, tmp_path / "run", True, Heard())
+        train(other, tmp_path / "run", True, Recorder())
     with pytest.raises(UsageError, match="already exists and holds no run"):
-        train(recipe, photos, True, Heard())
+        train(recipe, photos, True, Recorder())
 
 
-def test_a_full_disk_leaves_the_last_checkpoint(photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_leaves_the_previous_checkpoint_intact(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     recipe = tiny_recipe(photos)
     recipe = replace(recipe, run=replace(recipe.run, checkpoint_minutes=0))
     saved: list[bytes] = []
@@ -114,15 +116,15 @@ def test_a_full_disk_leaves_the_last_checkpoint(photos: Path, tmp_path: Path, mo
 
     monkeypatch.setattr(torch, "save", fill)
     with pytest.raises(DscloraError, match=r"cannot write .*state.pt: No space left on device \(.*then --resume\)"):
-        train(recipe, tmp_path / "run", False, Heard())
+        train(recipe, tmp_path / "run", False, Recorder())
     assert (tmp_path / "run" / "state.pt").read_bytes() == saved[-1]
     assert not list((tmp_path / "run").glob(".dsclora*"))
 
 
-def test_a_damaged_checkpoint_is_told_on_one_line(photos: Path, tmp_path: Path) -> None:
+def test_a_damaged_checkpoint_is_an_error_of_one_line(photos: Path, tmp_path: Path) -> None:
     recipe = tiny_recipe(photos, steps=1)
-    train(recipe, tmp_path / "run", False, Heard())
+    train(recipe, tmp_path / "run", False, Recorder())
     (tmp_path / "run" / "state.pt").write_bytes(b"PK nonsense")
     with pytest.raises(UsageError, match="cannot be read as a checkpoint") as refusal:
-        train(recipe, tmp_path / "run", True, Heard())
+        train(recipe, tmp_path / "run", True, Recorder())
     assert "\n" not in str(refusal.value)

@@ -26,7 +26,7 @@ def tools(monkeypatch: pytest.MonkeyPatch) -> set[str]:
     return found
 
 
-def test_a_cpu_needs_a_compiler(tools: set[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_compiling_on_a_cpu_needs_a_compiler(tools: set[str], monkeypatch: pytest.MonkeyPatch) -> None:
     assert not can_compile(CPU)
     tools.add("my-c++")
     monkeypatch.setenv("CXX", "my-c++")
@@ -37,7 +37,7 @@ def test_a_cpu_needs_a_compiler(tools: set[str], monkeypatch: pytest.MonkeyPatch
     assert not can_compile(torch.device("mps"))
 
 
-def test_cuda_needs_triton(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_compiling_on_cuda_needs_triton(monkeypatch: pytest.MonkeyPatch) -> None:
     for packages in ({"triton"}, {"numpy"}):
         monkeypatch.setattr(
             compile_module, "find_spec", lambda name, packages=packages: name if name in packages else None
@@ -45,7 +45,7 @@ def test_cuda_needs_triton(monkeypatch: pytest.MonkeyPatch) -> None:
         assert can_compile(torch.device("cuda")) is ("triton" in packages)
 
 
-def test_without_a_compiler_auto_runs_as_it_is_and_on_is_refused(tools: set[str]) -> None:
+def test_without_a_compiler_auto_does_not_compile_and_on_is_an_error(tools: set[str]) -> None:
     module = nn.Identity()
 
     assert compiled(module, "auto", CPU, print) is module
@@ -62,7 +62,7 @@ def _failing(module: nn.Module) -> object:
     return forward
 
 
-def test_where_compiling_fails_auto_tells_it_once(tools: set[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_auto_reports_once_where_compiling_fails(tools: set[str], monkeypatch: pytest.MonkeyPatch) -> None:
     tools.add("g++")
     monkeypatch.setattr(torch, "compile", _failing)
     notes: list[str] = []
@@ -73,14 +73,14 @@ def test_where_compiling_fails_auto_tells_it_once(tools: set[str], monkeypatch: 
     assert notes[1:] == ["torch.compile failed, so the network is trained uncompiled: C++ compile error"]
 
 
-def test_with_on_a_failure_is_an_error(tools: set[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_on_raises_where_compiling_fails(tools: set[str], monkeypatch: pytest.MonkeyPatch) -> None:
     tools.add("g++")
     monkeypatch.setattr(torch, "compile", _failing)
     with pytest.raises(DscloraError, match=r"^torch.compile failed: C\+\+ compile error \(use --compile off\)$"):
         compiled(nn.Identity(), "on", CPU, print)(torch.ones(1))
 
 
-def test_the_networks_own_errors_stay_its_own(tools: set[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_errors_of_the_network_are_raised_unchanged(tools: set[str], monkeypatch: pytest.MonkeyPatch) -> None:
     tools.add("g++")
     monkeypatch.setattr(torch, "compile", lambda module: module)
     notes: list[str] = []
@@ -94,7 +94,7 @@ def test_the_networks_own_errors_stay_its_own(tools: set[str], monkeypatch: pyte
 @pytest.mark.slow
 @pytest.mark.skipif(not can_compile(CPU), reason="needs a C++ compiler")
 @pytest.mark.parametrize("broken", [False, True])
-def test_a_run_is_compiled_and_survives_a_compiler_that_does_not_work(broken: bool, tmp_path: Path) -> None:
+def test_a_run_compiles_and_continues_where_the_compiler_is_broken(broken: bool, tmp_path: Path) -> None:
     photographs(tmp_path / "photos")
     tiny = "--channels 4 --blocks 1 -s 2 --patch 8 --batch 4 --validate 4 --steps 4 --optimiser adam --device cpu"
     tiny += " --threads 1 --compile"

@@ -19,7 +19,7 @@ from dsclora_cli.errors import UsageError
 from dsclora_cli.training.distributed import ProcessGroup, local_device
 
 
-def test_shares_cover_a_batch_once() -> None:
+def test_the_shares_of_all_processes_cover_a_batch_once() -> None:
     every = [share for rank in range(2) for share in ProcessGroup(rank, 2).shares(12, 3)]
 
     assert [sample for share in every for sample in range(12)[share]] == list(range(12))
@@ -28,7 +28,7 @@ def test_shares_cover_a_batch_once() -> None:
         ProcessGroup(0, 5).shares(12, 1)
 
 
-def test_each_worker_of_a_machine_has_a_gpu_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_process_on_a_machine_gets_another_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("WORLD_SIZE", raising=False)
     assert local_device("cuda") == "cuda"
     monkeypatch.setenv("WORLD_SIZE", "4")
@@ -56,7 +56,7 @@ def two_workers(tmp_path: Path) -> Iterator[subprocess.Popen[bytes]]:
 
 
 @pytest.mark.slow
-def test_a_stop_reaches_all_workers_and_leaves_a_checkpoint(two_workers, tmp_path: Path) -> None:
+def test_a_stop_ends_all_processes_and_writes_a_checkpoint(two_workers, tmp_path: Path) -> None:
     while not (tmp_path / "run" / "last.safetensors").exists():
         assert two_workers.poll() is None
         time.sleep(0.05)

@@ -7,7 +7,7 @@ from dsclora_cli.recipe import LossOptions, option_fields
 from dsclora_cli.training.losses import PIXEL_LOSSES, spectral_l1
 
 
-def test_every_loss_of_a_recipe_is_there() -> None:
+def test_every_loss_that_a_recipe_may_name_exists() -> None:
     (loss,) = (each for each in option_fields("loss") if each.name == "loss")
 
     assert set(loss.choices) == set(PIXEL_LOSSES)
@@ -15,13 +15,13 @@ def test_every_loss_of_a_recipe_is_there() -> None:
 
 
 @pytest.mark.parametrize(("name", "distance"), [("l1", 0.25), ("l2", 0.0625), ("charbonnier", 0.250002)])
-def test_distances_of_a_shift(name: str, distance: float) -> None:
+def test_losses_of_a_constant_shift(name: str, distance: float) -> None:
     target = torch.rand(2, 3, 5, 7)
 
     assert PIXEL_LOSSES[name](target + 0.25, target).item() == pytest.approx(distance, rel=1e-5)
 
 
-def test_charbonnier_is_smooth_where_l1_has_its_kink() -> None:
+def test_charbonnier_is_smooth_at_zero() -> None:
     target = torch.rand(1, 3, 4, 4, dtype=torch.float64)
     output = target.clone().requires_grad_()
     PIXEL_LOSSES["charbonnier"](output, target).backward()
@@ -31,7 +31,7 @@ def test_charbonnier_is_smooth_where_l1_has_its_kink() -> None:
     assert torch.autograd.gradcheck(lambda x: PIXEL_LOSSES["charbonnier"](x, target), (nearby,))
 
 
-def test_psnr_is_averaged_as_it_is_over_pictures() -> None:
+def test_the_psnr_loss_averages_logarithms_over_pictures() -> None:
     """Halving the error of one picture is worth as much as halving that of another, whatever their errors."""
     target = torch.rand(2, 3, 6, 6, dtype=torch.float64)
     shifts = torch.tensor([0.5, 0.2], dtype=torch.float64).view(2, 1, 1, 1)
@@ -46,14 +46,14 @@ def test_psnr_is_averaged_as_it_is_over_pictures() -> None:
     assert PIXEL_LOSSES["psnr"](target, target).item() == pytest.approx(math.log(1e-4))
 
 
-def test_a_wave_is_one_number_of_the_spectrum() -> None:
+def test_a_cosine_changes_a_single_bin_of_the_spectrum() -> None:
     """A cosine of amplitude a over 8 x 8 pixels is a * 8 / 2 in each of two bins, one of which rfft2 has."""
     wave = 0.5 * torch.cos(2 * torch.pi * 2 * torch.arange(8) / 8).expand(1, 1, 8, 8)
 
     assert spectral_l1(wave, torch.zeros(1, 1, 8, 8)).item() == pytest.approx(0.5 * 4 / (8 * 5 * 2), rel=1e-5)
 
 
-def test_spectra_of_half_precision_are_compared_in_float32() -> None:
+def test_spectra_of_float16_are_compared_in_float32() -> None:
     output = torch.rand(1, 3, 8, 8).half().requires_grad_()
     distance = spectral_l1(output, torch.rand(1, 3, 8, 8))
     distance.backward()

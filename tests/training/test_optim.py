@@ -15,11 +15,11 @@ def _rates(steps: int, **options: object) -> list[float]:
 
 
 @pytest.mark.parametrize("schedule", ["cosine", "multistep", "constant"])
-def test_the_rate_rises_evenly_to_its_peak(schedule: str) -> None:
+def test_warmup_raises_the_rate_linearly(schedule: str) -> None:
     assert _rates(100, schedule=schedule)[:11] == pytest.approx([*(0.1 * step for step in range(1, 11)), 1.0])
 
 
-def test_cosine_falls_to_its_last_share() -> None:
+def test_cosine_falls_to_the_final_share() -> None:
     rates = _rates(100, schedule="cosine", final=0.2)
 
     assert rates[55] == pytest.approx(0.6)
@@ -27,14 +27,14 @@ def test_cosine_falls_to_its_last_share() -> None:
     assert all(later < earlier for earlier, later in pairwise(rates[10:]))
 
 
-def test_multistep_falls_at_its_milestones() -> None:
+def test_multistep_falls_at_the_milestones() -> None:
     rates = _rates(100, schedule="multistep", milestones=(0.5, 0.75), gamma=0.1)
 
     assert rates[49:51] == pytest.approx([1.0, 0.1])
     assert rates[74:76] == pytest.approx([0.1, 0.01])
 
 
-def test_one_step_is_taken_at_the_peak() -> None:
+def test_a_run_of_one_step_uses_the_peak_rate() -> None:
     assert _rates(1) == [1.0]
 
 
@@ -46,14 +46,14 @@ def _options(name: str) -> OptimiserOptions:
     ("name", "kind", "betas"),
     [("adam", torch.optim.Adam, (0.9, 0.99)), ("adamw", torch.optim.AdamW, (0.9, 0.99)), ("soap", SOAP, (0.95, 0.97))],
 )
-def test_optimisers_by_name(name: str, kind: type, betas: tuple[float, float]) -> None:
+def test_optimizers_by_name(name: str, kind: type, betas: tuple[float, float]) -> None:
     optimizer = make_optimizer(_options(name), nn.Linear(2, 2), {})
 
     assert type(optimizer) is kind
     assert all(group["betas"] == betas for group in optimizer.param_groups)
 
 
-def test_only_what_is_trained_moves_each_at_its_scale() -> None:
+def test_only_trainable_parameters_get_a_group_with_their_scale() -> None:
     layer = nn.Linear(2, 3)
     layer.weight.requires_grad_(False)
     optimizer = make_optimizer(_options("adam"), layer, {"bias": 0.5, "weight": 7.0})
@@ -63,7 +63,7 @@ def test_only_what_is_trained_moves_each_at_its_scale() -> None:
     assert group["scale"] == 0.5
 
 
-def test_the_average_follows_closely_at_first_and_slowly_later() -> None:
+def test_the_average_copies_the_first_step_and_follows_later_steps_slowly() -> None:
     layer = nn.Linear(1, 1, bias=False)
     average = EMA(layer, 0.9)
     nn.init.constant_(layer.weight, 3.0)
@@ -76,7 +76,7 @@ def test_the_average_follows_closely_at_first_and_slowly_later() -> None:
     assert not any(parameter.requires_grad for parameter in average.module.parameters())
 
 
-def test_without_decay_the_average_is_the_weights() -> None:
+def test_without_decay_the_average_equals_the_weights() -> None:
     layer = nn.Linear(1, 1, bias=False)
     average = EMA(layer, 0.0)
     nn.init.constant_(layer.weight, 3.0)
@@ -86,7 +86,7 @@ def test_without_decay_the_average_is_the_weights() -> None:
 
 
 @pytest.mark.parametrize("choice", ["auto", "bfloat16", "float16", "off"])
-def test_a_cpu_computes_in_float32(choice: str) -> None:
+def test_every_precision_is_float32_on_a_cpu(choice: str) -> None:
     precision = Precision(choice, torch.device("cpu"))
     with precision.autocast():
         assert nn.Linear(2, 2)(torch.ones(1, 2)).dtype == torch.float32

@@ -32,20 +32,20 @@ def _descend(optimizer: str, left: Tensor, right: Tensor, steps: int) -> list[fl
     return losses
 
 
-def test_a_turned_problem_is_the_same_problem() -> None:
+def test_soap_does_not_depend_on_a_rotation_of_the_problem() -> None:
     plain = _descend("soap", torch.eye(4, dtype=torch.float64), torch.eye(5, dtype=torch.float64), 60)
     turned = _descend("soap", _rotation(4, 1), _rotation(5, 2), 60)
 
     assert turned == pytest.approx(plain, rel=1e-6)
 
 
-def test_stiff_turned_problems_go_better_than_with_adam() -> None:
+def test_soap_beats_adam_on_a_rotated_stiff_problem() -> None:
     axes = _rotation(4, 1), _rotation(5, 2)
 
     assert _descend("soap", *axes, 300)[-1] < 0.1 * _descend("adam", *axes, 300)[-1]
 
 
-def test_a_vector_is_adams() -> None:
+def test_vectors_take_the_steps_of_adam() -> None:
     start = torch.linspace(-1, 1, 8)
     ours, theirs = nn.Parameter(start.clone()), nn.Parameter(start.clone())
     soap_steps = SOAP([ours], lr=0.1, betas=(0.9, 0.99))
@@ -61,7 +61,7 @@ def test_a_vector_is_adams() -> None:
     assert torch.allclose(ours, theirs, atol=1e-6)
 
 
-def test_wide_sides_have_no_basis(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_sides_above_the_limit_have_no_basis(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(optim, "_MAX_SIDE", 8)
     weight = nn.Parameter(torch.ones(4, 3, 2, 2))
     optimizer = SOAP([weight], lr=0.1, betas=BETAS)
@@ -74,7 +74,7 @@ def test_wide_sides_have_no_basis(monkeypatch: pytest.MonkeyPatch) -> None:
     assert (weight < 1).all()
 
 
-def test_a_saved_state_goes_on_bit_for_bit() -> None:
+def test_a_saved_state_resumes_to_the_same_bits() -> None:
     torch.manual_seed(1)
     through = nn.Conv2d(3, 4, 3)
     images = torch.randn(6, 2, 3, 5, 5)
@@ -98,7 +98,7 @@ def _step(network: nn.Module, optimizer: SOAP, image: Tensor) -> None:
     optimizer.step()
 
 
-def test_no_step_is_long_however_gradients_turn() -> None:
+def test_steps_stay_bounded_while_gradients_rotate() -> None:
     weight = nn.Parameter(torch.zeros(6, 6))
     optimizer = SOAP([weight], lr=1.0, betas=BETAS)
     longest = 0.0
@@ -114,7 +114,7 @@ def test_no_step_is_long_however_gradients_turn() -> None:
 
 
 @pytest.mark.parametrize("size", [0.0, 1e-22])
-def test_what_is_dead_stays_where_it_is(size: float) -> None:
+def test_parameters_with_zero_gradients_do_not_move(size: float) -> None:
     weight = nn.Parameter(torch.ones(4, 5))
     optimizer = SOAP([weight], lr=1.0, betas=BETAS)
     for step in range(20):

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from training import Heard, photographs, tiny_recipe
+from training import Recorder, photographs, tiny_recipe
 
 from dsclora_cli.datasets.patches import TrainSet, open_data
 from dsclora_cli.errors import UsageError
@@ -40,7 +40,7 @@ def _from(recipe: Recipe, init: Path) -> Recipe:
     return replace(recipe, network=replace(recipe.network, init=str(init)))
 
 
-def test_shapes_by_architecture() -> None:
+def test_network_shapes_by_architecture() -> None:
     def shape(options: NetworkOptions) -> NetworkConfig:
         return new_network(resolve_defaults(Recipe(network=options)).network).config
 
@@ -54,7 +54,7 @@ def test_shapes_by_architecture() -> None:
     assert shape(NetworkOptions("rcan", groups=1, blocks=1)) == RcanConfig(64, 1, 4, groups=1, attention=4)
 
 
-def test_the_losses_that_are_asked_for() -> None:
+def test_a_recipe_chooses_the_terms_of_the_loss() -> None:
     output, hr = torch.zeros(1, 3, 4, 4), torch.full((1, 3, 4, 4), 0.5)
     assert {name: term.item() for name, term in ReconstructionLoss(LossOptions("l2"))(output, hr).items()} == {
         "pixel": 0.25
@@ -64,14 +64,14 @@ def test_the_losses_that_are_asked_for() -> None:
     assert twice["fft"].item() == pytest.approx(2 * once["fft"].item())
 
 
-def test_weights_of_the_same_shape_are_taken_as_they_are(recipe: Recipe, data: TrainSet, tmp_path: Path) -> None:
+def test_init_of_the_same_shape_loads_all_weights(recipe: Recipe, data: TrainSet, tmp_path: Path) -> None:
     path = _saved(SpanConfig(4, 1, 2), tmp_path / "x2.safetensors")
     network, source = initial_network(_from(recipe, path), data), load_network(path)
 
     assert all(torch.equal(value, source.state_dict()[name]) for name, value in network.state_dict().items())
 
 
-def test_of_another_scale_all_but_the_upsampler_is_taken(recipe: Recipe, data: TrainSet, tmp_path: Path) -> None:
+def test_init_of_another_scale_loads_all_but_the_upsampler(recipe: Recipe, data: TrainSet, tmp_path: Path) -> None:
     path = _saved(SpanConfig(4, 1, 3), tmp_path / "x3.safetensors")
     network, source = initial_network(_from(recipe, path), data), load_network(path).state_dict()
 
@@ -81,17 +81,17 @@ def test_of_another_scale_all_but_the_upsampler_is_taken(recipe: Recipe, data: T
     assert (network(batch.lr) - batch.hr).abs().mean() < 0.2  # the new upsampler is fitted, not random
 
 
-def test_of_another_width_nothing_is(recipe: Recipe, data: TrainSet, tmp_path: Path) -> None:
+def test_init_of_another_width_is_refused(recipe: Recipe, data: TrainSet, tmp_path: Path) -> None:
     path = _saved(SpanConfig(8, 1, 2), tmp_path / "wide.safetensors")
     with pytest.raises(UsageError, match="does not hold a network of 4 channels and 1 blocks in the form to train"):
         initial_network(_from(recipe, path), data)
 
 
-def test_the_training_form_is_trained_and_the_merged_one_is_kept(recipe: Recipe, tmp_path: Path) -> None:
+def test_the_expanded_network_is_trained_and_the_merged_network_is_saved(recipe: Recipe, tmp_path: Path) -> None:
     recipe = replace(recipe, network=replace(recipe.network, expanded=True), loss=LossOptions("charbonnier", fft=0.1))
-    heard = Heard()
-    result = train(recipe, tmp_path / "run", False, heard)
+    recorder = Recorder()
+    result = train(recipe, tmp_path / "run", False, recorder)
 
     assert result.file is not None and not load_network(result.file).config.expanded
-    assert set(heard.scores[0].terms) == {"pixel", "fft"}
-    assert heard.scores[0].loss == pytest.approx(sum(heard.scores[0].terms.values()))
+    assert set(recorder.scores[0].terms) == {"pixel", "fft"}
+    assert recorder.scores[0].loss == pytest.approx(sum(recorder.scores[0].terms.values()))

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from training import Heard, photographs, tiny_recipe
+from training import Recorder, photographs, tiny_recipe
 
 from dsclora_cli.datasets.patches import Batch, TrainSet
 from dsclora_cli.errors import DscloraError, UsageError
@@ -12,7 +12,7 @@ from dsclora_cli.models.span import SPAN
 from dsclora_cli.recipe import Recipe
 from dsclora_cli.recipe_toml import read_recipe, recipe_digest
 from dsclora_cli.training import trainer as loop
-from dsclora_cli.training.optim import Precision
+from dsclora_cli.training.optim import Precision, rate_at
 from dsclora_cli.training.train import initial_network, network_setup, train
 from dsclora_cli.training.trainer import Run, TrainingSetup, TrainResult, fit
 from dsclora_cli.weights.checkpoint import load_network
@@ -24,26 +24,28 @@ def photos(tmp_path: Path) -> Path:
     return photographs(tmp_path / "photos")
 
 
-def _fit(recipe: Recipe, run: Path, objective_of, floor: SPAN | None = None, heard: Heard | None = None) -> TrainResult:
+def _fit(
+    recipe: Recipe, run: Path, objective_of, floor: SPAN | None = None, recorder: Recorder | None = None
+) -> TrainResult:
     """A run whose objective is `objective_of(network)`."""
 
     def build(recipe: Recipe, data: TrainSet, device: torch.device) -> tuple[TrainingSetup, TrainSet]:
         network = initial_network(recipe, data)
         return replace(network_setup(network, objective_of(network), recipe, data), baseline=floor), data
 
-    return fit(recipe, Run(run, False, True, heard or Heard()), build)
+    return fit(recipe, Run(run, False, True, recorder or Recorder()), build)
 
 
 def _plain(network: SPAN):
     return lambda batch: {"pixel": (network(batch.lr) - batch.hr).abs().mean()}
 
 
-def test_a_run_leaves_everything_its_user_needs(photos: Path, tmp_path: Path) -> None:
-    heard = Heard()
+def test_a_run_writes_all_files_of_the_run_folder(photos: Path, tmp_path: Path) -> None:
+    recorder = Recorder()
     recipe = tiny_recipe(photos, steps=40, optimiser="soap")
-    result = train(recipe, tmp_path / "run", False, heard)
+    result = train(recipe, tmp_path / "run", False, recorder)
 
-    scores = [score.psnr_y for score in heard.scores]
+    scores = [score.psnr_y for score in recorder.scores]
     assert len(scores) == 10
     assert max(scores) > scores[0] + 0.05
     assert result.best_psnr_y == max(scores)
@@ -57,28 +59,28 @@ def test_a_run_leaves_everything_its_user_needs(photos: Path, tmp_path: Path) ->
     assert read_recipe(tmp_path / "run" / "recipe.toml") == recipe
     logged = [json.loads(line) for line in (tmp_path / "run" / "log.jsonl").read_text().splitlines()]
     assert [line["psnr_y"] for line in logged] == scores
-    assert all(0 <= line["waiting"] <= 1 and line["images_per_second"] > 0 for line in logged)
+    assert [line["rate"] for line in logged] == [rate_at(recipe.optimiser, step - 1, 40) for step in range(4, 44, 4)]
 
 
-def test_a_kept_file_tells_its_origin(photos: Path, tmp_path: Path) -> None:
-    heard = Heard()
-    result = train(tiny_recipe(photos, steps=8), tmp_path / "run", False, heard)
+def test_saved_weights_hold_their_origin(photos: Path, tmp_path: Path) -> None:
+    recorder = Recorder()
+    result = train(tiny_recipe(photos, steps=8), tmp_path / "run", False, recorder)
     assert result.file is not None
     for name, step in (("best.safetensors", result.best_step), ("last.safetensors", 8)):
         origin = json.loads(read_tensors(tmp_path / "run" / name).metadata["training"])
         assert origin["step"] == step
-        assert origin["held_out_psnr_y"] == heard.scores[step // 4 - 1].psnr_y
+        assert origin["held_out_psnr_y"] == recorder.scores[step // 4 - 1].psnr_y
         assert (origin["seed"], origin["recipe"]) == (1, recipe_digest(tiny_recipe(photos, steps=8)))
         assert len(origin["data"]) == 64 and origin["torch"] == torch.__version__
 
 
-def test_a_loss_that_is_not_finite_is_skipped_and_counted(photos: Path, tmp_path: Path) -> None:
+def test_steps_with_a_loss_that_is_not_finite_are_skipped_and_counted(photos: Path, tmp_path: Path) -> None:
     def objective_of(network: SPAN):
         calls = iter(range(100))
         return lambda batch: {"pixel": _plain(network)(batch)["pixel"] * (torch.nan if next(calls) in {2, 5} else 1.0)}
 
-    heard = Heard()
-    result = _fit(tiny_recipe(photos), tmp_path / "run", objective_of, heard=heard)
+    recorder = Recorder()
+    result = _fit(tiny_recipe(photos), tmp_path / "run", objective_of, recorder=recorder)
 
     assert result.skipped == 2
     assert result.steps == 12
@@ -87,7 +89,7 @@ def test_a_loss_that_is_not_finite_is_skipped_and_counted(photos: Path, tmp_path
     )
 
 
-def test_a_loss_that_stays_nan_stops_with_advice(photos: Path, tmp_path: Path) -> None:
+def test_a_loss_that_stays_nan_stops_the_run_with_advice(photos: Path, tmp_path: Path) -> None:
     recipe = tiny_recipe(photos)
     recipe = replace(recipe, run=replace(recipe.run, most_skips=3))
     with pytest.raises(DscloraError, match=r"not finite in 4 steps in a row, up to step 4 .*lower --learning-rate"):
@@ -95,7 +97,7 @@ def test_a_loss_that_stays_nan_stops_with_advice(photos: Path, tmp_path: Path) -
 
 
 @pytest.mark.parametrize("exponent", [10, 26])
-def test_a_scaled_loss_in_float16(exponent: int, photos: Path, tmp_path: Path, monkeypatch) -> None:
+def test_float16_scales_the_loss_and_skips_overflows(exponent: int, photos: Path, tmp_path: Path, monkeypatch) -> None:
     """What CUDA does, on the CPU, which has both halves of it: autocast and a scaled loss. 2^26 overflows at first."""
     made: list[Precision] = []
 
@@ -107,7 +109,7 @@ def test_a_scaled_loss_in_float16(exponent: int, photos: Path, tmp_path: Path, m
             made.append(self)
 
     recipe = tiny_recipe(photos)
-    whole, half = Heard(), Heard()
+    whole, half = Recorder(), Recorder()
     train(recipe, tmp_path / "whole", False, whole)
     monkeypatch.setattr(loop, "Precision", Half)
     result = train(recipe, tmp_path / "half", False, half)
@@ -132,15 +134,15 @@ def test_a_parameter_moves_at_its_own_share_of_the_learning_rate(scale: float, p
         setup = network_setup(network, _plain(network), recipe, data)
         return replace(setup, lr_scales={"upsampler.0.bias": scale}), data
 
-    fit(tiny_recipe(photos, steps=1), Run(tmp_path / "run", False, True, Heard()), build)
+    fit(tiny_recipe(photos, steps=1), Run(tmp_path / "run", False, True, Recorder()), build)
     moved = {name for name, value in networks[0].named_parameters() if not torch.equal(value, before[name])}
 
     assert "upsampler.0.weight" in moved
     assert ("upsampler.0.bias" in moved) is (scale > 0)
 
 
-def test_parts_of_a_batch_add_up_to_it(photos: Path, tmp_path: Path) -> None:
-    whole, parts = Heard(), Heard()
+def test_accumulation_over_parts_equals_the_whole_batch(photos: Path, tmp_path: Path) -> None:
+    whole, parts = Recorder(), Recorder()
     recipe = tiny_recipe(photos)
     train(recipe, tmp_path / "whole", False, whole)
     cut = replace(recipe, optimiser=replace(recipe.optimiser, accumulate=4))
@@ -148,12 +150,12 @@ def test_parts_of_a_batch_add_up_to_it(photos: Path, tmp_path: Path) -> None:
 
     assert parts.losses == pytest.approx(whole.losses, rel=1e-4)
     with pytest.raises(UsageError, match="a batch of 4 does not divide among 3 parts"):
-        train(replace(cut, optimiser=replace(cut.optimiser, accumulate=3)), tmp_path / "no", False, Heard())
+        train(replace(cut, optimiser=replace(cut.optimiser, accumulate=3)), tmp_path / "no", False, Recorder())
 
 
-def test_nothing_is_kept_that_does_not_beat_the_floor(photos: Path, tmp_path: Path) -> None:
+def test_weights_below_the_baseline_are_not_kept(photos: Path, tmp_path: Path) -> None:
     recipe = tiny_recipe(photos, steps=30, optimiser="soap")
-    good = train(recipe, tmp_path / "good", False, Heard())
+    good = train(recipe, tmp_path / "good", False, Recorder())
     assert good.file is not None
     floor = load_network(good.file)
     result = _fit(tiny_recipe(photos, steps=4), tmp_path / "run", _plain, floor)
@@ -163,7 +165,7 @@ def test_nothing_is_kept_that_does_not_beat_the_floor(photos: Path, tmp_path: Pa
     assert not (tmp_path / "run" / "best.safetensors").exists()
 
 
-def test_the_batch_reaches_the_objective_whole(photos: Path, tmp_path: Path) -> None:
+def test_the_loss_receives_the_whole_batch(photos: Path, tmp_path: Path) -> None:
     seen: list[Batch] = []
 
     def objective_of(network: SPAN):
