@@ -91,6 +91,7 @@ def _grids(report: EvalReport) -> Iterator[_Grid]:
             metric = _TITLES[report.protocol.metrics[0]]
             rows = tuple((each.row, each.image, f"{each.gain:+.2f}") for each in benchmark.worst)
             yield _Grid(f"{benchmark.name}: least gain over bicubic", ("model", "image", metric), rows)
+    # Costs belong to models, not to sets: one table at the end.
     if any(row.cost for row in report.rows):
         yield _costs(report)
 

@@ -169,6 +169,7 @@ def evaluate(
 
     Scores of finished images are kept: after an interruption, the same command resumes.
     """
+    # Two reports on stdout could not be parsed.
     on_stdout = {"--json": json, "--csv -": csv == "-", "--markdown -": markdown == "-"}
     taken = [name for name, used in on_stdout.items() if used]
     if len(taken) > 1:
@@ -191,6 +192,7 @@ def evaluate(
         fresh=fresh,
     )
     if quiet:
+        # Before the imports below: the Hub client reads the environment variable once, when imported.
         console.hush_downloads()
     from dsclora_cli.cli import eval_tables
 
@@ -205,7 +207,7 @@ def evaluate(
         console.put(markdown, eval_tables.markdown_text(report))
     if json:
         console.show_json(report)
-    elif not taken:
+    elif not taken:  # a report on stdout takes the place of the tables
         eval_tables.show_tables(report)
 
 
