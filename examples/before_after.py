@@ -1,8 +1,8 @@
-"""Show a part of a photograph enlarged by bicubic interpolation, on the left, and by dsclora, on the right.
+"""Show part of a photograph enlarged by bicubic interpolation (left) and by dsclora (right).
 
     python examples/before_after.py examples/photo.png docs/before-after.png --box 130,78,240,160
 
-The box is left, top, right, bottom in pixels of the photograph; without it all of the photograph is shown.
+The box is left, top, right, bottom in pixels of the photograph; the default is the whole photograph.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ from PIL import Image
 
 from dsclora_cli import Upscaler
 
-GAP = 8  # pixels between the two
+GAP = 8  # pixels between the enlargements
 
 
 def side_by_side(photo: Image.Image, box: Sequence[int]) -> Image.Image:
-    """Both enlargements of the box; the network sees the whole photograph, as it would in use."""
+    """Return both enlargements of the box next to each other. The network sees the whole photograph, as in use."""
     large = Upscaler()(photo)
     scale = large.width // photo.width
     before = photo.resize(large.size, Image.Resampling.BICUBIC)
@@ -31,7 +31,7 @@ def side_by_side(photo: Image.Image, box: Sequence[int]) -> Image.Image:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Read the command line, write the comparison."""
+    """Read the command line and write the comparison."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("photo", type=Path)
     parser.add_argument("target", type=Path)

@@ -1,8 +1,10 @@
-"""Render `photo.png`, the example photograph: a mountain lake in the last light, made of noise and geometry alone.
+"""Render `photo.png`, the example photograph: a mountain lake in the last light, made only of noise and geometry.
 
-The land is a height field. Along each column the slope under which the eye sees it never falls, once nearer land
-hides farther land, so a binary search finds what each pixel shows. The lake mirrors the rows above it. All is drawn
-at four times the size and reduced. Run it from anywhere: `python examples/make_photo.py [output.png]`.
+    python examples/make_photo.py [OUTPUT.png]
+
+The land is a height field. Along a column of the picture, nearer land hides farther land, so the slope to the visible
+land never falls with the distance, and a binary search finds the land in each pixel. The lake mirrors the rows above
+the lake. Everything is drawn at four times the size and then reduced.
 """
 
 from __future__ import annotations
@@ -21,20 +23,20 @@ FOCAL = 1.05  # in picture widths
 HORIZON = 0.56  # in picture heights, from the top
 EYE = 3.4  # metres above the water
 NEAR, FAR, STEPS = 9.0, 9000.0, 1400
-BEACH = 30.0  # metres: nearer land is stones
-SUN = np.array([-0.741, 0.300, -0.601])  # unit vector; x right, y up, z into the picture: behind the left shoulder
+BEACH = 30.0  # metres; nearer land is stones
+SUN = np.array([-0.741, 0.300, -0.601])  # unit vector, x right, y up, z into the picture; behind the left shoulder
 SKY_LOW, SKY_HIGH, GLOW = np.array([0.98, 0.72, 0.50]), np.array([0.34, 0.47, 0.68]), np.array([1.0, 0.52, 0.34])
 
 
 def hash_unit(ix: NDArray[np.int64], iy: NDArray[np.int64], seed: int) -> Array:
-    """A number in [0, 1) for each lattice point, the same on every machine."""
+    """Return a number in [0, 1) for each lattice point, the same on every machine."""
     mixed = (ix * 374761393 + iy * 668265263 + seed * 982451653) & 0xFFFFFFFF
     mixed = ((mixed ^ (mixed >> 13)) * 1274126177) & 0xFFFFFFFF
     return ((mixed ^ (mixed >> 16)) & 0xFFFFFF) / float(1 << 24)
 
 
 def noise(x: Array, y: Array, seed: int) -> Array:
-    """Smooth value noise in [-1, 1] with a period of about one unit."""
+    """Return smooth value noise in [-1, 1] with a period of about one unit."""
     ix, iy = np.floor(x).astype(np.int64), np.floor(y).astype(np.int64)
     fx, fy = (t * t * t * (t * (t * 6 - 15) + 10) for t in (x - ix, y - iy))
     low = hash_unit(ix, iy, seed) * (1 - fx) + hash_unit(ix + 1, iy, seed) * fx
@@ -43,7 +45,10 @@ def noise(x: Array, y: Array, seed: int) -> Array:
 
 
 def fractal(x: Array, y: Array, seed: int, octaves: int, ridged: bool = False) -> Array:
-    """Octaves of noise, each half as high and twice as fine; `ridged` folds them into crests. About [-1, 1]."""
+    """Return a sum of octaves of noise, about in [-1, 1]; every octave is half as high and twice as fine as the last.
+
+    `ridged` folds the noise into crests.
+    """
     total, weight = np.zeros_like(x), 0.5
     for octave in range(octaves):
         layer = noise(x, y, seed + octave)
@@ -53,13 +58,13 @@ def fractal(x: Array, y: Array, seed: int, octaves: int, ridged: bool = False) -
 
 
 def smoothstep(low: float, high: float, x: Array) -> Array:
-    """0 below `low`, 1 above `high`, smooth between."""
+    """Return 0 below `low`, 1 above `high`, and a smooth rise between."""
     t = np.clip((x - low) / (high - low), 0, 1)
     return t * t * (3 - 2 * t)
 
 
 def spruces(x: Array, z: Array, spacing: float) -> tuple[Array, Array]:
-    """Height of the trees standing at a place, in metres, and a number in [0, 1) that tells the trees apart."""
+    """Return the height of the trees at a place, in metres, and a random number in [0, 1) for each tree."""
     cx, cz = np.floor(x / spacing).astype(np.int64), np.floor(z / spacing).astype(np.int64)
     best, which = np.zeros_like(x), np.zeros_like(x)
     for dx in (-1, 0, 1):
@@ -77,13 +82,13 @@ def spruces(x: Array, z: Array, spacing: float) -> tuple[Array, Array]:
 
 
 def shoreline(x: Array) -> Array:
-    """How far the lake reaches, in metres from the eye: a bay with a headland on the left."""
+    """Return the distance from the eye to the far shore in metres: a bay with a headland on the left."""
     bay = 420 - 250 * smoothstep(-30, -120, x) - 150 * smoothstep(120, 230, x)
     return bay + 45 * fractal(x / 120, 0 * x, 40, 3)
 
 
 def mountains(x: Array, z: Array) -> Array:
-    """Height of the far land in metres."""
+    """Return the height of the far land in metres."""
     crests = fractal(x / 2300 + 3.7, z / 2300, 11, 8, ridged=True)
     rise = smoothstep(700, 5200, z) * (0.30 + 0.70 * smoothstep(300, 2600, np.abs(x - 250)))
     peak = 900 * np.exp(-(((x + 900) / 1300) ** 2) - ((z - 5600) / 1500) ** 2)
@@ -91,7 +96,7 @@ def mountains(x: Array, z: Array) -> Array:
 
 
 def land(x: Array, z: Array) -> tuple[Array, Array, Array]:
-    """Height of the ground and of the trees on it, in metres above the water, and each tree's own number."""
+    """Return the heights of ground and trees, in metres above the water, and the random number of each tree."""
     inland = z - shoreline(x)
     ground, trees, which = np.full_like(x, -1.0), np.zeros_like(x), np.zeros_like(x)
     dry = inland > 0
@@ -109,20 +114,20 @@ def land(x: Array, z: Array) -> tuple[Array, Array, Array]:
 
 
 def sky(across: Array, slope: Array) -> Array:
-    """Colour (..., 3) of the sky seen `across` and up at `slope`, both tangents."""
+    """Return the color (..., 3) of the sky in the directions `across` and `slope` (upwards), both tangents."""
     up = np.clip(slope, 0, None)
-    colour: Array = SKY_HIGH + (SKY_LOW - SKY_HIGH) * np.exp(-up / 0.20)[..., None]
+    color: Array = SKY_HIGH + (SKY_LOW - SKY_HIGH) * np.exp(-up / 0.20)[..., None]
     far = 1 / (up + 0.16)
     streak, lift = across * far * 0.5 + 3.3, far * 1.3
     cloud = fractal(streak, lift, 70, 6)
     cover = smoothstep(-0.05, 0.50, cloud)[..., None]
     lit = smoothstep(-0.10, 0.25, cloud - fractal(streak + 0.06, lift + 0.10, 70, 6))[..., None]
-    colour += 0.85 * cover * (np.array([0.58, 0.48, 0.55]) + lit * np.array([0.42, 0.24, 0.10]) - colour)
-    return colour
+    color += 0.85 * cover * (np.array([0.58, 0.48, 0.55]) + lit * np.array([0.42, 0.24, 0.10]) - color)
+    return color
 
 
 def lit_land(x: Array, z: Array, height: Array) -> Array:
-    """Colour (N, 3) of the land at the places (N,) where the eye meets it."""
+    """Return the color (N, 3) of the land at the places (N,) that the eye sees."""
     step = 0.0035 * z
     ground, trees, which = land(x, z)
     east, north = land(x + step, z), land(x, z + step)
@@ -133,21 +138,21 @@ def lit_land(x: Array, z: Array, height: Array) -> Array:
     rock = np.array([0.37, 0.33, 0.32]) * (1 + 0.30 * grain[:, None])
     meadow = np.array([0.30, 0.31, 0.13]) * (1 + 0.35 * grain[:, None])
     high = smoothstep(130, 330, ground + 120 * grain)[:, None]
-    colour: Array = np.where((z < BEACH)[:, None], rock * 0.75, meadow + high * (rock - meadow))
+    color: Array = np.where((z < BEACH)[:, None], rock * 0.75, meadow + high * (rock - meadow))
     snow = smoothstep(0.42, 0.70, normal[:, 1] + 0.07 * grain) * smoothstep(520, 900, ground + 160 * grain)
-    colour = colour + snow[:, None] * (np.array([0.90, 0.91, 0.96]) - colour)
-    colour = colour * (np.array([0.27, 0.32, 0.42]) + 1.30 * sun * np.array([1.0, 0.70, 0.46]))
+    color = color + snow[:, None] * (np.array([0.90, 0.91, 0.96]) - color)
+    color = color * (np.array([0.27, 0.32, 0.42]) + 1.30 * sun * np.array([1.0, 0.70, 0.46]))
     crown = np.clip((height - ground) / np.maximum(trees, 1), 0, 1)[:, None]
     tree = np.array([0.035, 0.065, 0.050]) + which[:, None] ** 3 * np.array([0.15, 0.085, 0.01])
     side = np.clip(0.5 + (trees - east[1]) / (2 * step), 0.0, 1)[:, None]
-    colour = np.where((trees > 0.4)[:, None], tree * (0.25 + 0.8 * crown + 1.1 * side * SKY_LOW), colour)
-    colour = np.where(((z < BEACH) & (height < 0.10))[:, None], 0.45 * colour, colour)
-    colour += (1 - np.exp(-z / 8500))[:, None] * (0.75 * SKY_LOW + 0.25 * SKY_HIGH - colour)
-    return colour
+    color = np.where((trees > 0.4)[:, None], tree * (0.25 + 0.8 * crown + 1.1 * side * SKY_LOW), color)
+    color = np.where(((z < BEACH) & (height < 0.10))[:, None], 0.45 * color, color)
+    color += (1 - np.exp(-z / 8500))[:, None] * (0.75 * SKY_LOW + 0.25 * SKY_HIGH - color)
+    return color
 
 
 def view() -> tuple[Array, Array]:
-    """Tangents across and up of every ray, both (rows, columns)."""
+    """Return the tangents across and up of every ray, both (rows, columns)."""
     rows, columns = HEIGHT * OVERSAMPLE, WIDTH * OVERSAMPLE
     across = ((np.arange(columns) + 0.5) / columns - 0.5) / FOCAL
     up = (HORIZON - (np.arange(rows) + 0.5) / rows) * HEIGHT / WIDTH / FOCAL
@@ -155,7 +160,7 @@ def view() -> tuple[Array, Array]:
 
 
 def distance(across: Array, up: Array) -> Array:
-    """How far along each ray the land is, in metres, inf where the ray meets none."""
+    """Return the distance to the land along every ray in metres, inf for rays that meet no land."""
     z = NEAR * (FAR / NEAR) ** (np.arange(STEPS) / (STEPS - 1))
     depths = np.full_like(up, np.inf)
     for i, tangent in enumerate(across[0]):
@@ -170,7 +175,7 @@ def distance(across: Array, up: Array) -> Array:
 
 
 def landscape() -> Array:
-    """Sky, land and lake, (rows, columns, 3)."""
+    """Return sky, land and lake, (rows, columns, 3)."""
     across, up = view()
     depths = distance(across, up)
     solid = np.isfinite(depths)
@@ -190,7 +195,7 @@ def landscape() -> Array:
 
 
 def add_jetty(picture: Array) -> None:
-    """Boards on posts, drawn into `picture` in thin level slices from the bottom of the lake's mirror image up."""
+    """Draw a jetty into `picture`, in thin level slices from the bottom of the mirror image upwards."""
     across, up = view()
     below = up < -0.02
     pixels = picture[below]
@@ -210,7 +215,7 @@ def add_jetty(picture: Array) -> None:
 
 
 def add_reeds(picture: Array) -> None:
-    """Blades of grass at the bottom right, each a bent stroke that thins towards its tip."""
+    """Draw blades of grass at the bottom right, as bent strokes that thin towards the tip."""
     rows, columns = picture.shape[:2]
     lots = hash_unit(np.arange(110)[:, None], np.arange(6)[None, :], 110)
     t = np.linspace(0, 1, rows)
@@ -226,7 +231,7 @@ def add_reeds(picture: Array) -> None:
 
 
 def render() -> Image.Image:
-    """The photograph, developed through a tone curve and reduced from its oversampled size."""
+    """Return the photograph after a tone curve, reduced from the oversampled size."""
     light = landscape()
     add_jetty(light)
     add_reeds(light)
@@ -236,7 +241,7 @@ def render() -> Image.Image:
 
 
 def main() -> None:
-    """Write the photograph to the path given, else beside this script."""
+    """Write the photograph to the given path, by default next to this script."""
     target = Path(sys.argv[1]) if len(sys.argv) > 1 else Path(__file__).with_name("photo.png")
     render().save(target, optimize=True)
 

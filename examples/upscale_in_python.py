@@ -2,7 +2,7 @@
 
     python examples/upscale_in_python.py [PHOTO] [FOLDER]
 
-Uses the example photograph and a temporary folder unless told otherwise.
+The defaults are the example photograph and a temporary folder.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from dsclora_cli import UpscaleOptions, Upscaler, upscale_files
 from dsclora_cli.config import BatchOptions, ModelOptions, SizeOptions
 
 PHOTO = Path(__file__).with_name("photo.png")
-EMBEDDED = UpscaleOptions(model=ModelOptions(offline=True))  # leave `offline` out to fetch the better weights
+EMBEDDED = UpscaleOptions(model=ModelOptions(offline=True))  # without `offline`, better weights are downloaded
 
 
 def main(photo: Path, folder: Path) -> None:
-    """Show each way once."""
+    """Upscale in each way once."""
     upscaler = Upscaler(scale=4, options=EMBEDDED)
 
     written = upscaler(photo, folder / "photo_x4.png")

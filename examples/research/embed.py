@@ -1,10 +1,10 @@
-"""Put what a training run kept into the package: weights, log, golden and the scores of the catalogue.
+"""Put the result of a training run into the package: weights, log, golden file and scores in the catalogue.
 
     python examples/research/embed.py NAME RUN... --data-dir DIR
 
-NAME is an entry of weights.toml without a repository, whose size, sha256 and reference scores are written anew. A RUN
-is a run folder of `dsclora train` or `distill`; where there are several, each began with the weights of the one before
-it, and those of the last are taken. DIR holds Set5, Set14 and BSD100 as `dsclora eval --data-dir` reads them.
+NAME is an entry of weights.toml without a repository; the script replaces size, sha256 and reference scores. RUN is a
+folder of `dsclora train` or `distill`. Of several RUNs, each started with the weights of the RUN before, and the last
+RUN gives the weights. DIR holds Set5, Set14 and BSD100 as `dsclora eval --data-dir` expects them.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ DECIMALS = {"loss": 6, "terms": 6, "psnr_y": 4, "rate": 6, "seconds": 0}
 
 
 def put_file(run: Path, entry: WeightEntry) -> None:
-    """Copy the weights that the run kept, and state their size and sha256."""
+    """Copy the weights of a run, and write size and sha256 into the catalogue."""
     kept = run / ("best.safetensors" if entry.base is None else "adapter.safetensors")
     target = EMBEDDED / entry.file
     shutil.copyfile(kept, target)
@@ -40,7 +40,7 @@ def put_file(run: Path, entry: WeightEntry) -> None:
 
 
 def put_log(runs: list[Path], entry: WeightEntry) -> None:
-    """One line for each score of the runs, which are counted from 1."""
+    """Write a line for each score of the runs; `part` numbers the runs from 1."""
     lines = []
     for part, run in enumerate(runs, start=1):
         for text in (run / "log.jsonl").read_text(encoding="utf-8").splitlines():
@@ -52,14 +52,14 @@ def put_log(runs: list[Path], entry: WeightEntry) -> None:
 
 
 def rounded(value: float | dict[str, float], places: int) -> float | dict[str, float]:
-    """A number, or each of several."""
+    """Round a number, or every number of a mapping."""
     if isinstance(value, dict):
         return {key: round(number, places) for key, number in value.items()}
     return round(value, places)
 
 
 def put_golden(entry: WeightEntry) -> None:
-    """What the network makes of a piece of the example photograph: `lr` uint8, `sr` float32 before clamping."""
+    """Write the network's output for a piece of the example photograph: `lr` uint8, `sr` float32 before clamping."""
     photo = Image.open(ROOT / "examples" / "photo.png").convert("RGB")
     lr = np.array(photo)[100:110, 130:146]
     network = open_network(find_weights(ModelOptions(entry.name), entry.scale)).eval()
@@ -69,7 +69,7 @@ def put_golden(entry: WeightEntry) -> None:
 
 
 def put_scores(entry: WeightEntry, data_dir: Path) -> None:
-    """State what `dsclora eval` measures."""
+    """Write the scores of `dsclora eval` into the catalogue."""
     report = evaluate(
         EvalOptions(
             datasets=("Set5", "Set14", "BSD100"),
@@ -87,7 +87,7 @@ def put_scores(entry: WeightEntry, data_dir: Path) -> None:
 
 
 def rewrite(table: str, pattern: str, line: str) -> None:
-    """Replace the one line of a table of the catalogue that a pattern matches."""
+    """Replace the only line that a pattern matches in a table of the catalogue."""
     text = CATALOGUE.read_text(encoding="utf-8")
     before, heading, rest = text.partition(f"[weights.{table}]\n")
     ours, bracket, after = rest.partition("\n[")
@@ -98,7 +98,7 @@ def rewrite(table: str, pattern: str, line: str) -> None:
 
 
 def main() -> None:
-    """Embed and measure."""
+    """Read the command line, embed and measure."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("name")
     parser.add_argument("runs", nargs="+", type=Path, metavar="RUN")

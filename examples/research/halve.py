@@ -1,8 +1,9 @@
-"""Make small versions of photographs to train on beside them, as benchmark pictures are small: MATLAB's bicubic.
+"""Make small versions of training photographs with MATLAB's bicubic, because benchmark pictures are small.
 
     python examples/research/halve.py PHOTOS HALVED
 
-Each is halved, one of more than 1.2 megapixels also divided by three; what is then below 192 pixels a side is left out.
+Every photograph is halved; a photograph above 1.2 megapixels is also divided by three. Results below 192 pixels a side,
+too small for a patch at x4, are left out.
 """
 
 from __future__ import annotations
@@ -15,12 +16,12 @@ from PIL import Image
 
 from dsclora_cli.imaging.resize import downscale
 
-LARGE = 1_200_000
-LEAST = 192
+LARGE = 1_200_000  # pixels
+LEAST = 192  # pixels a side
 
 
 def main(photos: Path, halved: Path) -> None:
-    """Write PNGs."""
+    """Write a PNG for each photograph and factor."""
     halved.mkdir(exist_ok=True)
     for path in sorted(photos.iterdir()):
         picture = np.array(Image.open(path).convert("RGB"))

@@ -1,12 +1,12 @@
-"""Measure at what strength an adapter serves pictures of several kinds, and write it at one.
+"""Measure which share of an adapter serves pictures of several kinds best, and write an adapter with a chosen share.
 
     python examples/research/strength.py BASE RUN FOLDER...
     python examples/research/strength.py BASE RUN --write STRENGTH WEAKER
 
-What a RUN of `dsclora distill` trained is added to its BASE whole or in part. Of each FOLDER, whose pictures the run
-has not seen, a row says what the mean gain in PSNR-Y is, how many standard errors that is away from zero, which share
-of the pictures gains, and what the worst loses. A part of an adapter gains less and more surely, as it is with any
-fine-tuned weights (arXiv 2109.01903). WEAKER becomes a run folder with the adapter at that strength and RUN's log.
+RUN is a folder of `dsclora distill`; shares of the trained change are added to the BASE. FOLDER holds pictures that
+the run has not seen. A row for each FOLDER and share gives the mean gain in PSNR-Y, the gain in standard errors, the share of
+pictures that gain, and the loss of the worst picture. Part of an adapter gains less, but on more pictures, as for all
+fine-tuned weights (arXiv 2109.01903). WEAKER becomes a run folder with the adapter at STRENGTH and the log of RUN.
 """
 
 from __future__ import annotations
@@ -31,13 +31,13 @@ from dsclora_cli.weights.resolve import find_named_weights, open_network
 
 STRENGTHS = (0.15, 0.3, 0.6, 1.0)
 LARGEST = 512
-"""Pixels a side of HR; more is cut off."""
+"""Pixels a side of HR; the rest is cut off."""
 
 Pixels = NDArray[np.uint8]
 
 
 def trained(base: Network, base_sha256: str, run: Path) -> Network:
-    """What a run kept: adapters, merged, or a network trained without them."""
+    """Return the result of a run: the base with the adapter merged, or a network trained without adapters."""
     adapter = run / "adapter.safetensors"
     if adapter.is_file():
         return merge_adapters(base, build_adapters(base, base_sha256, load_adapters(adapter)))
@@ -45,7 +45,7 @@ def trained(base: Network, base_sha256: str, run: Path) -> Network:
 
 
 def between(base: Network, other: Network, strength: float) -> Network:
-    """The base and `strength` times the difference of the other from it."""
+    """Return the base plus `strength` times the difference between `other` and the base."""
     network, changed = copy.deepcopy(base), other.state_dict()
     network.load_state_dict(
         {name: value + strength * (changed[name] - value) for name, value in base.state_dict().items()}
@@ -54,7 +54,7 @@ def between(base: Network, other: Network, strength: float) -> Network:
 
 
 def pairs(folder: Path, scale: int) -> list[tuple[Pixels, Pixels]]:
-    """LR and HR of each picture."""
+    """Return LR and HR of each picture, `(H, W, 3)` uint8."""
     found = []
     for path in sorted(folder.iterdir()):
         hr = np.array(Image.open(path).convert("RGB"))[:LARGEST, :LARGEST]
@@ -64,7 +64,7 @@ def pairs(folder: Path, scale: int) -> list[tuple[Pixels, Pixels]]:
 
 
 def scores(network: Network, pictures: list[tuple[Pixels, Pixels]], scale: int) -> NDArray[np.float64]:
-    """PSNR-Y of each picture, dB."""
+    """Return the PSNR-Y of each picture in dB."""
     results = []
     for lr, hr in pictures:
         with torch.inference_mode():
@@ -74,7 +74,7 @@ def scores(network: Network, pictures: list[tuple[Pixels, Pixels]], scale: int) 
 
 
 def weaker(base: Network, base_sha256: str, run: Path, strength: float, target: Path) -> None:
-    """Write a run folder with the adapter at a strength."""
+    """Write a run folder with the adapter at a strength and the log of the run."""
     file = load_adapters(run / "adapter.safetensors")
     adapters = build_adapters(base, base_sha256, file).scale(strength)
     target.mkdir()
@@ -83,7 +83,7 @@ def weaker(base: Network, base_sha256: str, run: Path, strength: float, target: 
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Measure or write."""
+    """Read the command line, and measure or write."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("base")
     parser.add_argument("run", type=Path)

@@ -1,9 +1,9 @@
-"""Make photographs differ as pictures of the world do: sharpened, grainy, once saved as JPEG. For adapters' data.
+"""Vary photographs as pictures in the world vary: sharpened, grainy, saved as JPEG. Makes training data for adapters.
 
     python examples/research/vary.py PHOTOS... VARIED
 
-Of each picture one version: an unsharp mask of a random radius and amount, grain of a random strength, and for half of
-them JPEG of quality 80 to 97. What is drawn depends on the picture's name alone.
+Each picture gives one version: an unsharp mask of random radius and amount, grain of random strength and, for half of
+the pictures, JPEG of quality 80 to 97. The random numbers depend only on the picture's name.
 """
 
 from __future__ import annotations
@@ -17,16 +17,17 @@ import numpy as np
 from PIL import Image, ImageFilter
 
 RADIUS = (0.5, 1.5)
-"""Of the unsharp mask, HR pixels."""
+"""Radius of the unsharp mask in HR pixels."""
 AMOUNT = (0, 150)
-"""Of the unsharp mask, percent."""
+"""Amount of the unsharp mask in percent."""
 GRAIN = (0.0, 6.0)
-"""Standard deviation, grey levels of 255, one value for all channels of a pixel."""
+"""Standard deviation of the grain in 8-bit levels; all channels of a pixel get the same value."""
 QUALITY = (80, 97)
+"""Quality of the JPEGs."""
 
 
 def vary(picture: Image.Image, random: np.random.Generator) -> Image.Image:
-    """An RGB picture, sharpened, with grain, perhaps through JPEG."""
+    """Return an RGB picture sharpened, with grain and, for half of the pictures, saved as JPEG."""
     mask = ImageFilter.UnsharpMask(random.uniform(*RADIUS), int(random.uniform(*AMOUNT)), threshold=0)
     values = np.asarray(picture.filter(mask), np.float64)
     values = values + random.normal(0, random.uniform(*GRAIN), values.shape[:2])[..., None]
@@ -39,7 +40,7 @@ def vary(picture: Image.Image, random: np.random.Generator) -> Image.Image:
 
 
 def main(folders: list[Path], varied: Path) -> None:
-    """Write PNGs."""
+    """Write a PNG for each picture."""
     varied.mkdir(exist_ok=True)
     for path in sorted(path for folder in folders for path in folder.iterdir()):
         picture = vary(Image.open(path).convert("RGB"), np.random.default_rng(crc32(path.stem.encode())))
