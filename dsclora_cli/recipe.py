@@ -62,6 +62,7 @@ def option_field(
         affects_result: False for an option that does not change the trained weights (apart from rounding), so that a
             run may resume with another value.
     """
+    # `dataclasses.fields` hands the metadata back, so `option_fields` finds an option without a second list.
     metadata = {"help": text, "metavar": metavar, "min": min, "max": max, "affects_result": affects_result}
     return field(default=default, metadata=metadata)
 
@@ -313,6 +314,7 @@ class DistillOptions:
     )
 
 
+# Field names of this class are the tables of a recipe file, so renaming a field breaks every saved recipe.
 @dataclass(frozen=True)
 class Recipe:
     """All options of a training run; `distill` is None for `dsclora train`."""
@@ -364,6 +366,7 @@ class OptionField:
 
 def _kind_and_count(hint: Any) -> tuple[Any, int]:  # noqa: ANN401 - a type, `X | None` or `tuple[X, ...]`
     """Return type and number of values: (int, 1) for `int | None`, (float, 0) for `tuple[float, ...]`."""
+    # `X | None`: None only says that the default depends on other options.
     if isinstance(hint, UnionType):
         (hint,) = (each for each in get_args(hint) if each is not NoneType)
     if get_origin(hint) is not tuple:

@@ -1,4 +1,4 @@
-"""Read, write, check and hash recipes as TOML files.
+"""Read, write, check and hash recipes; a recipe file is TOML.
 
 `recipe` defines the options. `training` and `distillation` take a recipe; `cli.recipe_options` makes a recipe from a
 command line.
@@ -46,6 +46,7 @@ def read_recipe(path: Path) -> Recipe:
         raise UsageError(f"cannot read {path}: {error.strerror}", "give a recipe file, see docs/train.md") from error
     except ValueError as error:
         raise _wrong(str(path), f"not TOML: {error}") from error
+    # Field names are unique over all tables, so a flat mapping holds the values of all tables.
     given: dict[str, object] = {}
     for table, values in tables.items():
         if table not in TABLES or not isinstance(values, dict):
@@ -60,14 +61,14 @@ def read_recipe(path: Path) -> Recipe:
 
 
 def recipe_to_toml(recipe: Recipe) -> str:
-    """Return a recipe as TOML; `read_recipe` reads an equal recipe. Options that are None are left out."""
+    """Return a recipe in TOML, without options of value None; `read_recipe` reads an equal recipe."""
     return _to_toml(_values(recipe))
 
 
 def with_values(recipe: Recipe, given: Mapping[str, object]) -> Recipe:
     """Return a copy of a recipe with new values for some options, given by name without their table.
 
-    Names of tables that the recipe does not have are ignored.
+    Options of a table missing from the recipe (`distill`) are ignored.
     """
     changes: dict[str, dict[str, object]] = {}
     for option, _ in _values(recipe):
@@ -88,6 +89,7 @@ def check_recipe(recipe: Recipe) -> None:
         raise _wrong("--groups", f"{network.arch} has no groups of blocks")
     if distill is None:
         return
+    # Distillation needs networks and a loss that is not 0 everywhere.
     if distill.method == "dsclora" and distill.base is None:
         raise UsageError("adapters need a network to adapt", "name its weights: --base FILE|NAME")
     if distill.method not in {"dsclora", "none"} and distill.teacher is None:
@@ -99,7 +101,7 @@ def check_recipe(recipe: Recipe) -> None:
 
 
 def resolve_defaults(recipe: Recipe) -> Recipe:
-    """Return a recipe with the defaults that depend on other options: shape, optimizer, learning rate, betas."""
+    """Return a recipe with the shape, optimizer, learning rate and betas that other options imply."""
     network, given = recipe.network, recipe.optimiser
     channels, blocks = DEFAULT_SHAPES[network.arch]
     optimizer = given.optimiser or _default_optimizer(recipe)
@@ -129,11 +131,11 @@ def _default_optimizer(recipe: Recipe) -> str:
 
 
 def recipe_digest(recipe: Recipe) -> str:
-    """Return 64 hex digits that are equal for two recipes with the same trained weights (apart from rounding).
+    """Return 64 hex digits, equal for two recipes with the same trained weights (apart from rounding).
 
-    Options that do not affect the result (`device`, `threads`, `compile`, `accumulate`, ...) are left out, so that a
-    run may resume on another machine. Options at their default are left out as well, so that a run may resume after an
-    update that adds options.
+    Options without effect on the result (`device`, `threads`, `compile`, `accumulate`, ...) are left out, so a run may
+    resume on another machine. Options at their default are left out too, so a run may resume after an update with new
+    options.
     """
     tables = [table for table in TABLES if getattr(recipe, table) is not None]
     deciding = ((o, value) for o, value in _values(recipe) if o.affects_result and value != o.default)
@@ -145,14 +147,14 @@ def _wrong(where: str, problem: str) -> UsageError:
 
 
 def _explain_table(name: str) -> str:
-    """Return why `name` cannot stand at the top level of a recipe as given."""
+    """Return why `name` with its value cannot stand at the top level of a recipe."""
     if home := _table_of(name):
         return f"stands outside its table, [{home}]"
     return "is a table" if name in TABLES else f"unknown table{_suggest(name, TABLES)}"
 
 
 def _explain_key(name: str) -> str:
-    """Return why `name` cannot be a key of the table where it stands."""
+    """Return why `name` cannot be a key of its table."""
     if home := _table_of(name):
         return f"belongs to [{home}]"
     return f"unknown key{_suggest(name, (option.name for option in option_fields()))}"
@@ -168,7 +170,7 @@ def _suggest(name: str, known: Iterable[str]) -> str:
 
 
 def _parse(option: OptionField, value: object, where: str) -> object:
-    """Return a value from TOML as the type of the option. Raises UsageError for a wrong type, count or range."""
+    """Convert a TOML value to the type of the option. Raises UsageError for a wrong type, count or range."""
     values = [value] if option.count == 1 else value if isinstance(value, list) else None
     parsed = tuple(_convert(option.kind, each) for each in values or ())
     right_count = values is not None and option.count in {0, len(values)}
@@ -181,7 +183,7 @@ def _parse(option: OptionField, value: object, where: str) -> object:
 
 
 def _convert(kind: type, value: object) -> object:
-    """Return a TOML value as `kind`, or None for a value of another type."""
+    """Convert a TOML value to `kind`; return None for a value of another type."""
     if kind is float and type(value) is int:
         return float(value)
     if kind is Path and type(value) is str:
@@ -196,6 +198,7 @@ def _problem(option: OptionField, value: object) -> str:
         problem = _number_problem(option, each) if isinstance(each, int | float) else _text_problem(option, each)
         if problem:
             return problem
+    # Ranges to draw from, unlike other pairs (`betas`), have an order.
     if option.metavar == "LOW HIGH" and values[0] > values[1]:
         return f"{values[0]!r} to {values[1]!r} is no range"
     return ""

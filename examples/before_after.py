@@ -24,6 +24,7 @@ def side_by_side(photo: Image.Image, box: Sequence[int]) -> Image.Image:
     scale = large.width // photo.width
     before = photo.resize(large.size, Image.Resampling.BICUBIC)
     left, top, right, bottom = (scale * edge for edge in box)
+    # White shows in the gap between the enlargements.
     both = Image.new("RGB", (2 * (right - left) + GAP, bottom - top), "white")
     both.paste(before.crop((left, top, right, bottom)), (0, 0))
     both.paste(large.crop((left, top, right, bottom)), (right - left + GAP, 0))

@@ -46,10 +46,10 @@ RunOfflineOption = Annotated[
 def with_recipe_options(
     *tables: str, second_flags: Mapping[str, str] = MappingProxyType({})
 ) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Return a decorator that gives a command an option for each field of some recipe tables.
+    """Return a decorator that gives a command an option for every field of some recipe tables.
 
-    The options replace the command's parameter `given`, which receives the values of the options on the command line.
-    The help shows each table as a panel and leaves out the options for experts.
+    The options replace the command's parameter `given`, which receives the values from the command line. The help shows
+    every table in a panel of its own and leaves out the options for experts.
 
     Args:
         tables: Names of tables, in the order of the panels.
@@ -105,7 +105,7 @@ def _one_of(choices: tuple[str, ...]) -> Callable[[str], str]:
 
 
 def format_default(default: object) -> str:
-    """Return a default value as the help shows it; empty for no default."""
+    """Return a default value in the form of the help; empty for no default."""
     if default is None or default == ():
         return ""
     if isinstance(default, bool):

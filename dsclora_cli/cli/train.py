@@ -45,10 +45,11 @@ def train(
     json: JsonOption = False,
     quiet: QuietOption = False,
 ) -> None:
-    """Train a network on your pictures, and keep the weights that score best on held-out pictures.
+    """Train a network on your pictures, and keep the weights with the best score on held-out pictures.
 
     Ctrl-C or SIGTERM writes a checkpoint before the command ends; --resume continues exactly from the checkpoint.
     """
+    # Wrong options end the command here, before anything slow is imported or downloaded.
     recipe = recipe_options.resolve_recipe(given, out, config, resume)
 
     def run(callbacks: TrainCallbacks) -> TrainResult:
@@ -91,7 +92,7 @@ def distill(
     json: JsonOption = False,
     quiet: QuietOption = False,
 ) -> None:
-    """Adapt a network to your pictures, or train a network with a teacher.
+    """Train an adapter for your pictures, or train a network with a teacher.
 
     Adapters are kept only if they raise the PSNR on held-out pictures; if not, the exit code is 1.
     """
@@ -146,7 +147,7 @@ def merge(
     json: JsonOption = False,
     quiet: QuietOption = False,
 ) -> None:
-    """Merge an adapter into its base: one file of weights, as small and as fast as the base."""
+    """Merge an adapter into its base; the merged file is no larger and no slower than the base."""
     from dsclora_cli.distillation.merge import merge as merge_files
 
     merged = merge_files(base, adapter, output, strength, force, offline)

@@ -95,6 +95,7 @@ def hours(run: Path, batch: int) -> float:
 def measured(name: str, runs: list[Path], data_dir: Path | None, batch: int) -> Row:
     """Evaluate the best weights of each run."""
     models = tuple(ModelOptions(weights=run / "best.safetensors") for run in runs)
+    # All seeds in a single evaluation; the rows of the models follow the row of bicubic.
     report = evaluate(EvalOptions(datasets=SETS, data_dir=data_dir, models=models, scale=SCALE))
     psnr_y = {each.name: [row.mean["psnr_y"] for row in each.rows[-len(runs) :]] for each in report.sets}
     best = [max(line["psnr_y"] for line in lines(run)) for run in runs]
@@ -139,6 +140,7 @@ def main(arguments: list[str] | None = None) -> None:
         optimiser=OptimiserOptions(learning_rate=args.learning_rate, ema=0.998),
         run=RunOptions(validate=args.validate, threads=args.threads, device=args.device, compile=args.compile),
     )
+    # The teacher needs more steps than the students, because large networks learn more slowly.
     longer = replace(plain.run, steps=args.teacher_steps)
     teacher = trained(replace(plain, network=teacher_shape, run=longer), args.out / f"{args.arch}-teacher")
     runs: dict[str, list[Path]] = {}
@@ -150,7 +152,7 @@ def main(arguments: list[str] | None = None) -> None:
             run = replace(plain.run, steps=args.steps, seed=seed)
             recipe = replace(plain, network=student_shape, run=run, distill=options)
             runs.setdefault(name, []).append(trained(recipe, args.out / f"{args.arch}-{name}-{seed}"))
-        if name == "none":
+        if name == "none":  # the first method: nothing else is trained for a teacher without an advantage
             check_advantage(teacher, runs[name], args.advantage)
     every = {"teacher": [teacher], **runs}
     rows = [measured(name, folders, args.benchmarks, args.batch) for name, folders in every.items()]

@@ -88,6 +88,7 @@ def put_scores(entry: WeightEntry, data_dir: Path) -> None:
 
 def rewrite(table: str, pattern: str, line: str) -> None:
     """Replace the only line that a pattern matches in a table of the catalogue."""
+    # By text, not by a TOML library: comments and order stay.
     text = CATALOGUE.read_text(encoding="utf-8")
     before, heading, rest = text.partition(f"[weights.{table}]\n")
     ours, bracket, after = rest.partition("\n[")
@@ -104,6 +105,7 @@ def main() -> None:
     parser.add_argument("runs", nargs="+", type=Path, metavar="RUN")
     parser.add_argument("--data-dir", type=Path)
     args = parser.parse_args()
+    # The weights first: the golden file and the scores come from the new file under the new sha256.
     put_file(args.runs[-1], load_catalog().entry(args.name))
     entry = load_catalog().entry(args.name)
     put_log(args.runs, entry)

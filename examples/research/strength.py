@@ -4,9 +4,10 @@
     python examples/research/strength.py BASE RUN --write STRENGTH WEAKER
 
 RUN is a folder of `dsclora distill`; shares of the trained change are added to the BASE. FOLDER holds pictures that
-the run has not seen. A row for each FOLDER and share gives the mean gain in PSNR-Y, the gain in standard errors, the share of
-pictures that gain, and the loss of the worst picture. Part of an adapter gains less, but on more pictures, as for all
-fine-tuned weights (arXiv 2109.01903). WEAKER becomes a run folder with the adapter at STRENGTH and the log of RUN.
+the run has not seen. For every FOLDER and share a row gives the mean gain in PSNR-Y, the gain in standard errors, the
+share of pictures with a gain, and the loss of the worst picture. Part of an adapter gains less, but on more pictures,
+like part of any fine-tuned weights (arXiv 2109.01903). WEAKER becomes a run folder with the adapter at STRENGTH and
+the log of RUN.
 """
 
 from __future__ import annotations
@@ -67,7 +68,7 @@ def scores(network: Network, pictures: list[tuple[Pixels, Pixels]], scale: int) 
     """Return the PSNR-Y of each picture in dB."""
     results = []
     for lr, hr in pictures:
-        with torch.inference_mode():
+        with torch.inference_mode():  # whole pictures, no tiles: HR is at most `LARGEST` a side
             sr = network(torch.from_numpy(lr).permute(2, 0, 1)[None].float() / 255)[0].permute(1, 2, 0)
         results.append(psnr_y((sr.clamp(0, 1) * 255).round().byte().numpy(), hr, scale))
     return np.array(results)
@@ -99,6 +100,7 @@ def main(arguments: list[str] | None = None) -> None:
         before, after = scores(base, pictures, base.config.scale), trained(base, found.sha256, args.run)
         for strength in STRENGTHS:
             gain = scores(between(base, after, strength), pictures, base.config.scale) - before
+            # The mean divided by the standard error: above 2 a gain is hardly chance.
             errors = gain.mean() / (gain.std(ddof=1) / len(gain) ** 0.5)
             surety = f"{errors:.2f} standard errors, {np.mean(gain > 0):.0%} gain, worst {gain.min():+.3f} dB"
             print(f"{folder.name} at {strength:.2f}: {gain.mean():+.4f} dB, {surety}", flush=True)
