@@ -1,9 +1,9 @@
-"""A folder of small pictures: `dsclora upscale FOLDER` beside a process of the plain script for each picture.
+"""Measure a folder of small pictures: `dsclora upscale FOLDER` against a process of the plain script per picture.
 
     python benchmarks/folder.py [--pictures 50] [--plain 5] [--rounds 2] [--engines auto torch]
 
-Pictures are 256x256 parts of a texture, PNG in and out. The plain script runs on `--plain` of them, and its time is
-taken times as many as there are. `network` is what the network itself took of our time, as our own report says.
+The pictures are 256x256 textures, PNG in and out. The plain script runs on `--plain` pictures only, and the median time
+is multiplied by the number of pictures. `network` is the time inside the network, as `dsclora upscale --json` reports.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image
-from results import keep, parser_of
+from results import parser_of, save_results
 from upscale import PLAIN, medians, run
 
 SIDE = 256
 
 
 def fill(folder: Path, count: int) -> list[Path]:
-    """Pictures with edges and grain at many scales."""
+    """Write pictures with edges and grain at many scales, and return their paths."""
     rng = np.random.default_rng(0)
     paths = []
     for index in range(count):
@@ -39,7 +39,7 @@ def fill(folder: Path, count: int) -> list[Path]:
 
 
 def ours(folder: Path, engine: str) -> tuple[float, float]:
-    """Seconds of the whole command, and those of its network."""
+    """Return the seconds of the whole command, and the seconds inside the network."""
     command = [sys.executable, "-m", "dsclora_cli", "upscale", str(folder), "-o", str(folder / "out"), "--json"]
     command += ["-m", "dsclora-x4", "--device", "cpu", "--engine", engine, "--overwrite"]
     started = time.perf_counter()
@@ -48,7 +48,7 @@ def ours(folder: Path, engine: str) -> tuple[float, float]:
 
 
 def main() -> None:
-    """Run in turns and print."""
+    """Run all programs in turns and print the medians."""
     parser = parser_of(__doc__)
     parser.add_argument("--pictures", type=int, default=50)
     parser.add_argument("--plain", type=int, default=5)
@@ -68,12 +68,12 @@ def main() -> None:
             for engine, times in taken.items():
                 times.append(ours(folder, engine))
     loop = statistics.median(plain) * args.pictures
-    keep(args, {"plain": loop, **{engine: medians(times) for engine, times in taken.items()}})
+    save_results(args, {"plain": loop, **{engine: medians(times) for engine, times in taken.items()}})
     print(f"plain, a process each   {loop:7.1f} s")
     for engine, times in taken.items():
         whole, network = medians(times)
         print(
-            f"dsclora, {engine:14} {whole:7.1f} s   plain / it {loop / whole:.1f}   network {network:.1f} s,"
+            f"dsclora, {engine:14} {whole:7.1f} s   plain / this {loop / whole:.1f}   network {network:.1f} s,"
             f" the rest {whole / network - 1:.0%}"
         )
 

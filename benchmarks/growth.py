@@ -1,9 +1,9 @@
-"""How time and memory of `dsclora upscale` grow with the picture: parts of a photograph, each four times the last.
+"""Measure how time and memory of `dsclora upscale` grow with the size of the picture.
 
     python benchmarks/growth.py PHOTO [--megapixels 2 8 32] [--rounds 2] [--format png] [--engine auto]
 
-Parts that are larger than the photograph are made of it and its mirror images. Prints seconds, peak memory, and the
-time over that of the part before; 4 is linear.
+The pictures are parts of PHOTO; parts larger than PHOTO are filled with mirror images. Prints seconds, peak memory, and
+the ratio of the time to the time of the part before: a ratio of 4 is linear when every part has four times the pixels.
 """
 
 from __future__ import annotations
@@ -15,19 +15,19 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image
-from results import keep, parser_of
+from results import parser_of, save_results
 from upscale import medians, run
 
 
 def part(image: Image.Image, width: int, height: int) -> Image.Image:
-    """The upper left of a picture, mirrored at its borders where it is too small."""
+    """Return the upper left part of a picture, mirrored at the borders if the picture is too small."""
     pixels = np.asarray(image)
     beyond = ((0, max(0, height - image.height)), (0, max(0, width - image.width)), (0, 0))
     return Image.fromarray(np.pad(pixels, beyond, mode="symmetric")[:height, :width])
 
 
 def main() -> None:
-    """Run in turns and print."""
+    """Run all sizes in turns and print the medians."""
     parser = parser_of(__doc__)
     parser.add_argument("photo", type=Path)
     parser.add_argument("--megapixels", type=float, nargs="+", default=[2, 8, 32])
@@ -48,11 +48,11 @@ def main() -> None:
                 command = [sys.executable, "-m", "dsclora_cli", "upscale", str(folder / f"{size}.tif"), "-q"]
                 command += ["-m", "dsclora-x4", "--device", "cpu", "--engine", args.engine, "--overwrite"]
                 times.append(run([*command, "-o", str(folder / f"out.{args.format}")]))
-    keep(args, {size: medians(times) for size, times in taken.items()})
+    save_results(args, {size: medians(times) for size, times in taken.items()})
     before = None
     for size, times in taken.items():
         seconds, megabytes = medians(times)
-        ratio = f"{seconds / before:.2f} times the one before" if before else ""
+        ratio = f"{seconds / before:.2f} times the part before" if before else ""
         print(f"{size:6} MP {seconds:8.2f} s {megabytes:8.0f} MB   {ratio}", flush=True)
         before = seconds
 

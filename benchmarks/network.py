@@ -1,10 +1,11 @@
-"""Milliseconds for one picture through the x4 network alone: our engines against others and a plain script.
+"""Measure the milliseconds of the x4 network alone on a picture: our engines, other engines and plain PyTorch.
 
     python benchmarks/network.py [--weights FILE] [--sizes 256 512] [--rounds 7] [--threads N] [--compiled] [--json F]
 
-In turns, medians over the rounds, all in float32 on as many threads. The roofline is what the convolutions'
-multiply-adds would take at the rate of a large matrix product. OpenVINO, ONNX Runtime (with onnx) and ncnn (with pnnx)
-take part where they are installed; `--compiled` adds torch.compile, which needs a C++ compiler and half a minute.
+The engines take turns; results are medians over the rounds, all in float32 on the same number of threads. The roofline
+is the time of the convolutions' multiply-adds at the rate of a large matrix product. OpenVINO, ONNX Runtime (with onnx)
+and ncnn (with pnnx) are measured where installed; `--compiled` adds torch.compile, which needs a C++ compiler and half
+a minute.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from results import keep, parser_of
+from results import parser_of, save_results
 
 from dsclora_cli.config import ModelOptions
 from dsclora_cli.inference.fusion import fuse
@@ -33,11 +34,11 @@ from dsclora_cli.models.complexity import complexity
 from dsclora_cli.models.network import Network
 from dsclora_cli.weights.resolve import find_weights, open_network
 
-SIDE = 2048  # of the matrices
+SIDE = 2048  # rows and columns of the matrices of the roofline
 
 
-def contenders(network: Network, picture: torch.Tensor, compiled: bool) -> dict[str, Callable[[], object]]:
-    """What runs the network on one picture, by name; `plain` is what the ratios are to."""
+def candidates(network: Network, picture: torch.Tensor, compiled: bool) -> dict[str, Callable[[], object]]:
+    """Return functions that run the network on a picture `(1, 3, H, W)`, by name; ratios refer to `plain`."""
     last = picture.contiguous(memory_format=torch.channels_last)
     laid = copy.deepcopy(network).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     fused = fuse(network)
@@ -61,12 +62,12 @@ def contenders(network: Network, picture: torch.Tensor, compiled: bool) -> dict[
 
 
 def rows(picture: torch.Tensor) -> np.ndarray:
-    """`(1, 3, H, W)` as engines take it."""
+    """Return a picture `(1, 3, H, W)` as the tile `(H, W, 3)` that engines take."""
     return np.ascontiguousarray(picture[0].permute(1, 2, 0).numpy())
 
 
 def onnxruntime(network: Network, picture: torch.Tensor) -> Callable[[], object]:
-    """ONNX Runtime, on as many threads."""
+    """Return a function that runs ONNX Runtime on PyTorch's number of threads."""
     import onnxruntime
 
     settings = onnxruntime.SessionOptions()
@@ -82,7 +83,7 @@ def onnxruntime(network: Network, picture: torch.Tensor) -> Callable[[], object]
 
 @contextmanager
 def silence() -> Iterator[None]:
-    """Inside, nothing is printed, not even by programs that are started."""
+    """Print nothing inside the context, not even from child processes."""
     streams = {stream.fileno(): stream for stream in (sys.stdout, sys.stderr)}
     kept = {number: os.dup(number) for number in streams}
     with Path(os.devnull).open("w") as nowhere:
@@ -99,7 +100,7 @@ def silence() -> Iterator[None]:
 
 
 def ncnn(network: Network, picture: torch.Tensor) -> Callable[[], object]:
-    """ncnn, on as many threads, in float32 alone."""
+    """Return a function that runs ncnn in float32 on PyTorch's number of threads."""
     import ncnn
     import pnnx
 
@@ -124,17 +125,17 @@ def ncnn(network: Network, picture: torch.Tensor) -> Callable[[], object]:
 
 
 def milliseconds(work: Callable[[], object]) -> float:
-    """How long it takes."""
+    """Return the milliseconds of a call."""
     started = time.perf_counter()
     work()
     return 1000 * (time.perf_counter() - started)
 
 
 def measured(network: Network, size: int, rounds: int, compiled: bool) -> dict[str, float]:
-    """Medians in ms by contender, and that of the roofline."""
+    """Return medians in milliseconds by name; the last name is the roofline."""
     picture = torch.rand(1, 3, size, size)
     matrix = torch.rand(SIDE, SIDE)
-    work = contenders(network, picture, compiled)
+    work = candidates(network, picture, compiled)
     taken: dict[str, list[float]] = {name: [] for name in (*work, "roofline")}
     share = complexity(network, size).multiply_adds / SIDE**3
     for warm in range(rounds + 1):
@@ -146,7 +147,7 @@ def measured(network: Network, size: int, rounds: int, compiled: bool) -> dict[s
 
 
 def main() -> None:
-    """Measure and print."""
+    """Measure all sizes and print the medians."""
     parser = parser_of(__doc__)
     parser.add_argument("--weights", type=Path)
     parser.add_argument("--sizes", type=int, nargs="+", default=[256, 512])
@@ -162,9 +163,9 @@ def main() -> None:
         results = {size: measured(network, size, args.rounds, args.compiled) for size in args.sizes}
     for size, times in results.items():
         for name, spent in times.items():
-            ratios = f"plain / it {times['plain'] / spent:.2f}, roofline / it {times['roofline'] / spent:.0%}"
+            ratios = f"plain / this {times['plain'] / spent:.2f}, roofline / this {times['roofline'] / spent:.0%}"
             print(f"{size}x{size} {name:16} {spent:8.1f} ms   {ratios}")
-    keep(args, results)
+    save_results(args, results)
 
 
 if __name__ == "__main__":

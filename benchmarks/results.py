@@ -1,4 +1,4 @@
-"""What the scripts here have in common: a command line that can keep its numbers as JSON."""
+"""Shared by the scripts in this folder: a command line with `--json`, and a file of results."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ import json
 from pathlib import Path
 
 
-def parser_of(page: str | None) -> argparse.ArgumentParser:
-    """A parser with `--json`, whose help is the script's own docstring."""
-    parser = argparse.ArgumentParser(description=page, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--json", type=Path, help="a file for the numbers")
+def parser_of(docstring: str | None) -> argparse.ArgumentParser:
+    """Return a parser with `--json`; the docstring of the script is the help."""
+    parser = argparse.ArgumentParser(description=docstring, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--json", type=Path, help="write the results to this JSON file")
     return parser
 
 
-def keep(args: argparse.Namespace, results: object) -> None:
-    """Write them where that is asked for."""
+def save_results(args: argparse.Namespace, results: object) -> None:
+    """Write the results to the file of `--json`, if one is given."""
     if args.json:
         args.json.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")

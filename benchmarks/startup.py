@@ -1,9 +1,9 @@
-"""Seconds from a command to its end: of `dsclora --help`, and of a 256x256 picture, beside those of `import torch`.
+"""Measure the seconds of whole processes: `dsclora --help`, a 256x256 picture, and `import torch` for comparison.
 
     python benchmarks/startup.py [--rounds 7] [--json F]
 
-Prints the medians of interleaved fresh processes, so that a busy machine slows all alike. Targets: help under 0.4 s,
-and the picture in at most 0.45 of the time that it takes with torch.
+Prints medians over fresh processes. The commands take turns, so that a busy machine slows all of them alike. Targets:
+help in under 0.4 s, and the picture with OpenVINO in at most 0.45 of the time that the picture takes with PyTorch.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from PIL import Image
-from results import keep, parser_of
+from results import parser_of, save_results
 
 PICTURE = "small.png"
 UPSCALE = ["-m", "dsclora_cli", "upscale", PICTURE, "-m", "dsclora-x4", "-q", "--overwrite", "--device", "cpu"]
@@ -34,14 +34,14 @@ COMMANDS = {
 
 
 def seconds(arguments: list[str], folder: str) -> float:
-    """Wall time of one fresh interpreter that starts in a folder."""
+    """Return the wall time of a fresh interpreter that runs in a folder."""
     started = time.perf_counter()
     subprocess.run([sys.executable, *arguments], check=True, stdout=subprocess.DEVNULL, cwd=folder)
     return time.perf_counter() - started
 
 
 def main() -> None:
-    """Time all commands in turn, after one warm-up."""
+    """Time all commands in turn; the first round is a warm-up."""
     parser = parser_of(__doc__)
     parser.add_argument("--rounds", type=int, default=7)
     args = parser.parse_args()
@@ -51,7 +51,7 @@ def main() -> None:
         turns = range(args.rounds + 1)
         times = [{name: seconds(arguments, folder) for name, arguments in COMMANDS.items()} for _ in turns]
     medians = {name: statistics.median(run[name] for run in times[1:]) for name in COMMANDS}
-    keep(args, medians)
+    save_results(args, medians)
     for name, median in medians.items():
         print(f"{name:27} {median:6.3f} s   {median / medians['import torch']:5.2f} of `import torch`")
 

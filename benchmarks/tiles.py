@@ -1,8 +1,8 @@
-"""Seconds per megapixel of LR for several tile edges, in turns: what `--tile auto` should choose at most.
+"""Measure the seconds per megapixel of LR for several tile edges, to find the largest edge for `--tile auto`.
 
     python benchmarks/tiles.py [--size 1536x1024] [--rounds 3] [--device cpu] [--engine torch] [--edges 256 512]
 
-Prints medians, and each tile's time over that of the fastest.
+The edges take turns. Prints medians, and the ratio of each median to the fastest.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import statistics
 import time
 
 import numpy as np
-from results import keep, parser_of
+from results import parser_of, save_results
 
 from dsclora_cli.config import EngineOptions, ModelOptions
 from dsclora_cli.inference.tiling import ArraySource, TileOptions, upscale_bands, value_range
@@ -22,7 +22,7 @@ EDGES = (96, 128, 192, 256, 384, 512, 768, 1024)
 
 
 def main() -> None:
-    """Measure and print."""
+    """Measure all edges and print the medians."""
     parser = parser_of(__doc__)
     parser.add_argument("--size", default="1536x1024")
     parser.add_argument("--rounds", type=int, default=3)
@@ -44,7 +44,7 @@ def main() -> None:
                 pass
             taken[edge].append((time.perf_counter() - started) / (width * height / 1e6))
     medians = {edge: statistics.median(seconds) for edge, seconds in taken.items()}
-    keep(args, medians)
+    save_results(args, medians)
     for edge, seconds in medians.items():
         print(f"tile {edge:5} {seconds:7.2f} s/MP   {seconds / min(medians.values()):.2f}")
 

@@ -1,9 +1,10 @@
-"""Time and peak memory of `dsclora upscale` beside a plain script, in fresh processes taken in turns.
+"""Measure time and peak memory of `dsclora upscale` and of a plain script, in fresh processes that take turns.
 
     python benchmarks/upscale.py PHOTO [--rounds 3] [--ours 1] [--formats png jpg] [--plain-tiles 0 256] [--json F]
 
-The plain script is what one writes in ten lines: eager torch on the whole picture or on tiles, then Pillow's defaults.
-All use the same weights and threads. Prints medians, and for ours how many times as long the plain scripts take.
+The plain script is about ten lines of code: eager PyTorch on the whole picture or on tiles, and saving with Pillow's
+defaults. All programs use the same weights and threads. Prints medians, and how many times as long the plain script
+takes.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from results import keep, parser_of
+from results import parser_of, save_results
 
 PLAIN = """
 import sys, numpy as np, torch
@@ -49,7 +50,7 @@ Image.fromarray(pixels).save(target)
 
 
 def run(command: list[str]) -> tuple[float, float]:
-    """Wall seconds and peak resident megabytes of a process."""
+    """Return the wall seconds and the peak resident megabytes of a process."""
     started = time.perf_counter()
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
     _, status, usage = os.wait4(process.pid, 0)
@@ -61,12 +62,12 @@ def run(command: list[str]) -> tuple[float, float]:
 
 
 def medians(rows: list[tuple[float, float]]) -> list[float]:
-    """The median of each column."""
+    """Return the median of each column."""
     return [statistics.median(column) for column in zip(*rows, strict=True)]
 
 
-def contenders(args: argparse.Namespace, target: str) -> dict[str, list[str]]:
-    """Commands by name."""
+def candidates(args: argparse.Namespace, target: str) -> dict[str, list[str]]:
+    """Return the commands to measure, by name."""
     chosen = ["--weights", args.weights] if args.weights else ["--offline"]
     ours = [sys.executable, "-m", "dsclora_cli", "upscale", args.photo, "-o", target, "--overwrite", "-q", *chosen]
     found = {
@@ -79,7 +80,7 @@ def contenders(args: argparse.Namespace, target: str) -> dict[str, list[str]]:
 
 
 def turns(names: list[str], ours: int) -> list[str]:
-    """Who runs in a round: plain scripts once, which take minutes, and we so many times, spread among them."""
+    """Return the order of a round: each plain script once, for it takes minutes, and ours `ours` times in between."""
     plain = [name for name in names if name.startswith("plain")]
     mine = [name for name in names if name not in plain]
     return [
@@ -90,36 +91,38 @@ def turns(names: list[str], ours: int) -> list[str]:
 
 
 def main() -> None:
-    """Run all in turns and print what came out."""
+    """Run all programs in turns and print the medians."""
     parser = parser_of(__doc__)
     parser.add_argument("photo")
-    parser.add_argument("--weights", default="", help="a file; default: the embedded x4 network")
+    parser.add_argument("--weights", default="", help="file of weights; default: the embedded x4 network")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument(
-        "--ours", type=int, default=1, help="our runs in each round, before, between and after the others"
+        "--ours", type=int, default=1, help="runs of dsclora in each round, spread among the plain scripts"
     )
     parser.add_argument("--formats", nargs="+", default=["png"])
-    parser.add_argument("--plain-tiles", type=int, nargs="*", default=[0], help="edges, 0 the whole picture")
+    parser.add_argument(
+        "--plain-tiles", type=int, nargs="*", default=[0], help="tile edges of the plain script; 0 is the whole picture"
+    )
     parser.add_argument("--engines", nargs="+", default=["auto"])
     args = parser.parse_args()
     results: dict[str, dict[str, list[float]]] = {}
     with tempfile.TemporaryDirectory() as folder:
         os.environ["DSCLORA_STATE_DIR"] = folder
         for suffix in args.formats:
-            commands = contenders(args, str(Path(folder) / f"out.{suffix}"))
+            commands = candidates(args, str(Path(folder) / f"out.{suffix}"))
             taken: dict[str, list[tuple[float, float]]] = {name: [] for name in commands}
             for name in turns(list(commands), args.ours) * args.rounds:
                 taken[name].append(run(commands[name]))
             results[suffix] = {name: medians(rows) for name, rows in taken.items()}
             show(suffix, results[suffix])
-    keep(args, {"photo": args.photo, "medians": results})
+    save_results(args, {"photo": args.photo, "medians": results})
 
 
 def show(suffix: str, results: dict[str, list[float]]) -> None:
-    """A line for each contender: time, memory, and how many times as long the plain ones take."""
+    """Print time and memory of every program, and how many times as long the plain script takes."""
     plain = {name: seconds for name, (seconds, _) in results.items() if name.startswith("plain")}
     for name, (seconds, megabytes) in results.items():
-        ratios = "" if name in plain else "   ".join(f"{rival} / it {plain[rival] / seconds:.2f}" for rival in plain)
+        ratios = "" if name in plain else "   ".join(f"{rival} / this {plain[rival] / seconds:.2f}" for rival in plain)
         print(f"{suffix} {name:22} {seconds:8.2f} s {megabytes:8.0f} MB   {ratios}", flush=True)
 
 
