@@ -1,1 +1,1 @@
-"""Weight files: the catalogue, downloads, and loading and saving of networks. Start at `resolve.py`."""
+"""Weight files: the catalog, downloads, and loading and saving of networks. Start at `resolve.py`."""

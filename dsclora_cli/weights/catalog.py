@@ -1,4 +1,4 @@
-"""The catalogue of weights: read and check the packaged `weights.toml` and the user's own file. No torch.
+"""The catalog of weights: read and check the packaged `weights.toml` and the user's own file. No torch.
 
 `load_catalog` is the entry point; docs/weights.md explains every key of the file.
 """
@@ -35,7 +35,7 @@ Scores = Mapping[str, Mapping[str, float]]
 
 @dataclass(frozen=True)
 class WeightEntry:
-    """A weight file of the catalogue.
+    """A weight file of the catalog.
 
     The bytes lie in one of three places: in a Hub repository (`repo` is set), at a web address (`url` is set), or in
     `folder` on this machine.
@@ -125,7 +125,7 @@ class Catalog:
 
 
 def load_catalog() -> Catalog:
-    """Return the packaged catalogue together with the user's entries. Raises UsageError with file, table and key.
+    """Return the packaged catalog together with the user's entries. Raises UsageError with file, table and key.
 
     The files are read and checked again only after a change.
     """
@@ -161,7 +161,7 @@ def _load(packaged: _FileVersion, own: _FileVersion | None) -> Catalog:
 
 
 def packaged_file() -> Path:
-    """Return the catalogue inside an installed wheel, else the catalogue next to the package in a checkout."""
+    """Return the catalog inside an installed wheel, else the catalog next to the package in a checkout."""
     for folder in (_PACKAGE, _PACKAGE.parent):
         if (folder / FILE_NAME).is_file():
             return folder / FILE_NAME
@@ -169,7 +169,7 @@ def packaged_file() -> Path:
 
 
 def read_catalog(path: Path, folder: Path) -> Catalog:
-    """Read a catalogue file; files of entries without a repository and address lie in `folder`. Raises UsageError."""
+    """Read a catalog file; files of entries without a repository and address lie in `folder`. Raises UsageError."""
     try:
         document = TomlTable(path, tomllib.loads(path.read_text(encoding="utf-8")))
     except (OSError, ValueError) as error:
@@ -228,7 +228,7 @@ def _read_photo(table: TomlTable) -> PhotoRule | None:
 
 
 def _check_names(catalog: Catalog, path: Path) -> Catalog:
-    """Return the catalogue. Raises UsageError for a reference to an entry that is missing or has another scale."""
+    """Return the catalog. Raises UsageError for a reference to an entry that is missing or has another scale."""
     entries, photo = catalog.entries, catalog.photo.models if catalog.photo else {}
     # The base of an adapter must be plain weights: adapters of adapters are not supported.
     plain: Mapping[str, WeightEntry] = {name: entry for name, entry in entries.items() if entry.base is None}

@@ -1,6 +1,6 @@
-"""Where the file of a catalogue entry is, and how to get the file: `obtain` returns a verified path. No torch.
+"""Where the file of a catalog entry is, and how to get the file: `obtain` returns a verified path. No torch.
 
-A file lies inside the package, next to the user's own catalogue, in the Hub's cache, or comes from a web address.
+A file lies inside the package, next to the user's own catalog, in the Hub's cache, or comes from a web address.
 Every file is checked by its sha256. A file from a web address may have no known sha256: the user then trusts the
 address once, and the sha256 of the bytes that came is stored next to the file. Later, other bytes are refused.
 """
@@ -31,7 +31,7 @@ class Place(StrEnum):
     EMBEDDED = "embedded"
     """Inside the package."""
     LOCAL = "local"
-    """On this machine, where the user's own catalogue says."""
+    """On this machine, where the user's own catalog says."""
     CACHED = "cached"
     """Downloaded before."""
     HUB = "on the Hub"
@@ -39,14 +39,14 @@ class Place(StrEnum):
     RELEASE = "on the web"
     """Not on this machine; a web address has the file."""
     MISSING = "missing"
-    """Not where the catalogue says, or with another sha256."""
+    """Not where the catalog says, or with another sha256."""
 
 
 def obtain(entry: WeightEntry, offline: bool = False, trust: bool = False, on_bytes: OnBytes | None = None) -> Path:
     """Return the path of an entry's file, downloaded if necessary and verified by sha256.
 
     Args:
-        entry: Entry of the catalogue.
+        entry: Entry of the catalog.
         offline: Do not access the internet.
         trust: Accept any bytes from a web address without a known sha256.
         on_bytes: Callback for the progress of a download from a web address; the Hub's client shows its own progress.
@@ -82,7 +82,7 @@ def place_of(entry: WeightEntry) -> Place:
 
 
 def known_sha256(entry: WeightEntry) -> str:
-    """Return the sha256 in the catalogue, else the stored sha256 of a trusted download, else an empty text."""
+    """Return the sha256 in the catalog, else the stored sha256 of a trusted download, else an empty text."""
     if entry.sha256 or entry.url is None:
         return entry.sha256
     try:
@@ -153,7 +153,7 @@ def _download(url: str, target: Path, on_bytes: OnBytes | None) -> str:
     import urllib.request  # slow to import, and needed for a download only
 
     digest, done = hashlib.sha256(), 0
-    request = urllib.request.Request(url, headers={"User-Agent": "dsclora"})  # noqa: S310 - the catalogue allows no file:
+    request = urllib.request.Request(url, headers={"User-Agent": "dsclora"})  # noqa: S310 - the catalog allows no file:
     with urllib.request.urlopen(request, timeout=_TIMEOUT_SECONDS) as answer, target.open("wb") as file:  # noqa: S310
         length = answer.headers.get("Content-Length")
         total = int(length) if length else None

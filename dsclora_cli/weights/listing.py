@@ -1,4 +1,4 @@
-"""`dsclora models list` and `dsclora models fetch`: the catalogue, and where the files are."""
+"""`dsclora models list` and `dsclora models fetch`: the catalog, and where the files are."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from dsclora_cli.weights.download import OnBytes, known_sha256, obtain, place_of
 
 @dataclass(frozen=True)
 class ModelRow:
-    """An entry of the catalogue for `dsclora models list`; the field names are keys of the JSON output."""
+    """An entry of the catalog for `dsclora models list`; the field names are keys of the JSON output."""
 
     name: str
 
@@ -52,7 +52,7 @@ class ModelRow:
 
 
 def list_models() -> tuple[ModelRow, ...]:
-    """Return all entries in the order of the catalogue, without accessing the internet. Raises UsageError."""
+    """Return all entries in the order of the catalog, without accessing the internet. Raises UsageError."""
     catalog = load_catalog()
     # The rank counts inside one scale, for `auto` compares only models of the wanted scale.
     ranks = {name: rank for names in catalog.auto.values() for rank, name in enumerate(names, 1)}

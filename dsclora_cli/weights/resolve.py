@@ -38,10 +38,10 @@ class FoundWeights:
     """sha256 of the file at `path`; with an adapter, a slash and the sha256 of the adapter follow."""
 
     name: str
-    """Name in the catalogue, or the name of the file without its suffix."""
+    """Name in the catalog, or the name of the file without its suffix."""
 
     entry: WeightEntry | None
-    """Entry of the catalogue with the same bytes, if any."""
+    """Entry of the catalog with the same bytes, if any."""
 
     note: str | None = None
     """Sentence for the user if `auto` could not get its first choice."""
@@ -95,7 +95,7 @@ def open_network(found: FoundWeights) -> Network:
 
 
 def find_named_weights(text: str, offline: bool = False) -> FoundWeights:
-    """Return weights by path or by name in the catalogue, as training options give them. Raises as `find_weights`."""
+    """Return weights by path or by name in the catalog, as training options give them. Raises as `find_weights`."""
     path = Path(text)
     # A known suffix means a path even if no such file exists, so that the error names the missing file.
     is_file = path.is_file() or path.suffix in _SUFFIXES
@@ -130,7 +130,7 @@ def select_model(
         options: The user's choice. Only `auto` leaves a choice to make.
         jpeg_quality: Quality of the JPEG, 0 to 100; None for a picture in another format.
         scale: First native scale that the picture goes through.
-        photo: Rule of the catalogue.
+        photo: Rule of the catalog.
 
     Returns:
         Options to use for the first pass, and the reason in words; None as reason if there was no choice.
@@ -217,7 +217,7 @@ def _find_adapted(options: ModelOptions, adapter: Path, scale: int | None) -> Fo
 def _base_options(options: ModelOptions, adapter: Path) -> tuple[ModelOptions, str]:
     """Return options for the base of an adapter, and the sha256 of the base that the adapter was trained on.
 
-    `auto` becomes the catalogue's name for the base.
+    `auto` becomes the catalog's name for the base.
     """
     from dsclora_cli.weights.adapters import load_adapters
 

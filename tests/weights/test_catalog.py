@@ -1,4 +1,4 @@
-"""The catalogue: packaged entries match their files, own entries are added, and errors name the place."""
+"""The catalog: packaged entries match their files, own entries are added, and errors name the place."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The networks inside the package: outputs equal the golden files, scores equal the catalogue."""
+"""The networks inside the package: outputs equal the golden files, scores equal the catalog."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The choice of an adapter: by file, together with a weight file, and as an entry of the catalogue."""
+"""The choice of an adapter: by file, together with a weight file, and as an entry of the catalog."""
 
 from __future__ import annotations
 
