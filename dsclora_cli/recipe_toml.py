@@ -102,9 +102,14 @@ def check_recipe(recipe: Recipe) -> None:
 
 def resolve_defaults(recipe: Recipe) -> Recipe:
     """Return a recipe with the shape, optimizer, learning rate and betas that other options imply."""
-    network, given = recipe.network, recipe.optimiser
+    network, distill, given = recipe.network, recipe.distill, recipe.optimiser
     channels, blocks = DEFAULT_SHAPES[network.arch]
-    optimizer = given.optimiser or _default_optimizer(recipe)
+    # SOAP suits the initial weights of a SPAN. Adapters start at zero, EDSR and RCAN with PyTorch's usual weights.
+    if distill is not None and distill.method == "dsclora":
+        suits_soap = distill.adapters == "none"
+    else:
+        suits_soap = network.arch in {"dsclora", "span"}
+    optimizer = given.optimiser or ("soap" if suits_soap else "adam")
     rate, betas = OPTIMIZER_DEFAULTS[optimizer]
     return replace(
         recipe,
@@ -121,13 +126,6 @@ def resolve_defaults(recipe: Recipe) -> Recipe:
             betas=given.betas or betas,
         ),
     )
-
-
-def _default_optimizer(recipe: Recipe) -> str:
-    """Return SOAP for a SPAN, whose initial weights suit SOAP; Adam for adapters, EDSR and RCAN."""
-    if recipe.distill and recipe.distill.method == "dsclora":
-        return "soap" if recipe.distill.adapters == "none" else "adam"
-    return "soap" if recipe.network.arch in {"dsclora", "span"} else "adam"
 
 
 def recipe_digest(recipe: Recipe) -> str:

@@ -56,6 +56,7 @@ def distill(recipe: Recipe, run: Path, resume: bool, callbacks: TrainCallbacks, 
     """
     options = recipe.distill
     assert options is not None
+    # Open the networks before the run folder is made, so that a wrong name leaves nothing behind.
     base_name = options.base if options.method == "dsclora" else None
     teacher_name = None if options.method == "none" else options.teacher or options.base
     base = open_weights(base_name, recipe.network.scale, offline) if base_name else None
@@ -75,6 +76,7 @@ def distill(recipe: Recipe, run: Path, resume: bool, callbacks: TrainCallbacks, 
                 opened.network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         if teacher:
             teacher.network.requires_grad_(False)
+            # Outputs for whole pictures are computed once and stored; without `ts` nothing reads the outputs.
             if options.teacher_images != "patch" and options.ts:
                 images = teacher_on_whole_pictures(teacher.network, device, options.teacher_images == "ensemble")
                 data = data.with_teacher(images, f"{teacher.sha256} {options.teacher_images}")

@@ -1,4 +1,4 @@
-"""EDSR and RCAN are trained, scored and used like any other network."""
+"""EDSR and RCAN on the command line: train, evaluate and upscale, as with SPAN."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ SHAPES = {"edsr": ("--channels", "4"), "rcan": ("--channels", "4", "--groups", "
 
 
 @pytest.mark.parametrize("arch", SHAPES)
-def test_trained_scored_and_used(dsclora, photos: Path, arch: str) -> None:
+def test_a_network_is_trained_evaluated_and_used(dsclora, photos: Path, arch: str) -> None:
     trained = dsclora("train", "--arch", arch, *SHAPES[arch], "--data", photos, "--out", "run", *QUICK, *HERE)
     assert trained.code == 0, trained.err
     weights = Path("run/best.safetensors")
@@ -43,7 +43,7 @@ def test_trained_scored_and_used(dsclora, photos: Path, arch: str) -> None:
         (("--arch", "edsr", "--groups", "2"), "--groups: edsr has no groups of blocks"),
     ],
 )
-def test_options_of_other_networks_are_refused(dsclora, photos: Path, arguments, message: str) -> None:
+def test_options_of_other_architectures_are_refused(dsclora, photos: Path, arguments, message: str) -> None:
     code, _, err = dsclora("train", *arguments, "--data", photos, "--out", "run")
     assert code == 2 and message in err
     assert not Path("run").exists()

@@ -1,4 +1,4 @@
-"""`dsclora distill`, as users type it: a tiny base adapted to a folder, with both outcomes of the guard."""
+"""`dsclora distill` on the command line: adapters for a tiny base, kept or not kept, and missing options."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ STILL = ("--learning-rate", "0")
 
 @pytest.fixture
 def base(photos: Path) -> Path:
-    """An untrained x2 network, which every step improves, beside the folder `photos`."""
+    """An untrained x2 network, which every step improves, next to the folder `photos`."""
     torch.manual_seed(0)
     save_network(SPAN(SpanConfig(channels=4, blocks=1, scale=2)), Path("base.safetensors"), training="{}")
     return Path("base.safetensors")
 
 
-def test_an_adapter_that_gains_is_kept_with_its_gain(dsclora, base: Path) -> None:
+def test_an_adapter_better_than_the_base_is_kept_and_its_gain_is_shown(dsclora, base: Path) -> None:
     code, out, err = dsclora("distill", "--base", base, "--data", "photos", "--out", "mine", *QUICK, *HERE)
     assert (code, out) == (0, "")
     kept = err.splitlines()[-1]
@@ -35,14 +35,14 @@ def test_an_adapter_that_gains_is_kept_with_its_gain(dsclora, base: Path) -> Non
     assert read_recipe(Path("mine/recipe.toml")).distill is not None
 
 
-def test_every_term_is_told(dsclora, base: Path) -> None:
+def test_json_has_every_term_of_the_loss(dsclora, base: Path) -> None:
     _, out, _ = dsclora("distill", "--base", base, "--data", "photos", "--out", "mine", *QUICK, *HERE, "--json", "-q")
     *scores, result = [json.loads(line) for line in out.splitlines()]
     assert [set(score["terms"]) for score in scores] == [{"rec", "ts", "ad"}] * 2
     assert result["best_psnr_y"] > result["floor_psnr_y"]
 
 
-def test_an_adapter_that_gains_nothing_is_not_kept(dsclora, base: Path) -> None:
+def test_an_adapter_no_better_than_the_base_is_not_kept_and_the_exit_code_is_1(dsclora, base: Path) -> None:
     arguments = ("distill", "--base", base, "--data", "photos", "--out", "mine", *QUICK, *HERE, *STILL)
     code, out, err = dsclora(*arguments, "-q")
     assert (code, out) == (1, "") and err.startswith("not kept: no step was better than the base's ")
@@ -51,7 +51,7 @@ def test_an_adapter_that_gains_nothing_is_not_kept(dsclora, base: Path) -> None:
     assert code == 1 and json.loads(out)["file"] is None
 
 
-def test_a_network_learns_from_a_teacher(dsclora, base: Path) -> None:
+def test_logits_trains_a_network_with_a_teacher(dsclora, base: Path) -> None:
     method = ("--method", "logits", "--teacher", base, "--channels", "4", "--blocks", "1")
     code, _, err = dsclora("distill", *method, "--data", "photos", "--out", "student", *QUICK, *HERE)
     assert code == 0 and f"kept: {Path('student', 'best.safetensors')}, PSNR-Y " in err
@@ -67,7 +67,7 @@ def test_a_network_learns_from_a_teacher(dsclora, base: Path) -> None:
         (("--base", "none.pth"), "error: "),
     ],
 )
-def test_what_is_missing_is_said_before_a_folder_is_made(dsclora, base: Path, arguments, line: str) -> None:
+def test_missing_options_are_reported_before_a_folder_is_made(dsclora, base: Path, arguments, line: str) -> None:
     code, _, err = dsclora("distill", "--data", "photos", "--out", "mine", *arguments)
     assert code in {2, 3} and err.startswith(line) and err.count("\n") == 1
     assert not Path("mine").exists()

@@ -1,4 +1,4 @@
-"""Distilling features of a teacher, as users type it: every method, between networks of different width and kind."""
+"""`dsclora distill` with feature maps, on the command line: every method, between networks of different kinds."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ OWN_TERM = {"fd": "fd", "fakd": "fakd", "facd": "facd"}
 
 @pytest.fixture
 def teacher(photos: Path) -> Path:
-    """An untrained EDSR, wider than the student, beside the folder `photos`."""
+    """An untrained EDSR, wider than the student, next to the folder `photos`."""
     torch.manual_seed(0)
     save_network(EDSR(EdsrConfig(channels=6, blocks=3, scale=2)), Path("teacher.safetensors"), training="{}")
     return Path("teacher.safetensors")
@@ -50,7 +50,7 @@ def test_every_method_trains_a_student(dsclora, teacher: Path, method: str) -> N
 
 
 @pytest.mark.parametrize("method", OWN_TERM)
-def test_each_methods_own_term_moves_the_student(dsclora, teacher: Path, method: str) -> None:
+def test_the_feature_loss_alone_changes_every_layer_of_the_body(dsclora, teacher: Path, method: str) -> None:
     alone = ("--method", method, "--teacher", teacher, *STUDENT, "--rec", 0, "--ts", 0)
     still = weights(dsclora, "still", *alone, "--learning-rate", 0)
     moved = weights(dsclora, "moved", *alone, "--learning-rate", 0.001, "--condition", "always")
@@ -65,7 +65,7 @@ def test_each_methods_own_term_moves_the_student(dsclora, teacher: Path, method:
         (("--student", "span", "--student-width", 4), SpanConfig(channels=4, blocks=1, scale=2)),
     ],
 )
-def test_students_and_teachers_of_any_kind(dsclora, teacher: Path, student, networks) -> None:  # type: ignore[no-untyped-def]
+def test_student_and_teacher_may_be_of_different_kinds(dsclora, teacher: Path, student, networks) -> None:  # type: ignore[no-untyped-def]
     torch.manual_seed(1)
     save_network(RCAN(RcanConfig(8, 1, 2, groups=3, attention=2)), Path("rcan.safetensors"), training="{}")
     save_network(SPAN(SpanConfig(channels=5, blocks=3, scale=2)), Path("span.safetensors"), training="{}")
@@ -75,7 +75,7 @@ def test_students_and_teachers_of_any_kind(dsclora, teacher: Path, student, netw
         assert load_network(Path(f"run{number}/best.safetensors")).config == networks
 
 
-def test_taps_by_name(dsclora, teacher: Path) -> None:
+def test_taps_choose_the_compared_maps(dsclora, teacher: Path) -> None:
     arguments = ("--method", "fd", "--teacher", teacher, *STUDENT)
     first = weights(dsclora, "first", *arguments, "--taps", "body.0", "--teacher-taps", "body.1")
     second = weights(dsclora, "second", *arguments, "--taps", "body.1", "--teacher-taps", "body.1")
@@ -85,7 +85,7 @@ def test_taps_by_name(dsclora, teacher: Path) -> None:
     assert refused.code == 2 and "1 feature maps of the student are compared with 4 of the teacher" in refused.err
 
 
-def test_one_patch_at_a_time_has_no_contrast(dsclora, teacher: Path) -> None:
+def test_facd_refuses_batches_of_one_patch(dsclora, teacher: Path) -> None:
     code, _, err = dsclora("distill", "--method", "facd", "--teacher", teacher, *STUDENT, "--data", "photos",
                            "--out", "run", *QUICK, *HERE, "--batch", 1)  # fmt: skip
     assert code == 2 and "raise --batch" in err
