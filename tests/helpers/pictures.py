@@ -1,4 +1,4 @@
-"""Pictures made by the tests: pixels, whole files, EXIF blocks and profiles, so that no binary file is kept."""
+"""Pixels, picture files, EXIF blocks and profiles, made by code so that the repository holds no binary files."""
 
 from __future__ import annotations
 
@@ -29,26 +29,26 @@ THUMBNAIL = b"\xff\xd8thumbnail of the old picture\xff\xd9"
 
 
 def noise(channels: int, dtype: type[np.generic] = np.uint8, size: tuple[int, int] = (HEIGHT, WIDTH)) -> Pixels:
-    """Random pixels of the whole range."""
+    """Return random pixels `(H, W, channels)` over the full range of `dtype`; `size` is `(H, W)`."""
     values = np.random.default_rng(channels).random((*size, channels))
     return values.astype(np.float32) if dtype is np.float32 else np.rint(values * np.iinfo(dtype).max).astype(dtype)
 
 
 def smooth(channels: int = 3, size: tuple[int, int] = (HEIGHT, WIDTH)) -> Pixels:
-    """8-bit gradients, a different one in every corner and channel, that lossy codecs hardly change."""
+    """Return smooth 8-bit pixels `(H, W, channels)`, different in each corner, kept well by lossy codecs."""
     rows, columns = np.mgrid[0 : size[0], 0 : size[1]]
     planes = [rows * 5, columns * 4, 255 - rows * 3, 255 - columns]
     return np.stack(planes[:channels], axis=2).clip(0, 255).astype(np.uint8)
 
 
 def header_of(pixels: Pixels, format: str, metadata: Metadata = NOTHING, **fields) -> Header:
-    """A header that describes these pixels."""
+    """Return a header that describes `pixels`."""
     height, width, channels = pixels.shape
     return Header(format, width, height, channels, pixels.dtype, metadata=metadata, **fields)
 
 
 def saved(header: Header, frames: Iterable[Frame], format: str | None = None, **options) -> bytes:
-    """The file that the writer makes, after `fit_format`."""
+    """Return the file that `write_picture` makes of the frames, after `fit_format`."""
     fitted, _ = fit_format(header, format or header.format, strict=False)
     buffer = io.BytesIO()
     write_picture(buffer, fitted, frames, SaveOptions(**options))
@@ -56,32 +56,32 @@ def saved(header: Header, frames: Iterable[Frame], format: str | None = None, **
 
 
 def saved_still(pixels: Pixels, format: str, carried: Metadata = NOTHING, **options) -> bytes:
-    """One frame as a file."""
+    """Return a file with a single frame."""
     return saved(header_of(pixels, format, carried), [Frame(pixels)], **options)
 
 
 def read(data: bytes) -> tuple[Header, list[Frame]]:
-    """Header and all frames of a file."""
+    """Return the header and all frames of a file."""
     with open_picture(data) as reader:
         return reader.header, list(reader.frames())
 
 
 def read_still(data: bytes) -> tuple[Header, Pixels]:
-    """Header and pixels of a file with one frame."""
+    """Return the header and the pixels of a file with a single frame."""
     header, frames = read(data)
     assert len(frames) == header.frames == 1 and not header.animated
     return header, frames[0].pixels
 
 
 def pillow_file(image: Image.Image, format: str, **options) -> bytes:
-    """A file written by Pillow alone."""
+    """Return a file written by Pillow alone."""
     buffer = io.BytesIO()
     image.save(buffer, format, **options)
     return buffer.getvalue()
 
 
 def exif_block(orientation: int = 1, order: str = "<", width: int = WIDTH, height: int = HEIGHT) -> bytes:
-    """EXIF as cameras write it: maker note, GPS, interoperability and a thumbnail at the end."""
+    """Return EXIF as a camera writes it: maker note, GPS, interoperability, and a thumbnail at the end."""
     short, long_ = (lambda value: struct.pack(order + "HH", value, 0)), (lambda value: struct.pack(order + "I", value))
     ifd0, exif, interop, gps, ifd1 = 8, 200, 300, 400, 500
     maker, thumbnail = 600, 700
@@ -120,7 +120,7 @@ def exif_block(orientation: int = 1, order: str = "<", width: int = WIDTH, heigh
 
 
 def everything(orientation: int = 1) -> Metadata:
-    """Metadata of every kind."""
+    """Return metadata with every block."""
     return Metadata(
         icc=rgb_profile(),
         exif=exif_block(orientation),
@@ -132,13 +132,13 @@ def everything(orientation: int = 1) -> Metadata:
 
 
 def rgb_profile() -> bytes:
-    """A valid RGB profile that no encoder adds by itself: sRGB with another rendering intent."""
+    """Return a valid RGB profile that no encoder adds by itself: sRGB with another rendering intent."""
     profile = srgb_profile()
     return profile[:64] + struct.pack(">I", 1) + profile[68:]
 
 
 def cmyk_profile() -> bytes:
-    """A tiny press: Lab of the 16 ink combinations, far from the plain formula (cyan prints as a dark red)."""
+    """Return a CMYK profile that is far from the plain formula: a table of Lab for 16 inks, cyan prints dark red."""
     inks = np.array([[-20, 30, 20], [-35, 60, 0], [-10, 0, 80], [-70, 0, 0]], float)
     table = bytearray()
     for cyan, magenta, yellow, black in np.ndindex(2, 2, 2, 2):
@@ -163,7 +163,7 @@ def cmyk_profile() -> bytes:
 
 
 def animation(channels: int = 4, count: int = 4) -> tuple[list[Frame], tuple[float, ...]]:
-    """A square that moves over a picture (or over nothing), with its own time for each frame."""
+    """Return frames with a square that moves over a picture (or over transparency), and their durations in ms."""
     times = (100.0, 200.0, 50.0, 400.0)[:count]
     frames = []
     for number, time in enumerate(times):
@@ -176,6 +176,6 @@ def animation(channels: int = 4, count: int = 4) -> tuple[list[Frame], tuple[flo
 
 
 def upscaled(header: Header, frames: Iterable[Frame], factor: int) -> tuple[Header, list[Frame]]:
-    """Every pixel repeated: a network that keeps colours exactly."""
+    """Return header and frames enlarged by repeating pixels, which keeps colors exactly."""
     grown = [replace(frame, pixels=frame.pixels.repeat(factor, 0).repeat(factor, 1)) for frame in frames]
     return replace(header, width=header.width * factor, height=header.height * factor), grown

@@ -1,4 +1,4 @@
-"""Pillow images and arrays go in and come back as what they were."""
+"""Pillow images and arrays become pixels, and results get the type of the input."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def test_images_keep_their_mode_profile_and_resolution(mode: str) -> None:
 
 
 @pytest.mark.parametrize(("mode", "becomes"), [("1", "L"), ("P", "RGB"), ("CMYK", "RGB"), ("YCbCr", "RGB")])
-def test_other_modes_become_simple_ones(mode: str, becomes: str) -> None:
+def test_other_modes_become_gray_or_rgb(mode: str, becomes: str) -> None:
     pixels, back = to_pixels(Image.new(mode, (3, 2)))
     assert back(pixels).mode == becomes
 
@@ -55,6 +55,6 @@ def test_a_palette_with_transparency_keeps_it() -> None:
         (np.full((4, 4), np.nan), "NaN"),
     ],
 )
-def test_what_is_no_picture_is_refused(array: np.ndarray, says: str) -> None:
+def test_arrays_that_are_no_pictures_are_refused(array: np.ndarray, says: str) -> None:
     with pytest.raises(ImageError, match=says):
         to_pixels(array)

@@ -1,4 +1,4 @@
-"""Colours that stay, and the few that must be converted: print to screen, channels and depths."""
+"""Colors of photographs, CMYK to sRGB, and conversions of channels and depth."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ INKS = {"paper": (0, 0, 0, 0), "cyan": (255, 0, 0, 0), "black": (0, 0, 0, 255), 
 
 
 def lab_of(data: bytes) -> np.ndarray:
-    """Mean CIE Lab of a file's pixels, read through its own profile by Pillow alone."""
+    """Return the mean CIE Lab of the pixels in a file, converted by Pillow with the profile in the file."""
     with Image.open(io.BytesIO(data)) as image:
         profile = ImageCms.ImageCmsProfile(io.BytesIO(image.info["icc_profile"]))
         lab = ImageCms.profileToProfile(image, profile, ImageCms.createProfile("LAB"), outputMode="LAB")
@@ -33,7 +33,7 @@ def lab_of(data: bytes) -> np.ndarray:
 
 
 @pytest.mark.parametrize("photo", ["canyon-wren", "dragonfly-on-lavender", "cave-opening"])
-def test_photographs_keep_their_colours(shared: Path, photo):
+def test_photographs_keep_their_colors_in_every_format(shared: Path, photo):
     source = shared / "data" / "photos" / f"{photo}.jpg"
     with open_picture(source) as reader:
         header, frames = reader.header, list(reader.frames())
@@ -49,8 +49,8 @@ def test_photographs_keep_their_colours(shared: Path, photo):
 
 
 @pytest.mark.parametrize("photo", ["canyon-wren", "dragonfly-on-lavender", "cave-opening"])
-def test_photographs_keep_every_block(shared: Path, photo):
-    """Camera files through JPEG: the EXIF block is as long as it was and still read by Pillow, thumbnail aside."""
+def test_photographs_keep_their_exif(shared: Path, photo):
+    """Pillow reads the same EXIF in the written JPEG, but for size, orientation and thumbnail."""
     source = shared / "data" / "photos" / f"{photo}.jpg"
     with open_picture(source) as reader:
         header = replace(reader.header, width=48, height=32)
@@ -69,7 +69,7 @@ def test_photographs_keep_every_block(shared: Path, photo):
 
 @pytest.mark.parametrize("format", ["TIFF", "JPEG"])
 @pytest.mark.parametrize("ink", INKS)
-def test_cmyk_goes_through_its_profile(format, ink):
+def test_cmyk_is_converted_with_its_profile(format, ink):
     image, profile = Image.new("CMYK", (16, 16), INKS[ink]), cmyk_profile()
     options = {"quality": 100} if format == "JPEG" else {}
     header, pixels = read_still(pillow_file(image, format, icc_profile=profile, **options))
@@ -86,7 +86,7 @@ def test_cmyk_goes_through_its_profile(format, ink):
 
 @pytest.mark.parametrize("profile", [None, b"no profile at all", "RGB"])
 @pytest.mark.parametrize("format", ["TIFF", "JPEG"])
-def test_cmyk_without_a_usable_profile_is_converted_plainly(format, profile):
+def test_cmyk_without_a_usable_profile_is_converted_by_formula(format, profile):
     icc = color.srgb_profile() if profile == "RGB" else profile
     image = Image.new("CMYK", (16, 16), (255, 0, 0, 0))
     header, pixels = read_still(pillow_file(image, format, icc_profile=icc))
@@ -94,7 +94,7 @@ def test_cmyk_without_a_usable_profile_is_converted_plainly(format, profile):
     assert np.abs(pixels.astype(int) - (0, 255, 255)).max() <= 3
 
 
-def test_the_srgb_profile_is_one_and_always_the_same():
+def test_the_srgb_profile_is_always_the_same_bytes():
     assert color.srgb_profile() == color.srgb_profile()
     profile = ImageCms.ImageCmsProfile(io.BytesIO(color.srgb_profile()))
     assert profile.profile.xcolor_space.strip() == "RGB" and "sRGB" in profile.profile.profile_description
@@ -107,7 +107,7 @@ def test_16_bits_are_rounded_to_the_nearest_8(value):
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
-def test_every_level_survives_a_deeper_file(dtype):
+def test_every_level_survives_a_deeper_dtype(dtype):
     levels = np.arange(256, dtype=np.uint8).reshape(16, 16, 1)
     assert (color.convert_pixels(color.convert_pixels(levels, 1, np.uint16), 1, np.uint8) == levels).all()
     deep = color.convert_pixels(levels, 1, dtype)
@@ -115,16 +115,16 @@ def test_every_level_survives_a_deeper_file(dtype):
 
 
 @pytest.mark.parametrize("value", [-0.01, 1.01, 300.0])
-def test_floats_that_do_not_fit_are_refused_not_clipped(value):
+def test_floats_outside_0_to_1_are_refused_and_not_clipped(value):
     pixels = np.full((2, 2, 3), 0.5, np.float32)
     pixels[0, 0, 0] = value
     with pytest.raises(ImageError, match="do not fit 16 bits"):
         saved(header_of(pixels, "TIFF"), [Frame(pixels)], "PNG")
 
 
-def test_channels_widen_and_narrow():
-    grey, white = noise(2), np.full((1, 1, 1), 255, np.uint8)
-    assert (color.convert_pixels(grey, 4, np.uint8) == grey[..., [0, 0, 0, 1]]).all()
+def test_channels_are_added_and_removed():
+    gray, white = noise(2), np.full((1, 1, 1), 255, np.uint8)
+    assert (color.convert_pixels(gray, 4, np.uint8) == gray[..., [0, 0, 0, 1]]).all()
     assert (color.convert_pixels(white, 4, np.uint8) == 255).all()
     reds = np.array([[[255, 0, 0, 100]]], np.uint8)
     assert color.convert_pixels(reds, 2, np.uint8).tolist() == [[[76, 100]]]
@@ -139,6 +139,6 @@ def test_alpha_is_laid_on_white_with_a_warning():
     assert again.tolist() == [[[10, 20, 30], [255, 255, 255], [127, 127, 127]]]
 
 
-def test_grey_stays_grey_in_every_format_that_has_it():
+def test_gray_stays_gray_in_every_format_with_gray():
     for format in ("JPEG", "PNG", "TIFF", "JPEG2000", "GIF", "BMP", "PPM", "TGA"):
         assert read_still(saved(header_of(smooth(1), format), [Frame(smooth(1))]))[0].channels == 1, format

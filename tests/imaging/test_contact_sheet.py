@@ -1,4 +1,4 @@
-"""Contact sheets: everything in its place."""
+"""Contact sheets: places of pictures, labels and error maps."""
 
 from __future__ import annotations
 
@@ -6,18 +6,18 @@ import numpy as np
 
 from dsclora_cli.imaging.contact_sheet import GAIN, PANEL, Panel, Strip, contact_sheet, error_map
 
-RED, GREEN, BLUE = (np.full((60, 80, 3), colour, np.uint8) for colour in ((255, 0, 0), (0, 255, 0), (0, 0, 255)))
+RED, GREEN, BLUE = (np.full((60, 80, 3), color, np.uint8) for color in ((255, 0, 0), (0, 255, 0), (0, 0, 255)))
 
 
-def places(sheet: np.ndarray, colour: tuple[int, int, int]) -> tuple[slice, slice]:
-    """The rectangle that holds a colour."""
-    rows, columns = np.nonzero((sheet == colour).all(axis=2))
+def places(sheet: np.ndarray, color: tuple[int, int, int]) -> tuple[slice, slice]:
+    """Return the rows and columns of the rectangle in a color."""
+    rows, columns = np.nonzero((sheet == color).all(axis=2))
     return slice(rows.min(), rows.max() + 1), slice(columns.min(), columns.max() + 1)
 
 
-def test_results_and_truth_stand_side_by_side_in_full_size() -> None:
+def test_results_and_truth_are_placed_side_by_side_in_full_size() -> None:
     sheet = contact_sheet([Strip((Panel("bicubic", RED), Panel("model", GREEN)), Panel("HR", BLUE))])
-    red, green, blue = (places(sheet, colour) for colour in ((255, 0, 0), (0, 255, 0), (0, 0, 255)))
+    red, green, blue = (places(sheet, color) for color in ((255, 0, 0), (0, 255, 0), (0, 0, 255)))
     for rows, columns in (red, green, blue):
         assert (rows.stop - rows.start, columns.stop - columns.start) == (60, 80)
     assert red[0] == green[0] == blue[0]
@@ -42,7 +42,7 @@ def test_large_pictures_are_reduced_and_long_labels_make_room() -> None:
     assert contact_sheet([label]).shape[1] > 1000
 
 
-def test_an_error_map_is_the_amplified_mean_difference_cut_at_white() -> None:
+def test_an_error_map_is_the_amplified_mean_difference_limited_to_white() -> None:
     truth = np.array([[[10, 10, 10], [200, 200, 200]]], np.uint8)
     result = np.array([[[13, 7, 10], [0, 0, 0]]], np.uint8)
     assert error_map(result, truth).tolist() == [[[2 * GAIN] * 3, [255] * 3]]

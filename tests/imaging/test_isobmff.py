@@ -9,7 +9,6 @@ import imagecodecs
 import numpy as np
 import pytest
 from pictures import everything, noise, read_still, saved_still, smooth
-from PIL import Image
 
 from dsclora_cli.imaging import isobmff
 
@@ -18,7 +17,7 @@ def box(kind: bytes, data: bytes) -> bytes:
     return struct.pack(">I4s", len(data) + 8, kind) + data
 
 
-def test_the_walk_knows_every_kind_of_length():
+def test_boxes_of_all_kinds_of_length_are_found():
     long = struct.pack(">I4sQ", 1, b"long", 16 + 3) + b"abc"
     rest = struct.pack(">I4s", 0, b"rest") + b"to the end"
     file = io.BytesIO(box(b"plain"[:4], b"1234") + long + rest)
@@ -27,12 +26,13 @@ def test_the_walk_knows_every_kind_of_length():
 
 
 @pytest.mark.parametrize("broken", [b"", b"\0\0\0", struct.pack(">I4s", 4, b"tiny"), struct.pack(">I4s", 1, b"long")])
-def test_broken_boxes_end_the_walk(broken):
-    assert len(list(isobmff.iter_boxes(io.BytesIO(box(b"good", b"x") + broken)))) <= 2
+def test_a_damaged_box_ends_the_search(broken):
+    found = [part.kind for part in isobmff.iter_boxes(io.BytesIO(box(b"good", b"x") + broken))]
+    assert found == [b"good"]
     assert isobmff.read_box_metadata(io.BytesIO(broken)).exif is None
 
 
-def test_metadata_of_a_jp2_file_is_found_by_its_boxes():
+def test_metadata_of_a_jp2_file_is_read_from_boxes():
     given = everything()
     data = saved_still(smooth(), "JPEG2000", given)
     found = isobmff.read_box_metadata(io.BytesIO(data))
@@ -41,7 +41,7 @@ def test_metadata_of_a_jp2_file_is_found_by_its_boxes():
     assert kinds == [b"jP  ", b"ftyp", b"jp2h", b"uuid", b"uuid", b"uuid", b"jp2c"]
 
 
-def test_jpeg_xl_keeps_its_blocks_in_boxes_too():
+def test_metadata_of_a_jpeg_xl_file_is_read_from_boxes():
     given = everything()
     file = box(b"JXL ", b"\r\n\x87\n") + box(b"Exif", bytes(4) + given.exif) + box(b"xml ", given.xmp)
     found = isobmff.read_box_metadata(io.BytesIO(file))
@@ -49,16 +49,8 @@ def test_jpeg_xl_keeps_its_blocks_in_boxes_too():
     assert isobmff.fill_missing(isobmff.Metadata(xmp=b"own"), found) == isobmff.Metadata(exif=given.exif, xmp=b"own")
 
 
-@pytest.mark.parametrize("channels", [2, 4])
-def test_alpha_is_declared_to_other_readers(channels):
-    data = saved_still(noise(channels), "JPEG2000")
-    assert data.count(b"cdef") == 1
-    with Image.open(io.BytesIO(data)) as image:
-        np.testing.assert_array_equal(np.asarray(image), noise(channels))
-
-
 @pytest.mark.parametrize(("bits", "container"), [(8, "jp2"), (12, "jp2"), (16, "j2k")])
-def test_the_codestream_says_what_it_holds(bits, container):
+def test_the_codestream_states_size_channels_and_bits(bits, container):
     pixels = noise(3, np.uint16) >> (16 - bits)
     pixels = pixels.astype(np.uint8) if bits == 8 else pixels
     data = bytes(imagecodecs.jpeg2k_encode(pixels, level=0, codecformat=container, bitspersample=bits))
@@ -68,6 +60,6 @@ def test_the_codestream_says_what_it_holds(bits, container):
 
 
 @pytest.mark.parametrize("bits", [8, 10, 12])
-def test_the_depth_of_avif(bits):
+def test_the_bit_depth_of_avif_is_read(bits):
     flags = {8: 0, 10: 0x40, 12: 0x60}[bits]
     assert isobmff.read_avif_depth(io.BytesIO(bytes(50) + b"av1C" + bytes((0x81, 0, flags, 0)) + bytes(9))) == bits

@@ -1,4 +1,4 @@
-"""Metadata through files of every container, and made true for a resized picture."""
+"""Metadata in files of every format, and updated for a resized picture."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def exif_of(block: bytes) -> Image.Exif:
 
 @pytest.mark.parametrize("order", ["<", ">"])
 @pytest.mark.parametrize("size", [(4 * WIDTH, 4 * HEIGHT), (100_000, 70_000)])
-def test_resized_tells_the_truth_and_keeps_the_rest(order, size):
+def test_size_and_orientation_are_updated_and_the_rest_is_kept(order, size):
     metadata = blocks.with_size(Metadata(exif=exif_block(6, order), xmp=XMP, iptc=IPTC), *size)
     exif = exif_of(metadata.exif)
     assert exif[ExifTags.Base.Orientation] == 1 and exif[ExifTags.Base.Make] == "Cam"
@@ -62,7 +62,7 @@ def test_resized_tells_the_truth_and_keeps_the_rest(order, size):
     assert metadata.iptc == IPTC
 
 
-def test_resized_twice_is_resized_once():
+def test_updating_the_size_twice_changes_nothing_more():
     once = blocks.with_size(everything(), 10, 20)
     assert blocks.with_size(once, 10, 20) == once
 
@@ -73,7 +73,7 @@ def test_broken_exif_is_left_out(broken):
     assert not blocks.with_size(Metadata(exif=broken), 1, 1).exif
 
 
-def test_directories_that_point_at_each_other_end():
+def test_directories_that_point_at_each_other_are_read_once():
     loop = bytearray(exif_block())
     at = loop.index(struct.pack("<HHII", 40965, 4, 1, 300))
     loop[at + 8 : at + 12] = struct.pack("<I", 200)
@@ -81,13 +81,13 @@ def test_directories_that_point_at_each_other_end():
 
 
 @pytest.mark.parametrize("prefix", [b"", b"Exif\0\0", b"\0\0\0\0", b"\0\0\0\6Exif\0\0"])
-def test_the_prefixes_of_containers_are_taken_off(prefix):
+def test_prefixes_of_containers_are_removed(prefix):
     assert blocks.normalize_exif(prefix + exif_block()) == exif_block()
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
 @pytest.mark.parametrize("format", WITH_EXIF)
-def test_every_block_survives_each_container_that_has_room(format, dtype):
+def test_every_block_survives_in_every_format_with_room(format, dtype):
     pixels = smooth().astype(dtype)
     held = FORMATS[format].metadata
     given = blocks.with_size(everything(), WIDTH, HEIGHT)
@@ -137,7 +137,7 @@ def test_tiff_details_are_read_by_tifffile_in_either_byte_order(order):
     assert header.metadata.dpi == (300, 150)
 
 
-def test_metadata_none_keeps_what_colours_need():
+def test_metadata_none_keeps_profile_and_color_chunks():
     chunks = ((b"gAMA", struct.pack(">I", 45455)),)
     metadata = replace(everything(), color_chunks=chunks)
     for format in WITH_EXIF:
@@ -146,7 +146,7 @@ def test_metadata_none_keeps_what_colours_need():
         assert replace(kept, dpi=None) == expected
 
 
-def test_png_colour_chunks_and_compressed_text_are_kept():
+def test_png_color_chunks_and_compressed_text_are_kept():
     image = pillow_file(Image.fromarray(smooth()), "PNG")
     gamma = png.make_chunk(b"gAMA", struct.pack(">I", 100000))
     text = png.make_chunk(b"zTXt", b"long\0\0" + zlib.compress(b"x" * 5000))
@@ -156,7 +156,7 @@ def test_png_colour_chunks_and_compressed_text_are_kept():
     assert read_still(saved_still(pixels, "PNG", header.metadata))[0].metadata == header.metadata
 
 
-def test_orientation_is_taken_out_without_moving_the_rest():
+def test_the_orientation_tag_is_removed_without_moving_the_rest():
     for order in "<>":
         exif = blocks.without_orientation(exif_block(6, order))
         assert len(exif) == len(exif_block()) and exif.index(MAKER_NOTE) == exif_block().index(MAKER_NOTE)
@@ -164,7 +164,7 @@ def test_orientation_is_taken_out_without_moving_the_rest():
         assert blocks.without_orientation(exif) == exif
 
 
-def test_a_text_chunk_that_explodes_is_left_out(monkeypatch):
+def test_a_text_chunk_that_decompresses_to_too_much_is_left_out(monkeypatch):
     monkeypatch.setattr("dsclora_cli.imaging.codecs.png._MAX_TEXT", 2**16)
     bomb = png.make_chunk(b"zTXt", b"bomb\0\0" + zlib.compress(bytes(2**17)))
     image = saved_still(smooth(), "PNG")
@@ -188,12 +188,12 @@ def test_blocks_too_long_for_jpeg_are_left_out_with_a_note(block):
     assert getattr(read_still(saved_still(smooth(), "JPEG", header.metadata))[0].metadata, block) is None
 
 
-def test_a_long_profile_is_spread_over_jpeg_segments():
+def test_a_long_profile_is_split_over_jpeg_segments():
     profile = everything().icc + bytes(range(256)) * 1000
     assert read_still(saved_still(smooth(), "JPEG", Metadata(icc=profile)))[0].metadata.icc == profile
 
 
-def test_the_extended_part_of_jpeg_xmp_is_left_out_and_no_longer_referred_to():
+def test_the_extended_part_of_jpeg_xmp_is_left_out_with_the_link_to_it():
     xmp = b'<x:xmpmeta xmpNote:HasExtendedXMP="0123" a="b"/>'
     payload = b"http://ns.adobe.com/xmp/extension/\0" + bytes(60)
     extra = b"\xff\xe1" + struct.pack(">H", len(payload) + 2) + payload

@@ -1,4 +1,4 @@
-"""Metrics, cross-checked against scikit-image with the equivalent settings."""
+"""Metrics, compared with scikit-image in equivalent settings."""
 
 from __future__ import annotations
 
@@ -37,6 +37,6 @@ def test_rgb_metrics_equal_scikit_image(pair: tuple[np.ndarray, np.ndarray]) -> 
     assert abs(ssim(*pair) - structural_similarity(b, a, channel_axis=2, **SETTINGS)) < 1e-9
 
 
-def test_identical_pictures_are_infinitely_alike(pair: tuple[np.ndarray, np.ndarray]) -> None:
+def test_equal_pictures_have_infinite_psnr_and_ssim_1(pair: tuple[np.ndarray, np.ndarray]) -> None:
     assert psnr_y(pair[0], pair[0], 4) == psnr(pair[0], pair[0]) == float("inf")
     assert ssim_y(pair[0], pair[0], 4) == pytest.approx(1, abs=1e-12)

@@ -1,4 +1,4 @@
-"""MATLAB's bicubic, against the official LR files and on shapes they do not cover."""
+"""MATLAB's bicubic, compared with the official LR files, and on other shapes."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ def test_equals_every_official_lr_file(shared: Path, name: str, scale: int) -> N
         np.testing.assert_array_equal(downscale(hr, scale), lr, err_msg=file.name)
 
 
-def test_grey_equals_rgb_of_three_equal_channels() -> None:
-    grey = np.random.default_rng(0).integers(0, 256, (37, 23), dtype=np.uint8)
-    rgb = matlab_bicubic(np.repeat(grey[:, :, None], 3, axis=2), 11, 40)
-    np.testing.assert_array_equal(matlab_bicubic(grey, 11, 40), rgb[:, :, 0])
+def test_gray_equals_rgb_of_three_equal_channels() -> None:
+    gray = np.random.default_rng(0).integers(0, 256, (37, 23), dtype=np.uint8)
+    rgb = matlab_bicubic(np.repeat(gray[:, :, None], 3, axis=2), 11, 40)
+    np.testing.assert_array_equal(matlab_bicubic(gray, 11, 40), rgb[:, :, 0])
 
 
-def test_flat_pictures_stay_flat_and_same_size_is_identity() -> None:
+def test_flat_pictures_stay_flat_and_an_equal_size_changes_nothing() -> None:
     flat = np.full((9, 7, 3), 137, np.uint8)
     assert (matlab_bicubic(flat, 4, 20) == 137).all()
     noise = np.random.default_rng(1).integers(0, 256, (6, 5, 3), dtype=np.uint8)

@@ -1,4 +1,4 @@
-"""The reduction to the size asked for."""
+"""The final reduction to the requested size."""
 
 from __future__ import annotations
 
@@ -30,14 +30,14 @@ def test_reduction_is_antialiased() -> None:
     assert np.abs(inner - 32767.5).max() < 700
 
 
-def test_sixteen_bits_keep_more_than_eight() -> None:
+def test_sixteen_bits_are_not_reduced_to_eight() -> None:
     ramp = np.linspace(1000, 1200, 256).astype(np.uint16)[None, :, None].repeat(8, axis=0)
     assert len(np.unique(reduce(ramp, 128, 4))) > 90
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.float32])
 @pytest.mark.parametrize(("width", "height"), [(61, 83), (100, 199), (7, 5), (100, 1)])
-def test_bands_come_to_the_same_as_the_whole(dtype: type, width: int, height: int) -> None:
+def test_the_result_does_not_depend_on_the_bands(dtype: type, width: int, height: int) -> None:
     noise = np.random.default_rng(1)
     pixels = noise.random((200, 120, 3), np.float32)
     pixels = pixels if dtype is np.float32 else (pixels * np.iinfo(dtype).max).astype(dtype)

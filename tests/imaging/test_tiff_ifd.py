@@ -1,4 +1,4 @@
-"""TIFF directories, whatever their byte order and width, and however broken."""
+"""TIFF directories in both byte orders, with 32-bit and 64-bit offsets, and damaged."""
 
 from __future__ import annotations
 
@@ -32,14 +32,14 @@ def directories(draw, depth: int = 0) -> dict[int, tiff_ifd.Entry]:
 
 
 def plain(entries) -> dict:
-    """Entries without the places and pointers that differ from file to file."""
+    """Return entries without offsets, which differ from file to file."""
     return {
         tag: plain(entry.sub) if entry.sub is not None else (entry.type, entry.data) for tag, entry in entries.items()
     }
 
 
 @given(entries=directories(), layout=LAYOUTS, offset=some.integers(0, 40).map(lambda half: 2 * half))
-def test_what_is_packed_is_read(entries, layout, offset):
+def test_packed_directories_are_read_back(entries, layout, offset):
     stream = io.BytesIO(bytes(offset) + tiff_ifd.pack_directory(entries, layout, offset, following=1234))
     again = tiff_ifd.read_directory(stream, layout, offset)
     assert plain(again.entries) == plain(entries) and again.next == 1234
@@ -47,7 +47,7 @@ def test_what_is_packed_is_read(entries, layout, offset):
 
 
 @pytest.mark.parametrize("order", ["<", ">"])
-def test_exif_is_packed_and_read(order):
+def test_exif_is_packed_and_read_back(order):
     layout, first = tiff_ifd.parse_exif(exif_block(6, order))
     assert layout == tiff_ifd.Layout(order) and tiff_ifd.read_integer(first.entries[274], order) == 6
     packed = tiff_ifd.pack_exif(first.entries, order)
@@ -57,7 +57,7 @@ def test_exif_is_packed_and_read(order):
 
 
 @given(some.binary(max_size=80))
-def test_anything_is_a_directory_or_a_value_error(data):
+def test_random_bytes_are_a_directory_or_a_value_error(data):
     for head in (b"II*\0", b"MM\0*", b"II+\0\x08\0\0\0"):
         try:
             _, directory = tiff_ifd.parse_exif(head + data)
@@ -66,7 +66,7 @@ def test_anything_is_a_directory_or_a_value_error(data):
         assert len(directory.entries) <= 4096
 
 
-def test_entries_that_make_no_sense_are_left_out():
+def test_damaged_entries_are_left_out():
     good = struct.pack("<HHII", 271, 2, 2, 0x41)
     unknown_type = struct.pack("<HHII", 272, 99, 1, 0)
     out_of_file = struct.pack("<HHII", 305, 2, 100, 5000)
@@ -75,7 +75,7 @@ def test_entries_that_make_no_sense_are_left_out():
     assert list(tiff_ifd.read_directory(io.BytesIO(body), tiff_ifd.Layout(), 0).entries) == [271]
 
 
-def test_a_number_is_a_short_or_a_long():
+def test_an_integer_is_a_short_or_a_long():
     assert tiff_ifd.read_integer(tiff_ifd.Entry(tiff_ifd.SHORT, b"\x01\x02"), ">") == 258
     assert tiff_ifd.read_integer(tiff_ifd.Entry(tiff_ifd.LONG, b"\x01\0\0\0"), "<") == 1
     assert tiff_ifd.read_integer(tiff_ifd.Entry(2, b"12"), "<") is None and tiff_ifd.read_integer(None, "<") is None

@@ -1,4 +1,4 @@
-"""Frames that come in bands."""
+"""Frames as bands of rows."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from dsclora_cli.imaging.types import Frame, StreamedFrame, regroup_bands, stack
 
 
 @given(st.lists(st.integers(1, 9), min_size=1, max_size=8), st.integers(1, 12))
-def test_regrouped_rows_are_the_same_rows(heights, rows):
+def test_regrouped_bands_hold_the_same_rows(heights, rows):
     pixels = noise(3, np.uint8, (sum(heights), 4))
     bands = list(regroup_bands(np.split(pixels, np.cumsum(heights)[:-1]), rows))
     assert {len(band) for band in bands[:-1]} <= {rows} and 0 < len(bands[-1]) <= rows
     np.testing.assert_array_equal(np.concatenate(bands), pixels)
 
 
-def test_bands_are_taken_when_they_are_read():
+def test_bands_are_made_only_when_they_are_read():
     pixels = noise(1, np.uint16, (6, 5))
     taken = []
 
@@ -45,6 +45,6 @@ def test_a_whole_frame_is_one_band():
     assert stack_bands(frame.bands(), frame.shape) is pixels
 
 
-def test_bands_that_are_missing_are_noticed():
+def test_missing_bands_are_an_error():
     with pytest.raises(AssertionError):
         stack_bands(iter([noise(3, np.uint8, (4, 5))]), (5, 5, 3))

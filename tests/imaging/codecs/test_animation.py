@@ -1,4 +1,4 @@
-"""Animations through every format that moves: frames, times, loops, holes; a still stays still."""
+"""Animations in every format with animation: frames, durations, loops, transparency."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ MOVING = ("GIF", "PNG", "WEBP")
 
 
 def shown(pixels) -> np.ndarray:
-    """What is seen: colour under full transparency does not count."""
+    """Return pixels with color under full transparency set to 0."""
     return np.where(pixels[..., 3:] == 0, 0, pixels) if pixels.shape[2] == 4 else pixels
 
 
@@ -51,7 +51,7 @@ def moving_file(format: str, channels: int, loop: int, **options) -> bytes:
 @pytest.mark.parametrize("channels", [3, 4])
 @pytest.mark.parametrize("target", MOVING)
 @pytest.mark.parametrize("source", MOVING)
-def test_frames_times_and_loop_survive(source, target, channels):
+def test_frames_durations_and_loop_survive(source, target, channels):
     frames, times = animation(channels)
     header, decoded = read(moving_file(source, channels, 0))
     assert (header.frames, header.animated, header.loop) == (4, True, 0)
@@ -71,7 +71,7 @@ def test_frames_times_and_loop_survive(source, target, channels):
 
 @pytest.mark.parametrize("plays", [0, 1, 3])
 @pytest.mark.parametrize("format", MOVING)
-def test_the_number_of_plays(format, plays):
+def test_the_number_of_plays_is_kept(format, plays):
     frames, _ = animation(3)
     header = header_of(frames[0].pixels, format, frames=4, animated=True, loop=plays)
     data = saved(header, frames)
@@ -116,7 +116,7 @@ def test_frames_are_pulled_one_at_a_time(format):
 
 
 @pytest.mark.parametrize("format", MOVING)
-def test_a_still_stays_still(format):
+def test_a_still_picture_stays_still(format):
     header, frames = read(saved_still(smooth(), format))
     assert (header.frames, header.animated, header.loop, frames[0].duration_ms) == (1, False, None, None)
     with Image.open(io.BytesIO(saved_still(smooth(), format))) as image:
@@ -142,7 +142,7 @@ def test_a_default_image_outside_the_animation_is_not_shown():
 
 
 @pytest.mark.parametrize("format", ["PNG", "WEBP", "GIF"])
-def test_metadata_of_animations(format):
+def test_animations_keep_their_metadata(format):
     frames, _ = animation(4)
     given = everything()
     header, _ = read(saved(header_of(frames[0].pixels, format, given, frames=4, animated=True), frames))
@@ -153,20 +153,20 @@ def test_metadata_of_animations(format):
         assert kept.icc == given.icc and kept.exif and kept.xmp and kept.iptc == (IPTC if format == "PNG" else None)
 
 
-def test_times_of_gif_do_not_drift():
+def test_durations_of_a_gif_do_not_drift():
     frames = [Frame(pixels.pixels, 33.3) for pixels in animation(3)[0]]
     header = header_of(frames[0].pixels, "GIF", frames=4, animated=True, loop=0)
     assert [frame.duration_ms for frame in read(saved(header, frames))[1]] == [30.0, 40.0, 30.0, 30.0]
 
 
-def test_equal_frames_keep_their_count_and_time():
+def test_equal_frames_keep_their_number_and_duration():
     frames = [Frame(smooth() // 8 * 8, 100.0)] * 3
     for format in MOVING:
         header = header_of(frames[0].pixels, format, frames=3, animated=True, loop=0)
         assert [frame.duration_ms for frame in read(saved(header, frames, quality=100))[1]] == [100.0] * 3, format
 
 
-def test_gif_is_exact_up_to_256_colours_and_close_beyond():
+def test_gif_is_exact_up_to_256_colors_and_close_beyond():
     few = smooth() // 64 * 64
     np.testing.assert_array_equal(read(saved_still(few, "GIF"))[1][0].pixels, few)
     close = read(saved_still(smooth(), "GIF"))[1][0].pixels.astype(int) - smooth()
@@ -195,7 +195,7 @@ def test_too_few_frames_and_frames_of_another_size_are_errors():
         ((3, 5), (6, 7), True, (2, 4, 5, 4)),
     ],
 )
-def test_the_area_that_changed(old, new, even, area):
+def test_the_smallest_area_with_all_changes_is_found(old, new, even, area):
     current = np.zeros((8, 9, 1), np.uint8)
     previous = None if old is None else current.copy()
     for place in (old, new):

@@ -1,4 +1,4 @@
-"""JPEG band by band: the same picture as Pillow makes of the whole, and the metadata once."""
+"""JPEG band by band: the same picture as Pillow's JPEG of the whole, with the metadata once."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def decoded(data: bytes) -> Pixels:
 
 @pytest.mark.parametrize("size", [(1, 1), (8, 8), (40, 33), (97, 50), (160, 21)])
 @pytest.mark.parametrize("channels", [1, 3])
-def test_strips_are_the_whole_to_the_bit(size, channels, monkeypatch):
+def test_strips_decode_to_the_same_pixels_as_the_whole(size, channels, monkeypatch):
     pixels = noise(channels, np.uint8, size)
     assert banded(pixels, []) == whole(pixels)
     monkeypatch.setattr(jpeg, "_STRIP", 16 * size[1])
@@ -52,8 +52,8 @@ def test_strips_are_the_whole_to_the_bit(size, channels, monkeypatch):
             assert image.size == (size[1], size[0]) and image.info["icc_profile"] == PROFILE
 
 
-def test_wide_pictures_restart_as_often_as_the_format_demands(monkeypatch):
-    """With at most 12 units between markers, of 5 units a row of blocks."""
+def test_wide_pictures_have_as_many_restart_markers_as_the_format_demands(monkeypatch):
+    """A row of blocks has 5 units, and at most 12 units are allowed between markers."""
     monkeypatch.setattr(jpeg, "_MOST_UNITS", 12)
     pixels = smooth(3, (64, 40))
     data = banded(pixels, [])
@@ -62,7 +62,7 @@ def test_wide_pictures_restart_as_often_as_the_format_demands(monkeypatch):
     assert int.from_bytes(data[at + 4 : at + 6], "big") == 10
 
 
-def test_the_widest_picture_is_written():
+def test_a_picture_of_the_largest_width_is_written():
     pixels = np.zeros((24, 65500, 1), np.uint8)
     pixels[:, ::3] = 200
     np.testing.assert_array_equal(decoded(banded(pixels, [5]))[..., None], decoded(whole(pixels))[..., None])

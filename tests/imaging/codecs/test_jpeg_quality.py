@@ -1,3 +1,7 @@
+"""The quality of a JPEG, estimated from the quantization tables."""
+
+from __future__ import annotations
+
 from io import BytesIO
 from pathlib import Path
 
@@ -15,7 +19,7 @@ def _read(file: BytesIO | Path) -> int | None:
 
 
 @pytest.mark.parametrize("mode", ["RGB", "L"])
-def test_the_quality_that_a_jpeg_was_saved_with_is_read_off_its_tables(mode: str) -> None:
+def test_the_quality_of_a_jpeg_is_estimated_from_its_tables(mode: str) -> None:
     picture = Image.fromarray(np.random.default_rng(0).integers(0, 256, (16, 16, 3), np.uint8)).convert(mode)
     for quality in (*range(5, 100, 5), 98, 100):
         file = BytesIO()
@@ -23,7 +27,7 @@ def test_the_quality_that_a_jpeg_was_saved_with_is_read_off_its_tables(mode: str
         assert _read(file) == quality
 
 
-def test_tables_of_another_maker_get_the_quality_of_like_strength() -> None:
+def test_tables_of_other_encoders_get_a_quality_of_similar_strength() -> None:
     flat = {0: [4] * 64, 1: [6] * 64}
     assert 90 <= estimate_quality(flat) <= 99  # type: ignore[operator]
     coarse = {0: [40] * 64}
@@ -32,12 +36,12 @@ def test_tables_of_another_maker_get_the_quality_of_like_strength() -> None:
     assert estimate_quality({0: [0] * 64}) == 100
 
 
-def test_other_formats_have_none(tmp_path: Path) -> None:
+def test_other_formats_have_no_jpeg_quality(tmp_path: Path) -> None:
     Image.new("RGB", (8, 8)).save(tmp_path / "a.png")
     assert _read(tmp_path / "a.png") is None
 
 
-def test_camera_jpegs(shared: Path) -> None:
+def test_the_quality_of_camera_jpegs(shared: Path) -> None:
     photos = shared / "data/photos"
     qualities = {
         name: _read(photos / f"{name}.jpg") for name in ("dragonfly-on-lavender", "canyon-wren", "cave-opening")

@@ -1,4 +1,4 @@
-"""PNG chunks, as other programs write them."""
+"""PNG: chunks of other programs, bands, palettes, and damage."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import zlib
 
 import numpy as np
 import pytest
-from pictures import IPTC, XMP, exif_block, noise, read_still, saved_still, smooth
+from pictures import IPTC, XMP, exif_block, noise, pillow_file, read_still, saved_still, smooth
 from PIL import Image
 
 from dsclora_cli.errors import ImageError
@@ -18,14 +18,14 @@ from dsclora_cli.imaging.types import Metadata, StreamedFrame
 
 
 def with_chunks(*chunks: bytes, at_end: bool = False) -> bytes:
-    """A PNG with chunks after its IHDR, or before its IEND."""
+    """Return a PNG with chunks added after IHDR or before IEND."""
     data = saved_still(smooth(), "PNG")
     place = len(data) - 12 if at_end else 33
     return data[:place] + b"".join(chunks) + data[place:]
 
 
 def raw_profile(kind: str, data: bytes) -> bytes:
-    """How ImageMagick and ExifTool hide a block in text."""
+    """Return a metadata block as ImageMagick and ExifTool hide it in text."""
     text = f"\n{kind}\n{len(data):8}\n{data.hex()}\n".encode()
     return png.make_chunk(b"zTXt", f"Raw profile type {kind}".encode() + b"\0\0" + zlib.compress(text))
 
@@ -42,7 +42,7 @@ def test_metadata_before_and_after_the_pixels(at_end):
     np.testing.assert_array_equal(pixels, smooth())
 
 
-def test_raw_profiles_are_blocks_and_no_text():
+def test_raw_profiles_are_read_as_metadata_and_not_as_text():
     resources = blocks.wrap_iptc(IPTC)
     header, _ = read_still(with_chunks(raw_profile("iptc", resources), raw_profile("exif", b"Exif\0\0" + exif_block())))
     assert header.metadata.iptc == IPTC and header.metadata.text == ()
@@ -61,7 +61,7 @@ def test_raw_profiles_are_blocks_and_no_text():
         png.make_chunk(b"zTXt", b"key\0\0" + b"damaged"),
     ],
 )
-def test_damaged_metadata_does_not_cost_the_picture(chunk):
+def test_damaged_metadata_is_left_out(chunk):
     header, pixels = read_still(with_chunks(chunk))
     metadata = header.metadata
     assert metadata.icc is None and metadata.dpi is None and metadata.exif is None and metadata.text == ()
@@ -71,7 +71,7 @@ def test_damaged_metadata_does_not_cost_the_picture(chunk):
 @pytest.mark.parametrize("compression", [0, 1, 2, 6, 9])
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
 @pytest.mark.parametrize("channels", [1, 2, 3, 4])
-def test_any_bands_make_the_same_pixels(channels, dtype, compression, monkeypatch):
+def test_pixels_do_not_depend_on_the_bands(channels, dtype, compression, monkeypatch):
     monkeypatch.setattr(png, "_PART", 1000)
     pixels = noise(channels, dtype, (150, 70))
     for cuts in ([], [1], [40, 41, 149]):
@@ -84,7 +84,7 @@ def test_any_bands_make_the_same_pixels(channels, dtype, compression, monkeypatc
 
 
 @pytest.mark.parametrize("kind", [b"IHDR", b"IDAT"])
-def test_checksums_of_what_pixels_need_are_checked(kind):
+def test_a_wrong_checksum_of_a_chunk_with_pixels_is_an_error(kind):
     data = bytearray(saved_still(smooth(), "PNG"))
     at = data.index(kind)
     (size,) = struct.unpack_from(">I", data, at - 4)
@@ -93,8 +93,8 @@ def test_checksums_of_what_pixels_need_are_checked(kind):
         read_still(bytes(data))
 
 
-def test_interlaced_pictures_are_read_in_silence(capfd):
-    """A 1 x 1 picture is the same in all its passes but the first, which are empty."""
+def test_interlaced_pictures_are_read_without_a_message(capfd):
+    """All passes but the first of a 1 x 1 picture are empty, so the data are the same without interlacing."""
     head = struct.pack(">IIBBBBB", 1, 1, 8, 2, 0, 0, 1)
     data = (
         png.make_chunk(b"IHDR", head)
@@ -105,7 +105,37 @@ def test_interlaced_pictures_are_read_in_silence(capfd):
     assert capfd.readouterr().err == ""
 
 
-def test_keywords_keep_to_their_length():
+def test_long_keywords_are_cut_and_empty_ones_replaced():
     written = png.metadata_chunks(blocks.Metadata(text=(("k" * 100, "v"), ("", "x"))))
     kinds = list(png.read_chunks(io.BytesIO(png.SIGNATURE + written + png.make_chunk(b"IEND", b""))))
     assert [data for _, data in kinds[:2]] == [b"k" * 79 + b"\0v", b"Comment\0x"]
+
+
+def test_palettes_small_depths_and_transparent_colors_are_read_as_pillow_reads_them():
+    gray = np.arange(256, dtype=np.uint8).reshape(16, 16)
+    color = Image.fromarray(np.stack([gray, gray.T, 255 - gray], axis=2))
+    cases = {
+        "1-bit": (Image.fromarray(gray).convert("1"), {}, "L"),
+        "palette": (color.quantize(200), {}, "RGB"),
+        "palette with holes": (color.quantize(16), {"transparency": bytes(range(0, 160, 10))}, "RGBA"),
+        "gray with a hole": (Image.fromarray(gray), {"transparency": 7}, "LA"),
+        "RGB with a hole": (color, {"transparency": (0, 0, 255)}, "RGBA"),
+    }
+    for name, (image, options, mode) in cases.items():
+        data = pillow_file(image, "PNG", **options)
+        header, pixels = read_still(data)
+        with Image.open(io.BytesIO(data)) as again:
+            expected = np.asarray(again.convert(mode)).reshape(16, 16, -1)
+        assert header.channels == len(mode), name
+        np.testing.assert_array_equal(pixels, expected, err_msg=name)
+
+
+def test_a_transparent_color_of_16_bits_becomes_alpha():
+    pixels = noise(3, np.uint16)
+    pixels[3, 4] = (1000, 2000, 3000)
+    data = saved_still(pixels, "PNG")
+    hole = struct.pack(">HHH", 1000, 2000, 3000)
+    header, again = read_still(data[:33] + png.make_chunk(b"tRNS", hole) + data[33:])
+    assert (header.channels, header.dtype) == (4, np.uint16)
+    np.testing.assert_array_equal(again[..., :3], pixels)
+    assert np.argwhere(again[..., 3] == 0).tolist() == [[3, 4]] and set(np.unique(again[..., 3])) == {0, 65535}

@@ -1,4 +1,4 @@
-"""Large TIFF pages come in bands, whatever their layout, and only where nobody must see the whole of them."""
+"""Large TIFF pages are read in bands in every layout, unless upscaling needs the whole page."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ LARGE_LAYOUTS = [
 
 @pytest.fixture
 def any_is_large(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Pages of any size come in bands of some rows."""
+    """Make pages of any size large enough for bands."""
     monkeypatch.setattr(tiff_reader, "_LARGE", 0)
     monkeypatch.setattr(tiff_reader, "_BAND", 1000)
 
@@ -43,7 +43,7 @@ def any_is_large(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
 @pytest.mark.parametrize("channels", [1, 3])
 @pytest.mark.parametrize("options", LARGE_LAYOUTS, ids=str)
-def test_a_large_page_comes_in_bands(dtype, channels, options):
+def test_a_large_page_is_read_in_bands(dtype, channels, options):
     pixels = noise(channels, dtype)
     data = stored(pixels, photometric="rgb" if channels == 3 else "minisblack", **options)
     with open_picture(data) as picture:
@@ -54,7 +54,7 @@ def test_a_large_page_comes_in_bands(dtype, channels, options):
 
 
 @pytest.mark.usefixtures("any_is_large")
-def test_what_must_be_seen_whole_does_not_come_in_bands():
+def test_pages_with_alpha_orientation_planes_or_floats_are_read_whole():
     rgba, turned = noise(4, np.uint8), noise(3, np.uint8)
     whole = [
         stored(rgba, photometric="rgb", extrasamples=["unassalpha"]),
@@ -69,7 +69,7 @@ def test_what_must_be_seen_whole_does_not_come_in_bands():
 
 @pytest.mark.usefixtures("any_is_large")
 @pytest.mark.parametrize("options", LARGE_LAYOUTS, ids=str)
-def test_a_large_page_that_is_cut_short_is_an_error(options):
+def test_a_truncated_large_page_is_an_error(options):
     data = stored(noise(3, np.uint8), photometric="rgb", **options)
     layout = tifffile.TiffFile(io.BytesIO(data)).pages[0]
     last = layout.dataoffsets[-1] + layout.databytecounts[-1]

@@ -1,4 +1,4 @@
-"""Every format, depth and number of channels, written here and read here and by readers of other people."""
+"""Every format, depth and number of channels, written and read back, here and by other readers."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def test_lossy_formats_stay_close(format, channels):
     dtype=some.sampled_from((np.uint8, np.uint16, np.float32)),
     format=some.sampled_from(sorted(name for name, held in FORMATS.items() if not held.extra)),
 )
-def test_what_fit_format_promises_is_what_the_file_holds(height, width, channels, dtype, format):
+def test_the_file_holds_what_fit_format_promises(height, width, channels, dtype, format):
     pixels = noise(channels, dtype, (height, width))
     promised, _ = fit_format(header_of(pixels, format), format, strict=False)
     header, again = read_still(saved_still(pixels, format))
@@ -75,7 +75,7 @@ def test_what_fit_format_promises_is_what_the_file_holds(height, width, channels
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
 @pytest.mark.parametrize("channels", [1, 2, 3, 4])
-def test_other_readers_see_the_same_values(dtype, channels):
+def test_other_readers_read_the_same_values(dtype, channels):
     pixels = noise(channels, dtype)
     flat = pixels[..., 0] if channels == 1 else pixels
     np.testing.assert_array_equal(imagecodecs.png_decode(saved_still(pixels, "PNG")), flat)
@@ -88,7 +88,7 @@ def test_other_readers_see_the_same_values(dtype, channels):
                 np.testing.assert_array_equal(np.asarray(image), flat)
 
 
-def test_defaults_are_those_of_the_documentation():
+def test_defaults_are_as_documented():
     pixels = smooth()
     with Image.open(io.BytesIO(saved_still(pixels, "JPEG"))) as image:
         assert image.layer == [(1, 1, 1, 0), (2, 1, 1, 1), (3, 1, 1, 1)]  # 4:4:4

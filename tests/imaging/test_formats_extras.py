@@ -28,7 +28,7 @@ def test_heif_keeps_pixels_profile_and_details():
         assert exif[ExifTags.Base.Make] == "Cam"
 
 
-def test_heif_is_turned_once():
+def test_heif_orientation_is_applied_only_once():
     pytest.importorskip("pillow_heif", reason='needs pip install "dsclora[heif]"').register_heif_opener()
     buffer = io.BytesIO()
     Image.fromarray(smooth()).save(buffer, "HEIF", quality=95, exif=b"Exif\0\0" + exif_block(6))
