@@ -114,7 +114,13 @@ class UpscaleView(UpscaleCallbacks):
             self._console.print(Text.assemble((f"{label}: ", style), text))
 
     def _summary(self, interrupted: bool) -> str:
-        counts = Counter(_summary_word(result) for result in self._results)
+        words = {"interrupted": "cut short"}
+        counts = Counter(
+            ("already done" if result.output else "large enough")
+            if result.status == "skipped"
+            else words.get(result.status, result.status)
+            for result in self._results
+        )
         parts = [f"{counts[word]} {word}" for word in _SUMMARY if counts[word]]
         if interrupted:
             return f"interrupted: {', '.join(parts) or 'nothing was done yet'}"
@@ -123,12 +129,6 @@ class UpscaleView(UpscaleCallbacks):
         if not counts["done"] and not counts["failed"]:
             return f"nothing to do: {', '.join(parts)}"
         return f"{', '.join(parts)} in {console.duration(perf_counter() - self._started)}"
-
-
-def _summary_word(result: FileResult) -> str:
-    if result.status == "skipped":
-        return "already done" if result.output else "large enough"
-    return "cut short" if result.status == "interrupted" else result.status
 
 
 def _done_line(result: FileResult, verbose: bool) -> Text:

@@ -6,7 +6,6 @@ Decoding, network and encoding overlap, memory stays bounded, and a broken file 
 from __future__ import annotations
 
 import os
-from collections import deque
 from collections.abc import Generator, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import replace
@@ -17,7 +16,7 @@ from dsclora_cli.config import UpscaleOptions
 from dsclora_cli.upscaling.bounded_queue import POLL_SECONDS
 from dsclora_cli.upscaling.engines import list_devices
 from dsclora_cli.upscaling.inputs import find_inputs
-from dsclora_cli.upscaling.pipeline import BatchState, DevicePipeline, Event
+from dsclora_cli.upscaling.pipeline import BatchState, DevicePipeline
 from dsclora_cli.upscaling.types import FileResult, FoundInputs, UpscaleCallbacks
 
 if TYPE_CHECKING:
@@ -80,9 +79,7 @@ class BatchRun:
             )
             for device in devices
         ]
-        # Kept in the object: a callback that raises must not lose results.
-        self._results: deque[FileResult] = deque()
-        self._ended: deque[DevicePipeline] = deque()
+        self._ended: list[DevicePipeline] = []
 
     def results(self) -> Generator[FileResult, None, None]:
         """Run once, and yield results."""
@@ -95,36 +92,30 @@ class BatchRun:
                 pipeline.start()
             while running:
                 # Without a timeout, Ctrl-C would not end the wait on Windows.
-                with suppress(Empty):
-                    self._dispatch(self._state.events.get(timeout=POLL_SECONDS))
-                yield from self._finished()
+                yield from self._take_results(POLL_SECONDS)
                 while self._ended:
                     running -= 1
-                    self._ended.popleft().wait()
+                    self._ended.pop().wait()  # raises the error of a pipeline
         except KeyboardInterrupt:
             # Pictures that wait for the encoder are finished first, and reported.
             self._stop()
-            yield from self._finished()
+            yield from self._take_results(0)
             raise
         finally:
             self._stop()
 
-    def _finished(self) -> Iterator[FileResult]:
-        """Dispatch the events that wait, and yield the results among the events, in the order of the events."""
-        while True:
-            while self._results:
-                yield self._results.popleft()
-            if self._state.events.empty():
-                return
-            self._dispatch(self._state.events.get())
-
-    def _dispatch(self, event: FileResult | Event | DevicePipeline) -> None:
-        if isinstance(event, FileResult):
-            self._results.append(event)
-        elif isinstance(event, DevicePipeline):
-            self._ended.append(event)
-        else:
-            event(self._callbacks)
+    def _take_results(self, timeout: float) -> Iterator[FileResult]:
+        """Wait for an event at most `timeout` seconds, call the waiting callbacks, and yield the waiting results."""
+        with suppress(Empty):
+            event = self._state.events.get(timeout=timeout)
+            while True:
+                if isinstance(event, FileResult):
+                    yield event
+                elif isinstance(event, DevicePipeline):
+                    self._ended.append(event)
+                else:
+                    event(self._callbacks)
+                event = self._state.events.get_nowait()
 
     def _stop(self) -> None:
         for pipeline in self._pipelines:

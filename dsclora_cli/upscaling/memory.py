@@ -42,18 +42,29 @@ class MemoryEstimate:
 
     def peak(self, tile: int) -> int:
         """Return the largest number of bytes with tiles of this edge; 0 is the whole picture."""
+        # The decoded picture may exist twice: in the decoder, and waiting before the network.
         height, width, _ = self.passes[0]
         lr = height * width * self.pixel_bytes
-        *between, band = (self._band(each, tile) for each in self.passes)
-        height, width, scale = self.passes[-1]
-        whole = height * width * scale**2 * self.pixel_bytes
+        lr += min(self.waiting, lr)
+        *between, band = (
+            band_rows(height, tile) * width * scale**2 * self.pixel_bytes for height, width, scale in self.passes
+        )
         # Between two passes, one band is read while the next band is made.
         between_passes = 2 * sum(between)
-        # Written whole, a result exists twice: as collected bands, and inside the encoder.
-        hr = min(whole, max(self.waiting, 2 * band)) + band * (1 + self.reduced) if self.streamed else 2 * whole
-        # The decoded picture may exist twice as well: in the decoder, and waiting before the network.
-        pixels = lr + min(self.waiting, lr) + between_passes + hr
-        return _PROCESS[self.engine.name] + _CODECS + pixels + self._network(tile)
+        height, width, scale = self.passes[-1]
+        hr = height * width * scale**2 * self.pixel_bytes
+        if self.streamed:
+            hr = min(hr, max(self.waiting, 2 * band)) + band * (1 + self.reduced)
+        else:
+            # Written whole, a result exists twice: as collected bands, and inside the encoder.
+            hr *= 2
+        # One tile with halo: network activations, and the pixels as float32 at both ends. The last pass has the
+        # largest picture, so only there a tile may reach the full edge.
+        descriptor = self.engine.descriptor
+        rows, columns = (min(side, (tile or side) + 2 * descriptor.halo) for side in (height, width))
+        network = tile_memory(descriptor, rows, columns, value_bytes(self.engine))
+        network += rows * columns * 3 * 4 * (1 + scale**2)
+        return _PROCESS[self.engine.name] + _CODECS + lr + between_passes + hr + network
 
     def fitting_tile(self, limit: int, most: int) -> int:
         """Return the largest edge up to `most` whose peak is at most `limit` bytes. Raises OutOfMemory for no edge."""
@@ -63,17 +74,3 @@ class MemoryEstimate:
             hint = "raise --max-memory" if self.streamed else "raise --max-memory, or write PNG, JPEG or TIFF"
             raise OutOfMemory(f"needs about {least:.2g} GB, more than --max-memory {limit / 1e9:.2g}GB", hint)
         return fitting
-
-    def _band(self, each: tuple[int, int, int], tile: int) -> int:
-        """Return the bytes of a result band of a pass."""
-        height, width, scale = each
-        return band_rows(height, tile) * width * scale**2 * self.pixel_bytes
-
-    def _network(self, tile: int) -> int:
-        """Return the bytes for a tile with halo: network activations, and float32 pixels at both ends."""
-        # The last pass: its picture is the largest, so only there a tile may reach the full edge.
-        height, width, scale = self.passes[-1]
-        halo = 2 * self.engine.descriptor.halo
-        rows, columns = (min(side, (tile or side) + halo) for side in (height, width))
-        values = rows * columns * 3 * 4 * (1 + scale**2)
-        return tile_memory(self.engine.descriptor, rows, columns, value_bytes(self.engine)) + values

@@ -88,7 +88,13 @@ class PictureUpscaler:
             reduced=(size.height, size.width) != (rows * scale, columns * scale),
             waiting=pixel_budget(self._options.max_memory),
         )
-        largest = self._largest_tile(engine, estimate)
+        limit, chosen = self._options.max_memory, self._options.engine.tile
+        largest = auto_edge(engine) if chosen is None else chosen
+        if limit is not None and estimate.peak(largest) > limit:
+            largest = estimate.fitting_tile(limit, LARGEST_AUTO_TILE)
+            # A tile size from the user is never changed.
+            if chosen is not None:
+                raise OutOfMemory(f"--tile {chosen} needs more than --max-memory", f"--tile {largest} fits")
         tile = _tile_edge(largest, source.height, source.width)
         tiles = sum(count_tiles(rows, columns, _tile_edge(largest, rows, columns)) for rows, columns, _ in passes)
         return PicturePlan(job, engine, tile, largest, tiles, estimate.peak(tile))
@@ -97,17 +103,6 @@ class PictureUpscaler:
         if weights.sha256 not in self._engines:
             self._engines[weights.sha256] = load_engine(weights, self._device, self._options.engine)
         return self._engines[weights.sha256]
-
-    def _largest_tile(self, engine: Engine, estimate: MemoryEstimate) -> int:
-        """Return the edge from the user (0: the whole picture), or the largest edge for the memory."""
-        limit, chosen = self._options.max_memory, self._options.engine.tile
-        largest = auto_edge(engine) if chosen is None else chosen
-        if limit is None or estimate.peak(largest) <= limit:
-            return largest
-        fitting = estimate.fitting_tile(limit, LARGEST_AUTO_TILE)
-        if chosen is not None:
-            raise OutOfMemory(f"--tile {chosen} needs more than --max-memory", f"--tile {fitting} fits")
-        return fitting
 
     def upscale(
         self,

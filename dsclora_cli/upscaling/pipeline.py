@@ -170,10 +170,13 @@ class DevicePipeline:
             self._after_network.close()
 
     def _upscale(self, picture: PictureInFlight) -> None:
+        # Imports torch where the engine needs torch, so not before a picture comes this far.
+        from dsclora_cli.upscaling.picture import PictureUpscaler
+
         state, job = self._state, picture.job
         try:
             if self._upscaler is None:
-                self._upscaler = open_upscaler(self._options)
+                self._upscaler = PictureUpscaler(self._options)
             picture.plan = self._upscaler.plan(job, can_stream(job.result))
         except NETWORK_ERRORS as error:
             self._fail(picture, error)
@@ -235,13 +238,6 @@ class DevicePipeline:
         if self._options.batch.fail_fast:
             self._state.upscaling = False
         self._state.report(picture.report("failed", error))
-
-
-def open_upscaler(options: UpscaleOptions) -> PictureUpscaler:
-    """Open a PictureUpscaler; imports torch where the engine needs torch."""
-    from dsclora_cli.upscaling.picture import PictureUpscaler
-
-    return PictureUpscaler(options)
 
 
 @dataclass

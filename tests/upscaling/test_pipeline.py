@@ -15,6 +15,7 @@ from dsclora_cli.config import SaveOptions, UpscaleOptions
 from dsclora_cli.errors import ErrorCode, ErrorInfo, ImageError, OutOfMemory, WeightsError
 from dsclora_cli.imaging.types import AnyFrame, Frame, StreamedFrame
 from dsclora_cli.upscaling import batch as batch_module
+from dsclora_cli.upscaling import picture as picture_module
 from dsclora_cli.upscaling import pipeline as pipeline_module
 from dsclora_cli.upscaling.batch import FileResult, UpscaleCallbacks, upscale_files
 from dsclora_cli.upscaling.types import InputFile
@@ -187,7 +188,7 @@ class TestSeveralDevices:
             return RepeatUpscaler(count)
 
         monkeypatch.setattr(batch_module, "list_devices", lambda engine: tuple(frames))
-        monkeypatch.setattr(pipeline_module, "open_upscaler", opened)
+        monkeypatch.setattr(picture_module, "PictureUpscaler", opened)
         return frames
 
     def test_each_takes_pictures_and_none_is_done_twice(self, tmp_path: Path, two: dict[str, list[int]]) -> None:
@@ -212,7 +213,7 @@ class TestSeveralDevices:
         save_photo(tmp_path / "a.png")
         limits: list[int | None] = []
         monkeypatch.setattr(
-            pipeline_module, "open_upscaler", lambda options: limits.append(options.max_memory) or RepeatUpscaler()
+            picture_module, "PictureUpscaler", lambda options: limits.append(options.max_memory) or RepeatUpscaler()
         )
         run([tmp_path], replace(EMBEDDED, max_memory=2 * 10**9))
         assert limits == [10**9]
@@ -233,7 +234,7 @@ class TestSeveralDevices:
                 raise WeightsError("the weights are damaged")
             return RepeatUpscaler()
 
-        monkeypatch.setattr(pipeline_module, "open_upscaler", refuse)
+        monkeypatch.setattr(picture_module, "PictureUpscaler", refuse)
         with pytest.raises(WeightsError):
             run([tmp_path])
         assert not any(thread.name in {"dsclora-network", "dsclora-encode"} for thread in threading.enumerate())
