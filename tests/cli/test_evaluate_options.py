@@ -25,7 +25,7 @@ def parsed(dsclora: Callable, monkeypatch: pytest.MonkeyPatch, *arguments: objec
     return caught[0]
 
 
-def test_without_options_the_defaults_are_those_of_the_config(dsclora, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_options_the_defaults_come_from_the_config(dsclora, monkeypatch: pytest.MonkeyPatch) -> None:
     assert parsed(dsclora, monkeypatch, "-q") == EvalOptions()
 
 

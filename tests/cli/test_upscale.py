@@ -30,7 +30,7 @@ def test_one_picture(dsclora, photo: Path) -> None:
     assert Image.open("photo_x4.png").size == (48, 36)
 
 
-def test_a_second_run_says_that_there_is_nothing_to_do(dsclora, photo: Path) -> None:
+def test_a_second_run_reports_nothing_to_do(dsclora, photo: Path) -> None:
     dsclora("upscale", photo, *EMBEDDED)
     assert dsclora("upscale", photo, *EMBEDDED) == (0, "", "nothing to do: 1 already done\n")
     again = dsclora("upscale", photo, *EMBEDDED, "-v")
@@ -42,7 +42,7 @@ def test_a_second_run_says_that_there_is_nothing_to_do(dsclora, photo: Path) -> 
     assert kept.err.endswith("nothing to do: 1 kept\n")
 
 
-def test_failures_come_last_and_make_1(dsclora, photo: Path) -> None:
+def test_failures_are_shown_last_and_give_exit_code_1(dsclora, photo: Path) -> None:
     Path("broken.png").write_bytes(photo.read_bytes()[:50])
     code, out, err = dsclora("upscale", "absent.png", "broken.png", photo, *EMBEDDED)
     assert (code, out) == (1, "")
@@ -96,7 +96,7 @@ def test_a_picture_is_not_shown_on_a_terminal(dsclora, photo: Path, monkeypatch:
         (["--device", "cuda:99"], "(use --device "),
     ],
 )
-def test_a_bad_value_is_usage_and_names_the_option(dsclora, photo: Path, arguments: list[str], message: str) -> None:
+def test_a_bad_value_is_a_usage_error_with_the_option(dsclora, photo: Path, arguments: list[str], message: str) -> None:
     code, out, err = dsclora("upscale", photo, *arguments)
     assert (code, out) == (2, "")
     assert message in err
@@ -108,7 +108,7 @@ def test_json_and_a_picture_do_not_share_stdout(dsclora, photo: Path) -> None:
     assert (code, err) == (2, "error: --json and the picture would both go to stdout (name a file with -o)\n")
 
 
-def test_weights_that_cannot_be_had_are_3(dsclora, photo: Path) -> None:
+def test_unavailable_weights_give_exit_code_3(dsclora, photo: Path) -> None:
     code, _, err = dsclora("upscale", photo, "--weights", "absent.pth")
     assert code == 3
     assert err.startswith("error: cannot read absent.pth")
@@ -117,7 +117,7 @@ def test_weights_that_cannot_be_had_are_3(dsclora, photo: Path) -> None:
     assert err.count("\n") == 1
 
 
-def test_a_fallback_is_one_line(dsclora, photo: Path) -> None:
+def test_a_fallback_is_a_single_line(dsclora, photo: Path) -> None:
     Image.open(photo).save("other.png")
     code, _, err = dsclora("upscale", photo, "other.png", "--offline")
     assert code == 0
@@ -151,7 +151,7 @@ def parsed(dsclora, monkeypatch: pytest.MonkeyPatch, *arguments: object) -> Upsc
     return caught[0]
 
 
-def test_without_options_the_defaults_are_those_of_the_config(dsclora, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_options_the_defaults_come_from_the_config(dsclora, monkeypatch: pytest.MonkeyPatch) -> None:
     assert parsed(dsclora, monkeypatch) == UpscaleOptions()
 
 
@@ -201,7 +201,7 @@ def test_every_field_of_the_config_has_an_option() -> None:
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="signals cannot be sent to one process on Windows")
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_an_interrupted_run_is_clean(tmp_path: Path, photo: Path, number: signal.Signals) -> None:
+def test_an_interrupted_run_is_clean_and_resumes(tmp_path: Path, photo: Path, number: signal.Signals) -> None:
     for index in range(16):
         Image.open(photo).resize((160, 120)).save(f"{index:02}.png")
     command_line = [sys.executable, "-m", "dsclora_cli", "upscale", ".", *EMBEDDED, "--device", "cpu"]

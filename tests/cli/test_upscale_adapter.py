@@ -32,7 +32,7 @@ def _files(photo: Path) -> None:
     save_adapters(adapters, ADAPTER, sha256_of(BASE), "test")
 
 
-def test_the_report_says_both_and_the_pixels_are_others(dsclora, photo: Path) -> None:
+def test_an_adapter_changes_the_pixels_and_appears_in_the_report(dsclora, photo: Path) -> None:
     (adapted,) = map(json.loads, dsclora("upscale", photo, *OVER_BASE, "--json", "-o", "adapted.png").out.splitlines())
     dsclora("upscale", photo, "--weights", BASE, "--device", "cpu", "-s", 2, "-o", "plain.png")
 
@@ -43,7 +43,7 @@ def test_the_report_says_both_and_the_pixels_are_others(dsclora, photo: Path) ->
     assert written.read_bytes() == Path("adapted.png").read_bytes()
 
 
-def test_what_was_made_with_another_adapter_or_none_is_not_taken_for_done(dsclora, photo: Path) -> None:
+def test_a_result_of_another_adapter_is_not_skipped(dsclora, photo: Path) -> None:
     dsclora("upscale", photo, *OVER_BASE)
     assert dsclora("upscale", photo, *OVER_BASE).err == "nothing to do: 1 already done\n"
     assert "1 kept" in dsclora("upscale", photo, "--weights", BASE, "--device", "cpu", "-s", 2).err
@@ -52,7 +52,7 @@ def test_what_was_made_with_another_adapter_or_none_is_not_taken_for_done(dsclor
 
 
 @pytest.mark.parametrize("dry", [[], ["--dry-run"]])
-def test_another_base_is_a_usage_error_on_one_line(dsclora, photo: Path, dry: list[str]) -> None:
+def test_an_adapter_for_another_base_is_a_one_line_usage_error(dsclora, photo: Path, dry: list[str]) -> None:
     code, out, err = dsclora("upscale", photo, "-m", "dsclora-x4", "--adapter", ADAPTER, *dry)
     wanted = f"weights with sha256 {sha256_of(BASE)[:12]}..."
     assert (code, out) == (2, "")
@@ -61,7 +61,7 @@ def test_another_base_is_a_usage_error_on_one_line(dsclora, photo: Path, dry: li
     assert not Path("photo_x4.png").exists()
 
 
-def test_a_base_that_nobody_knows_has_to_be_given(dsclora, photo: Path) -> None:
+def test_an_unknown_base_must_be_given(dsclora, photo: Path) -> None:
     code, _, err = dsclora("upscale", photo, "--adapter", ADAPTER)
     assert code == 3
     assert "is an adapter for weights that are not in the catalogue" in err
@@ -69,7 +69,7 @@ def test_a_base_that_nobody_knows_has_to_be_given(dsclora, photo: Path) -> None:
 
 
 @pytest.mark.parametrize("adapter", [BASE, Path("absent.safetensors")])
-def test_what_is_no_adapter_is_3(dsclora, photo: Path, adapter: Path) -> None:
+def test_a_file_that_is_no_adapter_gives_exit_code_3(dsclora, photo: Path, adapter: Path) -> None:
     code, out, err = dsclora("upscale", photo, "--weights", BASE, "--adapter", adapter)
     assert (code, out) == (3, "")
     assert str(adapter) in err

@@ -1,4 +1,4 @@
-"""The main job on a folder of everything: every kind comes back as itself, junk and broken files do no harm."""
+"""A folder with every kind of picture: each kind comes back, broken files do no harm."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def kinds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return pictures
 
 
-def test_a_folder_of_every_kind(dsclora, kinds: list[str]) -> None:
+def test_every_kind_of_picture_comes_back_as_the_same_kind(dsclora, kinds: list[str]) -> None:
     code, out, err = dsclora("upscale", "in", "-o", "out", "-m", "dsclora-x4", "--json")
     assert code == 1
     results = {Path(result["input"]).name: result for result in map(json.loads, out.splitlines())}
@@ -68,7 +68,7 @@ def test_a_folder_of_every_kind(dsclora, kinds: list[str]) -> None:
     assert f"{len(kinds)} already done, 1 failed" in again.err
 
 
-def test_sound_folders_have_nothing_left_to_do(dsclora, kinds: list[str]) -> None:
+def test_a_second_run_on_the_folder_has_nothing_to_do(dsclora, kinds: list[str]) -> None:
     Path("in/broken.jpg").unlink()
     assert dsclora("upscale", "in", "-m", "dsclora-x4", "-q") == (0, "", "")
     written = sorted(path.name for path in Path("in").glob("*_x4.*"))

@@ -1,4 +1,4 @@
-"""What a batch shows while it runs."""
+"""The output of `dsclora upscale` while it runs."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def test_quiet_shows_only_failures(terminal: io.StringIO) -> None:
     assert view.exit_code == 1
 
 
-def test_elsewhere_lines_are_plain(capsys: pytest.CaptureFixture[str]) -> None:
+def test_without_a_terminal_lines_are_plain(capsys: pytest.CaptureFixture[str]) -> None:
     play(UpscaleView(json=False, quiet=False, verbose=True))
     out, err = capsys.readouterr()
     assert out == ""
@@ -81,7 +81,7 @@ def test_elsewhere_lines_are_plain(capsys: pytest.CaptureFixture[str]) -> None:
     assert "\x1b" not in err
 
 
-def test_why_a_model_was_taken_is_said_with_verbose_only(capsys: pytest.CaptureFixture[str]) -> None:
+def test_only_verbose_shows_the_reason_for_a_model(capsys: pytest.CaptureFixture[str]) -> None:
     photo = replace(DONE, model="dsclora-x4-photo", choice="a JPEG of quality 50, below 90")
     for verbose in (False, True):
         UpscaleView(json=False, quiet=False, verbose=verbose).show(photo)
@@ -90,7 +90,7 @@ def test_why_a_model_was_taken_is_said_with_verbose_only(capsys: pytest.CaptureF
         ) == verbose
 
 
-def test_an_interrupt_is_summed_up_and_an_error_is_left_to_its_catcher(capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_interrupt_has_a_summary_and_an_error_has_none(capsys: pytest.CaptureFixture[str]) -> None:
     view = UpscaleView(json=False, quiet=False, verbose=False)
     view.show(FileResult("a.png", "interrupted"))
     with pytest.raises(KeyboardInterrupt), view:
@@ -101,7 +101,7 @@ def test_an_interrupt_is_summed_up_and_an_error_is_left_to_its_catcher(capsys: p
     assert capsys.readouterr().err == ""
 
 
-def test_no_pictures_is_nothing_to_do(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_run_without_pictures_reports_nothing_to_do(capsys: pytest.CaptureFixture[str]) -> None:
     with UpscaleView(json=False, quiet=False, verbose=False) as view:
         pass
     assert capsys.readouterr().err == "nothing to do: no pictures\n"

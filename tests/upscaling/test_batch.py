@@ -1,4 +1,4 @@
-"""Many pictures at once: what is done, skipped, kept, failed or cut short, and in how much memory."""
+"""`upscale_files`: results of a batch, with every status."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def folder(tmp_path: Path) -> Path:
     return fill(tmp_path / "in")
 
 
-def test_one_broken_picture_stops_nothing(folder: Path) -> None:
+def test_a_broken_picture_does_not_stop_the_other_pictures(folder: Path) -> None:
     results = run([folder])
     assert states(results) == {"a.jpg": "done", "b.png": "done", "c.webp": "done", "d.gif": "done", "e.png": "failed"}
     by_name = {Path(result.input).name: result for result in results}
@@ -40,7 +40,7 @@ def test_one_broken_picture_stops_nothing(folder: Path) -> None:
     assert leftovers(folder) == []
 
 
-def test_a_second_run_does_nothing_and_a_changed_one_keeps_what_is_there(folder: Path) -> None:
+def test_a_second_run_skips_finished_pictures_and_other_settings_keep_existing_files(folder: Path) -> None:
     run([folder])
     before = {path: path.stat().st_mtime_ns for path in folder.iterdir()}
     again = run([folder], upscaler=RepeatUpscaler(lambda frame: pytest.fail("nothing is left to upscale")))
@@ -74,7 +74,7 @@ def test_a_large_enough_picture_is_skipped(folder: Path) -> None:
     assert result.warnings == ("already large enough at 12x9",)
 
 
-def test_the_tree_is_kept_below_the_output(tmp_path: Path) -> None:
+def test_the_folder_tree_is_kept_below_the_output(tmp_path: Path) -> None:
     save_photo(tmp_path / "in" / "a.png")
     save_photo(tmp_path / "in" / "x" / "y" / "a.png", seed=1)
     out = tmp_path / "out"
@@ -82,7 +82,7 @@ def test_the_tree_is_kept_below_the_output(tmp_path: Path) -> None:
     assert sorted(path.relative_to(out).as_posix() for path in out.rglob("*.png")) == ["a_x4.png", "x/y/a_x4.png"]
 
 
-def test_formats_and_targets_are_made_as_asked(folder: Path) -> None:
+def test_format_and_name_options_decide_the_output(folder: Path) -> None:
     options = UpscaleOptions(
         model=EMBEDDED.model,
         size=SizeOptions(fit=(30, 30)),
@@ -109,7 +109,7 @@ def test_standard_input_and_output(folder: Path, monkeypatch: pytest.MonkeyPatch
     assert Image.open(io.BytesIO(stdout.buffer.getvalue())).size == (48, 36)
 
 
-def test_fail_fast_finishes_what_came_before(folder: Path) -> None:
+def test_fail_fast_finishes_the_pictures_before_the_failure(folder: Path) -> None:
     (folder / "b.png").write_bytes(b"no picture")
     options = replace(EMBEDDED, batch=BatchOptions(fail_fast=True))
     results = run([folder / "a.jpg", folder / "b.png", folder / "c.webp"], options, RepeatUpscaler())
@@ -126,13 +126,13 @@ def test_fail_fast_finishes_what_came_before(folder: Path) -> None:
         (replace(EMBEDDED, batch=BatchOptions(name="{when}.png")), UsageError),
     ],
 )
-def test_what_concerns_all_pictures_ends_the_run(folder: Path, options: UpscaleOptions, error: type[Exception]) -> None:
+def test_an_error_of_the_whole_run_ends_the_run(folder: Path, options: UpscaleOptions, error: type[Exception]) -> None:
     with pytest.raises(error):
         run([folder], options)
     assert not list(folder.glob("*_x4*"))
 
 
-def test_a_fallback_is_said_once_and_reported_for_each(folder: Path) -> None:
+def test_a_fallback_is_one_note_and_a_warning_in_each_result(folder: Path) -> None:
     notes: list[str] = []
     callbacks = UpscaleCallbacks()
     callbacks.on_note = notes.append  # type: ignore[method-assign]
@@ -142,7 +142,7 @@ def test_a_fallback_is_said_once_and_reported_for_each(folder: Path) -> None:
     assert all(notes[0] in result.warnings for result in results)
 
 
-def test_batch_and_single_pictures_are_the_same(folder: Path) -> None:
+def test_a_batch_and_a_single_run_give_the_same_pixels(folder: Path) -> None:
     run([folder])
     single = folder / "single.png"
     run([folder / "b.png"], replace(EMBEDDED, batch=BatchOptions(output=str(single))))

@@ -1,4 +1,4 @@
-"""Which engine is taken, and what becomes of networks that were converted."""
+"""The choice of an engine, and the cache of converted networks."""
 
 from __future__ import annotations
 
@@ -49,14 +49,14 @@ def converted_files() -> list[Path]:
     return sorted((cache_dir() / "engines").glob("*"))
 
 
-def test_without_openvino_it_is_torch(weights: FoundWeights) -> None:
+def test_torch_is_used_without_openvino(weights: FoundWeights) -> None:
     assert load_engine(weights, choose_device(CPU), CPU).name == "torch"
     with pytest.raises(UsageError, match=r"OpenVINO is not installed .*dsclora\[cpu\]"):
         choose_device(replace(CPU, engine="openvino"))
     assert converted_files() == []
 
 
-def test_with_openvino_the_cpu_is_its_own_unless_torch_is_asked_for(quick: None, weights: FoundWeights) -> None:
+def test_openvino_is_used_on_cpus_unless_torch_is_chosen(quick: None, weights: FoundWeights) -> None:
     assert load_engine(weights, "cpu", CPU).name == "openvino"
     assert load_engine(weights, "cpu", replace(CPU, ensemble=True)).name == "openvino"
     assert load_engine(weights, "cpu", replace(CPU, engine="torch")).name == "torch"
@@ -64,19 +64,19 @@ def test_with_openvino_the_cpu_is_its_own_unless_torch_is_asked_for(quick: None,
 
 
 @pytest.mark.parametrize(("field", "value"), [("device", "cuda"), ("device", "mps"), ("dtype", "float16")])
-def test_what_openvino_cannot_do_here_is_refused(openvino: None, field: str, value: str) -> None:
+def test_options_that_openvino_does_not_support_are_refused(openvino: None, field: str, value: str) -> None:
     with pytest.raises(UsageError, match=value):
         choose_device(replace(EngineOptions(engine="openvino"), **{field: value}))
 
 
-def test_a_gpu_comes_before_openvino(openvino: None, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_gpu_is_preferred_to_openvino(openvino: None, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(engines, "may_have_gpu", lambda: True)
     monkeypatch.setattr("dsclora_cli.inference.device.resolve_device", lambda name: f"{name} as torch has it")
     assert choose_device(EngineOptions()) == "auto as torch has it"
     assert choose_device(CPU) == "cpu"
 
 
-def test_devices_that_share_a_batch(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_device_lists_are_expanded(monkeypatch: pytest.MonkeyPatch) -> None:
     assert engines.list_devices(EngineOptions()) == ("auto",)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     assert engines.list_devices(EngineOptions(device="all")) == ("auto",)
@@ -90,7 +90,7 @@ def test_devices_that_share_a_batch(monkeypatch: pytest.MonkeyPatch) -> None:
         engines.list_devices(EngineOptions(device="cuda:1,cuda:2"))
 
 
-def test_a_photograph_is_the_same_by_either(quick: None) -> None:
+def test_both_engines_give_the_same_picture(quick: None) -> None:
     photo = np.asarray(Image.open(PHOTO).convert("RGB"))[:90, :100]
     options = [replace(ON_CPU, engine=replace(CPU, engine=name, tile=64)) for name in ("openvino", "torch")]
     by_openvino, by_torch = (Upscaler(options=each)(photo).astype(int) for each in options)
@@ -99,7 +99,7 @@ def test_a_photograph_is_the_same_by_either(quick: None) -> None:
 
 
 @pytest.mark.parametrize("data", [b"", b"half of an archive"])
-def test_a_broken_file_is_made_again(quick: None, weights: FoundWeights, data: bytes) -> None:
+def test_a_broken_cache_file_is_replaced(quick: None, weights: FoundWeights, data: bytes) -> None:
     load_engine(weights, "cpu", CPU)
     (file,) = converted_files()
     file.write_bytes(data)
@@ -107,7 +107,7 @@ def test_a_broken_file_is_made_again(quick: None, weights: FoundWeights, data: b
     assert openvino_engine.load_converted(file) is not None
 
 
-def test_a_file_of_another_version_is_not_looked_at(
+def test_a_cache_file_of_another_version_is_ignored(
     quick: None, weights: FoundWeights, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     load_engine(weights, "cpu", CPU)
@@ -116,7 +116,7 @@ def test_a_file_of_another_version_is_not_looked_at(
     assert len(converted_files()) == 2
 
 
-def test_a_network_that_openvino_does_not_take(
+def test_a_network_that_openvino_cannot_convert_runs_on_torch(
     openvino: None, weights: FoundWeights, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refuse(*arguments: object) -> None:
@@ -128,7 +128,7 @@ def test_a_network_that_openvino_does_not_take(
         load_engine(weights, "cpu", replace(CPU, engine="openvino"))
 
 
-def test_a_cache_that_cannot_be_written_costs_time_only(
+def test_a_cache_that_cannot_be_written_is_no_error(
     quick: None, weights: FoundWeights, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     (tmp_path / "file").touch()
@@ -137,7 +137,7 @@ def test_a_cache_that_cannot_be_written_costs_time_only(
 
 
 @pytest.mark.slow
-def test_once_converted_torch_is_not_imported(openvino: None, tmp_path: Path) -> None:
+def test_a_converted_network_runs_without_torch(openvino: None, tmp_path: Path) -> None:
     command = ["upscale", str(PHOTO), "-o", str(tmp_path / "large.png"), "-m", "dsclora-x4", "--overwrite", "-v"]
     script = "import sys; from dsclora_cli.cli.app import main; main(sys.argv[1:]); print(sorted(sys.modules))"
     for torch_is_here in (True, False):

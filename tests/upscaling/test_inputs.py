@@ -1,4 +1,4 @@
-"""Which files a run is about."""
+"""Arguments are expanded into inputs."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def names(*arguments: str, batch: BatchOptions = FLAT) -> list[str]:
     return [Path(found.name).as_posix() for found in find_inputs(arguments, batch).inputs]
 
 
-def test_a_folder_gives_its_pictures_in_order_and_no_junk() -> None:
+def test_a_folder_gives_its_pictures_in_order_and_no_other_files() -> None:
     touch("in/b.PNG", "in/a.jpg", "in/Thumbs.db", "in/.DS_Store", "in/.hidden.png", "in/notes.txt", "in/deep/c.png")
     assert names("in") == ["in/a.jpg", "in/b.PNG"]
     assert names("in", batch=DEEP) == ["in/a.jpg", "in/b.PNG", "in/deep/c.png"]
@@ -49,14 +49,14 @@ def test_recursion_keeps_the_tree_and_leaves_out_the_output_and_hidden_folders()
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="links need a privilege on Windows")
-def test_links_in_a_circle_end() -> None:
+def test_links_in_a_circle_are_not_followed() -> None:
     touch("in/a.png")
     Path("in/again").symlink_to(Path("in").resolve(), target_is_directory=True)
     Path("in/nowhere.png").symlink_to("absent.png")
     assert names("in", batch=DEEP) == ["in/a.png"]
 
 
-def test_globs_are_expanded_and_a_name_with_brackets_is_a_name() -> None:
+def test_globs_are_expanded_and_an_existing_name_with_brackets_is_a_file() -> None:
     touch("in/a1.png", "in/a2.png", "in/b.png", "in/a3.txt", "in/deep/a4.png", "in/[a].png")
     assert names("in/a*.png") == ["in/a1.png", "in/a2.png"]
     assert names("in/**/a*.png") == ["in/a1.png", "in/a2.png", "in/deep/a4.png"]
@@ -85,7 +85,7 @@ def test_a_list_that_cannot_be_read_is_a_usage_error() -> None:
         find_inputs(["@list.txt"], FLAT)
 
 
-def test_what_does_not_exist_is_the_problem_of_that_input() -> None:
+def test_a_missing_file_is_an_input_with_a_problem() -> None:
     touch("a.png")
     missing, pattern, found = find_inputs(["b.png", "*.webp", "a.png"], FLAT).inputs
     assert "b.png does not exist" in str(missing.problem)
@@ -93,7 +93,7 @@ def test_what_does_not_exist_is_the_problem_of_that_input() -> None:
     assert found.problem is None
 
 
-def test_an_empty_folder_is_said_and_is_no_failure() -> None:
+def test_an_empty_folder_gives_a_note_and_is_no_failure() -> None:
     Path("in").mkdir()
     found = find_inputs(["in"], FLAT)
     assert found.inputs == ()
@@ -111,7 +111,7 @@ def test_standard_input_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
     assert (found.source, found.name, found.stem) == (b"bytes of a picture", "-", "stdin")
 
 
-def test_results_by_their_name_are_no_inputs_of_the_same_run() -> None:
+def test_files_named_like_results_are_no_inputs() -> None:
     touch("in/a.png", "in/a_x4.png", "in/a_x2.5.png", "in/a_x4-2.png", "in/b_x4.png", "in/a_xl.png")
     assert names("in") == ["in/a.png", "in/a_xl.png", "in/b_x4.png"]
     found = find_inputs(["in/a.png", "in/a_x4.png", "in/b_x4.png"], FLAT)
@@ -120,7 +120,7 @@ def test_results_by_their_name_are_no_inputs_of_the_same_run() -> None:
     assert names("in/a_x4.png") == ["in/a_x4.png"]
 
 
-def test_recorded_results_are_no_inputs_of_a_folder_whatever_they_are_called() -> None:
+def test_recorded_results_in_a_folder_are_no_inputs_whatever_their_name() -> None:
     save_photo(Path("in/a.png"))
     options = BatchOptions(output="in/large.png")
     (result,) = run([Path("in/a.png")], options=replace(EMBEDDED, batch=options))

@@ -1,4 +1,4 @@
-"""From an input to a job: its size, name, format, weights, and what makes it the same job as before."""
+"""A picture is planned: size, name, format, weights, and the key of the result."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def job(source: InputFile, options: UpscaleOptions = EMBEDDED, header: Header = 
     return planner(source, options).plan(source, header)
 
 
-def test_a_job_says_all_that_is_known_before_the_network(source: InputFile) -> None:
+def test_a_job_holds_all_values_known_before_the_network(source: InputFile) -> None:
     made = job(source)
     assert made.target == Path(str(source.source)).with_name("a_x4.png")
     assert (made.size.width, made.size.height, made.size.passes) == (48, 36, (4,))
@@ -58,7 +58,7 @@ def test_a_job_says_all_that_is_known_before_the_network(source: InputFile) -> N
         replace(EMBEDDED, engine=EngineOptions(dtype="float16")),
     ],
 )
-def test_settings_that_change_the_result_change_the_recipe(source: InputFile, options: UpscaleOptions) -> None:
+def test_settings_that_change_the_result_change_the_key(source: InputFile, options: UpscaleOptions) -> None:
     assert job(source, options).key != job(source).key
 
 
@@ -71,11 +71,11 @@ def test_settings_that_change_the_result_change_the_recipe(source: InputFile, op
         replace(EMBEDDED, batch=BatchOptions(output="elsewhere/", overwrite=True, recursive=True)),
     ],
 )
-def test_settings_that_do_not_leave_the_recipe_as_it_is(source: InputFile, options: UpscaleOptions) -> None:
+def test_settings_that_do_not_change_the_result_keep_the_key(source: InputFile, options: UpscaleOptions) -> None:
     assert job(source, options).key == job(source).key
 
 
-def test_what_the_format_cannot_hold_is_said_before_anything_is_decoded(source: InputFile) -> None:
+def test_losses_of_the_format_are_reported_before_decoding(source: InputFile) -> None:
     lossy = job(source, replace(EMBEDDED, save=SaveOptions(format="jpg")))
     assert any("transparency" in warning for warning in lossy.warnings)
     with pytest.raises(ImageError, match="transparency"):
@@ -84,7 +84,7 @@ def test_what_the_format_cannot_hold_is_said_before_anything_is_decoded(source: 
         job(source, replace(EMBEDDED, save=SaveOptions(format="webp")), replace(HEADER, width=5000))
 
 
-def test_weights_are_looked_for_only_for_pictures_that_grow(source: InputFile) -> None:
+def test_weights_are_searched_only_for_pictures_that_grow(source: InputFile) -> None:
     asked: list[int] = []
 
     def find(options: object, scale: int) -> FoundWeights:
@@ -101,7 +101,7 @@ def test_weights_are_looked_for_only_for_pictures_that_grow(source: InputFile) -
     assert asked == [4]
 
 
-def test_a_job_is_settled_by_what_lies_at_its_target(source: InputFile) -> None:
+def test_the_file_at_the_target_decides_whether_a_job_is_done(source: InputFile) -> None:
     made, plan = job(source), planner(source)
     assert plan.existing_result(made) is None
     assert made.target is not None

@@ -1,4 +1,4 @@
-"""Records tell results that are done from everything else."""
+"""Records tell finished results from all other files."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def output(tmp_path: Path) -> Path:
     return path
 
 
-def test_a_result_is_complete_only_as_it_was_recorded(output: Path) -> None:
+def test_a_result_is_complete_only_while_unchanged(output: Path) -> None:
     assert result_state(output, RECIPE) == "complete"
     assert is_recorded(output)
     output.write_bytes(b"edited")
@@ -52,13 +52,13 @@ def test_a_file_without_a_record_is_different(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", '{"version": 99}', "\0\0"])
-def test_a_broken_or_newer_record_is_none(output: Path, text: str) -> None:
+def test_a_broken_or_newer_record_counts_as_absent(output: Path, text: str) -> None:
     (record,) = state_dir().rglob("*.json")
     record.write_text(text, encoding="utf-8")
     assert result_state(output, RECIPE) == "different"
 
 
-def test_records_lie_in_the_state_folder_and_say_what_they_are_about(output: Path) -> None:
+def test_records_lie_in_the_state_folder_and_name_their_result(output: Path) -> None:
     (record,) = [path for path in state_dir().rglob("*") if path.is_file()]
     stored = json.loads(record.read_text(encoding="utf-8"))
     assert stored["output"] == str(output)
@@ -70,7 +70,7 @@ def test_records_lie_in_the_state_folder_and_say_what_they_are_about(output: Pat
     assert list(output.parent.iterdir()) == [output]
 
 
-def test_one_file_has_one_record_by_whatever_path(output: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_all_spellings_of_a_path_share_a_record(output: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(output.parent)
     assert result_state(Path("a_x4.png"), RECIPE) == "complete"
     assert result_state(Path("..") / output.parent.name / "a_x4.png", RECIPE) == "complete"

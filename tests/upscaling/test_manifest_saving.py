@@ -1,4 +1,4 @@
-"""A result is there whole or not at all."""
+"""Results are saved whole or not at all."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def save(target: Path | None, frames: Iterator[Frame] | list[Frame]) -> tuple[st
     return save_result(target, HEADER, frames, SaveOptions(), RECIPE)
 
 
-def test_a_file_appears_when_it_is_whole(tmp_path: Path) -> None:
+def test_a_file_appears_only_when_it_is_complete(tmp_path: Path) -> None:
     target = tmp_path / "new" / "a.png"
     seen: list[bool] = []
 
@@ -42,7 +42,7 @@ def test_a_file_appears_when_it_is_whole(tmp_path: Path) -> None:
     assert result_state(target, RECIPE) == "complete"
 
 
-def test_what_breaks_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:
+def test_an_error_leaves_the_old_file_and_no_other_file(tmp_path: Path) -> None:
     target = tmp_path / "a.png"
     target.write_bytes(b"old")
 
@@ -58,7 +58,7 @@ def test_what_breaks_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> Non
     assert list(tmp_path.iterdir()) == [target]
 
 
-def test_a_full_disk_is_one_line_about_the_target(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_is_a_one_line_error_naming_the_target(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(target: Path, *_: object) -> None:
         target.write_bytes(b"half")
         raise ImageError(f"{target}: cannot be written (No space left on device)")
@@ -70,7 +70,7 @@ def test_a_full_disk_is_one_line_about_the_target(tmp_path: Path, monkeypatch: p
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_folder_that_cannot_be_made_is_one_line(tmp_path: Path) -> None:
+def test_a_folder_that_cannot_be_made_is_a_one_line_error(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(ImageError, match="file: the folder cannot be made"):
         save(tmp_path / "file" / "a.png", [FRAME])

@@ -1,4 +1,4 @@
-"""Memory as it is reckoned, and that it holds."""
+"""The estimate of memory, and the limit that a process keeps."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def planned(
     return PictureUpscaler(options).plan(job, streamed)
 
 
-def test_what_is_written_in_bands_needs_less_than_the_whole_of_it() -> None:
+def test_a_streamed_result_needs_less_memory_than_its_pixels() -> None:
     huge = replace(LARGE, width=12000, height=8000)
     whole = 12000 * 8000 * 16 * 3
     assert planned(None, header=huge).memory_bytes < whole < 2 * whole < planned(None, False, header=huge).memory_bytes
@@ -47,7 +47,7 @@ def test_what_is_written_in_bands_needs_less_than_the_whole_of_it() -> None:
         assert in_bands < at_once / 3
 
 
-def test_a_limit_makes_tiles_smaller_and_is_kept() -> None:
+def test_a_memory_limit_makes_tiles_smaller() -> None:
     free = planned(None)
     plans = [planned(limit) for limit in (10**10, 1_200_000_000, 900_000_000, 800_000_000)]
     assert plans[0].memory_bytes == free.memory_bytes
@@ -58,7 +58,7 @@ def test_a_limit_makes_tiles_smaller_and_is_kept() -> None:
         assert plan.largest_tile == plan.tile
 
 
-def test_a_limit_that_no_tile_can_keep_is_refused() -> None:
+def test_a_memory_limit_below_the_smallest_tile_is_refused() -> None:
     with pytest.raises(
         OutOfMemory, match=r"needs about 0\.\d+ GB, more than --max-memory 0\.3GB \(raise --max-memory\)"
     ):
@@ -67,17 +67,17 @@ def test_a_limit_that_no_tile_can_keep_is_refused() -> None:
         planned(2 * 10**9, streamed=False)
 
 
-def test_a_tile_that_was_asked_for_is_not_made_smaller() -> None:
+def test_a_tile_size_from_the_user_is_not_changed() -> None:
     assert planned(1_200_000_000, tile=64).tile == 64
     with pytest.raises(OutOfMemory, match=r"--tile 1024 needs more than --max-memory \(--tile \d+ fits\)"):
         planned(1_200_000_000, tile=1024)
 
 
-def test_a_small_picture_is_whole_as_before() -> None:
+def test_a_small_picture_is_a_single_tile_under_a_limit() -> None:
     assert planned(10**9, header=Header("PNG", 200, 100, 3, np.dtype(np.uint8))).tile == 0
 
 
-def test_less_waits_where_memory_has_a_limit() -> None:
+def test_fewer_pixels_wait_under_a_memory_limit() -> None:
     assert [pixel_budget(limit) for limit in (None, 10**11, 800)] == [MOST_PIXELS, MOST_PIXELS, 100]
 
 
@@ -86,7 +86,7 @@ def test_less_waits_where_memory_has_a_limit() -> None:
 @pytest.mark.parametrize(
     ("engine", "suffix", "limit"), [("torch", "png", 560), ("openvino", "jpg", 300), ("openvino", "tiff", 350)]
 )
-def test_a_limit_holds(engine: str, suffix: str, limit: int, tmp_path: Path) -> None:
+def test_the_memory_of_a_process_stays_below_the_limit(engine: str, suffix: str, limit: int, tmp_path: Path) -> None:
     """What `getrusage` says would be no less than the memory of this very process, which starts the other."""
     if engine == "openvino":
         pytest.importorskip("openvino")

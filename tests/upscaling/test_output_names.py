@@ -1,4 +1,4 @@
-"""What results are called, and where they go."""
+"""Names and folders of results."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def targets(
     return [None if path is None else path.as_posix() for path in paths]
 
 
-def test_the_default_lies_beside_the_input_and_keeps_its_suffix() -> None:
+def test_the_default_is_next_to_the_input_with_the_same_suffix() -> None:
     assert targets("x/a.png", "y/b.JPG") == ["x/a_x4.png", "y/b_x4.JPG"]
 
 
@@ -48,7 +48,7 @@ def test_every_field_of_the_template() -> None:
 
 
 @pytest.mark.parametrize(("factor", "shown"), [(4.0, "4"), (2.5, "2.5"), (2.5333, "2.53")])
-def test_scales_are_short(factor: float, shown: str) -> None:
+def test_scales_are_rounded_to_two_digits(factor: float, shown: str) -> None:
     source = InputFile(Path("a.png"), "a.png")
     namer = OutputNamer(FoundInputs((source,), many=False), UpscaleOptions())
     assert namer.target(source, replace(SIZE, factor=factor), "m", "PNG").path == Path(f"a_x{shown}.png")
@@ -90,7 +90,7 @@ def test_standard_input_goes_to_standard_output_unless_told_otherwise() -> None:
     assert targets(b"...", output="out") == ["out/stdin_x4.png"]
 
 
-def test_collisions_are_numbered_in_order_and_said() -> None:
+def test_equal_names_are_numbered_in_order_with_a_note() -> None:
     assert targets("x/a.png", "y/a.png", "z/a.png", output="out") == [
         *("out/a_x4.png", "out/a_x4-2.png", "out/a_x4-3.png"),
     ]
@@ -101,7 +101,7 @@ def test_collisions_are_numbered_in_order_and_said() -> None:
     assert second.note == "named a_x4-2.png, as a_x4.png is taken in this run"
 
 
-def test_a_result_never_takes_the_place_of_an_input() -> None:
+def test_a_result_never_replaces_an_input() -> None:
     with pytest.raises(UsageError, match=r"the result of a\.png would replace the input"):
         targets("a.png", name="{stem}.{ext}")
     with pytest.raises(UsageError, match="would replace the input"):
@@ -136,7 +136,7 @@ def test_format_is_the_option_else_the_name_else_the_input() -> None:
         ({"output": "b.png", "format": "jpg"}, "--format jpg and the name b.png disagree"),
     ],
 )
-def test_what_cannot_be_a_name_is_a_usage_error(arguments: dict[str, str], message: str) -> None:
+def test_an_unknown_format_or_suffix_is_a_usage_error(arguments: dict[str, str], message: str) -> None:
     with pytest.raises(UsageError) as caught:
         targets("a.png", **arguments)
     assert message in str(caught.value)
@@ -145,7 +145,7 @@ def test_what_cannot_be_a_name_is_a_usage_error(arguments: dict[str, str], messa
 @pytest.mark.parametrize(
     ("name", "format"), [("jpg", "JPEG"), ("JPEG", "JPEG"), (".tif", "TIFF"), ("jpeg2000", "JPEG2000")]
 )
-def test_formats_have_the_names_people_use(name: str, format: str) -> None:
+def test_common_names_of_formats_are_understood(name: str, format: str) -> None:
     assert parse_format(name) == format
 
 
@@ -160,7 +160,7 @@ def test_formats_have_the_names_people_use(name: str, format: str) -> None:
         ("{width}.{ext}", "40.png", set()),
     ],
 )
-def test_a_template_read_backwards(template: str, name: str, stems: set[str]) -> None:
+def test_possible_stems_reads_a_template_backwards(template: str, name: str, stems: set[str]) -> None:
     check_template(template)
     assert set(possible_stems(template, name)) == stems
 
@@ -175,7 +175,7 @@ STEMS = st.text("aA1-_x.{} ü", min_size=1, max_size=8).filter(lambda stem: stem
     ),
     number=st.sampled_from(["", "-2", "-31"]),
 )
-def test_a_name_leads_back_to_its_input(stem: str, template: str, number: str) -> None:
+def test_every_result_name_leads_back_to_its_input(stem: str, template: str, number: str) -> None:
     source = InputFile(Path(f"{stem}.png"), "")
     namer = OutputNamer(FoundInputs((source,), many=False), UpscaleOptions(batch=BatchOptions(name=template)))
     path = namer.target(source, SIZE, "dscf-x4", "PNG").path

@@ -1,4 +1,4 @@
-"""`--model auto` and JPEGs: heavily compressed ones go to weights of their own, and everybody is told why."""
+"""`--model auto` uses other weights for heavily compressed JPEGs, and gives the reason."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def test_each_picture_gets_its_weights_and_a_reason(rules: Path, folder: Path) -
     assert {result.weights_sha256 for result in results[1:]} != {results[0].weights_sha256}
 
 
-def test_pixels_are_those_of_the_weights_that_are_named(rules: Path, folder: Path) -> None:
+def test_auto_gives_the_pixels_of_the_chosen_weights(rules: Path, folder: Path) -> None:
     chosen = _run(folder)
     for name, file in (("photo", "a-low"), ("plain", "b-high")):
         asked = replace(X2, model=ModelOptions(name))
@@ -90,7 +90,7 @@ def test_pixels_are_those_of_the_weights_that_are_named(rules: Path, folder: Pat
         assert Path(mine.output or "").read_bytes() == Path(results[0].output or "").read_bytes()
 
 
-def test_a_folder_of_both_kinds_opens_each_network_once(
+def test_a_folder_with_both_kinds_opens_each_network_once(
     rules: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     opened: list[str] = []
@@ -109,7 +109,7 @@ def test_a_folder_of_both_kinds_opens_each_network_once(
     assert opened == ["photo"]
 
 
-def test_a_photo_network_that_cannot_be_had_is_replaced_with_a_note_and_not_loaded_twice(
+def test_an_unavailable_photo_network_is_replaced_with_a_note_and_loaded_once(
     rules: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     photo, remote = '"photo.safetensors"', 'file = "photo.safetensors"\nrepo = "me/mine"'
@@ -126,7 +126,7 @@ def test_a_photo_network_that_cannot_be_had_is_replaced_with_a_note_and_not_load
     assert opened == ["plain"]
 
 
-def test_a_dry_run_says_the_same(rules: Path, folder: Path) -> None:
+def test_a_dry_run_reports_the_same_choice(rules: Path, folder: Path) -> None:
     plans = sorted(plan_files([str(folder)], X2), key=lambda plan: plan.input)
 
     assert [plan.model for plan in plans] == ["photo", "plain", "plain", "plain"]
@@ -134,7 +134,7 @@ def test_a_dry_run_says_the_same(rules: Path, folder: Path) -> None:
     assert all(plan.seconds is not None for plan in plans)
 
 
-def test_what_is_done_stays_done_until_the_rule_changes(rules: Path, folder: Path) -> None:
+def test_finished_pictures_stay_finished_until_the_rule_changes(rules: Path, folder: Path) -> None:
     _run(folder)
     assert [result.status for result in _run(folder)] == ["skipped"] * 4
     rules.write_text(rules.read_text().replace("below = 80", "below = 97"))
@@ -143,7 +143,7 @@ def test_what_is_done_stays_done_until_the_rule_changes(rules: Path, folder: Pat
     assert [result.status for result in again] == ["skipped", "kept", "kept", "skipped"]
 
 
-def test_only_the_first_pass_sees_the_jpeg(rules: Path, folder: Path) -> None:
+def test_only_the_first_pass_uses_photo_weights(rules: Path, folder: Path) -> None:
     results = _run(folder, UpscaleOptions(size=SizeOptions(scale=4)))
 
     assert [result.model for result in results] == ["photo+plain", "plain", "plain", "plain"]
@@ -167,7 +167,7 @@ def test_without_photo_weights_of_that_scale_the_reason_says_so(rules: Path, fol
         ('below = 80\nmost = "photo"', r"\[photo\] most: 'most' is not a native scale"),
     ],
 )
-def test_a_bad_rule_is_told(rules: Path, folder: Path, rule: str, problem: str) -> None:
+def test_a_bad_rule_in_the_catalogue_is_reported(rules: Path, folder: Path, rule: str, problem: str) -> None:
     rules.write_text(rules.read_text().replace('below = 80\n2 = "photo"', rule))
     with pytest.raises(UsageError, match=problem):
         _run(folder)

@@ -1,4 +1,4 @@
-"""One frame through the network: alpha, grey, depth, chains of passes, floats beyond [0, 1]."""
+"""Frames pass the network: alpha, grey, depth, chains of passes, floats beyond [0, 1]."""
 
 from __future__ import annotations
 
@@ -41,28 +41,28 @@ def upscale(pixels: Pixels, options: UpscaleOptions = EMBEDDED) -> tuple[Pixels,
     return frame.pixels, tuple(warnings)
 
 
-def test_photo_looks_like_itself_only_larger(photo: Pixels) -> None:
+def test_an_upscaled_photo_reduced_again_equals_the_photo(photo: Pixels) -> None:
     result, warnings = upscale(photo)
     assert result.shape == (240, 320, 3) and warnings == ()
     back = np.asarray(Image.fromarray(result).resize((80, 60), Image.Resampling.BICUBIC))
     assert np.abs(back.astype(int) - photo).mean() < 2
 
 
-def test_sixteen_bits_hold_what_eight_do_and_more(photo: Pixels) -> None:
+def test_sixteen_bits_agree_with_eight_and_have_more_levels(photo: Pixels) -> None:
     eight, _ = upscale(photo)
     sixteen, _ = upscale(photo.astype(np.uint16) * 257)
     assert np.abs(sixteen / 257 - eight).max() <= 0.51
     assert len(np.unique(sixteen)) > 2000
 
 
-def test_grey_is_near_the_grey_of_rgb(photo: Pixels) -> None:
+def test_grey_equals_the_mean_of_three_equal_channels(photo: Pixels) -> None:
     grey = photo[:, :, 1:2]
     result, _ = upscale(grey)
     rgb, _ = upscale(np.repeat(grey, 3, axis=2))
     assert np.abs(result[:, :, 0] - rgb.mean(axis=2)).max() <= 1
 
 
-def test_opaque_alpha_costs_nothing_and_changes_nothing(photo: Pixels, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_constant_alpha_does_not_pass_the_network(photo: Pixels, monkeypatch: pytest.MonkeyPatch) -> None:
     calls: list[int] = []
     run = TorchCpuEngine.__call__
     monkeypatch.setattr(TorchCpuEngine, "__call__", lambda self, tile: (calls.append(1), run(self, tile))[1])
@@ -90,7 +90,7 @@ def test_no_fringe_when_composited(photo: Pixels, background: int) -> None:
     assert np.abs(over - ideal)[edge].mean() < 8
 
 
-def test_floats_beyond_one_come_back_in_their_own_range(photo: Pixels) -> None:
+def test_floats_beyond_one_keep_their_range(photo: Pixels) -> None:
     unit, _ = upscale((photo / 255).astype(np.float32))
     stretched, warnings = upscale((photo / 255 * 1000 - 200).astype(np.float32))
     assert stretched.min() < -50 and stretched.max() > 400
@@ -114,7 +114,7 @@ def test_a_page_of_another_size_grows_by_the_same_factor(photo: Pixels) -> None:
     assert frame.pixels.shape == (62, 90, 3)
 
 
-def test_plan_says_what_will_happen(photo: Pixels) -> None:
+def test_a_plan_holds_tiles_memory_and_engine(photo: Pixels) -> None:
     model = ModelOptions("dsclora-x4")
     options = replace(EMBEDDED, model=model, engine=EngineOptions(device="cpu", tile=32), size=SizeOptions(scale=8))
     job = JobPlanner.for_arrays(options).plan_array(photo)
@@ -135,7 +135,7 @@ def test_released_student_by_file_equals_the_golden(shared: Path) -> None:
     assert (result != expected).mean() < 1e-4
 
 
-def test_memory_error_with_an_explicit_tile_says_what_would_fit(photo: Pixels, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_out_of_memory_with_a_fixed_tile_names_a_fitting_tile(photo: Pixels, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(self: TorchCpuEngine, tile: Pixels) -> Pixels:
         raise OutOfMemory("a tile of 80x60 does not fit the memory of cpu")
 
@@ -144,14 +144,14 @@ def test_memory_error_with_an_explicit_tile_says_what_would_fit(photo: Pixels, m
         upscale(photo, replace(EMBEDDED, engine=EngineOptions(device="cpu", tile=80)))
 
 
-def test_an_absent_device_is_named_before_anything_is_loaded() -> None:
+def test_a_missing_device_is_refused_before_weights_are_loaded() -> None:
     if torch.cuda.is_available():
         pytest.skip("there is a CUDA device here")
     with pytest.raises(UsageError, match="CUDA"):
         PictureUpscaler(replace(EMBEDDED, engine=EngineOptions(device="cuda")))
 
 
-def test_a_network_of_another_scale_never_scrambles(photo: Pixels, tmp_path: Path) -> None:
+def test_weights_of_another_scale_reach_the_size_by_two_passes(photo: Pixels, tmp_path: Path) -> None:
     from dsclora_cli.weights.checkpoint import save_network
 
     torch.manual_seed(0)

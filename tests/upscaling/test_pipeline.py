@@ -1,4 +1,4 @@
-"""What breaks, stops or fills up between the stages of a batch."""
+"""Errors, interrupts and memory between the stages of a batch."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def test_a_picture_that_fails_in_the_network_fails_alone(folder: Path) -> None:
     assert leftovers(folder) == []
 
 
-def test_a_picture_that_breaks_half_way_leaves_nothing(folder: Path) -> None:
+def test_a_truncated_picture_leaves_no_file(folder: Path) -> None:
     data = (folder / "d.gif").read_bytes()
     (folder / "d.gif").write_bytes(data[: len(data) - 30])
     results = run([folder / "d.gif", folder / "b.png"], upscaler=RepeatUpscaler())
@@ -50,9 +50,7 @@ def test_a_picture_that_breaks_half_way_leaves_nothing(folder: Path) -> None:
     assert leftovers(folder) == []
 
 
-def test_a_picture_that_cannot_be_written_is_not_finished_by_the_network(
-    folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_picture_that_cannot_be_written_stops_the_network(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """As on a full disk: each band goes to the writer before the next is made."""
     made: list[int] = []
 
@@ -80,7 +78,7 @@ def test_a_picture_that_cannot_be_written_is_not_finished_by_the_network(
     assert len(made) < 2 * 36
 
 
-def test_a_bug_is_raised_and_leaves_nothing_half_done(folder: Path) -> None:
+def test_a_bug_in_the_network_reaches_the_caller_and_leaves_no_file(folder: Path) -> None:
     def fail(frame: Frame) -> None:
         raise ZeroDivisionError
 
@@ -89,7 +87,7 @@ def test_a_bug_is_raised_and_leaves_nothing_half_done(folder: Path) -> None:
     assert leftovers(folder) == []
 
 
-def test_a_bug_in_the_writer_reaches_the_caller(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_bug_in_the_encoder_reaches_the_caller(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*_: object) -> None:
         raise ZeroDivisionError
 
@@ -99,7 +97,7 @@ def test_a_bug_in_the_writer_reaches_the_caller(folder: Path, monkeypatch: pytes
         run([folder], upscaler=RepeatUpscaler())
 
 
-def test_an_interrupt_keeps_what_is_finished_and_says_what_is_not(folder: Path) -> None:
+def test_an_interrupt_keeps_finished_pictures_and_reports_the_interrupted_one(folder: Path) -> None:
     calls: list[int] = []
 
     def interrupt(frame: Frame) -> None:
@@ -118,7 +116,7 @@ def test_an_interrupt_keeps_what_is_finished_and_says_what_is_not(folder: Path) 
     assert not any(thread.name == "dsclora-encode" for thread in threading.enumerate())
 
 
-def test_closing_early_keeps_what_is_finished(folder: Path) -> None:
+def test_closing_the_iterator_early_keeps_finished_pictures(folder: Path) -> None:
     inputs = [folder / name for name in ("a.jpg", "b.png", "c.webp")]
     with closing(upscale_files(inputs, EMBEDDED, upscaler=RepeatUpscaler())) as results:
         assert next(results).status == "done"
@@ -170,11 +168,11 @@ def test_callbacks_are_called_in_the_thread_of_the_caller(folder: Path) -> None:
 
 
 class TestSeveralDevices:
-    """Lines with engines of their own share the inputs of a batch."""
+    """Pipelines of two devices share the inputs of a batch."""
 
     @pytest.fixture(autouse=True)
     def two(self, monkeypatch: pytest.MonkeyPatch) -> dict[str, list[int]]:
-        """Two devices; how many frames each has had, and no picture is done before both have one."""
+        """Return the frames upscaled by each of two devices; both get a picture before either finishes."""
         frames: dict[str, list[int]] = {"cuda:0": [], "cuda:1": []}
         both = threading.Barrier(2, timeout=20)
 
@@ -191,7 +189,7 @@ class TestSeveralDevices:
         monkeypatch.setattr(picture_module, "PictureUpscaler", opened)
         return frames
 
-    def test_each_takes_pictures_and_none_is_done_twice(self, tmp_path: Path, two: dict[str, list[int]]) -> None:
+    def test_devices_share_pictures_and_none_is_upscaled_twice(self, tmp_path: Path, two: dict[str, list[int]]) -> None:
         for number in range(9):
             save_photo(tmp_path / f"{number}.png", seed=number)
         results = run([tmp_path])
@@ -199,7 +197,7 @@ class TestSeveralDevices:
         assert len(list(tmp_path.glob("*_x4.png"))) == 9
         assert sum(map(len, two.values())) == 9 and all(two.values())
 
-    def test_names_are_given_in_the_order_of_inputs(self, tmp_path: Path) -> None:
+    def test_names_are_numbered_in_the_order_of_inputs(self, tmp_path: Path) -> None:
         for number in range(20):
             save_photo(tmp_path / f"{number % 10}.{'webp' if number < 10 else 'bmp'}", seed=number)
         inputs = [tmp_path / f"{number % 10}.{'webp' if number < 10 else 'bmp'}" for number in range(20)]
@@ -209,7 +207,7 @@ class TestSeveralDevices:
             str(path): f"{path.stem}_x4.png" if path.suffix == ".webp" else f"{path.stem}_x4-2.png" for path in inputs
         }
 
-    def test_memory_is_shared_out(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_the_memory_limit_is_divided(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         save_photo(tmp_path / "a.png")
         limits: list[int | None] = []
         monkeypatch.setattr(
@@ -218,12 +216,14 @@ class TestSeveralDevices:
         run([tmp_path], replace(EMBEDDED, max_memory=2 * 10**9))
         assert limits == [10**9]
 
-    def test_one_broken_picture_stops_neither(self, folder: Path) -> None:
+    def test_a_broken_picture_stops_no_device(self, folder: Path) -> None:
         more = [save_photo(folder / f"{number}.png", seed=number).name for number in range(9)]
         expected = dict.fromkeys(("a.jpg", "b.png", "c.webp", "d.gif", *more), "done") | {"e.png": "failed"}
         assert states(run([folder])) == expected
 
-    def test_what_concerns_all_pictures_stops_both(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_an_error_of_the_whole_run_stops_both_devices(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         for number in range(12):
             save_photo(tmp_path / f"{number}.png", seed=number)
         both = threading.Barrier(2, timeout=20)

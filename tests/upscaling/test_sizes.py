@@ -1,4 +1,4 @@
-"""Sizes: what is asked for is met to the pixel, by the cheapest sufficient chain of native scales."""
+"""Requested sizes are met to the pixel, by the cheapest sufficient chain of native scales."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def test_a_decimal_factor_rounds_half_up_as_written() -> None:
     st.floats(1.001, MAX_SCALE),
     st.sets(st.sampled_from([2, 3, 4]), min_size=1),
 )
-def test_aspect_is_kept_and_the_network_never_falls_short(
+def test_the_aspect_ratio_is_kept_and_the_passes_are_sufficient(
     width: int, height: int, factor: float, native: set[int]
 ) -> None:
     plan = plan_size(width, height, SizeOptions(scale=factor), native)
@@ -84,12 +84,12 @@ def test_fit_stays_inside_and_touches_one_side(width: int, height: int, box_widt
 
 
 @pytest.mark.parametrize("options", [SizeOptions(width=100), SizeOptions(fit=(500, 50)), SizeOptions(megapixels=0.005)])
-def test_a_large_enough_picture_is_told_apart(options: SizeOptions) -> None:
+def test_a_large_enough_picture_raises_its_own_error(options: SizeOptions) -> None:
     with pytest.raises(AlreadyLargeEnough, match="already large enough at 100x50"):
         plan_size(100, 50, options, (4,))
 
 
-def test_too_small_a_picture_is_an_error_of_that_picture() -> None:
+def test_a_factor_above_the_maximum_is_an_image_error() -> None:
     with pytest.raises(ImageError, match=r"10x10 would have to grow 100\.0 times, the most is 16"):
         plan_size(10, 10, SizeOptions(width=1000), (4,))
 
@@ -106,6 +106,6 @@ def test_too_small_a_picture_is_an_error_of_that_picture() -> None:
         (SizeOptions(scale=2, long_edge=9), "more than one size is given: --scale, --long-edge"),
     ],
 )
-def test_a_size_that_cannot_be_is_a_usage_error(options: SizeOptions, message: str) -> None:
+def test_an_impossible_size_is_a_usage_error(options: SizeOptions, message: str) -> None:
     with pytest.raises(UsageError, match=message):
         plan_size(100, 50, options, (4,))

@@ -1,4 +1,4 @@
-"""Two paths are one file, or they are not."""
+"""Input files, and paths that mean the same file."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ def test_spellings_of_a_path_are_one_file(tmp_path: Path, monkeypatch: pytest.Mo
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="links need a privilege on Windows")
-def test_a_link_is_what_it_points_to(tmp_path: Path) -> None:
+def test_a_link_and_its_target_are_one_file(tmp_path: Path) -> None:
     (tmp_path / "a.png").touch()
     (tmp_path / "b.png").symlink_to("a.png")
     assert path_key(tmp_path / "a.png") == path_key(tmp_path / "b.png")
 
 
-def test_case_matters_where_the_system_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_case_matters_only_where_the_system_distinguishes_case(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "platform", "darwin")
     assert path_key(Path("A.png")) == path_key(Path("a.PNG"))
     monkeypatch.setattr(sys, "platform", "linux")

@@ -1,4 +1,4 @@
-"""The Python API answers in kind."""
+"""The Python API for files, images and arrays."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def test_an_existing_different_file_is_not_overwritten(upscaler: Upscaler, photo
     assert Image.open(over(photo)).size == (64, 48)
 
 
-def test_errors_are_the_projects_own(upscaler: Upscaler, tmp_path: Path) -> None:
+def test_errors_are_dsclora_errors(upscaler: Upscaler, tmp_path: Path) -> None:
     with pytest.raises(ImageError, match=r"missing\.png"):
         upscaler(tmp_path / "missing.png")
     (tmp_path / "text.png").write_text("no picture")
@@ -82,7 +82,7 @@ def test_errors_are_the_projects_own(upscaler: Upscaler, tmp_path: Path) -> None
         Upscaler(device="abacus", options=EMBEDDED)
 
 
-def test_importing_the_package_costs_nothing() -> None:
+def test_importing_the_package_imports_no_torch_and_no_numpy() -> None:
     script = "import sys, dsclora_cli; print([m for m in ('torch', 'numpy', 'PIL', 'typer') if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, text=True)
     assert done.stdout.strip() == "[]"
