@@ -1,9 +1,10 @@
-"""Patches per second that training data gives, clean and degraded, and its share of a training step.
+"""Measure how many training patches per second are loaded, clean and degraded, and the share of a training step.
 
     python benchmarks/loading.py DIR [--scale 4] [--batch 16] [--patch 48] [--steps 50] [--device cpu]
 
-Data is loaded by one thread while the network works, so a share below 100 % is no wait where a core is
-free for it. The step is that of the DSCLoRA student, L1 and Adam, compiled where there is a compiler.
+In training, one thread loads the next batch while the network works. A share below 100 % therefore costs no time where
+a CPU core is free for the thread. The step to compare with is that of the DSCLoRA student with L1 and Adam, compiled
+where the machine has a compiler.
 """
 
 from __future__ import annotations
@@ -22,8 +23,10 @@ from torch.nn.functional import l1_loss
 from dsclora_cli.datasets.patches import Batch, open_data
 from dsclora_cli.inference.device import resolve_device
 from dsclora_cli.models.span import SPAN, SpanConfig
-from dsclora_cli.recipe import ARCHITECTURES, DataOptions, DegradeOptions, NetworkOptions, Recipe
+from dsclora_cli.recipe import DEFAULT_SHAPES, DataOptions, DegradeOptions, NetworkOptions, Recipe
 from dsclora_cli.training.compile import compiled
+
+_WARMUP = 3  # calls before the measurement: the first call compiles
 
 
 def main() -> None:
@@ -44,9 +47,9 @@ def main() -> None:
         data, _ = open_data(recipe)
         print(f"{name}: {len(data.pictures)} pictures opened in {time.perf_counter() - started:.2f} s")
         batches = (data.batch(step, slice(None)) for step in count())
-        loading[name] = median(partial(next, batches), args.steps)
+        loading[name] = median_seconds(partial(next, batches), args.steps)
     step = training_step(data.batch(0, slice(None)), args.scale, resolve_device(args.device))
-    working = median(step, args.steps)
+    working = median_seconds(step, args.steps)
     print(f"a step of {args.batch} patches of {args.patch} pixels: {working * 1e3:.1f} ms")
     for name, seconds in loading.items():
         rate = args.batch / seconds
@@ -54,8 +57,8 @@ def main() -> None:
 
 
 def training_step(batch: Batch, scale: int, device: torch.device) -> Callable[[], float]:
-    """One step of the student on a batch; it answers with the loss."""
-    channels, blocks = ARCHITECTURES["dsclora"]
+    """Return a function that trains the student for one step on a batch and returns the loss."""
+    channels, blocks = DEFAULT_SHAPES["dsclora"]
     network = SPAN(SpanConfig(scale=scale, channels=channels, blocks=blocks))
     network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     forward = compiled(network, "auto", device, print)
@@ -66,19 +69,19 @@ def training_step(batch: Batch, scale: int, device: torch.device) -> Callable[[]
         loss = l1_loss(forward(here.lr), here.hr)
         torch.autograd.backward(loss)
         optimizer.step()
-        return loss.item()
+        return loss.item()  # waits for a GPU, whose work would not be timed otherwise
 
     return step
 
 
-def median(call: Callable[[], object], times: int) -> float:
-    """Seconds of a call, after three that do not count."""
+def median_seconds(call: Callable[[], object], times: int) -> float:
+    """Return the median time of a call in seconds, after calls that warm up."""
     taken = []
-    for _ in range(3 + times):
+    for _ in range(_WARMUP + times):
         started = time.perf_counter()
         call()
         taken.append(time.perf_counter() - started)
-    return statistics.median(taken[3:])
+    return statistics.median(taken[_WARMUP:])
 
 
 if __name__ == "__main__":

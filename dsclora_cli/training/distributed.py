@@ -54,7 +54,7 @@ class ProcessGroup:
         """Return the mean of each value over the processes. Waits for all processes."""
         if self.count == 1:
             return list(values)
-        # NCCL sums on GPUs, and MPS has no float64.
+        # float64 where it costs nothing: on the CPU.
         shared = torch.tensor(values, dtype=torch.float64 if device.type == "cpu" else torch.float32, device=device)
         self._sum(shared)
         return [float(value) for value in shared / self.count]
