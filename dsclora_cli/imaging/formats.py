@@ -123,11 +123,6 @@ def format_of_suffix(suffix: str) -> str:
     return name
 
 
-def suffix_of_format(name: str) -> str:
-    """Return the usual suffix of a format: "JPEG" -> ".jpg". Raise ImageError for an unknown format."""
-    return get_format(name).suffixes[0]
-
-
 def is_picture_name(path: Path) -> bool:
     """Return whether the suffix of a file belongs to a picture format; the file is not opened."""
     return path.suffix.lower() in _OF_SUFFIX
@@ -157,21 +152,15 @@ def detect_format(head: bytes, tail: bytes, suffix: str) -> str | None:
     return None
 
 
-def get_format(name: str) -> Format:
-    """Return the abilities of a format. Raise ImageError with the known names for an unknown format."""
-    found = FORMATS.get(name)
-    if found is None:
-        raise ImageError(f'there is no picture format "{name}"', f"known formats: {', '.join(FORMATS)}")
-    return found
-
-
 def require_format(name: str) -> Format:
-    """Return the abilities of a format that is installed.
+    """Return the abilities of a format, by Pillow name.
 
     Raises:
         ImageError: The format is unknown, or its optional package is missing; the hint is the command to install it.
     """
-    found = get_format(name)
+    found = FORMATS.get(name)
+    if found is None:
+        raise ImageError(f'there is no picture format "{name}"', f"known formats: {', '.join(FORMATS)}")
     if found.extra and find_spec(found.module) is None:
         raise ImageError(f"{name} pictures need an optional package", f'pip install "dsclora[{found.extra}]"')
     return found

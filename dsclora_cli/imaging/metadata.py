@@ -101,8 +101,10 @@ def with_icc(metadata: Metadata, icc: bytes) -> Metadata:
 
 def read_orientation(exif: bytes | None) -> int:
     """Return the EXIF orientation, 1 to 8; 1 where EXIF is missing, damaged or states an undefined value."""
+    if not exif:
+        return 1
     try:
-        layout, directory = tiff_ifd.parse_exif(exif or b"")
+        layout, directory = tiff_ifd.parse_exif(exif)
     except ValueError:
         return 1
     value = tiff_ifd.read_integer(directory.entries.get(_ORIENTATION), layout.order)
@@ -127,8 +129,10 @@ def normalize_exif(exif: bytes | None) -> bytes | None:
     The prefix is "Exif" and two zeros in JPEG (6 bytes), a length in HEIF (4 bytes), or both. Cameras and editors also
     pad and truncate EXIF: a block without a TIFF directory is useless to any reader.
     """
+    if not exif:
+        return None
     for start in (0, 6, 4, 10):
-        block = (exif or b"")[start:]
+        block = exif[start:]
         try:
             tiff_ifd.parse_exif(block)
         except ValueError:

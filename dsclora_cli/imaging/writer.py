@@ -163,35 +163,30 @@ def _convert_frames(header: Header, frames: Iterable[AnyFrame]) -> Iterator[AnyF
 
 
 def _write_frames(file: BinaryIO, header: Header, frames: Iterator[AnyFrame], options: SaveOptions) -> None:
-    if header.format == "TIFF":
+    format, metadata = header.format, header.metadata
+    if format == "TIFF":
         from dsclora_cli.imaging.codecs.tiff_writer import write_tiff
 
         write_tiff(file, header, frames, options.compression)
-    elif header.format == "GIF":
+    elif format == "GIF":
         write_gif(file, header, frames)
-    elif header.format == "PNG" and header.frames > 1:
+    elif format == "PNG" and header.frames > 1:
         write_apng(file, header, frames, options.compression)
-    elif header.format == "WEBP" and header.frames > 1:
+    elif format == "WEBP" and header.frames > 1:
         load_plugin("WEBP")
         write_webp_animation(file, header, frames, options.quality)
+    elif format == "PNG":
+        write_png(file, next(frames), metadata, options.compression)
+    elif format == "PPM":
+        write_pnm(file, next(frames).pixels)
+    elif format == "JPEG2000":
+        write_jpeg2000(file, next(frames).pixels, metadata)
+    elif format == "JPEG":
+        load_plugin("JPEG")
+        write_jpeg(file, next(frames), metadata, options.quality)
     else:
-        for frame in frames:
-            _write_still(file, header, frame, options)
-
-
-def _write_still(file: BinaryIO, header: Header, frame: AnyFrame, options: SaveOptions) -> None:
-    if header.format == "PNG":
-        write_png(file, frame, header.metadata, options.compression)
-    elif header.format == "PPM":
-        write_pnm(file, frame.pixels)
-    elif header.format == "JPEG2000":
-        write_jpeg2000(file, frame.pixels, header.metadata)
-    else:
-        load_plugin(header.format)
-        if header.format == "JPEG":
-            write_jpeg(file, frame, header.metadata, options.quality)
-        else:
-            pixels_to_image(frame.pixels).save(file, header.format, **_pillow_options(header, options.quality))
+        load_plugin(format)
+        pixels_to_image(next(frames).pixels).save(file, format, **_pillow_options(header, options.quality))
 
 
 def _pillow_options(header: Header, quality: int) -> dict[str, object]:

@@ -11,7 +11,7 @@ from string import Formatter
 
 from dsclora_cli.config import UpscaleOptions
 from dsclora_cli.errors import ImageError, UsageError
-from dsclora_cli.imaging.formats import format_of_suffix, suffix_of_format
+from dsclora_cli.imaging.formats import FORMATS, format_of_suffix
 from dsclora_cli.upscaling.sizes import SizePlan
 from dsclora_cli.upscaling.types import FoundInputs, InputFile, path_key
 
@@ -40,14 +40,12 @@ class Target:
 
 def parse_format(name: str) -> str:
     """Return the Pillow name of a format for a name like "jpg", "JPEG" or "tif". Raises UsageError."""
+    if name.upper() in FORMATS:
+        return name.upper()
     try:
-        suffix_of_format(name.upper())
-    except ImageError:
-        try:
-            return format_of_suffix(f".{name.lower().removeprefix('.')}")
-        except ImageError as error:
-            raise UsageError(f"--format {name}: {error.message}", error.hint) from error
-    return name.upper()
+        return format_of_suffix(f".{name.lower().removeprefix('.')}")
+    except ImageError as error:
+        raise UsageError(f"--format {name}: {error.message}", error.hint) from error
 
 
 def check_template(template: str) -> None:
@@ -164,7 +162,7 @@ class OutputNamer:
         except ImageError:
             same = False
         # Where the format stays, so does the spelling: .jpeg and .JPG remain.
-        ext = suffix if same else suffix_of_format(format)
+        ext = suffix if same else FORMATS[format].suffixes[0]
         return self._template.format(
             stem=file.stem,
             scale=f"{round(size.factor, 2):g}",

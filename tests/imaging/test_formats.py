@@ -8,18 +8,18 @@ import pytest
 from pictures import header_of, smooth
 
 from dsclora_cli.errors import ImageError
-from dsclora_cli.imaging.formats import FORMATS, detect_format, format_of_suffix, is_picture_name, suffix_of_format
+from dsclora_cli.imaging.formats import FORMATS, detect_format, format_of_suffix, is_picture_name
 from dsclora_cli.imaging.reader import open_picture
 from dsclora_cli.imaging.writer import fit_format
 
 
 def test_suffixes_and_formats_map_to_each_other():
-    for name, held in FORMATS.items():
-        if held.extra:
+    for name, abilities in FORMATS.items():
+        if abilities.extra:
             continue
-        assert all(format_of_suffix(suffix.upper()) == name for suffix in held.suffixes)
-        assert format_of_suffix(suffix_of_format(name)) == name
-    assert suffix_of_format("JPEG") == ".jpg" and suffix_of_format("HEIF") == ".heic"
+        assert all(format_of_suffix(suffix.upper()) == name for suffix in abilities.suffixes)
+        assert format_of_suffix(abilities.suffixes[0]) == name
+    assert FORMATS["JPEG"].suffixes[0] == ".jpg" and FORMATS["HEIF"].suffixes[0] == ".heic"
     with pytest.raises(ImageError, match=r'no picture format has the suffix "\.txt"'):
         format_of_suffix(".txt")
     with pytest.raises(ImageError, match='there is no picture format "JPG"'):

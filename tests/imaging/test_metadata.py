@@ -33,7 +33,7 @@ from dsclora_cli.imaging.formats import FORMATS
 from dsclora_cli.imaging.types import Metadata
 from dsclora_cli.imaging.writer import fit_format
 
-WITH_EXIF = sorted(name for name, held in FORMATS.items() if "exif" in held.metadata and not held.extra)
+WITH_EXIF = sorted(name for name, abilities in FORMATS.items() if "exif" in abilities.metadata and not abilities.extra)
 
 
 def exif_of(block: bytes) -> Image.Exif:

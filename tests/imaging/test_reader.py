@@ -25,7 +25,7 @@ from dsclora_cli.errors import ImageError
 from dsclora_cli.imaging.formats import FORMATS
 from dsclora_cli.imaging.reader import open_picture
 
-PLAIN = sorted(name for name, held in FORMATS.items() if not held.extra)
+PLAIN = sorted(name for name, abilities in FORMATS.items() if not abilities.extra)
 
 
 @pytest.mark.parametrize("format", PLAIN)

@@ -31,7 +31,7 @@ from dsclora_cli.imaging.codecs import png
 from dsclora_cli.imaging.formats import FORMATS
 from dsclora_cli.imaging.reader import open_picture
 
-PLAIN = sorted(name for name, held in FORMATS.items() if not held.extra)
+PLAIN = sorted(name for name, abilities in FORMATS.items() if not abilities.extra)
 
 
 @pytest.mark.parametrize("share", [0.02, 0.3, 0.6, 0.9])

@@ -90,7 +90,7 @@ def test_pictures_too_large_for_a_format_are_refused():
         fit_format(header, "WEBP", strict=False)
 
 
-@pytest.mark.parametrize("format", sorted(name for name, held in FORMATS.items() if not held.extra))
+@pytest.mark.parametrize("format", sorted(name for name, abilities in FORMATS.items() if not abilities.extra))
 def test_a_path_and_a_pipe_get_the_same_bytes(format, tmp_path: Path):
     class Pipe(io.RawIOBase):
         """Writable, and nothing else."""

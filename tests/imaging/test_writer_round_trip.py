@@ -63,7 +63,7 @@ def test_lossy_formats_stay_close(format, channels):
     width=some.integers(1, 9),
     channels=some.sampled_from((1, 2, 3, 4)),
     dtype=some.sampled_from((np.uint8, np.uint16, np.float32)),
-    format=some.sampled_from(sorted(name for name, held in FORMATS.items() if not held.extra)),
+    format=some.sampled_from(sorted(name for name, abilities in FORMATS.items() if not abilities.extra)),
 )
 def test_the_file_holds_what_fit_format_promises(height, width, channels, dtype, format):
     pixels = noise(channels, dtype, (height, width))
