@@ -1,4 +1,4 @@
-"""What a user installs: the wheel, an editable checkout, a checkout that is not installed at all."""
+"""Installations: the wheel, an editable checkout, and a checkout that is not installed."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ print(json.dumps([dsclora_cli.__file__, list(load_catalog().entries)]))
 
 
 def build(target: str, folder: Path, source: Path = ROOT) -> Path:
-    """What hatchling makes of a source tree: "sdist", "wheel:standard" or "wheel:editable"."""
+    """Build a source tree with hatchling; the target is "sdist", "wheel:standard" or "wheel:editable"."""
     command = [sys.executable, "-m", "hatchling", "build", "-t", target, "-d", str(folder)]
     done = subprocess.run(command, cwd=source, check=False, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
@@ -39,7 +39,7 @@ def build(target: str, folder: Path, source: Path = ROOT) -> Path:
 
 
 def beyond_the_weights(archive: Path) -> int:
-    """Bytes of an archive that our own weights, which do not compress, are not the reason of."""
+    """Return the bytes of an archive without the embedded weights, which do not compress."""
     return archive.stat().st_size - sum(path.stat().st_size for path in EMBEDDED)
 
 
@@ -49,7 +49,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def new_environment(folder: Path, wheel: Path | None) -> Path:
-    """The interpreter of an environment that has the dependencies and what the wheel holds, if one is given."""
+    """Return the interpreter of a new environment with the dependencies, and with the wheel if given."""
     venv.create(folder, symlinks=os.name == "posix")
     site = next(folder.rglob("site-packages"))
     (site / "zz_dependencies.pth").write_text(sysconfig.get_path("purelib") + "\n", encoding="utf-8")
@@ -67,11 +67,11 @@ def run(python: Path, folder: Path, *arguments: str) -> str:
     return done.stdout
 
 
-def test_version_is_that_of_the_project() -> None:
+def test_the_package_and_the_project_have_the_same_version() -> None:
     assert dsclora_cli.__version__ == PROJECT["version"]
 
 
-def test_an_editable_checkout_is_importable_by_type_checkers() -> None:
+def test_the_package_is_marked_as_typed() -> None:
     assert (ROOT / "dsclora_cli" / "py.typed").is_file()
 
 
@@ -102,7 +102,7 @@ def test_source_archive_builds_the_same_wheel(wheel: Path, tmp_path: Path) -> No
 
 
 @pytest.mark.slow
-def test_installed_wheel_finds_its_catalogue_and_upscales_without_a_network(wheel: Path, tmp_path: Path) -> None:
+def test_installed_wheel_finds_its_catalogue_and_upscales_offline(wheel: Path, tmp_path: Path) -> None:
     python = new_environment(tmp_path / "env", wheel)
     package, models = json.loads(run(python, tmp_path, "-c", WHERE))
     assert Path(package).is_relative_to(tmp_path) and set(models) >= OURS

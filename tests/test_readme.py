@@ -1,4 +1,4 @@
-"""What the README tells people to type works, and is what continuous integration runs."""
+"""The commands in the README work, and are those that continuous integration runs."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ CPU_INDEX = "--extra-index-url https://download.pytorch.org/whl/cpu"
 
 
 def set_up(ending: str) -> list[str]:
-    """The README's one-line set-ups that end with a command."""
+    """Return the one-line installations of the README that end with a command."""
     return [block for block in BLOCKS if block.startswith("python3 -m venv ") and block.endswith(f"&& {ending}")]
 
 
-def test_test_command_is_the_one_that_ci_runs() -> None:
+def test_ci_runs_the_test_command_of_the_readme() -> None:
     [command] = set_up('pytest -m "not slow"')
     assert '-e ".[dev]"' in command and CPU_INDEX in command
     ci = (ROOT / ".ci" / "run").read_text(encoding="utf-8")
@@ -33,13 +33,13 @@ def test_test_command_is_the_one_that_ci_runs() -> None:
     assert '\npytest -m "not slow"\n' in ci and '\npytest -m "slow"' in ci
 
 
-def test_set_up_ends_with_a_picture_with_or_without_a_gpu() -> None:
+def test_installation_ends_with_a_picture_with_or_without_a_gpu() -> None:
     cpu, gpu = set_up("dsclora upscale examples/photo.png -s 4")
     assert gpu == re.sub(r"--retries 1 \S+ \S+ ", "", cpu).replace('".[cpu]"', ".") and CPU_INDEX in cpu
     assert (ROOT / "examples" / "photo.png").is_file()
 
 
-def test_tested_versions_are_those_of_the_package() -> None:
+def test_versions_are_those_of_the_package() -> None:
     classifiers = [line.split(" :: ")[-1] for line in PROJECT["classifiers"] if "Python :: 3." in line]
     assert all(f"Python {version}" in README for version in classifiers)
     [torch] = [line for line in PROJECT["dependencies"] if line.startswith("torch")]
@@ -47,26 +47,26 @@ def test_tested_versions_are_those_of_the_package() -> None:
     assert f"PyTorch {oldest} to 2.{int(newest.split('.')[1]) - 1}" in README
 
 
-def test_links_lead_somewhere() -> None:
+def test_links_between_pages_are_not_broken() -> None:
     for page in [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").rglob("*.md")]:
         targets = re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", page.read_text(encoding="utf-8"))
         assert [target for target in targets if not (page.parent / target).exists()] == [], page.name
 
 
-def test_index_leads_to_every_page() -> None:
+def test_the_index_links_every_page() -> None:
     index = (ROOT / "docs" / "index.md").read_text(encoding="utf-8")
     assert [
         page.name for page in (ROOT / "docs").glob("*.md") if page.name != "index.md" and f"]({page.name})" not in index
     ] == []
 
 
-def test_commands_that_train_are_understood() -> None:
+def test_training_commands_parse() -> None:
     [block] = [block for block in BLOCKS if block.startswith("dsclora distill")]
     for line in block.splitlines():
         assert main([*shlex.split(line)[1:], "--help"]) == 0, line
 
 
-def test_commands_people_use_run_as_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_upscale_commands_run_as_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     [block] = [block for block in BLOCKS if block.startswith("dsclora upscale")]
     commands = [shlex.split(line, comments=True)[1:] for line in block.splitlines()]
     assert len(commands) == 5

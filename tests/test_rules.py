@@ -1,4 +1,4 @@
-"""The structure rules that no other tool holds: lengths, parameters, cycles, start-up, what lies where."""
+"""Rules of CONTRIBUTING.md that no other tool checks: lengths, parameters, cycles, slow imports, and the tree."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ Function = ast.FunctionDef | ast.AsyncFunctionDef
 
 
 def functions(paths: list[Path]) -> Iterator[tuple[str, Function]]:
-    """Every function with the place to report."""
+    """Yield every function with the place to report."""
     for path in paths:
         for node in ast.walk(TREES[path]):
             if isinstance(node, Function):
@@ -39,13 +39,13 @@ def functions(paths: list[Path]) -> Iterator[tuple[str, Function]]:
 
 
 def body_length(function: Function) -> int:
-    """Lines from the first statement after the docstring to the end."""
+    """Count the lines from the first statement after the docstring to the end."""
     body = function.body[1:] if ast.get_docstring(function) and len(function.body) > 1 else function.body
     return (function.end_lineno or 0) - body[0].lineno + 1
 
 
 def walk_at_runtime(node: ast.AST) -> Iterator[ast.AST]:
-    """Every node below one, without what stands under `if TYPE_CHECKING:`."""
+    """Yield every node below a node, except those under `if TYPE_CHECKING:`."""
     for child in ast.iter_child_nodes(node):
         if not (isinstance(child, ast.If) and isinstance(child.test, ast.Name) and child.test.id == "TYPE_CHECKING"):
             yield child
@@ -53,7 +53,7 @@ def walk_at_runtime(node: ast.AST) -> Iterator[ast.AST]:
 
 
 def imported_modules(path: Path, known: set[str]) -> set[str]:
-    """Modules of the package that a file imports, inside functions too, but not for type checkers alone."""
+    """Return the modules of the package that a file imports at run time, inside functions too."""
     names: set[str] = set()
     for node in walk_at_runtime(TREES[path]):
         if isinstance(node, ast.ImportFrom) and node.module:
@@ -84,7 +84,7 @@ def test_function_bodies_have_at_most_50_lines_and_nine_in_ten_under_30() -> Non
 
 
 def commands() -> set[str]:
-    """Functions that are commands, of the program or of a group."""
+    """Return the names of functions that are commands, of the program or of a group."""
 
     def registers(node: ast.AST) -> bool:
         return isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr == "command"
@@ -109,13 +109,13 @@ def test_functions_take_at_most_six_parameters_except_commands() -> None:
     assert crowded == {}
 
 
-def test_modules_import_each_other_in_no_circle() -> None:
+def test_there_are_no_circular_imports() -> None:
     modules = {module_name(path): path for path in PACKAGE}
     graph = {name: imported_modules(path, set(modules)) - {name, "dsclora_cli"} for name, path in modules.items()}
     graphlib.TopologicalSorter(graph).prepare()
 
 
-def test_top_level_holds_what_it_should() -> None:
+def test_the_top_level_holds_no_unexpected_files() -> None:
     if not (ROOT / ".git").exists():
         pytest.skip("not a git checkout: build products cannot be told from files of the project")
     command = ["git", "ls-files", "--cached", "--others", "--exclude-standard"]
@@ -159,7 +159,7 @@ def test_help_and_version_import_nothing_slow() -> None:
 
 
 def tree_of_contributing() -> set[str]:
-    """The files that the tree in CONTRIBUTING.md names, as paths; indentation says which folder a line is in."""
+    """Return the paths that the tree in CONTRIBUTING.md names; indentation tells the folder of a line."""
     tree = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8").split("```")[1]
     folders: list[str] = []
     files = set()
@@ -172,7 +172,7 @@ def tree_of_contributing() -> set[str]:
     return files
 
 
-def test_contributing_tells_what_each_module_is() -> None:
+def test_the_tree_in_contributing_has_a_line_for_every_module() -> None:
     modules = {path.relative_to(ROOT).as_posix() for path in PACKAGE if path.name != "__init__.py"}
     named = {name for name in tree_of_contributing() if name.startswith("dsclora_cli/") and name.endswith(".py")}
     assert named - {"dsclora_cli/__init__.py"} == modules

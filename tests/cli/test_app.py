@@ -1,4 +1,4 @@
-"""The boundary: every failure is one line with its exit code, and help is quick and whole."""
+"""`main` turns every error into one line and an exit code, and help is complete."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from dsclora_cli.errors import DscloraError, ImageError, UsageError, WeightsErro
 from dsclora_cli.weights import listing
 
 
-def test_version(dsclora) -> None:
+def test_version_is_that_of_the_package(dsclora) -> None:
     assert dsclora("--version") == (0, f"dsclora {dsclora_cli.__version__}\n", "")
 
 
-def test_the_module_runs_the_same_program() -> None:
+def test_python_m_runs_the_same_program() -> None:
     command = [sys.executable, "-m", "dsclora_cli", "--version"]
     ran = subprocess.run(command, check=True, capture_output=True, text=True, cwd=Path(dsclora_cli.__file__).parents[1])
     assert ran.stdout == f"dsclora {dsclora_cli.__version__}\n"
@@ -43,7 +43,7 @@ def test_help_of_upscale_is_grouped_with_examples(dsclora) -> None:
 
 
 @pytest.mark.parametrize(("error", "code"), [(ImageError, 1), (DscloraError, 1), (UsageError, 2), (WeightsError, 3)])
-def test_an_error_is_one_line_and_its_code(
+def test_an_error_is_one_line_and_an_exit_code(
     dsclora, monkeypatch: pytest.MonkeyPatch, error: type[DscloraError], code: int
 ) -> None:
     def fail() -> None:
@@ -53,7 +53,7 @@ def test_an_error_is_one_line_and_its_code(
     assert dsclora("models", "list") == (code, "", "error: what went wrong [here] (what to do next)\n")
 
 
-def test_a_bug_is_one_line_and_a_traceback_only_when_asked_for(dsclora, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_bug_is_one_line_and_with_debug_a_traceback(dsclora, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail() -> None:
         raise ZeroDivisionError("first line\nsecond line")
 
@@ -71,7 +71,7 @@ def test_a_bug_is_one_line_and_a_traceback_only_when_asked_for(dsclora, monkeypa
     assert debug.err.endswith("error: this is a bug in dsclora: ZeroDivisionError: first line\n")
 
 
-def test_an_interrupt_is_130(dsclora, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_sigterm_is_exit_code_130_and_the_handler_is_restored(dsclora, monkeypatch: pytest.MonkeyPatch) -> None:
     def interrupt() -> None:
         os.kill(os.getpid(), signal.SIGTERM) if sys.platform != "win32" else signal.raise_signal(signal.SIGTERM)
 
@@ -82,5 +82,5 @@ def test_an_interrupt_is_130(dsclora, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("arguments", [["nonsense"], ["upscale"], ["upscale", "a.png", "--no-such-option"]])
-def test_what_does_not_exist_is_usage(dsclora, arguments: list[str]) -> None:
+def test_unknown_commands_and_options_are_exit_code_2(dsclora, arguments: list[str]) -> None:
     assert dsclora(*arguments).code == 2

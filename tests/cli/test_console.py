@@ -1,4 +1,4 @@
-"""Numbers and lines for people."""
+"""Numbers and lines that people read."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ from dsclora_cli.upscaling.dry_run import PlannedFile
 @pytest.mark.parametrize(
     ("size", "text"), [(0, "0 bytes"), (999, "999 bytes"), (535137, "535 kB"), (999_999, "1 MB"), (2.5e9, "2.5 GB")]
 )
-def test_amounts(size: float, text: str) -> None:
+def test_bytes_have_three_digits_and_a_decimal_unit(size: float, text: str) -> None:
     assert amount(size) == text
 
 
 @pytest.mark.parametrize(("seconds", "text"), [(0.04, "0.0 s"), (59.9, "59.9 s"), (90, "2 min"), (3725, "1 h 2 min")])
-def test_durations(seconds: float, text: str) -> None:
+def test_seconds_become_minutes_and_hours(seconds: float, text: str) -> None:
     assert duration(seconds) == text
 
 
-def test_sizes() -> None:
+def test_sides_are_joined_by_x() -> None:
     assert sides((640, 480)) == "640x480"
 
 
-def test_a_plan_says_why_auto_takes_the_model(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_plan_names_the_reason_for_which_auto_selected_the_model(capsys: pytest.CaptureFixture[str]) -> None:
     plan = PlannedFile("a.jpg", "upscale", "a_x4.jpg", (12, 9), (48, 36), passes=(4,), model="dsclora-x4-photo")
     assert show_plans([plan, replace(plan, choice="a JPEG of quality 50, below 90")], as_json=False) == 0
     assert [line for line in capsys.readouterr().out.splitlines() if "12x9" in line] == [

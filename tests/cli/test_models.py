@@ -1,4 +1,4 @@
-"""`dsclora models list`."""
+"""`dsclora models list` and `dsclora models fetch`."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import json
 from dsclora_cli.weights import catalog
 
 
-def test_the_table_says_what_is_here(dsclora) -> None:
+def test_the_table_shows_where_weights_are(dsclora) -> None:
     code, out, err = dsclora("models", "list")
     assert (code, err) == (0, "")
     header, *rows = out.splitlines()
@@ -19,7 +19,7 @@ def test_the_table_says_what_is_here(dsclora) -> None:
     assert "on the Hub" in remote
 
 
-def test_json_is_one_object_a_line(dsclora) -> None:
+def test_json_has_every_entry_with_its_sha256(dsclora) -> None:
     code, out, _ = dsclora("models", "list", "--json")
     rows = [json.loads(line) for line in out.splitlines()]
     assert code == 0
@@ -27,7 +27,7 @@ def test_json_is_one_object_a_line(dsclora) -> None:
     assert all(len(row["sha256"]) == 64 or (row["sha256"], row["place"]) == ("", "on the web") for row in rows)
 
 
-def test_adapters_and_networks_for_photographs_say_so(dsclora, tmp_path, monkeypatch) -> None:
+def test_the_table_marks_adapters_and_models_for_photographs(dsclora, tmp_path, monkeypatch) -> None:
     entry = 'arch = "span"\nscale = 2\nchannels = 4\nsize = 1\nlicence = "MIT"\nsource = "me"\n'
     text = '[auto]\n2 = ["plain"]\n[photo]\nbelow = 82.5\n2 = "photo"\n'
     for index, (name, more) in enumerate({"plain": 'repo = "a/b"\n', "photo": "", "plus": 'base = "plain"\n'}.items()):
@@ -44,7 +44,7 @@ def test_adapters_and_networks_for_photographs_say_so(dsclora, tmp_path, monkeyp
     assert [(row["photo"], row["base"]) for row in found] == [(None, None), (82.5, None), (None, "plain")]
 
 
-def test_fetch_says_where_the_file_is(dsclora) -> None:
+def test_fetch_prints_the_path_and_the_sha256(dsclora) -> None:
     code, out, err = dsclora("models", "fetch", "dsclora-x4")
     assert (code, err) == (0, "")
     assert out.startswith("dsclora-x4: ") and "dsclora-x4.safetensors, sha256 " in out

@@ -1,4 +1,4 @@
-"""Devices by name: what is absent is an error, never another device."""
+"""Devices and dtypes by name: an absent device is an error, and never replaced by another device."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ SPAN = SpanConfig().descriptor
 
 @pytest.fixture
 def gpus(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A machine with two CUDA devices, as far as names go."""
+    """Pretend that the machine has two CUDA devices."""
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     monkeypatch.setattr(torch.cuda, "current_device", lambda: 0)
@@ -25,18 +25,18 @@ def gpus(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def no_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A machine with a CPU alone."""
+    """Pretend that the machine has no GPU."""
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
 
 
 @pytest.mark.usefixtures("no_gpu")
-def test_auto_is_the_cpu_where_there_is_nothing_else() -> None:
+def test_auto_is_the_cpu_without_a_gpu() -> None:
     assert resolve_device("auto") == resolve_device("cpu") == CPU
 
 
 @pytest.mark.usefixtures("gpus")
-def test_cuda_by_name() -> None:
+def test_cuda_devices_have_names_with_an_index() -> None:
     assert resolve_device("auto") == resolve_device("cuda") == resolve_device("cuda:0") == CUDA
     assert resolve_device("cuda:1") == torch.device("cuda", 1)
     with pytest.raises(UsageError, match="no device cuda:2, only 2 GPUs"):
@@ -44,7 +44,7 @@ def test_cuda_by_name() -> None:
 
 
 @pytest.mark.usefixtures("gpus")
-def test_every_gpu() -> None:
+def test_every_gpu_is_listed() -> None:
     assert every_gpu() == ("cuda:0", "cuda:1")
 
 
@@ -62,7 +62,7 @@ def test_an_unknown_name_lists_the_choices(name: str) -> None:
         resolve_device(name)
 
 
-def test_half_precision_only_where_it_is_safe() -> None:
+def test_auto_is_float16_on_cuda_only() -> None:
     assert resolve_dtype("auto", CPU, SPAN) is torch.float32
     assert resolve_dtype("auto", CUDA, SPAN) is torch.float16
     assert resolve_dtype("auto", MPS, SPAN) is torch.float32
@@ -73,7 +73,7 @@ def test_half_precision_only_where_it_is_safe() -> None:
         resolve_dtype("bfloat16", CUDA, SPAN)
 
 
-def test_host_memory_heeds_a_containers_limit(tmp_path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_host_memory_respects_the_limit_of_a_container(tmp_path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(system, "_CGROUP", tmp_path)
     unlimited = host_memory()
     (tmp_path / "memory.current").write_text("1000\n")
@@ -84,7 +84,9 @@ def test_host_memory_heeds_a_containers_limit(tmp_path, monkeypatch: pytest.Monk
     assert unlimited > 5000
 
 
-def test_torch_is_asked_for_a_gpu_only_where_one_may_be(tmp_path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_gpu_is_possible_only_with_a_driver_and_a_gpu_build_of_torch(
+    tmp_path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(system.sys, "platform", "linux")
     monkeypatch.setattr(system, "_GPU_FILES", (tmp_path / "nvidiactl",))
     monkeypatch.setattr(system, "version", lambda name: "2.13.0+cu130")

@@ -1,4 +1,4 @@
-"""TF32 is off inside and what it was outside, whatever happens."""
+"""TF32 is off inside `full_float32`, and restored when the last user leaves."""
 
 from __future__ import annotations
 
@@ -17,9 +17,17 @@ def tf32_inside(fail: bool) -> bool:
 
 
 @pytest.mark.parametrize("before", [True, False])
-def test_tf32_comes_back(monkeypatch: pytest.MonkeyPatch, before: bool) -> None:
+def test_tf32_is_restored_even_after_an_error(monkeypatch: pytest.MonkeyPatch, before: bool) -> None:
     monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", before)
     assert tf32_inside(fail=False) is False
     with pytest.raises(KeyError):
         tf32_inside(fail=True)
     assert torch.backends.cudnn.allow_tf32 is before
+
+
+def test_tf32_stays_off_until_the_last_user_leaves(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", True)
+    with full_float32():
+        assert tf32_inside(fail=False) is False
+        assert torch.backends.cudnn.allow_tf32 is False
+    assert torch.backends.cudnn.allow_tf32 is True

@@ -1,4 +1,4 @@
-"""The fused form of a network: the same answers from less work, and the plain network where it cannot be."""
+"""Fused networks give the same results with fewer operations; other devices run the unchanged network."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def functions(module: nn.Module) -> list[object]:
 @needs_fusion
 @pytest.mark.parametrize("size", [(1, 1), (5, 3), (40, 52)])
 @pytest.mark.parametrize("name", NETWORKS)
-def test_answers_as_the_network(name: str, size: tuple[int, int]) -> None:
+def test_results_equal_those_of_the_network(name: str, size: tuple[int, int]) -> None:
     network = made(name)
     before = copy.deepcopy(network.state_dict())
     with torch.inference_mode():
@@ -40,7 +40,7 @@ def test_answers_as_the_network(name: str, size: tuple[int, int]) -> None:
 
 
 @needs_fusion
-def test_a_span_has_one_operation_for_each_convolution() -> None:
+def test_fused_span_has_one_operation_for_each_convolution() -> None:
     module = fuse(made("span"))
     convolutions = [layer for layer in module.modules() if isinstance(layer, Convolution)]
     assert len(convolutions) == 1 + 6 * 3 + 4 + 1  # conv_cat in four, one of which is conv_2 as well
@@ -53,7 +53,7 @@ def test_a_span_has_one_operation_for_each_convolution() -> None:
 
 
 @needs_fusion
-def test_residual_blocks_add_inside_their_convolutions() -> None:
+def test_sums_of_residual_blocks_run_inside_convolutions() -> None:
     for name in ("edsr", "edsr with res_scale"):
         module = fuse(made(name))
         sums = [node for node in module.graph.nodes if node.op == "call_module" and len(node.args) == 2]
@@ -64,7 +64,7 @@ def test_residual_blocks_add_inside_their_convolutions() -> None:
 
 
 class Branches(nn.Module):
-    """Sums, products and a concatenation whose operands are read again, so nothing may write over them or go away."""
+    """A network that reads operands of sums, products and a concatenation again: nothing may overwrite them."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -83,7 +83,7 @@ class Branches(nn.Module):
 
 
 @needs_fusion
-def test_what_is_read_again_stays() -> None:
+def test_operands_that_are_read_again_are_not_overwritten() -> None:
     torch.manual_seed(0)
     network = Branches()
     x = torch.rand(1, 3, 8, 6)
@@ -91,7 +91,7 @@ def test_what_is_read_again_stays() -> None:
         torch.testing.assert_close(fuse(network)(x), network(x), rtol=1e-5, atol=1e-5)
 
 
-def test_other_devices_and_precisions_run_the_network_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_other_devices_and_dtypes_run_the_unchanged_network(monkeypatch: pytest.MonkeyPatch) -> None:
     assert not can_fuse(CPU, torch.float64) and not can_fuse(CPU, torch.float16)
     assert not can_fuse(torch.device("cuda"), torch.float32)
     network = made("span")

@@ -1,4 +1,4 @@
-"""The engine without torch: the same answers, and a file of a converted network that is trusted only whole."""
+"""The OpenVINO engine: the same results as PyTorch, and converted files that are read only if undamaged."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def small() -> Converted:
 
 
 @pytest.mark.parametrize("name", NETWORKS)
-def test_answers_as_torch_does_whatever_the_shapes(name: str) -> None:
+def test_results_equal_those_of_torch_for_any_shape(name: str) -> None:
     network = made(name)
     descriptor = network.config.descriptor
     engine = OpenvinoEngine(convert_network(network, descriptor), threads=1)
@@ -43,7 +43,7 @@ def test_answers_as_torch_does_whatever_the_shapes(name: str) -> None:
     assert (engine.name, engine.device, engine.dtype, engine.fp16_fallbacks) == ("openvino", "cpu", "float32", 0)
 
 
-def test_plans_are_for_shapes_that_are_large_or_come_again_and_few_are_kept(
+def test_large_and_repeated_shapes_get_plans_and_few_plans_are_kept(
     small: Converted, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(openvino, "_KEPT", 250)
@@ -61,7 +61,7 @@ def test_plans_are_for_shapes_that_are_large_or_come_again_and_few_are_kept(
     assert list(engine._planned) == [(40, 8)]
 
 
-def test_saved_and_loaded_it_is_the_same(small: Converted, tmp_path: Path) -> None:
+def test_a_converted_network_survives_saving_and_loading(small: Converted, tmp_path: Path) -> None:
     path = tmp_path / "engines" / "network.zip"
     save_converted(small, path)
     assert load_converted(path) == small
@@ -69,7 +69,9 @@ def test_saved_and_loaded_it_is_the_same(small: Converted, tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize("damage", ["absent", "cut", "flipped", "other fields", "no archive"])
-def test_a_broken_file_is_none(damage: str, small: Converted, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_damaged_or_missing_file_loads_as_none(
+    damage: str, small: Converted, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     path = tmp_path / "network.zip"
     if damage == "other fields":
         monkeypatch.setattr(openvino, "asdict", lambda descriptor: {"arch": "span", "colour": "blue"})
@@ -87,7 +89,7 @@ def test_a_broken_file_is_none(damage: str, small: Converted, tmp_path: Path, mo
     assert load_converted(path) is None
 
 
-def test_other_weights_other_files(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_other_weights_and_versions_have_other_file_names(monkeypatch: pytest.MonkeyPatch) -> None:
     names = [openvino.converted_name(sha256) for sha256 in ("aa", "ab", "aa/bb")]
     monkeypatch.setattr(openvino, "version", lambda package: "2031.1")
     names.append(openvino.converted_name("aa"))
@@ -103,19 +105,21 @@ class Failing:
 
 
 @pytest.mark.parametrize("error", [MemoryError(), RuntimeError("could not allocate 8 GB"), RuntimeError("bad_alloc")])
-def test_memory_that_is_missing_is_said_so(error: Exception, small: Converted, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_failed_allocations_are_out_of_memory(
+    error: Exception, small: Converted, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(OpenvinoEngine, "_compiled", lambda self, shape: Failing(error))
     with pytest.raises(OutOfMemory, match="a tile of 9x8"):
         OpenvinoEngine(small)(tile(8, 9))
 
 
-def test_other_failures_are_not_hidden(small: Converted, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_other_errors_are_raised_unchanged(small: Converted, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(OpenvinoEngine, "_compiled", lambda self, shape: Failing(RuntimeError("no such layer")))
     with pytest.raises(RuntimeError, match="no such layer"):
         OpenvinoEngine(small)(tile(8, 9))
 
 
-def test_an_answer_that_is_not_finite_is_an_error(small: Converted) -> None:
+def test_a_result_that_is_not_finite_is_an_error(small: Converted) -> None:
     given = tile(8, 9)
     given[0, 0, 0] = np.nan
     with pytest.raises(DscloraError, match="NaN or infinity"):

@@ -1,4 +1,4 @@
-"""Tiled equals untiled: in float64 to rounding, for every size and tile; a halo of one pixel less does not."""
+"""Upscaling by tiles equals upscaling the whole picture; with a halo that is one pixel too small, it does not."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ from dsclora_cli.models.span import SPAN, SpanConfig
 
 
 class Raw:
-    """A value range that lets the network's float64 answer through untouched."""
+    """A value range that passes the float64 result of the network through unchanged."""
 
     dtype = np.dtype(np.float64)
 
@@ -65,13 +65,13 @@ def test_tiled_equals_whole_in_float64(height: int, width: int, tile: int, scale
     np.testing.assert_allclose(upscale(network, image, tile), upscale(network, image, 0), rtol=0, atol=1e-12)
 
 
-def test_a_halo_of_one_pixel_less_is_not_enough() -> None:
+def test_a_halo_that_is_one_pixel_too_small_changes_the_result() -> None:
     image = np.random.default_rng(0).random((60, 64, 3))
     narrow = engine(halo_less=1)
     assert np.abs(upscale(narrow, image, 20) - upscale(narrow, image, 0)).max() > 1e-12
 
 
-def test_released_student_on_a_photograph(shared: Path) -> None:
+def test_tiles_of_the_released_student_equal_the_whole_photograph(shared: Path) -> None:
     network = SPAN(SpanConfig())
     network.load_state_dict(torch.load(shared / "weights/team23_DSCF.pth", weights_only=True))
     path = shared / "data/benchmarks/Set5/LR_bicubic/X4/womanx4.png"
@@ -109,7 +109,7 @@ def test_grey_is_the_mean_of_its_three_equal_channels() -> None:
     assert np.abs(upscale_pixels(network, grey, 0).astype(int) - expected).max() <= 1
 
 
-def test_ensemble_is_the_mean_over_eight_and_tiles_exactly() -> None:
+def test_ensemble_is_the_mean_of_eight_runs_and_its_tiles_are_exact() -> None:
     image = np.random.default_rng(4).random((31, 26, 3))
     one = engine()
     eight = Ensemble(one)
@@ -120,7 +120,7 @@ def test_ensemble_is_the_mean_over_eight_and_tiles_exactly() -> None:
 
 
 class Cramped:
-    """An engine that repeats pixels and has no room for tiles of more than `room` pixels, halo included."""
+    """An engine that repeats pixels, and runs out of memory for tiles of more than `room` pixels, halo included."""
 
     device, dtype, fp16_fallbacks = "cpu", "float32", 0
 
@@ -137,7 +137,7 @@ class Cramped:
         return tile.repeat(2, axis=0).repeat(2, axis=1)
 
 
-def test_out_of_memory_halves_the_tile_and_goes_on_from_there() -> None:
+def test_out_of_memory_halves_the_tile_and_resumes_from_that_tile() -> None:
     image = np.random.default_rng(5).integers(0, 256, (150, 170, 3), dtype=np.uint8)
     network = Cramped(room=60 * 60)
     result = upscale_pixels(network, image, 100, may_halve=True)
@@ -156,17 +156,17 @@ def test_tiles_of_a_picture_have_one_shape() -> None:
 
 
 @pytest.mark.parametrize("bands", [1, 4, 151])
-def test_a_picture_that_comes_in_bands_is_the_same_and_is_not_held(bands: int) -> None:
+def test_a_picture_read_in_bands_gives_the_same_result_and_is_never_held_whole(bands: int) -> None:
     image = np.random.default_rng(7).integers(0, 256, (151, 90, 3), dtype=np.uint8)
     source = BandSource(image.shape, iter(np.array_split(image, bands)))
     parts = []
     for part in upscale_bands(source, Cramped(room=10**6), value_range(image), TileOptions(20)):
         parts.append(part)
-        assert sum(map(len, source._held)) <= max(20 + 2 * 3 + 2 * -(-151 // bands), 0)
+        assert sum(map(len, source._held)) <= 20 + 2 * 3 + 2 * -(-151 // bands)
     np.testing.assert_array_equal(np.concatenate(parts), image.repeat(2, axis=0).repeat(2, axis=1))
 
 
-def test_memory_that_a_source_lacks_is_no_reason_for_smaller_tiles() -> None:
+def test_out_of_memory_in_the_source_does_not_halve_the_tile() -> None:
     def bands():
         yield np.zeros((20, 60, 3), np.uint8)
         raise OutOfMemory("in the pass before")
@@ -181,13 +181,13 @@ def test_an_explicit_tile_is_never_overridden() -> None:
         upscale_pixels(Cramped(room=50), np.zeros((40, 40, 3), np.uint8), 32)
 
 
-def test_the_smallest_tile_is_not_halved_for_ever() -> None:
+def test_the_smallest_tile_is_not_halved_again() -> None:
     with pytest.raises(OutOfMemory):
         upscale_pixels(Cramped(room=1), np.zeros((40, 40, 3), np.uint8), 32, may_halve=True)
 
 
 @given(st.integers(1, 300), st.integers(1, 300), st.integers(3, 130))
-def test_cores_cover_the_picture_once_and_are_even(height: int, width: int, tile: int) -> None:
+def test_cores_cover_every_pixel_once_and_have_equal_widths(height: int, width: int, tile: int) -> None:
     covered = np.zeros((height, width), int)
     bands = plan_bands(height, width, tile)
     for band in bands:
@@ -199,7 +199,7 @@ def test_cores_cover_the_picture_once_and_are_even(height: int, width: int, tile
     assert len(set(widths[:-1])) <= 1 and widths[-1] <= widths[0]
 
 
-def test_tiles_are_regular_not_full_tiles_and_a_sliver() -> None:
+def test_a_width_just_above_the_edge_is_cut_into_two_equal_tiles() -> None:
     assert [core.right - core.left for core in plan_bands(10, 260, 256)[0]] == [130, 130]
 
 

@@ -1,4 +1,4 @@
-"""Pixel values to [0, 1] and back."""
+"""Conversion of pixel values to [0, 1] and back."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from dsclora_cli.inference.tiling import value_range
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
-def test_every_integer_comes_back(dtype: type) -> None:
+def test_every_integer_survives_the_round_trip(dtype: type) -> None:
     pixels = np.arange(np.iinfo(dtype).max + 1, dtype=dtype).reshape(-1, 16, 1)
     values = value_range(pixels)
     unit = values.to_unit(pixels)
@@ -23,12 +23,12 @@ def test_overshoot_is_clamped_and_halves_are_rounded() -> None:
     assert values.from_unit(unit).tolist() == [0, 255, 128, 10, 11]
 
 
-def test_floats_within_one_keep_that_range() -> None:
+def test_floats_between_0_and_1_are_not_rescaled() -> None:
     values = value_range(np.array([[[0.2], [0.7]]], np.float32))
     assert (values.low, values.high) == (0.0, 1.0)
 
 
-def test_floats_outside_are_rescaled_and_come_back() -> None:
+def test_floats_beyond_0_and_1_survive_the_round_trip() -> None:
     pixels = np.array([[[-2.5], [0.0], [7.5]]], np.float32)
     values = value_range(pixels)
     unit = values.to_unit(pixels)

@@ -1,4 +1,4 @@
-"""The torch engine of CPUs: layout, and errors in our words."""
+"""The PyTorch engine for CPUs: layout of pixels, and out-of-memory errors."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ DOUBLER = Descriptor("double", scale=2, halo=0, floats_per_pixel=12)
 
 
 class Double(nn.Module):
-    """Repeats every pixel, or raises `failure`."""
+    """A network that repeats every pixel, or raises `failure`."""
 
     def __init__(self, failure: Exception | None = None) -> None:
         super().__init__()
@@ -32,7 +32,7 @@ def tile() -> np.ndarray:
     return np.random.default_rng(0).random((4, 5, 3), np.float32)
 
 
-def test_height_width_channels_in_and_out() -> None:
+def test_tiles_go_in_and_come_out_as_height_width_channels() -> None:
     engine = TorchCpuEngine(Double(), DOUBLER, torch.float32)
     np.testing.assert_array_equal(engine(tile()), tile().repeat(2, 0).repeat(2, 1))
     assert (engine.device, engine.dtype, engine.fp16_fallbacks) == ("cpu", "float32", 0)
@@ -54,17 +54,17 @@ def test_nan_in_float32_is_an_error() -> None:
         MemoryError(),
     ],
 )
-def test_out_of_memory_is_told_from_other_failures(failure: Exception) -> None:
+def test_every_kind_of_allocation_failure_is_out_of_memory(failure: Exception) -> None:
     with pytest.raises(OutOfMemory, match="a tile of 5x4 does not fit the memory of cpu"):
         TorchCpuEngine(Double(failure=failure), DOUBLER, torch.float32)(tile())
 
 
-def test_other_failures_stay_what_they_are() -> None:
+def test_other_errors_are_raised_unchanged() -> None:
     with pytest.raises(RuntimeError, match="CUDA error: an illegal"):
         TorchCpuEngine(Double(failure=RuntimeError("CUDA error: an illegal access")), DOUBLER, torch.float32)(tile())
 
 
-def test_a_real_cpu_allocation_failure_is_recognised() -> None:
+def test_a_real_allocation_failure_is_out_of_memory() -> None:
     class Huge(nn.Module):
         def forward(self, x: Tensor) -> Tensor:
             return torch.empty(2**50)

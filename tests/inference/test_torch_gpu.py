@@ -168,7 +168,7 @@ def test_a_tile_that_does_not_fit_is_halved_or_an_error() -> None:
         upscale(engine, pixels, 50)
 
 
-def test_other_failures_stay_what_they_are() -> None:
+def test_other_errors_are_raised_unchanged() -> None:
     class Broken(BatchRunner):
         def run(self, *_: object, **__: object) -> PendingArrays:
             raise RuntimeError("CUDA error: an illegal access")
