@@ -193,13 +193,14 @@ class DistillContext:
 
 
 def build_dsclora(context: DistillContext) -> TrainingSetup:
-    """Train adapters for the base or, with adapters "none", all weights of the base (DSCLoRA, arXiv 2504.11271)."""
+    """Set up adapters for the base or, with adapters "none", all weights of the base (DSCLoRA, arXiv 2504.11271)."""
     options, base = context.options, context.base
     assert base is not None
     maps = select_feature_maps(base.network, options.taps or _DSCLORA_MAPS) if options.ad else ()
     teacher_maps = teacher_maps_for(context, maps)
     term = AffinityLoss(options.ad, options.positions) if options.ad else None
     if options.adapters == "none":
+        # A copy: the base stays unchanged as the baseline to beat, and may be the teacher as well.
         network = copy.deepcopy(base.network)
         loss = context.loss(FeatureExtractor(network, maps), teacher_maps, term)
         return replace(network_setup(network, loss, context.recipe, context.data), baseline=base.network)
@@ -221,7 +222,7 @@ def build_dsclora(context: DistillContext) -> TrainingSetup:
         to_network=merged,
         save=save,
         file_name="adapter.safetensors",
-        baseline=base.network,
+        baseline=base.network,  # adapters that do not beat the base are not kept
     )
 
 
@@ -230,14 +231,14 @@ _DSCLORA_MAPS = ("block_1.*", "block_2.*", "block_3.*")
 
 
 def build_logits(context: DistillContext) -> TrainingSetup:
-    """Train a network by HR and the teacher's output; without a teacher (method none) by HR alone."""
+    """Set up a network that learns from HR and the teacher's output; without a teacher (method none) from HR alone."""
     student = context.new_student()
     loss = context.loss(FeatureExtractor(student, ()))
     return network_setup(student, loss, context.recipe, context.data)
 
 
 def build_fakd(context: DistillContext) -> TrainingSetup:
-    """Train a network with spatial affinities as well, where maps may differ in channels (FAKD, ICIP 2020)."""
+    """Set up a network that learns from spatial affinities as well; maps may differ in channels (FAKD, ICIP 2020)."""
     student = context.new_student()
     maps, teacher_maps = compared_maps(context, student)
     term = AffinityLoss(context.feature_weight, context.options.positions, summed=True, name="fakd")
@@ -246,13 +247,13 @@ def build_fakd(context: DistillContext) -> TrainingSetup:
 
 
 def build_fd(context: DistillContext) -> TrainingSetup:
-    """Train a network with the teacher's feature maps as well (FitNets, arXiv 1412.6550)."""
+    """Set up a network that learns from the teacher's feature maps as well (FitNets, arXiv 1412.6550)."""
     distance = context.options.feature_distance or DEFAULT_FEATURE_DISTANCE
-    return _train_projected(context, FeatureLoss(context.feature_weight, distance))
+    return _set_up_projected(context, FeatureLoss(context.feature_weight, distance))
 
 
 def build_facd(context: DistillContext) -> TrainingSetup:
-    """Train a network with a contrast between feature maps as well (FACD, arXiv 2211.15951)."""
+    """Set up a network that learns from a contrast between feature maps as well (FACD, arXiv 2211.15951)."""
     options = context.options
     term = ContrastiveLoss(
         weight=context.feature_weight,
@@ -263,11 +264,11 @@ def build_facd(context: DistillContext) -> TrainingSetup:
         margin=options.margin,
         temperature=options.temperature,
     )
-    return replace(_train_projected(context, term), logged_only=("passed",))
+    return replace(_set_up_projected(context, term), logged_only=("passed",))
 
 
-def _train_projected(context: DistillContext, term: FeatureTerm) -> TrainingSetup:
-    """Train a network and, with the network, 1x1 convolutions from the student's maps to the teacher's channels."""
+def _set_up_projected(context: DistillContext, term: FeatureTerm) -> TrainingSetup:
+    """Set up a network and, trained together, 1x1 convolutions from the student's maps to the teacher's channels."""
     assert context.teacher is not None
     student = context.new_student()
     maps, teacher_maps = compared_maps(context, student)
