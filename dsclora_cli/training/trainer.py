@@ -277,17 +277,17 @@ class Trainer:
         # All processes decide together: a process that skipped or stopped alone would leave the others waiting.
         values = {name: value.item() for name, value in sums.items()}
         finite = math.isfinite(norm + sum(values.values()))
-        lost, stopped, *means = self._group.mean(
+        skipped, stopped, *means = self._group.mean(
             [float(not finite), float(self._stop.requested), *values.values()], self._device
         )
-        if lost:
+        if skipped:
             self._skip()
         else:
             self._skips = 0
             scaler.step(self._optimizer)
             self._ema.update(module, progress.step)
             progress.count(dict(zip(values, means, strict=True)))
-        scaler.update()  # halves the scale after an overflow
+        scaler.update()  # halves the scale after an overflow, and doubles the scale after many steps without
 
         progress.step += 1
         with self._stop.held():

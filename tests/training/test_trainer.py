@@ -1,4 +1,5 @@
 import json
+import signal
 from dataclasses import replace
 from pathlib import Path
 
@@ -180,3 +181,41 @@ def test_the_loss_receives_the_whole_batch(photos: Path, tmp_path: Path) -> None
     assert [batch.lr.shape for batch in seen] == [(4, 3, 8, 8)] * 3
     assert [batch.hr.shape for batch in seen] == [(4, 3, 16, 16)] * 3
     assert not torch.equal(seen[0].lr, seen[1].lr)
+
+
+_STOPPING = "stopping after this step; a second Ctrl-C stops at once, and loses the steps since the last checkpoint"
+
+
+def test_the_first_signal_is_reported_at_once_and_the_second_stops_at_once(photos: Path, tmp_path: Path) -> None:
+    recorder = Recorder()
+    reported: list[bool] = []
+
+    def objective_of(network: SPAN):
+        def objective(batch: Batch):
+            if len(recorder.losses) == 2:
+                signal.raise_signal(signal.SIGTERM)
+                reported.append(_STOPPING in recorder.notes)
+                signal.raise_signal(signal.SIGINT)
+            return _plain(network)(batch)
+
+        return objective
+
+    with pytest.raises(KeyboardInterrupt):
+        _fit(tiny_recipe(photos), tmp_path / "run", objective_of, recorder=recorder)
+    assert reported == [True]
+    assert len(recorder.losses) == 2 and not any("stopped after" in note for note in recorder.notes)
+
+
+def test_a_signal_during_a_callback_is_reported_after_the_callback(photos: Path, tmp_path: Path) -> None:
+    during: list[str] = []
+
+    def stop(step: int) -> None:
+        if step == 3:
+            signal.raise_signal(signal.SIGINT)
+            during.extend(recorder.notes)
+
+    recorder = Recorder(stop)
+    with pytest.raises(KeyboardInterrupt):
+        _fit(tiny_recipe(photos), tmp_path / "run", _plain, recorder=recorder)
+    assert _STOPPING not in during
+    assert recorder.notes[-2:] == [_STOPPING, "stopped after 4 steps; resume with --resume"]
