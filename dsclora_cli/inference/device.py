@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from threading import Lock
 
 import torch
@@ -95,13 +95,13 @@ class _FullFloat32:
         self._inside = 0
         self._before = True
 
-    def enter(self) -> None:
+    def __enter__(self) -> None:
         with self._lock:
             if self._inside == 0:
                 self._before, torch.backends.cudnn.allow_tf32 = torch.backends.cudnn.allow_tf32, False
             self._inside += 1
 
-    def leave(self) -> None:
+    def __exit__(self, *_: object) -> None:
         with self._lock:
             self._inside -= 1
             if self._inside == 0:
@@ -111,14 +111,9 @@ class _FullFloat32:
 _FULL = _FullFloat32()
 
 
-@contextmanager
-def full_float32() -> Iterator[None]:
-    """Keep all 23 bits of mantissa in CUDA convolutions in float32; by default torch lets TF32 drop 13 of them."""
-    _FULL.enter()
-    try:
-        yield
-    finally:
-        _FULL.leave()
+def full_float32() -> AbstractContextManager[None]:
+    """Keep all 23 bits of mantissa in CUDA convolutions in float32; by default torch lets TF32 drop 13 bits."""
+    return _FULL
 
 
 @contextmanager

@@ -209,8 +209,10 @@ def _gpu_function(network: nn.Module, kind: _BatchKind) -> GpuFunction:
     def upscale(sent: Tensor) -> tuple[Tensor, Tensor]:
         unit = (sent.permute(0, 3, 1, 2).float() - kind.low) * (1.0 / span)
         result: Tensor = network(unit.expand(-1, 3, -1, -1).to(dtype)).float()
-        # Judged before clamping, which would hide infinity.
-        states = torch.where(result.isfinite().flatten(1).all(1), _blackness(result, unit), _NOT_FINITE)
+        # Judged before clamping, which would hide infinity. Black is suspicious only where the tile has some light.
+        brightest, light = result.flatten(1).amax(1), unit.flatten(1).amax(1)
+        blackness = torch.where((brightest < _BLACK) & (light > 0.01), _ALL_BLACK, _USABLE)
+        states = torch.where(result.isfinite().flatten(1).all(1), blackness, _NOT_FINITE)
         if sent.shape[3] == 1:
             result = result.mean(1, keepdim=True)
         if kind.clamped:
@@ -220,12 +222,6 @@ def _gpu_function(network: nn.Module, kind: _BatchKind) -> GpuFunction:
         return result.permute(0, 2, 3, 1).to(sent.dtype).contiguous(), states
 
     return upscale
-
-
-def _blackness(result: Tensor, unit: Tensor) -> Tensor:
-    """Return the states `(N,)` of finite results `(N, 3, H', W')` for tiles `(N, 1 or 3, H, W)`, both in [0, 1]."""
-    brightest, tile = result.flatten(1).amax(1), unit.flatten(1).amax(1)
-    return torch.where((brightest < _BLACK) & (tile > 0.01), _ALL_BLACK, _USABLE)
 
 
 def runner_for(device: torch.device) -> BatchRunner:
