@@ -10,7 +10,7 @@ from pathlib import Path
 from torch import Tensor, nn
 
 from dsclora_cli.errors import WeightsError
-from dsclora_cli.models.lora import Adapters, Rank, merge_adapters
+from dsclora_cli.models.lora import Adapters, Rank
 from dsclora_cli.models.network import Network
 from dsclora_cli.weights.state_dict import read_tensors, require_finite_tensor, write_tensors
 
@@ -43,11 +43,6 @@ def load_adapters(path: Path) -> LoadedAdapter:
         raise WeightsError(f"{path} is not an adapter", _HINT)
     tensors = {name: require_finite_tensor(tensor, name, path) for name, tensor in file.tensors.items()}
     return LoadedAdapter(path, tensors, base, file.metadata.get("training", ""))
-
-
-def apply_adapters(network: Network, base_sha256: str, file: LoadedAdapter, force: bool = False) -> Network:
-    """Return a copy of a network with the adapters of a file merged in. Arguments and errors: `build_adapters`."""
-    return merge_adapters(network, build_adapters(network, base_sha256, file, force))
 
 
 def build_adapters(network: Network, base_sha256: str, file: LoadedAdapter, force: bool = False) -> Adapters:

@@ -85,13 +85,15 @@ def find_weights(options: ModelOptions, scale: int | None) -> FoundWeights:
 
 def open_network(found: FoundWeights) -> Network:
     """Load the network in merged form, with the adapter merged in, if there is one. Raises WeightsError."""
-    from dsclora_cli.weights.adapters import apply_adapters, load_adapters
+    from dsclora_cli.models.lora import merge_adapters
+    from dsclora_cli.weights.adapters import build_adapters, load_adapters
     from dsclora_cli.weights.checkpoint import load_network
 
     network = load_network(found.path)
     if found.adapter is None:
         return network
-    return apply_adapters(network, found.base_sha256, load_adapters(found.adapter))
+    adapters = build_adapters(network, found.base_sha256, load_adapters(found.adapter))
+    return merge_adapters(network, adapters)
 
 
 def find_named_weights(text: str, offline: bool = False) -> FoundWeights:

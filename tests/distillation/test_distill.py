@@ -16,11 +16,12 @@ from dsclora_cli.distillation import distill as distilling
 from dsclora_cli.distillation.distill import BUILDERS, distill
 from dsclora_cli.errors import UsageError
 from dsclora_cli.models.initialization import lsuv_init
+from dsclora_cli.models.lora import merge_adapters
 from dsclora_cli.models.span import SPAN, SpanConfig
 from dsclora_cli.paths import sha256_of
 from dsclora_cli.recipe import DistillOptions, Recipe
 from dsclora_cli.recipe_toml import read_recipe
-from dsclora_cli.weights.adapters import apply_adapters, load_adapters
+from dsclora_cli.weights.adapters import build_adapters, load_adapters
 from dsclora_cli.weights.checkpoint import load_network, save_network
 
 
@@ -63,8 +64,9 @@ def test_adapters_better_than_the_base_are_saved(recipe: Recipe, base: Path, tmp
     adapter = load_adapters(result.file)
     assert adapter.base_sha256 == sha256_of(base)
     assert json.loads(adapter.training)["step"] == result.best_step
-    merged = apply_adapters(load_network(base), sha256_of(base), adapter).state_dict()
-    for name, tensor in load_network(base).state_dict().items():
+    before = load_network(base)
+    merged = merge_adapters(before, build_adapters(before, sha256_of(base), adapter)).state_dict()
+    for name, tensor in before.state_dict().items():
         is_adapted = name.endswith(".weight") and name.startswith(("block_", "conv_2", "upsampler"))
         assert torch.equal(merged[name], tensor) != is_adapted, name
     assert read_recipe(tmp_path / "run" / "recipe.toml").run.amp == "off"

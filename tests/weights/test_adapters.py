@@ -14,7 +14,9 @@ from torch import Tensor
 
 from dsclora_cli.errors import WeightsError
 from dsclora_cli.models.lora import Adapters, merge_adapters, parse_ranks
-from dsclora_cli.weights.adapters import LoadedAdapter, apply_adapters, load_adapters, save_adapters
+from dsclora_cli.models.network import Network
+from dsclora_cli.models.span import SPAN
+from dsclora_cli.weights.adapters import LoadedAdapter, build_adapters, load_adapters, save_adapters
 from dsclora_cli.weights.checkpoint import load_network, save_network
 
 BASE, OTHER = "ab" * 32, "cd" * 32
@@ -27,6 +29,10 @@ def perturbed(rules: str = "paper") -> Adapters:
     for parameter in adapters.parameters():
         torch.nn.init.normal_(parameter, std=0.05)
     return adapters
+
+
+def applied(network: SPAN, base_sha256: str, file: LoadedAdapter, force: bool = False) -> Network:
+    return merge_adapters(network, build_adapters(network, base_sha256, file, force))
 
 
 @pytest.fixture
@@ -42,7 +48,7 @@ def test_merging_after_save_and_load_equals_merging_at_once(rules: str, tmp_path
     save_adapters(adapters, path, BASE, '{"steps": 3}')
     loaded = load_adapters(path)
     assert (loaded.path, loaded.base_sha256, loaded.training) == (path, BASE, '{"steps": 3}')
-    expected, merged = merge_adapters(small(), adapters), apply_adapters(small(), BASE, loaded)
+    expected, merged = merge_adapters(small(), adapters), applied(small(), BASE, loaded)
     assert merged.config == expected.config
     assert all(torch.equal(tensor, merged.state_dict()[name]) for name, tensor in expected.state_dict().items())
     assert not torch.equal(merged.get_parameter("block_1.c2_r.eval_conv.weight"),
@@ -62,12 +68,12 @@ def test_equal_adapters_give_equal_bytes_with_base_and_training_in_the_metadata(
 def test_another_base_is_refused_unless_forced(file: Path) -> None:
     loaded = load_adapters(file)
     with pytest.raises(WeightsError) as caught:
-        apply_adapters(small(), OTHER, loaded)
+        applied(small(), OTHER, loaded)
     assert str(caught.value) == (
         f"{file} is an adapter for weights with sha256 abababababab..., not cdcdcdcdcdcd... "
         "(give the weights that the adapter was trained on)"
     )
-    forced = apply_adapters(small(seed=9), OTHER, loaded, force=True)
+    forced = applied(small(seed=9), OTHER, loaded, force=True)
     expected = merge_adapters(small(seed=9), perturbed())
     assert torch.equal(forced.conv_2.eval_conv.weight, expected.conv_2.eval_conv.weight)
 
@@ -75,7 +81,7 @@ def test_another_base_is_refused_unless_forced(file: Path) -> None:
 @pytest.mark.parametrize("changes", [{"channels": 5}, {"blocks": 1}, {"scale": 3}])
 def test_a_network_of_another_shape_is_refused_even_with_force(changes: dict[str, int], file: Path) -> None:
     with pytest.raises(WeightsError, match="does not fit this network: unexpected") as caught:
-        apply_adapters(small(**changes), OTHER, load_adapters(file), force=True)
+        applied(small(**changes), OTHER, load_adapters(file), force=True)
     assert "\n" not in str(caught.value)
 
 
@@ -128,7 +134,7 @@ def test_tensors_that_do_not_fit_are_refused(changes: dict[str, Tensor | None], 
     state = {name: tensor for name, tensor in {**load_file(file), **changes}.items() if tensor is not None}
     save_file(state, file, HEADER)
     with pytest.raises(WeightsError) as caught:
-        apply_adapters(small(), BASE, load_adapters(file))
+        applied(small(), BASE, load_adapters(file))
     assert message in str(caught.value)
     assert file.name in str(caught.value)
     assert "\n" not in str(caught.value)
@@ -143,6 +149,6 @@ def test_half_precision_files_load(file: Path) -> None:
     save_file({name: tensor.half() for name, tensor in load_file(file).items()}, file, HEADER)
     loaded = load_adapters(file)
     assert isinstance(loaded, LoadedAdapter)
-    merged = apply_adapters(small(), BASE, loaded).conv_2.eval_conv.weight
+    merged = applied(small(), BASE, loaded).conv_2.eval_conv.weight
     assert merged.dtype == torch.float32
     torch.testing.assert_close(merged, merge_adapters(small(), perturbed()).conv_2.eval_conv.weight, rtol=0, atol=1e-3)
