@@ -16,12 +16,15 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from dsclora_cli.errors import DscloraError, UsageError
+from dsclora_cli.inference.device import resolve_device
 
 
 @dataclass(frozen=True)
 class ProcessGroup:
     """The processes of a run, from the point of view of one process."""
 
+    device: torch.device
+    """Where this process computes."""
     rank: int = 0
     """Number of this process, counted from 0."""
     count: int = 1
@@ -50,12 +53,13 @@ class ProcessGroup:
         first = self.rank * parts
         return [slice((first + part) * size, (first + part + 1) * size) for part in range(parts)]
 
-    def mean(self, values: Sequence[float], device: torch.device) -> list[float]:
+    def mean(self, values: Sequence[float]) -> list[float]:
         """Return the mean of each value over the processes. Waits for all processes."""
         if self.count == 1:
             return list(values)
         # float64 where it costs nothing: on the CPU.
-        shared = torch.tensor(values, dtype=torch.float64 if device.type == "cpu" else torch.float32, device=device)
+        dtype = torch.float64 if self.device.type == "cpu" else torch.float32
+        shared = torch.tensor(values, dtype=dtype, device=self.device)
         self._sum(shared)
         return [float(value) for value in shared / self.count]
 
@@ -85,15 +89,19 @@ class ProcessGroup:
 
 
 @contextmanager
-def join_process_group(device: torch.device) -> Iterator[ProcessGroup]:
-    """Yield the group of processes that torchrun started, or a group of this process alone."""
+def join_process_group(device_name: str) -> Iterator[ProcessGroup]:
+    """Yield the group of processes that torchrun started, or a group of this process alone.
+
+    Raises UsageError for a device that the machine does not have.
+    """
+    device = resolve_device(local_device(device_name))
     count = int(os.environ.get("WORLD_SIZE", "1"))
     if count == 1:
-        yield ProcessGroup()
+        yield ProcessGroup(device)
         return
     dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
     try:
-        yield ProcessGroup(dist.get_rank(), count)
+        yield ProcessGroup(device, dist.get_rank(), count)
     finally:
         dist.destroy_process_group()
 

@@ -25,12 +25,12 @@ from torch import Tensor, nn
 from dsclora_cli.callbacks import Callbacks
 from dsclora_cli.datasets.patches import Batch, HeldOut, TrainSet, open_data
 from dsclora_cli.errors import DscloraError
-from dsclora_cli.inference.device import full_float32, no_subnormals, resolve_device
+from dsclora_cli.inference.device import full_float32, no_subnormals
 from dsclora_cli.models.network import Network
 from dsclora_cli.recipe import Recipe
 from dsclora_cli.recipe_toml import recipe_digest
 from dsclora_cli.training.checkpoint import RunState, TrainingProgress
-from dsclora_cli.training.distributed import ProcessGroup, join_process_group, local_device
+from dsclora_cli.training.distributed import ProcessGroup, join_process_group
 from dsclora_cli.training.optim import EMA, Precision, make_optimizer, rate_at
 from dsclora_cli.training.run_dir import RunDir, is_new_run
 from dsclora_cli.training.validation import Sample, mean_psnr, validate
@@ -134,7 +134,7 @@ class Run:
 
 
 Builder = Callable[[Recipe, TrainSet, torch.device], tuple[TrainingSetup, TrainSet]]
-"""Build the training setup for a recipe, its data and a device; return the data with what the loss needs added."""
+"""Build the training setup for a recipe, its data and a device; return the data too, with teacher outputs if any."""
 
 
 def fit(recipe: Recipe, run: Run, build: Builder) -> TrainResult:
@@ -148,21 +148,19 @@ def fit(recipe: Recipe, run: Run, build: Builder) -> TrainResult:
     Raises:
         UsageError: Options contradict each other, or the folder holds something else.
         KeyboardInterrupt: The run was asked to stop; a checkpoint is written.
-        DscloraError: The loss stays NaN, or the folder cannot be written.
-        Exception: Any error of `open_data` or `build`.
+        DscloraError: The loss stays NaN, the folder cannot be written, or `open_data` or `build` fails.
     """
-    device = resolve_device(local_device(recipe.run.device))
     if recipe.run.threads:
         torch.set_num_threads(recipe.run.threads)
-    with join_process_group(device) as group, no_subnormals():
+    with join_process_group(recipe.run.device) as group, no_subnormals():
         is_new = is_new_run(run.path, run.resume)
         train_set, held_out = open_data(recipe, run.offline, run.callbacks.on_picture)
         for sentence in train_set.left_out:
             run.callbacks.note_once(sentence)
         torch.manual_seed(recipe.run.seed)
-        setup, train_set = build(recipe, train_set, device)
+        setup, train_set = build(recipe, train_set, group.device)
         # A barrier: every process must have looked at the folder before the first process writes into the folder.
-        group.mean([0.0], device)
+        group.mean([0.0])
         return Trainer(recipe, setup, (train_set, held_out), run, group).run(is_new)
 
 
@@ -180,11 +178,10 @@ class Trainer:
         self._recipe, self._setup, self._group = recipe, setup, group
         self._train_set, self._held_out = data
         self._run_dir, self._callbacks, self._stop = RunDir(run.path), run.callbacks, StopRequest(run.callbacks)
-        self._device = next(setup.module.parameters()).device
         self._shares = group.shares(recipe.data.batch, recipe.optimiser.accumulate)
         self._optimizer = make_optimizer(recipe.optimiser, setup.module, setup.lr_scales)
         self._ema = EMA(setup.module, recipe.optimiser.ema)
-        self._precision = Precision(recipe.run.amp, self._device)
+        self._precision = Precision(recipe.run.amp, self._group.device)
         self._progress = TrainingProgress()
         # The names of the parts are keys of the checkpoint file: another name could not resume older runs.
         parts = {
@@ -225,7 +222,7 @@ class Trainer:
     def _start(self, is_new: bool) -> None:
         """Load the checkpoint of an earlier run, and prepare the run folder."""
         if not is_new:
-            self._state.load(self._run_dir.state, self._device)
+            self._state.load(self._run_dir.state, self._group.device)
             self._callbacks.note_once(f"resuming after {self._progress.step} steps")
         if not self._group.is_first:
             return
@@ -235,7 +232,7 @@ class Trainer:
         if missing := self._run_dir.missing():
             self._callbacks.note_once(missing)
         if self._progress.best is None and self._setup.baseline is not None:
-            floor = mean_psnr(validate(self._setup.baseline, self._held_out, self._device))
+            floor = mean_psnr(validate(self._setup.baseline, self._held_out, self._group.device))
             self._progress.best = self._progress.floor = floor
 
     def _draw(self, step: int) -> list[Batch]:
@@ -260,7 +257,7 @@ class Trainer:
         # gradient of the mean over the whole batch, and --accumulate saves memory without changing the result.
         sums: LossTerms = {}
         for part in batches:
-            batch = part.to(self._device)
+            batch = part.to(self._group.device)
             with self._precision.autocast():
                 terms = {name: term / len(batches) for name, term in self._setup.loss_terms(batch).items()}
             loss = torch.stack([term for name, term in terms.items() if name not in self._setup.logged_only]).sum()
@@ -277,9 +274,7 @@ class Trainer:
         # All processes decide together: a process that skipped or stopped alone would leave the others waiting.
         values = {name: value.item() for name, value in sums.items()}
         finite = math.isfinite(norm + sum(values.values()))
-        skipped, stopped, *means = self._group.mean(
-            [float(not finite), float(self._stop.requested), *values.values()], self._device
-        )
+        skipped, stopped, *means = self._group.mean([float(not finite), float(self._stop.requested), *values.values()])
         if skipped:
             self._skip()
         else:
@@ -308,7 +303,7 @@ class Trainer:
         progress = self._progress
         if self._group.is_first:
             started = time.monotonic()
-            self._samples = validate(self._setup.to_network(self._ema.module), self._held_out, self._device)
+            self._samples = validate(self._setup.to_network(self._ema.module), self._held_out, self._group.device)
             progress.seconds += progress.worked + time.monotonic() - started
             score = self._mean_score(mean_psnr(self._samples))
             best = progress.best is None or score.psnr_y > progress.best

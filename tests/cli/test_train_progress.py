@@ -1,4 +1,4 @@
-"""How a training run looks, on a terminal and elsewhere, and what is said of what it came to."""
+"""Bar, lines and JSON of a training run, on a terminal and elsewhere."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def terminal(monkeypatch: pytest.MonkeyPatch) -> io.StringIO:
 
 
 def go(view: TrainView, result: TrainResult = TRAINED) -> int:
-    """All that a run tells."""
+    """Call every callback as a run does."""
     with view:
         view.note_once("3 pictures are left out")
         view.note_once("3 pictures are left out")

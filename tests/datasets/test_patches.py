@@ -175,17 +175,17 @@ def test_pictures_are_decoded_and_downscaled_once(photos: Path, monkeypatch: pyt
 def test_the_teachers_output_is_cut_at_the_place_of_hr(photos: Path) -> None:
     seen = []
 
-    def answer(lr: np.ndarray) -> np.ndarray:
+    def upscale(lr: np.ndarray) -> np.ndarray:
         seen.append(lr.shape)
         return np.repeat(np.repeat(lr, 2, 0), 2, 1).astype(np.float32) / 255 - 0.25
 
     data, _ = open_data(tiny_recipe(photos))
-    batch = data.with_teacher(answer, "doubled").batch(0, slice(None))
-    again = data.with_teacher(answer, "doubled").batch(0, slice(None))
+    batch = data.with_teacher(upscale, "doubled").batch(0, slice(None))
+    again = data.with_teacher(upscale, "doubled").batch(0, slice(None))
 
     assert len(seen) == 4
     assert batch.teacher is not None
     assert torch.allclose(batch.teacher, torch.nn.functional.interpolate(batch.lr, scale_factor=2) - 0.25, atol=1e-4)
     assert torch.equal(again.teacher, batch.teacher)  # type: ignore[arg-type]
-    data.with_teacher(answer, "another")
+    data.with_teacher(upscale, "another")
     assert len(seen) == 8

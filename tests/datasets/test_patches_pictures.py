@@ -28,11 +28,11 @@ def test_unusable_pictures_are_left_out_with_their_names(photos: Path) -> None:
     data, held_out = open_data(tiny_recipe(photos))
 
     assert len(data.pictures) + len(held_out.chosen) == 6
-    told = "\n".join(data.left_out)
-    assert "broken.png" in told
-    assert "narrow.png is smaller than a patch of 16 pixels" in told
-    assert "dot.png is smaller than a patch of 16 pixels" in told
-    assert "clear.png has an alpha channel" in told
+    left_out = "\n".join(data.left_out)
+    assert "broken.png" in left_out
+    assert "narrow.png is smaller than a patch of 16 pixels" in left_out
+    assert "dot.png is smaller than a patch of 16 pixels" in left_out
+    assert "clear.png has an alpha channel" in left_out
 
 
 def test_without_usable_pictures_there_is_an_error(tmp_path: Path) -> None:
@@ -76,9 +76,9 @@ def test_real_lr_pictures_are_used_unchanged(photos: Path, tmp_path: Path) -> No
 
 
 def test_progress_is_reported_for_each_picture(photos: Path) -> None:
-    told: list[tuple[int, int]] = []
-    open_data(tiny_recipe(photos), on_picture=lambda done, total: told.append((done, total)))
-    assert told == [(done, 6) for done in range(1, 7)]
+    reported: list[tuple[int, int]] = []
+    open_data(tiny_recipe(photos), on_picture=lambda done, total: reported.append((done, total)))
+    assert reported == [(done, 6) for done in range(1, 7)]
 
 
 def test_an_interrupted_opening_decodes_no_further_pictures(photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:

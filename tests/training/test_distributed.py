@@ -1,4 +1,4 @@
-"""How workers share a batch, and how all of them stop; tests/cli/test_train_processes.py has what they learn."""
+"""How processes share a batch, and how all processes stop; tests/cli/test_train_processes.py compares the results."""
 
 from __future__ import annotations
 
@@ -18,14 +18,16 @@ from training import photographs
 from dsclora_cli.errors import UsageError
 from dsclora_cli.training.distributed import ProcessGroup, local_device
 
+CPU = torch.device("cpu")
+
 
 def test_the_shares_of_all_processes_cover_a_batch_once() -> None:
-    every = [share for rank in range(2) for share in ProcessGroup(rank, 2).shares(12, 3)]
+    every = [share for rank in range(2) for share in ProcessGroup(CPU, rank, 2).shares(12, 3)]
 
     assert [sample for share in every for sample in range(12)[share]] == list(range(12))
-    assert ProcessGroup().shares(12, 1) == [slice(0, 12)]
+    assert ProcessGroup(CPU).shares(12, 1) == [slice(0, 12)]
     with pytest.raises(UsageError, match=r"a batch of 12 does not divide among 5 workers in 1 parts \(use a multiple"):
-        ProcessGroup(0, 5).shares(12, 1)
+        ProcessGroup(CPU, 0, 5).shares(12, 1)
 
 
 def test_every_process_on_a_machine_gets_another_gpu(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -32,7 +32,7 @@ def test_charbonnier_is_smooth_at_zero() -> None:
 
 
 def test_the_psnr_loss_averages_logarithms_over_pictures() -> None:
-    """Halving the error of one picture is worth as much as halving that of another, whatever their errors."""
+    """To halve the error of a picture counts the same for every picture, however large the error is."""
     target = torch.rand(2, 3, 6, 6, dtype=torch.float64)
     shifts = torch.tensor([0.5, 0.2], dtype=torch.float64).view(2, 1, 1, 1)
     losses = [
