@@ -46,6 +46,7 @@ def to_pixels(picture: NDArray[Any] | Image.Image) -> tuple[Pixels, Callable[[Pi
 
 
 def _image_to_pixels(image: Image.Image) -> tuple[Pixels, Callable[[Pixels], Image.Image]]:
+    """Do the work of `to_pixels` for a Pillow image; pixels are `(H, W, C)`."""
     if image.mode in _SIXTEEN_BIT_MODES:
         array: NDArray[Any] = np.asarray(image).astype(np.uint16)
     elif image.mode in _DIRECT_MODES:
@@ -65,6 +66,7 @@ def _image_to_pixels(image: Image.Image) -> tuple[Pixels, Callable[[Pixels], Ima
 
 
 def _array_to_pixels(array: NDArray[Any]) -> tuple[Pixels, Callable[[Pixels], NDArray[Any]]]:
+    """Do the work of `to_pixels` for an array `(H, W)` or `(H, W, C)`."""
     if array.ndim not in {2, 3} or (array.ndim == 3 and array.shape[2] not in {1, 2, 3, 4}) or array.size == 0:
         raise ImageError(f"an array of shape {array.shape} is not a picture", "give (H, W) or (H, W, 1 to 4)")
     if array.dtype not in (np.uint8, np.uint16) and array.dtype.kind != "f":

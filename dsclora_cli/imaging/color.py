@@ -67,6 +67,7 @@ def conversion_note(image: Image.Image, icc: bytes | None) -> str | None:
 
 
 def _to_srgb(image: Image.Image, icc: bytes | None) -> Image.Image:
+    """Return a CMYK or Lab image as RGB in the sRGB color space."""
     from PIL import ImageCms
 
     target = ImageCms.createProfile("sRGB")
@@ -145,6 +146,7 @@ def convert_pixels(pixels: Pixels, channels: int, dtype: DTypeLike) -> Pixels:
 
 
 def _convert_depth(pixels: Pixels, dtype: np.dtype[Any]) -> Pixels:
+    """Return `(H, W, C)` pixels in another dtype; black stays black and white stays white."""
     if pixels.dtype.kind == "f":
         low, high = float(pixels.min()), float(pixels.max())
         # Clipping would silently destroy measured values (HDR, scientific data).
@@ -246,7 +248,10 @@ def _double(color: NDArray[np.float32], shape: tuple[int, ...]) -> NDArray[np.fl
 
 
 def _grow(color: NDArray[np.float32], weight: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Fill gaps next to visible pixels with the mean of the visible pixels among the eight neighbors."""
+    """Fill gaps next to visible pixels with the mean of the visible pixels among the eight neighbors.
+
+    `(H, W, C)` and `(H, W, 1)` as in `_fill_gaps`; the returned weight is 1 in the gaps that were filled as well.
+    """
     total, count = color, weight  # both are 0 in gaps
     for axis in (0, 1):
         total, count = _sum_of_three(total, axis), _sum_of_three(count, axis)

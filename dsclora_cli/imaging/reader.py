@@ -44,7 +44,7 @@ def open_picture(source: Path | bytes) -> PictureReader:
             raise ImageError("is a folder, not a picture", "give the path of a picture file")
         file: BinaryIO = io.BytesIO(source) if isinstance(source, bytes) else source.open("rb")
         try:
-            opened = _choose_decoder(file, suffix)
+            opened = _open_by_content(file, suffix)
             header = opened.header
             if header.width * header.height > MAX_PIXELS:
                 raise ImageError(
@@ -57,7 +57,8 @@ def open_picture(source: Path | bytes) -> PictureReader:
             raise
 
 
-def _choose_decoder(file: BinaryIO, suffix: str) -> OpenedFile:
+def _open_by_content(file: BinaryIO, suffix: str) -> OpenedFile:
+    """Detect the format of a file and open the file with the decoder of the format."""
     head = file.read(64)
     if not head:
         raise ImageError("the file is empty", _GET_AGAIN)
@@ -66,7 +67,7 @@ def _choose_decoder(file: BinaryIO, suffix: str) -> OpenedFile:
     if name is None:
         raise ImageError("is not a picture in a known format", f"known formats: {', '.join(FORMATS)}")
     file.seek(0)
-    # Decoders are imported on demand: Pillow, tifffile and imagecodecs would slow down the start of every command.
+    # Decoders are imported on demand: tifffile, imagecodecs and Pillow's plugins would slow down the start of commands.
     if name == "TIFF":
         from dsclora_cli.imaging.codecs.tiff_reader import open_tiff
 
@@ -135,8 +136,8 @@ def _name_errors(name: str) -> Iterator[None]:
     except MemoryError as error:
         raise ImageUnreadable(f"{name}: not enough memory for this picture", "cut the picture into parts") from error
     except OSError as error:
-        # With a number it is an error of the system (such as a missing permission), without one of a decoder.
-        if error.strerror is None:
+        # An error of the system (such as a missing permission) has words of the system; an error of a decoder has none.
+        if not error.strerror:
             raise ImageUnreadable(f"{name}: {_damage(error)}", _GET_AGAIN) from error
         raise ImageUnreadable(f"{name}: {error.strerror}", "check the path and the permissions") from error
     # Decoders meet a damaged file with any exception that their parser happens to run into.

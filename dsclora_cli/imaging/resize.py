@@ -43,6 +43,7 @@ def matlab_bicubic(image: NDArray[np.uint8], height: int, width: int) -> NDArray
 
 
 def _resize_axis(image: NDArray[np.uint8], axis: int, length: int) -> NDArray[np.uint8]:
+    """Return `(H, W)` or `(H, W, C)` uint8 with `length` pixels along `axis`, 0 or 1."""
     if image.shape[axis] == length:
         return image
     indices, weights = _contributions(image.shape[axis], length)

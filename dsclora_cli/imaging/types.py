@@ -122,6 +122,7 @@ class StreamedFrame:
 
 
 AnyFrame = Frame | StreamedFrame
+"""Both have `shape`, `pixels`, `bands()` and `duration_ms`."""
 
 
 @dataclass(frozen=True)

@@ -123,7 +123,7 @@ def write_picture(target: Path | BinaryIO, header: Header, frames: Iterable[AnyF
     Args:
         target: A path is written in place. Any other target gets the whole file at once.
         header: Describes the file; made by `fit_format`.
-        frames: At least `header.frames` frames; channels and dtype are converted to those of `header`.
+        frames: At least `header.frames` frames, `(H, W, C)`; channels and dtype are converted to those of `header`.
         options: Quality, compression, and whether to keep metadata.
 
     Raises:
@@ -163,6 +163,7 @@ def _convert_frames(header: Header, frames: Iterable[AnyFrame]) -> Iterator[AnyF
 
 
 def _write_frames(file: BinaryIO, header: Header, frames: Iterator[AnyFrame], options: SaveOptions) -> None:
+    """Write `header.frames` frames, `(H, W, header.channels)` of `header.dtype`, with the encoder of the format."""
     format, metadata = header.format, header.metadata
     if format == "TIFF":
         from dsclora_cli.imaging.codecs.tiff_writer import write_tiff

@@ -236,9 +236,11 @@ def changed_area(previous: Pixels | None, current: Pixels, even: bool = False) -
 
 
 def _crop(pixels: Pixels, area: Area) -> Pixels:
+    """Return the part `(h, w, C)` of a frame `(H, W, C)`."""
     top, left, height, width = area
     return pixels[top : top + height, left : left + width]
 
 
 def _milliseconds(frame: AnyFrame) -> float:
+    """Return the duration of a frame; pages and stills, which have none, get the usual duration of a GIF."""
     return _DEFAULT_MS if frame.duration_ms is None else frame.duration_ms
