@@ -1,4 +1,4 @@
-"""Training in processes of its own: killed, resumed, and shared between workers."""
+"""Training runs in other processes: killed, resumed, and shared between workers."""
 
 from __future__ import annotations
 

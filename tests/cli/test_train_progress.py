@@ -43,14 +43,14 @@ LINE = "loss 0.02804, PSNR-Y 31.701 dB (best), 61 images/s, 2% waiting for data"
 
 @pytest.fixture(autouse=True)
 def frozen(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A clock by which every step takes a second, however it is asked."""
+    """Replace the clock: a reading is 249 seconds after the last one, so 249 steps take a second each."""
     ticks = iter(range(0, 10**6, 249))
     monkeypatch.setattr(train_progress, "monotonic", lambda: next(ticks))
 
 
 @pytest.fixture
 def terminal(monkeypatch: pytest.MonkeyPatch) -> io.StringIO:
-    """What a terminal on stderr receives."""
+    """Make stderr a terminal, and return the text that the terminal receives."""
     text = io.StringIO()
     terminal = Console(file=text, force_terminal=True, highlight=False, no_color=True, width=200)
     monkeypatch.setattr(console, "err", lambda: terminal)

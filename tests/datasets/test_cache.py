@@ -1,3 +1,5 @@
+"""The cache of decoded pictures: contents, damage, several processes."""
+
 import os
 import shutil
 import subprocess

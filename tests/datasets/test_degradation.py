@@ -1,3 +1,5 @@
+"""Blur, noise and JPEG of training inputs."""
+
 from dataclasses import replace
 from io import BytesIO
 

@@ -1,3 +1,5 @@
+"""Random patches and held-out pictures, compared with whole pictures."""
+
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -78,7 +80,7 @@ def test_pictures_are_drawn_by_their_area(tmp_path: Path) -> None:
 
 
 def _patches(lr: np.ndarray) -> set[bytes]:
-    """Every patch of 8 pixels that a batch may hold."""
+    """Return every patch of 8 pixels that a batch may hold, up to flips and turns."""
     pixels = torch.from_numpy(lr).permute(2, 0, 1).float() / 255
     height, width = lr.shape[:2]
     return {_canonical(pixels[:, y : y + 8, x : x + 8]) for y in range(height - 7) for x in range(width - 7)}

@@ -1,3 +1,5 @@
+"""Which pictures are opened for training, and which are left out."""
+
 import shutil
 import time
 from dataclasses import replace

@@ -15,7 +15,7 @@ from dsclora_cli.training.trainer import Score, TrainCallbacks
 
 
 def photographs(folder: Path, count: int = 6, side: int = 40) -> Path:
-    """Pictures of soft waves and hard edges, all different."""
+    """Write pictures of soft waves and hard edges, all different, and return the folder."""
     folder.mkdir(parents=True, exist_ok=True)
     rng = np.random.default_rng(7)
     y, x = np.mgrid[0:side, 0:side] / side
@@ -28,7 +28,7 @@ def photographs(folder: Path, count: int = 6, side: int = 40) -> Path:
 
 
 def tiny_recipe(folder: Path, steps: int = 12, optimiser: str = "adam", **data: object) -> Recipe:
-    """A network of a few hundred weights, x2, on 8-pixel patches; scored every 4 steps."""
+    """Return a recipe for a network of a few hundred weights, x2, on 8-pixel patches, scored every 4 steps."""
     recipe = Recipe(
         network=NetworkOptions(channels=4, blocks=1, scale=2),
         data=replace(DataOptions(data=(str(folder),), batch=4, patch=8, val_share=0.3), **data),  # type: ignore[arg-type]

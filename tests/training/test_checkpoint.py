@@ -1,4 +1,4 @@
-"""Runs that were stopped, or crashed, go on as if nothing had happened."""
+"""Stopped and crashed runs resume to the result of an unbroken run."""
 
 import json
 import os

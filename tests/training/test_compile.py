@@ -1,3 +1,5 @@
+"""When a network is compiled, and what happens where compiling fails."""
+
 import json
 import os
 import subprocess
@@ -18,7 +20,7 @@ CPU = torch.device("cpu")
 
 @pytest.fixture
 def tools(monkeypatch: pytest.MonkeyPatch) -> set[str]:
-    """The programs that this machine has, for the test to choose; no CXX."""
+    """Return the set of installed programs, empty at first; tests add to the set. CXX is unset."""
     found: set[str] = set()
     monkeypatch.setattr(compile_module.shutil, "which", lambda name: f"/usr/bin/{name}" if name in found else None)
     monkeypatch.delenv("CXX", raising=False)

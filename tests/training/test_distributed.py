@@ -41,7 +41,7 @@ def test_every_process_on_a_machine_gets_another_gpu(monkeypatch: pytest.MonkeyP
 
 @pytest.fixture
 def two_workers(tmp_path: Path) -> Iterator[subprocess.Popen[bytes]]:
-    """A run without end in `tmp_path / "run"`; none of its processes stays."""
+    """Start an endless run of two processes in `tmp_path / "run"`, and kill all processes after the test."""
     photographs(tmp_path / "photos")
     command = (
         "-m torch.distributed.run --standalone --nproc-per-node 2 -m dsclora_cli train --data photos --out run -q "

@@ -1,3 +1,5 @@
+"""Losses against HR, computed by hand."""
+
 import math
 
 import pytest
@@ -47,7 +49,7 @@ def test_the_psnr_loss_averages_logarithms_over_pictures() -> None:
 
 
 def test_a_cosine_changes_a_single_bin_of_the_spectrum() -> None:
-    """A cosine of amplitude a over 8 x 8 pixels is a * 8 / 2 in each of two bins, one of which rfft2 has."""
+    """A cosine of amplitude a over 8 x 8 pixels gives a * 8 / 2 in two bins, and rfft2 keeps one of the two."""
     wave = 0.5 * torch.cos(2 * torch.pi * 2 * torch.arange(8) / 8).expand(1, 1, 8, 8)
 
     assert spectral_l1(wave, torch.zeros(1, 1, 8, 8)).item() == pytest.approx(0.5 * 4 / (8 * 5 * 2), rel=1e-5)

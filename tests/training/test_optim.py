@@ -1,3 +1,5 @@
+"""Optimizers by name, the learning rate, the moving average and mixed precision."""
+
 from itertools import pairwise
 
 import pytest

@@ -1,3 +1,5 @@
+"""The SOAP optimizer: rotated problems, bounded steps, saved state."""
+
 import copy
 
 import pytest
@@ -17,7 +19,7 @@ def _rotation(size: int, seed: int) -> Tensor:
 
 
 def _descend(optimizer: str, left: Tensor, right: Tensor, steps: int) -> list[float]:
-    """Losses on a stiff quadratic whose axes are turned by `left` and `right`."""
+    """Return the losses on a stiff quadratic function with axes rotated by `left` and `right`."""
     order = torch.randperm(20, generator=torch.Generator().manual_seed(3))
     stiffness = torch.logspace(0, 4, 20, dtype=torch.float64)[order].view(4, 5)
     weight = nn.Parameter(left.T @ torch.ones(4, 5, dtype=torch.float64) @ right)

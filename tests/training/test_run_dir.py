@@ -1,3 +1,5 @@
+"""The files of a run folder."""
+
 import json
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""What `training.train` starts from; whole runs are in test_trainer.py."""
+"""The network that a run starts from; whole runs are in test_trainer.py."""
 
 from dataclasses import replace
 from pathlib import Path

@@ -1,3 +1,5 @@
+"""Whole training runs of a tiny network."""
+
 import json
 import signal
 from dataclasses import replace
@@ -28,7 +30,7 @@ def photos(tmp_path: Path) -> Path:
 def _fit(
     recipe: Recipe, run: Path, objective_of, floor: SPAN | None = None, recorder: Recorder | None = None
 ) -> TrainResult:
-    """A run whose objective is `objective_of(network)`."""
+    """Train with the loss terms of `objective_of(network)`."""
 
     def build(recipe: Recipe, data: TrainSet, device: torch.device) -> tuple[TrainingSetup, TrainSet]:
         network = initial_network(recipe, data)
@@ -99,7 +101,7 @@ def test_a_loss_that_stays_nan_stops_the_run_with_advice(photos: Path, tmp_path:
 
 @pytest.mark.parametrize("exponent", [10, 26])
 def test_float16_scales_the_loss_and_skips_overflows(exponent: int, photos: Path, tmp_path: Path, monkeypatch) -> None:
-    """What CUDA does, on the CPU, which has both halves of it: autocast and a scaled loss. 2^26 overflows at first."""
+    """Runs on the CPU, which has autocast and loss scaling as CUDA does. A scale of 2^26 overflows at first."""
     made: list[Precision] = []
 
     class Half(Precision):
