@@ -136,16 +136,10 @@ class OutputNamer:
         Raises:
             UsageError: the result would replace the input.
         """
-        source = file.source if isinstance(file.source, Path) else None
-        if self._output is not None and self._output != STDOUT:
-            wanted = Path(self._output)
-            if self._to_folder:
-                # The tree of a folder argument is kept below the output folder.
-                wanted = wanted / (file.folder or "") / self._name(file, size, model, format)
-        elif self._output == STDOUT or source is None:
+        wanted = self._wanted_path(file, size, model, format)
+        if wanted is None:
             return Target(None)
-        else:
-            wanted = source.parent / self._name(file, size, model, format)
+        source = file.source if isinstance(file.source, Path) else None
         # samefile: a hard link is the same file under another path.
         if source and (path_key(wanted) == path_key(source) or (wanted.exists() and wanted.samefile(source))):
             raise UsageError(f"the result of {file.name} would replace the input", "choose another --name or -o")
@@ -154,6 +148,20 @@ class OutputNamer:
             path, number = wanted.with_name(f"{wanted.stem}-{number}{wanted.suffix}"), number + 1
         self._taken.add(path_key(path))
         return Target(path, None if path == wanted else f"named {path.name}, as {wanted.name} is taken in this run")
+
+    def _wanted_path(self, file: InputFile, size: SizePlan, model: str, format: str) -> Path | None:
+        """Return the path before numbering; None for standard output."""
+        if self._output == STDOUT:
+            return None
+        if self._output is not None:
+            output = Path(self._output)
+            if not self._to_folder:
+                return output
+            # The tree of a folder argument is kept below the output folder.
+            return output / (file.folder or "") / self._name(file, size, model, format)
+        if isinstance(file.source, Path):
+            return file.source.parent / self._name(file, size, model, format)
+        return None
 
     def _name(self, file: InputFile, size: SizePlan, model: str, format: str) -> str:
         suffix = file.source.suffix if isinstance(file.source, Path) else ""

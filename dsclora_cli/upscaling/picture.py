@@ -139,7 +139,7 @@ class PictureUpscaler:
         on_progress: Callable[[float], None],
         on_warning: Callable[[str], None],
     ) -> Iterator[Pixels]:
-        """Yield bands of color and alpha; both pass the network, side by side."""
+        """Yield bands `(h, width, 1 to 4)`; color and alpha pass the network side by side."""
         height, width, channels = frame.shape
         dtype = plan.job.source.dtype
         # Floats need all pixels at once, to know the range; integers have the range of the type.
@@ -182,7 +182,7 @@ class PictureUpscaler:
         size: SizePlan,
         on_pixels: Callable[[int], None],
     ) -> Iterator[Pixels]:
-        """Return bands of 1 or 3 channels after all passes and the final resize; a pass reads the pass before."""
+        """Return bands `(h, width, 1 or 3)` after all passes and the final resize; a pass reads the pass before."""
         for scale, weights in zip(size.passes, plan.job.weights, strict=True):
             bands = self._run_pass(source, self._engine(weights), values, plan.largest_tile, on_pixels)
             source = BandSource((source.height * scale, source.width * scale, source.channels), bands)

@@ -303,7 +303,7 @@ class BatchState:
 
 
 def _send(frames: Iterable[AnyFrame], queue: BoundedQueue[AnyFrame]) -> None:
-    """Put the frames of a picture, whole or band by band, into the queue of the picture.
+    """Put the frames of a picture, `(H, W, C)` whole or `(h, W, C)` band by band, into the queue of the picture.
 
     The reading thread receives an error of `NETWORK_ERRORS`. Sending ends early where the picture is cancelled. Raises
     ClosedError.
