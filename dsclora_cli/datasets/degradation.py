@@ -1,4 +1,4 @@
-"""What cameras and the web do to a picture before anybody upscales the picture: blur, sensor noise, JPEG."""
+"""Degradation of training inputs, after the model of cameras and the web: blur, sensor noise, JPEG."""
 
 from __future__ import annotations
 
@@ -33,10 +33,10 @@ def degrade(lr: NDArray[np.uint8], options: DegradeOptions, rng: np.random.Gener
 
 
 def context_of(start: int, size: int) -> slice:
-    """Return the rows or columns to degrade so that `size` of them from `start` come out as in the whole picture.
+    """Return the rows or columns to degrade, for a patch of `size` from `start` equal to the degraded whole picture.
 
-    The slice begins where a block of the whole picture's JPEG begins, so a patch has block borders at any phase, as
-    patches of the whole picture have.
+    The slice begins at a block of the whole picture's JPEG. Block borders therefore fall anywhere in a patch, exactly
+    where the whole picture has block borders.
     """
     return slice(max(0, start - _REACH) // _BLOCK * _BLOCK, -(-(start + size + _REACH) // _BLOCK) * _BLOCK)
 
@@ -61,7 +61,7 @@ def _blurred(values: NDArray[np.float32], sigma: float) -> NDArray[np.float32]:
         return values
     kernel = np.exp(-0.5 * (np.arange(-radius, radius + 1) / sigma) ** 2)
     first, *others = (kernel / kernel.sum()).astype(np.float32)
-    # A Gaussian is separable: blur the rows, then the columns.
+    # A Gaussian is separable: blur along the height, then along the width.
     for axis in (0, 1):
         length = values.shape[axis]
         padded = np.moveaxis(values, axis, 0)[np.clip(np.arange(-radius, length + radius), 0, length - 1)]

@@ -117,7 +117,7 @@ class TrainSet:
         return Batch(_to_float(lr, 255), _to_float(hr, 255), _to_float(teacher[0], _FIXED_POINT) if teacher else None)
 
     def _patches(self, picture: Picture, top: int, left: int, rng: np.random.Generator) -> list[NDArray[Any]]:
-        """Return the patch of LR, of HR and of the teacher's output, where there is one.
+        """Return the patch of LR, of HR and, for a set `with_teacher`, of the teacher's output.
 
         Args:
             picture: Where to cut.
@@ -161,7 +161,7 @@ class TrainSet:
 
 @dataclass(frozen=True)
 class HeldOut:
-    """Pictures for scores, which no step trains on."""
+    """Pictures for scores; no step trains on the pictures."""
 
     chosen: tuple[Picture, ...]
     scale: int
@@ -271,7 +271,7 @@ def _gather(
 
 
 def _folder(source: str, offline: bool) -> Path:
-    """Return the folder of a source, which is a folder, or a set that is downloaded where missing."""
+    """Return a folder of pictures: the source itself, or the folder of a set, downloaded where missing."""
     path = Path(source)
     if path.is_dir() or len(path.parts) > 1:
         return path
@@ -305,7 +305,7 @@ def _prepare(pair: Pair, recipe: Recipe, cache: TrainCache) -> Picture | str:
 
 
 def _split(pictures: Sequence[Picture], recipe: Recipe) -> tuple[list[Picture], list[Picture]]:
-    """Return the held-out pictures, chosen by the seed, and the others; of two or more, at least one on either side."""
+    """Return the held-out pictures, chosen by the seed, and the others; neither is empty for two or more pictures."""
     count = min(max(1, round(recipe.data.val_share * len(pictures))), len(pictures) - 1)
     order = np.random.default_rng([recipe.run.seed, _STREAM_OF_HELD_OUT]).permutation(len(pictures))
     held = set(order[:count].tolist())

@@ -1,1 +1,1 @@
-"""Training: `dsclora train`, and the training loop that `dsclora distill` uses too."""
+"""Training: `dsclora train`, and the training loop of `dsclora distill` too."""

@@ -107,7 +107,7 @@ _BASIS_INTERVAL = 5  # steps between two turns of the basis
 class SOAP(Optimizer):
     """SOAP for tensors seen as matrices, where a convolution is a matrix `(out, in * k * k)`.
 
-    Vectors, and sides above 1,024, have no basis of their own; a vector is left with Adam. The first step only finds
+    A vector, or a side longer than 1,024, gets no basis; without any basis, SOAP is Adam. The first step only finds
     the bases and changes no parameter.
 
     Args:

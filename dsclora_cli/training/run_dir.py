@@ -1,7 +1,8 @@
 """The folder of a training run.
 
 `recipe.toml` is the recipe with every default resolved, `log.jsonl` has a line for each score, and `state.pt` is the
-last checkpoint, written from the start. `curve.png`, `samples.png` and `tensorboard/` are for people.
+last checkpoint, written at the start and then every few minutes. `curve.png`, `samples.png` and `tensorboard/` are for
+people.
 """
 
 from __future__ import annotations
@@ -52,7 +53,7 @@ class RunDir:
         self._tensorboard: Any = None
 
     def begin(self, recipe: Recipe, step: int) -> None:
-        """Create the folder, write the recipe, and drop lines of the log after `step`: those steps come again."""
+        """Create the folder, write the recipe, and drop lines of the log after `step`, which come again."""
         with self._reporting():
             self.path.mkdir(parents=True, exist_ok=True)
             (self.path / "recipe.toml").write_text(recipe_to_toml(recipe), encoding="utf-8")
@@ -66,7 +67,7 @@ class RunDir:
                 self._tensorboard = SummaryWriter(str(self.path / "tensorboard"), purge_step=step + 1)
 
     def missing(self) -> str:
-        """Return a sentence about files that the folder will lack for want of a package; empty where none."""
+        """Return a note about the files that need a missing package; empty where no package is missing."""
         absent = [part for part, module in _NEEDED_FOR.items() if find_spec(module) is None]
         parts = " and no ".join(absent)
         return f"the run folder will have no {parts}: pip install 'dsclora[train]' to have both" if absent else ""

@@ -43,7 +43,7 @@ def train(recipe: Recipe, run: Path, resume: bool, callbacks: TrainCallbacks, of
 
     Raises:
         WeightsError: The weights to start from are not available.
-        DscloraError: As `fit` does.
+        DscloraError: The run cannot continue; `fit` lists the reasons.
     """
 
     def build(recipe: Recipe, data: TrainSet, device: torch.device) -> tuple[TrainingSetup, TrainSet]:

@@ -24,7 +24,7 @@ class Sample:
 
     name: str
     psnr_y: float
-    """PSNR-Y of `sr` against `hr` in dB, without the border."""
+    """PSNR-Y of `sr` against `hr` in dB, without a border of `scale` pixels."""
     lr: NDArray[np.uint8]
     sr: NDArray[np.uint8]
     """The network's output for `lr`, of the size of `hr`."""
@@ -35,7 +35,7 @@ def validate(network: Network, held_out: HeldOut, device: torch.device) -> list[
     """Upscale and score every held-out picture, in float32.
 
     Args:
-        network: A network in merged form, which is moved to `device`.
+        network: A network in merged form; validation moves the network to `device`.
         held_out: The pictures.
         device: Where to compute.
     """
