@@ -18,6 +18,7 @@ _ORIENTATION = 274
 _WIDTHS, _HEIGHTS = (256, 40962), (257, 40963)  # ImageWidth and PixelXDimension, ImageLength and PixelYDimension
 _THUMBNAIL_AT, _THUMBNAIL_SIZE = 513, 514
 _IPTC_RESOURCE = 0x0404
+_MAX_DPI = 10**7
 _XMP_WIDTHS = ("tiff:ImageWidth", "exif:PixelXDimension")
 _XMP_HEIGHTS = ("tiff:ImageLength", "exif:PixelYDimension")
 _XMP_THUMBNAILS = re.compile(rb"<xmp:Thumbnails\b.*?</xmp:Thumbnails>|<xmp:Thumbnails\b[^>]*/>", re.DOTALL)
@@ -148,6 +149,15 @@ def normalize_xmp(xmp: bytes | str | None) -> bytes | None:
     """
     data = xmp.encode() if isinstance(xmp, str) else xmp
     return _XMP_EXTENSION.sub(b"", data).strip(b"\0") if data else None
+
+
+def normalize_dpi(across: float, down: float) -> tuple[float, float] | None:
+    """Return horizontal and vertical resolution in dots per inch, or None for a value that no device has.
+
+    Zero means an unknown resolution, and the values of a damaged file would not fit the fields of PNG and BMP.
+    """
+    plausible = all(0 < dots <= _MAX_DPI for dots in (across, down))
+    return (float(across), float(down)) if plausible else None
 
 
 def extract_iptc(resources: bytes) -> bytes | None:

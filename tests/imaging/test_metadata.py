@@ -73,6 +73,20 @@ def test_broken_exif_is_left_out(broken):
     assert not blocks.with_size(Metadata(exif=broken), 1, 1).exif
 
 
+@pytest.mark.parametrize("value", [0, -72, 1e12, float("nan"), float("inf")])
+def test_a_resolution_that_no_device_has_is_left_out(value):
+    assert blocks.normalize_dpi(value, 72) is None and blocks.normalize_dpi(72, value) is None
+    assert blocks.normalize_dpi(72, 300.5) == (72.0, 300.5)
+
+
+@pytest.mark.parametrize("format", ["PNG", "BMP", "TIFF", "JPEG"])
+def test_an_absurd_resolution_of_a_tiff_does_not_stop_the_writer(format):
+    absurd = pillow_file(Image.fromarray(smooth()), "TIFF", dpi=(4e9, 4e9))
+    header, pixels = read_still(absurd)
+    assert header.metadata.dpi is None
+    assert read_still(saved_still(pixels, format, header.metadata))[0].format == format
+
+
 def test_directories_that_point_at_each_other_are_read_once():
     loop = bytearray(exif_block())
     at = loop.index(struct.pack("<HHII", 40965, 4, 1, 300))

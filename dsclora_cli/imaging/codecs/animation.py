@@ -80,7 +80,8 @@ def write_webp_animation(target: BinaryIO, header: Header, frames: Iterable[AnyF
     target.write(_riff_chunk(b"VP8X", struct.pack("<I", flags) + size))
     if metadata.icc:
         target.write(_riff_chunk(b"ICCP", metadata.icc))
-    target.write(_riff_chunk(b"ANIM", struct.pack("<IH", 0, header.loop or 0)))
+    # An APNG may count further; 65535 plays are for ever in practice.
+    target.write(_riff_chunk(b"ANIM", struct.pack("<IH", 0, min(header.loop or 0, 0xFFFF))))
     previous = None
     for frame in frames:
         top, left, height, width = area = changed_area(previous, frame.pixels, even=True)

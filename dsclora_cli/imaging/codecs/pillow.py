@@ -21,7 +21,7 @@ from dsclora_cli.imaging.codecs.pnm import open_deep_pnm
 from dsclora_cli.imaging.color import conversion_note, image_to_pixels, pixel_layout, srgb_profile
 from dsclora_cli.imaging.formats import FORMATS, load_plugin
 from dsclora_cli.imaging.isobmff import fill_missing, read_avif_depth, read_box_metadata, read_codestream
-from dsclora_cli.imaging.metadata import normalize_exif, normalize_xmp, with_icc, with_size
+from dsclora_cli.imaging.metadata import normalize_dpi, normalize_exif, normalize_xmp, with_icc, with_size
 from dsclora_cli.imaging.types import Frame, Header, Metadata, OpenedFile
 
 _IPTC_RESOURCE = 0x0404
@@ -103,7 +103,7 @@ def _read_metadata(image: ImageFile, file: BinaryIO, name: str) -> Metadata:
         exif=normalize_exif(info.get("exif")),
         xmp=normalize_xmp(info.get("xmp")),
         iptc=info.get("photoshop", {}).get(_IPTC_RESOURCE) or None,
-        dpi=(float(dpi[0]), float(dpi[1])) if dpi and all(dpi) else None,
+        dpi=normalize_dpi(*dpi) if dpi else None,
         text=(("comment", text),) if text and "comment" in FORMATS[name].metadata else (),
     )
     return fill_missing(metadata, read_box_metadata(file)) if name in ("JPEG2000", "JXL") else metadata

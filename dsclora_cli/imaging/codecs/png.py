@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dsclora_cli.errors import ImageError
-from dsclora_cli.imaging.metadata import extract_iptc, normalize_exif, normalize_xmp, wrap_iptc
+from dsclora_cli.imaging.metadata import extract_iptc, normalize_dpi, normalize_exif, normalize_xmp, wrap_iptc
 from dsclora_cli.imaging.types import AnyFrame, Frame, Header, Metadata, OpenedFile, Pixels
 
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
@@ -158,7 +158,7 @@ def _read_dpi(data: bytes) -> tuple[float, float] | None:
     if len(data) != 9 or data[8] != 1:
         return None
     across, down = struct.unpack(">II", data[:8])
-    return (round(across * 0.0254, 4), round(down * 0.0254, 4)) if across and down else None
+    return normalize_dpi(round(across * 0.0254, 4), round(down * 0.0254, 4))
 
 
 def write_png(target: BinaryIO, frame: AnyFrame, metadata: Metadata, compression: int) -> None:

@@ -29,7 +29,7 @@ from dsclora_cli.imaging.color import (
     white_level,
 )
 from dsclora_cli.imaging.formats import load_plugin
-from dsclora_cli.imaging.metadata import extract_iptc, normalize_xmp, with_icc
+from dsclora_cli.imaging.metadata import extract_iptc, normalize_dpi, normalize_xmp, with_icc
 from dsclora_cli.imaging.types import (
     AnyFrame,
     Frame,
@@ -131,10 +131,10 @@ def _read_dpi(entries: Mapping[int, tiff_ifd.Entry], order: str) -> tuple[float,
     unit = tiff_ifd.read_integer(entries.get(_UNIT), order) or _INCH
     axes = [entries.get(tag) for tag in (_X_RESOLUTION, _Y_RESOLUTION)]
     values = [struct.unpack(order + "II", axis.data) for axis in axes if axis and len(axis.data) == 8]
-    if unit == _NO_UNIT or len(values) < 2 or not all(top and bottom for top, bottom in values):
+    if unit == _NO_UNIT or len(values) < 2 or not all(bottom for _, bottom in values):
         return None
     across, down = (top / bottom * (2.54 if unit == _CENTIMETER else 1) for top, bottom in values)
-    return across, down
+    return normalize_dpi(across, down)
 
 
 def _inspect_page(page: TiffPage, file: BinaryIO) -> _PageInfo:

@@ -80,6 +80,13 @@ def test_the_number_of_plays_is_kept(format, plays):
         assert image.info.get("loop") == ({0: 0, 1: None, 3: 2}[plays] if format == "GIF" else plays)
 
 
+@pytest.mark.parametrize("format", ["GIF", "WEBP"])
+def test_more_plays_than_a_format_counts_become_the_most(format):
+    frames, _ = animation(3)
+    header = header_of(frames[0].pixels, "PNG", frames=4, animated=True, loop=100_000)
+    assert read(saved(header, frames, format))[0].loop == {"GIF": 65536, "WEBP": 65535}[format]
+
+
 @pytest.mark.parametrize("format", MOVING)
 def test_an_upscaled_animation_is_the_animation_upscaled(format):
     header, frames = read(moving_file(format, 4, 2))
