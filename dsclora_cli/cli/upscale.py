@@ -24,6 +24,7 @@ from dsclora_cli.config import (
 from dsclora_cli.errors import UsageError
 
 _DEFAULT = UpscaleOptions()
+# typer shows the default of an enum option only as a member of the enum.
 _ENGINE = options.EngineName(_DEFAULT.engine.engine)
 _DTYPE = options.Dtype(_DEFAULT.engine.dtype)
 
@@ -179,15 +180,18 @@ def upscale(
         max_memory=max_memory,
     )
     _check(asked, inputs, json and not dry_run, dry_run)
+    # The Hub's client shows progress bars of its own, and reads the setting when imported.
     if quiet:
         console.hush_downloads()
     if dry_run:
         from dsclora_cli.upscaling.dry_run import plan_files
 
         raise typer.Exit(console.show_plans(plan_files(inputs, asked), json))
+    # Imported here, as NumPy and the image libraries would slow down `--help`.
     from dsclora_cli.cli.upscale_progress import UpscaleView
     from dsclora_cli.upscaling.batch import upscale_files
 
+    # Closed before the view: after Ctrl-C, threads end before the summary is shown.
     with UpscaleView(json, quiet, verbose) as view, closing(upscale_files(inputs, asked, view)) as results:
         view.show_all(results)
     raise typer.Exit(view.exit_code)
@@ -199,6 +203,7 @@ def _check(asked: UpscaleOptions, inputs: list[str], json: bool, dry_run: bool) 
 
     check_size(asked.size)
     output = asked.batch.output
+    # Standard input goes to standard output unless -o names a file.
     if output == "-" or (output is None and "-" in inputs):
         if json:
             raise UsageError("--json and the picture would both go to stdout", "name a file with -o")

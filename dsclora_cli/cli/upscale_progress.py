@@ -183,6 +183,7 @@ class _Bars:
         task, _ = self._pictures[name]
         self._pictures[name] = task, share
         self._progress.update(task, completed=share, state=f"{share:.0%}", visible=share < 1)
+        # Finished pictures, and the shares of started pictures; never more than all inputs.
         begun = self._finished + sum(share for _, share in self._pictures.values())
         self._progress.update(self._all, completed=min(begun, self._expected))
 
@@ -193,6 +194,7 @@ class _Bars:
     def done(self, result: FileResult) -> None:
         self._remove(result.input)
         self._finished += 1
+        # Megapixels of results a second, over all devices: the speed that users compare.
         if result.status == "done" and result.output_size:
             width, height = result.output_size
             self._megapixels += width * height * result.frames / 1e6

@@ -38,7 +38,8 @@ def find_inputs(arguments: Iterable[str | os.PathLike[str]], batch: BatchOptions
             for file in _expand(path, batch, notes.append):
                 unique.setdefault(file.key, file)
     files = tuple(unique.values())
-    inputs = _without_earlier_results(files, batch.name)
+    stems = {(path_key(file.source.parent), file.stem) for file in files if isinstance(file.source, Path)}
+    inputs = tuple(file for file in files if not _is_result(file, batch.name, stems))
     kept = {file.key for file in inputs}
     # Only for files that the user named: in folders, earlier results are expected.
     left_out = [file.name for file in files if file.key not in kept and file.folder is None]
@@ -108,17 +109,15 @@ def _read_list(path: Path) -> list[str]:
     return [line.strip() for line in lines if line.strip()]
 
 
-def _without_earlier_results(files: tuple[InputFile, ...], template: str) -> tuple[InputFile, ...]:
-    """Leave out results of earlier runs: files with a record, and files named like the result of another input."""
-    stems = {(path_key(file.source.parent), file.stem) for file in files if isinstance(file.source, Path)}
+def _is_result(file: InputFile, template: str, stems: set[tuple[str, str]]) -> bool:
+    """Return whether a file is the result of another input: by a record, or by the name template.
 
-    def is_result(file: InputFile) -> bool:
-        if not isinstance(file.source, Path) or file.problem:
-            return False
-        # A recorded result that the user names is upscaled again; the record counts in folders only.
-        if file.folder is not None and is_recorded(file.source):
-            return True
-        folder = path_key(file.source.parent)
-        return any((folder, stem) in stems for stem in possible_stems(template, file.source.name))
-
-    return tuple(file for file in files if not is_result(file))
+    `stems` holds folder and stem of all inputs.
+    """
+    if not isinstance(file.source, Path) or file.problem:
+        return False
+    # A recorded result that the user names is upscaled again; the record counts in folders only.
+    if file.folder is not None and is_recorded(file.source):
+        return True
+    folder = path_key(file.source.parent)
+    return any((folder, stem) in stems for stem in possible_stems(template, file.source.name))
