@@ -123,5 +123,5 @@ def _root(
 
 def _show_version(asked: bool) -> None:
     if asked:
-        console.show(f"dsclora {__version__}")
+        console.print_line(f"dsclora {__version__}")
         raise typer.Exit

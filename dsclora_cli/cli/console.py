@@ -36,12 +36,12 @@ _UNLIMITED = 10_000  # columns; more than any table has
 _UNITS = ("bytes", "kB", "MB", "GB", "TB")
 
 
-def err() -> Console:
+def stderr() -> Console:
     """Return a console on the current stderr. Lines are never wrapped, so searches find whole messages."""
     return Console(stderr=True, highlight=False, markup=False, soft_wrap=True)
 
 
-def hush_downloads() -> None:
+def hide_download_bars() -> None:
     """Hide the progress bars of the Hub's client."""
     os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] = "1"
 
@@ -51,7 +51,7 @@ def downloading(name: str) -> Iterator[Callable[[int, int | None], None]]:
     """Show a progress bar during a download, on terminals only; yield a callback (bytes done, total or None)."""
     from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn
 
-    console = err()
+    console = stderr()
     columns = TextColumn("{task.description}", markup=False), BarColumn(), DownloadColumn()
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
         task = bar.add_task(name, total=None, visible=False)
@@ -59,7 +59,7 @@ def downloading(name: str) -> Iterator[Callable[[int, int | None], None]]:
         yield lambda done, total: bar.update(task, completed=done, total=total, visible=True)
 
 
-def show(text: str) -> None:
+def print_line(text: str) -> None:
     """Write a line of data to stdout."""
     sys.stdout.write(f"{text}\n")
     sys.stdout.flush()  # scripts read a line as soon as a picture is finished
@@ -67,13 +67,13 @@ def show(text: str) -> None:
 
 def show_json(result: DataclassInstance) -> None:
     """Write a frozen dataclass to stdout in one line of JSON: the version, then the fields."""
-    show(json.dumps(_plain({"version": JSON_VERSION, **asdict(result)}), allow_nan=False))
+    print_line(json.dumps(_plain({"version": JSON_VERSION, **asdict(result)}), allow_nan=False))
 
 
 def show_json_error(error: ErrorInfo) -> None:
     """Write the final error of a command to stdout in one line of JSON."""
     with suppress(BrokenPipeError):  # the reader of stdout may be gone, and may be the reason for the error
-        show(json.dumps({"version": JSON_VERSION, "error": asdict(error)}))
+        print_line(json.dumps({"version": JSON_VERSION, "error": asdict(error)}))
 
 
 def _plain(value: object) -> object:
@@ -91,10 +91,10 @@ def show_table(table: Table) -> None:
     Console(highlight=False, markup=False, width=_UNLIMITED).print(table)
 
 
-def put(target: str, text: str) -> None:
+def write_text(target: str, text: str) -> None:
     """Write a text to a file, or to stdout for "-". Raises UsageError if the file cannot be written."""
     if target == "-":
-        show(text.rstrip("\n"))
+        print_line(text.rstrip("\n"))
         return
     try:
         Path(target).write_text(text, encoding="utf-8")
@@ -102,9 +102,9 @@ def put(target: str, text: str) -> None:
         raise UsageError(f"cannot write {target}: {error.strerror}", "choose another file, or - for stdout") from error
 
 
-def say(label: str, text: str, style: str = "") -> None:
+def print_labelled(label: str, text: str, style: str = "") -> None:
     """Write a labelled sentence to stderr, for example "note: ..."."""
-    err().print(Text.assemble((f"{label}: ", style), text))
+    stderr().print(Text.assemble((f"{label}: ", style), text))
 
 
 def show_error(error: BaseException, as_json: bool, traceback: bool = False) -> int:
@@ -117,9 +117,9 @@ def show_error(error: BaseException, as_json: bool, traceback: bool = False) -> 
     """
     info, exit_code = _described(error, traceback)
     if traceback:
-        err().print_exception()
+        stderr().print_exception()
     if info.code is not ErrorCode.INTERRUPTED:  # whoever pressed Ctrl-C needs no message
-        say("error", str(info), "bold red")
+        print_labelled("error", str(info), "bold red")
     if as_json:
         show_json_error(info)
     return exit_code
@@ -152,7 +152,7 @@ def show_models(rows: Iterable[ModelRow], as_json: bool) -> None:
         auto = rank if row.photo is None else f"JPEG < {row.photo:g}"
         where = row.place if row.base is None else f"{row.place}, over {row.base}"
         table.add_row(
-            row.name, f"x{row.scale}", row.arch, amount(row.size) if row.size else "", where, auto, row.licence
+            row.name, f"x{row.scale}", row.arch, format_bytes(row.size) if row.size else "", where, auto, row.licence
         )
     Console(highlight=False, markup=False).print(table)
 
@@ -168,46 +168,47 @@ def show_plans(plans: Iterable[PlannedFile], as_json: bool) -> int:
             show_json(plan)
         else:
             for line in _plan_lines(plan):
-                show(line)
+                print_line(line)
     if not as_json:
-        show(f"in all about {duration(seconds)} and {amount(disk)} of disk; nothing was written")
+        print_line(f"in all about {format_seconds(seconds)} and {format_bytes(disk)} of disk; nothing was written")
     return ExitCode.SOME_FAILED if failed else ExitCode.DONE
 
 
 def _plan_lines(plan: PlannedFile) -> Iterable[str]:
     if plan.error is not None:
-        yield failure(plan.input, plan.error)
+        yield failure_line(plan.input, plan.error)
         return
     yield f"{plan.action} {plan.input}" + (f" -> {plan.output}" if plan.output else "")
     if plan.action == "upscale" and plan.input_size and plan.output_size:
         passes = " then ".join(f"x{scale}" for scale in plan.passes)
         frames = f", {plan.frames} frames" if plan.frames > 1 else ""
-        with_model = f" with {chosen(plan)}" if plan.choice else ""
-        yield f"  {sides(plan.input_size)} -> {sides(plan.output_size)}, {passes}{frames}{with_model}"
+        with_model = f" with {model_with_reason(plan)}" if plan.choice else ""
+        yield f"  {format_sides(plan.input_size)} -> {format_sides(plan.output_size)}, {passes}{frames}{with_model}"
     if plan.tile is not None:
         tile = f"tiles of {plan.tile}" if plan.tile else "whole"
-        memory, time = amount(plan.memory_bytes or 0), duration(plan.seconds or 0)
-        yield f"  {tile}, {plan.tiles} in all; memory {memory}, about {time}, disk up to {amount(plan.disk_bytes or 0)}"
+        memory, disk = format_bytes(plan.memory_bytes or 0), format_bytes(plan.disk_bytes or 0)
+        time = format_seconds(plan.seconds or 0)
+        yield f"  {tile}, {plan.tiles} in all; memory {memory}, about {time}, disk up to {disk}"
     for note in plan.notes:
         yield f"  {note}"
 
 
-def failure(name: str, error: ErrorInfo) -> str:
+def failure_line(name: str, error: ErrorInfo) -> str:
     """Return the line about a failed picture; the line names the file once."""
     return str(error) if name in error.message else f"{name}: {error}"
 
 
-def chosen(picture: PlannedFile | FileResult) -> str:
+def model_with_reason(picture: PlannedFile | FileResult) -> str:
     """Return the model of a picture, and the reason why `auto` selected the model."""
     return f"{picture.model} ({picture.choice})" if picture.choice else str(picture.model)
 
 
-def sides(size: tuple[int, int]) -> str:
+def format_sides(size: tuple[int, int]) -> str:
     """Return (640, 480) as "640x480"."""
     return f"{size[0]}x{size[1]}"
 
 
-def amount(size: float) -> str:
+def format_bytes(size: float) -> str:
     """Return bytes for people: 535137 becomes "535 kB"; units are decimal."""
     unit = 0
     # From 999.5 on three digits would round to "1e+03".
@@ -216,7 +217,7 @@ def amount(size: float) -> str:
     return f"{size:.3g} {_UNITS[unit]}"
 
 
-def duration(seconds: float) -> str:
+def format_seconds(seconds: float) -> str:
     """Return seconds for people: 3725 becomes "1 h 2 min"."""
     if seconds < 60:
         return f"{seconds:.1f} s"

@@ -42,8 +42,8 @@ def show_tables(report: EvalReport) -> None:
             table.add_row(*row)
         console.show_table(table)
         for note in grid.notes:
-            console.show(note)
-        console.show("")
+            console.print_line(note)
+        console.print_line("")
 
 
 def markdown_text(report: EvalReport) -> str:
@@ -164,7 +164,7 @@ def _costs(report: EvalReport) -> _Grid:
             str(row.cost.size.convolutions),
             f"{row.cost.image_ms:.1f}",
             f"{row.cost.megapixel_ms:.1f}",
-            console.amount(row.cost.peak_bytes),
+            console.format_bytes(row.cost.peak_bytes),
         )
         for row in report.rows
         if row.cost

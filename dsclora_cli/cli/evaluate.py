@@ -193,7 +193,7 @@ def evaluate(
     )
     if quiet:
         # Before the imports below: the Hub client reads the environment variable once, when imported.
-        console.hush_downloads()
+        console.hide_download_bars()
     from dsclora_cli.cli import eval_tables
 
     # Imported here, not above: torch takes seconds, and `--help` must not wait for torch.
@@ -202,9 +202,9 @@ def evaluate(
     with EvalProgress(quiet) as progress:
         report = run(asked, progress)
     if csv:
-        console.put(csv, eval_tables.csv_text(report))
+        console.write_text(csv, eval_tables.csv_text(report))
     if markdown:
-        console.put(markdown, eval_tables.markdown_text(report))
+        console.write_text(markdown, eval_tables.markdown_text(report))
     if json:
         console.show_json(report)
     elif not taken:  # a report on stdout takes the place of the tables
@@ -231,7 +231,7 @@ class EvalProgress(EvalCallbacks):
         self._images = 0
         self._done = -1  # the first `on_image` comes before any image is scored
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-        stderr = console.err()
+        stderr = console.stderr()
         self._bar = Progress(*columns, console=stderr, transient=True, disable=quiet or not stderr.is_terminal)
         self._task = self._bar.add_task("", total=None)
 
@@ -246,7 +246,8 @@ class EvalProgress(EvalCallbacks):
         self._bar.stop()
         if isinstance(error, KeyboardInterrupt) and self._images and not self._quiet:
             done = f"{max(self._done, 0)} of {self._images} images"
-            console.say("interrupted", f"{done} are scored and kept; the same command resumes from there", "yellow")
+            text = f"{done} are scored and kept; the same command resumes from there"
+            console.print_labelled("interrupted", text, "yellow")
 
     def on_unpack(self, name: str, done: int, total: int) -> None:
         """Show megabytes that are unpacked."""
@@ -275,4 +276,4 @@ class EvalProgress(EvalCallbacks):
     def on_note(self, note: str) -> None:
         """Print a note on stderr."""
         if not self._quiet:
-            console.say("note", note, "cyan")
+            console.print_labelled("note", note, "cyan")

@@ -48,4 +48,4 @@ def fetch_command(
     for name in names:
         with console.downloading(name) as on_bytes:
             fetched = fetch_model(name, trust_unpinned, on_bytes)
-        console.show(f"{name}: {fetched.path}, sha256 {fetched.sha256}")
+        console.print_line(f"{name}: {fetched.path}, sha256 {fetched.sha256}")

@@ -109,7 +109,7 @@ def distill(
 def _show_run(run: Callable[[TrainCallbacks], TrainResult], json: bool, quiet: bool) -> NoReturn:
     """Call `run`, show its progress and its result, and leave with the exit code."""
     if quiet:
-        console.hush_downloads()
+        console.hide_download_bars()
     # Imports torch, so the import waits until the options are checked.
     from dsclora_cli.cli.train_progress import TrainView
 
@@ -154,4 +154,4 @@ def merge(
     if json:
         console.show_json(merged)
     elif not quiet:
-        console.show(f"{merged.file}: {merged.base} with {adapter} (sha256 {merged.sha256})")
+        console.print_line(f"{merged.file}: {merged.base} with {adapter} (sha256 {merged.sha256})")

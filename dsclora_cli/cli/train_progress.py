@@ -28,7 +28,7 @@ class TrainView(TrainCallbacks):
         self._json, self._quiet = as_json and not self._mute, quiet or self._mute
         self._reached = -math.inf
         self._clock: _Clock | None = None
-        stderr = console.err()
+        stderr = console.stderr()
         self._bar = _Bar(stderr) if stderr.is_terminal and not self._quiet else None
 
     def __enter__(self) -> TrainView:
@@ -45,7 +45,7 @@ class TrainView(TrainCallbacks):
     def on_note(self, note: str) -> None:
         """Print the sentence."""
         if not self._quiet:
-            console.say("note", note, "cyan")
+            console.print_labelled("note", note, "cyan")
 
     def on_picture(self, done: int, total: int) -> None:
         """Move the bar, which counts pictures until the steps begin."""
@@ -66,7 +66,7 @@ class TrainView(TrainCallbacks):
         if self._bar:
             self._bar.show_score(score)
         if not self._quiet and self._clock:
-            console.err().print(
+            console.stderr().print(
                 f"step {score.step} of {self._clock.steps}: {score_line(score, best)}{self._clock.left(score.step)}"
             )
 
@@ -83,10 +83,10 @@ class TrainView(TrainCallbacks):
         if result.skipped:
             self.note_once(f"{result.skipped} steps were skipped because the loss or the gradient was not finite")
         if result.file is None:
-            console.say("not kept", self._shortfall(result), "yellow")
+            console.print_labelled("not kept", self._shortfall(result), "yellow")
             return ExitCode.SOME_FAILED
         if not self._quiet:
-            console.say("kept", f"{result.file}, {_merit(result)}", "green")
+            console.print_labelled("kept", f"{result.file}, {_merit(result)}", "green")
         return ExitCode.DONE
 
     def _shortfall(self, result: TrainResult) -> str:
@@ -114,7 +114,7 @@ def _pace(score: Score) -> str:
 
 def _merit(result: TrainResult) -> str:
     """Return the score of the weights that were kept, and when they were reached."""
-    when = f"step {result.best_step} of {result.steps}, {console.duration(result.seconds)}"
+    when = f"step {result.best_step} of {result.steps}, {console.format_seconds(result.seconds)}"
     score = f"PSNR-Y {result.best_psnr_y:.3f} dB on the held-out pictures"
     if result.floor_psnr_y is not None:
         score += f", {result.best_psnr_y - result.floor_psnr_y:.4f} dB above the base"
@@ -133,7 +133,7 @@ class _Clock:
         if step in {self._first, self.steps}:
             return ""
         seconds = (monotonic() - self._since) / (step - self._first) * (self.steps - step)
-        return f", {console.duration(seconds)} to go"
+        return f", {console.format_seconds(seconds)} to go"
 
 
 class _Bar:

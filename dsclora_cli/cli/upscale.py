@@ -182,7 +182,7 @@ def upscale(
     _check(asked, inputs, json and not dry_run, dry_run)
     # The Hub's client shows progress bars of its own, and reads the setting when imported.
     if quiet:
-        console.hush_downloads()
+        console.hide_download_bars()
     if dry_run:
         from dsclora_cli.upscaling.dry_run import plan_files
 

@@ -30,7 +30,7 @@ class UpscaleView(UpscaleCallbacks):
 
     def __init__(self, json: bool, quiet: bool, verbose: bool) -> None:
         self._json, self._quiet, self._verbose = json, quiet, verbose
-        self._console = console.err()
+        self._console = console.stderr()
         self._bars = _Bars(self._console) if self._console.is_terminal and not quiet else None
         self._results: list[FileResult] = []
         self._started = perf_counter()
@@ -54,7 +54,7 @@ class UpscaleView(UpscaleCallbacks):
         # Failures come last, where they are not overlooked.
         for result in self._results:
             if result.error is not None:
-                text = console.failure(result.input, result.error)
+                text = console.failure_line(result.input, result.error)
                 self._console.print(Text.assemble(("failed: ", "bold red"), text))
         if not self._quiet and (kind is None or issubclass(kind, KeyboardInterrupt)):
             self._console.print(Text(self._summary(interrupted=kind is not None)))
@@ -128,20 +128,21 @@ class UpscaleView(UpscaleCallbacks):
             return "nothing to do: no pictures"
         if not counts["done"] and not counts["failed"]:
             return f"nothing to do: {', '.join(parts)}"
-        return f"{', '.join(parts)} in {console.duration(perf_counter() - self._started)}"
+        return f"{', '.join(parts)} in {console.format_seconds(perf_counter() - self._started)}"
 
 
 def _done_line(result: FileResult, verbose: bool) -> Text:
     assert result.input_size is not None
     assert result.output_size is not None
     seconds = result.seconds
-    total = console.duration(seconds.decode + seconds.network + seconds.encode)
+    total = console.format_seconds(seconds.decode + seconds.network + seconds.encode)
     line = f"{result.input} -> {result.output}  "
-    line += f"{console.sides(result.input_size)} -> {console.sides(result.output_size)}  {total}"
+    line += f"{console.format_sides(result.input_size)} -> {console.format_sides(result.output_size)}  {total}"
     if verbose:
         tile = f"tiles of {result.tile}" if result.tile else "whole"
         stages = f"decode {seconds.decode:.2f} s, network {seconds.network:.2f} s, encode {seconds.encode:.2f} s"
-        line += f"  ({console.chosen(result)} on {result.device} by {result.engine}, {result.dtype}, {tile}; {stages})"
+        model = console.model_with_reason(result)
+        line += f"  ({model} on {result.device} by {result.engine}, {result.dtype}, {tile}; {stages})"
     return Text(line)
 
 

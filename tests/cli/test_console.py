@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from dsclora_cli.cli.console import amount, duration, failure, show_plans, sides
+from dsclora_cli.cli.console import failure_line, format_bytes, format_seconds, format_sides, show_plans
 from dsclora_cli.errors import ErrorCode, ErrorInfo
 from dsclora_cli.upscaling.dry_run import PlannedFile
 
@@ -15,16 +15,16 @@ from dsclora_cli.upscaling.dry_run import PlannedFile
     ("size", "text"), [(0, "0 bytes"), (999, "999 bytes"), (535137, "535 kB"), (999_999, "1 MB"), (2.5e9, "2.5 GB")]
 )
 def test_bytes_have_three_digits_and_a_decimal_unit(size: float, text: str) -> None:
-    assert amount(size) == text
+    assert format_bytes(size) == text
 
 
 @pytest.mark.parametrize(("seconds", "text"), [(0.04, "0.0 s"), (59.9, "59.9 s"), (90, "2 min"), (3725, "1 h 2 min")])
 def test_seconds_become_minutes_and_hours(seconds: float, text: str) -> None:
-    assert duration(seconds) == text
+    assert format_seconds(seconds) == text
 
 
 def test_sides_are_joined_by_x() -> None:
-    assert sides((640, 480)) == "640x480"
+    assert format_sides((640, 480)) == "640x480"
 
 
 def test_a_plan_names_the_reason_for_which_auto_selected_the_model(capsys: pytest.CaptureFixture[str]) -> None:
@@ -38,6 +38,6 @@ def test_a_plan_names_the_reason_for_which_auto_selected_the_model(capsys: pytes
 
 def test_a_failure_names_its_file_once() -> None:
     empty = ErrorInfo(ErrorCode.IMAGE_UNREADABLE, "a.png: is empty")
-    assert failure("a.png", empty) == "a.png: is empty"
+    assert failure_line("a.png", empty) == "a.png: is empty"
     small = ErrorInfo(ErrorCode.IMAGE_UNUSABLE, "too small", "ask for less")
-    assert failure("a.png", small) == "a.png: too small (ask for less)"
+    assert failure_line("a.png", small) == "a.png: too small (ask for less)"

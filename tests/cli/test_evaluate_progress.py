@@ -27,7 +27,7 @@ def terminal(monkeypatch: pytest.MonkeyPatch) -> io.StringIO:
     """What a terminal on stderr receives."""
     text = io.StringIO()
     terminal = Console(file=text, force_terminal=True, width=100)
-    monkeypatch.setattr(console, "err", lambda: terminal)
+    monkeypatch.setattr(console, "stderr", lambda: terminal)
     return text
 
 

@@ -35,7 +35,7 @@ def test_a_run_prints_scores_and_writes_the_run_folder(dsclora, photos: Path) ->
 def test_reading_the_pictures_shows_a_bar_on_a_terminal(dsclora, photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     text = io.StringIO()
     terminal = Console(file=text, force_terminal=True, no_color=True, width=200)
-    monkeypatch.setattr(console, "err", lambda: terminal)
+    monkeypatch.setattr(console, "stderr", lambda: terminal)
     run = ("train", "--data", photos, "--out", "run", "--steps", 2, *TINY, *HERE)
 
     assert dsclora(*run, "-q").code == 0 and "reading pictures" not in text.getvalue()

@@ -53,7 +53,7 @@ def terminal(monkeypatch: pytest.MonkeyPatch) -> io.StringIO:
     """Make stderr a terminal, and return the text that the terminal receives."""
     text = io.StringIO()
     terminal = Console(file=text, force_terminal=True, highlight=False, no_color=True, width=200)
-    monkeypatch.setattr(console, "err", lambda: terminal)
+    monkeypatch.setattr(console, "stderr", lambda: terminal)
     return text
 
 

@@ -36,7 +36,7 @@ HOW = "(dscf-x4 on cpu by openvino, float32, tiles of 512; decode 0.50 s, networ
 def terminal(monkeypatch: pytest.MonkeyPatch) -> io.StringIO:
     """What a terminal of 120 columns would be sent."""
     screen = io.StringIO()
-    monkeypatch.setattr(console, "err", lambda: Console(file=screen, force_terminal=True, width=120, markup=False))
+    monkeypatch.setattr(console, "stderr", lambda: Console(file=screen, force_terminal=True, width=120, markup=False))
     return screen
 
 
