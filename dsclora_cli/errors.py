@@ -11,7 +11,8 @@
     KeyboardInterrupt             interrupted
     any other exception           bug
 
-A message names problem and place; a hint names the next step. docs/exit-codes.md explains all codes to users.
+A message names problem and place; a hint names the next step. docs/exit-codes.md explains all codes to users. Two
+subclasses stand where they are raised: `HubUnavailable` in hub.py, `AlreadyLargeEnough` in upscaling/sizes.py.
 """
 
 from __future__ import annotations
@@ -41,7 +42,7 @@ class ErrorCode(StrEnum):
     """A picture, or a set of pictures, cannot be used as asked."""
 
     IMAGE_UNREADABLE = "image-unreadable"
-    """A picture file is missing, damaged or of an unknown format."""
+    """A picture file cannot be read: missing, damaged, too large, or of a format that is unknown or needs a package."""
 
     IMAGE_UNWRITABLE = "image-unwritable"
     """A result cannot be written: no permission, no space, no such folder."""
@@ -108,7 +109,7 @@ class ImageError(DscloraError):
 
 
 class ImageUnreadable(ImageError):
-    """A picture file is missing, damaged or of an unknown format."""
+    """A picture file cannot be read: missing, damaged, too large, or of a format that is unknown or needs a package."""
 
     code = ErrorCode.IMAGE_UNREADABLE
 

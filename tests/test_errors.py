@@ -1,0 +1,32 @@
+"""Exceptions: the tree in the module's docstring, exit codes, and the one-line text."""
+
+from __future__ import annotations
+
+import inspect
+
+import pytest
+
+from dsclora_cli import errors
+from dsclora_cli.errors import DscloraError, ErrorCode, ErrorInfo, ExitCode, ImageUnwritable, UsageError, WeightsError
+
+
+def test_the_tree_at_the_top_names_every_exception_with_its_code() -> None:
+    assert errors.__doc__ is not None
+    drawn = [line.split()[-2:] for line in errors.__doc__.splitlines() if "──" in line or "DscloraError" in line]
+    classes = inspect.getmembers(errors, lambda each: inspect.isclass(each) and issubclass(each, DscloraError))
+    assert sorted(drawn) == sorted([name, each.code.value] for name, each in classes)
+
+
+def test_every_code_but_interrupted_and_bug_has_an_exception() -> None:
+    used = {each.code for each in (DscloraError, *DscloraError.__subclasses__(), *errors.ImageError.__subclasses__())}
+    assert set(ErrorCode) - used == {ErrorCode.INTERRUPTED, ErrorCode.BUG}
+
+
+@pytest.mark.parametrize(
+    ("error", "exit_code"), [(ImageUnwritable, ExitCode.SOME_FAILED), (UsageError, 2), (WeightsError, 3)]
+)
+def test_an_error_carries_exit_code_code_message_and_hint(error: type[DscloraError], exit_code: int) -> None:
+    raised = error("a.png: no space", "free some")
+    assert raised.exit_code == exit_code
+    assert raised.info == ErrorInfo(error.code, "a.png: no space", "free some")
+    assert str(raised) == "a.png: no space (free some)" and str(error("a.png: no space")) == "a.png: no space"
