@@ -12,6 +12,8 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
+from dsclora_cli.errors import ImageError
+
 Pixels = NDArray[np.uint8 | np.uint16 | np.float32]
 """Pixels `(H, W, C)`: C = 1 gray, 2 gray and alpha, 3 RGB, 4 RGB and alpha. Alpha is never premultiplied.
 
@@ -140,7 +142,7 @@ class OpenedFile:
 
 
 def stack_bands(bands: Iterable[Pixels], shape: tuple[int, ...]) -> Pixels:
-    """Return bands of rows, from top to bottom, as an array of shape `(H, W, C)`."""
+    """Return bands of rows, from top to bottom, as an array of shape `(H, W, C)`. Raise ImageError for missing rows."""
     whole: Pixels | None = None
     top = 0
     for band in bands:
@@ -151,7 +153,9 @@ def stack_bands(bands: Iterable[Pixels], shape: tuple[int, ...]) -> Pixels:
             whole = np.empty(shape, band.dtype) if whole is None else whole
             whole[top : top + len(band)] = band
         top += len(band)
-    assert whole is not None and top == shape[0]
+    # `whole` would hold random memory where rows are missing.
+    if whole is None or top < shape[0]:
+        raise ImageError(f"only {top} of {shape[0]} rows arrived")
     return whole
 
 

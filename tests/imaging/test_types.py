@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pictures import noise
 
+from dsclora_cli.errors import ImageError
 from dsclora_cli.imaging.types import Frame, StreamedFrame, regroup_bands, stack_bands
 
 
@@ -46,5 +47,7 @@ def test_a_whole_frame_is_one_band():
 
 
 def test_missing_bands_are_an_error():
-    with pytest.raises(AssertionError):
+    with pytest.raises(ImageError, match="only 4 of 5 rows arrived"):
         stack_bands(iter([noise(3, np.uint8, (4, 5))]), (5, 5, 3))
+    with pytest.raises(ImageError, match="only 0 of 5 rows arrived"):
+        stack_bands(iter([]), (5, 5, 3))
