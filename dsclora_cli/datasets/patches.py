@@ -163,18 +163,18 @@ class TrainSet:
 class HeldOut:
     """Pictures for scores; no step trains on the pictures."""
 
-    chosen: tuple[Picture, ...]
+    pictures: tuple[Picture, ...]
     scale: int
     degradation: DegradeOptions
     seed: int
     cache: TrainCache
 
-    def pictures(self) -> Iterator[tuple[str, NDArray[np.uint8], NDArray[np.uint8]]]:
+    def load(self) -> Iterator[tuple[str, NDArray[np.uint8], NDArray[np.uint8]]]:
         """Yield name, LR `(h, w, 3)` and HR `(s*h, s*w, 3)` of each picture, uint8.
 
         LR is degraded if the training patches are, and in the same way at each call.
         """
-        for index, picture in enumerate(self.chosen):
+        for index, picture in enumerate(self.pictures):
             lr = np.array(self.cache.open(picture.lr))
             if self.degradation.degrade:
                 rng = np.random.default_rng([self.seed, _STREAM_OF_HELD_OUT, index])

@@ -41,7 +41,7 @@ def validate(network: Network, held_out: HeldOut, device: torch.device) -> list[
     """
     engine = open_torch_engine(network, network.config.descriptor, device, torch.float32)
     samples = []
-    for name, lr, hr in held_out.pictures():
+    for name, lr, hr in held_out.load():
         result = upscale_array(lr, engine, TileOptions(_TILE, may_halve=True)).astype(np.uint8, copy=False)
         samples.append(Sample(name, psnr_y(result, hr, network.config.scale), lr, result, hr))
     return samples

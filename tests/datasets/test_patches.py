@@ -98,7 +98,7 @@ def test_a_degraded_patch_equals_a_patch_of_the_degraded_picture(photos: Path) -
     every = set().union(*map(_patches, degraded))
 
     assert all(_canonical(patch) in every for step in range(10) for patch in _whole(data, step)[0])
-    for picture, (_, lr, _) in zip(held_out.chosen, held_out.pictures(), strict=True):
+    for picture, (_, lr, _) in zip(held_out.pictures, held_out.load(), strict=True):
         assert np.array_equal(lr, jpeg(np.array(data.cache.open(picture.lr)), 30))
 
 
@@ -116,7 +116,7 @@ def test_degradation_changes_lr_and_not_hr(photos: Path) -> None:
 
 def test_held_out_pictures_are_whole_and_never_trained_on(photos: Path) -> None:
     train_set, held_out = open_data(tiny_recipe(photos))
-    held = list(held_out.pictures())
+    held = list(held_out.load())
 
     assert len(held) == 2
     assert len(train_set.pictures) == 4
@@ -133,7 +133,7 @@ def test_val_names_a_folder_of_held_out_pictures(photos: Path, tmp_path: Path) -
     shutil.copy(photos / "3.png", val / "again.png")
     train_set, held_out = open_data(tiny_recipe(photos, val=val))
 
-    assert [name for name, _, _ in held_out.pictures()] == ["again"]
+    assert [name for name, _, _ in held_out.load()] == ["again"]
     assert len(train_set.pictures) == 5
 
 
@@ -145,7 +145,7 @@ def test_the_split_depends_on_contents_not_on_names(photos: Path, tmp_path: Path
     first, second = (open_data(tiny_recipe(folder)) for folder in (photos, renamed))
 
     assert first[0].digest == second[0].digest
-    assert [p.key for p in first[1].chosen] == [p.key for p in second[1].chosen]
+    assert [p.key for p in first[1].pictures] == [p.key for p in second[1].pictures]
 
 
 def test_a_single_picture_is_not_enough(tmp_path: Path) -> None:
@@ -159,7 +159,7 @@ def test_a_single_picture_is_not_enough(tmp_path: Path) -> None:
 @pytest.mark.parametrize("share", [0.0, 0.9])
 def test_the_split_leaves_a_picture_on_either_side(tmp_path: Path, share: float) -> None:
     data, held_out = open_data(tiny_recipe(photographs(tmp_path / "two", count=2), val_share=share))
-    assert len(data.pictures) == len(held_out.chosen) == 1
+    assert len(data.pictures) == len(held_out.pictures) == 1
 
 
 def test_pictures_are_decoded_and_downscaled_once(photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:

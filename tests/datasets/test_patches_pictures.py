@@ -29,7 +29,7 @@ def test_unusable_pictures_are_left_out_with_their_names(photos: Path) -> None:
     Image.new("RGBA", (40, 40)).save(photos / "clear.png")
     data, held_out = open_data(tiny_recipe(photos))
 
-    assert len(data.pictures) + len(held_out.chosen) == 6
+    assert len(data.pictures) + len(held_out.pictures) == 6
     left_out = "\n".join(data.left_out)
     assert "broken.png" in left_out
     assert "narrow.png is smaller than a patch of 16 pixels" in left_out
@@ -73,7 +73,7 @@ def test_real_lr_pictures_are_used_unchanged(photos: Path, tmp_path: Path) -> No
     data, held_out = open_data(tiny_recipe(photos, lr=small))
 
     assert any("5.png has 7 x 7 pixels, not 20 x 20" in sentence for sentence in data.left_out)
-    for name, lr, _ in held_out.pictures():
+    for name, lr, _ in held_out.load():
         assert np.array_equal(lr, np.array(Image.open(small / f"{name}.png")))
 
 

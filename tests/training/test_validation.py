@@ -22,7 +22,7 @@ def test_held_out_pictures_are_upscaled_whole_and_scored_as_eval_scores(tmp_path
     samples = validate(network, held_out, torch.device("cpu"))
 
     assert len(samples) == 2
-    for sample, (name, lr, hr) in zip(samples, held_out.pictures(), strict=True):
+    for sample, (name, lr, hr) in zip(samples, held_out.load(), strict=True):
         assert sample.name == name and np.array_equal(sample.lr, lr) and np.array_equal(sample.hr, hr)
         with torch.no_grad():
             output = network(torch.from_numpy(lr).permute(2, 0, 1)[None].float() / 255)[0].permute(1, 2, 0)
