@@ -118,7 +118,7 @@ class _DryRun:
             return replace(planned, action="skip" if existing.status == "skipped" else "keep", notes=existing.warnings)
         planned = replace(planned, disk_bytes=_disk_bytes(job))
         if not all(weights.sha256 for weights in job.weights):
-            return replace(planned, notes=(*planned.notes, "the weights would be fetched first"))
+            return replace(planned, notes=(*planned.notes, "the weights would be downloaded first"))
         return self._with_costs(planned, job)
 
     def _with_costs(self, planned: PlannedFile, job: Job) -> PlannedFile:

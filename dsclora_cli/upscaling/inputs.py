@@ -56,7 +56,7 @@ def _expand(argument: str, batch: BatchOptions, on_note: Callable[[str], None]) 
         pictures = list(_walk(path, batch))
         yield from pictures
         if not pictures:
-            on_note(f"{argument} holds no pictures" + ("" if batch.recursive else "; -r looks into its folders too"))
+            on_note(f"{argument} holds no pictures" + ("" if batch.recursive else "; -r includes subfolders"))
     # A file that really has brackets in its name is no glob.
     elif any(sign in argument for sign in "*?[") and not path.exists():
         # Path.glob takes no absolute pattern.

@@ -147,7 +147,9 @@ class OutputNamer:
         while path_key(path) in self._taken:
             path, number = wanted.with_name(f"{wanted.stem}-{number}{wanted.suffix}"), number + 1
         self._taken.add(path_key(path))
-        return Target(path, None if path == wanted else f"named {path.name}, as {wanted.name} is taken in this run")
+        return Target(
+            path, None if path == wanted else f"named {path.name}, because {wanted.name} is taken in this run"
+        )
 
     def _wanted_path(self, file: InputFile, size: SizePlan, model: str, format: str) -> Path | None:
         """Return the path before numbering; None for standard output."""

@@ -94,7 +94,9 @@ class PictureUpscaler:
             largest = estimate.fitting_tile(limit, LARGEST_AUTO_TILE)
             # A tile size from the user is never changed.
             if chosen is not None:
-                raise OutOfMemory(f"--tile {chosen} needs more than --max-memory", f"--tile {largest} fits")
+                raise OutOfMemory(
+                    f"--tile {chosen} needs more memory than --max-memory allows", f"--tile {largest} fits"
+                )
         tile = _tile_edge(largest, source.height, source.width)
         tiles = sum(count_tiles(rows, columns, _tile_edge(largest, rows, columns)) for rows, columns, _ in passes)
         return PicturePlan(job, engine, tile, largest, tiles, estimate.peak(tile))

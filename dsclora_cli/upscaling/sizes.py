@@ -68,7 +68,7 @@ def plan_size(width: int, height: int, options: SizeOptions, native: Iterable[in
         raise AlreadyLargeEnough(f"already large enough at {width}x{height}")
     if factor > MAX_SCALE:
         raise ImageError(
-            f"{width}x{height} would have to grow {float(factor):.1f} times, the most is {MAX_SCALE:g}",
+            f"{width}x{height} would have to grow {float(factor):.1f} times; at most {MAX_SCALE:g} times is possible",
             "ask for a smaller size, or upscale the result again",
         )
     return SizePlan(_scaled(width, factor), _scaled(height, factor), _chain(factor, native), float(factor))

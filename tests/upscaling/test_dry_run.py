@@ -68,7 +68,7 @@ def test_existing_and_large_enough_pictures_are_not_planned_for_upscaling(folder
 def test_missing_weights_are_not_downloaded(folder: Path) -> None:
     (plan,) = plan_files([folder / "a.jpg"], UpscaleOptions(model=ModelOptions(model="dscf-x4")))
     assert plan.action == "upscale"
-    assert plan.notes == ("the weights would be fetched first",)
+    assert plan.notes == ("the weights would be downloaded first",)
     assert (plan.tile, plan.seconds) == (None, None)
 
 

@@ -97,7 +97,7 @@ def test_an_empty_folder_gives_a_note_and_is_no_failure() -> None:
     Path("in").mkdir()
     found = find_inputs(["in"], FLAT)
     assert found.inputs == ()
-    assert found.notes == ("in holds no pictures; -r looks into its folders too",)
+    assert found.notes == ("in holds no pictures; -r includes subfolders",)
 
 
 def test_each_file_counts_once() -> None:

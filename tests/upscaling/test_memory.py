@@ -69,7 +69,9 @@ def test_a_memory_limit_below_the_smallest_tile_is_refused() -> None:
 
 def test_a_tile_size_from_the_user_is_not_changed() -> None:
     assert planned(1_200_000_000, tile=64).tile == 64
-    with pytest.raises(OutOfMemory, match=r"--tile 1024 needs more than --max-memory \(--tile \d+ fits\)"):
+    with pytest.raises(
+        OutOfMemory, match=r"--tile 1024 needs more memory than --max-memory allows \(--tile \d+ fits\)"
+    ):
         planned(1_200_000_000, tile=1024)
 
 

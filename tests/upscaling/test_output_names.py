@@ -98,7 +98,7 @@ def test_equal_names_are_numbered_in_order_with_a_note() -> None:
     namer = OutputNamer(FoundInputs(sources, many=True), UpscaleOptions(batch=BatchOptions(output="out")))
     first, second = (namer.target(source, SIZE, "m", "PNG") for source in sources)
     assert first.note is None
-    assert second.note == "named a_x4-2.png, as a_x4.png is taken in this run"
+    assert second.note == "named a_x4-2.png, because a_x4.png is taken in this run"
 
 
 def test_a_result_never_replaces_an_input() -> None:

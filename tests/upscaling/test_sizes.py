@@ -90,7 +90,7 @@ def test_a_large_enough_picture_raises_its_own_error(options: SizeOptions) -> No
 
 
 def test_a_factor_above_the_maximum_is_an_image_error() -> None:
-    with pytest.raises(ImageError, match=r"10x10 would have to grow 100\.0 times, the most is 16"):
+    with pytest.raises(ImageError, match=r"10x10 would have to grow 100\.0 times; at most 16 times is possible"):
         plan_size(10, 10, SizeOptions(width=1000), (4,))
 
 
