@@ -1,29 +1,42 @@
-"""Download files from the Hugging Face Hub. The only module that uses huggingface_hub.
+"""Download files from the Hugging Face Hub into the cache of its client.
 
 `fetch_file` is the entry point. Weights are pinned by sha256. Archives of data sets have no pin, because the
 fingerprint of a data set covers their contents. Cached files are found by reading the client's cache folder, so a
-cached file costs neither a request nor the import of the client. The client's environment variables hold here too, and
-are read at every call.
+cached file costs neither a request nor the import of the client. The client gives addresses, headers, the token and the
+connection; the bytes are received and stored here, because the client trusts the server with names and sizes.
 """
 
 from __future__ import annotations
 
-import logging
+import hashlib
+import io
+import json
 import os
 import re
-import threading
-from collections.abc import Callable, Iterator
-from concurrent.futures import Future
-from contextlib import contextmanager
+import shutil
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
-from typing import TypeVar
+from typing import Any
+from urllib.parse import quote
 
-from dsclora_cli.errors import WeightsError
-from dsclora_cli.paths import sha256_of
-
-HUB = "https://huggingface.co"
+from dsclora_cli.errors import DscloraError, WeightsError
+from dsclora_cli.hub_client import (
+    HUB,
+    HubUnavailable,
+    check_settings,
+    network_errors,
+    one_line,
+    progress_bar,
+    quiet_client,
+    start_client,
+    stream,
+)
+from dsclora_cli.paths import is_inner_path, sha256_of
+from dsclora_cli.transfer import DiskError, Received, TooManyBytes, Watch, claim, watched, within
 
 PROBE_SECONDS = 4.0
 """Longest wait for the first answer of the Hub; HF_HUB_ETAG_TIMEOUT overrides the number."""
@@ -31,10 +44,25 @@ PROBE_SECONDS = 4.0
 LISTING_SECONDS = 20.0
 """Longest wait for the list of files in a repository."""
 
+LISTING_BYTES = 2**24
+"""Longest list of files in a repository."""
+
+WINDOW_SECONDS = 10.0
+"""Window in which a download must bring `transfer.SLOWEST` bytes a second; HF_HUB_DOWNLOAD_TIMEOUT overrides."""
+
+MOST_BYTES = 8 * 2**30
+"""Largest file without a pin."""
+
+TRIES = 5
+"""Number of times that a broken connection is taken up again without a single new byte."""
+
+RETRY_SECONDS = 1.0
+
 _SHA256 = re.compile(r"[0-9a-f]{64}")
+_COMMIT = re.compile(r"[0-9a-f]{40}")
+_SPACE_HINT = "free some space, or set HF_HUB_CACHE to a folder that can be written"
 _PAGES = {"model": "", "dataset": "datasets/"}
 _INSTEAD = {"model": "give a file with --weights FILE", "dataset": "give a folder with --data-dir DIR"}
-T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -60,15 +88,6 @@ class HubFile:
     """Kind of the repository: model or dataset."""
 
 
-class HubUnavailable(WeightsError):
-    """The Hub cannot give a file: no internet, no permission, or no such file."""
-
-    def __init__(self, reason: str, message: str, hint: str) -> None:
-        super().__init__(message, hint)
-        self.reason = reason
-        """The reason in a few words, for sentences about a fallback."""
-
-
 def fetch_file(wanted: HubFile, offline: bool = False) -> Path:
     """Return the path of a file in the client's cache, downloaded and verified if necessary.
 
@@ -85,8 +104,7 @@ def fetch_file(wanted: HubFile, offline: bool = False) -> Path:
         message = f"{wanted.file} of {wanted.repo} is not in the cache, and the program is offline"
         hint = f"run once without --offline and HF_HUB_OFFLINE, or {_INSTEAD[wanted.kind]}"
         raise HubUnavailable("offline", message, hint)
-    with _quiet_client():
-        return _Download(wanted).run()
+    return _Download(wanted).run()
 
 
 def fetch_dataset_file(repo: str, file: str, offline: bool = False) -> Path:
@@ -99,13 +117,30 @@ def find_cached(wanted: HubFile) -> Path | None:
 
     A pinned file is found by its bytes, whatever its name is; a file without a pin by its name.
     """
-    folder = cache_folder() / f"{wanted.kind}s--{wanted.repo.replace('/', '--')}"
     pin = wanted.sha256
-    for path in sorted((folder / "snapshots").glob("**/*" if pin else f"*/{wanted.file}")):
+    pattern = "**/*" if pin else f"*/{wanted.file}"
+    try:
+        return next(
+            (path for path in sorted((_repo_folder(wanted) / "snapshots").glob(pattern)) if _is(path, wanted)), None
+        )
+    except OSError:  # a cache that cannot be read has nothing
+        return None
+
+
+def _is(path: Path, wanted: HubFile) -> bool:
+    """Return whether a path is a regular file with the wanted bytes."""
+    try:
         # The size is compared first: hashing every file of a large repository would take seconds.
-        if path.is_file() and (not pin or (path.stat().st_size == wanted.size and sha256_of(path) == pin)):
-            return path
-    return None
+        if not path.is_file() or (wanted.sha256 and path.stat().st_size != wanted.size):
+            return False
+        return not wanted.sha256 or sha256_of(path) == wanted.sha256
+    except OSError:
+        return False
+
+
+def _repo_folder(wanted: HubFile) -> Path:
+    """Return the folder of a repository in the client's cache."""
+    return cache_folder() / f"{wanted.kind}s--{wanted.repo.replace('/', '--')}"
 
 
 def cache_folder() -> Path:
@@ -114,7 +149,8 @@ def cache_folder() -> Path:
     if not value:
         caches = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
         value = (os.environ.get("HF_HOME") or f"{caches}/huggingface") + "/hub"
-    return Path(os.path.expandvars(value)).expanduser()
+    # Not `Path.expanduser`, which raises an exception for a user without a home.
+    return Path(os.path.expanduser(os.path.expandvars(value)))  # noqa: PTH111
 
 
 def is_offline() -> bool:
@@ -130,36 +166,31 @@ class _Download:
         self.wanted = wanted
         self.endpoint = (os.environ.get("HF_ENDPOINT") or HUB).rstrip("/")
         self.where = {"repo_type": wanted.kind, "endpoint": self.endpoint}
+        self.headers: dict[str, str] = {}
 
     def run(self) -> Path:
         """Return the path of the downloaded, verified file. Raises as `fetch_file`."""
         try:
-            file, commit = self.locate()
-            # Two tries, because the first may return a damaged copy that the client found in its cache.
-            for _ in range(2):
-                path = self.download(file, commit)
-                if self.wanted.sha256 is None or sha256_of(path) == self.wanted.sha256:
-                    return path
-                # Remove the blob and, in a cache with links, the link to the blob.
-                for each in (path.resolve(), path):
-                    each.unlink(missing_ok=True)
-        except _failures() as error:
+            check_settings(self.endpoint)
+            with quiet_client():
+                self.headers = start_client()
+                return self.download(*self.locate())
+        except DscloraError:
+            raise
+        # A client with these many settings raises nearly everything; none of it may end a run that has other weights.
+        except Exception as error:
             raise self.explain(error) from error
-        raise WeightsError(
-            f"{file} of {self.wanted.repo} does not have the pinned sha256 {self.wanted.sha256}: refused, not kept",
-            "the file was changed or damaged on its way; try again, or choose another model",
-        )
 
     def locate(self) -> tuple[str, str | None]:
         """Return path and commit of the file: the pinned path, or another path with the same bytes."""
-        from huggingface_hub import get_hf_file_metadata, hf_hub_url
         from huggingface_hub.errors import EntryNotFoundError, RevisionNotFoundError
+        from huggingface_hub.file_download import get_hf_file_metadata, hf_hub_url
 
         wanted = self.wanted
         url = hf_hub_url(wanted.repo, wanted.file, revision=wanted.revision, **self.where)
         seconds = float(os.environ.get("HF_HUB_ETAG_TIMEOUT") or PROBE_SECONDS)
         try:
-            found = _within(seconds, lambda: get_hf_file_metadata(url, timeout=seconds, endpoint=self.endpoint))
+            found = within(seconds, lambda: get_hf_file_metadata(url, timeout=seconds, endpoint=self.endpoint))
         except (EntryNotFoundError, RevisionNotFoundError):
             if wanted.sha256 is None:
                 raise
@@ -170,47 +201,159 @@ class _Download:
 
     def search(self) -> tuple[str, str | None]:
         """Return path and commit of the file with the wanted sha256, in the pinned revision, else the default one."""
-        from huggingface_hub import HfApi
-        from huggingface_hub.errors import RevisionNotFoundError
-
-        api, wanted = HfApi(endpoint=self.endpoint), self.wanted
+        wanted = self.wanted
         for revision in dict.fromkeys((wanted.revision, None)):
-            try:
-                listing = api.model_info(wanted.repo, revision=revision, files_metadata=True, timeout=LISTING_SECONDS)
-            except RevisionNotFoundError:
-                continue
-            for file in listing.siblings or ():
-                if file.lfs is not None and file.lfs.sha256 == wanted.sha256:
-                    return file.rfilename, listing.sha
+            listing = self.listing(revision)
+            for file in listing.get("siblings") or ():
+                if (file.get("lfs") or {}).get("sha256") == wanted.sha256:
+                    return str(file.get("rfilename")), str(listing.get("sha"))
         raise HubUnavailable(
             "no longer in its repository",
             f"{wanted.repo} at {self.endpoint} lists no file with sha256 {wanted.sha256}, pinned for {wanted.file}",
             "update dsclora, or choose another model: see `dsclora models list`",
         )
 
-    def download(self, file: str, commit: str | None) -> Path:
-        """Download into the client's cache, or return the client's cached copy; retry a broken connection once.
+    def listing(self, revision: str | None) -> dict[str, Any]:
+        """Return the Hub's description of a repository, `{}` for a revision that is gone.
 
-        The client locks the file, shows progress if stderr is a terminal, and in later versions resumes by itself.
+        Not by the client's `model_info`, which reads answers of any length.
         """
-        from huggingface_hub import hf_hub_download
+        at = f"/revision/{quote(revision, safe='')}" if revision else ""
+        url = f"{self.endpoint}/api/models/{self.wanted.repo}{at}?blobs=true"
 
-        name, cache = self.wanted.repo, cache_folder()
-        fetch = partial(hf_hub_download, name, file, revision=commit, cache_dir=cache, **self.where)
+        def read() -> bytes:
+            body = io.BytesIO()
+            with stream(url, self.headers, LISTING_SECONDS) as answer:
+                if answer.headers.get("X-Error-Code") == "RevisionNotFound":
+                    return b"{}"
+                self.check_status(answer.status)
+                Received(body, LISTING_BYTES).write_all(answer.blocks, Watch())
+            return body.getvalue()
+
         try:
-            return Path(fetch())
-        except _failures() as error:
-            if "Timeout" in type(error).__name__:  # a second try would wait as long again
-                raise
-            return Path(fetch())
+            found = json.loads(within(LISTING_SECONDS, read))
+        except (TooManyBytes, ValueError, RecursionError) as error:
+            message = f"{self.endpoint} has no list of the files of {self.wanted.repo} that can be read"
+            hint = _INSTEAD[self.wanted.kind]
+            raise HubUnavailable("unusable answer of the Hub", message, hint) from error
+        return found if isinstance(found, dict) else {}
 
-    def explain(self, error: BaseException) -> HubUnavailable:
-        """Return the error for users, with the next step, for an exception of the client."""
+    def check_status(self, status: int) -> None:
+        """Raise HubUnavailable for the status code of an answer without a file."""
+        if status >= 300:
+            raise self.refusal(status)
+
+    def refusal(self, status: int) -> HubUnavailable:
+        """Return the error for users for a status code."""
+        hint = "check HF_TOKEN or unset it" if status in {401, 403} else "try again later"
+        message = f"{self.endpoint} answered {status} for {self.wanted.file} of {self.wanted.repo}"
+        return HubUnavailable(f"the Hub answered {status}", message, hint)
+
+    def download(self, file: str, commit: str | None) -> Path:
+        """Download into the client's cache, and return the path of the verified file.
+
+        The server decides neither a name nor a size: the blob is called by the sha256 of the bytes that came.
+        """
+        from huggingface_hub.file_download import hf_hub_url
+
+        wanted, folder = self.wanted, _repo_folder(self.wanted)
+        if not _COMMIT.fullmatch(commit or "") or not is_inner_path(file):
+            message = f"{self.endpoint} names the file {file[:80]!r} at the commit {(commit or '')[:80]!r}"
+            raise HubUnavailable("unusable answer of the Hub", message, _INSTEAD[wanted.kind])
+        url = hf_hub_url(wanted.repo, file, revision=commit, **self.where)
+        seconds = float(os.environ.get("HF_HUB_DOWNLOAD_TIMEOUT") or WINDOW_SECONDS)
+        incomplete = folder / "blobs" / f"{wanted.sha256 or hashlib.sha256(url.encode()).hexdigest()}.incomplete"
+        with self.cache_errors():
+            self.check_home()
+            incomplete.parent.mkdir(parents=True, exist_ok=True)
+            # Another process with the same file gives up by itself after a window without bytes.
+            opened = claim(incomplete, 2 * seconds)
+        try:
+            with opened:
+                cached = find_cached(wanted)  # by the other process
+                if cached is not None:
+                    return cached
+                arriving = Received(opened, wanted.size if wanted.sha256 else MOST_BYTES)
+                with progress_bar(file) as on_watch:
+                    watched(seconds, lambda watch: self.receive(url, arriving, watch, seconds), on_watch)
+            if wanted.sha256 not in {None, arriving.sha256}:
+                raise self.wrong_bytes(file)
+            with self.cache_errors():
+                return _store(incomplete, folder, arriving.sha256, f"{commit}/{file}")
+        finally:
+            with suppress(OSError):
+                incomplete.unlink(missing_ok=True)
+
+    def check_home(self) -> None:
+        """Raise OSError for a user without a home, instead of creating a folder called `~`."""
+        if cache_folder().parts[:1] == ("~",):
+            raise OSError("there is no home folder")
+
+    def receive(self, url: str, arriving: Received, watch: Watch, seconds: float) -> None:
+        """Write the file that a server sends; resume where a broken connection stopped, a few times."""
+        left = TRIES
+        while True:
+            start = arriving.size
+            resume = {"range": f"bytes={start}-"} if start else {}
+            try:
+                with stream(url, self.headers | resume, seconds) as answer:
+                    self.check_status(answer.status)
+                    if start and not answer.starts_at(start):
+                        arriving.restart()
+                    self.check_size(arriving, answer.length)
+                    watch.total = answer.length and arriving.size + answer.length
+                    arriving.write_all(answer.blocks, watch)
+                return
+            except network_errors():
+                left = TRIES if arriving.size > start else left - 1
+                if not left or watch.stopped:
+                    raise
+                time.sleep(RETRY_SECONDS)
+
+    def check_size(self, arriving: Received, length: int | None) -> None:
+        """Raise an exception early where the server states a size that is too large for the pin or for the disk."""
+        if arriving.size + (length or 0) > arriving.limit:
+            raise TooManyBytes
+        free = shutil.disk_usage(cache_folder()).free
+        if (length or 0) > free:
+            message = f"{cache_folder()} has {free} bytes free, and {self.wanted.file} needs {length}"
+            raise HubUnavailable("no space in the cache", message, _SPACE_HINT)
+
+    def wrong_bytes(self, file: str) -> WeightsError:
+        """Return the error for bytes other than the pinned ones, which must end a run with `auto` as well."""
+        return WeightsError(
+            f"{file} of {self.wanted.repo} does not have the pinned sha256 {self.wanted.sha256}: refused, not kept",
+            "the file was changed or damaged on its way; try again, or choose another model",
+        )
+
+    @contextmanager
+    def cache_errors(self) -> Iterator[None]:
+        """Raise HubUnavailable for an OSError of the disk."""
+        try:
+            yield
+        except OSError as error:
+            raise self.explain(DiskError(error)) from error
+
+    def explain(self, error: BaseException) -> DscloraError:
+        """Return the error for users, with the next step, for an exception of the client or of the disk."""
+        if isinstance(error, DiskError):
+            message = f"cannot write to {cache_folder()}: {error.reason}"
+            return HubUnavailable("cache not writable", message, _SPACE_HINT)
+        if isinstance(error, TooManyBytes):
+            if self.wanted.sha256:
+                return self.wrong_bytes(self.wanted.file)
+            message = f"{self.endpoint} sends more than {MOST_BYTES} bytes for {self.wanted.file} of {self.wanted.repo}"
+            return HubUnavailable("too many bytes", message, _INSTEAD[self.wanted.kind])
+        if "huggingface_hub.errors" not in sys.modules:
+            message = f"the client of the Hub cannot be loaded: {type(error).__name__}: {one_line(error)}"
+            return HubUnavailable("the Hub's client does not start", message, "check the variables that begin with HF_")
+        return self.explain_answer(error)
+
+    def explain_answer(self, error: BaseException) -> HubUnavailable:
+        """Return the error for users for a refusal of the Hub, or for a failed connection."""
         from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, RepositoryNotFoundError
 
-        repo, file, host = self.wanted.repo, self.wanted.file, self.endpoint
-        if isinstance(error, FileNotFoundError) and error.__cause__ is not None:  # the client's LocalEntryNotFoundError
-            return self.explain(error.__cause__)
+        repo, host = self.wanted.repo, self.endpoint
         if isinstance(error, GatedRepoError):
             hint = f"ask for access at {host}/{_PAGES[self.wanted.kind]}{repo}, then set HF_TOKEN"
             return HubUnavailable("access not granted", f"{repo} is gated", hint)
@@ -218,64 +361,40 @@ class _Download:
             hint = "check the name and, for a private repository, HF_TOKEN"
             return HubUnavailable("repository not found", f"{host} has no repository {repo}, or hides it", hint)
         if isinstance(error, HfHubHTTPError):
-            status = error.response.status_code
-            hint = "check HF_TOKEN or unset it" if status in {401, 403} else "try again later"
-            return HubUnavailable(f"the Hub answered {status}", f"{host} answered {status} for {file} of {repo}", hint)
-        if isinstance(error, OSError) and error.errno is not None:  # disk errors have a number, connection errors none
-            hint = "free some space, or set HF_HUB_CACHE to a folder that can be written"
-            return HubUnavailable("cache not writable", f"cannot write to {cache_folder()}: {error.strerror}", hint)
-        return self.explain_connection(type(error).__name__)
+            return self.refusal(error.response.status_code)
+        return self.explain_connection(error)
 
-    def explain_connection(self, exception: str) -> HubUnavailable:
+    def explain_connection(self, error: BaseException) -> HubUnavailable:
         """Return the error for users for a failed connection, by the name of the exception's class.
 
         Names, because the client may bring one of several HTTP libraries, each with its own classes.
         """
-        where = f"{self.wanted.file} of {self.wanted.repo}"
+        where, exception = f"{self.wanted.file} of {self.wanted.repo}", type(error).__name__
         hint = f"check the internet connection, proxy and HF_ENDPOINT, or {_INSTEAD[self.wanted.kind]}"
+        if "CERTIFICATE_VERIFY_FAILED" in str(error):
+            hint = "check the clock of this machine and SSL_CERT_FILE"
+            return HubUnavailable("certificate not trusted", f"{self.endpoint} shows no trusted certificate", hint)
         if "Timeout" in exception:
             return HubUnavailable("time-out", f"{self.endpoint} did not answer in time for {where}", hint)
         if exception in {"ConnectError", "ConnectionError", "OfflineModeIsEnabled"}:
             return HubUnavailable("no internet", f"cannot reach {self.endpoint} for {where}", hint)
-        return HubUnavailable("connection lost", f"the connection to {self.endpoint} broke during {where}", "try again")
+        if isinstance(error, network_errors()):
+            message = f"the connection to {self.endpoint} broke during {where}"
+            return HubUnavailable("connection lost", message, "try again")
+        message = f"the client of the Hub failed for {where}: {exception}: {one_line(error)}"
+        return HubUnavailable("failure of the Hub's client", message, hint)
 
 
-def _failures() -> tuple[type[BaseException], ...]:
-    """Return the exceptions of the client: of its HTTP library (httpx2, httpx or requests), the disk, Xet transfers."""
-    from huggingface_hub.errors import HfHubHTTPError
-
-    return HfHubHTTPError.__bases__[0], OSError, RuntimeError
-
-
-def _within(seconds: float, call: Callable[[], T]) -> T:
-    """Return the result of a call. Raises TimeoutError after `seconds`.
-
-    The client's own time-out covers neither the resolution of the host name nor the addresses tried in turn. The call
-    runs in a daemon thread, so that the end of the program does not wait for the call.
-    """
-    future: Future[T] = Future()
-
-    def work() -> None:
-        try:
-            future.set_result(call())
-        except BaseException as error:  # noqa: BLE001 (raised again in the thread of the caller)
-            future.set_exception(error)
-
-    threading.Thread(target=work, daemon=True).start()
-    return future.result(seconds)
-
-
-@contextmanager
-def _quiet_client() -> Iterator[None]:
-    """Keep the client from logging errors to stderr: the program raises or repairs all of them itself.
-
-    HF_DEBUG and HF_HUB_VERBOSITY switch the client's messages on.
-    """
-    logger = logging.getLogger("huggingface_hub")
-    level = logger.level
-    if not (os.environ.get("HF_DEBUG") or os.environ.get("HF_HUB_VERBOSITY")):
-        logger.setLevel(logging.ERROR)
+def _store(incomplete: Path, folder: Path, sha256: str, place: str) -> Path:
+    """Move a downloaded file to its blob, and return the link `place` in the snapshots. Raises OSError."""
+    blob, pointer = folder / "blobs" / sha256, folder / "snapshots" / place
+    pointer.parent.mkdir(parents=True, exist_ok=True)
+    incomplete.replace(blob)
+    link = incomplete.with_suffix(".link")
     try:
-        yield
-    finally:
-        logger.setLevel(level)
+        link.unlink(missing_ok=True)
+        link.symlink_to(os.path.relpath(blob, pointer.parent))
+        link.replace(pointer)
+    except (OSError, NotImplementedError):  # Windows without the right to make links
+        blob.replace(pointer)
+    return pointer

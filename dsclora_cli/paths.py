@@ -13,6 +13,12 @@ import platformdirs
 
 APP = "dsclora"
 
+_REFUSED = frozenset('\\:*?"<>|')
+"""Characters that separate folders, or have a meaning of their own, on Windows."""
+
+_LONGEST = 255
+"""Bytes of the longest file name on most file systems."""
+
 
 def config_dir() -> Path:
     """Return the folder of the user's own `weights.toml`: DSCLORA_CONFIG_DIR, else the platform's folder."""
@@ -57,3 +63,13 @@ def sha256_of(path: Path) -> str:
     """Return the sha256 of a file's bytes: 64 lower-case hex digits. Raises OSError."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def is_inner_path(name: str) -> bool:
+    """Return whether a relative path from outside, with `/` between parts, stays in its folder on all systems."""
+    parts = name.split("/")
+    return (
+        name.isprintable()
+        and not _REFUSED.intersection(name)
+        and all(part.strip(". ") and len(part.encode()) <= _LONGEST for part in parts)
+    )

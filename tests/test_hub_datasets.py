@@ -8,7 +8,8 @@ import pytest
 from hub_server import COMMIT, HubServer
 
 from dsclora_cli import hub
-from dsclora_cli.hub import HubUnavailable, fetch_dataset_file
+from dsclora_cli.hub import fetch_dataset_file
+from dsclora_cli.hub_client import HubUnavailable
 
 REPO, FILE = "someone/Set5", "data/Set5_HR.tar.gz"
 BYTES = bytes(range(256)) * 400

@@ -21,7 +21,8 @@ from pathlib import Path, PurePosixPath
 from typing import IO
 
 from dsclora_cli.errors import ImageError, UsageError
-from dsclora_cli.hub import HubUnavailable, fetch_dataset_file
+from dsclora_cli.hub import fetch_dataset_file
+from dsclora_cli.hub_client import HubUnavailable
 from dsclora_cli.imaging.formats import is_picture_name
 from dsclora_cli.paths import cache_dir
 

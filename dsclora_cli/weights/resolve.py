@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from dsclora_cli.config import DEFAULT_SCALE, ModelOptions
 from dsclora_cli.errors import UsageError, WeightsError
-from dsclora_cli.hub import HubUnavailable
+from dsclora_cli.hub_client import HubUnavailable
 from dsclora_cli.paths import sha256_of
 from dsclora_cli.weights.catalog import Catalog, PhotoRule, WeightEntry, load_catalog
 from dsclora_cli.weights.download import known_sha256, obtain

@@ -41,6 +41,14 @@ class HubServer:
     """Seconds before the first byte of a download."""
     lfs: bool = True
     """Offer files as large files (LFS), with their sha256 in the listing and as etag."""
+    headers: dict[str, str] = field(default_factory=dict)
+    """Headers that replace those of every answer about a file."""
+    renamed: dict[str, str] = field(default_factory=dict)
+    """Path to the name that the listing states instead."""
+    rate: float = 0
+    """Bytes a second of every body; 0 for full speed."""
+    endless: bool = False
+    """Send downloads without a length and without an end, until the client closes the connection."""
     revisions: tuple[str, ...] = ("main", COMMIT)
     requests: list[str] = field(default_factory=list)
     """All requests so far, as `METHOD /path`."""
@@ -73,7 +81,7 @@ class HubServer:
         for path, data in self.files.items():
             sha256 = hashlib.sha256(data).hexdigest()
             lfs = {"lfs": {"sha256": sha256, "size": len(data), "pointerSize": 130}} if self.lfs else {}
-            siblings.append({"rfilename": path, "size": len(data), "blobId": "b" * 40, **lfs})
+            siblings.append({"rfilename": self.renamed.get(path, path), "size": len(data), "blobId": "b" * 40, **lfs})
         return {"id": self.repo, "modelId": self.repo, "sha": COMMIT, "private": False, "siblings": siblings}
 
 
@@ -131,18 +139,21 @@ class _Handler(BaseHTTPRequestHandler):
         if wanted:
             hub.ranges.append(wanted)
             headers["Content-Range"] = f"bytes {start}-{len(data) - 1}/{len(data)}"
-        self._send(206 if wanted else 200, data[start:], headers)
+        self._send(206 if wanted else 200, data[start:], {**headers, **hub.headers})
 
     def _send(self, status: int, body: bytes, headers: dict[str, str]) -> None:
         if self.command == "GET":
             self.hub.released.wait(self.hub.delay)
         self.send_response(status)
-        for name, value in {**headers, "Content-Length": str(len(body))}.items():
+        length = {} if self.hub.endless else {"Content-Length": str(len(body))}
+        for name, value in {**length, **headers}.items():
             self.send_header(name, value)
         self.end_headers()
         if self.command == "HEAD":
             return
-        if self.hub.drops and "Content-Type" not in headers:
+        if self.hub.rate or self.hub.endless:
+            self._drip(body)
+        elif self.hub.drops and "Content-Type" not in headers:
             self.hub.drops -= 1
             self.wfile.write(body[: len(body) // 2])
             self.close_connection = True
@@ -152,6 +163,21 @@ class _Handler(BaseHTTPRequestHandler):
                 self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         else:
             self.wfile.write(body)
+
+    def _drip(self, body: bytes) -> None:
+        """Send a body slowly, or for ever; the client ends the connection."""
+        self.close_connection = True
+        try:
+            if self.hub.endless:
+                while not self.hub.released.is_set():
+                    self.wfile.write(bytes(1 << 16))
+            for byte in body:
+                self.wfile.write(bytes([byte]))
+                self.wfile.flush()
+                if self.hub.released.wait(1 / self.hub.rate):
+                    return
+        except OSError:
+            return
 
     def _error(self, status: int, code: str) -> None:
         self._send(status, b"{}", {"X-Error-Code": code, "Content-Type": "application/json"} if code else {})

@@ -12,7 +12,7 @@ from hub_server import HubServer
 
 from dsclora_cli.config import ModelOptions
 from dsclora_cli.errors import UsageError, WeightsError
-from dsclora_cli.hub import HubUnavailable
+from dsclora_cli.hub_client import HubUnavailable
 from dsclora_cli.paths import config_dir, sha256_of
 from dsclora_cli.weights.catalog import EMBEDDED, load_catalog
 from dsclora_cli.weights.download import Place, obtain, place_of

@@ -1,0 +1,162 @@
+"""The client of the Hugging Face Hub: settings, headers, connection, progress bar and silence.
+
+`hub` decides what to request. Nothing here trusts a server: no name and no size that a server sends is used.
+"""
+
+from __future__ import annotations
+
+import io
+import logging
+import os
+import re
+import sys
+import warnings
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager, redirect_stdout
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import urlsplit
+
+from dsclora_cli.errors import WeightsError
+from dsclora_cli.transfer import OnWatch, Watch
+
+HUB = "https://huggingface.co"
+
+_BLOCK_BYTES = 2**12
+
+
+class HubUnavailable(WeightsError):
+    """The Hub cannot give a file: no internet, no permission, or no such file."""
+
+    def __init__(self, reason: str, message: str, hint: str) -> None:
+        super().__init__(message, hint)
+        self.reason = reason
+        """The reason in a few words, for sentences about a fallback."""
+
+
+def check_settings(endpoint: str) -> None:
+    """Raise HubUnavailable for settings that the client would stumble over while Python imports the client."""
+    for variable in ("HF_HUB_ETAG_TIMEOUT", "HF_HUB_DOWNLOAD_TIMEOUT"):
+        value = os.environ.get(variable)
+        if value and not re.fullmatch(r"\s*[1-9][0-9]{0,4}\s*", value):
+            hint = f"set {variable} to a number of seconds, or unset it"
+            raise HubUnavailable(f"{variable} is no number", f"{variable} is {value[:40]!r}, no whole number", hint)
+    try:
+        parts = urlsplit(endpoint)
+        is_address = parts.scheme in {"http", "https"} and bool(parts.hostname) and parts.port != 0
+    except ValueError:  # brackets without an IPv6 address, a port that is no number
+        is_address = False
+    if not is_address or not endpoint.isprintable():
+        hint = f"set HF_ENDPOINT to an address like {HUB}, or unset it"
+        raise HubUnavailable("HF_ENDPOINT is no web address", f"HF_ENDPOINT is {endpoint[:80]!r}, no web address", hint)
+
+
+def start_client() -> dict[str, str]:
+    """Return the headers of a request, after the start of the client. Raises HubUnavailable."""
+    client = _utils()
+    try:
+        client.get_session()
+    except ImportError as error:
+        hint = "install the package socksio, or unset ALL_PROXY"
+        raise HubUnavailable("no support for the SOCKS proxy", f"the proxy cannot be used: {error}", hint) from error
+    except OSError as error:
+        reason, hint = "certificates not readable", "check SSL_CERT_FILE and SSL_CERT_DIR, or unset them"
+        raise HubUnavailable(reason, f"the certificates cannot be read: {error}", hint) from error
+    except ValueError as error:
+        hint = "check HTTPS_PROXY, ALL_PROXY and NO_PROXY"
+        raise HubUnavailable("unusable proxy", f"the proxy cannot be used: {error}", hint) from error
+    try:
+        headers: dict[str, str] = client.build_hf_headers()
+        "".join(headers.values()).encode("ascii")
+    except Exception as error:
+        hint = "check HF_TOKEN and the file at HF_TOKEN_PATH, or log in again"
+        raise HubUnavailable("token not readable", f"the token cannot be read: {one_line(error)}", hint) from error
+    # Bytes are counted as they come: a compressed answer could unpack to any size.
+    return headers | {"accept-encoding": "identity"}
+
+
+def _utils() -> Any:  # noqa: ANN401 (the functions have no declared types in all versions)
+    """Return the client's module of helpers. Imported from its own place: the package itself prints when it fails."""
+    import huggingface_hub.utils
+
+    return huggingface_hub.utils
+
+
+@dataclass(frozen=True)
+class Answer:
+    """The answer to a GET request, whose body is still to come."""
+
+    status: int
+    headers: Mapping[str, str]
+    blocks: Iterable[bytes]
+
+    @property
+    def length(self) -> int | None:
+        """Return the number of bytes to come, if the server says."""
+        text = self.headers.get("Content-Length", "")
+        return int(text) if re.fullmatch("[0-9]{1,18}", text) else None
+
+    def starts_at(self, start: int) -> bool:
+        """Return whether the body continues a file from byte `start` on."""
+        return self.status == 206 and self.headers.get("Content-Range", "").startswith(f"bytes {start}-")
+
+
+@contextmanager
+def stream(url: str, headers: Mapping[str, str], seconds: float) -> Iterator[Answer]:
+    """Yield the answer to a GET request, through the client's connection with its proxies and certificates."""
+    session = _utils().get_session()
+    if hasattr(session, "stream"):  # httpx, from version 1.0 of the client on
+        with session.stream("GET", url, headers=headers, timeout=seconds, follow_redirects=True) as answer:
+            yield Answer(answer.status_code, answer.headers, answer.iter_raw())
+    else:  # requests
+        with session.get(url, headers=headers, timeout=seconds, stream=True) as answer:
+            yield Answer(answer.status_code, answer.headers, answer.iter_content(_BLOCK_BYTES))
+
+
+def network_errors() -> tuple[type[BaseException], ...]:
+    """Return the exceptions of the client's HTTP library (httpx2, httpx or requests)."""
+    from huggingface_hub.errors import HfHubHTTPError
+
+    return HfHubHTTPError.__bases__[0], OSError
+
+
+@contextmanager
+def progress_bar(file: str) -> Iterator[OnWatch]:
+    """Yield the callback of the client's progress bar, which is shown if stderr is a terminal."""
+    with _utils().tqdm(desc=file.rpartition("/")[2][-40:], unit="B", unit_scale=True, disable=None) as bar:
+
+        def on_watch(watch: Watch) -> None:
+            bar.total = watch.total
+            bar.update(watch.received - bar.n)
+
+        yield on_watch
+
+
+def one_line(error: BaseException) -> str:
+    """Return the first line of an exception's text, without control characters."""
+    return "".join(letter if letter.isprintable() else "?" for letter in str(error).partition("\n")[0])[:160]
+
+
+@contextmanager
+def quiet_client() -> Iterator[None]:
+    """Import the client, and keep it from writing: the program raises or repairs all errors itself.
+
+    HF_DEBUG and HF_HUB_VERBOSITY switch the client's messages on.
+    """
+    if "huggingface_hub.file_download" not in sys.modules:
+        # The client prints errors of its own import to stdout, which belongs to pictures and JSON.
+        with redirect_stdout(io.StringIO()):
+            import huggingface_hub.file_download  # noqa: F401
+    # After the import, because the import sets the level.
+    logger = logging.getLogger("huggingface_hub")
+    level = logger.level
+    if os.environ.get("HF_DEBUG") or os.environ.get("HF_HUB_VERBOSITY"):
+        yield
+        return
+    logger.setLevel(logging.CRITICAL + 1)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.setLevel(level)
