@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Generator
 from dataclasses import replace
 from pathlib import Path
 
@@ -99,6 +100,30 @@ def test_an_interrupt_has_a_summary_and_an_error_has_none(capsys: pytest.Capture
     with pytest.raises(ValueError, match="x"), UpscaleView(json=False, quiet=False, verbose=False):
         raise ValueError("x")
     assert capsys.readouterr().err == ""
+
+
+def test_ctrl_c_while_a_result_is_shown_still_shows_finished_pictures(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def results() -> Generator[FileResult, None, None]:
+        try:
+            yield replace(DONE, warnings=())
+        except KeyboardInterrupt:
+            yield FileResult("b.png", "interrupted")
+            raise
+
+    view = UpscaleView(json=False, quiet=False, verbose=False)
+    show = view.show
+
+    def interrupted_show(result: FileResult) -> None:
+        show(result)
+        if result.status == "done":
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(view, "show", interrupted_show)
+    with pytest.raises(KeyboardInterrupt), view:
+        view.show_all(results())
+    assert capsys.readouterr().err.splitlines()[1:] == ["interrupted: b.png", "interrupted: 1 done, 1 cut short"]
 
 
 def test_a_run_without_pictures_reports_nothing_to_do(capsys: pytest.CaptureFixture[str]) -> None:
