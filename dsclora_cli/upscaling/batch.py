@@ -69,7 +69,7 @@ class BatchRun:
         self._found, self._callbacks = found, callbacks
         self._state = BatchState(found, options)
         devices = list_devices(options.engine)
-        # Host memory is one for all devices.
+        # All devices share the memory of the host.
         memory = options.max_memory and options.max_memory // len(devices)
         self._pipelines = [
             DevicePipeline(

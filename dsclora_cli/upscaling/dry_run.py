@@ -147,8 +147,9 @@ class _DryRun:
         """Return the seconds per LR pixel of a pass, measured with one tile."""
         from dsclora_cli.upscaling.picture import PictureUpscaler
 
-        # The default size: the probe must not be large enough already, as with --width.
-        options = replace(self._options, size=SizeOptions(), engine=replace(self._options.engine, tile=0))
+        # The default size and no limit: --width or --max-memory could refuse the small probe.
+        engine = replace(self._options.engine, tile=0)
+        options = replace(self._options, size=SizeOptions(), engine=engine, max_memory=None)
         upscaler = PictureUpscaler(options)
         frame = Frame(np.random.default_rng(0).integers(0, 256, (_PROBE, _PROBE, 3), np.uint8))
         plan = upscaler.plan(JobPlanner.for_arrays(options).plan_array(frame.pixels), streamed=False)
