@@ -109,9 +109,9 @@ class StreamingEngine(Engine, Protocol):
         ...
 
 
-def value_bytes(engine: Engine) -> int:
-    """Return the bytes of a value in the engine's computation."""
-    return 2 if engine.dtype == "float16" else 4
+def activation_bytes(engine: Engine) -> int:
+    """Return the bytes of memory that the network needs for each LR pixel of a tile, halo included."""
+    return engine.descriptor.floats_per_pixel * (2 if engine.dtype == "float16" else 4)
 
 
 def require_finite(pixels: UnitPixels) -> UnitPixels:

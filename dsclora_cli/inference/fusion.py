@@ -179,14 +179,17 @@ def _split_concatenations(traced: fx.GraphModule) -> None:
         total: list[Node] = []
         for each, weight in zip(maps, weights, strict=True):
             inner = _open(each)
-            part = _behind(weight[:, :, 0, 0], inner) if inner else Convolution(weight, None)
-            part.bias = _sum(part.bias, None if total else layer.bias)
+            if inner:
+                # A convolution and then a matrix `(out, in)` on the channels are a single convolution.
+                matrix = weight[:, :, 0, 0]
+                bias = None if inner.bias is None else matrix @ inner.bias
+                part = Convolution(torch.einsum("om,mihw->oihw", matrix, inner.weight), bias)
+            else:
+                part = Convolution(weight, None)
+            if not total and layer.bias is not None:  # the bias of the sum is added once
+                part.bias = layer.bias if part.bias is None else part.bias + layer.bias
             total = [_insert(node, part, each.args[0] if inner else each, *total)]
         node.replace_all_uses_with(total[0])
-
-
-def _sum(one: Tensor | None, other: Tensor | None) -> Tensor | None:
-    return one + other if one is not None and other is not None else one if other is None else other
 
 
 def _is_joined(node: Node) -> bool:
@@ -194,12 +197,6 @@ def _is_joined(node: Node) -> bool:
     if not isinstance(node, fx.Node) or node.target is not torch.cat or len(node.users) != 1:
         return False
     return node.args[1:] == (1,) or node.kwargs == {"dim": 1}
-
-
-def _behind(matrix: Tensor, layer: Convolution) -> Convolution:
-    """Return a convolution followed by a matrix `(out, in)` on the channels, as a single convolution."""
-    bias = None if layer.bias is None else matrix @ layer.bias
-    return Convolution(torch.einsum("om,mihw->oihw", matrix, layer.weight), bias)
 
 
 def _scale(traced: fx.GraphModule) -> None:

@@ -21,7 +21,7 @@ from numpy.typing import DTypeLike
 
 from dsclora_cli.errors import OutOfMemory
 from dsclora_cli.imaging.types import Pixels, stack_bands
-from dsclora_cli.inference.engine import Descriptor, Engine, StreamingEngine, UnitPixels
+from dsclora_cli.inference.engine import Engine, StreamingEngine, UnitPixels
 
 SMALLEST_TILE = 16
 """Edge of the smallest core that out-of-memory errors lead to, in LR pixels."""
@@ -137,7 +137,9 @@ class _TiledUpscaling:
                 continue
             with self._halving():
                 outer = self._with_halo(core)
-                self._in_flight.append(_TileInFlight(band, core, outer, self._start(band.lr(outer))))
+                # A view: the LR pixels of the tile are not copied.
+                lr = band.rows[outer.top - band.rows_top : outer.bottom - band.rows_top, outer.left : outer.right]
+                self._in_flight.append(_TileInFlight(band, core, outer, self._start(lr)))
                 # Removed last: a tile that did not start stays the first to do.
                 self._todo.popleft()
         return bool(self._in_flight)
@@ -153,7 +155,12 @@ class _TiledUpscaling:
         return True
 
     def _with_halo(self, core: Tile) -> Tile:
-        return core.with_halo(self._engine.descriptor.halo, self._source.height, self._source.width, self._least)
+        """Return the core grown by the halo, inside the picture, and to the shape of the other tiles."""
+        halo, (rows, columns) = self._engine.descriptor.halo, self._least
+        return Tile(
+            *_grown(core.top - halo, core.bottom + halo, self._source.height, rows),
+            *_grown(core.left - halo, core.right + halo, self._source.width, columns),
+        )
 
     def _start(self, tile: Pixels) -> _PendingWindow:
         """Start the engine on a tile `(H, W, 1 or 3)`; an engine without streaming runs when the result is read."""
@@ -161,8 +168,14 @@ class _TiledUpscaling:
         if self._streaming:
             pending = self._streaming.start(tile, values.low, values.high)
             return lambda window: pending()[window]
-        dtype = np.float64 if engine.dtype == "float64" else np.float32
-        return lambda window: values.from_unit(_run_tile(engine, values.to_unit(tile, dtype))[window])
+
+        def run(window: _Window) -> Pixels:
+            lr = values.to_unit(tile, np.float64 if engine.dtype == "float64" else np.float32)
+            # The network takes RGB: gray runs as three equal channels and comes back as their mean.
+            hr = engine(lr) if lr.shape[2] == 3 else engine(np.repeat(lr, 3, axis=2)).mean(axis=2, keepdims=True)
+            return values.from_unit(hr[window])
+
+        return run
 
     def _finish_tile(self) -> int:
         """Wait for the oldest tile in flight, and return the LR pixels of the core; 0 on out-of-memory."""
@@ -196,28 +209,22 @@ class _Band:
         """Read the LR rows of a band; `outer` is the first core with the halo."""
         self._scale = scale
         self._top = cores[0].top
-        self._rows_top, self._rows = outer.top, source.rows(outer.top, outer.bottom)
+        self.rows_top, self.rows = outer.top, source.rows(outer.top, outer.bottom)
         height, width = cores[0].bottom - self._top, source.width
         self.pixels_left = height * width
         self.hr: Pixels = np.empty((height * scale, width * scale, source.channels), values.dtype)
 
-    def lr(self, outer: Tile) -> Pixels:
-        """Return the LR pixels `(H, W, C)` of a tile, halo included, without a copy."""
-        return self._rows[outer.top - self._rows_top : outer.bottom - self._rows_top, outer.left : outer.right]
-
     def place(self, core: Tile, outer: Tile, pending: _PendingWindow) -> None:
         """Copy the core of an upscaled tile into the HR rows, and drop the halo."""
-        inside = _window(core, outer.top, outer.left, self._scale)
-        self.hr[_window(core, self._top, 0, self._scale)] = pending(inside)
+        scale = self._scale
+        # The core in the HR pixels of the tile, and then in the HR rows of the band.
+        inside = (
+            slice((core.top - outer.top) * scale, (core.bottom - outer.top) * scale),
+            slice((core.left - outer.left) * scale, (core.right - outer.left) * scale),
+        )
+        rows = slice((core.top - self._top) * scale, (core.bottom - self._top) * scale)
+        self.hr[rows, core.left * scale : core.right * scale] = pending(inside)
         self.pixels_left -= core.area
-
-
-def _window(core: Tile, top: int, left: int, scale: int) -> _Window:
-    """Return the place of a core in an HR array that starts at LR pixel (`top`, `left`)."""
-    return (
-        slice((core.top - top) * scale, (core.bottom - top) * scale),
-        slice((core.left - left) * scale, (core.right - left) * scale),
-    )
 
 
 @dataclass(frozen=True)
@@ -230,14 +237,6 @@ class _TileInFlight:
     """The core with the halo."""
 
     pending: _PendingWindow
-
-
-def _run_tile(engine: Engine, lr: UnitPixels) -> UnitPixels:
-    """Run the engine on `(H, W, 1 or 3)`; grey runs as three equal channels and comes back as the mean."""
-    if lr.shape[2] == 3:
-        return engine(lr)
-    grey: UnitPixels = engine(np.repeat(lr, 3, axis=2)).mean(axis=2, keepdims=True)
-    return grey
 
 
 class RowSource(Protocol):
@@ -315,20 +314,6 @@ class Tile:
     def area(self) -> int:
         """Return the number of pixels."""
         return self.rows * self.columns
-
-    def with_halo(self, halo: int, height: int, width: int, least: tuple[int, int] = (0, 0)) -> Tile:
-        """Return the tile grown by a halo, inside the picture.
-
-        Args:
-            halo: Pixels to add on each side.
-            height: Rows of the picture.
-            width: Columns of the picture.
-            least: Minimum rows and columns of the grown tile, capped by the picture.
-        """
-        return Tile(
-            *_grown(self.top - halo, self.bottom + halo, height, least[0]),
-            *_grown(self.left - halo, self.right + halo, width, least[1]),
-        )
 
     def split(self, edge: int) -> list[Tile]:
         """Cut the tile into an even grid of tiles no larger than `edge`."""
@@ -419,18 +404,3 @@ def value_range(pixels: Pixels) -> ValueRange:
 def full_range(dtype: np.dtype[Any]) -> ValueRange:
     """Return the range of pictures of an integer dtype, uint8 or uint16."""
     return ValueRange(0.0, 255.0 if dtype == np.uint8 else 65535.0, dtype)
-
-
-def tile_memory(descriptor: Descriptor, height: int, width: int, bytes_per_value: int = 4) -> int:
-    """Return the bytes that the network needs for a tile of `height` x `width` LR pixels, halo included."""
-    return descriptor.floats_per_pixel * bytes_per_value * height * width
-
-
-def auto_tile(descriptor: Descriptor, free_bytes: int, bytes_per_value: int = 4) -> int:
-    """Return the edge of a core, in LR pixels, for a device with `free_bytes` of memory; at most half is used.
-
-    Above `LARGEST_AUTO_TILE` nothing is gained: the halo costs little there and caches overflow.
-    """
-    pixels = free_bytes / 2 / (descriptor.floats_per_pixel * bytes_per_value)
-    edge = int(pixels**0.5) - 2 * descriptor.halo
-    return max(SMALLEST_TILE, min(LARGEST_AUTO_TILE, edge // 2 * 2))

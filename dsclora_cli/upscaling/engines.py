@@ -7,9 +7,9 @@ from contextlib import suppress
 from dsclora_cli.config import EngineOptions
 from dsclora_cli.errors import OutOfMemory, UsageError
 from dsclora_cli.inference import openvino
-from dsclora_cli.inference.engine import Engine, Ensemble, value_bytes
+from dsclora_cli.inference.engine import Engine, Ensemble, activation_bytes
 from dsclora_cli.inference.system import host_memory, may_have_gpu
-from dsclora_cli.inference.tiling import auto_tile
+from dsclora_cli.inference.tiling import LARGEST_AUTO_TILE, SMALLEST_TILE
 from dsclora_cli.paths import cache_dir
 from dsclora_cli.weights.resolve import FoundWeights
 
@@ -60,7 +60,10 @@ def load_engine(weights: FoundWeights, device: str, options: EngineOptions) -> E
 
 
 def auto_edge(engine: Engine) -> int:
-    """Return the largest edge of a tile, in LR pixels, for the free memory of the engine's device."""
+    """Return the edge of a core, in LR pixels, for the free memory of the engine's device; at most half is used.
+
+    Above `LARGEST_AUTO_TILE` nothing is gained: the halo costs little there and caches overflow.
+    """
     if not engine.device.startswith("cuda"):
         free = host_memory()
     else:
@@ -69,7 +72,8 @@ def auto_edge(engine: Engine) -> int:
         from dsclora_cli.inference.device import free_memory
 
         free = free_memory(torch.device(engine.device))
-    return auto_tile(engine.descriptor, free, value_bytes(engine))
+    edge = int((free / 2 / activation_bytes(engine)) ** 0.5) - 2 * engine.descriptor.halo
+    return max(SMALLEST_TILE, min(LARGEST_AUTO_TILE, edge // 2 * 2))
 
 
 def with_fitting_tile(error: OutOfMemory, engine: Engine) -> OutOfMemory:

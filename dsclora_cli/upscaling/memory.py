@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from dsclora_cli.errors import OutOfMemory
-from dsclora_cli.inference.engine import Engine, value_bytes
-from dsclora_cli.inference.tiling import SMALLEST_TILE, band_rows, tile_memory
+from dsclora_cli.inference.engine import Engine, activation_bytes
+from dsclora_cli.inference.tiling import SMALLEST_TILE, band_rows
 
 MOST_PIXELS = 256 << 20
 """Bytes of pixels that may wait before the network; as many again may wait after the network."""
@@ -60,10 +60,9 @@ class MemoryEstimate:
             hr *= 2
         # One tile with halo: network activations, and the pixels as float32 at both ends. The last pass has the
         # largest picture, so only there a tile may reach the full edge.
-        descriptor = self.engine.descriptor
-        rows, columns = (min(side, (tile or side) + 2 * descriptor.halo) for side in (height, width))
-        network = tile_memory(descriptor, rows, columns, value_bytes(self.engine))
-        network += rows * columns * 3 * 4 * (1 + scale**2)
+        halo = self.engine.descriptor.halo
+        rows, columns = (min(side, (tile or side) + 2 * halo) for side in (height, width))
+        network = rows * columns * (activation_bytes(self.engine) + 3 * 4 * (1 + scale**2))
         return _PROCESS[self.engine.name] + _CODECS + lr + between_passes + hr + network
 
     def fitting_tile(self, limit: int, most: int) -> int:

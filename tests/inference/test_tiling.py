@@ -17,13 +17,10 @@ from dsclora_cli.errors import OutOfMemory
 from dsclora_cli.imaging.types import Pixels
 from dsclora_cli.inference.engine import Descriptor, Engine, Ensemble, UnitPixels
 from dsclora_cli.inference.tiling import (
-    LARGEST_AUTO_TILE,
-    SMALLEST_TILE,
     ArraySource,
     BandSource,
     Tile,
     TileOptions,
-    auto_tile,
     full_range,
     plan_bands,
     upscale_array,
@@ -205,12 +202,3 @@ def test_a_width_just_above_the_edge_is_cut_into_two_equal_tiles() -> None:
 
 def test_whole_picture_is_one_tile() -> None:
     assert plan_bands(70, 90, 0) == [[Tile(0, 70, 0, 90)]]
-
-
-def test_auto_tile_follows_free_memory() -> None:
-    descriptor = SpanConfig().descriptor
-    sizes = [auto_tile(descriptor, free) for free in (2**20, 2**28, 2**30, 2**36)]
-    assert sizes == sorted(sizes) and sizes[0] == SMALLEST_TILE and sizes[-1] == LARGEST_AUTO_TILE
-    assert all(size % 2 == 0 for size in sizes)
-    edge = sizes[1] + 2 * descriptor.halo
-    assert edge**2 * descriptor.floats_per_pixel * 4 <= 2**28 / 2

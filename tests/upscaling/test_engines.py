@@ -15,6 +15,7 @@ from PIL import Image
 from dsclora_cli.config import EngineOptions, ModelOptions, UpscaleOptions
 from dsclora_cli.errors import UsageError
 from dsclora_cli.inference import openvino as openvino_engine
+from dsclora_cli.inference.tiling import LARGEST_AUTO_TILE, SMALLEST_TILE
 from dsclora_cli.paths import cache_dir
 from dsclora_cli.upscaling import engines
 from dsclora_cli.upscaling.engines import choose_device, load_engine
@@ -54,6 +55,21 @@ def test_torch_is_used_without_openvino(weights: FoundWeights) -> None:
     with pytest.raises(UsageError, match=r"OpenVINO is not installed .*dsclora\[cpu\]"):
         choose_device(replace(CPU, engine="openvino"))
     assert converted_files() == []
+
+
+def test_the_automatic_tile_uses_half_of_the_free_memory(
+    weights: FoundWeights, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = load_engine(weights, "cpu", replace(CPU, engine="torch"))
+    sizes = []
+    for free in (2**20, 2**28, 2**30, 2**36):
+        monkeypatch.setattr(engines, "host_memory", lambda free=free: free)
+        sizes.append(engines.auto_edge(engine))
+    assert sizes == sorted(sizes) and sizes[0] == SMALLEST_TILE and sizes[-1] == LARGEST_AUTO_TILE
+    assert all(size % 2 == 0 for size in sizes)
+    descriptor = engine.descriptor
+    edge = sizes[1] + 2 * descriptor.halo
+    assert edge**2 * descriptor.floats_per_pixel * 4 <= 2**28 / 2
 
 
 def test_openvino_is_used_on_cpus_unless_torch_is_chosen(quick: None, weights: FoundWeights) -> None:
