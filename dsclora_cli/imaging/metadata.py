@@ -189,8 +189,3 @@ def _iter_resources(data: bytes) -> Iterator[tuple[int, bytes]]:
 def wrap_iptc(iptc: bytes) -> bytes:
     """Return IPTC records as a Photoshop image resource, the form of IPTC in JPEG and PNG."""
     return struct.pack(">4sHHI", b"8BIM", _IPTC_RESOURCE, 0, len(iptc)) + iptc + b"\0" * (len(iptc) % 2)
-
-
-def find_comment(metadata: Metadata) -> str | None:
-    """Return the text with the keyword "comment", the only text in a JPEG or GIF; None without a comment."""
-    return next((value for key, value in metadata.text if key.lower() == "comment"), None)

@@ -46,6 +46,11 @@ class Metadata:
     color_chunks: tuple[tuple[bytes, bytes], ...] = ()
     """Kind and data of the PNG chunks that define colors where no ICC profile does: gAMA, cHRM, sRGB, cICP."""
 
+    @property
+    def comment(self) -> str | None:
+        """Return the text with the keyword "comment", the only text in a JPEG or GIF; None without a comment."""
+        return next((value for key, value in self.text if key.lower() == "comment"), None)
+
 
 @dataclass(frozen=True)
 class Header:

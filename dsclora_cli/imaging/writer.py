@@ -54,7 +54,10 @@ def fit_format(header: Header, name: str, strict: bool) -> tuple[Header, tuple[s
             "choose another format, such as PNG or TIFF",
         )
     fitted, losses = _fit_frames(header, abilities, name)
-    channels = _fit_channels(header.channels, abilities)
+    # The fewest channels of the format that keep color and alpha; without alpha where the format has none.
+    enough = [count for count in abilities.channels if count >= 3 or header.channels <= 2]
+    with_alpha = [count for count in enough if count in (2, 4) or header.channels in (1, 3)]
+    channels = min(with_alpha or enough)
     if header.channels in (2, 4) and channels in (1, 3):
         losses.append(f"{name} has no transparency: the picture is laid on white")
     deepest = "uint16" if "uint16" in abilities.depths else "uint8"
@@ -81,13 +84,6 @@ def _fit_frames(header: Header, abilities: Format, name: str) -> tuple[Header, l
     what, kind = ("an animation", "frames") if header.animated else ("pages", "pages")
     loss = f"{name} cannot hold {what}: only the first of {header.frames} {kind} is kept"
     return replace(header, frames=1, animated=False, loop=None), [loss]
-
-
-def _fit_channels(channels: int, abilities: Format) -> int:
-    """Return the fewest channels of a format that keep color and alpha; without alpha where the format has none."""
-    enough = [count for count in abilities.channels if (count >= 3 or channels <= 2)]
-    with_alpha = [count for count in enough if channels in (1, 3) or count in (2, 4)]
-    return min(with_alpha or enough)
 
 
 def _fit_metadata(metadata: Metadata, abilities: Format, name: str) -> tuple[Metadata, list[str]]:

@@ -30,7 +30,6 @@ from dsclora_cli.upscaling.types import (
     FileResult,
     FileStatus,
     FoundInputs,
-    InputFile,
     StageSeconds,
     UpscaleCallbacks,
     describe_error,
@@ -125,7 +124,14 @@ class DevicePipeline:
                     file = next(self._state.inputs, None) if self._state.accepting else None
                     if file is None:
                         return False
-                    reader, picture = self._open(file, opened)
+                    started = perf_counter()  # with the lock held: waiting for another device is not decoding
+                    if file.problem:
+                        raise file.problem
+                    reader = opened.enter_context(open_picture(file.source))
+                    job = self._state.planner.plan(file, reader.header)
+                    seconds = perf_counter() - started
+                picture = PictureInFlight(job, BoundedQueue(self._before_network), BoundedQueue(self._after_network))
+                picture.seconds["decode"] = seconds
                 self._decode(reader, picture)
         except AlreadyLargeEnough as error:
             assert file is not None
@@ -135,24 +141,12 @@ class DevicePipeline:
             self._state.report(FileResult(file.name, "failed", error=describe_error(error)))
         return True
 
-    def _open(self, file: InputFile, opened: ExitStack) -> tuple[PictureReader, PictureInFlight]:
-        """Open and plan a picture; `opened` closes the file."""
-        started = perf_counter()  # with the lock held: waiting for another device is not decoding
-        if file.problem:
-            raise file.problem
-        reader = opened.enter_context(open_picture(file.source))
-        job = self._state.planner.plan(file, reader.header)
-        picture = PictureInFlight(job, BoundedQueue(self._before_network), BoundedQueue(self._after_network))
-        picture.add_seconds("decode", perf_counter() - started)
-        return reader, picture
-
     def _decode(self, reader: PictureReader, picture: PictureInFlight) -> None:
         existing = self._state.planner.existing_result(picture.job)
         if existing:
             self._state.report(existing)
             return
-        count = partial(picture.add_seconds, "decode")
-        frames = _timed_frames(islice(reader.frames(), picture.job.result.frames), count)
+        frames = _timed_frames(islice(reader.frames(), picture.job.result.frames), picture.seconds, "decode")
         # Most broken files fail at the first frame: before the picture waits, and before a network is loaded.
         all_frames = chain([next(frames)], frames)
         self._decoded.put(picture)
@@ -188,9 +182,9 @@ class DevicePipeline:
         # The encoder starts with the first band, while the network works on the next one.
         self._upscaled.put(picture)
         # Time in the network is time spent on making frames, less the time spent on waiting for decoded frames.
-        decoded = _timed_frames(picture.decoded, lambda seconds: picture.add_seconds("network", -seconds))
+        decoded = _timed_frames(picture.decoded, picture.seconds, "network", waiting=True)
         frames = self._upscale_frames(self._upscaler, picture, picture.plan, decoded)
-        _send(_timed_frames(frames, partial(picture.add_seconds, "network")), picture.upscaled)
+        _send(_timed_frames(frames, picture.seconds, "network"), picture.upscaled)
         # After an error of the network, the frames that still come are of no use.
         picture.decoded.cancel()
 
@@ -217,7 +211,7 @@ class DevicePipeline:
 
     def _encode(self, picture: PictureInFlight) -> None:
         job, started = picture.job, perf_counter()
-        frames = _timed_frames(picture.upscaled, lambda seconds: picture.add_seconds("encode", -seconds))
+        frames = _timed_frames(picture.upscaled, picture.seconds, "encode", waiting=True)
         try:
             picture.warnings.extend(save_result(job.target, job.result, frames, self._options.save, job.key))
         except ClosedError:
@@ -226,7 +220,7 @@ class DevicePipeline:
         except FILE_ERRORS as error:
             self._fail(picture, error)
         else:
-            picture.add_seconds("encode", perf_counter() - started)
+            picture.seconds["encode"] += perf_counter() - started
             self._state.report(picture.report("done"))
         finally:
             # The last band still counts as in use where the encoder did not ask for another band.
@@ -254,10 +248,6 @@ class PictureInFlight:
     warnings: list[str] = field(default_factory=list)
     seconds: dict[str, float] = field(default_factory=lambda: dict.fromkeys(("decode", "network", "encode"), 0.0))
     """Seconds of work, by stage."""
-
-    def add_seconds(self, stage: str, seconds: float) -> None:
-        """Count seconds of work in a stage; negative seconds take away the time spent on waiting."""
-        self.seconds[stage] += seconds
 
     def cancel(self) -> None:
         """Drop all waiting pixels, and stop all work on the picture in the other threads."""
@@ -327,21 +317,27 @@ def _send(frames: Iterable[AnyFrame], queue: BoundedQueue[AnyFrame]) -> None:
         queue.fail(error)
 
 
-def _timed_frames(frames: Iterator[AnyFrame], on_seconds: Callable[[float], None]) -> Iterator[AnyFrame]:
-    """Yield the frames; call `on_seconds` with the time spent on every frame and every band."""
-    for frame in _timed(frames, on_seconds):
+def _timed_frames(
+    frames: Iterator[AnyFrame], seconds: dict[str, float], stage: str, waiting: bool = False
+) -> Iterator[AnyFrame]:
+    """Yield the frames; add the time spent on every frame and every band to the seconds of a stage.
+
+    With `waiting`, the time is spent on another stage, and is taken away.
+    """
+    sign = -1 if waiting else 1
+    for frame in _timed(frames, seconds, stage, sign):
         if isinstance(frame, Frame):
             yield frame
         else:
-            yield StreamedFrame(frame.shape, _timed(frame.bands(), on_seconds), frame.duration_ms)
+            yield StreamedFrame(frame.shape, _timed(frame.bands(), seconds, stage, sign), frame.duration_ms)
         del frame
 
 
-def _timed(items: Iterator[T], on_seconds: Callable[[float], None]) -> Iterator[T]:
+def _timed(items: Iterator[T], seconds: dict[str, float], stage: str, sign: int) -> Iterator[T]:
     while True:
         started = perf_counter()
         item = next(items, None)
-        on_seconds(perf_counter() - started)
+        seconds[stage] += sign * (perf_counter() - started)
         if item is None:
             return
         yield item

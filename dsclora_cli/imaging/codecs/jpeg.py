@@ -15,7 +15,7 @@ from typing import BinaryIO
 import numpy as np
 
 from dsclora_cli.imaging.color import pixels_to_image
-from dsclora_cli.imaging.metadata import find_comment, wrap_iptc
+from dsclora_cli.imaging.metadata import wrap_iptc
 from dsclora_cli.imaging.types import AnyFrame, Metadata, regroup_bands
 
 SEGMENT_BYTES = 65535 - 2
@@ -75,7 +75,7 @@ def _metadata_options(metadata: Metadata) -> dict[str, object]:
     }
     if metadata.dpi:
         options["dpi"] = tuple(min(round(dots), 65535) for dots in metadata.dpi)
-    if text := find_comment(metadata):
+    if text := metadata.comment:
         options["comment"] = text.encode()[: SEGMENT_BYTES - 2]
     if metadata.iptc:
         data = b"Photoshop 3.0\0" + wrap_iptc(metadata.iptc)

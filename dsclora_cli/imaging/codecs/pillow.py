@@ -112,7 +112,13 @@ def _read_metadata(image: ImageFile, file: BinaryIO, name: str) -> Metadata:
 def _reading_notes(image: ImageFile, file: BinaryIO, name: str) -> list[str]:
     """Return sentences for the user about parts of the file that are not read."""
     notes = []
-    bits = _stored_bits(image, file, name)
+    # Bits per channel in the file, of which Pillow may give only 8.
+    if name == "PNG":
+        bits = scan_png(file)[0][b"IHDR"][8]
+    elif name == "JPEG2000":
+        bits = read_codestream(file).bits
+    else:
+        bits = read_avif_depth(file) if name == "AVIF" else int(image.info.get("bit_depth", 8))
     if bits > 8 and not image.mode.startswith("I;16"):
         notes.append(f"{bits} bits per channel were reduced to 8")
     if name == "JXL" and image.mode not in ("I;16", "F"):
@@ -126,15 +132,6 @@ def _reading_notes(image: ImageFile, file: BinaryIO, name: str) -> list[str]:
     if name in ("HEIF", "AVIF") and pictures > 1:
         notes.append(f"only the first of {pictures} pictures in this {name} was read")
     return notes
-
-
-def _stored_bits(image: ImageFile, file: BinaryIO, name: str) -> int:
-    """Return the bits per channel in the file, where Pillow may give fewer; 8 for other formats."""
-    if name == "PNG":
-        return scan_png(file)[0][b"IHDR"][8]
-    if name == "JPEG2000":
-        return read_codestream(file).bits
-    return read_avif_depth(file) if name == "AVIF" else int(image.info.get("bit_depth", 8))
 
 
 def _read_loop(image: ImageFile, name: str) -> int:
