@@ -6,7 +6,9 @@
 
 from __future__ import annotations
 
+import importlib
 import json
+import sys
 import tempfile
 import warnings
 import zipfile
@@ -38,12 +40,35 @@ _LARGE = 2**17
 _BROKEN = (OSError, ValueError, TypeError, KeyError, zipfile.BadZipFile)
 """Exceptions that a missing or damaged file leads to."""
 
+_TELEMETRY = "openvino_telemetry"
 _EXAMPLE = 32  # pixels a side of the picture that a network is traced with
 
 
 def is_installed() -> bool:
     """Return whether the optional package is installed, without importing the package."""
     return find_spec("openvino") is not None
+
+
+def import_openvino() -> None:
+    """Import OpenVINO without the part of OpenVINO that reports to a host of the internet.
+
+    Every import of the package elsewhere in dsclora must come after a call of this function.
+    """
+    if "openvino" in sys.modules:
+        return
+    # While being imported, OpenVINO starts a process that reports the import to an analytics host and writes an
+    # identifier into the home folder. Without the telemetry package OpenVINO uses a stand-in of its own, for as long as
+    # the process lives. None in sys.modules makes a package look absent.
+    hidden = {name: module for name, module in sys.modules.items() if name.partition(".")[0] == _TELEMETRY}
+    for name in hidden:
+        del sys.modules[name]
+    sys.modules[_TELEMETRY] = None  # type: ignore[assignment]
+    try:
+        importlib.import_module("openvino")
+    finally:
+        del sys.modules[_TELEMETRY]
+        # A program that uses the Python API may need the package for other work.
+        sys.modules.update(hidden)
 
 
 @dataclass(frozen=True)
@@ -71,6 +96,8 @@ def convert_network(network: nn.Module, descriptor: Descriptor) -> Converted:
     The converted network has channels last at both ends: `(1, H, W, 3)` to `(1, scale*H, scale*W, 3)`.
     """
     import torch
+
+    import_openvino()
     from openvino import Layout, save_model
     from openvino.frontend import FrontEndManager
     from openvino.frontend.pytorch.ts_decoder import TorchScriptPythonDecoder
@@ -124,6 +151,7 @@ class OpenvinoEngine:
     name, device, dtype, fp16_fallbacks = "openvino", "cpu", "float32", 0
 
     def __init__(self, converted: Converted, threads: int | None = None) -> None:
+        import_openvino()
         from openvino import Core
 
         self.descriptor = converted.descriptor
