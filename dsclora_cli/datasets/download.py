@@ -78,7 +78,7 @@ def fetch_set(name: str, offline: bool = False, on_progress: OnUnpack | None = N
         _drop_abandoned(sets, name)
         # A rename is atomic: other processes see the whole set or no set.
         with tempfile.TemporaryDirectory(prefix=f".{name}-", dir=sets) as unfinished:
-            unpack_hr(archive, Path(unfinished) / name / "HR", on_progress=on_progress)
+            unpack_hr(archive, Path(unfinished) / name / "HR", on_progress)
             (Path(unfinished) / name).rename(folder)
     except OSError as error:
         if not folder.is_dir():  # a folder that exists now is the work of another process, which was faster
@@ -120,6 +120,9 @@ class Limits:
     """Unpacked bytes for each byte of the archive."""
 
 
+LIMITS = Limits()
+
+
 @dataclass(frozen=True)
 class _Entry:
     """A regular file in an archive."""
@@ -132,7 +135,7 @@ class _Entry:
     open: Callable[[], IO[bytes] | None]
 
 
-def unpack_hr(archive: Path, folder: Path, limits: Limits = Limits(), on_progress: OnUnpack | None = None) -> None:
+def unpack_hr(archive: Path, folder: Path, on_progress: OnUnpack | None = None) -> None:
     """Write the HR pictures of a .zip or .tar.gz, and nothing else, into a new folder.
 
     HR pictures are the pictures with a name that ends in `_HR`; else the pictures in a folder named `HR` or ending in
@@ -142,7 +145,6 @@ def unpack_hr(archive: Path, folder: Path, limits: Limits = Limits(), on_progres
     Args:
         archive: file of any name; the content decides the format.
         folder: folder to create.
-        limits: bounds on the content of the archive.
         on_progress: callback for the bytes written.
 
     Raises:
@@ -152,7 +154,7 @@ def unpack_hr(archive: Path, folder: Path, limits: Limits = Limits(), on_progres
     """
     try:
         with _open_archive(archive) as entries:
-            chosen = _choose_hr(_check_entries(entries, limits, archive.stat().st_size))
+            chosen = _choose_hr(_check_entries(entries, archive.stat().st_size))
             folder.mkdir(parents=True)
             done, total = 0, sum(entry.size for entry in chosen)
             for entry in chosen:
@@ -223,14 +225,14 @@ def _entry(
     return _Entry(path, size, open_file)
 
 
-def _check_entries(entries: Iterable[_Entry | None], limits: Limits, archive_size: int) -> list[_Entry]:
+def _check_entries(entries: Iterable[_Entry | None], archive_size: int) -> list[_Entry]:
     """Return the files among the entries. Raises ImageError as soon as a limit is exceeded."""
-    allowed = min(limits.size, limits.ratio * archive_size)
+    allowed = min(LIMITS.size, LIMITS.ratio * archive_size)
     files, size = [], 0
     for count, entry in enumerate(entries, start=1):
         size += entry.size if entry else 0
-        if count > limits.entries:
-            raise ImageError(f"holds more than {limits.entries} entries", _ARCHIVE_HINT)
+        if count > LIMITS.entries:
+            raise ImageError(f"holds more than {LIMITS.entries} entries", _ARCHIVE_HINT)
         if size > allowed:
             raise ImageError(f"unpacks to more than the {allowed} bytes allowed for its size", _ARCHIVE_HINT)
         if entry:

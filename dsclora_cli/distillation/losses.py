@@ -243,7 +243,7 @@ _EPSILON = 1e-8  # keeps quotients finite; small next to any feature of a traine
 _CHUNK = 128
 
 
-def affinity_distance(student: Tensor, teacher: Tensor, positions: Tensor | None = None, chunk: int = _CHUNK) -> Tensor:
+def affinity_distance(student: Tensor, teacher: Tensor, positions: Tensor | None = None) -> Tensor:
     """Return the mean absolute difference between the spatial affinities of two feature maps, a scalar.
 
     A map F `(N, C, h, w)` is normalized to length 1 over the channels at each position; the affinity is F^T F
@@ -254,11 +254,10 @@ def affinity_distance(student: Tensor, teacher: Tensor, positions: Tensor | None
         student: Feature map `(N, C, h, w)`, which gets the gradient.
         teacher: Feature map `(N, C', h, w)`, which gets no gradient.
         positions: Indices into h*w of the rows and columns to compare; None for all.
-        chunk: Rows of an affinity in memory at a time.
     """
     with torch.autocast(student.device.type, enabled=False):
         units = _unit_columns(student, positions), _unit_columns(teacher.detach(), positions)
-        distance: Tensor = _AffinityDistance.apply(*units, chunk)  # type: ignore[no-untyped-call]
+        distance: Tensor = _AffinityDistance.apply(*units, _CHUNK)  # type: ignore[no-untyped-call]
         return distance
 
 

@@ -21,9 +21,9 @@ def psnr_y(result: NDArray[np.uint8], truth: NDArray[np.uint8], border: int) -> 
     return psnr(luma(crop_border(result, border)), luma(crop_border(truth, border)))
 
 
-def ssim_y(result: NDArray[np.uint8], truth: NDArray[np.uint8], border: int) -> float:
-    """Return the SSIM of the luma of two `(H, W, 3)` uint8 pictures, without `border` pixels on each side."""
-    return ssim(luma(crop_border(result, border)), luma(crop_border(truth, border)))
+def ssim_y(result: NDArray[np.uint8], truth: NDArray[np.uint8]) -> float:
+    """Return the SSIM of the luma of two `(H, W, 3)` uint8 pictures."""
+    return ssim(luma(result), luma(truth))
 
 
 def luma(image: NDArray[np.uint8]) -> Plane:

@@ -5,7 +5,6 @@ No torch until a file must be opened: for `open_network`, for an adapter, and fo
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -146,12 +145,6 @@ def select_model(
     if scale not in photo.models:
         return options, f"a JPEG of quality {jpeg_quality}, but no model for photographs upscales by {scale}"
     return replace(options, model=AUTO_PHOTO), f"a JPEG of quality {jpeg_quality}, below {photo.below:g}"
-
-
-def chain_identity(found: Iterable[FoundWeights]) -> tuple[str, str]:
-    """Return the names and the sha256s of a chain of passes, each joined with `+`."""
-    chain = list(found)
-    return "+".join(weights.name for weights in chain), "+".join(weights.sha256 for weights in chain)
 
 
 def _check_options(options: ModelOptions) -> None:

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 from sets import noise, png, tar_gz, zipped
 
+from dsclora_cli.datasets import download
 from dsclora_cli.datasets.download import Limits, unpack_hr
 from dsclora_cli.errors import ImageError
 
@@ -47,7 +48,9 @@ LAYOUTS: dict[str, tuple[Mapping[str, bytes], dict[str, bytes]]] = {
 def unpacked(data: bytes, tmp_path: Path, **limits: int) -> dict[str, bytes]:
     archive = tmp_path / "archive"
     archive.write_bytes(data)
-    unpack_hr(archive, tmp_path / "set" / "HR", Limits(**limits))
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        monkeypatch.setattr(download, "LIMITS", Limits(**limits))
+        unpack_hr(archive, tmp_path / "set" / "HR")
     return {path.name: path.read_bytes() for path in (tmp_path / "set" / "HR").iterdir()}
 
 

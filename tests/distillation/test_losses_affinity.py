@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from dsclora_cli.distillation import losses
 from dsclora_cli.distillation.losses import affinity_distance
 
 
@@ -42,37 +43,42 @@ def gradient(distance: Tensor, student: Tensor) -> Tensor:
 
 
 @pytest.mark.parametrize("chunk", [1, 3, 14, 28, 100])
-def test_strips_give_value_and_gradient_of_the_whole_matrix(chunk: int) -> None:
+def test_strips_give_value_and_gradient_of_the_whole_matrix(monkeypatch: pytest.MonkeyPatch, chunk: int) -> None:
+    monkeypatch.setattr(losses, "_CHUNK", chunk)
     student, teacher = maps(5).requires_grad_(), maps(3)
-    found, expected = affinity_distance(student, teacher, chunk=chunk), whole(student, teacher)
+    found, expected = affinity_distance(student, teacher), whole(student, teacher)
     torch.testing.assert_close(found, expected, rtol=1e-12, atol=0)
     torch.testing.assert_close(gradient(found, student), gradient(expected, student), rtol=1e-10, atol=1e-14)
 
 
-def test_value_equals_numpy_loops() -> None:
+def test_value_equals_numpy_loops(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(losses, "_CHUNK", 9)
     student, teacher = maps(5), maps(3)
     expected = by_loops(student.numpy(), teacher.numpy())
-    assert float(affinity_distance(student, teacher, chunk=9)) == pytest.approx(expected, rel=1e-12)
+    assert float(affinity_distance(student, teacher)) == pytest.approx(expected, rel=1e-12)
     assert float(affinity_distance(student.float(), teacher.float())) == pytest.approx(expected, rel=1e-5)
 
 
-def test_gradient_equals_finite_differences() -> None:
+def test_gradient_equals_finite_differences(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(losses, "_CHUNK", 5)
     student, teacher = maps(3)[:1].requires_grad_(), maps(4)[:1]
-    assert torch.autograd.gradcheck(lambda s: affinity_distance(s, teacher, chunk=5) * 3, student)
+    assert torch.autograd.gradcheck(lambda s: affinity_distance(s, teacher) * 3, student)
 
 
-def test_sampled_positions_select_rows_and_columns() -> None:
+def test_sampled_positions_select_rows_and_columns(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(losses, "_CHUNK", 2)
     student, teacher = maps(5).requires_grad_(), maps(3)
     positions = torch.tensor([20, 3, 11])
-    found = affinity_distance(student, teacher, positions, chunk=2)
+    found = affinity_distance(student, teacher, positions)
     expected = whole(student.flatten(2)[:, :, None, positions], teacher.flatten(2)[:, :, None, positions])
     torch.testing.assert_close(found, expected, rtol=1e-12, atol=0)
     torch.testing.assert_close(gradient(found, student), gradient(expected, student), rtol=1e-10, atol=1e-14)
 
 
-def test_equal_maps_have_distance_and_gradient_zero() -> None:
+def test_equal_maps_have_distance_and_gradient_zero(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(losses, "_CHUNK", 9)
     student = maps(5, torch.float32).requires_grad_()
-    distance = affinity_distance(student, student.detach().clone(), chunk=9)
+    distance = affinity_distance(student, student.detach().clone())
     assert distance.item() == 0
     assert not gradient(distance, student).any()
 
@@ -104,7 +110,8 @@ def test_no_tensor_is_larger_than_a_strip(monkeypatch: pytest.MonkeyPatch) -> No
                 largest = max(largest, result.numel())
             return result
 
+    monkeypatch.setattr(losses, "_CHUNK", 4)
     student = torch.rand(1, 2, 16, 16, requires_grad=True)
     with Watch():
-        affinity_distance(student, torch.rand(1, 2, 16, 16), chunk=4).backward()
+        affinity_distance(student, torch.rand(1, 2, 16, 16)).backward()
     assert largest == 4 * 256  # of the 256 * 256 of one affinity
