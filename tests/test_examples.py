@@ -199,3 +199,20 @@ def test_embed_writes_weights_log_golden_and_scores(tmp_path: Path, monkeypatch:
     assert (logged["part"], logged["psnr_y"], logged["loss"]) == (1, 30.1235, 0.123457)
     golden = np.load(tmp_path / "tests" / "golden" / "dsclora-x4.npz")
     assert (golden["lr"].shape, golden["sr"].shape) == ((10, 16, 3), (40, 64, 3))
+
+
+@pytest.mark.slow
+def test_gpu_training_trains_by_the_clock_and_resumes(tmp_path: Path) -> None:
+    photographs, run = tmp_path / "photographs", tmp_path / "run"
+    photographs.mkdir()
+    with Image.open(PHOTO) as photo:
+        photo.convert("RGB").resize((576, 520)).save(photographs / "large.png")
+    arguments = ["--data", photographs, "--val", photographs, "--out", run, "--batch", 8, "--patch", 16, "--resume"]
+    line = [str(argument) for argument in (*arguments, "--device", "cpu", "--no-compile")]
+    train = example("research/gpu_training").main
+    train([*line, "--minutes", "0.02"])
+    train([*line, "--minutes", "0.04"])
+    first, second = (json.loads(text) for text in (run / "log.jsonl").read_text().splitlines())
+    assert 1.2 <= first["seconds"] < second["seconds"] and first["step"] < second["step"]
+    assert load_network(run / "best.safetensors").config == SpanConfig(channels=26, blocks=6, scale=4)
+    assert max(first["psnr_y"], second["psnr_y"]) > 20
