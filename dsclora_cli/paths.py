@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import secrets
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
+from io import BufferedReader
 from pathlib import Path
 
 import platformdirs
@@ -61,8 +64,19 @@ def atomic_write(path: Path) -> Iterator[Path]:
 
 def sha256_of(path: Path) -> str:
     """Return the sha256 of a file's bytes: 64 lower-case hex digits. Raises OSError."""
-    with path.open("rb") as file:
+    with open_regular(path) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def open_regular(path: Path) -> BufferedReader:
+    """Open a regular file for reading. Raises OSError for a pipe, a device or a socket, whose bytes may never end."""
+    # Without O_NONBLOCK, opening a pipe waits for a writer. The flag changes nothing for regular files.
+    flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
+    file = os.fdopen(os.open(path, flags), "rb")
+    if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+        file.close()
+        raise OSError(errno.EINVAL, "not a regular file", str(path))
+    return file
 
 
 def is_inner_path(name: str) -> bool:

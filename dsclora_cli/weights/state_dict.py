@@ -6,9 +6,11 @@ The content of a file decides the format, not the suffix: safetensors, zipped or
 from __future__ import annotations
 
 import json
+import os
 import pickle
-import re
 import struct
+import threading
+import warnings
 import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -18,18 +20,21 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
+from torch.serialization import safe_globals
 
 from dsclora_cli.errors import WeightsError
-from dsclora_cli.paths import atomic_write
+from dsclora_cli.paths import atomic_write, open_regular
+from dsclora_cli.weights.pickles import STAND_INS, find_code, find_protocol
+from dsclora_cli.weights.wrappers import unwrap
 
 MOST_BYTES = 1 << 30
 """Largest accepted file, packed and unpacked."""
 
-_WRAPPERS = ("params_ema", "params", "state_dict")
-"""Keys under which training programs store the state dict; the EMA weights come first as the better ones."""
+_PROTOCOLS = tuple(bytes([0x80, protocol]) for protocol in range(2, 6))
+"""First bytes of a pickle."""
 
-_PREFIX = "module."
-"""Prefix that `DataParallel` puts before every name."""
+_LOADING = threading.Lock()
+"""Held while torch knows the stand-ins, and keeps quiet: both are settings of the whole process."""
 
 _HINT = "expected weights as .safetensors, .pth or .pt"
 _BROKEN = (
@@ -53,9 +58,8 @@ class TensorFile:
 def read_tensors(path: Path) -> TensorFile:
     """Read a safetensors file, or a zipped or old-style PyTorch file. Raises WeightsError in one line."""
     try:
-        size = path.stat().st_size
-        with path.open("rb") as file:
-            head = file.read(16)
+        with open_regular(path) as file:
+            head, size = file.read(16), os.fstat(file.fileno()).st_size
     except OSError as error:
         raise WeightsError(f"cannot read {path}: {error.strerror}", "check the path") from error
     if size > MOST_BYTES:
@@ -63,8 +67,10 @@ def read_tensors(path: Path) -> TensorFile:
     # safetensors: the length of the header in 8 bytes, then the header as JSON.
     if head[8:9] == b"{" and int.from_bytes(head[:8], "little") <= size:
         return _read_safetensors(path)
-    if head.startswith((b"PK\x03\x04", b"\x80\x02")):
-        return TensorFile(_unwrap(_read_pickle(path), path), {})
+    if head.startswith((b"PK\x03\x04", *_PROTOCOLS)):
+        return TensorFile(unwrap(_read_pickle(path), path), {})
+    if code := find_code(path):
+        raise _refused(path, code)
     raise WeightsError(f"{path} is not a file of weights", _HINT)
 
 
@@ -105,7 +111,7 @@ def _read_safetensors(path: Path) -> TensorFile:
     try:
         with safe_open(path, framework="pt", device="cpu") as file:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
-            return TensorFile(_unwrap(tensors, path), dict(file.metadata() or {}))
+            return TensorFile(unwrap(tensors, path), dict(file.metadata() or {}))
     except _BROKEN as error:
         raise _broken(path) from error
 
@@ -117,33 +123,29 @@ def _read_pickle(path: Path) -> object:
             with zipfile.ZipFile(path) as archive:
                 if sum(entry.file_size for entry in archive.infolist()) > MOST_BYTES:
                     raise WeightsError(f"{path} unpacks to more than 1 GiB", _HINT)
-        with path.open("rb") as file:  # opened here: with a path, torch decides by the suffix
-            return torch.load(file, map_location="cpu", weights_only=True)
+        # torch warns of pickles that are old or odd, in lines that name no file.
+        with _LOADING, warnings.catch_warnings(), open_regular(path) as file, safe_globals(STAND_INS):
+            warnings.simplefilter("ignore")
+            return torch.load(
+                file, map_location="cpu", weights_only=True
+            )  # a file: for a path, the suffix would decide
     except _BROKEN as error:
-        refused = re.search(r"Unsupported (?:global: GLOBAL|class) (\S+)", str(error))
-        if refused:
+        if code := find_code(path):
+            raise _refused(path, code) from error
+        if (protocol := find_protocol(path)) > 2:
+            hint = "load the file where it was made, and save it again with torch.save, or as .safetensors"
             raise WeightsError(
-                f"{path} is refused: loading it would run code ({refused[1]})",
-                "a file of weights holds tensors only; get a .safetensors file from a source you trust",
+                f"{path} is a pickle of protocol {protocol}, which torch cannot read safely", hint
             ) from error
         raise _broken(path) from error
 
 
+def _refused(path: Path, code: str) -> WeightsError:
+    return WeightsError(
+        f"{path} is refused: loading it would run code ({code})",
+        "a file of weights holds tensors only; get a .safetensors file from a source you trust",
+    )
+
+
 def _broken(path: Path) -> WeightsError:
     return WeightsError(f"{path} is truncated, damaged or not a file of weights", "get the file again")
-
-
-def _unwrap(loaded: object, path: Path) -> dict[str, Tensor]:
-    """Return the state dict inside the wrappers of training programs."""
-    while isinstance(loaded, Mapping):
-        inner = next((loaded[key] for key in _WRAPPERS if isinstance(loaded.get(key), Mapping)), None)
-        if inner is None:
-            break
-        loaded = inner
-    if not isinstance(loaded, Mapping) or not loaded:
-        raise WeightsError(f"{path} holds no tensors by name", _HINT)
-    for name, value in loaded.items():
-        if not isinstance(name, str) or not isinstance(value, Tensor) or value.layout != torch.strided:
-            raise WeightsError(f"{path} holds {str(name)[:80]!r}, which is not a tensor", _HINT)
-    prefix = _PREFIX if all(name.startswith(_PREFIX) for name in loaded) else ""
-    return {name.removeprefix(prefix): value for name, value in loaded.items()}

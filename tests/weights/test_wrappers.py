@@ -1,0 +1,157 @@
+"""Weights as other training programs save them: wrappers, prefixes, counters and scores; strict all the same."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import pickle
+import threading
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from networks import refused, small
+from safetensors.torch import save_file
+
+from dsclora_cli.cli.app import main
+from dsclora_cli.weights.checkpoint import load_network
+from dsclora_cli.weights.wrappers import unwrap
+
+State = dict[str, Any]
+
+
+def before(prefix: str, state: State) -> State:
+    return {f"{prefix}{name}": tensor for name, tensor in state.items()}
+
+
+def other(state: State) -> State:
+    return {name: tensor + 1 for name, tensor in state.items()}
+
+
+WRAPPINGS: dict[str, Callable[[State], object]] = {
+    **{
+        key: lambda s, key=key: {key: s, "epoch": 3, "optimizer_state_dict": {"state": {}, "param_groups": []}}
+        for key in ("params-ema", "model_state_dict", "model", "net", "network", "generator", "weights", "ema", "net_g")
+    },
+    **{
+        prefix: lambda s, prefix=prefix: before(prefix, s)
+        for prefix in (
+            "module.",
+            "_orig_mod.",
+            "module._orig_mod.",
+            "_orig_mod.module.",
+            "net_g.",
+            "model.",
+            "generator.",
+        )
+    },
+    "averaged first": lambda s: {"model": other(s), "ema": s},
+    "averaged, but empty": lambda s: {"params": s, "params_ema": {}, "ema": {"decay": 0.999}},
+    "averaged copies": lambda s: {"state_dict": {**before("net_g.", other(s)), **before("net_g_ema.", s)}},
+    "beside a discriminator": lambda s: {"state_dict": {**before("net_g.", s), **before("net_d.", s)}},
+    "counter": lambda s: {"params": {**s, "n_averaged": torch.tensor(100)}},
+    "counter and prefix": lambda s: {"n_averaged": torch.tensor(100), **before("module.", s)},
+    "batch counter": lambda s: {**s, "norm.num_batches_tracked": torch.tensor(7), "initted": torch.tensor([True])},
+    "score": lambda s: {"params": s, "best_psnr": np.float64(31.5), "step": np.int64(7)},
+    "score inside": lambda s: {**s, "best_psnr": np.float32(31.5), "name": "x"},
+    "namespace": lambda s: {"state_dict": s, "args": argparse.Namespace(lr=1e-4, out=Path("runs"))},
+    "list": lambda s: [s],
+    "arrays": lambda s: {name: np.asfortranarray(tensor.numpy()) for name, tensor in s.items()},
+    "history": lambda s: {"params": s, "history": np.arange(9), "names": np.array(["a", "b"])},
+}
+
+
+@pytest.mark.parametrize("name", WRAPPINGS)
+@pytest.mark.parametrize("zipped", [True, False])
+def test_wrapped_weights_give_the_same_network(name: str, zipped: bool, tmp_path: Path) -> None:
+    state = small().state_dict()
+    torch.save(WRAPPINGS[name](state), tmp_path / "net.pth", _use_new_zipfile_serialization=zipped)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        loaded = load_network(tmp_path / "net.pth").state_dict()
+    assert loaded.keys() == state.keys()
+    assert all(torch.equal(loaded[key], state[key]) for key in state)
+
+
+def test_prefixes_in_safetensors_are_removed(tmp_path: Path) -> None:
+    save_file(before("params_ema.", small().state_dict()), tmp_path / "net.safetensors")
+    assert load_network(tmp_path / "net.safetensors").config == small().config
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (lambda s: {"model": {**s, "extra": torch.zeros(2)}}, "unexpected extra"),
+        (lambda s: {**before("net_g.", s), "extra": torch.zeros(2)}, "unsupported model file"),
+        (lambda s: {"generator": dict(list(s.items())[1:])}, "lacks"),
+        (lambda s: {**s, "optimizer": {"lr": 1}}, "'optimizer', which is not a tensor"),
+        (lambda s: {**s, "loss": torch.tensor(0.1)}, "unexpected loss"),
+    ],
+)
+def test_loading_stays_strict(spoil: Callable[[State], object], message: str, tmp_path: Path) -> None:
+    torch.save(spoil(small().state_dict()), tmp_path / "net.pth")
+    assert message in refused(tmp_path / "net.pth")
+
+
+def test_a_wrapper_that_contains_itself_ends(tmp_path: Path) -> None:
+    knot: State = {"epoch": 1}
+    knot |= {"params": knot, "model": [knot], "ema": {"model": knot}}
+    torch.save(knot, tmp_path / "net.pth")
+    assert "no tensors" in refused(tmp_path / "net.pth")
+    knot["state_dict"] = {"conv.weight": torch.zeros(2)}
+    assert unwrap(knot, Path("net.pth")).keys() == {"conv.weight"}
+
+
+class Call:
+    """A pickle that calls a function."""
+
+    def __init__(self, function: Callable[..., object], *values: object) -> None:
+        self.call = (function, values)
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return self.call
+
+
+GADGETS = {
+    "system": Call(os.system, "true"),
+    "eval": Call(eval, "1"),
+    "getattr": Call(getattr, "a", "upper"),
+    "load": Call(torch.load, "x"),
+    "numpy": Call(np.load, "x"),
+    "thread": Call(threading.Thread),
+}
+
+
+@pytest.mark.parametrize("name", GADGETS)
+@pytest.mark.parametrize("form", ["zip", "old", "bare"])
+@pytest.mark.parametrize("protocol", range(6))
+def test_a_file_that_would_run_code_is_called_so(name: str, form: str, protocol: int, tmp_path: Path) -> None:
+    content, path = {"params": small().state_dict(), "x": GADGETS[name]}, tmp_path / "net.pth"
+    if form == "bare":
+        path.write_bytes(pickle.dumps(GADGETS[name], protocol))
+    else:
+        torch.save(content, path, pickle_protocol=max(2, protocol), _use_new_zipfile_serialization=form == "zip")
+    assert "is refused: loading it would run code (" in refused(path)
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+def test_a_protocol_that_torch_cannot_read_is_not_called_damaged(zipped: bool, tmp_path: Path) -> None:
+    path = tmp_path / "net.pth"
+    torch.save(small().state_dict(), path, pickle_protocol=4, _use_new_zipfile_serialization=zipped)
+    assert "is a pickle of protocol 4, which torch cannot read safely" in refused(path)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs named pipes")
+@pytest.mark.parametrize("option", ["--weights", "--adapter"])
+def test_a_pipe_or_a_device_is_no_file_of_weights(
+    option: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    os.mkfifo(tmp_path / "net.pth")
+    assert "not a regular file" in refused(tmp_path / "net.pth")
+    assert "not a regular file" in refused(Path("/dev/zero"))
+    assert main(["upscale", "a.png", option, str(tmp_path / "net.pth")]) == 3
+    assert "not a regular file" in capsys.readouterr().err
