@@ -16,7 +16,7 @@ from PIL.ImageFile import ImageFile
 from dsclora_cli.errors import ImageError
 from dsclora_cli.imaging.codecs.jpeg import estimate_quality
 from dsclora_cli.imaging.codecs.jpeg2000 import open_deep_jpeg2000
-from dsclora_cli.imaging.codecs.png import open_still_png, scan_png
+from dsclora_cli.imaging.codecs.png import open_png
 from dsclora_cli.imaging.codecs.pnm import open_deep_pnm
 from dsclora_cli.imaging.color import conversion_note, image_to_pixels, pixel_layout, srgb_profile
 from dsclora_cli.imaging.formats import FORMATS, load_plugin
@@ -28,7 +28,7 @@ _IPTC_RESOURCE = 0x0404
 _EXTENDED_XMP = b"http://ns.adobe.com/xmp/extension/\0"
 _UPRIGHT_ALREADY = ("HEIF", "JXL")  # the plugins of these formats apply the orientation
 _DEEP_DECODERS: Mapping[str, Callable[[BinaryIO], OpenedFile | None]] = MappingProxyType(
-    {"PPM": open_deep_pnm, "PNG": open_still_png, "JPEG2000": open_deep_jpeg2000}
+    {"PPM": open_deep_pnm, "PNG": open_png, "JPEG2000": open_deep_jpeg2000}
 )
 
 
@@ -50,11 +50,8 @@ def open_with_pillow(file: BinaryIO, name: str) -> OpenedFile:
     if name in _UPRIGHT_ALREADY:
         # Resets the orientation, which would otherwise be applied twice.
         metadata = with_size(metadata, image.width, image.height)
-    numbers = range(1)
-    if FORMATS[name].frames == "timed":
-        # The default image of an animated PNG, if outside the animation, is for viewers without animation.
-        numbers = range(1 if image.info.get("default_image") else 0, getattr(image, "n_frames", 1))
-    animated = len(numbers) > 1
+    count = getattr(image, "n_frames", 1) if FORMATS[name].frames == "timed" else 1
+    animated = count > 1
     channels, dtype = pixel_layout(image)
     header = Header(
         format=name,
@@ -63,14 +60,14 @@ def open_with_pillow(file: BinaryIO, name: str) -> OpenedFile:
         # Later frames of a GIF may have holes that the first frame does not tell of.
         channels=4 if animated and name == "GIF" else channels,
         dtype=dtype,
-        frames=len(numbers),
+        frames=count,
         animated=animated,
         loop=_read_loop(image, name) if animated else None,
         metadata=metadata,
         notes=tuple(notes),
         jpeg_quality=estimate_quality(image.quantization) if name == "JPEG" else None,  # type: ignore[attr-defined]
     )
-    return OpenedFile(header, partial(_decode, image, header, numbers, icc))
+    return OpenedFile(header, partial(_decode, image, header, icc))
 
 
 def _open_image(file: BinaryIO, name: str) -> ImageFile:
@@ -92,8 +89,6 @@ def _open_image(file: BinaryIO, name: str) -> ImageFile:
 
 
 def _read_metadata(image: ImageFile, file: BinaryIO, name: str) -> Metadata:
-    if name == "PNG":
-        return scan_png(file)[1]
     info = image.info
     comment = info.get("comment")
     text = comment.decode("utf-8", "replace") if isinstance(comment, bytes) else comment
@@ -113,9 +108,7 @@ def _reading_notes(image: ImageFile, file: BinaryIO, name: str) -> list[str]:
     """Return sentences for the user about parts of the file that are not read."""
     notes = []
     # Bits per channel in the file, of which Pillow may give only 8.
-    if name == "PNG":
-        bits = scan_png(file)[0][b"IHDR"][8]
-    elif name == "JPEG2000":
+    if name == "JPEG2000":
         bits = read_codestream(file).bits
     else:
         bits = read_avif_depth(file) if name == "AVIF" else int(image.info.get("bit_depth", 8))
@@ -143,9 +136,9 @@ def _read_loop(image: ImageFile, name: str) -> int:
     return 1 if loop is None else loop + 1 if loop else 0
 
 
-def _decode(image: ImageFile, header: Header, numbers: range, icc: bytes | None) -> Iterator[Frame]:
-    """Yield the frames with `numbers` in Pillow's count, `(H, W, header.channels)` of `header.dtype`."""
-    for number in numbers:
+def _decode(image: ImageFile, header: Header, icc: bytes | None) -> Iterator[Frame]:
+    """Yield the frames, `(H, W, header.channels)` of `header.dtype`."""
+    for number in range(header.frames):
         # No seek in a still: some plugins know no frames.
         if header.animated:
             image.seek(number)

@@ -1,6 +1,7 @@
-"""PNG: still pictures of 8 and 16 bits in and out, and the chunks of metadata; `animation.py` writes APNG.
+"""PNG: pictures and animations of 8 and 16 bits in, stills out, and the chunks of metadata; `animation.py` writes APNG.
 
-Pillow would silently cut 16 bits to 8, and would decode all pixels to reach the metadata behind them.
+Pillow would silently cut 16 bits to 8, blend the frames of an APNG wrongly, and decode all pixels to reach the metadata
+behind them.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ import io
 import re
 import struct
 import zlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
 from itertools import chain
 from typing import Any, BinaryIO
@@ -18,47 +19,165 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dsclora_cli.errors import ImageError
+from dsclora_cli.imaging.color import white_level
 from dsclora_cli.imaging.metadata import extract_iptc, normalize_dpi, normalize_exif, normalize_xmp, wrap_iptc
 from dsclora_cli.imaging.types import AnyFrame, Frame, Header, Metadata, OpenedFile, Pixels
 
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _COLOR_CHUNKS = (b"gAMA", b"cHRM", b"sRGB", b"cICP")
 _ONCE = (b"IHDR", b"acTL", b"tRNS", b"iCCP", b"eXIf", b"pHYs", *_COLOR_CHUNKS)
-_PIXEL_CHUNKS = (b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND")
+_PIXEL_CHUNKS = (b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"fdAT", b"IEND")
 _TEXT = (b"tEXt", b"zTXt", b"iTXt")
 _XMP_KEY = "XML:com.adobe.xmp"
 _RAW_PROFILE = re.compile(r"Raw profile type (iptc|8bim|exif|APP1|xmp)")
 _MAX_TEXT = 2**26  # bytes after decompression
 _CHANNELS_OF_TYPE = {0: 1, 2: 3, 3: 3, 4: 2, 6: 4}  # type 3 is a palette
+_SAMPLES_OF_TYPE = {**_CHANNELS_OF_TYPE, 3: 1}
+# First row, first column, step of rows and of columns, for the seven passes of an interlaced PNG.
+_ADAM7 = ((0, 0, 8, 8), (0, 4, 8, 8), (4, 0, 8, 4), (0, 2, 4, 4), (2, 0, 4, 2), (0, 1, 2, 2), (1, 0, 2, 1))
+_TO_NOTHING, _TO_PREVIOUS, _OVER = 0, 2, 1  # how a frame of an APNG is taken away, and how it is laid
+_DEFAULT_PICTURE = b"default"
 _TYPE_OF_CHANNELS = {1: 0, 2: 4, 3: 2, 4: 6}
 _UP = 2  # filter type: each byte minus the byte above
 _PART = 2**22  # bytes of pixels that are compressed at once
 
 
-def open_still_png(file: BinaryIO) -> OpenedFile | None:
-    """Open a still PNG: a palette becomes RGB, tRNS becomes alpha, less than 8 bits become 8.
+def open_png(file: BinaryIO) -> OpenedFile:
+    """Open a PNG or APNG: a palette becomes RGB, tRNS becomes alpha, less than 8 bits become 8.
 
-    Returns:
-        The opened file, or None for a PNG that Pillow has to read: an animated PNG, or an interlaced PNG of 8 bits, as
-        the decoder used here prints a warning about interlacing on standard error.
+    The default picture of an APNG, if outside the animation, is for viewers without animation, and is left out.
     """
     once, metadata = scan_png(file)
-    width, height, bits, kind, interlaced = struct.unpack(">IIBBxxB", once[b"IHDR"])
-    if b"acTL" in once or (interlaced and bits < 16):
-        return None
-    channels = _CHANNELS_OF_TYPE[kind] + (b"tRNS" in once)
+    width, height, bits, kind = struct.unpack_from(">IIBB", once[b"IHDR"])
     depth: np.dtype[np.uint8 | np.uint16] = np.dtype("uint16" if bits == 16 else "uint8")
-    return OpenedFile(Header("PNG", width, height, channels, depth, metadata=metadata), partial(_decode, file))
+    channels = _CHANNELS_OF_TYPE[kind] + (b"tRNS" in once)
+    count, plays = struct.unpack(">II", once[b"acTL"]) if b"acTL" in once else (1, 0)
+    extra = (count > 1) and once[_DEFAULT_PICTURE] == b"outside"
+    header = Header(
+        format="PNG",
+        width=width,
+        height=height,
+        channels=channels,
+        dtype=depth,
+        frames=max(1, count),
+        animated=count > 1,
+        loop=plays if count > 1 else None,
+        metadata=metadata,
+        notes=("the picture for viewers without animation was left out",) if extra else (),
+    )
+    return OpenedFile(header, partial(_decode_animation if header.animated else _decode_still, file, header))
 
 
-def _decode(file: BinaryIO) -> Iterator[Frame]:
+def _decode_still(file: BinaryIO, header: Header) -> Iterator[Frame]:
     """Yield the only frame, `(H, W, C)` uint8 or uint16."""
+    chunks = [chunk for chunk in read_chunks(file, b"IDAT") if chunk[0] in _PIXEL_CHUNKS]
+    once = dict(chunks)
+    data = b"".join(data for kind, data in chunks if kind == b"IDAT")
+    yield Frame(_decode_pixels(once, (header.width, header.height), data))
+
+
+def _decode_animation(file: BinaryIO, header: Header) -> Iterator[Frame]:
+    """Yield the frames of an APNG as a viewer shows them, `(H, W, C)` uint8 or uint16."""
+    canvas = np.zeros((header.height, header.width, header.channels), header.dtype)
+    for number, (once, control, data) in enumerate(_read_frames(file, header.frames)):
+        width, height, left, top, units, second, dispose, blend = struct.unpack(">4x4I2H2B", control)
+        if left + width > header.width or top + height > header.height:
+            raise ImageError(f"frame {number} of this APNG is larger than the picture")
+        part = canvas[top : top + height, left : left + width]
+        before = part.copy()
+        patch = _decode_pixels(once, (width, height), data)
+        part[:] = _lay_over(part, patch) if blend == _OVER else patch
+        # A copy: the canvas is painted over for the next frame. A second without a unit means hundredths.
+        yield Frame(canvas.copy(), 1000 * units / (second or 100))
+        if dispose == _TO_PREVIOUS and number:
+            part[:] = before
+        elif dispose != _TO_NOTHING:
+            part[:] = 0
+
+
+def _read_frames(file: BinaryIO, count: int) -> Iterator[tuple[dict[bytes, bytes], bytes, bytes]]:
+    """Yield header chunks, the fcTL chunk and the compressed pixels of each frame of an APNG."""
+    once: dict[bytes, bytes] = {}
+    control = b""
+    parts: list[bytes] = []
+    for kind, data in read_chunks(file, b"IDAT", b"fdAT"):
+        if kind in (b"fcTL", b"IEND"):
+            if control and parts:
+                count -= 1
+                yield once, control, b"".join(parts)
+            control, parts = data, []
+            if count == 0:
+                return
+        # Pixels before any fcTL are the picture for viewers without animation.
+        elif kind in (b"IDAT", b"fdAT") and control:
+            parts.append(data[4:] if kind == b"fdAT" else data)  # fdAT starts with a count
+        elif kind in _PIXEL_CHUNKS and kind != b"IDAT":
+            once[kind] = data
+    raise ImageError(f"the APNG is truncated: {count} frames are missing")
+
+
+def _lay_over(below: Pixels, above: Pixels) -> Pixels:
+    """Return `(h, w, C)` pixels laid over others of the same dtype, neither premultiplied (Porter and Duff, "over")."""
+    if above.shape[2] in (1, 3):
+        return above
+    white = white_level(above.dtype)
+    share, under = above[..., -1:] / white, below[..., -1:] / white
+    opacity = share + under * (1 - share)
+    color = above[..., :-1] * share + below[..., :-1] * under * (1 - share)
+    np.divide(color, opacity, out=color, where=opacity > 0)
+    laid: Pixels = np.rint(np.concatenate([color, opacity * white], axis=2)).astype(above.dtype)
+    return laid
+
+
+def _decode_pixels(once: Mapping[bytes, bytes], size: tuple[int, int], data: bytes) -> Pixels:
+    """Return pixels `(height, width, C)` of a picture of `size` (width, height) with the compressed pixels `data`."""
     import imagecodecs
 
-    # The decoder gets the chunks of pixels only: libpng complains about odd metadata on standard error.
-    needed = b"".join(make_chunk(kind, data) for kind, data in read_chunks(file, b"IDAT") if kind in _PIXEL_CHUNKS)
-    pixels: Pixels = imagecodecs.png_decode(SIGNATURE + needed)
-    yield Frame(pixels if pixels.ndim == 3 else pixels[..., None])
+    head = once[b"IHDR"]
+
+    def decode(width: int, height: int, packed: bytes) -> Pixels:
+        # The decoder gets the chunks of pixels only: libpng complains about odd metadata on standard error.
+        parts = [make_chunk(b"IHDR", struct.pack(">II", width, height) + head[8:12] + b"\0")]
+        parts += [make_chunk(kind, once[kind]) for kind in (b"PLTE", b"tRNS") if kind in once]
+        pixels: Pixels = imagecodecs.png_decode(
+            b"".join([SIGNATURE, *parts, make_chunk(b"IDAT", packed), make_chunk(b"IEND", b"")])
+        )
+        return pixels if pixels.ndim == 3 else pixels[..., None]
+
+    return decode(*size, data) if not head[12] else _decode_interlaced(head, size, data, decode)
+
+
+def _decode_interlaced(
+    head: bytes, size: tuple[int, int], data: bytes, decode: Callable[[int, int, bytes], Pixels]
+) -> Pixels:
+    """Return pixels `(height, width, C)` of an interlaced picture, put together from the passes of Adam7.
+
+    Each pass is decoded as a picture of its own: libpng warns about interlacing on standard error, and Pillow loses the
+    transparency of gray with less than 8 bits.
+    """
+    width, height = size
+    bits = head[8] * _SAMPLES_OF_TYPE[head[9]]
+    passes = []
+    for top, left, down, across in _ADAM7:
+        columns, rows = -(-(width - left) // across), -(-(height - top) // down)
+        if columns > 0 and rows > 0:
+            length = rows * (1 + (columns * bits + 7) // 8)  # a byte of each row names the filter
+            passes.append((slice(top, None, down), slice(left, None, across), columns, rows, length))
+    wanted = sum(length for *_, length in passes)
+    unpacker = zlib.decompressobj()
+    raw = unpacker.decompress(data, wanted)
+    if len(raw) < wanted:
+        raise ImageError("the PNG is truncated")
+    unpacker.decompress(unpacker.unconsumed_tail, 1)  # compares the checksum behind the pixels
+    whole: Pixels | None = None
+    for across_rows, across_columns, columns, rows, length in passes:
+        pixels = decode(columns, rows, zlib.compress(raw[:length], 1))
+        raw = raw[length:]
+        if whole is None:
+            whole = np.zeros((height, width, pixels.shape[2]), pixels.dtype)
+        whole[across_rows, across_columns] = pixels
+    assert whole is not None  # the first pass has a pixel in every picture
+    return whole
 
 
 def scan_png(file: BinaryIO) -> tuple[Mapping[bytes, bytes], Metadata]:
@@ -76,6 +195,9 @@ def scan_png(file: BinaryIO) -> tuple[Mapping[bytes, bytes], Metadata]:
             texts.setdefault(key, value)
         elif kind in _ONCE:
             once.setdefault(kind, data)
+        elif kind in (b"fcTL", b"IDAT"):
+            # An APNG whose pixels come before the first frame control shows them outside the animation only.
+            once.setdefault(_DEFAULT_PICTURE, b"outside" if kind == b"IDAT" else b"inside")
     # ImageMagick and ExifTool hide EXIF, IPTC and XMP as hexadecimal digits in text chunks.
     profiles = {match[1].lower(): key for key in texts if (match := _RAW_PROFILE.fullmatch(key))}
     raw = {kind: _decode_hexadecimal(texts.pop(key)) for kind, key in profiles.items()}
