@@ -80,7 +80,7 @@ def with_values(recipe: Recipe, given: Mapping[str, object]) -> Recipe:
 def check_recipe(recipe: Recipe) -> None:
     """Raise UsageError if an option is out of range or contradicts another, or if a method lacks an option."""
     for option, value in _values(recipe):
-        if problem := _problem(option, value):
+        if problem := next(_problems(option, value), None):
             raise _wrong(option.flag, problem)
     network, distill = recipe.network, recipe.distill
     if network.expanded and network.arch not in {"dsclora", "span"}:
@@ -175,7 +175,7 @@ def _parse(option: OptionField, value: object, where: str) -> object:
     if not right_count or None in parsed:
         raise _wrong(where, f"{value!r} is not {_COUNT_NAMES[option.count]}{_TYPE_NAMES[option.kind]}")
     result = parsed[0] if option.count == 1 else parsed
-    if problem := _problem(option, result):
+    if problem := next(_problems(option, result), None):
         raise _wrong(where, problem)
     return result
 
@@ -189,33 +189,25 @@ def _convert(kind: type, value: object) -> object:
     return value if type(value) is kind else None  # not isinstance: True is an int
 
 
-def _problem(option: OptionField, value: object) -> str:
-    """Return why a value (one value or a tuple) is not allowed, or an empty text."""
+def _problems(option: OptionField, value: object) -> Iterator[str]:
+    """Yield the reasons why a value (one value or a tuple) is not allowed."""
     values = value if isinstance(value, tuple) else () if value is None else (value,)
     for each in values:
-        problem = _number_problem(option, each) if isinstance(each, int | float) else _text_problem(option, each)
-        if problem:
-            return problem
+        if isinstance(each, str | Path):
+            if option.choices and each not in option.choices:
+                yield f"{each!r} is not one of {', '.join(option.choices)}"
+            # A file name that is not Unicode reaches Python as lone surrogates, which TOML cannot hold.
+            if str(each) != str(each).encode("utf-8", "replace").decode("utf-8"):
+                yield f"{str(each)!r} is not Unicode, so no recipe can hold it"
+        elif not math.isfinite(each):
+            yield f"{each!r} is not finite"
+        elif each < option.min:
+            yield f"{each!r} is below {option.min:g}"
+        elif each > option.max:
+            yield f"{each!r} is above {option.max:g}"
     # Ranges to draw from, unlike other pairs (`betas`), have an order.
     if option.metavar == "LOW HIGH" and values[0] > values[1]:
-        return f"{values[0]!r} to {values[1]!r} is no range"
-    return ""
-
-
-def _number_problem(option: OptionField, number: float) -> str:
-    if not math.isfinite(number):
-        return f"{number!r} is not finite"
-    if number < option.min:
-        return f"{number!r} is below {option.min:g}"
-    return f"{number!r} is above {option.max:g}" if number > option.max else ""
-
-
-def _text_problem(option: OptionField, text: str | Path) -> str:
-    if option.choices and text not in option.choices:
-        return f"{text!r} is not one of {', '.join(option.choices)}"
-    # A file name that is not Unicode reaches Python as lone surrogates, which TOML cannot hold.
-    is_unicode = str(text) == str(text).encode("utf-8", "replace").decode("utf-8")
-    return "" if is_unicode else f"{str(text)!r} is not Unicode, so no recipe can hold it"
+        yield f"{values[0]!r} to {values[1]!r} is no range"
 
 
 def _values(recipe: Recipe) -> Iterator[tuple[OptionField, object]]:

@@ -111,8 +111,11 @@ class TrainSet:
             picture = self.pictures[chosen[index]]
             top, left = (int(places[index][axis] * (picture.size[axis] - options.patch + 1)) for axis in (0, 1))
             damage = np.random.default_rng([seed, _STREAM_OF_DAMAGE, step, index])
-            patches = self._patches(picture, top, left, damage)
-            samples.append([_augmented(patch, int(turns[index]), bool(flips[index])) for patch in patches])
+            # PyTorch copies turned pixels, three bytes each, twice as fast as NumPy.
+            patches = [torch.from_numpy(patch) for patch in self._patches(picture, top, left, damage)]
+            if flips[index]:
+                patches = [patch.flip(1) for patch in patches]  # left to right
+            samples.append([torch.rot90(patch, int(turns[index])) for patch in patches])
         lr, hr, *teacher = (torch.stack(patches) for patches in zip(*samples, strict=True))
         return Batch(_to_float(lr, 255), _to_float(hr, 255), _to_float(teacher[0], _FIXED_POINT) if teacher else None)
 
@@ -310,13 +313,6 @@ def _split(pictures: Sequence[Picture], recipe: Recipe) -> tuple[list[Picture], 
     order = np.random.default_rng([recipe.run.seed, _STREAM_OF_HELD_OUT]).permutation(len(pictures))
     held = set(order[:count].tolist())
     return [pictures[i] for i in sorted(held)], [p for i, p in enumerate(pictures) if i not in held]
-
-
-def _augmented(patch: NDArray[Any], turns: int, flip: bool) -> Tensor:
-    """Return a patch `(h, w, 3)` flipped left to right where asked, then turned by `turns` quarters."""
-    # PyTorch copies turned pixels, three bytes each, twice as fast as NumPy.
-    pixels = torch.from_numpy(patch)
-    return torch.rot90(pixels.flip(1) if flip else pixels, turns)
 
 
 def _to_float(patches: Tensor, one: float) -> Tensor:

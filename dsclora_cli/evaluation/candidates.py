@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 
-from dsclora_cli.config import EngineOptions, EvalOptions, ModelOptions
+from dsclora_cli.config import EvalOptions, ModelOptions
 from dsclora_cli.errors import OutOfMemory, UsageError
 from dsclora_cli.evaluation.protocol import Image
 from dsclora_cli.evaluation.report import BASELINE, RowInfo
@@ -46,7 +46,9 @@ def open_candidates(options: EvalOptions) -> tuple[Candidate, ...]:
         UsageError: a model has another scale, weights are given twice, or a device or dtype is not available.
         WeightsError: weights are missing or damaged.
     """
-    candidates = [Candidate(RowInfo(BASELINE), partial(_upscale_bicubic, scale=options.scale))]
+    scale, tile = options.scale, options.engine.tile
+    bicubic = Candidate(RowInfo(BASELINE), lambda lr: matlab_bicubic(lr, lr.shape[0] * scale, lr.shape[1] * scale))
+    candidates = [bicubic]
     for model in options.models or (ModelOptions(),):
         found = _find(model, options)
         same = next((each.info.name for each in candidates if each.info.weights_sha256 == found.sha256), None)
@@ -54,13 +56,22 @@ def open_candidates(options: EvalOptions) -> tuple[Candidate, ...]:
             raise UsageError(f"{_model_name(model)} and {same} are the same weights", "give them once")
         # Two files of one name in different folders are told apart by their paths.
         name = str(found.path) if found.name in {each.info.name for each in candidates} else found.name
-        candidates.extend(_open(name, found, options.engine))
+        # Loaded without the ensemble, which wraps the same engine below: weights are in memory once.
+        engine = load_engine(found, choose_device(options.engine), replace(options.engine, ensemble=False))
+        info = RowInfo(
+            name=name,
+            weights_sha256=found.sha256,
+            device=engine.device,
+            dtype=engine.dtype,
+            tile=tile,
+            engine=engine.name,
+            notes=(found.note,) if found.note else (),
+        )
+        candidates.append(Candidate(info, partial(_upscale, engine=engine, tile=tile), found.path, found.entry))
+        if options.engine.ensemble:
+            info = replace(info, name=f"{name} + ensemble", ensemble=True)
+            candidates.append(Candidate(info, partial(_upscale, engine=Ensemble(engine), tile=tile), found.path))
     return tuple(candidates)
-
-
-def _upscale_bicubic(lr: Image, scale: int) -> Image:
-    """Upscale `(h, w, 3)` uint8 LR by MATLAB's bicubic resampling."""
-    return matlab_bicubic(lr, lr.shape[0] * scale, lr.shape[1] * scale)
 
 
 def _find(model: ModelOptions, options: EvalOptions) -> FoundWeights:
@@ -81,25 +92,6 @@ def _find(model: ModelOptions, options: EvalOptions) -> FoundWeights:
 def _model_name(model: ModelOptions) -> str:
     """Return a model as the user named the model."""
     return str(model.adapter or model.weights or model.model)
-
-
-def _open(name: str, found: FoundWeights, options: EngineOptions) -> Iterator[Candidate]:
-    """Load weights and yield the candidate and, where requested, the ensemble, which shares the engine."""
-    # Loaded without the ensemble, which wraps the same engine below: weights are in memory once.
-    engine = load_engine(found, choose_device(options), replace(options, ensemble=False))
-    info = RowInfo(
-        name=name,
-        weights_sha256=found.sha256,
-        device=engine.device,
-        dtype=engine.dtype,
-        tile=options.tile,
-        engine=engine.name,
-        notes=(found.note,) if found.note else (),
-    )
-    yield Candidate(info, partial(_upscale, engine=engine, tile=options.tile), found.path, found.entry)
-    if options.ensemble:
-        ensemble = partial(_upscale, engine=Ensemble(engine), tile=options.tile)
-        yield Candidate(replace(info, name=f"{name} + ensemble", ensemble=True), ensemble, found.path)
 
 
 def _upscale(lr: Image, engine: Engine, tile: int | None) -> Image:

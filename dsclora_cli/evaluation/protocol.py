@@ -8,7 +8,6 @@ from __future__ import annotations
 import importlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -16,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 
 from dsclora_cli.errors import ImageError, UsageError
-from dsclora_cli.imaging.metrics import SSIM_WINDOW, crop_border, psnr, psnr_y, ssim, ssim_y
+from dsclora_cli.imaging.metrics import SSIM_WINDOW, Plane, crop_border, luma, psnr, ssim
 from dsclora_cli.inference.device import resolve_device
 
 Image = NDArray[np.uint8]
@@ -25,13 +24,13 @@ Image = NDArray[np.uint8]
 Metric = Callable[[Image, Image], float]
 """Return the score of a result, given the result and the HR image."""
 
-# `Scorer` crops an image once for all metrics, so no metric crops again.
-_FIDELITY: Mapping[str, Metric] = {
-    "psnr_y": partial(psnr_y, border=0),
-    "ssim_y": ssim_y,
+_FIDELITY: Mapping[str, Callable[[Image | Plane, Image | Plane], float]] = {
+    "psnr_y": psnr,
+    "ssim_y": ssim,
     "psnr_rgb": psnr,
     "ssim_rgb": ssim,
 }
+"""Formula of each metric of a protocol; metrics with the ending `_y` compare luma."""
 
 
 @dataclass(frozen=True)
@@ -88,8 +87,11 @@ class Scorer:
                 f"{name}: {width}x{height} pixels are too few to score", f"{needed} on each side are needed"
             )
         # Extra metrics see the whole image: their authors define no border.
-        inside, truth_inside = crop_border(result, self._border), crop_border(truth, self._border)
-        scores = {metric: score(inside, truth_inside) for metric, score in self._fidelity.items()}
+        colors = crop_border(result, self._border), crop_border(truth, self._border)
+        lumas = luma(colors[0]), luma(colors[1])
+        scores = {
+            metric: formula(*(lumas if metric.endswith("_y") else colors)) for metric, formula in self._fidelity.items()
+        }
         return scores | {metric: score(result, truth) for metric, score in self._extra.items()}
 
 

@@ -21,11 +21,6 @@ def psnr_y(result: NDArray[np.uint8], truth: NDArray[np.uint8], border: int) -> 
     return psnr(luma(crop_border(result, border)), luma(crop_border(truth, border)))
 
 
-def ssim_y(result: NDArray[np.uint8], truth: NDArray[np.uint8]) -> float:
-    """Return the SSIM of the luma of two `(H, W, 3)` uint8 pictures."""
-    return ssim(luma(result), luma(truth))
-
-
 def luma(image: NDArray[np.uint8]) -> Plane:
     """Return BT.601 luma in 16-235, not rounded, as MATLAB's `rgb2ycbcr` does: `(H, W, 3)` uint8 -> `(H, W)`."""
     plane: Plane = image.astype(np.float64) @ np.array([65.481, 128.553, 24.966]) / _PEAK + 16.0
