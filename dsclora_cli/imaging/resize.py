@@ -38,23 +38,18 @@ def matlab_bicubic(image: NDArray[np.uint8], height: int, width: int) -> NDArray
         width: New width in pixels.
     """
     for axis, length in ((0, height), (1, width)):
-        image = _resize_axis(image, axis, length)
+        if image.shape[axis] == length:
+            continue
+        indices, weights = _contributions(image.shape[axis], length)
+        moved = np.moveaxis(image, axis, 0)
+        total = np.zeros((length, *moved.shape[1:]), np.float64)
+        column = (-1,) + (1,) * (moved.ndim - 1)
+        for tap in range(indices.shape[1]):
+            total += weights[:, tap].reshape(column) * moved[indices[:, tap]]
+        # MATLAB rounds halves up; np.rint would round them to even.
+        rounded = np.floor(np.clip(total, 0, 255) + 0.5).astype(np.uint8)
+        image = np.ascontiguousarray(np.moveaxis(rounded, 0, axis))
     return image
-
-
-def _resize_axis(image: NDArray[np.uint8], axis: int, length: int) -> NDArray[np.uint8]:
-    """Return `(H, W)` or `(H, W, C)` uint8 with `length` pixels along `axis`, 0 or 1."""
-    if image.shape[axis] == length:
-        return image
-    indices, weights = _contributions(image.shape[axis], length)
-    moved = np.moveaxis(image, axis, 0)
-    total = np.zeros((length, *moved.shape[1:]), np.float64)
-    column = (-1,) + (1,) * (moved.ndim - 1)
-    for tap in range(indices.shape[1]):
-        total += weights[:, tap].reshape(column) * moved[indices[:, tap]]
-    # MATLAB rounds halves up; np.rint would round them to even.
-    rounded = np.floor(np.clip(total, 0, 255) + 0.5).astype(np.uint8)
-    return np.ascontiguousarray(np.moveaxis(rounded, 0, axis))
 
 
 def _contributions(inputs: int, outputs: int) -> tuple[NDArray[np.int64], NDArray[np.float64]]:

@@ -157,9 +157,12 @@ def _advance(state: dict[str, Any], gradient: Tensor, group: dict[str, Any]) -> 
     size = (square / (1 - second**steps)).sqrt_()
     size += group["eps"] * size.mean() + _MIN_GRADIENT
     # Second moments stay behind when the basis turns, so a direction may have a mean and next to no second moment.
-    change = (_to_basis(state, mean) / (1 - first**steps) / size).clamp_(-_MAX_CHANGE, _MAX_CHANGE)
+    change: Tensor = (_to_basis(state, mean) / (1 - first**steps) / size).clamp_(-_MAX_CHANGE, _MAX_CHANGE)
     # The change is for this step's basis, so rotate back before the basis turns.
-    unrotated = _from_basis(state, change)
+    if "left" in state:
+        change = state["left_basis"] @ change
+    if "right" in state:
+        change = change @ state["right_basis"].T
     for side, product in (("left", gradient @ gradient.T), ("right", gradient.T @ gradient)):
         if side in state:
             state[side].lerp_(product, 1 - second)
@@ -167,7 +170,7 @@ def _advance(state: dict[str, Any], gradient: Tensor, group: dict[str, Any]) -> 
             if steps < 5 or steps % group["every"] == 0:
                 _turn_basis(state, side)
     state["steps"] = steps + 1
-    return unrotated
+    return change
 
 
 def _to_basis(state: dict[str, Any], matrix: Tensor) -> Tensor:
@@ -175,13 +178,6 @@ def _to_basis(state: dict[str, Any], matrix: Tensor) -> Tensor:
     if "left" in state:
         matrix = state["left_basis"].T @ matrix
     return matrix @ state["right_basis"] if "right" in state else matrix
-
-
-def _from_basis(state: dict[str, Any], matrix: Tensor) -> Tensor:
-    """Return a matrix `(rows, columns)` of the eigenbasis in the basis of the parameter."""
-    if "left" in state:
-        matrix = state["left_basis"] @ matrix
-    return matrix @ state["right_basis"].T if "right" in state else matrix
 
 
 def _turn_basis(state: dict[str, Any], side: str) -> None:

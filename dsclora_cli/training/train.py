@@ -5,11 +5,11 @@ The training loop is in `trainer.py`; `distill` starts from the same networks.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from dsclora_cli.datasets.patches import Batch, TrainSet
 from dsclora_cli.errors import UsageError
@@ -96,11 +96,9 @@ def initial_network(recipe: Recipe, data: TrainSet, offline: bool = False) -> Ne
         UsageError: The weights of `init` have another shape.
         WeightsError: The weights of `init` are not available.
     """
-    network = new_network(recipe.network)
+    network, complete = new_network(recipe.network), False
     if recipe.network.init is not None:
         complete = _load_matching(network, find_named_weights(recipe.network.init, offline).path)
-        if not complete and isinstance(network, SPAN):
-            fit_last_layer(network, _fitting_pairs(data))
     elif recipe.network.expanded:
         assert isinstance(network, SPAN)
         # The training form starts with a last convolution that is nearly silent, around mid-grey.
@@ -108,9 +106,12 @@ def initial_network(recipe: Recipe, data: TrainSet, offline: bool = False) -> Ne
         with torch.no_grad():
             last.get_parameter("weight").mul_(0.01)
             last.get_parameter("bias").fill_(0.45)
+        return network
     elif isinstance(network, SPAN):
         lsuv_init(network, data.batch(0, slice(None)).lr)
-        fit_last_layer(network, _fitting_pairs(data))
+    if isinstance(network, SPAN) and not complete:
+        batches = (data.batch(step, slice(None)) for step in range(_FITTED_BATCHES))
+        fit_last_layer(network, ((batch.lr, batch.hr) for batch in batches))
     return network
 
 
@@ -141,9 +142,3 @@ def _load_matching(network: Network, path: Path) -> bool:
         )
     network.load_state_dict({name: own[name] if name in other else source[name] for name in own})
     return not other
-
-
-def _fitting_pairs(data: TrainSet) -> Iterator[tuple[Tensor, Tensor]]:
-    """Yield LR `(N, 3, p, p)` and HR `(N, 3, s*p, s*p)` of the batches of the first steps."""
-    batches = (data.batch(step, slice(None)) for step in range(_FITTED_BATCHES))
-    return ((batch.lr, batch.hr) for batch in batches)

@@ -55,7 +55,18 @@ def choose_device(options: EngineOptions) -> str:
 def load_engine(weights: FoundWeights, device: str, options: EngineOptions) -> Engine:
     """Open an engine for weights, on a device from `choose_device`. Raises UsageError and WeightsError."""
     engine = _load_openvino(weights, options) if device == _CPU and _takes_openvino(options) else None
-    engine = engine or _load_torch(weights, device, options)
+    if engine is None:
+        import torch
+
+        from dsclora_cli.inference.device import resolve_dtype
+        from dsclora_cli.inference.torch_cpu import open_torch_engine
+        from dsclora_cli.weights.resolve import open_network
+
+        if options.threads:
+            torch.set_num_threads(options.threads)
+        network, place = open_network(weights), torch.device(device)
+        descriptor = network.config.descriptor
+        engine = open_torch_engine(network, descriptor, place, resolve_dtype(options.dtype, place, descriptor))
     return Ensemble(engine) if options.ensemble else engine
 
 
@@ -117,17 +128,3 @@ def _load_openvino(weights: FoundWeights, options: EngineOptions) -> Engine | No
         with suppress(OSError):
             openvino.save_converted(converted, path)
     return openvino.OpenvinoEngine(converted, options.threads)
-
-
-def _load_torch(weights: FoundWeights, device: str, options: EngineOptions) -> Engine:
-    import torch
-
-    from dsclora_cli.inference.device import resolve_dtype
-    from dsclora_cli.inference.torch_cpu import open_torch_engine
-    from dsclora_cli.weights.resolve import open_network
-
-    if options.threads:
-        torch.set_num_threads(options.threads)
-    network, place = open_network(weights), torch.device(device)
-    descriptor = network.config.descriptor
-    return open_torch_engine(network, descriptor, place, resolve_dtype(options.dtype, place, descriptor))
