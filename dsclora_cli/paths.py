@@ -7,8 +7,10 @@ import hashlib
 import os
 import secrets
 import stat
-from collections.abc import Iterator
-from contextlib import contextmanager
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from functools import lru_cache
 from io import BufferedReader
 from pathlib import Path
 
@@ -25,12 +27,12 @@ _LONGEST = 255
 
 def config_dir() -> Path:
     """Return the folder of the user's own `weights.toml`: DSCLORA_CONFIG_DIR, else the platform's folder."""
-    return _from_environment("DSCLORA_CONFIG_DIR") or platformdirs.user_config_path(APP, appauthor=False)
+    return _folder("DSCLORA_CONFIG_DIR", platformdirs.user_config_path)
 
 
 def state_dir() -> Path:
     """Return the folder for records of finished work: DSCLORA_STATE_DIR, else the platform's folder."""
-    return _from_environment("DSCLORA_STATE_DIR") or platformdirs.user_state_path(APP, appauthor=False)
+    return _folder("DSCLORA_STATE_DIR", platformdirs.user_state_path)
 
 
 def cache_dir() -> Path:
@@ -38,12 +40,30 @@ def cache_dir() -> Path:
 
     Weights from the Hub lie in the Hub's own cache; see `hub.cache_folder`.
     """
-    return _from_environment("DSCLORA_CACHE_DIR") or platformdirs.user_cache_path(APP, appauthor=False)
+    return _folder("DSCLORA_CACHE_DIR", platformdirs.user_cache_path)
 
 
-def _from_environment(variable: str) -> Path | None:
+def _folder(variable: str, find: Callable[..., Path]) -> Path:
+    """Return the folder of a variable, else the platform's folder, else a private folder for a user without a home."""
     value = os.environ.get(variable)
-    return Path(value).expanduser() if value else None
+    try:
+        folder = Path(value).expanduser() if value else find(APP, appauthor=False)
+    except (RuntimeError, ValueError, LookupError, OSError):  # several versions, several exceptions
+        folder = Path("~")
+    # Nothing is ever written into a folder that is called `~`.
+    return _homeless_folder() / find.__name__ if folder.parts[:1] == ("~",) else folder
+
+
+@lru_cache(maxsize=1)
+def _homeless_folder() -> Path:
+    """Return a folder in the system's temporary folder that no other user can write to."""
+    folder = Path(tempfile.gettempdir()) / f"{APP}-{os.getuid() if hasattr(os, 'getuid') else 'user'}"
+    with suppress(OSError):
+        folder.mkdir(mode=0o700)
+    # Anybody could have created a folder, or a link, with this name before.
+    found = folder.lstat()
+    mine = not hasattr(os, "getuid") or (found.st_uid == os.getuid() and not found.st_mode & 0o022)
+    return folder if stat.S_ISDIR(found.st_mode) and mine else Path(tempfile.mkdtemp(prefix=f"{APP}-"))
 
 
 @contextmanager

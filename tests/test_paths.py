@@ -1,12 +1,14 @@
-"""`atomic_write`: a file is written completely or not at all."""
+"""Folders, atomic writing, and files that must be regular."""
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
 
-from dsclora_cli.paths import atomic_write
+from dsclora_cli import paths
+from dsclora_cli.paths import atomic_write, open_regular, state_dir
 
 
 def test_the_new_file_replaces_the_old_file(tmp_path: Path) -> None:
@@ -34,3 +36,52 @@ def test_after_an_error_only_the_old_file_is_left(tmp_path: Path, error: type[Ba
         fail()
     assert target.read_text() == "old"
     assert list(tmp_path.iterdir()) == [target]
+
+
+@pytest.fixture
+def homeless(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Return the system's temporary folder of a user without a home."""
+
+    def refuse(*_: object, **__: object) -> Path:
+        raise RuntimeError("set an absolute HOME")
+
+    monkeypatch.delenv("DSCLORA_STATE_DIR")
+    monkeypatch.setattr(paths.platformdirs, "user_state_path", refuse)
+    monkeypatch.setattr(paths.tempfile, "gettempdir", lambda: str(tmp_path))
+    monkeypatch.setattr(paths.tempfile, "tempdir", str(tmp_path))
+    paths._homeless_folder.cache_clear()
+    return tmp_path
+
+
+def test_a_user_without_a_home_has_a_private_folder(homeless: Path) -> None:
+    folder = state_dir()
+    assert folder.is_relative_to(homeless) and folder == state_dir()
+    assert not os.path.lexists("~")
+    if hasattr(os, "getuid"):
+        assert folder.parent.stat().st_mode & 0o777 == 0o700
+
+
+@pytest.mark.skipif(not hasattr(os, "getuid"), reason="needs POSIX owners")
+@pytest.mark.parametrize("trap", ["link", "writable"])
+def test_a_folder_that_somebody_else_prepared_is_not_used(homeless: Path, trap: str) -> None:
+    expected, other = homeless / f"dsclora-{os.getuid()}", homeless / "other"
+    other.mkdir()
+    if trap == "link":
+        expected.symlink_to(other)
+    else:
+        expected.mkdir()
+        expected.chmod(0o777)
+    assert not state_dir().is_relative_to(expected)
+    assert state_dir() == state_dir()
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs named pipes")
+def test_only_regular_files_are_opened(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"bytes")
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "link").symlink_to("pipe")
+    with open_regular(tmp_path / "file") as file:
+        assert file.read() == b"bytes"
+    for path in (tmp_path / "pipe", tmp_path / "link", Path("/dev/zero"), tmp_path):
+        with pytest.raises(OSError, match=r"regular|directory"):
+            open_regular(path)

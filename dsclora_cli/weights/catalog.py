@@ -15,7 +15,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from dsclora_cli.errors import UsageError, WeightsError
-from dsclora_cli.paths import config_dir
+from dsclora_cli.paths import config_dir, is_inner_path
 
 FILE_NAME = "weights.toml"
 _PACKAGE = Path(__file__).parent.parent
@@ -130,7 +130,11 @@ def load_catalog() -> Catalog:
     The files are read and checked again only after a change.
     """
     own = config_dir() / FILE_NAME
-    return _load(_version(packaged_file()), _version(own) if own.is_file() else None)
+    try:
+        has_own = own.is_file()
+    except OSError:  # a folder that this user may not enter, such as the folder of another user
+        has_own = False
+    return _load(_version(packaged_file()), _version(own) if has_own else None)
 
 
 _FileVersion = tuple[Path, int, int]
@@ -172,7 +176,7 @@ def read_catalog(path: Path, folder: Path) -> Catalog:
     """Read a catalog file; files of entries without a repository and address lie in `folder`. Raises UsageError."""
     try:
         document = TomlTable(path, tomllib.loads(path.read_text(encoding="utf-8")))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise UsageError(f"{path}: {error}", "see docs/weights.md for an example") from error
     weights = document.table("weights")
     # Lists of the keys, because reading a key takes it out of `rest`.
@@ -187,6 +191,8 @@ def read_catalog(path: Path, folder: Path) -> Catalog:
 def _read_entry(name: str, table: TomlTable, folder: Path) -> WeightEntry:
     if name == "auto":
         raise table.error("name", name, "free: `--model auto` has its own meaning")
+    if "/" in name or not is_inner_path(name):  # the name becomes a folder of the cache, and a part of file names
+        raise table.error("name", name, "a name that can be part of a file name")
     url = table.optional("url", _ADDRESS)
     # With an address, `file` is the address, and `size` and `sha256` may be left out: nobody may have stated them.
     entry = WeightEntry(
@@ -209,7 +215,7 @@ def _read_entry(name: str, table: TomlTable, folder: Path) -> WeightEntry:
     )
     if entry.repo is not None and url is not None:
         raise table.error("url", url, "given without `repo`")
-    if entry.repo is not None and not set(entry.file.split("/")).isdisjoint({"", ".", ".."}):
+    if entry.repo is not None and not is_inner_path(entry.file):
         raise table.error("file", entry.file, "a path inside the repository")
     if entry.repo is None and entry.revision is not None:
         raise table.error("revision", entry.revision, "given together with `repo`")

@@ -7,21 +7,28 @@ address once, and the sha256 of the bytes that came is stored next to the file. 
 
 from __future__ import annotations
 
-import hashlib
+import re
 from collections.abc import Callable
 from enum import StrEnum
+from http.client import HTTPException
 from pathlib import Path
 from urllib.parse import urlsplit
 
 from dsclora_cli import hub
 from dsclora_cli.errors import WeightsError
-from dsclora_cli.paths import atomic_write, cache_dir, sha256_of
+from dsclora_cli.paths import atomic_write, cache_dir, is_inner_path, open_regular, sha256_of
+from dsclora_cli.transfer import DiskError, Received, TooManyBytes, Watch, watched
 from dsclora_cli.weights.catalog import EMBEDDED, WeightEntry
 
 OnBytes = Callable[[int, int | None], None]
 """Callback `(bytes so far, bytes in all)` during a download; the second number is None if the server does not say."""
 
-_TIMEOUT_SECONDS = 30.0
+_WINDOW_SECONDS = 30.0
+"""Window in which a server must send `transfer.SLOWEST` bytes a second, and longest wait for a single answer."""
+
+_MOST_BYTES = 1 << 30
+"""Largest file without a known size; `state_dict` reads no larger one."""
+
 _BLOCK_BYTES = 1 << 18
 
 
@@ -86,9 +93,11 @@ def known_sha256(entry: WeightEntry) -> str:
     if entry.sha256 or entry.url is None:
         return entry.sha256
     try:
-        return _note(_path_of(entry)).read_text(encoding="ascii").strip()
-    except OSError:
+        with open_regular(_note(_path_of(entry))) as file:
+            text = file.read(100).decode("ascii").strip()
+    except (OSError, ValueError):
         return ""
+    return text if re.fullmatch("[0-9a-f]{64}", text) else ""
 
 
 def _hub_file(entry: WeightEntry, repo: str) -> hub.HubFile:
@@ -98,7 +107,8 @@ def _hub_file(entry: WeightEntry, repo: str) -> hub.HubFile:
 def _path_of(entry: WeightEntry) -> Path:
     """Return the place of a file outside the Hub's cache; the file need not exist."""
     if entry.url is not None:
-        return cache_dir() / "weights" / entry.name / Path(urlsplit(entry.url).path).name
+        name = urlsplit(entry.url).path.rpartition("/")[2]
+        return cache_dir() / "weights" / entry.name / (name if is_inner_path(name) else "weights")
     return entry.folder / Path(entry.file).expanduser()
 
 
@@ -130,7 +140,7 @@ def _fetch_from_web(entry: WeightEntry, url: str, path: Path, expected: str, on_
         path.parent.mkdir(parents=True, exist_ok=True)
         # A file with another sha256 never appears at `path`: the error leaves the context, which removes the file.
         with atomic_write(path) as temporary:
-            found = _download(url, temporary, on_bytes)
+            found = _download(url, temporary, entry.size or _MOST_BYTES, on_bytes)
             if expected and found != expected:
                 again = "" if entry.sha256 else f"; to accept the new file, remove {path.parent} and fetch it again"
                 raise WeightsError(
@@ -139,31 +149,56 @@ def _fetch_from_web(entry: WeightEntry, url: str, path: Path, expected: str, on_
                 )
         if not entry.sha256:
             _note(path).write_text(f"{found}\n", encoding="ascii")
-    except OSError as error:  # also URLError and time-outs, which are kinds of OSError
-        status = getattr(error, "code", None)  # only an HTTPError has a code
-        reason = f"HTTP {status}" if status else getattr(error, "reason", None) or error.strerror or error
+    except TooManyBytes as error:
+        raise WeightsError(f"{url} sends more bytes than {entry.name} has: refused", "choose another model") from error
+    # URLError and time-outs are kinds of OSError; a server that speaks no HTTP, or a proxy without a name, are not.
+    except (OSError, DiskError, HTTPException, ValueError) as error:
         raise WeightsError(
-            f"{entry.name} cannot be fetched from {url}: {reason}", "try again later, or give --weights FILE"
+            f"{entry.name} cannot be fetched from {url}: {_reason(error)}", "try again later, or give --weights FILE"
         ) from error
     return path
 
 
-def _download(url: str, target: Path, on_bytes: OnBytes | None) -> str:
-    """Write the bytes at an address to a file, and return their sha256. Raises OSError."""
+def _reason(error: Exception) -> str:
+    """Return in a few words why a download failed."""
+    status = getattr(error, "code", None)  # only an HTTPError has a code
+    if status:
+        return f"HTTP {status}"
+    if isinstance(error, TimeoutError):
+        return "the server did not answer in time"
+    text = str(getattr(error, "reason", None) or getattr(error, "strerror", None) or error) or type(error).__name__
+    return "".join(letter if letter.isprintable() else "?" for letter in text)[:160]
+
+
+def _download(url: str, target: Path, limit: int, on_bytes: OnBytes | None) -> str:
+    """Write the bytes at an address to a file, and return their sha256.
+
+    Raises OSError, DiskError, HTTPException, ValueError, or TooManyBytes for more than `limit` bytes.
+    """
+    with target.open("x+b") as file:
+        arriving = Received(file, limit)
+        watched(
+            _WINDOW_SECONDS,
+            lambda watch: _receive(url, arriving, watch),
+            (lambda watch: on_bytes(watch.received, watch.total)) if on_bytes else None,
+        )
+        return arriving.sha256
+
+
+def _receive(url: str, arriving: Received, watch: Watch) -> None:
     import urllib.request  # slow to import, and needed for a download only
 
-    digest, done = hashlib.sha256(), 0
-    request = urllib.request.Request(url, headers={"User-Agent": "dsclora"})  # noqa: S310 - the catalog allows no file:
-    with urllib.request.urlopen(request, timeout=_TIMEOUT_SECONDS) as answer, target.open("wb") as file:  # noqa: S310
-        length = answer.headers.get("Content-Length")
-        total = int(length) if length else None
-        while block := answer.read(_BLOCK_BYTES):
-            file.write(block)
-            digest.update(block)
-            done += len(block)
-            if on_bytes:
-                on_bytes(done, total)
-    # `read` returns no bytes, and raises nothing, where the server closes the connection early.
-    if total is not None and done != total:
-        raise OSError(f"the connection broke after {done} of {total} bytes")
-    return digest.hexdigest()
+    headers = {"User-Agent": "dsclora", "Accept-Encoding": "identity"}
+    request = urllib.request.Request(url, headers=headers)  # noqa: S310 - the catalog allows no file:
+    with urllib.request.urlopen(request, timeout=_WINDOW_SECONDS) as answer:  # noqa: S310
+        if url.startswith("https:") and not answer.url.startswith("https:"):
+            raise OSError("the server leads to an address without encryption")
+        length = answer.headers.get("Content-Length", "")
+        watch.total = int(length) if re.fullmatch("[0-9]{1,18}", length) else None
+        if (watch.total or 0) > arriving.limit:
+            raise TooManyBytes
+        # `read1` returns the bytes that are there; `read` would wait for a whole block.
+        arriving.write_all(iter(lambda: answer.read1(_BLOCK_BYTES), b""), watch)
+    # `read1` returns no bytes, and raises nothing, where the server closes the connection early.
+    if watch.total is not None and arriving.size != watch.total:
+        raise OSError(f"the connection broke after {arriving.size} of {watch.total} bytes")

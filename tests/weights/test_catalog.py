@@ -172,3 +172,25 @@ def test_the_catalogue_in_the_wheel_comes_before_the_one_in_the_checkout(
     assert packaged_file() == tmp_path / "weights.toml"
     (package / "weights.toml").touch()
     assert packaged_file() == package / "weights.toml"
+
+
+@pytest.mark.parametrize("name", ["../up", "a/b", "..", ".", "a\\\\b", "C:evil", "a\\nb", "\\u001b[2J", "x" * 300])
+def test_a_name_that_is_no_part_of_a_file_name_is_refused(name: str) -> None:
+    write_own(entry(f'"{name}"'))
+    with pytest.raises(UsageError, match="part of a file name"):
+        load_catalog()
+
+
+@pytest.mark.parametrize("file", ["../a.pth", "/a.pth", "a//b.pth", "a\\\\..\\\\b.pth", "C:a.pth"])
+def test_a_path_that_leads_out_of_its_repository_is_refused(file: str) -> None:
+    write_own(entry(repo='"me/nets"', file=f'"{file}"'))
+    with pytest.raises(UsageError, match="a path inside the repository"):
+        load_catalog()
+
+
+def test_a_folder_that_may_not_be_entered_holds_no_catalogue(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(self: Path) -> bool:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "is_file", lambda self: refuse(self) if self.parent == config_dir() else self.exists())
+    assert "dscf-x4" in load_catalog().entries

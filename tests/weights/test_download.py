@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import threading
+import time
 from collections.abc import Iterator
+from contextlib import suppress
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -15,14 +18,15 @@ import torch
 from dsclora_cli.config import ModelOptions
 from dsclora_cli.errors import UsageError, WeightsError
 from dsclora_cli.models.edsr import EDSR, EdsrConfig
-from dsclora_cli.paths import config_dir
+from dsclora_cli.paths import cache_dir, config_dir
+from dsclora_cli.weights import download
 from dsclora_cli.weights.catalog import load_catalog
 from dsclora_cli.weights.listing import fetch_model, list_models
 from dsclora_cli.weights.resolve import find_weights
 
 
 class Quiet(SimpleHTTPRequestHandler):
-    """A file server without log; downloads from `/cut/...` break."""
+    """A file server without log; downloads from `/cut/...` break, others never end."""
 
     def log_message(self, *arguments: object) -> None:
         pass
@@ -33,6 +37,15 @@ class Quiet(SimpleHTTPRequestHandler):
             self.send_header("Content-Length", "1000")
             self.end_headers()
             self.wfile.write(b"only this")
+        elif self.path.startswith(("/drip/", "/endless/")):
+            self.send_response(200)
+            self.end_headers()
+            with suppress(OSError):  # the client gives up
+                for _ in range(20_000):
+                    self.wfile.write(bytes(1 << 16 if self.path.startswith("/endless/") else 1))
+                    time.sleep(0 if self.path.startswith("/endless/") else 0.05)
+        elif self.path == "/gibberish":
+            self.wfile.write(b"SSH-2.0-OpenSSH_9.6\r\n")
         else:
             super().do_GET()
 
@@ -96,13 +109,53 @@ def test_a_pinned_file_needs_no_trust_and_must_match(site: tuple[str, Path]) -> 
         find_weights(ModelOptions("plain"), 2)
 
 
-@pytest.mark.parametrize(("path", "reason"), [("/none.pt", "404"), ("/cut/edsr.pt", "9 of 1000 bytes")])
-def test_a_failed_download_is_one_line_and_leaves_no_file(site: tuple[str, Path], path: str, reason: str) -> None:
+@pytest.mark.parametrize(
+    ("path", "reason"),
+    [
+        ("/none.pt", "404"),
+        ("/cut/edsr.pt", "9 of 1000 bytes"),
+        ("/drip/edsr.pt", "did not answer in time"),
+        ("/gibberish", "SSH"),
+    ],
+)
+def test_a_failed_download_is_one_line_and_leaves_no_file(
+    site: tuple[str, Path], path: str, reason: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     catalogue(site[0] + path)
+    monkeypatch.setattr("dsclora_cli.weights.download._WINDOW_SECONDS", 0.5)
     with pytest.raises(WeightsError, match=rf"plain cannot be fetched from http://.*{reason}") as caught:
         fetch_model("plain", trust=True)
     assert caught.value.hint
     assert place() == "on the web"
+
+
+def test_more_bytes_than_the_catalogue_says_are_refused(site: tuple[str, Path]) -> None:
+    catalogue(site[0] + "/endless/edsr.pt", "size = 1000")
+    with pytest.raises(WeightsError, match="sends more bytes than plain has: refused"):
+        fetch_model("plain", trust=True)
+    assert not [path for path in cache_dir().rglob("*") if path.is_file()]
+
+
+@pytest.mark.parametrize("path", ["/a/..", "/a/.", "/a/", "/a%2F..%2F..%2Fb", "/a\\\\..\\\\b", "/" + "a" * 300])
+def test_an_address_names_no_place_outside_the_cache(path: str) -> None:
+    catalogue("https://example.com" + path)
+    place = download._path_of(load_catalog().entry("plain"))
+    assert place.parent == cache_dir() / "weights" / "plain"
+    assert place.name not in {"", ".", ".."} and len(place.name) < 256
+
+
+@pytest.mark.parametrize("content", [b"", b"\xff\xfe", b"0" * 63, b"x" * 64])
+def test_a_damaged_note_of_a_sha256_counts_as_none(content: bytes) -> None:
+    catalogue("https://example.com/edsr.pt")
+    entry = load_catalog().entry("plain")
+    note = download._note(download._path_of(entry))
+    note.parent.mkdir(parents=True)
+    note.write_bytes(content)
+    assert download.known_sha256(entry) == ""
+    note.unlink()
+    if hasattr(os, "mkfifo"):
+        os.mkfifo(note)
+        assert download.known_sha256(entry) == ""
 
 
 def test_offline_makes_no_request(site: tuple[str, Path]) -> None:
