@@ -21,8 +21,11 @@ _IPTC_RESOURCE = 0x0404
 _MAX_DPI = 10**7
 _XMP_WIDTHS = ("tiff:ImageWidth", "exif:PixelXDimension")
 _XMP_HEIGHTS = ("tiff:ImageLength", "exif:PixelYDimension")
-_XMP_THUMBNAILS = re.compile(rb"<xmp:Thumbnails\b.*?</xmp:Thumbnails>|<xmp:Thumbnails\b[^>]*/>", re.DOTALL)
-_XMP_EXTENSION = re.compile(rb"""\s+xmpNote:HasExtendedXMP\s*=\s*("[^"]*"|'[^']*')""")
+# Expressions over XMP begin with a name, and no part runs over the next name: a search is linear in the length of the
+# packet, whatever the packet holds. (Editors leave kilobytes of blanks in a packet.)
+_XMP_THUMBNAILS = re.compile(rb"<xmp:Thumbnails\b[^<>]*>")
+_XMP_THUMBNAILS_END = b"</xmp:Thumbnails>"
+_XMP_EXTENSION = re.compile(rb"""\s?\bxmpNote:HasExtendedXMP\s*=\s*("[^"<]*"|'[^'<]*')""")
 
 
 def with_size(metadata: Metadata, width: int, height: int) -> Metadata:
@@ -83,8 +86,24 @@ def _resize_xmp(xmp: bytes, width: int, height: int) -> bytes:
         name, number = tag.encode(), b"%d" % value
         # XMP allows a property as an attribute and as an element.
         xmp = re.sub(rb"(\b" + name + rb"""\s*=\s*["'])[^"']*""", rb"\g<1>" + number, xmp)
-        xmp = re.sub(rb"(<" + name + rb"\b[^>]*>)[^<]*(?=</)", rb"\g<1>" + number, xmp)
-    return _XMP_THUMBNAILS.sub(b"", xmp)
+        xmp = re.sub(rb"(<" + name + rb"\b[^<>]*>)[^<]*(?=</)", rb"\g<1>" + number, xmp)
+    return _without_thumbnails(xmp)
+
+
+def _without_thumbnails(xmp: bytes) -> bytes:
+    """Return XMP without thumbnails; an element without an end stays."""
+    kept, at = [], 0
+    while found := _XMP_THUMBNAILS.search(xmp, at):
+        end = found.end()
+        if not found[0].endswith(b"/>"):
+            closing = xmp.find(_XMP_THUMBNAILS_END, end)
+            # No later element has an end either: the search is over.
+            if closing < 0:
+                break
+            end = closing + len(_XMP_THUMBNAILS_END)
+        kept.append(xmp[at : found.start()])
+        at = end
+    return b"".join((*kept, xmp[at:]))
 
 
 def without_details(metadata: Metadata) -> Metadata:
@@ -135,10 +154,12 @@ def normalize_exif(exif: bytes | None) -> bytes | None:
     for start in (0, 6, 4, 10):
         block = exif[start:]
         try:
-            tiff_ifd.parse_exif(block)
+            layout, directory = tiff_ifd.parse_exif(block)
         except ValueError:
             continue
-        return block
+        # EXIF in the form of BigTIFF is rare, and few programs read the form: written anew, as edits in place would
+        # need other sizes.
+        return tiff_ifd.pack_exif(directory.entries, layout.order) if layout.big else block
     return None
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import io
 import struct
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import BinaryIO
 
 EXIF_IFD, GPS_IFD, INTEROP_IFD = 34665, 34853, 40965
@@ -16,10 +16,12 @@ BYTE, SHORT, LONG, UNDEFINED, LONG8 = 1, 3, 4, 7, 16
 
 # Bytes of a value, by TIFF type (TIFF 6.0, section 2; 16 to 18 are BigTIFF).
 _SIZES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4, 16: 8, 17: 8, 18: 8}
-# Limits for damaged files: a wrong count must not ask for gigabytes.
+_BIG_TYPES = (16, 17, 18)
+# Limits for damaged files: a wrong count must not ask for gigabytes, and directories may point at each other.
 _MAX_ENTRIES = 4096
-_MAX_VALUE = 2**26  # bytes
+_MAX_VALUES = 2**26  # bytes of all values of a directory and of the directories below
 _MAX_DEPTH = 2
+_MAX_PAGES = 2**16
 
 
 @dataclass(frozen=True)
@@ -109,27 +111,71 @@ def parse_header(head: bytes) -> tuple[Layout, int]:
     return layout, first
 
 
-def read_directory(stream: BinaryIO, layout: Layout, offset: int, depth: int = 0) -> Directory:
+@dataclass
+class _Walk:
+    """Where a walk over directories has been, and how much may still be read."""
+
+    visited: set[int] = field(default_factory=set)
+    """Offsets of directories."""
+
+    budget: int = _MAX_VALUES
+    """Bytes of values."""
+
+    entries: int = 4 * _MAX_ENTRIES
+    """Entries; tables may lie over each other, so the size of a file is no limit."""
+
+
+def page_offsets(stream: BinaryIO, layout: Layout, first: int) -> list[int]:
+    """Return the offsets of the directories that follow each other from `first` on: the pages of a TIFF.
+
+    Raises:
+        ValueError: A directory follows itself, lies outside the stream, or is one of too many.
+    """
+    count_size, entry_size, word_size = layout.sizes()
+    offsets: dict[int, None] = {}
+    offset = first
+    while offset:
+        if offset in offsets:
+            raise ValueError("a page of the TIFF follows itself")
+        if len(offsets) == _MAX_PAGES:
+            raise ValueError(f"the TIFF has more than {_MAX_PAGES} pages")
+        offsets[offset] = None
+        (count,) = struct.unpack(layout.count, _read_exactly(stream, offset, count_size))
+        _read_exactly(stream, offset + count_size, count * (entry_size + word_size))
+        link = stream.read(word_size)
+        (offset,) = struct.unpack(layout.word, link) if len(link) == word_size else (0,)
+    return list(offsets)
+
+
+def read_directory(stream: BinaryIO, layout: Layout, offset: int) -> Directory:
     """Return the directory at `offset` with the EXIF, GPS and interoperability directories below.
 
-    Entries of unknown type and entries with a value outside the stream are left out. `depth` counts the directories
-    above this one.
+    Entries of unknown type and entries with a value outside the stream are left out.
 
     Raises:
         ValueError: The directory does not fit into the stream.
     """
+    return _read_directory(stream, layout, offset, _Walk(), 0)
+
+
+def _read_directory(stream: BinaryIO, layout: Layout, offset: int, walk: _Walk, depth: int) -> Directory:
+    """Do the work of `read_directory`; `depth` counts the directories above this one."""
+    walk.visited.add(offset)
     count_size, entry_size, word_size = layout.sizes()
     (count,) = struct.unpack(layout.count, _read_exactly(stream, offset, count_size))
-    if count > _MAX_ENTRIES:
+    walk.entries -= count
+    if count > _MAX_ENTRIES or walk.entries < 0:
         raise ValueError(f"a directory of {count} entries")
     table = _read_exactly(stream, offset + count_size, count * (entry_size + word_size))
     entries = {}
     for index in range(count):
         start = index * (entry_size + word_size)
         tag, type_, values = struct.unpack_from(layout.entry, table, start)
-        data = _read_value(stream, layout, table[start + entry_size :][:word_size], _SIZES.get(type_, 0) * values)
+        word, size = table[start + entry_size :][:word_size], _SIZES.get(type_, 0) * values
+        data = _read_value(stream, layout, word, size) if size <= walk.budget else None
         if data is not None:
-            sub = _read_subdirectory(stream, layout, tag, data, depth)
+            walk.budget -= len(data)
+            sub = _read_subdirectory(stream, layout, tag, data, walk, depth)
             entries[tag] = Entry(type_, data, offset + count_size + start, sub)
     next_at = offset + count_size + len(table)
     stream.seek(next_at)
@@ -146,7 +192,7 @@ def _read_value(stream: BinaryIO, layout: Layout, word: bytes, size: int) -> byt
     """
     if 0 < size <= len(word):
         return word[:size]
-    if not 0 < size <= _MAX_VALUE:
+    if size <= 0:
         return None
     try:
         return _read_exactly(stream, struct.unpack(layout.word, word)[0], size)
@@ -155,15 +201,17 @@ def _read_value(stream: BinaryIO, layout: Layout, word: bytes, size: int) -> byt
 
 
 def _read_subdirectory(
-    stream: BinaryIO, layout: Layout, tag: int, data: bytes, depth: int
+    stream: BinaryIO, layout: Layout, tag: int, data: bytes, walk: _Walk, depth: int
 ) -> Mapping[int, Entry] | None:
     """Return the entries of the directory at the offset in `data`; None for a tag without a directory."""
-    # The limit of depth ends files with directories that point at each other.
+    # A table may name the same tag thousands of times: only a directory that is new is read.
     if tag not in (EXIF_IFD, GPS_IFD, INTEROP_IFD) or depth > _MAX_DEPTH or len(data) not in (4, 8):
         return None
     (offset,) = struct.unpack(layout.order + ("Q" if len(data) == 8 else "I"), data)
+    if offset in walk.visited:
+        return {}
     try:
-        return read_directory(stream, layout, offset, depth + 1).entries
+        return _read_directory(stream, layout, offset, walk, depth + 1).entries
     except ValueError:
         return {}
 
@@ -203,6 +251,7 @@ def pack_directory(entries: Mapping[int, Entry], layout: Layout, offset: int, fo
         following: Offset of the next directory in the stream, 0 for none.
     """
     count_size, entry_size, word_size = layout.sizes()
+    entries = {tag: entry for tag, entry in entries.items() if layout.big or entry.type not in _BIG_TYPES}
     # Long values and sub-directories are placed behind the table.
     heap = offset + count_size + len(entries) * (entry_size + word_size) + word_size
     table, values = struct.pack(layout.count, len(entries)), b""

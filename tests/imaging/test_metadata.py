@@ -214,3 +214,29 @@ def test_the_extended_part_of_jpeg_xmp_is_left_out_with_the_link_to_it():
     header, _ = read_still(pillow_file(Image.fromarray(smooth()), "JPEG", xmp=xmp, extra=extra))
     assert header.metadata.xmp == b'<x:xmpmeta a="b"/>'
     assert header.notes == ("the extended part of the XMP was left out",)
+
+
+@pytest.mark.parametrize(
+    "part",
+    [
+        b" " * 10,
+        b"\n",
+        b"<tiff:ImageWidth ",
+        b"<tiff:ImageWidth>",
+        b"<xmp:Thumbnails>",
+        b"<xmp:Thumbnails ",
+        b"xmpNote:HasExtendedXMP ",
+        b"xmpNote:HasExtendedXMP='",
+        b"tiff:Orientation =",
+    ],
+)
+def test_long_xmp_takes_linear_time(part):
+    """Megabytes of blanks or of unfinished properties pass through; a quadratic search would take hours."""
+    xmp = b"<x:xmpmeta>" + part * (2**21 // len(part)) + b"</x:xmpmeta>"
+    kept = blocks.with_size(Metadata(xmp=blocks.normalize_xmp(xmp)), 5, 4).xmp
+    assert kept is not None and kept.startswith(b"<x:xmpmeta>") and kept.endswith(b"</x:xmpmeta>")
+
+
+def test_thumbnails_are_removed_from_xmp_wherever_they_end():
+    inner = b"<a/><xmp:Thumbnails>1<b/></xmp:Thumbnails>2<xmp:Thumbnails x='1'/>3<xmp:Thumbnails>4"
+    assert blocks.with_size(Metadata(xmp=inner), 5, 4).xmp == b"<a/>23<xmp:Thumbnails>4"

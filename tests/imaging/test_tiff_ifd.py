@@ -79,3 +79,34 @@ def test_an_integer_is_a_short_or_a_long():
     assert tiff_ifd.read_integer(tiff_ifd.Entry(tiff_ifd.SHORT, b"\x01\x02"), ">") == 258
     assert tiff_ifd.read_integer(tiff_ifd.Entry(tiff_ifd.LONG, b"\x01\0\0\0"), "<") == 1
     assert tiff_ifd.read_integer(tiff_ifd.Entry(2, b"12"), "<") is None and tiff_ifd.read_integer(None, "<") is None
+
+
+@pytest.mark.parametrize("big", [False, True])
+def test_pages_that_follow_themselves_are_damage(big):
+    layout = tiff_ifd.Layout("<", big)
+    first = tiff_ifd.pack_directory({}, layout, 16, following=64).ljust(48, b"\0")
+    second = tiff_ifd.pack_directory({}, layout, 64, following=16)
+    assert tiff_ifd.page_offsets(
+        io.BytesIO(bytes(16) + first + second[: -(8 if big else 4)] + bytes(8)), layout, 16
+    ) == [16, 64]
+    with pytest.raises(ValueError, match="follows itself"):
+        tiff_ifd.page_offsets(io.BytesIO(bytes(16) + first + second), layout, 16)
+
+
+def test_directories_that_point_at_each_other_are_read_once():
+    """Thousands of entries with the same sub-directory, which lie over each other, would multiply at each level."""
+    count = 4000
+    entry = struct.pack("<HHII", tiff_ifd.EXIF_IFD, tiff_ifd.LONG, 1, 8)
+    others = [struct.pack("<HHII", tiff_ifd.EXIF_IFD, tiff_ifd.LONG, 1, 8 + 12 * n) for n in range(1, count)]
+    block = b"II*\0\x08\0\0\0" + struct.pack("<H", count) + entry + b"".join(others)
+    _, directory = tiff_ifd.parse_exif(block + bytes(60_000))
+    assert list(directory.entries) == [tiff_ifd.EXIF_IFD]
+
+
+def test_values_together_have_a_limit(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(
+        tiff_ifd._Walk, "__init__", lambda walk: walk.__dict__.update(visited=set(), budget=150, entries=9)
+    )
+    entries = {tag: tiff_ifd.Entry(tiff_ifd.BYTE, bytes(60)) for tag in range(1, 6)}
+    _, directory = tiff_ifd.parse_exif(tiff_ifd.pack_exif(entries, "<"))
+    assert list(directory.entries) == [1, 2]

@@ -87,10 +87,14 @@ def open_tiff(file: BinaryIO) -> OpenedFile:
 
     # Warnings of tifffile are harmless or become errors below; without a handler they would appear on standard error.
     logging.getLogger("tifffile").addHandler(_SILENCE)
+    file.seek(0)
+    layout, first = tiff_ifd.parse_header(file.read(16))
+    # Before tifffile, which follows pages that point back at themselves for ever.
+    count = len(tiff_ifd.page_offsets(file, layout, first))
+    file.seek(0)
     tiff = TiffFile(file)
-    every = [page.aspage() for page in tiff.pages]
+    every = [tiff.pages[number].aspage() for number in range(count)]
     pages = [page for page in every if not page.subfiletype & _THUMBNAIL_OR_MASK] or every[:1]
-    layout = tiff_ifd.Layout(tiff.byteorder, tiff.is_bigtiff)
     directory = tiff_ifd.read_directory(file, layout, pages[0].offset)
     metadata = _read_metadata(directory.entries, layout.order)
     infos = [_inspect_page(page, file) for page in pages]
