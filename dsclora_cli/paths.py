@@ -21,6 +21,8 @@ APP = "dsclora"
 _REFUSED = frozenset('\\:*?"<>|')
 """Characters that separate folders, or have a meaning of their own, on Windows."""
 
+_MOST_TEXT = 1 << 26
+
 _LONGEST = 255
 """Bytes of the longest file name on most file systems."""
 
@@ -97,6 +99,15 @@ def open_regular(path: Path) -> BufferedReader:
         file.close()
         raise OSError(errno.EINVAL, "not a regular file", str(path))
     return file
+
+
+def read_small(path: Path) -> str:
+    """Return the text of a regular file of at most 64 MiB: a record, a note, a list. Raises OSError and ValueError."""
+    with open_regular(path) as file:
+        data = file.read(_MOST_TEXT + 1)
+    if len(data) > _MOST_TEXT:
+        raise ValueError(f"{path} is larger than 64 MiB")
+    return data.decode("utf-8")
 
 
 def is_inner_path(name: str) -> bool:

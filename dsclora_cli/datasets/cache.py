@@ -22,10 +22,12 @@ from numpy.typing import NDArray
 from dsclora_cli.datasets.benchmarks import read_rgb
 from dsclora_cli.errors import DscloraError, ImageError
 from dsclora_cli.imaging.resize import downscale
-from dsclora_cli.paths import atomic_write, cache_dir, sha256_of
+from dsclora_cli.paths import atomic_write, cache_dir, open_regular, sha256_of
 
 _HEADER = re.compile(
-    rb"\x93NUMPY\x01.{1,50}'descr': '(\S+)', 'fortran_order': False, 'shape': \((\d+), (\d+), (\d+)\), \} *\n",
+    # Numbers only: an array of objects would take the bytes of the file for addresses in memory.
+    rb"\x93NUMPY\x01.{1,50}'descr': '(\|u1|<[iuf][248])', "
+    rb"'fortran_order': False, 'shape': \((\d+), (\d+), (\d+)\), \} *\n",
     re.DOTALL,
 )
 _ABANDONED_SECONDS = 3600  # older temporary files belong to a process that was killed
@@ -91,7 +93,7 @@ class TrainCache:
         path = self.folder / name
         try:
             # np.load parses the header as Python, which takes ten times as long as this whole method.
-            with path.open("rb") as file:
+            with open_regular(path) as file:
                 mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
             header = _HEADER.match(mapped)
             if header is None:
@@ -133,14 +135,16 @@ class TrainCache:
         """Return size, time of change and hash of each file in the index, by path."""
         known: dict[str, list[Any]] = {}
         try:
-            lines = self._index.read_text(encoding="utf-8", errors="replace").splitlines()
+            with open_regular(self._index) as file:
+                lines = file.read().decode(errors="replace").splitlines()
         except OSError:
             return known
         for line in lines:
             try:
                 place, size, changed, key = json.loads(line)
-                known[place] = [size, changed, key]
-            except (TypeError, ValueError):  # an empty line, or a line that was cut off
+                if re.fullmatch("[0-9a-f]{64}", key):  # the hash becomes the name of a file
+                    known[place] = [size, changed, key]
+            except (TypeError, ValueError, RecursionError):  # an empty line, or a line that was cut off
                 continue
         return known
 

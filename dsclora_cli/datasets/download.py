@@ -198,6 +198,9 @@ def _open_archive(archive: Path) -> Iterator[Iterator[_Entry | None]]:
 
 def _zip_entries(packed: zipfile.ZipFile) -> Iterator[_Entry | None]:
     for info in packed.infolist():
+        # The other methods may ask for gigabytes of memory before they return the first byte.
+        if info.compress_type not in {zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED}:
+            raise ImageError(f"{info.filename!r} is packed by another method than deflate", _ARCHIVE_HINT)
         # The upper 16 bits hold the Unix mode; 0 where the archive was made elsewhere.
         kind = stat.S_IFMT(info.external_attr >> 16)
         is_regular = kind in {0, stat.S_IFREG}

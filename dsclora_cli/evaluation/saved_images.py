@@ -78,4 +78,4 @@ def _save(path: Path, key: ResultKey, image: Image) -> None:
 
 def _folder_name(row: str) -> str:
     """Return a folder name for a row: "a/b + ensemble" -> "a_b_+_ensemble". Names of rows are not file names."""
-    return re.sub(r"[^\w.+-]+", "_", row)
+    return re.sub(r"[^\w.+-]+", "_", row).strip(".") or "_"

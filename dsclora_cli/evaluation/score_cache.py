@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 from dsclora_cli.evaluation.report import BASELINE, RowInfo
-from dsclora_cli.paths import atomic_write, state_dir
+from dsclora_cli.paths import atomic_write, read_small, state_dir
 
 SCORES_VERSION = 1
 """Version of the arithmetic behind kept scores and saved images, and of the cache files.
@@ -87,9 +87,11 @@ def load_scores(key: ScoreKey) -> dict[str, float] | None:
     file, plain_key = _cache_file(key)
     try:
         # The key in the file is compared as well as the name of the file: a copied or damaged file must not pass.
-        record = json.loads(file.read_text(encoding="utf-8"))
-        return record["scores"] if record["key"] == plain_key else None
-    except (OSError, ValueError, LookupError, TypeError):
+        record = json.loads(read_small(file))
+        if record["key"] != plain_key:
+            return None
+        return {str(metric): float(score) for metric, score in record["scores"].items()}
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError):
         return None
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from threading import Lock
@@ -19,7 +20,7 @@ def resolve_device(name: str) -> torch.device:
     Raises UsageError for an absent device: another device is never taken instead.
     """
     if name == "auto":
-        if torch.cuda.is_available():
+        if _has_cuda():
             return torch.device("cuda", torch.cuda.current_device())
         return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
     kind, _, index = name.partition(":")
@@ -36,8 +37,15 @@ def resolve_device(name: str) -> torch.device:
 
 def every_gpu() -> tuple[str, ...]:
     """Return the names of all CUDA devices."""
-    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    count = torch.cuda.device_count() if _has_cuda() else 0
     return tuple(f"cuda:{index}" for index in range(count))
+
+
+def _has_cuda() -> bool:
+    """Return whether a CUDA device can be used; torch warns of every broken driver, in several lines."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return torch.cuda.is_available()
 
 
 def _cuda_device(index: int) -> torch.device:

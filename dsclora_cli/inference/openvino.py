@@ -23,7 +23,7 @@ import numpy as np
 
 from dsclora_cli.errors import OutOfMemory
 from dsclora_cli.inference.engine import Descriptor, UnitPixels, require_finite
-from dsclora_cli.paths import atomic_write
+from dsclora_cli.paths import atomic_write, open_regular
 
 if TYPE_CHECKING:
     from torch import nn
@@ -134,7 +134,7 @@ def save_converted(converted: Converted, path: Path) -> None:
 def load_converted(path: Path) -> Converted | None:
     """Read a converted network; return None if the file is missing or any byte fails the checksum."""
     try:
-        with zipfile.ZipFile(path) as archive:
+        with open_regular(path) as file, zipfile.ZipFile(file) as archive:
             descriptor = Descriptor(**json.loads(archive.read("descriptor.json")))
             return Converted(archive.read("graph.xml"), archive.read("numbers.bin"), descriptor)
     except _BROKEN:

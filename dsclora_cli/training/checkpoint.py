@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from dsclora_cli.errors import DscloraError, UsageError
-from dsclora_cli.paths import atomic_write
+from dsclora_cli.paths import atomic_write, open_regular
 from dsclora_cli.recipe import Recipe
 from dsclora_cli.recipe_toml import recipe_digest
 
@@ -79,7 +79,8 @@ class RunState:
         """Restore all parts and the progress. Raises UsageError for a damaged file or another recipe."""
         try:
             # `weights_only` refuses pickled code, so a checkpoint from elsewhere can do no harm.
-            state = torch.load(path, map_location=device, weights_only=True)
+            with open_regular(path) as file:
+                state = torch.load(file, map_location=device, weights_only=True)
             written_by, progress = state.pop("recipe"), state.pop("progress")
         except Exception as error:
             raise UsageError(f"{path} cannot be read as a checkpoint", "start a new run with another --out") from error

@@ -19,7 +19,7 @@ from dsclora_cli.config import SaveOptions
 from dsclora_cli.errors import ImageError, ImageUnwritable
 from dsclora_cli.imaging.types import AnyFrame, Header
 from dsclora_cli.imaging.writer import write_picture
-from dsclora_cli.paths import atomic_write, sha256_of, state_dir
+from dsclora_cli.paths import atomic_write, read_small, sha256_of, state_dir
 from dsclora_cli.upscaling.types import path_key
 
 _VERSION = 1
@@ -120,8 +120,8 @@ def _record_path(output: Path) -> Path:
 def _read_record(output: Path) -> dict[str, Any]:
     """Return the record of `output`, or an empty dict where no record of this version can be read."""
     try:
-        record = json.loads(_record_path(output).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        record = json.loads(read_small(_record_path(output)))
+    except (OSError, ValueError, RecursionError):
         return {}
     return record if isinstance(record, dict) and record.get("version") == _VERSION else {}
 

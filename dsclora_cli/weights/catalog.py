@@ -15,7 +15,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from dsclora_cli.errors import UsageError, WeightsError
-from dsclora_cli.paths import config_dir, is_inner_path
+from dsclora_cli.paths import config_dir, is_inner_path, read_small
 
 FILE_NAME = "weights.toml"
 _PACKAGE = Path(__file__).parent.parent
@@ -175,7 +175,7 @@ def packaged_file() -> Path:
 def read_catalog(path: Path, folder: Path) -> Catalog:
     """Read a catalog file; files of entries without a repository and address lie in `folder`. Raises UsageError."""
     try:
-        document = TomlTable(path, tomllib.loads(path.read_text(encoding="utf-8")))
+        document = TomlTable(path, tomllib.loads(read_small(path)))
     except (OSError, ValueError, RecursionError) as error:
         raise UsageError(f"{path}: {error}", "see docs/weights.md for an example") from error
     weights = document.table("weights")

@@ -1,5 +1,6 @@
 """The cache of decoded pictures: contents, damage, several processes."""
 
+import json
 import os
 import shutil
 import subprocess
@@ -174,3 +175,31 @@ for path in sys.argv[1:]:
     assert len(_files()) == 41
     for seed, path in enumerate(paths):
         assert np.array_equal(cache.open(cache.add_picture(path)), noise(seed))
+
+
+@pytest.mark.parametrize("key", ["../../stolen", "/tmp/stolen", 7, None, ["a"], "A" * 64])
+def test_a_hash_in_the_index_that_is_no_hash_counts_for_nothing(photo: Path, key: object) -> None:
+    status = photo.stat()
+    index = cache_dir() / "training" / "index.jsonl"
+    index.parent.mkdir(parents=True)
+    index.write_text(json.dumps([str(photo), status.st_size, status.st_mtime_ns, key]) + "\n" + "[" * 100_000)
+    assert TrainCache().add_picture(photo) == f"{sha256_of(photo)}.hr.npy"
+
+
+@pytest.mark.parametrize("descr", ["O", "|O", "|V8", "<U2", "<M8[s]"])
+def test_a_file_of_the_cache_holds_numbers_only(descr: str) -> None:
+    cache = TrainCache()
+    name = cache.add("some.npy", lambda: np.zeros((2, 2, 2), np.int64).astype("<i8"))
+    path = cache.folder / name
+    path.write_bytes(path.read_bytes().replace(b"'<i8'", f"'{descr}'".encode()))
+    with pytest.raises(DscloraError, match="unknown header"):
+        cache.open(name)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs named pipes")
+def test_pipes_in_the_cache_are_not_read(photo: Path) -> None:
+    (cache_dir() / "training").mkdir(parents=True)
+    os.mkfifo(cache_dir() / "training" / "index.jsonl")
+    os.mkfifo(cache_dir() / "training" / f"{sha256_of(photo)}.hr.npy")
+    with pytest.raises(DscloraError, match="regular"):
+        TrainCache().open(f"{sha256_of(photo)}.hr.npy")

@@ -117,6 +117,14 @@ def test_a_bomb_is_noticed_before_anything_is_written(
     assert not (tmp_path / "set").exists()
 
 
+@pytest.mark.parametrize("method", [zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+def test_a_zip_packed_by_a_rare_method_is_refused(method: int, tmp_path: Path) -> None:
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", method) as packed:
+        packed.writestr("HR/a.png", A)
+    assert "packed by another method than deflate" in refused(buffer.getvalue(), tmp_path).message
+
+
 def test_a_tar_header_that_asks_for_all_memory_is_refused(tmp_path: Path) -> None:
     info = tarfile.TarInfo("long")
     info.type, info.size = tarfile.XHDTYPE, 2**40

@@ -33,6 +33,13 @@ def test_a_result_is_a_png_in_the_folder_of_its_row(tmp_path: Path, pixels: np.n
     np.testing.assert_array_equal(images.read(NAME), pixels)
 
 
+@pytest.mark.parametrize("row", ["..", ".", "...", "../../up", "a/../../b", "\x1b[2J"])
+def test_the_name_of_a_row_leads_nowhere_else(tmp_path: Path, pixels: np.ndarray, row: str) -> None:
+    SavedImages(tmp_path / "out").save(("Set5", row, "head"), KEY, pixels)
+    (file,) = [path for path in tmp_path.rglob("*") if path.is_file()]
+    assert file.parent.parent == tmp_path / "out" / "Set5" and file.parent.name.isprintable()
+
+
 def test_a_result_counts_only_under_the_key_that_made_it(tmp_path: Path, pixels: np.ndarray) -> None:
     images = SavedImages(tmp_path)
     images.save(NAME, KEY, pixels)

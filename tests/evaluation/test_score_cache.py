@@ -57,8 +57,12 @@ def test_the_baseline_has_a_key_of_its_own() -> None:
 def test_a_damaged_file_holds_no_score() -> None:
     save_scores(KEY, {"psnr_y": 1.0})
     (file,) = (paths.state_dir() / "eval").iterdir()
-    for text in ("", "[]", "{}", '{"key": 1, "scores": 2}', file.read_text()[:-5]):
+    whole = file.read_text()
+    for text in ("", "[]", "{}", '{"key": 1, "scores": 2}', whole[:-5], "[" * 100_000):
         file.write_text(text)
+        assert load_scores(KEY) is None
+    for scores in ('"many"', "[1]", '{"psnr_y": "high"}', '{"psnr_y": null}', '{"psnr_y": {}}'):
+        file.write_text(whole.replace('{"psnr_y": 1.0}', scores))
         assert load_scores(KEY) is None
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -51,10 +52,18 @@ def test_a_file_without_a_record_is_different(tmp_path: Path) -> None:
     assert not is_recorded(path)
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]", '{"version": 99}', "\0\0"])
+@pytest.mark.parametrize("text", ["", "{", "[]", '{"version": 99}', "\0\0", "[" * 100_000])
 def test_a_broken_or_newer_record_counts_as_absent(output: Path, text: str) -> None:
     (record,) = state_dir().rglob("*.json")
     record.write_text(text, encoding="utf-8")
+    assert result_state(output, RECIPE) == "different"
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs named pipes")
+def test_a_pipe_in_place_of_a_record_counts_as_absent(output: Path) -> None:
+    (record,) = state_dir().rglob("*.json")
+    record.unlink()
+    os.mkfifo(record)
     assert result_state(output, RECIPE) == "different"
 
 
