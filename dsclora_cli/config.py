@@ -20,7 +20,7 @@ class ModelOptions:
     """Which weights to use; a model's name and a weights file together are an error."""
 
     model: str = "auto"
-    """Name of a model in the catalogue; auto selects a model for the scale."""
+    """Name of a model in the catalog; auto selects a model for the scale."""
 
     weights: Path | None = None
     """File of weights, instead of a model's name."""
@@ -98,7 +98,7 @@ class SaveOptions:
     """0 to 9, for PNG and TIFF; the default is chosen for speed."""
 
     metadata: str = "all"
-    """all or none: keep or drop EXIF, XMP, IPTC and text. The colour profile is always kept."""
+    """all or none: keep or drop EXIF, XMP, IPTC and text. The color profile is always kept."""
 
     strict: bool = False
     """Refuse to lose transparency, bit depth or frames; without `strict`, a loss is a warning."""

@@ -151,7 +151,7 @@ class LossOptions:
 
 
 @dataclass(frozen=True)
-class OptimiserOptions:
+class OptimizerOptions:
     """Options of the optimizer and the learning rate."""
 
     optimiser: str | None = option_field(
@@ -323,7 +323,7 @@ class Recipe:
     data: DataOptions = DataOptions()
     degrade: DegradeOptions = DegradeOptions()
     loss: LossOptions = LossOptions()
-    optimiser: OptimiserOptions = OptimiserOptions()
+    optimiser: OptimizerOptions = OptimizerOptions()
     run: RunOptions = RunOptions()
     distill: DistillOptions | None = None
 

@@ -16,7 +16,7 @@ WORDS = Path(__file__).with_name("make_pages.py").read_text(encoding="utf-8").sp
 
 
 def page(chance: random.Random) -> Image.Image:
-    """Return a grey-level page, filled with words in one size, dark on light."""
+    """Return a gray-level page, filled with words in one size, dark on light."""
     paper, ink = chance.randint(215, 255), chance.randint(0, 70)
     size = chance.randint(14, 22)
     picture = Image.new("RGB", (SIDE, SIDE), (paper,) * 3)

@@ -21,9 +21,9 @@ Array = NDArray[np.float64]
 WIDTH, HEIGHT, OVERSAMPLE = 240, 160, 4
 FOCAL = 1.05  # in picture widths
 HORIZON = 0.56  # in picture heights, from the top
-EYE = 3.4  # metres above the water
+EYE = 3.4  # meters above the water
 NEAR, FAR, STEPS = 9.0, 9000.0, 1400
-BEACH = 30.0  # metres; nearer land is stones
+BEACH = 30.0  # meters; nearer land is stones
 SUN = np.array([-0.741, 0.300, -0.601])  # unit vector, x right, y up, z into the picture; behind the left shoulder
 SKY_LOW, SKY_HIGH, GLOW = np.array([0.98, 0.72, 0.50]), np.array([0.34, 0.47, 0.68]), np.array([1.0, 0.52, 0.34])
 
@@ -64,7 +64,7 @@ def smoothstep(low: float, high: float, x: Array) -> Array:
 
 
 def spruces(x: Array, z: Array, spacing: float) -> tuple[Array, Array]:
-    """Return the height of the trees at a place, in metres, and a random number in [0, 1) for each tree."""
+    """Return the height of the trees at a place, in meters, and a random number in [0, 1) for each tree."""
     cx, cz = np.floor(x / spacing).astype(np.int64), np.floor(z / spacing).astype(np.int64)
     best, which = np.zeros_like(x), np.zeros_like(x)
     for dx in (-1, 0, 1):
@@ -82,13 +82,13 @@ def spruces(x: Array, z: Array, spacing: float) -> tuple[Array, Array]:
 
 
 def shoreline(x: Array) -> Array:
-    """Return the distance from the eye to the far shore in metres: a bay with a headland on the left."""
+    """Return the distance from the eye to the far shore in meters: a bay with a headland on the left."""
     bay = 420 - 250 * smoothstep(-30, -120, x) - 150 * smoothstep(120, 230, x)
     return bay + 45 * fractal(x / 120, 0 * x, 40, 3)
 
 
 def mountains(x: Array, z: Array) -> Array:
-    """Return the height of the far land in metres."""
+    """Return the height of the far land in meters."""
     crests = fractal(x / 2300 + 3.7, z / 2300, 11, 8, ridged=True)
     rise = smoothstep(700, 5200, z) * (0.30 + 0.70 * smoothstep(300, 2600, np.abs(x - 250)))
     peak = 900 * np.exp(-(((x + 900) / 1300) ** 2) - ((z - 5600) / 1500) ** 2)
@@ -96,7 +96,7 @@ def mountains(x: Array, z: Array) -> Array:
 
 
 def land(x: Array, z: Array) -> tuple[Array, Array, Array]:
-    """Return the heights of ground and trees, in metres above the water, and the random number of each tree."""
+    """Return the heights of ground and trees, in meters above the water, and the random number of each tree."""
     inland = z - shoreline(x)
     ground, trees, which = np.full_like(x, -1.0), np.zeros_like(x), np.zeros_like(x)
     dry = inland > 0
@@ -160,7 +160,7 @@ def view() -> tuple[Array, Array]:
 
 
 def distance(across: Array, up: Array) -> Array:
-    """Return the distance to the land along every ray in metres, inf for rays that meet no land."""
+    """Return the distance to the land along every ray in meters, inf for rays that meet no land."""
     z = NEAR * (FAR / NEAR) ** (np.arange(STEPS) / (STEPS - 1))
     depths = np.full_like(up, np.inf)
     for i, tangent in enumerate(across[0]):

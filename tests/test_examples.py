@@ -185,7 +185,7 @@ def test_embed_writes_weights_log_golden_and_scores(tmp_path: Path, monkeypatch:
     scored = [SimpleNamespace(name=name, rows=[SimpleNamespace(mean={"psnr_y": 31.5, "ssim_y": 0.9})])
               for name in ("Set5", "Set14", "BSD100")]  # fmt: skip
     monkeypatch.setattr(tool, "ROOT", tmp_path)
-    monkeypatch.setattr(tool, "CATALOGUE", tmp_path / "weights.toml")
+    monkeypatch.setattr(tool, "CATALOG", tmp_path / "weights.toml")
     monkeypatch.setattr(tool, "EMBEDDED", package)
     monkeypatch.setattr(tool, "evaluate", lambda _: SimpleNamespace(sets=scored))
     monkeypatch.setattr(sys, "argv", ["embed.py", "dsclora-x4", str(run)])

@@ -76,12 +76,12 @@ def test_the_package_is_marked_as_typed() -> None:
 
 
 @pytest.mark.slow
-def test_wheel_carries_the_catalogue_the_weights_and_nothing_else(wheel: Path) -> None:
+def test_wheel_carries_the_catalog_the_weights_and_nothing_else(wheel: Path) -> None:
     with zipfile.ZipFile(wheel) as archive:
         names = set(archive.namelist())
         metadata = Parser().parsestr(archive.read(next(n for n in names if n.endswith("/METADATA"))).decode())
-        catalogue = archive.read("dsclora_cli/weights.toml")
-    assert catalogue == (ROOT / "weights.toml").read_bytes()
+        catalog = archive.read("dsclora_cli/weights.toml")
+    assert catalog == (ROOT / "weights.toml").read_bytes()
     embedded = {path.relative_to(ROOT).as_posix() for path in EMBEDDED}
     assert embedded and embedded | {"dsclora_cli/py.typed"} <= names
     assert {name.split("/")[0].split("-")[0] for name in names} == {"dsclora_cli", "dsclora"}
@@ -102,7 +102,7 @@ def test_source_archive_builds_the_same_wheel(wheel: Path, tmp_path: Path) -> No
 
 
 @pytest.mark.slow
-def test_installed_wheel_finds_its_catalogue_and_upscales_offline(wheel: Path, tmp_path: Path) -> None:
+def test_installed_wheel_finds_its_catalog_and_upscales_offline(wheel: Path, tmp_path: Path) -> None:
     python = new_environment(tmp_path / "env", wheel)
     package, models = json.loads(run(python, tmp_path, "-c", WHERE))
     assert Path(package).is_relative_to(tmp_path) and set(models) >= OURS
@@ -113,14 +113,14 @@ def test_installed_wheel_finds_its_catalogue_and_upscales_offline(wheel: Path, t
 
 
 @pytest.mark.slow
-def test_editable_install_finds_the_catalogue_of_the_checkout(tmp_path: Path) -> None:
+def test_editable_install_finds_the_catalog_of_the_checkout(tmp_path: Path) -> None:
     python = new_environment(tmp_path / "env", build("wheel:editable", tmp_path / "wheel"))
     package, models = json.loads(run(python, tmp_path, "-c", WHERE))
     assert Path(package).is_relative_to(ROOT) and set(models) >= OURS
 
 
 @pytest.mark.slow
-def test_source_checkout_finds_its_catalogue_without_an_install(tmp_path: Path) -> None:
+def test_source_checkout_finds_its_catalog_without_an_install(tmp_path: Path) -> None:
     python = new_environment(tmp_path / "env", None)
     package, models = json.loads(run(python, ROOT, "-c", WHERE))
     assert Path(package).is_relative_to(ROOT) and set(models) >= OURS

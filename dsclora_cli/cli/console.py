@@ -102,8 +102,8 @@ def write_text(target: str, text: str) -> None:
         raise UsageError(f"cannot write {target}: {error.strerror}", "choose another file, or - for stdout") from error
 
 
-def print_labelled(label: str, text: str, style: str = "") -> None:
-    """Write a labelled sentence to stderr, for example "note: ..."."""
+def print_labeled(label: str, text: str, style: str = "") -> None:
+    """Write a labeled sentence to stderr, for example "note: ..."."""
     stderr().print(Text.assemble((f"{label}: ", style), text))
 
 
@@ -119,7 +119,7 @@ def show_error(error: BaseException, as_json: bool, traceback: bool = False) -> 
     if traceback:
         stderr().print_exception()
     if info.code is not ErrorCode.INTERRUPTED:  # whoever pressed Ctrl-C needs no message
-        print_labelled("error", str(info), "bold red")
+        print_labeled("error", str(info), "bold red")
     if as_json:
         show_json_error(info)
     return exit_code
@@ -137,7 +137,7 @@ def _described(error: BaseException, traceback: bool) -> tuple[ErrorInfo, ExitCo
 
 
 def show_models(rows: Iterable[ModelRow], as_json: bool) -> None:
-    """Write the catalogue to stdout: a table, or a JSON object a line."""
+    """Write the catalog to stdout: a table, or a JSON object a line."""
     from rich.table import Table
 
     if as_json:

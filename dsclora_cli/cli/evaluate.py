@@ -247,7 +247,7 @@ class EvalProgress(EvalCallbacks):
         if isinstance(error, KeyboardInterrupt) and self._images and not self._quiet:
             done = f"{max(self._done, 0)} of {self._images} images"
             text = f"{done} are scored and kept; the same command resumes from there"
-            console.print_labelled("interrupted", text, "yellow")
+            console.print_labeled("interrupted", text, "yellow")
 
     def on_unpack(self, name: str, done: int, total: int) -> None:
         """Show megabytes that are unpacked."""
@@ -276,4 +276,4 @@ class EvalProgress(EvalCallbacks):
     def on_note(self, note: str) -> None:
         """Print a note on stderr."""
         if not self._quiet:
-            console.print_labelled("note", note, "cyan")
+            console.print_labeled("note", note, "cyan")

@@ -1,4 +1,4 @@
-"""`dsclora models`: list the catalogue and download weights."""
+"""`dsclora models`: list the catalog and download weights."""
 
 from __future__ import annotations
 

@@ -45,7 +45,7 @@ class TrainView(TrainCallbacks):
     def on_note(self, note: str) -> None:
         """Print the sentence."""
         if not self._quiet:
-            console.print_labelled("note", note, "cyan")
+            console.print_labeled("note", note, "cyan")
 
     def on_picture(self, done: int, total: int) -> None:
         """Move the bar, which counts pictures until the steps begin."""
@@ -83,10 +83,10 @@ class TrainView(TrainCallbacks):
         if result.skipped:
             self.note_once(f"{result.skipped} steps were skipped because the loss or the gradient was not finite")
         if result.file is None:
-            console.print_labelled("not kept", self._shortfall(result), "yellow")
+            console.print_labeled("not kept", self._shortfall(result), "yellow")
             return ExitCode.SOME_FAILED
         if not self._quiet:
-            console.print_labelled("kept", f"{result.file}, {_merit(result)}", "green")
+            console.print_labeled("kept", f"{result.file}, {_merit(result)}", "green")
         return ExitCode.DONE
 
     def _shortfall(self, result: TrainResult) -> str:

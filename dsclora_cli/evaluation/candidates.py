@@ -36,7 +36,7 @@ class Candidate:
     """File of the network, None for the baseline."""
 
     entry: WeightEntry | None = None
-    """Catalogue entry of the weights. None for an ensemble: the catalogue states no scores of ensembles."""
+    """Catalog entry of the weights. None for an ensemble: the catalog states no scores of ensembles."""
 
 
 def open_candidates(options: EvalOptions) -> tuple[Candidate, ...]:
@@ -78,7 +78,7 @@ def _find(model: ModelOptions, options: EvalOptions) -> FoundWeights:
     """Find the weights of a model for the scale of the evaluation."""
     model = replace(model, offline=model.offline or options.offline)
     if model.adapter is not None and model.weights is None and model.model == AUTO:
-        # Prefer a base among the weights that are compared; else the adapter's base comes from the catalogue.
+        # Prefer a base among the weights that are compared; else the adapter's base comes from the catalog.
         base_sha256 = load_adapters(model.adapter).base_sha256
         files = (other.weights for other in options.models if other.weights is not None and other.weights.is_file())
         model = replace(model, weights=next((file for file in files if sha256_of(file) == base_sha256), None))

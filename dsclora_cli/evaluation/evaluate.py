@@ -144,7 +144,7 @@ class _Scoring:
         worst = worst_images(scores, self.protocol.metrics[0], self.options.worst)
         if self.saved_images:
             self._save_sheets(self.saved_images, benchmark, worst, scores)
-        # The catalogue states scores of clean LR only.
+        # The catalog states scores of clean LR only.
         entries = {each.info.name: each.entry if self.options.jpeg is None else None for each in self.candidates}
         rows, comparisons = summarize(benchmark.name, scores, self.protocol, entries)
         return SetReport(

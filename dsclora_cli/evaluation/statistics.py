@@ -56,10 +56,10 @@ class Comparison:
 
 @dataclass(frozen=True)
 class Claim:
-    """Mean score that the catalogue states for a model, next to the measured score."""
+    """Mean score that the catalog states for a model, next to the measured score."""
 
     kind: Literal["published", "reference"]
-    """`published` in the source that the catalogue cites, or `reference`, measured by the authors of this program."""
+    """`published` in the source that the catalog cites, or `reference`, measured by the authors of this program."""
 
     metric: str
     stated: float
@@ -81,7 +81,7 @@ def summarize(
         benchmark: name of the set.
         scores: scores of every row on every image.
         protocol: the comparisons use the first metric of the protocol.
-        entries: catalogue entry of each row, None for a row without published scores.
+        entries: catalog entry of each row, None for a row without published scores.
     """
     rows = []
     for name, images in scores.items():
@@ -89,7 +89,7 @@ def summarize(
         mean = {metric: finite_mean(values) for metric, values in columns.items()}
         infinite = {metric: sum(map(math.isinf, values)) for metric, values in columns.items()}
         entry = entries[name]
-        # The catalogue states scores of the paper protocol only.
+        # The catalog states scores of the paper protocol only.
         claims = compare_published(entry, benchmark, mean) if entry and protocol.name == "paper" else ()
         rows.append(RowScores(name, mean, {metric: n for metric, n in infinite.items() if n}, images, claims))
     metric = protocol.metrics[0]
@@ -108,7 +108,7 @@ def finite_mean(values: Sequence[float]) -> float:
 
 
 def compare_published(entry: WeightEntry, benchmark: str, measured: Mapping[str, float]) -> tuple[Claim, ...]:
-    """Return every score that the catalogue states for a model on a set, next to the measured score of the metric."""
+    """Return every score that the catalog states for a model on a set, next to the measured score of the metric."""
     claims = []
     kinds: tuple[Literal["published", "reference"], ...] = ("published", "reference")
     for kind in kinds:

@@ -61,7 +61,7 @@ def _cuda_device(index: int) -> torch.device:
 def resolve_dtype(name: str, device: torch.device, descriptor: Descriptor) -> torch.dtype:
     """Return the dtype called auto, float32 or float16; auto is float16 on CUDA where the network allows float16.
 
-    bfloat16 is not offered: 8 bits of mantissa cost SPAN up to 75 grey levels.
+    bfloat16 is not offered: 8 bits of mantissa cost SPAN up to 75 gray levels.
     """
     half = descriptor.supports_half and device.type in {"cuda", "mps"}
     if name == "auto":

@@ -80,7 +80,7 @@ def upscale_bands(
     after an out-of-memory error tiles get smaller: the tile edge is halved and upscaling resumes from the failed tile.
 
     Args:
-        source: A picture of 1 (grey) or 3 (RGB) channels.
+        source: A picture of 1 (gray) or 3 (RGB) channels.
         engine: Runs the network.
         values: Values of black and white in the picture.
         options: How to cut the picture.

@@ -202,7 +202,7 @@ def _gpu_function(network: nn.Module, kind: _BatchKind) -> GpuFunction:
     """Return the function from pixels to upscaled pixels and states, all on the device.
 
     The function maps `(N, H, W, 1 or 3)` in the transfer dtype to `(N, scale*H, scale*W, 1 or 3)` of the same dtype and
-    to the states `(N,)`. Grey goes through the network as three equal channels and comes back as their mean.
+    to the states `(N,)`. Gray goes through the network as three equal channels and comes back as their mean.
     """
     dtype, span = next(network.parameters()).dtype, kind.high - kind.low
 

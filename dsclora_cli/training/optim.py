@@ -16,12 +16,12 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Adam, AdamW, Optimizer
 
-from dsclora_cli.recipe import OptimiserOptions
+from dsclora_cli.recipe import OptimizerOptions
 
 _EMA_WARMUP = 4  # steps: the average follows closely at first, so that early scores mean something
 
 
-def make_optimizer(options: OptimiserOptions, module: nn.Module, lr_scales: Mapping[str, float]) -> Optimizer:
+def make_optimizer(options: OptimizerOptions, module: nn.Module, lr_scales: Mapping[str, float]) -> Optimizer:
     """Return the optimizer of a recipe, with one group for each parameter of `module` that requires gradients.
 
     Args:
@@ -44,7 +44,7 @@ def make_optimizer(options: OptimiserOptions, module: nn.Module, lr_scales: Mapp
     return optimizer(groups, rate, betas=betas, weight_decay=options.weight_decay)
 
 
-def rate_at(options: OptimiserOptions, step: int, steps: int) -> float:
+def rate_at(options: OptimizerOptions, step: int, steps: int) -> float:
     """Return the learning rate of a step, counted from 0, out of `steps`: a linear warmup, then the schedule."""
     assert options.learning_rate is not None
     warmup = max(1, round(options.warmup * steps))
@@ -80,7 +80,7 @@ class EMA:
 class Precision:
     """Mixed precision on CUDA; full float32 on every other device.
 
-    `auto` is float16 with a scaled loss. For inputs in +-128, bfloat16 adds noise of half a grey level to the output of
+    `auto` is float16 with a scaled loss. For inputs in +-128, bfloat16 adds noise of half a gray level to the output of
     this network, eight times the noise of float16.
     """
 

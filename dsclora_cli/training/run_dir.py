@@ -119,7 +119,7 @@ def draw_curve(lines: Sequence[Mapping[str, Any]], target: Path) -> None:
     figure = Figure(figsize=(8, 4.5), layout="constrained")
     axes = figure.subplots()
     losses = [line["loss"] for line in lines]
-    axes.plot(steps, losses, color="tab:grey")
+    axes.plot(steps, losses, color="tab:gray")
     # The loss `psnr` may be negative, and a logarithmic axis has no negative values.
     axes.set(xlabel="step", ylabel="loss (grey)", yscale="log" if min(losses) > 0 else "linear")
     scores = axes.twinx()

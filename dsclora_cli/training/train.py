@@ -101,7 +101,7 @@ def initial_network(recipe: Recipe, data: TrainSet, offline: bool = False) -> Ne
         complete = _load_matching(network, find_named_weights(recipe.network.init, offline).path)
     elif recipe.network.expanded:
         assert isinstance(network, SPAN)
-        # The training form starts with a last convolution that is nearly silent, around mid-grey.
+        # The training form starts with a last convolution that is nearly silent, around mid-gray.
         last = network.upsampler[0]
         with torch.no_grad():
             last.get_parameter("weight").mul_(0.01)

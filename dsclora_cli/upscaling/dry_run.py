@@ -49,7 +49,7 @@ class PlannedFile:
     passes: tuple[int, ...] = ()
     """Native scales, run one after the other."""
     model: str | None = None
-    """Catalogue name, or stem of the weights file; names joined with "+" where passes use several models."""
+    """Catalog name, or stem of the weights file; names joined with "+" where passes use several models."""
     choice: str | None = None
     """Property of the picture that made `auto` choose the model."""
     tile: int | None = None

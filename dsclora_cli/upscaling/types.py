@@ -99,7 +99,7 @@ class FileResult:
     scale: float | None = None
     """Factor between the sides of input and output."""
     model: str | None = None
-    """Catalogue name, or stem of the weights file; names joined with "+" where passes use several models."""
+    """Catalog name, or stem of the weights file; names joined with "+" where passes use several models."""
     choice: str | None = None
     """Property of the picture that made `auto` choose the model."""
     weights_sha256: str | None = None

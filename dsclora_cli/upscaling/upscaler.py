@@ -26,10 +26,10 @@ class Upscaler:
         upscaler(array)                  # (H, W) or (H, W, 1 to 4), uint8, uint16 or float in [0, 1]
 
     Args:
-        model: catalogue name, or `auto`.
+        model: catalog name, or `auto`.
         device: auto, cpu, cuda, cuda:N or mps.
         scale: factor above 1.
-        weights: file to use instead of a catalogue name.
+        weights: file to use instead of a catalog name.
         adapter: adapter file to merge into the weights.
         options: all other options of `dsclora upscale`; the arguments above have precedence.
 

@@ -21,7 +21,7 @@ from matplotlib.figure import Figure
 from dsclora_cli.config import EvalOptions, ModelOptions
 from dsclora_cli.distillation.distill import distill
 from dsclora_cli.evaluation.evaluate import evaluate
-from dsclora_cli.recipe import DataOptions, DistillOptions, NetworkOptions, OptimiserOptions, Recipe, RunOptions
+from dsclora_cli.recipe import DataOptions, DistillOptions, NetworkOptions, OptimizerOptions, Recipe, RunOptions
 from dsclora_cli.training.train import train
 from dsclora_cli.training.trainer import Score, TrainCallbacks
 
@@ -137,7 +137,7 @@ def main(arguments: list[str] | None = None) -> None:
     teacher_shape, student_shape = SHAPES[args.arch]
     plain = Recipe(
         data=DataOptions(tuple(args.data), val=args.val, batch=args.batch, patch=args.patch),
-        optimiser=OptimiserOptions(learning_rate=args.learning_rate, ema=0.998),
+        optimiser=OptimizerOptions(learning_rate=args.learning_rate, ema=0.998),
         run=RunOptions(validate=args.validate, threads=args.threads, device=args.device, compile=args.compile),
     )
     # The teacher needs more steps than the students, because large networks learn more slowly.

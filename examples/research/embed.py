@@ -1,4 +1,4 @@
-"""Put the result of a training run into the package: weights, log, golden file and scores in the catalogue.
+"""Put the result of a training run into the package: weights, log, golden file and scores in the catalog.
 
     python examples/research/embed.py NAME RUN... --data-dir DIR
 
@@ -26,12 +26,12 @@ from dsclora_cli.weights.catalog import EMBEDDED, WeightEntry, load_catalog
 from dsclora_cli.weights.resolve import find_weights, open_network
 
 ROOT = Path(__file__).parents[2]
-CATALOGUE = ROOT / "weights.toml"
+CATALOG = ROOT / "weights.toml"
 DECIMALS = {"loss": 6, "terms": 6, "psnr_y": 4, "rate": 6, "seconds": 0}
 
 
 def put_file(run: Path, entry: WeightEntry) -> None:
-    """Copy the weights of a run, and write size and sha256 into the catalogue."""
+    """Copy the weights of a run, and write size and sha256 into the catalog."""
     kept = run / ("best.safetensors" if entry.base is None else "adapter.safetensors")
     target = EMBEDDED / entry.file
     shutil.copyfile(kept, target)
@@ -69,7 +69,7 @@ def put_golden(entry: WeightEntry) -> None:
 
 
 def put_scores(entry: WeightEntry, data_dir: Path) -> None:
-    """Write the scores of `dsclora eval` into the catalogue."""
+    """Write the scores of `dsclora eval` into the catalog."""
     report = evaluate(
         EvalOptions(
             datasets=("Set5", "Set14", "BSD100"),
@@ -87,15 +87,15 @@ def put_scores(entry: WeightEntry, data_dir: Path) -> None:
 
 
 def rewrite(table: str, pattern: str, line: str) -> None:
-    """Replace the only line that a pattern matches in a table of the catalogue."""
+    """Replace the only line that a pattern matches in a table of the catalog."""
     # By text, not by a TOML library: comments and order stay.
-    text = CATALOGUE.read_text(encoding="utf-8")
+    text = CATALOG.read_text(encoding="utf-8")
     before, heading, rest = text.partition(f"[weights.{table}]\n")
     ours, bracket, after = rest.partition("\n[")
     ours, count = re.subn(pattern, line, ours, flags=re.MULTILINE)
     if count != 1:
-        raise SystemExit(f"{CATALOGUE}: [weights.{table}] needs one line like {line}")
-    CATALOGUE.write_text(before + heading + ours + bracket + after, encoding="utf-8")
+        raise SystemExit(f"{CATALOG}: [weights.{table}] needs one line like {line}")
+    CATALOG.write_text(before + heading + ours + bracket + after, encoding="utf-8")
 
 
 def main() -> None:

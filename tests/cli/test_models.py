@@ -32,9 +32,9 @@ def test_the_table_marks_adapters_and_models_for_photographs(dsclora, tmp_path, 
     text = '[auto]\n2 = ["plain"]\n[photo]\nbelow = 82.5\n2 = "photo"\n'
     for index, (name, more) in enumerate({"plain": 'repo = "a/b"\n', "photo": "", "plus": 'base = "plain"\n'}.items()):
         text += f'[weights.{name}]\nfile = "{name}.pth"\nsha256 = "{index:064}"\n{more}{entry}'
-    catalogue = tmp_path / "weights.toml"
-    catalogue.write_text(text)
-    monkeypatch.setattr(catalog, "packaged_file", lambda: catalogue)
+    packaged = tmp_path / "weights.toml"
+    packaged.write_text(text)
+    monkeypatch.setattr(catalog, "packaged_file", lambda: packaged)
 
     rows = {line.split()[0]: line for line in dsclora("models", "list").out.splitlines()}
     assert rows["plain"].split()[-5:] == ["on", "the", "Hub", "1.", "MIT"]

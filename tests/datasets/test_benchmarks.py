@@ -79,7 +79,7 @@ def test_a_folder_is_a_set_with_the_name_of_the_folder(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("mode", ["L", "P", "1"])
-def test_grey_and_palette_pictures_become_rgb(mode: str, tmp_path: Path) -> None:
+def test_gray_and_palette_pictures_become_rgb(mode: str, tmp_path: Path) -> None:
     picture = Image.fromarray(noise()).convert(mode)
     picture.save(tmp_path / "a.png")
     rgb = read_rgb(tmp_path / "a.png")

@@ -1,4 +1,4 @@
-"""Scores that the catalogue states, next to measured scores."""
+"""Scores that the catalog states, next to measured scores."""
 
 from __future__ import annotations
 

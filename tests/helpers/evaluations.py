@@ -36,7 +36,7 @@ def save_set(folder: Path, names: tuple[str, ...] = tuple(CORNERS)) -> Path:
 
 
 def save_network_file(path: Path, seed: int = 0, scale: int = 4) -> Path:
-    """A network of four channels and one block, not trained: its results are grey with a faint pattern."""
+    """A network of four channels and one block, not trained: its results are gray with a faint pattern."""
     torch.manual_seed(seed)
     network = SPAN(SpanConfig(channels=4, blocks=1, scale=scale))
     with torch.no_grad():

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from dsclora_cli.recipe import DataOptions, NetworkOptions, OptimiserOptions, Recipe, RunOptions
+from dsclora_cli.recipe import DataOptions, NetworkOptions, OptimizerOptions, Recipe, RunOptions
 from dsclora_cli.recipe_toml import resolve_defaults
 from dsclora_cli.training.trainer import Score, TrainCallbacks
 
@@ -32,7 +32,7 @@ def tiny_recipe(folder: Path, steps: int = 12, optimiser: str = "adam", **data: 
     recipe = Recipe(
         network=NetworkOptions(channels=4, blocks=1, scale=2),
         data=replace(DataOptions(data=(str(folder),), batch=4, patch=8, val_share=0.3), **data),  # type: ignore[arg-type]
-        optimiser=OptimiserOptions(optimiser=optimiser, learning_rate=0.02, ema=0.8),
+        optimiser=OptimizerOptions(optimiser=optimiser, learning_rate=0.02, ema=0.8),
         run=RunOptions(steps=steps, validate=4, compile="off", device="cpu", checkpoint_minutes=60),
     )
     return resolve_defaults(recipe)

@@ -98,12 +98,12 @@ def test_an_array_becomes_a_larger_array_of_the_same_dtype(dtype: type, channels
     np.testing.assert_array_equal(tiled, whole)
 
 
-def test_grey_is_the_mean_of_its_three_equal_channels() -> None:
-    grey = np.random.default_rng(3).integers(0, 256, (12, 9, 1), dtype=np.uint8)
+def test_gray_is_the_mean_of_its_three_equal_channels() -> None:
+    gray = np.random.default_rng(3).integers(0, 256, (12, 9, 1), dtype=np.uint8)
     network = engine(dtype=torch.float32)
-    rgb = network(np.repeat(grey, 3, axis=2).astype(np.float32) / 255)
+    rgb = network(np.repeat(gray, 3, axis=2).astype(np.float32) / 255)
     expected = np.rint(np.clip(rgb.mean(axis=2, keepdims=True), 0, 1) * 255)
-    assert np.abs(upscale_pixels(network, grey, 0).astype(int) - expected).max() <= 1
+    assert np.abs(upscale_pixels(network, gray, 0).astype(int) - expected).max() <= 1
 
 
 def test_ensemble_is_the_mean_of_eight_runs_and_its_tiles_are_exact() -> None:

@@ -85,5 +85,5 @@ def test_the_declared_halo_is_the_receptive_field(blocks: int) -> None:
     network(x)[0, :, size - 1 : size + 1, size - 1 : size + 1].sum().backward()
     assert x.grad is not None
     reach = x.grad.abs().sum(dim=(0, 1, 2)).nonzero().flatten()
-    centre = (size - 1) // 2
-    assert (centre - int(reach.min()), int(reach.max()) - centre) == (halo, halo)
+    center = (size - 1) // 2
+    assert (center - int(reach.min()), int(reach.max()) - center) == (halo, halo)

@@ -6,13 +6,13 @@ import pytest
 import torch
 from torch import nn
 
-from dsclora_cli.recipe import OptimiserOptions, Recipe
+from dsclora_cli.recipe import OptimizerOptions, Recipe
 from dsclora_cli.recipe_toml import resolve_defaults
 from dsclora_cli.training.optim import EMA, SOAP, Precision, make_optimizer, rate_at
 
 
 def _rates(steps: int, **options: object) -> list[float]:
-    chosen = OptimiserOptions(learning_rate=1.0, warmup=0.1, **options)  # type: ignore[arg-type]
+    chosen = OptimizerOptions(learning_rate=1.0, warmup=0.1, **options)  # type: ignore[arg-type]
     return [rate_at(chosen, step, steps) for step in range(steps)]
 
 
@@ -40,8 +40,8 @@ def test_a_run_of_one_step_uses_the_peak_rate() -> None:
     assert _rates(1) == [1.0]
 
 
-def _options(name: str) -> OptimiserOptions:
-    return resolve_defaults(Recipe(optimiser=OptimiserOptions(optimiser=name))).optimiser
+def _options(name: str) -> OptimizerOptions:
+    return resolve_defaults(Recipe(optimiser=OptimizerOptions(optimiser=name))).optimiser
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Frames pass the network: alpha, grey, depth, chains of passes, floats beyond [0, 1]."""
+"""Frames pass the network: alpha, gray, depth, chains of passes, floats beyond [0, 1]."""
 
 from __future__ import annotations
 
@@ -55,10 +55,10 @@ def test_sixteen_bits_agree_with_eight_and_have_more_levels(photo: Pixels) -> No
     assert len(np.unique(sixteen)) > 2000
 
 
-def test_grey_equals_the_mean_of_three_equal_channels(photo: Pixels) -> None:
-    grey = photo[:, :, 1:2]
-    result, _ = upscale(grey)
-    rgb, _ = upscale(np.repeat(grey, 3, axis=2))
+def test_gray_equals_the_mean_of_three_equal_channels(photo: Pixels) -> None:
+    gray = photo[:, :, 1:2]
+    result, _ = upscale(gray)
+    rgb, _ = upscale(np.repeat(gray, 3, axis=2))
     assert np.abs(result[:, :, 0] - rgb.mean(axis=2)).max() <= 1
 
 
@@ -76,7 +76,7 @@ def test_a_constant_alpha_does_not_pass_the_network(photo: Pixels, monkeypatch: 
 
 @pytest.mark.parametrize("background", [0, 255])
 def test_no_fringe_when_composited(photo: Pixels, background: int) -> None:
-    """A cut-out whose hidden pixels hold the worst colour, over black and white, against the opaque original."""
+    """A cut-out whose hidden pixels hold the worst color, over black and white, against the opaque original."""
     rows, columns = np.mgrid[:60, :80]
     visible = ((rows - 30) ** 2 + (columns - 40) ** 2 < 22**2).astype(np.uint8)
     hidden = np.where(visible[:, :, None] == 1, photo, np.array([255, 0, 255], np.uint8))

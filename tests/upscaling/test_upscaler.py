@@ -58,7 +58,7 @@ def test_arrays_keep_their_dtype(upscaler: Upscaler, photo: Path, dtype: type) -
     assert apart.max() < (1.6 if dtype is np.uint16 else 8)  # floats keep what overshoots white before the reduction
 
 
-def test_grey_arrays_keep_two_dimensions(upscaler: Upscaler, photo: Path) -> None:
+def test_gray_arrays_keep_two_dimensions(upscaler: Upscaler, photo: Path) -> None:
     assert upscaler(np.asarray(Image.open(photo).convert("L"))).shape == (48, 64)
 
 

@@ -82,7 +82,7 @@ def test_own_entries_are_added() -> None:
     assert loaded.with_sha256("0" * 64) is None
 
 
-def test_the_catalogue_is_read_again_only_after_a_change() -> None:
+def test_the_catalog_is_read_again_only_after_a_change() -> None:
     first = load_catalog()
     assert load_catalog() is first
     own = write_own(entry())
@@ -160,7 +160,7 @@ def test_the_error_for_an_unknown_name_lists_similar_names() -> None:
     assert "dscf-x4, dsclora-x4" in caught.value.hint
 
 
-def test_the_catalogue_in_the_wheel_comes_before_the_one_in_the_checkout(
+def test_the_catalog_in_the_wheel_comes_before_the_one_in_the_checkout(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     package = tmp_path / "dsclora_cli"

@@ -63,7 +63,7 @@ def site(tmp_path: Path) -> Iterator[tuple[str, Path]]:
     server.server_close()
 
 
-def catalogue(url: str, more: str = "") -> None:
+def write_catalog(url: str, more: str = "") -> None:
     config_dir().mkdir(parents=True, exist_ok=True)
     (config_dir() / "weights.toml").write_text(
         f'[weights.plain]\narch = "edsr"\nscale = 2\nchannels = 4\nurl = "{url}"\n'
@@ -77,7 +77,7 @@ def place() -> str:
 
 def test_a_file_without_a_pin_is_fetched_only_with_trust(site: tuple[str, Path]) -> None:
     address, file = site
-    catalogue(f"{address}/edsr.pt")
+    write_catalog(f"{address}/edsr.pt")
     with pytest.raises(WeightsError, match=r"no sha256 for plain, at .*models fetch plain --trust-unpinned"):
         find_weights(ModelOptions("plain"), 2)
     assert place() == "on the web"
@@ -102,9 +102,9 @@ def test_a_file_without_a_pin_is_fetched_only_with_trust(site: tuple[str, Path])
 def test_a_pinned_file_needs_no_trust_and_must_match(site: tuple[str, Path]) -> None:
     address, file = site
     pin = hashlib.sha256(file.read_bytes()).hexdigest()
-    catalogue(f"{address}/edsr.pt", f'sha256 = "{pin}"\nsize = {file.stat().st_size}\n')
+    write_catalog(f"{address}/edsr.pt", f'sha256 = "{pin}"\nsize = {file.stat().st_size}\n')
     assert find_weights(ModelOptions("plain"), 2).sha256 == pin
-    catalogue(f"{address}/edsr.pt", f'sha256 = "{"0" * 64}"\n')
+    write_catalog(f"{address}/edsr.pt", f'sha256 = "{"0" * 64}"\n')
     with pytest.raises(WeightsError, match=r"has the sha256 .*\(the file was refused\)"):
         find_weights(ModelOptions("plain"), 2)
 
@@ -121,7 +121,7 @@ def test_a_pinned_file_needs_no_trust_and_must_match(site: tuple[str, Path]) -> 
 def test_a_failed_download_is_one_line_and_leaves_no_file(
     site: tuple[str, Path], path: str, reason: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    catalogue(site[0] + path)
+    write_catalog(site[0] + path)
     monkeypatch.setattr("dsclora_cli.weights.download._WINDOW_SECONDS", 0.5)
     with pytest.raises(WeightsError, match=rf"plain cannot be fetched from http://.*{reason}") as caught:
         fetch_model("plain", trust=True)
@@ -130,7 +130,7 @@ def test_a_failed_download_is_one_line_and_leaves_no_file(
 
 
 def test_more_bytes_than_the_catalogue_says_are_refused(site: tuple[str, Path]) -> None:
-    catalogue(site[0] + "/endless/edsr.pt", "size = 1000")
+    write_catalog(site[0] + "/endless/edsr.pt", "size = 1000")
     with pytest.raises(WeightsError, match="sends more bytes than plain has: refused"):
         fetch_model("plain", trust=True)
     assert not [path for path in cache_dir().rglob("*") if path.is_file()]
@@ -138,7 +138,7 @@ def test_more_bytes_than_the_catalogue_says_are_refused(site: tuple[str, Path]) 
 
 @pytest.mark.parametrize("path", ["/a/..", "/a/.", "/a/", "/a%2F..%2F..%2Fb", "/a\\\\..\\\\b", "/" + "a" * 300])
 def test_an_address_names_no_place_outside_the_cache(path: str) -> None:
-    catalogue("https://example.com" + path)
+    write_catalog("https://example.com" + path)
     place = download._path_of(load_catalog().entry("plain"))
     assert place.parent == cache_dir() / "weights" / "plain"
     assert place.name not in {"", ".", ".."} and len(place.name) < 256
@@ -146,7 +146,7 @@ def test_an_address_names_no_place_outside_the_cache(path: str) -> None:
 
 @pytest.mark.parametrize("content", [b"", b"\xff\xfe", b"0" * 63, b"x" * 64])
 def test_a_damaged_note_of_a_sha256_counts_as_none(content: bytes) -> None:
-    catalogue("https://example.com/edsr.pt")
+    write_catalog("https://example.com/edsr.pt")
     entry = load_catalog().entry("plain")
     note = download._note(download._path_of(entry))
     note.parent.mkdir(parents=True)
@@ -159,13 +159,13 @@ def test_a_damaged_note_of_a_sha256_counts_as_none(content: bytes) -> None:
 
 
 def test_offline_makes_no_request(site: tuple[str, Path]) -> None:
-    catalogue(site[0] + "/edsr.pt")
+    write_catalog(site[0] + "/edsr.pt")
     with pytest.raises(WeightsError, match="plain is not in the cache, and the program is offline"):
         find_weights(ModelOptions("plain", offline=True), 2)
 
 
 @pytest.mark.parametrize("url", ["http://example.com/a.pt", "file:///etc/passwd", "ftp://example.com/a.pt"])
 def test_unsafe_addresses_are_refused(url: str) -> None:
-    catalogue(url)
+    write_catalog(url)
     with pytest.raises(UsageError, match="url"):
         load_catalog()

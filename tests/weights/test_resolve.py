@@ -114,7 +114,7 @@ def test_native_scales_need_no_internet(monkeypatch: pytest.MonkeyPatch) -> None
         native_scales(ModelOptions(model="nobody"))
 
 
-def test_own_weights_lie_next_to_the_own_catalogue(tmp_path: Path) -> None:
+def test_own_weights_lie_next_to_the_own_catalog(tmp_path: Path) -> None:
     own_entry(Path("mine.safetensors"))
     mine = load_catalog().entry("mine")
     assert place_of(mine) is Place.MISSING

@@ -37,7 +37,7 @@ def adapter(base: Path, tmp_path: Path) -> Path:
     return tmp_path / "portraits.safetensors"
 
 
-def _catalogue(**entries: tuple[Path, str]) -> None:
+def _catalog(**entries: tuple[Path, str]) -> None:
     text = "".join(
         f"[weights.{name}]\narch = \"span\"\nscale = 2\nchannels = 4\nfile = '{path}'\nsize = {path.stat().st_size}\n"
         f'sha256 = "{sha256_of(path)}"\nlicence = "MIT"\nsource = "me"\n{more}\n'
@@ -54,8 +54,8 @@ def _equal(options: ModelOptions) -> bool:
     return all(torch.allclose(found[name], value, atol=1e-6) for name, value in expected.items())
 
 
-def test_an_adapter_finds_its_model_in_the_catalogue(base: Path, adapter: Path) -> None:
-    _catalogue(mine=(base, ""))
+def test_an_adapter_finds_its_model_in_the_catalog(base: Path, adapter: Path) -> None:
+    _catalog(mine=(base, ""))
     options = ModelOptions(adapter=adapter)
     found = find_weights(options, 2)
 
@@ -65,7 +65,7 @@ def test_an_adapter_finds_its_model_in_the_catalogue(base: Path, adapter: Path) 
     assert _equal(options)
 
 
-def test_an_adapter_for_weights_outside_the_catalogue_needs_the_weight_file(base: Path, adapter: Path) -> None:
+def test_an_adapter_for_weights_outside_the_catalog_needs_the_weight_file(base: Path, adapter: Path) -> None:
     with pytest.raises(WeightsError, match=r"is an adapter for weights that are not in the catalogue.*--weights FILE"):
         find_weights(ModelOptions(adapter=adapter), 2)
     assert _equal(ModelOptions(weights=base, adapter=adapter))
@@ -76,7 +76,7 @@ def test_an_adapter_is_refused_for_other_weights(base: Path, adapter: Path, tmp_
     over_another = ModelOptions(weights=tmp_path / "other.safetensors", adapter=adapter)
     with pytest.raises(UsageError, match=r"adapter for weights with sha256 [0-9a-f]{12}\.\.\., not for other"):
         find_weights(over_another, 2)
-    _catalogue(mine=(base, ""), plus=(adapter, 'base = "mine"'))
+    _catalog(mine=(base, ""), plus=(adapter, 'base = "mine"'))
     with pytest.raises(UsageError, match=r"portraits\.safetensors is an adapter for mine, not for other"):
         find_weights(over_another, 2)
     with pytest.raises(UsageError, match="is an adapter for mine, not for plus"):
@@ -85,18 +85,18 @@ def test_an_adapter_is_refused_for_other_weights(base: Path, adapter: Path, tmp_
 
 def test_an_entry_whose_adapter_is_for_another_base_is_refused(adapter: Path, tmp_path: Path) -> None:
     save_network(small(seed=7), tmp_path / "other.safetensors", "test")
-    _catalogue(mine=(tmp_path / "other.safetensors", ""), plus=(adapter, 'base = "mine"'))
+    _catalog(mine=(tmp_path / "other.safetensors", ""), plus=(adapter, 'base = "mine"'))
     with pytest.raises(WeightsError, match="give the weights that the adapter was trained on"):
         open_network(find_weights(ModelOptions("plus"), 2))
 
 
 def test_an_entry_may_be_an_adapter_for_another_entry(base: Path, adapter: Path) -> None:
-    _catalogue(mine=(base, ""), plus=(adapter, 'base = "mine"'))
+    _catalog(mine=(base, ""), plus=(adapter, 'base = "mine"'))
     found = find_weights(ModelOptions("plus"), 2)
 
     assert (found.name, found.path, found.adapter) == ("plus", base, adapter)
     assert found.entry is not None
     assert _equal(ModelOptions("plus"))
-    _catalogue(mine=(base, ""), plus=(adapter, 'base = "mine"'), more=(adapter, 'base = "plus"'))
+    _catalog(mine=(base, ""), plus=(adapter, 'base = "mine"'), more=(adapter, 'base = "plus"'))
     with pytest.raises(UsageError, match="base: 'plus' is not the name of weights of scale 2"):
         find_weights(ModelOptions("more"), 2)

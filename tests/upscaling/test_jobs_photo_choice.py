@@ -27,7 +27,7 @@ X2 = UpscaleOptions(size=SizeOptions(scale=2))
 
 @pytest.fixture
 def rules(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A packaged catalogue of two small networks, `plain` and `photo`, with the crossover at 80."""
+    """A packaged catalog of two small networks, `plain` and `photo`, with the crossover at 80."""
     text = '[auto]\n2 = ["plain"]\n[photo]\nbelow = 80\n2 = "photo"\n'
     for seed, name in enumerate(("plain", "photo")):
         torch.manual_seed(seed)
@@ -167,7 +167,7 @@ def test_without_photo_weights_of_that_scale_the_reason_says_so(rules: Path, fol
         ('below = 80\nmost = "photo"', r"\[photo\] most: 'most' is not a native scale"),
     ],
 )
-def test_a_bad_rule_in_the_catalogue_is_reported(rules: Path, folder: Path, rule: str, problem: str) -> None:
+def test_a_bad_rule_in_the_catalog_is_reported(rules: Path, folder: Path, rule: str, problem: str) -> None:
     rules.write_text(rules.read_text().replace('below = 80\n2 = "photo"', rule))
     with pytest.raises(UsageError, match=problem):
         _run(folder)

@@ -1,4 +1,4 @@
-"""Camera JPEGs of three colour spaces through the whole program: colour, EXIF and profile come back."""
+"""Camera JPEGs of three color spaces through the whole program: color, EXIF and profile come back."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ PHOTOS = ("canyon-wren", "dragonfly-on-lavender", "cave-opening")
 
 
 def mean_lab(path: Path) -> np.ndarray:
-    """The mean colour read through the picture's own profile, as CIE Lab."""
+    """The mean color read through the picture's own profile, as CIE Lab."""
     image = Image.open(path)
     profile = ImageCms.ImageCmsProfile(io.BytesIO(image.info["icc_profile"]))
     lab = ImageCms.profileToProfile(image.convert("RGB"), profile, ImageCms.createProfile("LAB"), outputMode="LAB")
@@ -23,19 +23,19 @@ def mean_lab(path: Path) -> np.ndarray:
 
 @pytest.fixture
 def part(shared: Path, tmp_path: Path, request: pytest.FixtureRequest) -> Path:
-    """The most colourful tile of a camera JPEG, with the metadata of the whole."""
+    """The most colorful tile of a camera JPEG, with the metadata of the whole."""
     whole = Image.open(shared / f"data/photos/{request.param}.jpg")
     tiles = [whole.crop((x, y, x + 96, y + 64)) for y in range(0, 2100, 300) for x in range(0, 3700, 300)]
-    colourful = max(tiles, key=lambda tile: np.ptp(np.asarray(tile).reshape(-1, 3).astype(int), axis=1).mean())
+    colorful = max(tiles, key=lambda tile: np.ptp(np.asarray(tile).reshape(-1, 3).astype(int), axis=1).mean())
     path = tmp_path / "part.jpg"
     info = {key: whole.info[key] for key in ("exif", "icc_profile", "dpi")}
-    colourful.save(path, quality=98, subsampling=0, **info)
+    colorful.save(path, quality=98, subsampling=0, **info)
     return path
 
 
 @pytest.mark.parametrize("part", PHOTOS, indirect=True)
 @pytest.mark.parametrize("suffix", ["jpg", "png"])
-def test_colour_profile_and_exif_survive(dsclora, shared: Path, part: Path, suffix: str) -> None:
+def test_color_profile_and_exif_survive(dsclora, shared: Path, part: Path, suffix: str) -> None:
     target = part.with_name(f"large.{suffix}")
     weights = shared / "weights/team23_DSCF.pth"
     assert dsclora("upscale", part, "--weights", weights, "-s", 3, "-o", target).code == 0

@@ -50,7 +50,7 @@ def test_outputs_equal_the_golden_outputs(name: str) -> None:
 
 
 @pytest.mark.parametrize(("name", "benchmark"), [(name, each) for name, floors in FLOORS.items() for each in floors])
-def test_scores_equal_the_catalogue_and_exceed_the_floor(shared: Path, name: str, benchmark: str) -> None:
+def test_scores_equal_the_catalog_and_exceed_the_floor(shared: Path, name: str, benchmark: str) -> None:
     stated = load_catalog().entry(name).reference[benchmark]["psnr_y"]
     found = mean_psnr_y(load(name), shared / "data/benchmarks" / benchmark / "HR")
     assert found == pytest.approx(stated, abs=0.005)
@@ -58,7 +58,7 @@ def test_scores_equal_the_catalogue_and_exceed_the_floor(shared: Path, name: str
 
 
 @pytest.mark.parametrize("name", [entry.name for entry in ADAPTERS])
-def test_an_adapter_gains_over_its_base_as_the_catalogue_says(shared: Path, name: str) -> None:
+def test_an_adapter_gains_over_its_base_as_the_catalog_says(shared: Path, name: str) -> None:
     catalog = load_catalog()
     entry = catalog.entry(name)
     assert entry.base is not None
