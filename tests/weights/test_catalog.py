@@ -188,7 +188,7 @@ def test_a_path_that_leads_out_of_its_repository_is_refused(file: str) -> None:
         load_catalog()
 
 
-def test_a_folder_that_may_not_be_entered_holds_no_catalogue(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_folder_that_may_not_be_entered_holds_no_catalog(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(self: Path) -> bool:
         raise PermissionError(13, "Permission denied")
 

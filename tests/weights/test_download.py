@@ -129,7 +129,7 @@ def test_a_failed_download_is_one_line_and_leaves_no_file(
     assert place() == "on the web"
 
 
-def test_more_bytes_than_the_catalogue_says_are_refused(site: tuple[str, Path]) -> None:
+def test_more_bytes_than_the_catalog_says_are_refused(site: tuple[str, Path]) -> None:
     write_catalog(site[0] + "/endless/edsr.pt", "size = 1000")
     with pytest.raises(WeightsError, match="sends more bytes than plain has: refused"):
         fetch_model("plain", trust=True)
