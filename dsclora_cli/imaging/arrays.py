@@ -10,12 +10,15 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from dsclora_cli.errors import ImageError
+from dsclora_cli.imaging.color import image_to_pixels, srgb_profile
+from dsclora_cli.imaging.profiles import profile_fits
 from dsclora_cli.imaging.types import Pixels
 
 InMemory = TypeVar("InMemory", Image.Image, NDArray[Any])
 """A Pillow image or a NumPy array."""
 
 _DIRECT_MODES = {"L", "LA", "RGB", "RGBA", "F"}
+_SIMPLE_MODES = {"1": "L", "La": "LA"}
 _SIXTEEN_BIT_MODES = {"I;16", "I;16L", "I;16B", "I;16N"}
 
 
@@ -36,33 +39,53 @@ def to_pixels(picture: NDArray[Any] | Image.Image) -> tuple[Pixels, Callable[[Pi
 
     Returns:
         Pixels of uint8, uint16 or float32, and the function from pixels `(h, w, C)` to the type of `picture`. An array
-        gets back its number of dimensions and its dtype. A Pillow image keeps ICC profile and resolution, and the modes
-        L, LA, RGB, RGBA, F and I;16; 1-bit becomes L, a palette RGB or RGBA, any other mode RGB.
+        gets back its number of dimensions and its dtype. A Pillow image keeps resolution and ICC profile, and the modes
+        L, LA, RGB, RGBA, F, I and I;16; 1-bit becomes L, a palette RGB or RGBA, any other mode RGB. CMYK and Lab become
+        sRGB, with an sRGB profile.
 
     Raises:
-        ImageError: The array has another shape or dtype, or holds NaN or infinity.
+        ImageError: The array has another shape or dtype, or holds NaN or infinity, or a 32-bit integer image holds
+            values outside 0 to 65535.
     """
     return _image_to_pixels(picture) if isinstance(picture, Image.Image) else _array_to_pixels(picture)
 
 
 def _image_to_pixels(image: Image.Image) -> tuple[Pixels, Callable[[Pixels], Image.Image]]:
     """Do the work of `to_pixels` for a Pillow image; pixels are `(H, W, C)`."""
+    icc = image.info.get("icc_profile")
     if image.mode in _SIXTEEN_BIT_MODES:
         array: NDArray[Any] = np.asarray(image).astype(np.uint16)
+    elif image.mode == "I":
+        array = _whole_numbers(image)
     elif image.mode in _DIRECT_MODES:
         array = np.asarray(image)
+    elif image.mode in ("CMYK", "LAB"):
+        array, icc = image_to_pixels(image, 3, icc), srgb_profile()
     else:
-        simple = "L" if image.mode == "1" else "RGBA" if image.has_transparency_data else "RGB"
+        simple = _SIMPLE_MODES.get(image.mode) or ("RGBA" if image.has_transparency_data else "RGB")
         array = np.asarray(image.convert(simple))
     pixels, array_back = _array_to_pixels(array)
+    profile = icc if profile_fits(icc, pixels.shape[2]) else None
 
     def back(result: Pixels) -> Image.Image:
-        upscaled = Image.fromarray(array_back(result))
+        upscaled = Image.fromarray(array_back(result).astype(np.int32) if image.mode == "I" else array_back(result))
         # Not EXIF: size and orientation there describe the old picture.
-        upscaled.info.update({key: image.info[key] for key in ("icc_profile", "dpi") if key in image.info})
+        kept = {"icc_profile": profile, "dpi": image.info.get("dpi")}
+        upscaled.info.update({key: value for key, value in kept.items() if value})
         return upscaled
 
     return pixels, back
+
+
+def _whole_numbers(image: Image.Image) -> NDArray[np.uint16]:
+    """Return the pixels of an image of 32-bit integers, which Pillow uses for 16 bits."""
+    array = np.asarray(image)
+    low, high = int(array.min(initial=0)), int(array.max(initial=0))
+    if low < 0 or high > 65535:
+        raise ImageError(
+            f"32-bit integers from {low} to {high} do not fit 16 bits", "rescale them to 0 to 65535, or give floats"
+        )
+    return array.astype(np.uint16)
 
 
 def _array_to_pixels(array: NDArray[Any]) -> tuple[Pixels, Callable[[Pixels], NDArray[Any]]]:

@@ -108,6 +108,26 @@ _SIGNATURES = (
     (b"\0\0\0\x0cJXL \r\n\x87\n", "JXL"),
     (b"BM", "BMP"),
 )
+_RAW_SUFFIXES = (
+    *(".3fr", ".arw", ".cr2", ".cr3", ".crw", ".dcr", ".dcs", ".dng", ".erf", ".fff", ".iiq", ".k25", ".kdc", ".mef"),
+    *(".mos", ".mrw", ".nef", ".nrw", ".orf", ".pef", ".raf", ".raw", ".rw2", ".rwl", ".sr2", ".srf", ".srw", ".x3f"),
+)
+# RAW files of cameras that are no TIFF, or nearly (Olympus, Panasonic, Canon, Fujifilm, Minolta, Sigma).
+_RAW_SIGNATURES = (b"IIRO", b"IIRS", b"MMOR", b"IIU\0", b"FUJIFILMCCD-RAW", b"\0MRM", b"FOVb")
+
+CAMERA_RAW = "camera RAW holds the data of a sensor, not a picture", "develop it first, and save it as TIFF"
+"""Message and next step for the RAW file of a camera."""
+
+
+def is_camera_raw(head: bytes, suffix: str) -> bool:
+    """Return whether a file that is a TIFF or of no known format is the RAW file of a camera.
+
+    Args:
+        head: First bytes of the file; 32 bytes are enough.
+        suffix: Suffix of the file name. Most RAW files are TIFF files, of which the first picture is a thumbnail.
+    """
+    canon = head[8:10] == b"CR" or head[6:14] == b"HEAPCCDR" or head[4:12] == b"ftypcrx "
+    return canon or head.startswith(_RAW_SIGNATURES) or suffix.lower() in _RAW_SUFFIXES
 
 
 def format_of_suffix(suffix: str) -> str:

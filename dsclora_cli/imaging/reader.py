@@ -15,7 +15,7 @@ from typing import BinaryIO
 
 from dsclora_cli.errors import ImageError, ImageUnreadable
 from dsclora_cli.imaging.color import apply_orientation
-from dsclora_cli.imaging.formats import FORMATS, detect_format
+from dsclora_cli.imaging.formats import CAMERA_RAW, FORMATS, detect_format, is_camera_raw
 from dsclora_cli.imaging.metadata import read_orientation, with_size
 from dsclora_cli.imaging.types import AnyFrame, Header, OpenedFile, Pixels, StreamedFrame
 
@@ -64,6 +64,8 @@ def _open_by_content(file: BinaryIO, suffix: str) -> OpenedFile:
         raise ImageError("the file is empty", _GET_AGAIN)
     file.seek(max(0, file.seek(0, io.SEEK_END) - 18))  # the footer of a TGA
     name = detect_format(head, file.read(), suffix)
+    if name in (None, "TIFF") and is_camera_raw(head, suffix):
+        raise ImageError(*CAMERA_RAW)
     if name is None:
         raise ImageError("is not a picture in a known format", f"known formats: {', '.join(FORMATS)}")
     file.seek(0)

@@ -6,6 +6,7 @@ Values stay raw bytes in the byte order of the file, so maker notes, odd types a
 from __future__ import annotations
 
 import io
+import math
 import struct
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -16,6 +17,10 @@ BYTE, SHORT, LONG, UNDEFINED, LONG8 = 1, 3, 4, 7, 16
 
 # Bytes of a value, by TIFF type (TIFF 6.0, section 2; 16 to 18 are BigTIFF).
 _SIZES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4, 16: 8, 17: 8, 18: 8}
+# Numbers of each type in the notation of `struct`; two for a fraction.
+_CODES = {1: "B", 3: "H", 4: "I", 5: "II", 6: "b", 8: "h", 9: "i", 10: "ii", 11: "f", 12: "d", 16: "Q", 17: "q"}
+_ASCII, _IFD = 2, 13
+_MAX_DIGITS = 20
 _BIG_TYPES = (16, 17, 18)
 # Limits for damaged files: a wrong count must not ask for gigabytes, and directories may point at each other.
 _MAX_ENTRIES = 4096
@@ -228,11 +233,30 @@ def _read_exactly(stream: BinaryIO, offset: int, size: int) -> bytes:
 
 
 def read_integer(entry: Entry | None, order: str) -> int | None:
-    """Return the first value of a SHORT or LONG entry; None for any other entry and for none."""
-    code = {SHORT: "H", LONG: "I"}.get(entry.type) if entry else None
-    if entry is None or code is None or len(entry.data) < struct.calcsize(code):
-        return None
-    return int(struct.unpack_from(order + code, entry.data)[0])
+    """Return the first value of an entry as `read_integers` reads the value; None without a number."""
+    return next(iter(read_integers(entry, order)), None)
+
+
+def read_integers(entry: Entry | None, order: str) -> list[int]:
+    """Return the values of an entry as integers; empty for an entry without numbers, and for no entry.
+
+    Every type that can hold a whole number is read: some programs write an orientation as BYTE, fraction or text.
+    """
+    if entry is None:
+        return []
+    if entry.type == _ASCII:
+        text = entry.data.strip(b"\0 ")
+        return [int(text)] if text.isdigit() and len(text) < _MAX_DIGITS else []
+    code = _CODES.get(LONG if entry.type == _IFD else entry.type, "")
+    if entry.type == UNDEFINED:
+        code = {1: "B", 2: "H", 4: "I"}.get(len(entry.data), "")
+    if not code:
+        return []
+    count = len(entry.data) // struct.calcsize(order + code)
+    values = struct.unpack_from(order + code * count, entry.data)
+    if len(code) == 2:  # a fraction
+        values = tuple(top / bottom if bottom else 0 for top, bottom in zip(values[::2], values[1::2], strict=True))
+    return [int(value) for value in values if math.isfinite(value)]
 
 
 def pack_exif(entries: Mapping[int, Entry], order: str) -> bytes:

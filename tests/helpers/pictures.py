@@ -137,6 +137,13 @@ def rgb_profile() -> bytes:
     return profile[:64] + struct.pack(">I", 1) + profile[68:]
 
 
+def gray_profile() -> bytes:
+    """Return a valid profile of gray pixels."""
+    import imagecodecs
+
+    return bytes(imagecodecs.cms_profile("gray", whitepoint=(0.3127, 0.329, 1.0), gamma=1.8))
+
+
 def cmyk_profile() -> bytes:
     """Return a CMYK profile that is far from the plain formula: a table of Lab for 16 inks, cyan prints dark red."""
     inks = np.array([[-20, 30, 20], [-35, 60, 0], [-10, 0, 80], [-70, 0, 0]], float)

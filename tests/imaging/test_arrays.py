@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from pictures import cmyk_profile, gray_profile, rgb_profile
 from PIL import Image
 
 from dsclora_cli.errors import ImageError
 from dsclora_cli.imaging.arrays import to_pixels
+from dsclora_cli.imaging.color import srgb_profile
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.float16, np.float32, np.float64])
@@ -21,16 +23,35 @@ def test_arrays_keep_dtype_and_dimensions(dtype: type, shape: tuple[int, ...]) -
     np.testing.assert_array_equal(result, array)
 
 
-@pytest.mark.parametrize("mode", ["L", "LA", "RGB", "RGBA", "F", "I;16"])
+@pytest.mark.parametrize("mode", ["L", "LA", "RGB", "RGBA", "F", "I;16", "I"])
 def test_images_keep_their_mode_profile_and_resolution(mode: str) -> None:
-    image = Image.new(mode, (6, 4), 1 if mode in {"L", "F", "I;16"} else None)
-    image.info.update(icc_profile=b"profile", dpi=(300, 300), exif=b"stale")
+    image = Image.new(mode, (6, 4), 1 if mode in {"L", "F", "I;16", "I"} else None)
+    profile = rgb_profile() if mode.startswith("RGB") else gray_profile()
+    image.info.update(icc_profile=profile, dpi=(300, 300), exif=b"stale")
     pixels, back = to_pixels(image)
     assert pixels.shape[:2] == (4, 6)
     result = back(pixels)
     assert (result.mode, result.size) == (mode, (6, 4))
-    assert result.info == {"icc_profile": b"profile", "dpi": (300, 300)}
+    assert result.info == {"icc_profile": profile, "dpi": (300, 300)}
     assert result.tobytes() == image.tobytes()
+
+
+def test_32_bit_integers_are_16_bits_and_others_are_refused() -> None:
+    values = np.linspace(0, 65535, 24).astype(np.int32).reshape(4, 6)
+    pixels, back = to_pixels(Image.fromarray(values))
+    assert pixels.dtype == np.uint16 and (pixels[..., 0] == values).all()
+    np.testing.assert_array_equal(np.asarray(back(pixels)), values)
+    for wrong in (values - 1, values + 1):
+        with pytest.raises(ImageError, match="do not fit 16 bits"):
+            to_pixels(Image.fromarray(wrong))
+
+
+def test_cmyk_is_converted_with_its_profile_and_gets_the_profile_of_srgb() -> None:
+    image = Image.new("CMYK", (3, 2), (255, 0, 0, 0))
+    image.info["icc_profile"] = cmyk_profile()
+    pixels, back = to_pixels(image)
+    assert pixels[0, 0, 0] > pixels[0, 0, 2]  # cyan prints dark red
+    assert back(pixels).info["icc_profile"] == srgb_profile()
 
 
 @pytest.mark.parametrize(("mode", "becomes"), [("1", "L"), ("P", "RGB"), ("CMYK", "RGB"), ("YCbCr", "RGB")])

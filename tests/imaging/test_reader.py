@@ -97,3 +97,25 @@ def test_metadata_of_an_open_picture_describes_the_upright_picture():
     exif = Image.Exif()
     exif.load(header.metadata.exif)
     assert exif[274] == 1 and exif.get_ifd(34665)[40962] == HEIGHT
+
+
+@pytest.mark.parametrize("suffix", [".nef", ".CR2", ".dng", ".raf"])
+@pytest.mark.parametrize("content", ["TIFF", None])
+def test_a_file_named_as_a_camera_raw_is_refused(suffix, content, tmp_path):
+    path = tmp_path / f"a{suffix}"
+    path.write_bytes(saved_still(smooth(), content) if content else b"anything else")
+    with pytest.raises(ImageError, match="camera RAW") as caught:
+        open_picture(path)
+    assert "develop it first" in caught.value.hint
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        *(b"II*\0\x10\0\0\0CR\2\0", b"IIRO\x08\0\0\0", b"IIU\0\x18\0\0\0", b"FUJIFILMCCD-RAW 0201", b"\0MRM\0\0\0\0"),
+        *(b"FOVb\0\0\2\0", b"II\x1a\0\0\0HEAPCCDR", b"\0\0\0\x18ftypcrx \0\0\0\1crx isom"),
+    ],
+)
+def test_a_camera_raw_of_any_maker_is_known_by_its_first_bytes(head):
+    with pytest.raises(ImageError, match="camera RAW"):
+        open_picture(head + bytes(64))

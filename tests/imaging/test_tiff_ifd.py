@@ -75,10 +75,22 @@ def test_damaged_entries_are_left_out():
     assert list(tiff_ifd.read_directory(io.BytesIO(body), tiff_ifd.Layout(), 0).entries) == [271]
 
 
-def test_an_integer_is_a_short_or_a_long():
-    assert tiff_ifd.read_integer(tiff_ifd.Entry(tiff_ifd.SHORT, b"\x01\x02"), ">") == 258
-    assert tiff_ifd.read_integer(tiff_ifd.Entry(tiff_ifd.LONG, b"\x01\0\0\0"), "<") == 1
-    assert tiff_ifd.read_integer(tiff_ifd.Entry(2, b"12"), "<") is None and tiff_ifd.read_integer(None, "<") is None
+def test_an_integer_is_read_from_every_type_that_can_hold_one():
+    cases = {1: b"\6", 2: b"6\0", 3: b"\0\6", 4: b"\0\0\0\6", 5: struct.pack(">II", 12, 2), 6: b"\6", 7: b"\0\6"}
+    cases |= {
+        8: b"\0\6",
+        9: b"\0\0\0\6",
+        10: struct.pack(">ii", 6, 1),
+        11: struct.pack(">f", 6),
+        12: struct.pack(">d", 6),
+    }
+    cases |= {13: b"\0\0\0\6", 16: bytes(7) + b"\6", 17: bytes(7) + b"\6"}
+    for kind, data in cases.items():
+        assert tiff_ifd.read_integer(tiff_ifd.Entry(kind, data), ">") == 6
+    assert tiff_ifd.read_integers(tiff_ifd.Entry(tiff_ifd.SHORT, b"\1\0\2\0"), "<") == [1, 2]
+    wrong = ((2, b"six\0"), (12, struct.pack("<d", float("nan"))), (99, b"1"))
+    for entry in (None, *(tiff_ifd.Entry(kind, data) for kind, data in wrong)):
+        assert tiff_ifd.read_integer(entry, "<") is None
 
 
 @pytest.mark.parametrize("big", [False, True])

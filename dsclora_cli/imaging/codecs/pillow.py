@@ -17,8 +17,9 @@ from dsclora_cli.errors import ImageError
 from dsclora_cli.imaging.codecs.jpeg import estimate_quality
 from dsclora_cli.imaging.codecs.jpeg2000 import open_deep_jpeg2000
 from dsclora_cli.imaging.codecs.png import open_png
-from dsclora_cli.imaging.codecs.pnm import open_deep_pnm
-from dsclora_cli.imaging.color import conversion_note, image_to_pixels, pixel_layout, srgb_profile
+from dsclora_cli.imaging.codecs.pnm import further_picture, open_deep_pnm
+from dsclora_cli.imaging.codecs.tga import read_tga_alpha
+from dsclora_cli.imaging.color import conversion_note, image_to_pixels, pixel_layout, srgb_profile, unpremultiply
 from dsclora_cli.imaging.formats import FORMATS, load_plugin
 from dsclora_cli.imaging.isobmff import fill_missing, read_avif_depth, read_box_metadata, read_codestream
 from dsclora_cli.imaging.metadata import normalize_dpi, normalize_exif, normalize_xmp, with_icc, with_size
@@ -53,6 +54,9 @@ def open_with_pillow(file: BinaryIO, name: str) -> OpenedFile:
     count = getattr(image, "n_frames", 1) if FORMATS[name].frames == "timed" else 1
     animated = count > 1
     channels, dtype = pixel_layout(image)
+    alpha = read_tga_alpha(file) if name == "TGA" else "straight"
+    if channels in (2, 4) and alpha == "none":
+        channels -= 1
     header = Header(
         format=name,
         width=image.width,
@@ -67,7 +71,7 @@ def open_with_pillow(file: BinaryIO, name: str) -> OpenedFile:
         notes=tuple(notes),
         jpeg_quality=estimate_quality(image.quantization) if name == "JPEG" else None,  # type: ignore[attr-defined]
     )
-    return OpenedFile(header, partial(_decode, image, header, icc))
+    return OpenedFile(header, partial(_decode, image, header, icc, alpha == "premultiplied"))
 
 
 def _open_image(file: BinaryIO, name: str) -> ImageFile:
@@ -121,6 +125,11 @@ def _reading_notes(image: ImageFile, file: BinaryIO, name: str) -> list[str]:
     segments = getattr(image, "applist", ())
     if any(data.startswith(_EXTENDED_XMP) for _, data in segments):
         notes.append("the extended part of the XMP was left out")
+    if name == "PPM" and image.tile and image.tile[0].codec_name == "raw":
+        rows = image.height * ((image.width + 7) // 8 if image.mode == "1" else image.width * len(image.getbands()))
+        notes += further_picture(file, image.tile[0].offset + rows)
+    if image.info.get("depth_images") or image.info.get("aux"):
+        notes.append(f"depth maps, gain maps and other extra pictures in this {name} were left out")
     pictures = getattr(image, "n_frames", 1)
     if name in ("HEIF", "AVIF") and pictures > 1:
         notes.append(f"only the first of {pictures} pictures in this {name} was read")
@@ -136,15 +145,21 @@ def _read_loop(image: ImageFile, name: str) -> int:
     return 1 if loop is None else loop + 1 if loop else 0
 
 
-def _decode(image: ImageFile, header: Header, icc: bytes | None) -> Iterator[Frame]:
+def _decode(image: ImageFile, header: Header, icc: bytes | None, premultiplied: bool) -> Iterator[Frame]:
     """Yield the frames, `(H, W, header.channels)` of `header.dtype`."""
     for number in range(header.frames):
         # No seek in a still: some plugins know no frames.
         if header.animated:
             image.seek(number)
         image.load()
-        if image.size != (header.width, header.height):
+        shown: Image.Image = image
+        if header.format == "GIF" and image.size != (header.width, header.height):
+            # Pillow grows the picture for a later frame beyond the screen; browsers cut the frame.
+            shown = image.crop((0, 0, header.width, header.height))
+        if shown.size != (header.width, header.height):
             raise ImageError(f"frame {number} has {image.width} x {image.height} pixels, another size than the picture")
         duration = image.info.get("duration") if header.animated else None
-        pixels = image_to_pixels(image, header.channels, icc)
+        pixels = image_to_pixels(shown, header.channels, icc)
+        if premultiplied and header.channels in (2, 4):
+            pixels = unpremultiply(pixels)
         yield Frame(pixels, None if duration is None else float(duration))

@@ -28,8 +28,17 @@ def open_deep_pnm(file: BinaryIO) -> OpenedFile | None:
     kind, width, height, white = (int(group) for group in match.groups())
     if not 255 < white < 65536:
         return None
-    header = Header("PPM", width, height, 3 if kind in (3, 6) else 1, np.dtype(np.uint16))
+    channels = 3 if kind in (3, 6) else 1
+    notes = further_picture(file, match.end() + 2 * width * height * channels) if kind in (5, 6) else ()
+    header = Header("PPM", width, height, channels, np.dtype(np.uint16), notes=notes)
     return OpenedFile(header, partial(_decode, file, match.end(), header, white, kind in (2, 3)))
+
+
+def further_picture(file: BinaryIO, end: int) -> tuple[str, ...]:
+    """Return a sentence for the user where another picture begins at offset `end`, behind the first."""
+    file.seek(end)
+    follows = re.match(rb"\s*P[1-7]\s", file.read(16))
+    return ("only the first picture in this PPM was read",) if follows else ()
 
 
 def _decode(file: BinaryIO, start: int, header: Header, white: int, is_text: bool) -> Iterator[Frame]:

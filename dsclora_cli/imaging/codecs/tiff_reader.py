@@ -28,7 +28,7 @@ from dsclora_cli.imaging.color import (
     unpremultiply,
     white_level,
 )
-from dsclora_cli.imaging.formats import load_plugin
+from dsclora_cli.imaging.formats import CAMERA_RAW, load_plugin
 from dsclora_cli.imaging.metadata import extract_iptc, normalize_dpi, normalize_xmp, with_icc
 from dsclora_cli.imaging.types import (
     AnyFrame,
@@ -53,11 +53,13 @@ WINDOWS_DETAILS = tuple(range(40091, 40096))
 """Tags of Windows Explorer: title, comment, author, keywords, subject."""
 
 _MINISWHITE, _MINISBLACK, _RGB = 0, 1, 2
-_PREMULTIPLIED = 1
+_PREMULTIPLIED, _STRAIGHT = 1, 2  # meaning of an extra sample
 _SEPARATE = 2  # planar configuration: each channel by itself
 _RESOURCES, _ICC, _DESCRIPTION = 34377, 34675, 270
 _ORIENTATION, _X_RESOLUTION, _Y_RESOLUTION, _UNIT = 274, 282, 283, 296
 _NO_UNIT, _INCH, _CENTIMETER = 1, 2, 3
+_COLOR_MAP, _SUB_DIRECTORIES, _PHOTOMETRIC, _DNG_VERSION = 320, 330, 262, 50706
+_SENSOR_DATA = (32803, 34892)  # photometric interpretation: color filter array, linear raw
 _THUMBNAIL_OR_MASK = 5  # bits of the tag NewSubfileType
 _MACHINE_DESCRIPTIONS = (b"ImageJ=", b'{"shape"', b"<?xml")
 _SILENCE = logging.NullHandler()
@@ -95,10 +97,13 @@ def open_tiff(file: BinaryIO) -> OpenedFile:
     tiff = TiffFile(file)
     every = [tiff.pages[number].aspage() for number in range(count)]
     pages = [page for page in every if not page.subfiletype & _THUMBNAIL_OR_MASK] or every[:1]
+    hidden = _read_sub_directories(file, layout, every[0].offset)
+    if _DNG_VERSION in every[0].tags or any(kind in _SENSOR_DATA for kind in (*hidden, *map(_photometric, every))):
+        raise ImageError(*CAMERA_RAW)
     directory = tiff_ifd.read_directory(file, layout, pages[0].offset)
     metadata = _read_metadata(directory.entries, layout.order)
     infos = [_inspect_page(page, file) for page in pages]
-    notes = tuple(dict.fromkeys(note for info in infos for note in info.notes))
+    notes = tuple(dict.fromkeys((*(note for info in infos for note in info.notes), *_left_out(every, pages, hidden))))
     if any("sRGB" in note for note in notes):
         metadata = with_icc(metadata, srgb_profile())
     largest = max(infos, key=lambda info: info.width * info.height)
@@ -114,6 +119,34 @@ def open_tiff(file: BinaryIO) -> OpenedFile:
         notes=notes,
     )
     return OpenedFile(header, partial(_decode, file, pages, header))
+
+
+def _photometric(page: TiffPage) -> int:
+    return int(page.photometric)
+
+
+def _read_sub_directories(file: BinaryIO, layout: tiff_ifd.Layout, offset: int) -> list[int]:
+    """Return the photometric interpretation of each picture in the sub-directories of a page; -1 where none is stated.
+
+    Cameras put the data of the sensor there, other programs reduced copies.
+    """
+    found = []
+    entry = tiff_ifd.read_directory(file, layout, offset).entries.get(_SUB_DIRECTORIES)
+    for at in tiff_ifd.read_integers(entry, layout.order):
+        try:
+            entries = tiff_ifd.read_directory(file, layout, at).entries
+        except ValueError:
+            continue
+        found.append(next(iter(tiff_ifd.read_integers(entries.get(_PHOTOMETRIC), layout.order)), -1))
+    return found
+
+
+def _left_out(every: list[TiffPage], pages: list[TiffPage], hidden: list[int]) -> Iterator[str]:
+    """Yield sentences for the user about pictures in the file that are not read."""
+    if len(every) > len(pages):
+        yield f"thumbnails and masks among the pages of the TIFF were left out: {len(every) - len(pages)}"
+    if hidden:
+        yield f"pictures in sub-directories of the TIFF (reduced copies) were left out: {len(hidden)}"
 
 
 def _read_metadata(entries: Mapping[int, tiff_ifd.Entry], order: str) -> Metadata:
@@ -152,14 +185,14 @@ def _inspect_page(page: TiffPage, file: BinaryIO) -> _PageInfo:
         raise ImageError(f"TIFF with {name} samples is not supported", "convert it to 16-bit or to float")
     if dtype.kind == "f" and dtype.itemsize != 4:
         notes.append(f"{dtype.name} samples were converted to float32")
-    samples, colors = page.samplesperpixel, _count_colors(page)
-    if samples > colors + 1:
-        notes.append(f"{samples - colors - 1} extra channels of the TIFF were left out")
+    channels = len(_kept_samples(page))
+    if page.samplesperpixel > channels:
+        notes.append(f"extra channels of the TIFF that are no alpha were left out: {page.samplesperpixel - channels}")
     width, height = page.imagewidth, page.imagelength
     if _read_orientation(page) >= 5:
         width, height = height, width
     depth = np.dtype(np.float32) if dtype.kind == "f" else dtype.newbyteorder("=")
-    return _PageInfo(width, height, min(samples, colors + 1), depth, tuple(notes))
+    return _PageInfo(width, height, channels, depth, tuple(notes))
 
 
 def _inspect_with_pillow(page: TiffPage, file: BinaryIO) -> _PageInfo:
@@ -180,8 +213,16 @@ def _is_plain(page: TiffPage) -> bool:
     return page.photometric in (_MINISWHITE, _MINISBLACK, _RGB) and int(page.bitspersample) >= 8
 
 
-def _count_colors(page: TiffPage) -> int:
-    return 3 if page.photometric == _RGB else 1
+def _kept_samples(page: TiffPage) -> list[int]:
+    """Return the indices of the color samples, and of the first alpha sample, if any.
+
+    An extra sample of unspecified meaning (0) is no alpha: near infrared, for example. Without the tag ExtraSamples,
+    the fourth sample of RGB is alpha, as in libtiff.
+    """
+    colors = 3 if page.photometric == _RGB else 1
+    meanings = page.extrasamples or (_STRAIGHT,)
+    alpha = [colors + at for at, meaning in enumerate(meanings) if meaning in (_PREMULTIPLIED, _STRAIGHT)]
+    return [*range(colors), *(at for at in alpha[:1] if at < page.samplesperpixel)]
 
 
 def _read_orientation(page: TiffPage) -> int:
@@ -190,12 +231,17 @@ def _read_orientation(page: TiffPage) -> int:
 
 
 def _open_with_pillow(file: BinaryIO, number: int) -> TiffImageFile:
+    from PIL import ImagePalette
     from PIL.TiffImagePlugin import TiffImageFile
 
     load_plugin("TIFF")
     file.seek(0)
     image = TiffImageFile(file)
     image.seek(number)
+    table = image.tag_v2.get(_COLOR_MAP, ())
+    # Old programs wrote 8 bits where the format has 16: every color would be black (libtiff checks this as well).
+    if image.mode == "P" and table and max(table) < 256:
+        image.palette = ImagePalette.raw("RGB;L", bytes(table))
     return image
 
 
@@ -224,10 +270,12 @@ def _decode(file: BinaryIO, pages: list[TiffPage], header: Header) -> Iterator[A
 def _to_pixels(page: TiffPage, array: NDArray[Any]) -> Pixels:
     """Return samples `(h, W, samples)` as pixels `(h, W, C)` in full range and in the byte order of this machine.
 
-    The alpha channel stays, further channels are left out.
+    The first alpha channel stays, other extra channels are left out.
     """
-    colors = _count_colors(page)
-    native = np.ascontiguousarray(array[..., : colors + 1]).astype(array.dtype.newbyteorder("="), copy=False)
+    kept = _kept_samples(page)
+    # A slice where the samples follow each other: no copy.
+    chosen = array[..., : len(kept)] if kept[-1] == len(kept) - 1 else array[..., kept]
+    native = np.ascontiguousarray(chosen).astype(array.dtype.newbyteorder("="), copy=False)
     bits = int(page.bitspersample)
     pixels: Pixels = native
     if native.dtype.kind == "f":
@@ -239,7 +287,7 @@ def _to_pixels(page: TiffPage, array: NDArray[Any]) -> Pixels:
         pixels = np.rint(native * (65535 / (2**bits - 1))).astype(np.uint16)
     if page.photometric == _MINISWHITE:
         pixels[..., :1] = white_level(pixels.dtype) - pixels[..., :1]
-    if pixels.shape[2] > colors and _PREMULTIPLIED in page.extrasamples[:1]:
+    if len(kept) in (2, 4) and page.extrasamples and page.extrasamples[kept[-1] - len(kept) + 1] == _PREMULTIPLIED:
         pixels = unpremultiply(pixels)
     return pixels
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import io
+import struct
 
 import imagecodecs
 import numpy as np
 import pytest
-from pictures import noise, pillow_file, read_still, smooth
+from pictures import noise, pillow_file, read, read_still, saved_still, smooth
 from PIL import Image
 
 
@@ -36,3 +37,16 @@ def test_a_second_picture_in_a_jpeg_is_left_out_with_a_note():
     header, pixels = read_still(data.getvalue())
     assert header.format == "JPEG" and "second picture" in header.notes[0]
     assert np.abs(pixels.astype(int) - smooth()).mean() < 3
+
+
+def test_a_gif_frame_beyond_the_screen_is_cut_off():
+    block = b"\x2c" + struct.pack("<HHHHB", 8, 4, 16, 16, 0)
+    first = saved_still(np.full((12, 16, 3), 200, np.uint8), "GIF")
+    small = saved_still(np.full((16, 16, 3), 90, np.uint8), "GIF")
+    # The image descriptor of the second file, with a local palette, at another place.
+    at = small.index(b"\x2c")
+    frame = b"\x21\xf9\4\4\5\0\0\0" + block[:-1] + small[at + 9 :]
+    header, frames = read(first[:-1] + frame)
+    assert (header.width, header.height, header.frames) == (16, 12, 2)
+    shown = frames[1].pixels
+    assert shown.shape == (12, 16, 4) and (shown[4:, 8:, 0] == 90).all() and (shown[:4, :, 0] == 200).all()

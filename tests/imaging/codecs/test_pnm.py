@@ -24,3 +24,9 @@ def test_a_ppm_of_16_bits_keeps_its_values(data):
 
 def test_a_pgm_with_another_white_level_is_stretched_to_16_bits():
     assert read_still(b"P5\n3 1\n1023\n" + struct.pack(">3H", 0, 512, 1023))[1].ravel().tolist() == [0, 32800, 65535]
+
+
+@pytest.mark.parametrize("one", [b"P5\n2 1\n65535\nabcd", b"P5\n2 1\n255\nab", b"P6\n1 1\n255\nabc", b"P4\n9 1\nab"])
+def test_a_further_picture_in_the_file_is_told(one):
+    assert read_still(one)[0].notes == ()
+    assert read_still(one + one)[0].notes == ("only the first picture in this PPM was read",)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import struct
 
 import numpy as np
 import pytest
@@ -98,11 +99,74 @@ def test_premultiplied_color_is_divided_by_alpha():
     assert np.abs(again.astype(int) - pixels).max() <= 2 and (again[0, 0] == 0).all()
 
 
-def test_further_channels_are_left_out_with_a_note():
+@pytest.mark.parametrize(
+    ("meanings", "kept"),
+    [((0, 0, 0), [0, 1, 2]), ((2, 0, 0), [0, 1, 2, 3]), ((0, 2, 0), [0, 1, 2, 4]), ((0, 0, 2), [0, 1, 2, 5])],
+)
+@pytest.mark.parametrize("planes", ["contig", "separate"])
+def test_only_a_channel_that_is_stated_as_alpha_is_alpha(meanings, kept, planes):
     pixels = np.concatenate([noise(4), noise(2)], axis=2)
-    header, again = read_still(tiff(pixels, photometric="rgb"))
-    assert header.channels == 4 and header.notes == ("2 extra channels of the TIFF were left out",)
-    np.testing.assert_array_equal(again, pixels[..., :4])
+    stored = pixels if planes == "contig" else np.moveaxis(pixels, 2, 0)
+    header, again = read_still(tiff(stored, photometric="rgb", planarconfig=planes, extrasamples=meanings))
+    left_out = f"extra channels of the TIFF that are no alpha were left out: {6 - len(kept)}"
+    assert header.channels == len(kept) and header.notes == (left_out,)
+    np.testing.assert_array_equal(again, pixels[..., kept])
+
+
+def test_a_second_channel_of_gray_that_is_no_alpha_is_left_out():
+    pixels = noise(2)
+    header, again = read_still(tiff(pixels, photometric="minisblack", planarconfig="contig", extrasamples=(0,)))
+    assert header.channels == 1 and header.notes
+    np.testing.assert_array_equal(again, pixels[..., :1])
+
+
+def palette_tiff(table: list[int], bits: int = 8) -> bytes:
+    """Return a TIFF of 8 x 2 indices 0 to 7 with a color map; tifffile and Pillow write 16-bit maps only."""
+    indices = np.arange(8, dtype=np.uint8)[None].repeat(2, axis=0)
+    rows = indices if bits == 8 else indices[:, ::2] << 4 | indices[:, 1::2]
+    entries = [(256, 4, 1, 8), (257, 4, 1, 2), (258, 3, 1, bits), (259, 3, 1, 1), (262, 3, 1, 3), (273, 4, 1, 8)]
+    entries += [(277, 3, 1, 1), (278, 4, 1, 2), (279, 4, 1, rows.size), (320, 3, len(table), 8 + rows.size)]
+    colors = struct.pack(f"<{len(table)}H", *table)
+    directory = struct.pack("<H", len(entries)) + b"".join(struct.pack("<HHII", *entry) for entry in entries) + bytes(4)
+    return b"II*\0" + struct.pack("<I", 8 + rows.size + len(colors)) + rows.tobytes() + colors + directory
+
+
+@pytest.mark.parametrize("bits", [4, 8])
+@pytest.mark.parametrize("factor", [1, 257])
+def test_a_color_map_of_8_bit_values_has_the_colors_of_one_of_16(bits, factor):
+    red = [min(255, 30 * index) for index in range(2**bits)]
+    table = [factor * value for value in (*red, *red[::-1], *([90] * 2**bits))]
+    _, pixels = read_still(palette_tiff(table, bits))
+    assert pixels[1, :, 0].tolist() == red[:8] and (pixels[..., 2] == 90).all()
+
+
+@pytest.mark.parametrize("sensor", ["page", "sub-directory", "DNG"])
+def test_a_camera_raw_file_is_refused_and_not_read_as_its_thumbnail(sensor):
+    buffer = io.BytesIO()
+    version = [(50706, 1, 4, (1, 4, 0, 0), True)] if sensor == "DNG" else []
+    with tifffile.TiffWriter(buffer) as writer:
+        writer.write(
+            smooth(), photometric="rgb", subfiletype=1, subifds=int(sensor == "sub-directory"), extratags=version
+        )
+        if sensor != "DNG":
+            writer.write(noise(1)[..., 0], photometric=32803, extratags=[(33421, 3, 2, (2, 2), True)])
+    with pytest.raises(ImageError, match="camera RAW") as caught:
+        read_still(buffer.getvalue())
+    assert "develop it first" in caught.value.hint
+
+
+def test_pictures_of_a_tiff_that_are_not_read_are_told():
+    buffer = io.BytesIO()
+    with tifffile.TiffWriter(buffer) as writer:
+        writer.write(smooth(), photometric="rgb", subifds=2, metadata=None)
+        for _ in range(2):
+            writer.write(smooth()[::2, ::2], photometric="rgb", subfiletype=1)
+        writer.write(smooth()[::4, ::4], photometric="rgb", subfiletype=1)
+    header, _ = read_still(buffer.getvalue())
+    assert header.notes == (
+        "thumbnails and masks among the pages of the TIFF were left out: 1",
+        "pictures in sub-directories of the TIFF (reduced copies) were left out: 2",
+    )
 
 
 @pytest.mark.parametrize("compression", [None, "group4", "tiff_lzw", "packbits"])
