@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -15,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dsclora_cli.datasets.download import OnUnpack, fetch_set, set_name
+from dsclora_cli.datasets.pages import check_regular
 from dsclora_cli.errors import ImageError, UsageError
 from dsclora_cli.imaging.formats import is_picture_name
 from dsclora_cli.imaging.reader import PictureReader, open_picture
@@ -150,10 +152,21 @@ def pair_folders(hr: Path, lr: Path | None, scale: int) -> tuple[Pair, ...]:
 
 
 def _pictures(folder: Path, kind: str) -> list[Path]:
-    """Return the picture files directly in a folder, sorted, without hidden files; `kind` is HR or LR for errors."""
-    if not folder.is_dir():
+    """Return what is called like a picture directly in a folder, sorted, without hidden files and folders.
+
+    Pipes and broken links are among the paths: whoever opens the pictures reports what cannot be read.
+
+    Args:
+        folder: Where to look.
+        kind: HR or LR, for errors.
+    """
+    # Unlike Path.is_dir, os.path.isdir takes a path that may not be looked at for no folder, without an error.
+    if not os.path.isdir(folder):  # noqa: PTH112
         raise UsageError(f"there is no folder {folder}", f"put the {kind} pictures there, or give another folder")
-    paths = sorted(path for path in folder.iterdir() if is_picture_name(path) and path.is_file())
+    try:
+        paths = sorted(path for path in folder.iterdir() if is_picture_name(path) and not os.path.isdir(path))  # noqa: PTH112
+    except OSError as error:
+        raise UsageError(f"cannot read the folder {folder}: {error.strerror}", "check the permissions") from error
     visible = [path for path in paths if not path.name.startswith(".")]
     if not visible:
         raise UsageError(f"{folder} holds no pictures", f"give the folder that the {kind} pictures are directly in")
@@ -182,7 +195,8 @@ def read_rgb(path: Path) -> NDArray[np.uint8]:
     """Read a picture as `(H, W, 3)` uint8, C-contiguous; grey becomes three equal channels.
 
     Raises:
-        ImageError: the file cannot be read, or holds alpha, more than 8 bits or several frames, which no paper scores.
+        ImageError: the file is no regular file, cannot be read, or holds alpha, more than 8 bits or several frames,
+            which no paper scores.
     """
     with _open_scorable(path) as reader:
         (frame,) = reader.frames()
@@ -199,6 +213,7 @@ def _size(path: Path) -> tuple[int, int]:
 def _open_scorable(path: Path) -> Iterator[PictureReader]:
     """Open a picture. Raise ImageError for pictures that no paper scores; every error inside gets a next step."""
     try:
+        check_regular(path)
         with open_picture(path) as reader:
             header = reader.header
             problem = None

@@ -1,8 +1,9 @@
 """Decoded training pictures on disk, mapped into memory: a file for each array, named after the picture's content.
 
 `HASH.hr.npy` holds a picture, and `HASH.x4.npy` LR at scale 4, by MATLAB's bicubic of the whole picture; both are
-`(h, w, 3)`, uint8. `HASH.x4-KEY.npy` holds a teacher's output for LR. Every file is written atomically, so processes
-may share the cache, and a run uses what a killed run decoded.
+`(h, w, 3)`, uint8. `HASH.x4-KEY.npy` holds a teacher's output for LR. `HASH-p2.hr.npy` holds the second page, and
+`HASH.json` tells of pages and conversions. Every file is written atomically, so processes may share the cache, and a
+run uses what a killed run decoded.
 """
 
 from __future__ import annotations
@@ -13,16 +14,17 @@ import re
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from dsclora_cli.datasets.benchmarks import read_rgb
+from dsclora_cli.datasets.pages import CONVERSIONS, check_regular, open_pages
 from dsclora_cli.errors import DscloraError, ImageError
 from dsclora_cli.imaging.resize import downscale
-from dsclora_cli.paths import atomic_write, cache_dir, open_regular, sha256_of
+from dsclora_cli.paths import atomic_write, cache_dir, open_regular, read_small, sha256_of
 
 _HEADER = re.compile(
     # Numbers only: an array of objects would take the bytes of the file for addresses in memory.
@@ -30,7 +32,18 @@ _HEADER = re.compile(
     rb"'fortran_order': False, 'shape': \((\d+), (\d+), (\d+)\), \} *\n",
     re.DOTALL,
 )
+_MOST_PAGES = 100_000  # a damaged count must not ask for all memory
 _ABANDONED_SECONDS = 3600  # older temporary files belong to a process that was killed
+
+
+@dataclass(frozen=True)
+class StoredFile:
+    """A picture file in the cache."""
+
+    pages: tuple[str, ...]
+    """Names of the arrays of the pages; the name starts with the hash of the file's content."""
+    conversions: tuple[str, ...] = ()
+    """Keys of `CONVERSIONS`: what decoding converted."""
 
 
 class TrainCache:
@@ -51,13 +64,36 @@ class TrainCache:
                 if time.time() - part.stat().st_mtime > _ABANDONED_SECONDS:
                     part.unlink()
 
-    def add_picture(self, path: Path) -> str:
-        """Decode a picture unless the cache has the picture, and return the name of the array.
+    def add_file(self, path: Path) -> StoredFile:
+        """Decode the pages of a picture file unless the cache has the pages.
 
-        The name starts with the hash of the file's content. Raises ImageError for a picture that cannot be used, and
-        DscloraError where the cache cannot be written.
+        Raises ImageError for a file that cannot be used, and DscloraError where the cache cannot be written.
         """
-        return self.add(f"{self._hash(path)}.hr.npy", lambda: read_rgb(path))
+        key = self.hash_of(path)
+        known = self._stored_file(key)
+        if known and all(self._holds(name) for name in known.pages):
+            return known
+        with open_pages(path) as pages:
+            file = StoredFile(tuple(_page_name(key, index) for index in range(pages.count)), pages.conversions)
+            # Written before the arrays: a first page without such a file is a whole picture, stored unconverted.
+            if file.conversions or len(file.pages) > 1:
+                facts = {"pages": pages.count, "conversions": pages.conversions}
+                self._write(f"{key}.json", lambda temporary: temporary.write_text(json.dumps(facts), encoding="utf-8"))
+            for name, pixels in zip(file.pages, pages.rgb(), strict=True):
+                self._store(name, pixels)
+        return file
+
+    def _stored_file(self, key: str) -> StoredFile | None:
+        """Return what the cache knows of the file with this content; None where `HASH.json` is damaged."""
+        path = self.folder / f"{key}.json"
+        if not path.exists():
+            return StoredFile((_page_name(key, 0),))
+        try:
+            facts = json.loads(read_small(path))
+            names = tuple(_page_name(key, index) for index in range(min(int(facts["pages"]), _MOST_PAGES)))
+            return StoredFile(names, tuple(name for name in CONVERSIONS if name in facts["conversions"]))
+        except (OSError, KeyError, TypeError, ValueError, RecursionError):
+            return None
 
     def add_lr(self, picture: str, scale: int) -> str:
         """Make LR of the picture with this name unless the cache has LR, and return the name of the array.
@@ -73,17 +109,30 @@ class TrainCache:
         Raises DscloraError where the cache cannot be written.
         """
         if not self._holds(name):
-            array = make()
-            try:
-                self.folder.mkdir(parents=True, exist_ok=True)
-                with atomic_write(self.folder / name) as temporary, temporary.open("wb") as file:
-                    np.save(file, array)
-            except OSError as error:
-                # Another process may have been faster, and Windows lets nobody replace a file that is mapped.
-                if not self._holds(name):
-                    hint = "free some space, or set DSCLORA_CACHE_DIR to a folder that can be written"
-                    raise DscloraError(f"cannot write {self.folder / name}: {error.strerror or error}", hint) from error
+            self._store(name, make())
         return name
+
+    def _store(self, name: str, array: NDArray[Any]) -> None:
+        """Write an array. Raises DscloraError where the cache cannot be written."""
+
+        def save(temporary: Path) -> None:
+            with temporary.open("wb") as file:
+                np.save(file, array)
+
+        self._write(name, save)
+
+    def _write(self, name: str, save: Callable[[Path], object]) -> None:
+        """Write a file of the cache atomically. Raises DscloraError where the cache cannot be written."""
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            with atomic_write(self.folder / name) as temporary:
+                save(temporary)
+        except OSError as error:
+            # Another process may have been faster, and Windows lets nobody replace a file that is mapped.
+            if name.endswith(".npy") and self._holds(name):
+                return
+            hint = "free some space, or set DSCLORA_CACHE_DIR to a folder that can be written"
+            raise DscloraError(f"cannot write {self.folder / name}: {error.strerror or error}", hint) from error
 
     def open(self, name: str) -> NDArray[Any]:
         """Return an array `(h, w, c)` of the cache, mapped into memory and read-only.
@@ -111,8 +160,12 @@ class TrainCache:
             return False
         return True
 
-    def _hash(self, path: Path) -> str:
-        """Return the sha256 of a file's content, from the index where size and time of change are the same."""
+    def hash_of(self, path: Path) -> str:
+        """Return the sha256 of a file's content, from the index where size and time of change are the same.
+
+        Raises ImageError for a file that is no regular file or cannot be read.
+        """
+        check_regular(path)
         try:
             status, place = path.stat(), str(path.absolute())
             stamp = [status.st_size, status.st_mtime_ns]
@@ -126,6 +179,8 @@ class TrainCache:
         # an error, which `add` raises.
         with suppress(OSError):
             self.folder.mkdir(parents=True, exist_ok=True)
+            if self._index.exists() and not self._index.is_file():
+                return key  # opening a pipe would wait for ever
             with self._index.open("a", encoding="utf-8") as file:
                 # The line break comes first, so that a line cut off by a kill does not spoil the next line.
                 file.write(f"\n{json.dumps([place, *stamp, key])}")
@@ -150,5 +205,13 @@ class TrainCache:
 
 
 def content_hash(name: str) -> str:
-    """Return the hash of the picture that an array of the cache belongs to, from the array's name."""
+    """Return the hash of the page that an array of the cache belongs to, from the array's name.
+
+    The hash is that of the file; pages after the first have their number behind the hash.
+    """
     return name.partition(".")[0]
+
+
+def _page_name(key: str, index: int) -> str:
+    """Return the name of the array of a page; the first page of a file has index 0."""
+    return f"{key}.hr.npy" if index == 0 else f"{key}-p{index + 1}.hr.npy"

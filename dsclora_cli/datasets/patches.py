@@ -21,10 +21,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from dsclora_cli.datasets.benchmarks import Pair, pair_folders
-from dsclora_cli.datasets.cache import TrainCache, content_hash
+from dsclora_cli.datasets.cache import StoredFile, TrainCache, content_hash
 from dsclora_cli.datasets.degradation import context_of, degrade
 from dsclora_cli.datasets.download import SOURCES, fetch_set, set_name
-from dsclora_cli.errors import ImageError, UsageError
+from dsclora_cli.datasets.pages import CONVERSIONS
+from dsclora_cli.errors import DscloraError, ImageError, UsageError
 from dsclora_cli.recipe import DegradeOptions, Recipe
 
 OnPicture = Callable[[int, int], None]
@@ -36,6 +37,8 @@ TeacherImages = Callable[[NDArray[np.uint8]], NDArray[np.float32]]
 _MAX_THREADS = 8  # each thread holds a decoded picture, and a part of the picture in float64
 _FIXED_POINT = 16384.0  # a teacher's output is stored as int16, where 1.0 is 16384: room from -2 to 2
 # Random generators take the stream as part of their seed, so that patches, damage and split never share numbers.
+_MAX_LISTED = 5
+"""Number of files that a sentence names."""
 _STREAM_OF_PATCHES, _STREAM_OF_DAMAGE, _STREAM_OF_HELD_OUT = 0, 1, 2
 
 
@@ -44,9 +47,13 @@ class Picture:
     """A training picture in the cache."""
 
     name: str
-    """Name of the file, without suffix."""
+    """Name of the file, without suffix; pages after the first have their number behind the name."""
+    file: Path
+    """The file that the picture was decoded from."""
+    page: int
+    """Index of the page in the file; 0 for the first page."""
     key: str
-    """Hash of the file's content."""
+    """Hash of the file's content; pages after the first have their number behind the hash."""
     hr: str
     """Name of the HR array in the cache."""
     lr: str
@@ -82,8 +89,8 @@ class TrainSet:
     pictures: tuple[Picture, ...]
     recipe: Recipe
     cache: TrainCache
-    left_out: tuple[str, ...] = ()
-    """A sentence about each picture that cannot be used."""
+    notes: tuple[str, ...] = ()
+    """A sentence about each picture that cannot be used, and about the pictures that were converted."""
 
     @property
     def digest(self) -> str:
@@ -207,20 +214,20 @@ def open_data(recipe: Recipe, offline: bool = False, on_picture: OnPicture | Non
     if options.lr and len(options.data) > 1:
         raise UsageError("--lr needs a single folder in --data", "give one folder of HR, or leave --lr out")
     cache = TrainCache()
-    pictures, left_out = _gather(options.data, options.lr, recipe, cache, offline, on_picture)
+    pictures, notes = _gather(options.data, options.lr, recipe, cache, offline, on_picture)
     if options.val is None:
         held_out, training = _split(list(pictures.values()), recipe)
         missing = "only one picture is usable, and at least two are needed: one to train on, one to hold out"
     else:
-        held, also_left_out = _gather([str(options.val)], None, recipe, cache, offline, on_picture)
-        left_out += also_left_out
+        held, more_notes = _gather([str(options.val)], None, recipe, cache, offline, on_picture)
+        notes += more_notes
         # Pictures are told apart by content, so a copy under another name is held out as well.
         held_out, training = list(held.values()), [picture for key, picture in pictures.items() if key not in held]
         missing = f"{options.val} holds every picture of --data"
     if not training or not held_out:
         raise UsageError(missing, "add pictures to --data")
     held_out_set = HeldOut(tuple(held_out), recipe.network.scale, recipe.degrade, recipe.run.seed, cache)
-    return TrainSet(tuple(training), recipe, cache, tuple(left_out)), held_out_set
+    return TrainSet(tuple(training), recipe, cache, tuple(notes)), held_out_set
 
 
 def _gather(
@@ -242,7 +249,7 @@ def _gather(
         on_picture: Receives progress.
 
     Returns:
-        The pictures by the hash of their content, sorted by the hash, and a sentence about each picture left out.
+        The pictures by the hash of their content, sorted by the hash, and the notes of `TrainSet`.
 
     Raises:
         UsageError: Folders are missing or do not pair, or no picture can be used.
@@ -251,16 +258,17 @@ def _gather(
     """
     usable: dict[str, Picture] = {}
     reasons: list[str] = []
+    converted: dict[str, list[str]] = {}
     pool = ThreadPoolExecutor(min(_MAX_THREADS, os.cpu_count() or 1))
     try:
         for source in sources:
             pairs = pair_folders(_folder(source, offline), lr, recipe.network.scale)
             found = pool.map(lambda pair: _prepare(pair, recipe, cache), pairs)
-            for done, picture in enumerate(found, start=1):
-                if isinstance(picture, Picture):
-                    usable[picture.key] = picture
-                else:
-                    reasons.append(picture)
+            for done, (pair, prepared) in enumerate(zip(pairs, found, strict=True), start=1):
+                usable |= {picture.key: picture for picture in prepared.pictures}
+                reasons += prepared.reasons
+                for conversion in prepared.conversions:
+                    converted.setdefault(conversion, []).append(str(pair.hr))
                 if on_picture:
                     on_picture(done, len(pairs))
     finally:
@@ -270,7 +278,14 @@ def _gather(
         more = f" and {len(reasons) - 1} more" if len(reasons) > 1 else ""
         raise UsageError(f"no picture of {', '.join(sources)} can be used: {reasons[0]}{more}", "give other pictures")
     # Sorted by content, the split and the patches are the same whatever the files are called.
-    return {key: usable[key] for key in sorted(usable)}, [f"left out: {reason}" for reason in reasons]
+    notes = [f"left out: {reason}" for reason in reasons]
+    notes += [f"{_listed(names)}: {CONVERSIONS[conversion]}" for conversion, names in sorted(converted.items())]
+    return {key: usable[key] for key in sorted(usable)}, notes
+
+
+def _listed(names: Sequence[str]) -> str:
+    more = f" and {len(names) - _MAX_LISTED} more" if len(names) > _MAX_LISTED else ""
+    return f"{', '.join(names[:_MAX_LISTED])}{more}"
 
 
 def _folder(source: str, offline: bool) -> Path:
@@ -290,21 +305,55 @@ def _folder(source: str, offline: bool) -> Path:
         raise ImageError(error.message, error.hint.replace("--data-dir", "--data")) from error
 
 
-def _prepare(pair: Pair, recipe: Recipe, cache: TrainCache) -> Picture | str:
-    """Decode a picture and its LR into the cache, and return the picture, or why the picture cannot be used."""
-    scale, patch = recipe.network.scale, recipe.data.patch
+@dataclass(frozen=True)
+class _Prepared:
+    """What became of a pair of files."""
+
+    pictures: tuple[Picture, ...] = ()
+    reasons: tuple[str, ...] = ()
+    """A sentence about the file, or about each page, that cannot be used."""
+    conversions: tuple[str, ...] = ()
+    """Keys of `CONVERSIONS`."""
+
+
+def _prepare(pair: Pair, recipe: Recipe, cache: TrainCache) -> _Prepared:
+    """Decode the pages of a picture and their LR into the cache. Raises DscloraError where the cache fails."""
     try:
-        hr = cache.add_picture(pair.hr)
-        height, width = (side // scale for side in cache.open(hr).shape[:2])
-        if min(height, width) < patch:
-            return f"{pair.hr} is smaller than a patch of {patch * scale} pixels"
-        lr = cache.add_picture(pair.lr) if pair.lr else cache.add_lr(hr, scale)
+        hr = cache.add_file(pair.hr)
+        lr = cache.add_file(pair.lr) if pair.lr else None
+        if lr and len(lr.pages) != len(hr.pages):
+            return _Prepared(reasons=(f"{pair.lr} has {len(lr.pages)} pages, not {len(hr.pages)} as {pair.hr}",))
+        pages = [_prepare_page(pair, index, hr, lr, recipe, cache) for index in range(len(hr.pages))]
     except ImageError as error:
-        return error.message
-    found = cache.open(lr).shape[:2]
+        return _Prepared(reasons=(error.message,))
+    except DscloraError:
+        raise
+    except MemoryError:
+        return _Prepared(reasons=(f"{pair.hr}: not enough memory for this picture",))
+    # Whatever a single picture meets on its way in is a failure of the picture, and not the end of the run.
+    except Exception as error:  # noqa: BLE001
+        return _Prepared(reasons=(f"{pair.hr}: {type(error).__name__}: {error}; this is a bug in dsclora",))
+    usable = tuple(page for page in pages if isinstance(page, Picture))
+    conversions = dict.fromkeys((*hr.conversions, *(lr.conversions if lr else ()))) if usable else {}
+    return _Prepared(usable, tuple(page for page in pages if isinstance(page, str)), tuple(conversions))
+
+
+def _prepare_page(
+    pair: Pair, index: int, hr: StoredFile, lr: StoredFile | None, recipe: Recipe, cache: TrainCache
+) -> Picture | str:
+    """Return a page with its LR in the cache, or a sentence that says why the page cannot be used."""
+    scale, patch = recipe.network.scale, recipe.data.patch
+    page = f" page {index + 1}" if len(hr.pages) > 1 else ""
+    large = hr.pages[index]
+    height, width = (side // scale for side in cache.open(large).shape[:2])
+    if min(height, width) < patch:
+        return f"{pair.hr}{page} is smaller than a patch of {patch * scale} pixels"
+    small = lr.pages[index] if lr else cache.add_lr(large, scale)
+    found = cache.open(small).shape[:2]
     if found != (height, width):
-        return f"{pair.lr} has {found[1]} x {found[0]} pixels, not {width} x {height}"
-    return Picture(pair.name, content_hash(hr), hr, lr, (height, width))
+        return f"{pair.lr}{page} has {found[1]} x {found[0]} pixels, not {width} x {height}"
+    name = pair.name + page if index else pair.name
+    return Picture(name, pair.hr, index, content_hash(large), large, small, (height, width))
 
 
 def _split(pictures: Sequence[Picture], recipe: Recipe) -> tuple[list[Picture], list[Picture]]:

@@ -155,7 +155,7 @@ def fit(recipe: Recipe, run: Run, build: Builder) -> TrainResult:
     with join_process_group(recipe.run.device) as group, no_subnormals():
         is_new = is_new_run(run.path, run.resume)
         train_set, held_out = open_data(recipe, run.offline, run.callbacks.on_picture)
-        for sentence in train_set.left_out:
+        for sentence in train_set.notes:
             run.callbacks.note_once(sentence)
         torch.manual_seed(recipe.run.seed)
         setup, train_set = build(recipe, train_set, group.device)

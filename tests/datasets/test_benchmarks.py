@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -130,3 +131,18 @@ def test_a_truncated_picture_is_named_when_the_pair_is_loaded(suffix: str, tmp_p
     with pytest.raises(ImageError, match=rf"a\.{suffix}: .*truncated") as caught:
         (benchmark := open_folder(tmp_path, None, 4)).load(benchmark.pairs[0])
     assert caught.value.hint == "copy or download the file again"
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="pipes with names are a thing of Unix")
+@pytest.mark.parametrize("kind", ["pipe", "broken link"])
+def test_what_is_no_regular_file_ends_a_set_by_name_and_never_hangs(tmp_path: Path, kind: str) -> None:
+    make_set(tmp_path)
+    path = tmp_path / "HR" / "zoo.png"
+    if kind == "pipe":
+        os.mkfifo(path)
+    else:
+        path.symlink_to("nowhere.png")
+    with pytest.raises(ImageError, match=r"zoo.png: (is no regular file|No such file)"):
+        open_folder(tmp_path / "HR", None, 2)
+    with pytest.raises(ImageError, match=r"zoo.png: (is no regular file|No such file)"):
+        read_rgb(path)

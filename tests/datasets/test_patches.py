@@ -164,7 +164,7 @@ def test_the_split_leaves_a_picture_on_either_side(tmp_path: Path, share: float)
 
 def test_pictures_are_decoded_and_downscaled_once(photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     open_data(tiny_recipe(photos))
-    for name in ("downscale", "read_rgb", "sha256_of"):
+    for name in ("downscale", "open_pages", "sha256_of"):
         monkeypatch.setattr(cache, name, lambda *_: pytest.fail("made again"))
     data, _ = open_data(tiny_recipe(photos))
 

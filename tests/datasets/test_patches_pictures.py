@@ -1,5 +1,6 @@
 """Which pictures are opened for training, and which are left out."""
 
+import os
 import shutil
 import time
 from dataclasses import replace
@@ -7,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tifffile
 from PIL import Image
 from training import photographs, tiny_recipe
 
@@ -26,15 +28,97 @@ def test_unusable_pictures_are_left_out_with_their_names(photos: Path) -> None:
     (photos / "broken.png").write_bytes(b"no picture")
     Image.new("RGB", (10, 40)).save(photos / "narrow.png")
     Image.new("RGB", (1, 1)).save(photos / "dot.png")
-    Image.new("RGBA", (40, 40)).save(photos / "clear.png")
     data, held_out = open_data(tiny_recipe(photos))
 
     assert len(data.pictures) + len(held_out.pictures) == 6
-    left_out = "\n".join(data.left_out)
+    left_out = "\n".join(data.notes)
     assert "broken.png" in left_out
     assert "narrow.png is smaller than a patch of 16 pixels" in left_out
     assert "dot.png is smaller than a patch of 16 pixels" in left_out
-    assert "clear.png has an alpha channel" in left_out
+
+
+def test_scans_are_converted_with_a_note_and_every_page_is_used(photos: Path) -> None:
+    rng = np.random.default_rng(0)
+    tifffile.imwrite(photos / "deep.tif", rng.integers(0, 65536, (40, 40), np.uint16))
+    with tifffile.TiffWriter(photos / "book.tif") as book:
+        for side in (40, 30, 50):
+            book.write(rng.integers(0, 256, (side, 40, 3), np.uint8), photometric="rgb", contiguous=False)
+    for index in range(7):
+        Image.fromarray(rng.integers(0, 256, (40, 40, 4), np.uint8)).save(photos / f"clear{index}.png")
+    data, held_out = open_data(tiny_recipe(photos, patch=16))
+
+    pictures = {picture.name: picture for picture in (*data.pictures, *held_out.pictures)}
+    assert len(pictures) == 6 + 1 + 2 + 7
+    assert pictures["book"].size == (20, 20)
+    assert pictures["book page 3"].size == (25, 20)
+    notes = "\n".join(data.notes).replace(f"{photos}{os.sep}", "")
+    assert "left out: book.tif page 2 is smaller than a patch of 32 pixels" in notes
+    assert "deep.tif: more than 8 bits a channel, rounded to 8 bits" in notes
+    clear = ", ".join(f"clear{index}.png" for index in range(5))
+    assert f"{clear} and 2 more: transparency, laid on white" in notes
+    assert data.batch(0, slice(None)).lr.shape == (4, 3, 16, 16)
+
+
+def test_pages_of_real_lr_are_paired_by_their_number(photos: Path, tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    pages = rng.integers(0, 256, (3, 40, 40, 3), np.uint8)
+    small = tmp_path / "small"
+    small.mkdir()
+    shutil.rmtree(photos)
+    photos.mkdir()
+    for name in ("whole", "short"):
+        tifffile.imwrite(photos / f"{name}.tif", pages ^ len(name), photometric="rgb")
+    tifffile.imwrite(small / "whole.tif", pages[:, ::2, ::2], photometric="rgb")
+    tifffile.imwrite(small / "short.tif", pages[:2, ::2, ::2], photometric="rgb")
+    data, held_out = open_data(tiny_recipe(photos, lr=small))
+
+    for picture in (*data.pictures, *held_out.pictures):
+        assert np.array_equal(data.cache.open(picture.lr), pages[picture.page, ::2, ::2])
+    assert any("short.tif has 2 pages, not 3 as" in note for note in data.notes)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="pipes with names are a thing of Unix")
+@pytest.mark.parametrize("place", ["data", "lr", "val"])
+def test_what_is_no_regular_file_is_left_out_by_name(photos: Path, tmp_path: Path, place: str) -> None:
+    folders = {"data": photos, "lr": tmp_path / "lr", "val": photographs(tmp_path / "val", 1)}
+    folders["lr"].mkdir()
+    for path in photos.iterdir():
+        Image.open(path).resize((20, 20)).save(folders["lr"] / path.name)
+    if place != "data":
+        for name in ("pipe", "gone", "circle"):
+            shutil.copy(photos / "0.png", photos / f"{name}.png")
+    folder = folders[place]
+    os.mkfifo(folder / "pipe.png")
+    (folder / "gone.png").symlink_to("nowhere.png")
+    (folder / "circle.png").symlink_to("circle.png")
+    (folder / "folder.png").mkdir()
+    given = {"lr": {"lr": folders["lr"]}, "val": {"val": folders["val"]}}.get(place, {})
+    data, _ = open_data(tiny_recipe(photos, **given))
+
+    notes = "\n".join(data.notes)
+    assert "pipe.png: is no regular file, but a pipe, a device or a folder" in notes
+    assert f"left out: {folder / 'gone.png'}: No such file" in notes
+    assert f"left out: {folder / 'circle.png'}: Too many levels" in notes
+    assert "folder.png" not in notes
+
+
+@pytest.mark.parametrize("error", [ValueError("odd"), RecursionError("deep"), MemoryError(), ImageError("x")])
+def test_whatever_a_picture_raises_only_that_picture_is_left_out(
+    photos: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    opened = cache.open_pages
+
+    def fail(path: Path):
+        if path.name == "3.png":
+            raise error
+        return opened(path)
+
+    monkeypatch.setattr(cache, "open_pages", fail)
+    data, held_out = open_data(tiny_recipe(photos))
+    assert len(data.pictures) + len(held_out.pictures) == 5
+    (note,) = data.notes
+    assert note.startswith("left out: ")
+    assert "3.png" in note or isinstance(error, ImageError)
 
 
 def test_without_usable_pictures_there_is_an_error(tmp_path: Path) -> None:
@@ -72,7 +156,7 @@ def test_real_lr_pictures_are_used_unchanged(photos: Path, tmp_path: Path) -> No
     Image.new("RGB", (7, 7)).save(small / "5.png")
     data, held_out = open_data(tiny_recipe(photos, lr=small))
 
-    assert any("5.png has 7 x 7 pixels, not 20 x 20" in sentence for sentence in data.left_out)
+    assert any("5.png has 7 x 7 pixels, not 20 x 20" in sentence for sentence in data.notes)
     for name, lr, _ in held_out.load():
         assert np.array_equal(lr, np.array(Image.open(small / f"{name}.png")))
 
@@ -90,8 +174,8 @@ def test_an_interrupted_opening_decodes_no_further_pictures(photos: Path, monkey
     for index in range(40):
         Image.new("RGB", (20, 20), (index, 0, 0)).save(photos / f"more{index}.png")
     reads: list[Path] = []
-    read = cache.read_rgb
-    monkeypatch.setattr(cache, "read_rgb", lambda path: (reads.append(path), time.sleep(0.02), read(path))[2])
+    read = cache.open_pages
+    monkeypatch.setattr(cache, "open_pages", lambda path: (reads.append(path), time.sleep(0.02), read(path))[2])
     with pytest.raises(KeyboardInterrupt):
         open_data(tiny_recipe(photos), on_picture=interrupt)
     assert len(reads) < 40
