@@ -60,7 +60,7 @@ class ErrorCode(StrEnum):
     """Ctrl-C or SIGTERM ended the command."""
 
     BUG = "bug"
-    """An exception that nobody foresaw ended the command."""
+    """An exception that nobody foresaw ended the command, or the work on a picture."""
 
 
 @dataclass(frozen=True)
@@ -79,6 +79,13 @@ class ErrorInfo:
     def __str__(self) -> str:
         """Return the message and the hint on one line."""
         return f"{self.message} ({self.hint})" if self.hint else self.message
+
+
+def bug_info(error: BaseException) -> ErrorInfo:
+    """Return the description of an exception that nobody foresaw."""
+    lines = str(error).strip().splitlines() or ["no message"]
+    hint = "run again with DSCLORA_DEBUG=1 and report what it shows"
+    return ErrorInfo(ErrorCode.BUG, f"this is a bug in dsclora: {type(error).__name__}: {lines[0]}", hint)
 
 
 class DscloraError(Exception):

@@ -12,14 +12,14 @@ import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.text import Text
 
-from dsclora_cli.errors import DscloraError, ErrorCode, ErrorInfo, ExitCode, UsageError
+from dsclora_cli.errors import DscloraError, ErrorCode, ErrorInfo, ExitCode, UsageError, bug_info
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
@@ -130,10 +130,8 @@ def _described(error: BaseException, traceback: bool) -> tuple[ErrorInfo, ExitCo
         return error.info, error.exit_code
     if isinstance(error, KeyboardInterrupt):
         return ErrorInfo(ErrorCode.INTERRUPTED, "interrupted by Ctrl-C or SIGTERM"), ExitCode.INTERRUPTED
-    lines = str(error).splitlines() or [""]
-    hint = "" if traceback else "run again with DSCLORA_DEBUG=1 and report what it shows"
-    text = f"this is a bug in dsclora: {type(error).__name__}: {lines[0]}"
-    return ErrorInfo(ErrorCode.BUG, text, hint), ExitCode.SOME_FAILED
+    info = bug_info(error)
+    return replace(info, hint="") if traceback else info, ExitCode.SOME_FAILED
 
 
 def show_models(rows: Iterable[ModelRow], as_json: bool) -> None:
@@ -177,6 +175,9 @@ def show_plans(plans: Iterable[PlannedFile], as_json: bool) -> int:
 def _plan_lines(plan: PlannedFile) -> Iterable[str]:
     if plan.error is not None:
         yield failure_line(plan.input, plan.error)
+        return
+    if plan.action == "leave-out":
+        yield f"leave out {plan.input}: {'; '.join(plan.notes)}"
         return
     yield f"{plan.action} {plan.input}" + (f" -> {plan.output}" if plan.output else "")
     if plan.action == "upscale" and plan.input_size and plan.output_size:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import traceback
 from collections import Counter
 from collections.abc import Generator
 from time import perf_counter
@@ -15,7 +17,7 @@ from dsclora_cli.cli import console
 from dsclora_cli.errors import ExitCode
 from dsclora_cli.upscaling.types import FileResult, FoundInputs, InputFile, UpscaleCallbacks
 
-_SUMMARY = ("done", "already done", "large enough", "kept", "failed", "cut short")
+_SUMMARY = ("done", "already done", "large enough", "kept", "failed", "cut short", "not started", "left out")
 """Words of the summary, in order."""
 
 
@@ -33,6 +35,7 @@ class UpscaleView(UpscaleCallbacks):
         self._console = console.stderr()
         self._bars = _Bars(self._console) if self._console.is_terminal and not quiet else None
         self._results: list[FileResult] = []
+        self._expected = 0  # inputs of the run
         self._started = perf_counter()
 
     @property
@@ -60,13 +63,27 @@ class UpscaleView(UpscaleCallbacks):
             self._console.print(Text(self._summary(interrupted=kind is not None)))
 
     def on_inputs(self, found: FoundInputs) -> None:
-        """Set the length of the bar for the whole run."""
+        """Set the length of the bar for the whole run, and show the files that are left out, a line for each reason."""
+        self._expected = len(found.inputs)
+        groups: dict[str, list[str]] = {}
+        for each in found.left_out:
+            # With `verbose`, every file has a line of its own.
+            if not each.expected and not self._verbose:
+                groups.setdefault(each.reason, []).append(each.name)
+        for reason, names in groups.items():
+            more = f" and {len(names) - 1} more" if len(names) > 1 else ""
+            self._say("left out", f"{names[0]}{more}: {reason}", "yellow")
         if self._bars:
             self._bars.expect(len(found.inputs))
 
     def on_note(self, note: str) -> None:
         """Show a note."""
         self._say("note", note, "cyan")
+
+    def on_bug(self, file: InputFile, error: Exception) -> None:  # noqa: ARG002
+        """Show the traceback if the user asked for tracebacks."""
+        if os.environ.get("DSCLORA_DEBUG") == "1":
+            self._console.print(Text("".join(traceback.format_exception(error))))
 
     def on_start(self, file: InputFile) -> None:
         """Add a bar for the picture."""
@@ -92,10 +109,14 @@ class UpscaleView(UpscaleCallbacks):
     def show(self, result: FileResult) -> None:
         """Show a result in a line, and with `json` in a JSON object on stdout."""
         self._results.append(result)
-        if self._bars:
+        if self._bars and result.status != "left-out":
             self._bars.done(result)
         if self._json:
             console.show_json(result)
+        if result.status == "left-out":
+            if self._verbose:
+                self._say("left out", f"{result.input}: {'; '.join(result.warnings)}", "yellow")
+            return
         if self._quiet or result.status == "failed":
             return
         if result.status == "skipped" and not self._verbose:
@@ -114,13 +135,15 @@ class UpscaleView(UpscaleCallbacks):
             self._console.print(Text.assemble((f"{label}: ", style), text))
 
     def _summary(self, interrupted: bool) -> str:
-        words = {"interrupted": "cut short"}
+        words = {"interrupted": "cut short", "left-out": "left out"}
         counts = Counter(
             ("already done" if result.output else "large enough")
             if result.status == "skipped"
             else words.get(result.status, result.status)
             for result in self._results
         )
+        # The numbers add up to the files that were seen, also after an interrupt and with --fail-fast.
+        counts["not started"] = max(0, self._expected - sum(counts.values()) + counts["left out"])
         parts = [f"{counts[word]} {word}" for word in _SUMMARY if counts[word]]
         if interrupted:
             return f"interrupted: {', '.join(parts) or 'nothing was done yet'}"

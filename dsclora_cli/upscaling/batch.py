@@ -45,7 +45,8 @@ def upscale_files(
         upscaler: an open PictureUpscaler with the same options, to be used instead of a new one.
 
     Yields:
-        One result per input, when the input is finished. The result of a failed picture has an `error`.
+        One result per input, when the input is finished. The result of a failed picture has an `error`. The files that
+        are left out come first.
         On KeyboardInterrupt, the results of finished and interrupted pictures come before the exception. On an early
         close of the iterator, finished pictures stay; a half-written file never remains.
 
@@ -86,6 +87,8 @@ class BatchRun:
         self._callbacks.on_inputs(self._found)
         for note in self._found.notes:
             self._callbacks.note_once(note)
+        for left_out in self._found.left_out:
+            yield FileResult(left_out.name, "left-out", warnings=(left_out.reason,))
         running = len(self._pipelines)
         try:
             for pipeline in self._pipelines:

@@ -21,7 +21,7 @@ from dsclora_cli.upscaling.engines import list_devices
 from dsclora_cli.upscaling.inputs import find_inputs
 from dsclora_cli.upscaling.jobs import Job, JobPlanner
 from dsclora_cli.upscaling.sizes import AlreadyLargeEnough
-from dsclora_cli.upscaling.types import FILE_ERRORS, InputFile, describe_error
+from dsclora_cli.upscaling.types import RUN_ERRORS, InputFile, describe_error
 from dsclora_cli.weights.resolve import FoundWeights, find_weights
 
 if TYPE_CHECKING:
@@ -37,8 +37,9 @@ class PlannedFile:
 
     input: str
     """Name of the input, as given by the user."""
-    action: Literal["upscale", "skip", "keep", "fail"]
-    """skip: the result exists already or the picture is large enough; keep: another file has the name of the result."""
+    action: Literal["upscale", "skip", "keep", "fail", "leave-out"]
+    """skip: the result exists already or the picture is large enough; keep: another file has the name of the result;
+    leave-out: no input of the run, `notes` has the reason."""
     output: str | None = None
     """File that would be written, "-" for standard output, None for no file."""
     input_size: tuple[int, int] | None = None
@@ -87,12 +88,16 @@ class _DryRun:
         self._planner = JobPlanner(self._found, self._options, _weights_on_disk)
 
     def plans(self) -> Iterator[PlannedFile]:
+        for left_out in self._found.left_out:
+            yield PlannedFile(left_out.name, "leave-out", notes=(left_out.reason,))
         for file in self._found.inputs:
             try:
                 yield self._plan(file)
             except AlreadyLargeEnough as error:
                 yield PlannedFile(file.name, "skip", notes=(error.message,))
-            except FILE_ERRORS as error:
+            except RUN_ERRORS:
+                raise
+            except Exception as error:  # noqa: BLE001 - whatever a picture raises ends the plan of that picture only
                 yield PlannedFile(file.name, "fail", error=describe_error(error))
 
     def _plan(self, file: InputFile) -> PlannedFile:

@@ -1,99 +1,246 @@
-"""Expand arguments into a list of pictures, without duplicates: files, folders, globs, lists, standard input."""
+"""Expand arguments into a list of pictures, without duplicates: files, folders, globs, lists, standard input.
+
+Every file that is seen becomes an input, or is left out with a reason.
+"""
 
 from __future__ import annotations
 
 import codecs
 import glob
 import os
+import select
+import stat
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable
 from pathlib import Path
 
 from dsclora_cli.config import BatchOptions
 from dsclora_cli.errors import ImageUnreadable, UsageError
 from dsclora_cli.imaging.formats import is_picture_name
 from dsclora_cli.upscaling.manifest import is_recorded
-from dsclora_cli.upscaling.output_names import check_template, possible_stems
-from dsclora_cli.upscaling.types import STDIN, FoundInputs, InputFile, path_key
+from dsclora_cli.upscaling.output_names import STDOUT, check_template, possible_stems
+from dsclora_cli.upscaling.types import STDIN, FoundInputs, InputFile, LeftOut, path_key
+
+_PIPE_LIMIT = 2**30
+"""Most bytes of a picture from a pipe or from standard input."""
+
+_PIPE_SECONDS = 30.0
+"""Longest time without a byte from a named pipe: a pipe without a writer would be waited for without end."""
+
+_HIDDEN_ON_WINDOWS = ("thumbs.db", "desktop.ini")
+_RESULT = "a result of an earlier run"
 
 
 def find_inputs(arguments: Iterable[str | os.PathLike[str]], batch: BatchOptions) -> FoundInputs:
     """Expand arguments into inputs, in a steady order, by the rules of docs/files.md.
 
-    Standard input is read for `-`. A missing file becomes an InputFile with a `problem`.
+    Standard input is read for `-`, and a named pipe is read. A missing file becomes an InputFile with a `problem`.
 
     Raises:
         UsageError: a list cannot be read, or `check_template` refuses the name template.
     """
     check_template(batch.name)
-    notes: list[str] = []
-    unique: dict[str, InputFile] = {}
+    found = _Found(batch)
     for argument in (os.fspath(each) for each in arguments):
         if argument == STDIN:
-            unique.setdefault(STDIN, InputFile(sys.stdin.buffer.read(), STDIN))
+            found.add(_read_stdin())
             continue
         # A file whose name begins with @ is a picture, not a list.
         is_list = argument.startswith("@") and not os.path.lexists(argument)
         for path in _read_list(Path(argument[1:])) if is_list else [argument]:
-            for file in _expand(path, batch, notes.append):
-                unique.setdefault(file.key, file)
-    files = tuple(unique.values())
-    stems = {(path_key(file.source.parent), file.stem) for file in files if isinstance(file.source, Path)}
-    inputs = tuple(file for file in files if not _is_result(file, batch.name, stems))
-    kept = {file.key for file in inputs}
-    # Only for files that the user named: in folders, earlier results are expected.
-    left_out = [file.name for file in files if file.key not in kept and file.folder is None]
-    if left_out:
-        more = f" and {len(left_out) - 1} more" if len(left_out) > 1 else ""
-        notes.append(f"left out as the result of another input: {left_out[0]}{more}")
-    return FoundInputs(inputs, len(inputs) > 1 or any(file.folder is not None for file in inputs), tuple(notes))
+            found.add_all(path)
+    return found.sorted_out()
 
 
-def _expand(argument: str, batch: BatchOptions, on_note: Callable[[str], None]) -> Iterator[InputFile]:
-    """Yield the pictures of a file, a folder or a glob."""
-    path = Path(argument)
-    if path.is_dir():
-        pictures = list(_walk(path, batch))
-        yield from pictures
-        if not pictures:
-            on_note(f"{argument} holds no pictures" + ("" if batch.recursive else "; -r includes subfolders"))
-    # A file that really has brackets in its name is no glob.
-    elif any(sign in argument for sign in "*?[") and not path.exists():
+class _Found:
+    """The files seen so far."""
+
+    def __init__(self, batch: BatchOptions) -> None:
+        self._batch = batch
+        self._output = path_key(Path(batch.output)) if batch.output else ""
+        self._files: dict[str, InputFile] = {}
+        self._left_out: dict[str, LeftOut] = {}
+        self._notes: list[str] = []
+
+    def add(self, file: InputFile) -> None:
+        """Take a file, unless the same file was taken before."""
+        before = self._files.setdefault(file.key, file)
+        # Another spelling of a path is the same name; the name of a link is another name.
+        known = before.source
+        if isinstance(file.source, Path) and isinstance(known, Path) and _absolute(file.source) != _absolute(known):
+            self._leave_out(file.source, file.name, f"the same file as {before.name}")
+
+    def add_all(self, argument: str) -> None:
+        """Take the pictures of a file, a folder or a glob."""
+        path = Path(argument)
+        try:
+            if path.is_dir():
+                if not self._walk(path):
+                    more = "" if self._batch.recursive else "; -r includes subfolders"
+                    self._notes.append(f"{argument} holds no pictures{more}")
+            # A file that really has brackets in the name is no glob.
+            elif any(sign in argument for sign in "*?[") and not os.path.lexists(path):
+                self._add_glob(path, argument)
+            else:
+                self.add(_named_file(path, argument, self._batch))
+        # A name longer than any file's, a NUL in the name, a folder that may not be entered.
+        except (OSError, ValueError) as error:
+            reason = error.strerror if isinstance(error, OSError) else error
+            self.add(InputFile(path, argument, problem=ImageUnreadable(f"{argument} cannot be opened: {reason}")))
+
+    def sorted_out(self) -> FoundInputs:
+        """Return the inputs without results of other inputs, and everything that is left out."""
+        # The place of the result, not of the input: a file elsewhere is no result, whatever the name is.
+        owners = {
+            (path_key(folder), file.stem): file.name
+            for file in self._files.values()
+            if isinstance(file.source, Path) and (folder := self._result_folder(file, file.source)) is not None
+        }
+        inputs = []
+        for file in self._files.values():
+            reason = self._reason_of_result(file, owners)
+            if reason is None:
+                inputs.append(file)
+            elif isinstance(file.source, Path):
+                self._leave_out(file.source, file.name, reason)
+        # A hidden file, for example, may be named as well as seen in a folder.
+        kept = {_absolute(file.source) for file in inputs if isinstance(file.source, Path)}
+        left_out = tuple(each for each in self._left_out.values() if _absolute(each.path) not in kept)
+        many = len(inputs) > 1 or any(file.folder is not None for file in inputs)
+        return FoundInputs(tuple(inputs), many, tuple(self._notes), left_out)
+
+    def _result_folder(self, file: InputFile, source: Path) -> Path | None:
+        """Return the folder of the result of an input, where several pictures are upscaled."""
+        if self._batch.output is None:
+            return source.parent
+        return None if self._batch.output == STDOUT else Path(self._batch.output) / (file.folder or "")
+
+    def _reason_of_result(self, file: InputFile, owners: dict[tuple[str, str], str]) -> str | None:
+        """Return why a file is the result of another input: by a record, or by the name; None for a true input."""
+        if not isinstance(file.source, Path) or file.problem:
+            return None
+        # A recorded result that the user names is upscaled again; the record counts in folders only.
+        if file.folder is not None and is_recorded(file.source):
+            return _RESULT
+        folder = path_key(file.source.parent)
+        for stem in possible_stems(self._batch.name, file.source.name):
+            if (folder, stem) in owners:
+                return f"by its name the result of {owners[folder, stem]}; to upscale the file, choose a folder with -o"
+        return None
+
+    def _leave_out(self, path: Path, name: str, reason: str) -> None:
+        self._left_out.setdefault(name, LeftOut(path, name, reason, expected=reason == _RESULT))
+
+    def _add_glob(self, path: Path, argument: str) -> None:
         # Path.glob takes no absolute pattern.
         matches = [Path(match) for match in sorted(glob.glob(argument, recursive=True))]  # noqa: PTH207
         if not matches:
-            yield InputFile(path, argument, problem=ImageUnreadable(f"no file matches {argument}"))
+            self.add(InputFile(path, argument, problem=ImageUnreadable(f"no file matches {argument}")))
         for match in matches:
             if match.is_dir():
-                yield from _walk(match, batch)
-            elif is_picture_name(match):
-                yield InputFile(match, str(match))
-    elif path.exists():
-        yield InputFile(path, argument)
-    else:
-        yield InputFile(path, argument, problem=ImageUnreadable(f"{argument} does not exist"))
+                self._walk(match)
+            else:
+                self._add_seen(match, None)
+
+    def _walk(self, top: Path) -> bool:
+        """Take the pictures of a folder and, with `recursive`, of the folders inside; return whether there are any."""
+        pictures = False
+        unreadable: list[OSError] = []
+        # Links to folders are not followed: a link to a folder above would never end.
+        for folder, below, names in os.walk(top, onerror=unreadable.append):
+            here = Path(folder)
+            reasons = {name: self._reason_of_folder(here / name) for name in sorted(below)}
+            for name, reason in reasons.items():
+                if reason is not None:
+                    self._leave_out(here / name, str(here / name), reason)
+            # Changed in place: os.walk enters only the folders that remain in the list.
+            below[:] = [name for name, reason in reasons.items() if reason is None]
+            for name in sorted(names):
+                pictures |= self._add_seen(here / name, here.relative_to(top))
+        for error in unreadable:
+            problem = ImageUnreadable(f"{error.filename} cannot be listed: {error.strerror}")
+            self.add(InputFile(Path(error.filename), str(error.filename), Path(), problem))
+        return pictures or bool(unreadable)
+
+    def _reason_of_folder(self, path: Path) -> str | None:
+        """Return why a folder inside a folder is not entered; None for a folder to enter."""
+        if path_key(path) == self._output:
+            return "the folder of results"
+        if path.name.startswith("."):
+            return "a hidden folder"
+        if path.is_symlink():
+            return "a link to a folder"
+        return None if self._batch.recursive else "a folder; -r includes subfolders"
+
+    def _add_seen(self, path: Path, folder: Path | None) -> bool:
+        """Take a file that the user has not named, or leave the file out; return whether the file was taken."""
+        hidden = path.name.startswith(".")
+        if not is_picture_name(path):
+            # Hidden files of systems and programs, such as .DS_Store, concern nobody.
+            if not hidden and path.name.lower() not in _HIDDEN_ON_WINDOWS:
+                self._leave_out(path, str(path), "not named like a picture")
+        elif hidden and folder is not None:
+            self._leave_out(path, str(path), "a hidden file")
+        elif not path.is_file():
+            self._leave_out(path, str(path), "a link that leads nowhere" if path.is_symlink() else "no regular file")
+        else:
+            self.add(InputFile(path, str(path), folder))
+            return True
+        return False
 
 
-def _walk(top: Path, batch: BatchOptions) -> Iterator[InputFile]:
-    """Yield the pictures of a folder and, with `recursive`, of the folders inside.
+def _absolute(path: Path) -> str:
+    """Return the absolute path with links unresolved: a link and the file of the link are two names."""
+    return os.path.abspath(path)  # noqa: PTH100 - Path.resolve follows links
 
-    Hidden files, hidden folders and the output folder are left out.
-    """
-    unreadable: list[OSError] = []
-    output = path_key(Path(batch.output)) if batch.output else ""
-    # Links to folders are not followed: a link to a folder above would never end.
-    for folder, below, names in os.walk(top, onerror=unreadable.append):
-        here = Path(folder)
-        keep = (name for name in sorted(below) if batch.recursive and not name.startswith("."))
-        # Changed in place: os.walk enters only the folders that remain in the list.
-        below[:] = [name for name in keep if path_key(here / name) != output]
-        for name in sorted(names):
-            path = here / name
-            if not name.startswith(".") and is_picture_name(path) and path.is_file():
-                yield InputFile(path, str(path), here.relative_to(top))
-    for error in unreadable:
-        problem = ImageUnreadable(f"{error.filename} cannot be listed: {error.strerror}")
-        yield InputFile(Path(error.filename), str(error.filename), Path(), problem)
+
+def _named_file(path: Path, argument: str, batch: BatchOptions) -> InputFile:
+    """Return the file that an argument names; the bytes of a pipe are read. Raises OSError."""
+    problem = None
+    try:
+        mode = path.stat().st_mode
+        if stat.S_ISFIFO(mode):
+            if batch.output is None:
+                raise ImageUnreadable(f"{argument} is a pipe, which has no folder", "name the result with -o")
+            return InputFile(_read_pipe(path), argument)
+        if not stat.S_ISREG(mode):
+            problem = ImageUnreadable(f"{argument} is no regular file", "give the path of a picture file")
+    except FileNotFoundError:
+        problem = ImageUnreadable(f"{argument} " + ("leads nowhere" if path.is_symlink() else "does not exist"))
+    except ImageUnreadable as error:
+        problem = error
+    return InputFile(path, argument, problem=problem)
+
+
+def _read_stdin() -> InputFile:
+    # Python has no stream where the file descriptor was closed.
+    data = sys.stdin.buffer.read(_PIPE_LIMIT + 1) if sys.stdin is not None else b""
+    problem = _too_long("standard input") if len(data) > _PIPE_LIMIT else None
+    return InputFile(b"" if problem else data, STDIN, problem=problem)
+
+
+def _read_pipe(path: Path) -> bytes:
+    """Return all bytes of a named pipe, such as of the shell's `<(command)`. Raises ImageUnreadable and OSError."""
+    data = bytearray()
+    # Without O_NONBLOCK, opening a pipe would wait for a writer.
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+    try:
+        while len(data) <= _PIPE_LIMIT:
+            if not select.select([descriptor], [], [], _PIPE_SECONDS)[0]:
+                raise ImageUnreadable(
+                    f"{path}: nothing came through the pipe for {_PIPE_SECONDS:g} seconds", "write a file first"
+                )
+            chunk = os.read(descriptor, 1 << 20)
+            if not chunk:
+                return bytes(data)
+            data += chunk
+    finally:
+        os.close(descriptor)
+    raise _too_long(str(path))
+
+
+def _too_long(name: str) -> ImageUnreadable:
+    return ImageUnreadable(f"{name} has more than {_PIPE_LIMIT >> 30} GiB", "write a file first, and name the file")
 
 
 def _read_list(path: Path) -> list[str]:
@@ -107,17 +254,3 @@ def _read_list(path: Path) -> list[str]:
     except UnicodeDecodeError as error:
         raise UsageError(f"the list {path} is not text", "save the list as UTF-8, one path a line") from error
     return [line.strip() for line in lines if line.strip()]
-
-
-def _is_result(file: InputFile, template: str, stems: set[tuple[str, str]]) -> bool:
-    """Return whether a file is the result of another input: by a record, or by the name template.
-
-    `stems` holds folder and stem of all inputs.
-    """
-    if not isinstance(file.source, Path) or file.problem:
-        return False
-    # A recorded result that the user names is upscaled again; the record counts in folders only.
-    if file.folder is not None and is_recorded(file.source):
-        return True
-    folder = path_key(file.source.parent)
-    return any((folder, stem) in stems for stem in possible_stems(template, file.source.name))

@@ -16,6 +16,7 @@ from time import perf_counter
 from typing import TYPE_CHECKING, TypeVar
 
 from dsclora_cli.config import UpscaleOptions
+from dsclora_cli.errors import ErrorCode
 from dsclora_cli.imaging.reader import PictureReader, open_picture
 from dsclora_cli.imaging.types import AnyFrame, Frame, Pixels, StreamedFrame
 from dsclora_cli.imaging.writer import can_stream
@@ -25,11 +26,11 @@ from dsclora_cli.upscaling.manifest import save_result
 from dsclora_cli.upscaling.memory import pixel_budget
 from dsclora_cli.upscaling.sizes import AlreadyLargeEnough
 from dsclora_cli.upscaling.types import (
-    FILE_ERRORS,
-    NETWORK_ERRORS,
+    RUN_ERRORS,
     FileResult,
     FileStatus,
     FoundInputs,
+    InputFile,
     StageSeconds,
     UpscaleCallbacks,
     describe_error,
@@ -136,9 +137,11 @@ class DevicePipeline:
         except AlreadyLargeEnough as error:
             assert file is not None
             self._state.report(FileResult(file.name, "skipped", warnings=(error.message,)))
-        except FILE_ERRORS as error:
+        except (*RUN_ERRORS, ClosedError):
+            raise
+        except Exception as error:  # noqa: BLE001 - whatever a picture raises ends the work on that picture only
             assert file is not None
-            self._state.report(FileResult(file.name, "failed", error=describe_error(error)))
+            self._state.report_failure(file, FileResult(file.name, "failed", error=describe_error(error)), error)
         return True
 
     def _decode(self, reader: PictureReader, picture: PictureInFlight) -> None:
@@ -172,7 +175,9 @@ class DevicePipeline:
             if self._upscaler is None:
                 self._upscaler = PictureUpscaler(self._options)
             picture.plan = self._upscaler.plan(job, can_stream(job.result))
-        except NETWORK_ERRORS as error:
+        except RUN_ERRORS:
+            raise
+        except Exception as error:  # noqa: BLE001 - as in `_decode_next`
             self._fail(picture, error)
             return
         for note in dict.fromkeys(weights.note for weights in job.weights if weights.note):
@@ -217,7 +222,9 @@ class DevicePipeline:
         except ClosedError:
             # The run was stopped before the last band; the hidden file is gone.
             self._state.report(picture.report("interrupted"))
-        except FILE_ERRORS as error:
+        except RUN_ERRORS:
+            raise
+        except Exception as error:  # noqa: BLE001 - as in `_decode_next`
             self._fail(picture, error)
         else:
             picture.seconds["encode"] += perf_counter() - started
@@ -231,7 +238,7 @@ class DevicePipeline:
         picture.cancel()
         if self._options.batch.fail_fast:
             self._state.upscaling = False
-        self._state.report(picture.report("failed", error))
+        self._state.report_failure(picture.job.file, picture.report("failed", error), error)
 
 
 @dataclass
@@ -285,6 +292,12 @@ class BatchState:
         """Whether decoded pictures are upscaled; False after a failure in the network or encoder with `fail_fast`."""
         self._fail_fast = options.batch.fail_fast
 
+    def report_failure(self, file: InputFile, result: FileResult, error: Exception) -> None:
+        """Hand the result of a picture that failed to the caller, after the exception if the exception is a bug."""
+        if result.error is not None and result.error.code is ErrorCode.BUG:
+            self.events.put(lambda callbacks: callbacks.on_bug(file, error))
+        self.report(result)
+
     def report(self, result: FileResult) -> None:
         """Hand a result to the caller."""
         if result.status == "failed" and self._fail_fast:
@@ -295,7 +308,7 @@ class BatchState:
 def _send(frames: Iterable[AnyFrame], queue: BoundedQueue[AnyFrame]) -> None:
     """Put the frames of a picture, `(H, W, C)` whole or `(h, W, C)` band by band, into the queue of the picture.
 
-    The reading thread receives an error of `NETWORK_ERRORS`. Sending ends early where the picture is cancelled. Raises
+    The reading thread receives the exception of a picture. Sending ends early where the picture is cancelled. Raises
     ClosedError.
     """
     try:
@@ -313,7 +326,9 @@ def _send(frames: Iterable[AnyFrame], queue: BoundedQueue[AnyFrame]) -> None:
         queue.close()
     except CancelledError:
         return
-    except NETWORK_ERRORS as error:
+    except (*RUN_ERRORS, ClosedError):
+        raise
+    except Exception as error:  # noqa: BLE001 - as in `DevicePipeline._decode_next`
         queue.fail(error)
 
 

@@ -5,23 +5,16 @@ from __future__ import annotations
 import os
 import sys
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Literal
 
 from dsclora_cli.callbacks import Callbacks
-from dsclora_cli.errors import DscloraError, ErrorCode, ErrorInfo, ImageError, OutOfMemory
+from dsclora_cli.errors import DscloraError, ErrorCode, ErrorInfo, ImageError, UsageError, WeightsError, bug_info
 
 STDIN = "-"
 
-NETWORK_ERRORS = (ImageError, OutOfMemory, MemoryError)
-"""Errors of decoding and of the network for a single picture; any other error ends the run.
-
-OSError is missing on purpose: in the thread of the network, an OSError comes from the caller, such as a closed pipe
-where results are shown.
-"""
-
-FILE_ERRORS = (*NETWORK_ERRORS, OSError)
-"""Errors for a single picture while files are opened and written."""
+RUN_ERRORS = (UsageError, WeightsError)
+"""Errors that concern every picture, and end the run. Any other exception concerns a single picture."""
 
 
 @dataclass(frozen=True)
@@ -40,12 +33,14 @@ class InputFile:
     @property
     def stem(self) -> str:
         """Return the text for `{stem}` in a name template."""
-        return self.source.stem if isinstance(self.source, Path) else "stdin"
+        if isinstance(self.source, Path):
+            return self.source.stem
+        return "stdin" if self.name == STDIN else PurePath(self.name).stem
 
     @property
     def key(self) -> str:
         """Return an identifier of the file, equal for two inputs of the same file."""
-        return path_key(self.source) if isinstance(self.source, Path) else STDIN
+        return path_key(self.source) if isinstance(self.source, Path) else self.name
 
 
 @dataclass(frozen=True)
@@ -57,6 +52,21 @@ class FoundInputs:
     """Whether results need a folder: there are several inputs, or an argument was a folder."""
     notes: tuple[str, ...] = ()
     """Sentences for the user."""
+    left_out: tuple[LeftOut, ...] = ()
+    """Files and folders that were seen and will not be upscaled."""
+
+
+@dataclass(frozen=True)
+class LeftOut:
+    """File or folder that was seen and will not be upscaled."""
+
+    path: Path
+    name: str
+    """Name in messages and results."""
+    reason: str
+    """Words that follow the name and a colon."""
+    expected: bool = False
+    """Whether no user wonders about the reason, as with the results of earlier runs."""
 
 
 def path_key(path: Path) -> str:
@@ -64,11 +74,14 @@ def path_key(path: Path) -> str:
 
     Links are resolved. Upper and lower case are equal where the system ignores case in file names.
     """
-    key = os.path.normcase(path.resolve())
+    try:
+        key = os.path.normcase(os.path.realpath(path))  # unlike Path.resolve, passes over a link to itself
+    except ValueError:  # no file has a NUL in the name
+        key = str(path)
     return key.casefold() if sys.platform == "darwin" else key
 
 
-FileStatus = Literal["done", "skipped", "kept", "failed", "interrupted"]
+FileStatus = Literal["done", "skipped", "kept", "failed", "interrupted", "left-out"]
 
 
 @dataclass(frozen=True)
@@ -88,7 +101,7 @@ class FileResult:
     """Name of the input, as given by the user."""
     status: FileStatus
     """done; skipped: the result exists already or the picture is large enough; kept: another file has the name of the
-    result; failed: see `error`; interrupted."""
+    result; failed: see `error`; interrupted; left-out: no input of the run, `warnings` has the reason."""
     output: str | None = None
     """File that now exists, "-" for standard output, None for no file."""
     input_size: tuple[int, int] | None = None
@@ -114,12 +127,16 @@ class FileResult:
 
 
 def describe_error(error: Exception) -> ErrorInfo:
-    """Return the `error` for a result, from an error in `FILE_ERRORS`."""
+    """Return the `error` for the result of a picture, whatever the exception is."""
     if isinstance(error, DscloraError):
         return error.info
     if isinstance(error, MemoryError):
         return ErrorInfo(ErrorCode.OUT_OF_MEMORY, "there is not enough memory")
-    return ErrorInfo(ErrorCode.IMAGE_UNUSABLE, str(error))
+    if isinstance(error, OSError):
+        # str(error) would begin with a number.
+        words = f"{error.filename}: {error.strerror}" if error.filename and error.strerror else str(error)
+        return ErrorInfo(ErrorCode.IMAGE_UNUSABLE, words)
+    return bug_info(error)
 
 
 class UpscaleCallbacks(Callbacks):
@@ -136,3 +153,6 @@ class UpscaleCallbacks(Callbacks):
 
     def on_progress(self, file: InputFile, share: float) -> None:
         """Receive the share of a started picture, from 0 to 1, for which the network is done."""
+
+    def on_bug(self, file: InputFile, error: Exception) -> None:
+        """Receive an exception that nobody foresaw and that ended the work on a picture, before the result comes."""

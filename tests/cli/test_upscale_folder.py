@@ -53,7 +53,8 @@ def test_every_kind_of_picture_comes_back_as_the_same_kind(dsclora, kinds: list[
     assert code == 1
     results = {Path(result["input"]).name: result for result in map(json.loads, out.splitlines())}
     failures = {name: result["error"] for name, result in results.items() if result["status"] != "done"}
-    assert list(failures) == ["broken.jpg"]
+    assert results.pop("notes.txt")["status"] == "left-out"
+    assert list(failures) == ["notes.txt", "broken.jpg"]
     assert sum(line.startswith("failed: ") for line in err.splitlines()) == 1
     assert sorted(results) == sorted([*kinds, "broken.jpg"])
     for name in kinds:
@@ -74,5 +75,9 @@ def test_a_second_run_on_the_folder_has_nothing_to_do(dsclora, kinds: list[str])
     written = sorted(path.name for path in Path("in").glob("*_x4.*"))
     assert len(written) == len(kinds)
     code, _, err = dsclora("upscale", "in", "-m", "dsclora-x4")
-    assert (code, err) == (0, f"nothing to do: {len(kinds)} already done\n")
+    assert code == 0
+    assert err.splitlines() == [
+        "left out: in/notes.txt: not named like a picture",
+        f"nothing to do: {len(kinds)} already done, {len(kinds) + 1} left out",
+    ]
     assert not list(Path("in").glob("*_x4_x4.*"))

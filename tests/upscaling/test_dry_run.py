@@ -31,6 +31,7 @@ def test_the_plan_of_every_input(folder: Path) -> None:
     options = replace(EMBEDDED, engine=EngineOptions(tile=4))
     plans = {Path(plan.input).name: plan for plan in plan_files([folder], options)}
     assert {name: plan.action for name, plan in plans.items()} == {
+        "a_x4.jpg": "leave-out",
         "a.jpg": "skip",
         "b.png": "upscale",
         "c.gif": "upscale",

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import os
+import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -12,10 +14,12 @@ from batches import EMBEDDED, run, save_photo
 
 from dsclora_cli.config import BatchOptions
 from dsclora_cli.errors import UsageError
+from dsclora_cli.upscaling import inputs
 from dsclora_cli.upscaling.inputs import find_inputs
 
 FLAT = BatchOptions()
 DEEP = BatchOptions(recursive=True)
+posix = pytest.mark.skipif(sys.platform == "win32", reason="pipes, links and limits of names differ on Windows")
 
 
 @pytest.fixture(autouse=True)
@@ -116,7 +120,9 @@ def test_files_named_like_results_are_no_inputs() -> None:
     assert names("in") == ["in/a.png", "in/a_xl.png", "in/b_x4.png"]
     found = find_inputs(["in/a.png", "in/a_x4.png", "in/b_x4.png"], FLAT)
     assert [item.stem for item in found.inputs] == ["a", "b_x4"]
-    assert found.notes == ("left out as the result of another input: in/a_x4.png",)
+    assert [(each.name, each.reason.partition(";")[0]) for each in found.left_out] == [
+        ("in/a_x4.png", "by its name the result of in/a.png")
+    ]
     assert names("in/a_x4.png") == ["in/a_x4.png"]
 
 
@@ -128,3 +134,116 @@ def test_recorded_results_in_a_folder_are_no_inputs_whatever_their_name() -> Non
     assert names("in") == ["in/a.png"]
     save_photo(Path("in/large.png"), seed=7)
     assert names("in") == ["in/a.png", "in/large.png"]
+
+
+@posix
+def test_every_file_seen_is_an_input_or_left_out_with_a_reason() -> None:
+    touch("in/a.png", "in/.hidden.png", "in/.DS_Store", "in/notes.txt", "in/deep/b.png", "in/.git/c.png")
+    Path("in/link.png").symlink_to("a.png")
+    Path("in/loop.png").symlink_to("loop.png")
+    Path("in/nowhere.png").symlink_to("absent.png")
+    Path("in/folder").symlink_to("deep")
+    os.mkfifo("in/pipe.png")
+    found = find_inputs(["in"], FLAT)
+    assert [item.name for item in found.inputs] == ["in/a.png"]
+    assert {each.name: each.reason for each in found.left_out} == {
+        "in/.git": "a hidden folder",
+        "in/.hidden.png": "a hidden file",
+        "in/deep": "a folder; -r includes subfolders",
+        "in/folder": "a link to a folder",
+        "in/link.png": "the same file as in/a.png",
+        "in/loop.png": "a link that leads nowhere",
+        "in/notes.txt": "not named like a picture",
+        "in/nowhere.png": "a link that leads nowhere",
+        "in/pipe.png": "no regular file",
+    }
+
+
+def test_a_file_that_is_seen_and_named_is_not_left_out() -> None:
+    touch("in/.hidden.png", "in/a.png")
+    found = find_inputs(["in", "in/../in/.hidden.png"], FLAT)
+    assert (len(found.inputs), found.left_out) == (2, ())
+
+
+NUMBERED = ("scan.png", "scan-1.png", "scan-2.png", "icon.png", "icon_x2.png", "icon_x3.png", "cat.png", "cat_dog.png")
+
+
+@pytest.mark.parametrize("template", ["{stem}.{ext}", "{stem}_x{scale}.{ext}", "{stem}_{model}.{ext}"])
+@pytest.mark.parametrize("argument", ["in", "in/*.png", "in/cat.png"])
+def test_no_name_makes_a_file_a_result_where_results_lie_elsewhere(template: str, argument: str) -> None:
+    touch(*(f"in/{name}" for name in NUMBERED))
+    found = find_inputs([argument], BatchOptions(output="out", name=template))
+    assert len(found.inputs) == (len(NUMBERED) if argument != "in/cat.png" else 1)
+    assert found.left_out == ()
+
+
+@pytest.mark.parametrize("output", [None, "in", "./in/"])
+def test_a_guess_from_a_name_is_told(output: str | None) -> None:
+    touch("in/icon.png", "in/icon_x2.png")
+    batch = BatchOptions(output=output)
+    (left_out,) = find_inputs(["in"], batch).left_out
+    assert left_out.name == "in/icon_x2.png"
+    assert left_out.reason.startswith("by its name the result of in/icon.png; ")
+    reports = [result for result in run([Path("in")], replace(EMBEDDED, batch=batch)) if result.status == "left-out"]
+    assert [(report.input, report.warnings) for report in reports] == [(left_out.name, (left_out.reason,))]
+
+
+@posix
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("x" * 300 + ".png", "File name too long"),
+        ("a\0b.png", "null"),
+        ("loop.png", "symbolic links"),
+        ("nowhere.png", "leads nowhere"),
+        ("/dev/null", "no regular file"),
+        ("pipe.png", "name the result with -o"),
+        ("private/a.png", "Permission denied"),
+    ],
+)
+def test_a_name_that_cannot_be_opened_fails_alone(name: str, words: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    touch("a.png", "private/a.png")
+    Path("loop.png").symlink_to("loop.png")
+    Path("nowhere.png").symlink_to("absent.png")
+    os.mkfifo("pipe.png")
+    real = Path.stat
+
+    def stat(path: Path, *, follow_symlinks: bool = True) -> os.stat_result:
+        if path.parent.name == "private":  # the superuser may enter every folder
+            raise PermissionError(13, "Permission denied", str(path))
+        return real(path, follow_symlinks=follow_symlinks)
+
+    monkeypatch.setattr(Path, "stat", stat)
+    Path("list.txt").write_text(f"{name}\na.png\n", encoding="utf-8")
+    for arguments in (["@list.txt"], [name, "a.png"]):
+        failed, good = find_inputs(arguments, FLAT).inputs
+        assert words in str(failed.problem)
+        assert (good.name, good.problem) == ("a.png", None)
+
+
+@posix
+def test_a_pipe_is_read_and_a_silent_or_endless_pipe_fails(monkeypatch: pytest.MonkeyPatch) -> None:
+    os.mkfifo("pipe.png")
+    batch = BatchOptions(output="b.png")
+    monkeypatch.setattr(inputs, "_PIPE_SECONDS", 0.05)
+    (silent,) = find_inputs(["pipe.png"], batch).inputs
+    assert "nothing came through the pipe" in str(silent.problem)
+    monkeypatch.setattr(inputs, "_PIPE_SECONDS", 20)
+    with subprocess.Popen("exec cat /dev/zero > pipe.png", shell=True) as endless:
+        monkeypatch.setattr(inputs, "_PIPE_LIMIT", 10_000)
+        (long,) = find_inputs(["pipe.png"], batch).inputs
+        endless.kill()
+    assert "has more than" in str(long.problem)
+    with subprocess.Popen("sleep 0.1; echo picture > pipe.png", shell=True):
+        (piped,) = find_inputs(["pipe.png"], batch).inputs
+    assert (piped.source, piped.stem, piped.key) == (b"picture\n", "pipe", "pipe.png")
+
+
+def test_standard_input_may_be_closed_or_endless(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.stdin", None)
+    (closed,) = find_inputs(["-"], FLAT).inputs
+    assert closed.source == b""
+    monkeypatch.setattr(inputs, "_PIPE_LIMIT", 10)
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(b"0" * 1000)))
+    (endless,) = find_inputs(["-"], FLAT).inputs
+    assert "standard input has more than" in str(endless.problem)

@@ -27,7 +27,7 @@ def targets(
     *inputs: str | bytes, output: str | None = None, name: str = BatchOptions().name, format: str | None = None
 ) -> list[str | None]:
     """Where the results of these inputs go, each of the format that its own name tells."""
-    sources = tuple(InputFile(item if isinstance(item, bytes) else Path(item), str(item)) for item in inputs)
+    sources = tuple(InputFile(item, "-") if isinstance(item, bytes) else InputFile(Path(item), item) for item in inputs)
     options = UpscaleOptions(save=SaveOptions(format=format), batch=BatchOptions(output=output, name=name))
     namer = OutputNamer(FoundInputs(sources, many=len(sources) > 1), options)
     paths = [

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
@@ -13,6 +13,7 @@ from batches import EMBEDDED, RepeatUpscaler, fill, leftovers, run, save_photo, 
 
 from dsclora_cli.config import SaveOptions, UpscaleOptions
 from dsclora_cli.errors import ErrorCode, ErrorInfo, ImageError, OutOfMemory, WeightsError
+from dsclora_cli.imaging.reader import PictureReader
 from dsclora_cli.imaging.types import AnyFrame, Frame, StreamedFrame
 from dsclora_cli.upscaling import batch as batch_module
 from dsclora_cli.upscaling import picture as picture_module
@@ -78,23 +79,82 @@ def test_a_picture_that_cannot_be_written_stops_the_network(folder: Path, monkey
     assert len(made) < 2 * 36
 
 
-def test_a_bug_in_the_network_reaches_the_caller_and_leaves_no_file(folder: Path) -> None:
-    def fail(frame: Frame) -> None:
-        raise ZeroDivisionError
+UNFORESEEN = [ZeroDivisionError("no number"), OSError(5, "odd"), StopIteration()]
 
-    with pytest.raises(ZeroDivisionError):
-        run([folder], upscaler=RepeatUpscaler(fail))
+
+class Bugs(UpscaleCallbacks):
+    """Callbacks that collect bugs."""
+
+    def __init__(self) -> None:
+        self.seen: list[tuple[str, Exception]] = []
+
+    def on_bug(self, file: InputFile, error: Exception) -> None:
+        self.seen.append((Path(file.name).name, error))
+
+
+@pytest.mark.parametrize("error", UNFORESEEN, ids=repr)
+@pytest.mark.parametrize("place", ["open", "plan job", "existing", "decode", "plan", "network", "bands", "encode"])
+def test_whatever_one_picture_raises_anywhere_fails_that_picture_only(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, place: str, error: Exception
+) -> None:
+    class Broken(RepeatUpscaler):
+        def plan(self, job, streamed):
+            fail_at("plan", job.file.source)
+            return super().plan(job, streamed)
+
+        def upscale(self, frame, plan, on_progress, on_warning) -> StreamedFrame:
+            fail_at("network", plan.job.file.source)
+            whole = super().upscale(frame, plan, on_progress, on_warning)
+
+            def bands():
+                for band in whole.bands():
+                    yield band
+                    fail_at("bands", plan.job.file.source)
+
+            return StreamedFrame(whole.shape, bands(), whole.duration_ms)
+
+    def fail_at(here: str, source: object) -> None:
+        if here == place and isinstance(source, Path) and source.name == "b.png":
+            raise error
+
+    def failing(here: str, real: Callable, source_of: Callable) -> Callable:
+        def call(*given: object):
+            fail_at(here, source_of(*given))
+            return real(*given)
+
+        return call
+
+    planner, module = pipeline_module.JobPlanner, pipeline_module
+    monkeypatch.setattr(module, "open_picture", failing("open", module.open_picture, lambda source: source))
+    monkeypatch.setattr(planner, "plan", failing("plan job", planner.plan, lambda self, file, header: file.source))
+    existing = failing("existing", planner.existing_result, lambda self, job: job.file.source)
+    monkeypatch.setattr(planner, "existing_result", existing)
+    decode = failing("decode", PictureReader.frames, lambda self: Path(self._name))
+    monkeypatch.setattr(PictureReader, "frames", decode)
+    saved = failing(
+        "encode",
+        module.save_result,
+        lambda target, *_: target and target.with_name("b.png") if target.name == "b_x4.png" else None,
+    )
+    monkeypatch.setattr(module, "save_result", saved)
+    bugs = Bugs()
+    inputs = [folder / name for name in ("a.jpg", "b.png", "c.webp")]
+    results = list(upscale_files(inputs, EMBEDDED, bugs, upscaler=Broken()))
+    assert states(results) == {"a.jpg": "done", "b.png": "failed", "c.webp": "done"}
+    failure = next(result.error for result in results if result.error)
+    assert failure is not None
+    assert (failure.code == ErrorCode.BUG) == (not isinstance(error, OSError))
+    assert [name for name, _ in bugs.seen] == ([] if isinstance(error, OSError) else ["b.png"])
     assert leftovers(folder) == []
 
 
-def test_a_bug_in_the_encoder_reaches_the_caller(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def fail(*_: object) -> None:
-        raise ZeroDivisionError
+def test_an_error_that_concerns_every_picture_ends_the_run(folder: Path) -> None:
+    def fail(frame: Frame) -> None:
+        raise WeightsError("the weights are gone")
 
-    monkeypatch.setattr(pipeline_module, "save_result", fail)
-    monkeypatch.setattr(pipeline_module, "pixel_budget", lambda limit: 1)
-    with pytest.raises(ZeroDivisionError):
-        run([folder], upscaler=RepeatUpscaler())
+    with pytest.raises(WeightsError):
+        run([folder], upscaler=RepeatUpscaler(fail))
+    assert leftovers(folder) == []
 
 
 def test_an_interrupt_keeps_finished_pictures_and_reports_the_interrupted_one(folder: Path) -> None:
