@@ -216,7 +216,13 @@ def open_data(recipe: Recipe, offline: bool = False, on_picture: OnPicture | Non
     cache = TrainCache()
     pictures, notes = _gather(options.data, options.lr, recipe, cache, offline, on_picture)
     if options.val is None:
-        held_out, training = _split(list(pictures.values()), recipe)
+        # The seed chooses. Neither part is empty for two or more pictures.
+        usable = list(pictures.values())
+        count = min(max(1, round(options.val_share * len(usable))), len(usable) - 1)
+        order = np.random.default_rng([recipe.run.seed, _STREAM_OF_HELD_OUT]).permutation(len(usable))
+        chosen = set(order[:count].tolist())
+        held_out = [usable[i] for i in sorted(chosen)]
+        training = [picture for i, picture in enumerate(usable) if i not in chosen]
         missing = "only one picture is usable, and at least two are needed: one to train on, one to hold out"
     else:
         held, more_notes = _gather([str(options.val)], None, recipe, cache, offline, on_picture)
@@ -354,14 +360,6 @@ def _prepare_page(
         return f"{pair.lr}{page} has {found[1]} x {found[0]} pixels, not {width} x {height}"
     name = pair.name + page if index else pair.name
     return Picture(name, pair.hr, index, content_hash(large), large, small, (height, width))
-
-
-def _split(pictures: Sequence[Picture], recipe: Recipe) -> tuple[list[Picture], list[Picture]]:
-    """Return the held-out pictures, chosen by the seed, and the others; neither is empty for two or more pictures."""
-    count = min(max(1, round(recipe.data.val_share * len(pictures))), len(pictures) - 1)
-    order = np.random.default_rng([recipe.run.seed, _STREAM_OF_HELD_OUT]).permutation(len(pictures))
-    held = set(order[:count].tolist())
-    return [pictures[i] for i in sorted(held)], [p for i, p in enumerate(pictures) if i not in held]
 
 
 def _to_float(patches: Tensor, one: float) -> Tensor:

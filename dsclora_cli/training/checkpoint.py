@@ -46,10 +46,6 @@ class TrainingProgress:
         for name, value in terms.items():
             self.terms[name] = self.terms.get(name, 0.0) + value
 
-    def begin_line(self) -> None:
-        """Set the sums to zero."""
-        self.terms, self.counted, self.worked, self.waited = {}, 0, 0.0, 0.0
-
 
 @dataclass(frozen=True)
 class RunState:

@@ -314,7 +314,8 @@ class Trainer:
             self._run_dir.log(vars(score))
             with self._stop.held():
                 self._callbacks.on_score(score, best)
-        progress.begin_line()
+        # The sums for the next line of the log start at zero.
+        progress.terms, progress.counted, progress.worked, progress.waited = {}, 0, 0.0, 0.0
 
     def _mean_score(self, psnr_y: float) -> Score:
         """Return the line of the log for the steps since the previous line."""

@@ -39,7 +39,7 @@ from dsclora_cli.upscaling.types import (
 if TYPE_CHECKING:
     from dsclora_cli.upscaling.picture import PicturePlan, PictureUpscaler
 
-T = TypeVar("T")
+T = TypeVar("T", AnyFrame, Pixels)
 
 _AHEAD = 3
 """Largest number of pictures waiting before a stage. More would leave nothing for another device to do."""
@@ -149,7 +149,7 @@ class DevicePipeline:
         if existing:
             self._state.report(existing)
             return
-        frames = _timed_frames(islice(reader.frames(), picture.job.result.frames), picture.seconds, "decode")
+        frames = _timed(islice(reader.frames(), picture.job.result.frames), picture.seconds, "decode")
         # Most broken files fail at the first frame: before the picture waits, and before a network is loaded.
         all_frames = chain([next(frames)], frames)
         self._decoded.put(picture)
@@ -187,9 +187,9 @@ class DevicePipeline:
         # The encoder starts with the first band, while the network works on the next one.
         self._upscaled.put(picture)
         # Time in the network is time spent on making frames, less the time spent on waiting for decoded frames.
-        decoded = _timed_frames(picture.decoded, picture.seconds, "network", waiting=True)
+        decoded = _timed(picture.decoded, picture.seconds, "network", waiting=True)
         frames = self._upscale_frames(self._upscaler, picture, picture.plan, decoded)
-        _send(_timed_frames(frames, picture.seconds, "network"), picture.upscaled)
+        _send(_timed(frames, picture.seconds, "network"), picture.upscaled)
         # After an error of the network, the frames that still come are of no use.
         picture.decoded.cancel()
 
@@ -216,7 +216,7 @@ class DevicePipeline:
 
     def _encode(self, picture: PictureInFlight) -> None:
         job, started = picture.job, perf_counter()
-        frames = _timed_frames(picture.upscaled, picture.seconds, "encode", waiting=True)
+        frames = _timed(picture.upscaled, picture.seconds, "encode", waiting=True)
         try:
             picture.warnings.extend(save_result(job.target, job.result, frames, self._options.save, job.key))
         except ClosedError:
@@ -332,28 +332,20 @@ def _send(frames: Iterable[AnyFrame], queue: BoundedQueue[AnyFrame]) -> None:
         queue.fail(error)
 
 
-def _timed_frames(
-    frames: Iterator[AnyFrame], seconds: dict[str, float], stage: str, waiting: bool = False
-) -> Iterator[AnyFrame]:
-    """Yield the frames; add the time spent on every frame and every band to the seconds of a stage.
+def _timed(items: Iterator[T], seconds: dict[str, float], stage: str, waiting: bool = False) -> Iterator[T]:
+    """Yield frames, or the bands of a frame; add the time spent on every item to the seconds of a stage.
 
     With `waiting`, the time is spent on another stage, and is taken away.
     """
-    sign = -1 if waiting else 1
-    for frame in _timed(frames, seconds, stage, sign):
-        if isinstance(frame, Frame):
-            yield frame
-        else:
-            yield StreamedFrame(frame.shape, _timed(frame.bands(), seconds, stage, sign), frame.duration_ms)
-        del frame
-
-
-def _timed(items: Iterator[T], seconds: dict[str, float], stage: str, sign: int) -> Iterator[T]:
     while True:
         started = perf_counter()
         item = next(items, None)
-        seconds[stage] += sign * (perf_counter() - started)
+        spent = perf_counter() - started
+        seconds[stage] += -spent if waiting else spent
         if item is None:
             return
+        if isinstance(item, StreamedFrame):
+            bands = _timed(item.bands(), seconds, stage, waiting)
+            item = StreamedFrame(item.shape, bands, item.duration_ms)  # type: ignore[assignment]
         yield item
         del item  # else the pixels would stay in memory while the next item is made
