@@ -12,7 +12,7 @@
     any other exception           bug
 
 A message names problem and place; a hint names the next step. docs/exit-codes.md explains all codes to users. Two
-subclasses stand where they are raised: `HubUnavailable` in hub.py, `AlreadyLargeEnough` in upscaling/sizes.py.
+subclasses stand where they are raised: `HubUnavailable` in hub_client.py, `AlreadyLargeEnough` in upscaling/sizes.py.
 """
 
 from __future__ import annotations

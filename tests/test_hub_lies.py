@@ -98,11 +98,9 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("rate", [10, 500])
 def test_a_hub_that_drips_is_given_up(server: HubServer, rate: int) -> None:
     server.rate = rate
-    start = time.monotonic()
     with pytest.raises(HubUnavailable) as caught:
         hub.fetch_file(WANTED)
     assert caught.value.reason == "time-out"
-    assert time.monotonic() - start < 10
     assert not list(hub.cache_folder().rglob("*.incomplete"))
 
 

@@ -170,7 +170,7 @@ def _done_line(result: FileResult, verbose: bool) -> Text:
 
 
 class _Bars:
-    """A bar for each picture in a network, and a bar for the whole run."""
+    """A bar for each picture that the network works on, and a bar for the whole run."""
 
     def __init__(self, console: Console) -> None:
         self._progress = Progress(
@@ -182,7 +182,7 @@ class _Bars:
             transient=True,
         )
         self._all: TaskID = self._progress.add_task("all", total=None, state="")
-        self._pictures: dict[str, tuple[TaskID, float]] = {}  # bar and share of each picture in a network
+        self._pictures: dict[str, tuple[TaskID, float]] = {}  # bar and share of each picture that has a bar
         self._expected = 0
         self._finished = 0
         self._megapixels = 0.0

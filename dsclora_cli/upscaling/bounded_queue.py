@@ -26,7 +26,7 @@ class ClosedError(Exception):
 
 
 class CancelledError(Exception):
-    """The picture was cancelled; other pictures between the same two stages go on."""
+    """The picture was cancelled; other pictures between the same two stages continue."""
 
 
 class ByteBudget:

@@ -86,7 +86,11 @@ class _Found:
         # A name longer than any file's, a NUL in the name, a folder that may not be entered.
         except (OSError, ValueError) as error:
             reason = error.strerror if isinstance(error, OSError) else error
-            self.add(InputFile(path, argument, problem=ImageUnreadable(f"{argument} cannot be opened: {reason}")))
+            self.add(
+                InputFile(
+                    path, argument, problem=ImageUnreadable(f"{argument} cannot be opened: {reason}", "check the path")
+                )
+            )
 
     def sorted_out(self) -> FoundInputs:
         """Return the inputs without results of other inputs, and everything that is left out."""
@@ -135,7 +139,9 @@ class _Found:
         # Path.glob takes no absolute pattern.
         matches = [Path(match) for match in sorted(glob.glob(argument, recursive=True))]  # noqa: PTH207
         if not matches:
-            self.add(InputFile(path, argument, problem=ImageUnreadable(f"no file matches {argument}")))
+            self.add(
+                InputFile(path, argument, problem=ImageUnreadable(f"no file matches {argument}", "check the pattern"))
+            )
         for match in matches:
             if match.is_dir():
                 self._walk(match)
@@ -158,7 +164,7 @@ class _Found:
             for name in sorted(names):
                 pictures |= self._add_seen(here / name, here.relative_to(top))
         for error in unreadable:
-            problem = ImageUnreadable(f"{error.filename} cannot be listed: {error.strerror}")
+            problem = ImageUnreadable(f"{error.filename} cannot be listed: {error.strerror}", "check the permissions")
             self.add(InputFile(Path(error.filename), str(error.filename), Path(), problem))
         return pictures or bool(unreadable)
 
@@ -206,7 +212,8 @@ def _named_file(path: Path, argument: str, batch: BatchOptions) -> InputFile:
         if not stat.S_ISREG(mode):
             problem = ImageUnreadable(f"{argument} is no regular file", "give the path of a picture file")
     except FileNotFoundError:
-        problem = ImageUnreadable(f"{argument} " + ("leads nowhere" if path.is_symlink() else "does not exist"))
+        fault = "leads nowhere" if path.is_symlink() else "does not exist"
+        problem = ImageUnreadable(f"{argument} {fault}", "check the path")
     except ImageUnreadable as error:
         problem = error
     return InputFile(path, argument, problem=problem)
@@ -250,7 +257,7 @@ def _read_list(path: Path) -> list[str]:
         encoding = "utf-16" if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) else "utf-8-sig"
         lines = data.decode(encoding).splitlines()
     except OSError as error:
-        raise UsageError(f"the list {path} cannot be read: {error.strerror}") from error
+        raise UsageError(f"the list {path} cannot be read: {error.strerror}", "check the path") from error
     except UnicodeDecodeError as error:
         raise UsageError(f"the list {path} is not text", "save the list as UTF-8, one path a line") from error
     return [line.strip() for line in lines if line.strip()]

@@ -69,7 +69,7 @@ class JobPlanner:
 
     Args:
         found: the inputs; no result may overwrite an input.
-        options: of the run.
+        options: all options of the run.
         find: finds weights; called once per native scale.
 
     Raises:

@@ -62,10 +62,10 @@ def save_result(
 
     Args:
         target: file to write; None for standard output, for which nothing is recorded.
-        header: of the result, as `fit_format` returns the header.
+        header: header of the result, from `fit_format`.
         frames: `(H, W, C)` pixels, or bands of rows.
         options: how to encode.
-        key: what decides the pixels.
+        key: everything that decides the pixels.
 
     Returns:
         Warnings for the user.
@@ -80,7 +80,8 @@ def save_result(
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise ImageUnwritable(f"{target.parent}: the folder cannot be made ({error.strerror})") from error
+        message = f"{target.parent}: the folder cannot be made ({error.strerror})"
+        raise ImageUnwritable(message, "choose another folder with -o") from error
     try:
         with atomic_write(target) as temporary:
             try:
@@ -95,7 +96,8 @@ def save_result(
                 return (f"not recorded, so the next run cannot skip the picture: {error}",)
             return ()
     except OSError as error:
-        raise ImageUnwritable(f"{target}: cannot be written ({error.strerror or error})") from error
+        message = f"{target}: cannot be written ({error.strerror or error})"
+        raise ImageUnwritable(message, "check the folder and the free space") from error
 
 
 def record_result(output: Path, written: Path, key: ResultKey) -> None:
@@ -127,7 +129,7 @@ def _read_record(output: Path) -> dict[str, Any]:
 
 
 def _is_unchanged(output: Path, record: Mapping[str, Any]) -> bool:
-    # The size first: the size costs nothing, and tells most changed files without reading them.
+    # The size is compared first: comparing sizes costs nothing, and most changed files have another size.
     return output.stat().st_size == record.get("bytes") and sha256_of(output) == record.get("sha256")
 
 

@@ -72,7 +72,7 @@ def possible_stems(template: str, name: str) -> Iterator[str]:
     pattern = "".join(
         re.escape(literal) + (_PATTERNS[field] if field else "") for literal, field, *_ in Formatter().parse(template)
     )
-    # A template without {stem}, such as {width}.{ext}, does not tell the input.
+    # A template without {stem}, such as {width}.{ext}, does not contain the name of the input.
     if pattern.count(_PATTERNS["stem"]) != 1:
         return
     for either in (pattern, pattern.replace(_PATTERNS["stem"], "(?P<stem>.+?)")):
@@ -89,7 +89,7 @@ class OutputNamer:
 
     Args:
         found: the inputs.
-        options: of the run; the name template has passed `check_template`.
+        options: all options of the run; the name template has passed `check_template`.
     """
 
     def __init__(self, found: FoundInputs, options: UpscaleOptions) -> None:
@@ -117,19 +117,19 @@ class OutputNamer:
         if suffix == ".{ext}":
             return asked
         try:
-            told = format_of_suffix(suffix)
+            from_suffix = format_of_suffix(suffix)
         except ImageError as error:
             raise UsageError(f"{named}: {error.message}", error.hint) from error
-        if asked and asked != told:
+        if asked and asked != from_suffix:
             raise UsageError(f"--format {format} and the name {named} disagree", "leave one of them out")
-        return told
+        return from_suffix
 
     def target(self, file: InputFile, size: SizePlan, model: str, format: str) -> Target:
         """Return the place of the result of an input, and take the name for the rest of the run.
 
         Args:
             file: the input.
-            size: of the result.
+            size: size of the result.
             model: text for `{model}`.
             format: Pillow name of the format of the result.
 

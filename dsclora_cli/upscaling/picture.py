@@ -118,7 +118,7 @@ class PictureUpscaler:
         Args:
             frame: `(H, W, 1 to 4)` pixels with the dtype of the source header. A page of another size than the
                 picture grows by the same factor.
-            plan: of the picture.
+            plan: plan of the picture.
             on_progress: called after every tile with the finished share of the frame, from 0 to 1.
             on_warning: called with a sentence for the user, after the last band.
 

@@ -24,9 +24,9 @@ class SizePlan:
     """Size of a result and the passes that reach the size."""
 
     width: int
-    """Of the result, in pixels."""
+    """Width of the result in pixels."""
     height: int
-    """Of the result, in pixels."""
+    """Height of the result in pixels."""
     passes: tuple[int, ...]
     """Native scales, run in turn. The product is at least `factor`; a reduction removes the excess."""
     factor: float
@@ -52,8 +52,8 @@ def plan_size(width: int, height: int, options: SizeOptions, native: Iterable[in
     The aspect ratio is kept; a side is rounded half up and is at least 1.
 
     Args:
-        width: of the picture, in pixels.
-        height: of the picture, in pixels.
+        width: width of the picture in pixels.
+        height: height of the picture in pixels.
         options: the requested size.
         native: scales of existing weights.
 

@@ -149,7 +149,7 @@ class UpscaleCallbacks(Callbacks):
         """Receive the inputs before the first picture is opened; notes about inputs come through `on_note`."""
 
     def on_start(self, file: InputFile) -> None:
-        """Receive the next picture of the network, before the network starts."""
+        """Receive a picture just before the network starts on the picture."""
 
     def on_progress(self, file: InputFile, share: float) -> None:
         """Receive the share of a started picture, from 0 to 1, for which the network is done."""

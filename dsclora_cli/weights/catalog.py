@@ -245,7 +245,8 @@ def _check_names(catalog: Catalog, path: Path) -> Catalog:
     references += [(f"[photo] {scale}", name, scale, entries) for scale, name in photo.items()]
     for where, name, scale, allowed in references:
         if name not in allowed or allowed[name].scale != scale:
-            raise UsageError(f"{path}: {where}: {name!r} is not the name of weights of scale {scale}")
+            problem = f"{path}: {where}: {name!r} is not the name of weights of scale {scale}"
+            raise UsageError(problem, "see docs/weights.md")
     return catalog
 
 

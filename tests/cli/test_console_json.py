@@ -19,7 +19,7 @@ from dsclora_cli.weights.catalog import load_catalog
 
 PHOTO = Path(__file__).parents[2] / "examples" / "photo.png"
 EMBEDDED = ("-m", "dsclora-x4", "--device", "cpu")
-ABSENT = {"code": "image-unreadable", "message": "absent.png does not exist", "hint": ""}
+ABSENT = {"code": "image-unreadable", "message": "absent.png does not exist", "hint": "check the path"}
 
 
 def objects(out: str) -> list[dict[str, object]]:

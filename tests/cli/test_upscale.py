@@ -48,12 +48,12 @@ def test_failures_are_shown_last_and_give_exit_code_1(dsclora, photo: Path) -> N
     assert (code, out) == (1, "")
     lines = err.splitlines()
     assert lines[0].startswith("photo.png -> photo_x4.png")
-    assert lines[1] == "failed: absent.png does not exist"
+    assert lines[1] == "failed: absent.png does not exist (check the path)"
     assert lines[2].startswith("failed: broken.png: the ")
     assert lines[3].startswith("1 done, 2 failed in ")
     assert "Traceback" not in err
     quiet = dsclora("upscale", "absent.png", photo, *EMBEDDED, "-q")
-    assert quiet == (1, "", "failed: absent.png does not exist\n")
+    assert quiet == (1, "", "failed: absent.png does not exist (check the path)\n")
 
 
 def test_from_stdin_to_stdout(dsclora, photo: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -132,7 +132,7 @@ def test_a_dry_run_prints_the_plan_and_writes_nothing(dsclora, photo: Path) -> N
     assert lines[0] == "upscale photo.png -> photo_x6.png"
     assert lines[1] == "  12x9 -> 72x54, x4 then x4"
     assert lines[2].startswith("  whole, 2 in all; memory ")
-    assert lines[3] == "absent.png does not exist"
+    assert lines[3] == "absent.png does not exist (check the path)"
     assert lines[4].endswith("of disk; nothing was written")
     assert list(Path().iterdir()) == [photo]
     (plan,) = map(json.loads, dsclora("upscale", photo, *EMBEDDED, "--dry-run", "--json").out.splitlines())
