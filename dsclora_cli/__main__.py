@@ -4,15 +4,59 @@ from __future__ import annotations
 
 import atexit
 import os
+import signal
 import sys
 from contextlib import suppress
+from io import TextIOWrapper
+from types import FrameType
+
+_INTERRUPTED = 130  # the exit code of `errors.ExitCode`, which is not imported yet
 
 
 def run() -> None:
     """Run the command line and exit with its code."""
+    # Ctrl-C would show a traceback of the imports. Nothing is half-done yet, so the process just ends.
+    handled = signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    if handled:
+        signal.signal(signal.SIGINT, _end_at_once)
+    _mend_streams()
     from dsclora_cli.cli.app import main
 
-    _leave(main())
+    try:
+        if handled:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+        code = main()
+    except KeyboardInterrupt:  # Ctrl-C for the second time, or in the instant before `main` begins
+        code = _INTERRUPTED
+    if handled:
+        signal.signal(signal.SIGINT, _end_at_once)
+    _leave(code)
+
+
+def _end_at_once(number: int, frame: FrameType | None) -> None:  # noqa: ARG001
+    os._exit(_INTERRUPTED)
+
+
+def _mend_streams() -> None:
+    """Give the process all three standard streams, and let stdout and stderr take any text.
+
+    A shell can close a stream with `>&-`: Python then has None for the stream, and the next file that is opened gets
+    the number of the stream.
+    """
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        if getattr(sys, name) is None:
+            # A descriptor may be open although Python has no stream, for example for writing only.
+            with suppress(OSError):
+                os.close(number)
+            mode = os.O_RDONLY if number == 0 else os.O_WRONLY
+            if os.open(os.devnull, mode) != number:
+                continue
+            opened = open(number, "r" if number == 0 else "w", encoding="utf-8", closefd=False)  # noqa: SIM115
+            setattr(sys, name, opened)
+    for stream in (sys.stdout, sys.stderr):
+        # A name can hold letters that the encoding lacks, or bytes that are no text.
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
 
 def _leave(code: int) -> None:
@@ -20,7 +64,7 @@ def _leave(code: int) -> None:
     # os._exit skips what a normal exit does, so exit handlers and buffers come first.
     atexit._run_exitfuncs()
     for stream in (sys.stdout, sys.stderr):
-        with suppress(OSError, ValueError):  # the reader has closed the pipe
+        with suppress(OSError, ValueError):  # the reader has closed the pipe, or the disk is full
             stream.flush()
     os._exit(code)
 

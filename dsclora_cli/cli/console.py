@@ -10,11 +10,12 @@ import json
 import math
 import os
 import sys
+import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.text import Text
@@ -36,9 +37,21 @@ _UNLIMITED = 10_000  # columns; more than any table has
 _UNITS = ("bytes", "kB", "MB", "GB", "TB")
 
 
+class _Stderr(Console):
+    """Console whose lines may get lost: on a full disk or a closed pipe, the work is worth more than the messages."""
+
+    def print(self, *objects: Any, **options: Any) -> None:  # noqa: ANN401
+        """Print as Console does, and pass over errors of the stream."""
+        with suppress(OSError):
+            super().print(*objects, **options)
+
+    def on_broken_pipe(self) -> None:
+        """Do nothing; Console would end the program."""
+
+
 def stderr() -> Console:
     """Return a console on the current stderr. Lines are never wrapped, so searches find whole messages."""
-    return Console(stderr=True, highlight=False, markup=False, soft_wrap=True)
+    return _Stderr(stderr=True, highlight=False, markup=False, soft_wrap=True)
 
 
 def hide_download_bars() -> None:
@@ -60,9 +73,20 @@ def downloading(name: str) -> Iterator[Callable[[int, int | None], None]]:
 
 
 def print_line(text: str) -> None:
-    """Write a line of data to stdout."""
-    sys.stdout.write(f"{text}\n")
-    sys.stdout.flush()  # scripts read a line as soon as a picture is finished
+    """Write a line of data to stdout. Raises DscloraError where stdout takes no bytes, as on a full disk."""
+    with _stdout_errors():
+        sys.stdout.write(f"{text}\n")
+        sys.stdout.flush()  # scripts read a line as soon as a picture is finished
+
+
+@contextmanager
+def _stdout_errors() -> Iterator[None]:
+    try:
+        yield
+    except BrokenPipeError:  # the reader has read enough, which is no error: see docs/exit-codes.md
+        raise
+    except OSError as error:
+        raise DscloraError(f"stdout cannot be written ({error.strerror})", "write to another place") from error
 
 
 def show_json(result: DataclassInstance) -> None:
@@ -72,7 +96,9 @@ def show_json(result: DataclassInstance) -> None:
 
 def show_json_error(error: ErrorInfo) -> None:
     """Write the final error of a command to stdout in one line of JSON."""
-    with suppress(BrokenPipeError):  # the reader of stdout may be gone, and may be the reason for the error
+    with suppress(
+        BrokenPipeError, DscloraError
+    ):  # the reader of stdout may be gone, and may be the reason for the error
         print_line(json.dumps({"version": JSON_VERSION, "error": asdict(error)}))
 
 
@@ -88,7 +114,8 @@ def _plain(value: object) -> object:
 
 def show_table(table: Table) -> None:
     """Write a table to stdout at full width: on a narrow terminal lines wrap, but no number is cut."""
-    Console(highlight=False, markup=False, width=_UNLIMITED).print(table)
+    with _stdout_errors():
+        Console(highlight=False, markup=False, width=_UNLIMITED).print(table)
 
 
 def write_text(target: str, text: str) -> None:
@@ -104,7 +131,17 @@ def write_text(target: str, text: str) -> None:
 
 def print_labeled(label: str, text: str, style: str = "") -> None:
     """Write a labeled sentence to stderr, for example "note: ..."."""
-    stderr().print(Text.assemble((f"{label}: ", style), text))
+    stderr().print(Text.assemble((f"{label}: ", style), escape(text)))
+
+
+def escape(text: str) -> str:
+    r"""Return a text for a terminal, on one line: control characters of a file name, for example, become `\x1b`."""
+    return "".join(sign if _is_shown(sign) else sign.encode("unicode_escape").decode() for sign in text)
+
+
+def _is_shown(sign: str) -> bool:
+    # Joiners are part of emoji and of words in several scripts; other signs of format turn the direction of the text.
+    return sign.isprintable() or sign in "\u200c\u200d" or unicodedata.category(sign) == "Zs"
 
 
 def show_error(error: BaseException, as_json: bool, traceback: bool = False) -> int:
@@ -152,7 +189,8 @@ def show_models(rows: Iterable[ModelRow], as_json: bool) -> None:
         table.add_row(
             row.name, f"x{row.scale}", row.arch, format_bytes(row.size) if row.size else "", where, auto, row.licence
         )
-    Console(highlight=False, markup=False).print(table)
+    with _stdout_errors():
+        Console(highlight=False, markup=False).print(table)
 
 
 def show_plans(plans: Iterable[PlannedFile], as_json: bool) -> int:
@@ -166,7 +204,7 @@ def show_plans(plans: Iterable[PlannedFile], as_json: bool) -> int:
             show_json(plan)
         else:
             for line in _plan_lines(plan):
-                print_line(line)
+                print_line(escape(line))
     if not as_json:
         print_line(f"in all about {format_seconds(seconds)} and {format_bytes(disk)} of disk; nothing was written")
     return ExitCode.SOME_FAILED if failed else ExitCode.DONE

@@ -14,7 +14,7 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemaining
 from rich.text import Text
 
 from dsclora_cli.cli import console
-from dsclora_cli.errors import ExitCode
+from dsclora_cli.errors import DscloraError, ExitCode
 from dsclora_cli.upscaling.types import FileResult, FoundInputs, InputFile, UpscaleCallbacks
 
 _SUMMARY = ("done", "already done", "large enough", "kept", "failed", "cut short", "not started", "left out")
@@ -58,7 +58,7 @@ class UpscaleView(UpscaleCallbacks):
         for result in self._results:
             if result.error is not None:
                 text = console.failure_line(result.input, result.error)
-                self._console.print(Text.assemble(("failed: ", "bold red"), text))
+                self._console.print(Text.assemble(("failed: ", "bold red"), console.escape(text)))
         if not self._quiet and (kind is None or issubclass(kind, KeyboardInterrupt)):
             self._console.print(Text(self._summary(interrupted=kind is not None)))
 
@@ -112,7 +112,7 @@ class UpscaleView(UpscaleCallbacks):
         if self._bars and result.status != "left-out":
             self._bars.done(result)
         if self._json:
-            console.show_json(result)
+            self._show_json(result)
         if result.status == "left-out":
             if self._verbose:
                 self._say("left out", f"{result.input}: {'; '.join(result.warnings)}", "yellow")
@@ -122,17 +122,25 @@ class UpscaleView(UpscaleCallbacks):
         if result.status == "skipped" and not self._verbose:
             return
         if result.status == "done":
-            self._console.print(_done_line(result, self._verbose))
+            self._console.print(Text(console.escape(_done_line(result, self._verbose))))
         else:
-            self._console.print(Text(f"{result.status}: {result.input}"))
+            self._console.print(Text(console.escape(f"{result.status}: {result.input}")))
         for warning in result.warnings:
             # A note of the whole run is also a warning of each picture; once is enough on the screen.
             if not self.was_noted(warning):
                 self._say("warning", f"{result.input}: {warning}", "yellow")
 
+    def _show_json(self, result: FileResult) -> None:
+        try:
+            console.show_json(result)
+        except DscloraError as error:
+            # The pictures are worth more than the report about the pictures.
+            self._json = False
+            self._console.print(Text(f"warning: {error.message}: no more results are reported there", "yellow"))
+
     def _say(self, label: str, text: str, style: str) -> None:
         if not self._quiet:
-            self._console.print(Text.assemble((f"{label}: ", style), text))
+            self._console.print(Text.assemble((f"{label}: ", style), console.escape(text)))
 
     def _summary(self, interrupted: bool) -> str:
         words = {"interrupted": "cut short", "left-out": "left out"}
@@ -154,7 +162,7 @@ class UpscaleView(UpscaleCallbacks):
         return f"{', '.join(parts)} in {console.format_seconds(perf_counter() - self._started)}"
 
 
-def _done_line(result: FileResult, verbose: bool) -> Text:
+def _done_line(result: FileResult, verbose: bool) -> str:
     assert result.input_size is not None
     assert result.output_size is not None
     seconds = result.seconds
@@ -166,7 +174,7 @@ def _done_line(result: FileResult, verbose: bool) -> Text:
         stages = f"decode {seconds.decode:.2f} s, network {seconds.network:.2f} s, encode {seconds.encode:.2f} s"
         model = console.model_with_reason(result)
         line += f"  ({model} on {result.device} by {result.engine}, {result.dtype}, {tile}; {stages})"
-    return Text(line)
+    return line
 
 
 class _Bars:
@@ -198,7 +206,7 @@ class _Bars:
             self._started = perf_counter()
             self._progress.start()
         self._remove(name)
-        self._pictures[name] = self._progress.add_task(name, total=1.0, state=""), 0.0
+        self._pictures[name] = self._progress.add_task(console.escape(name), total=1.0, state=""), 0.0
 
     def move(self, name: str, share: float) -> None:
         # The last progress of a picture that failed comes after the result.

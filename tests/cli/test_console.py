@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from dsclora_cli.cli.console import failure_line, format_bytes, format_seconds, format_sides, show_plans
+from dsclora_cli.cli.console import escape, failure_line, format_bytes, format_seconds, format_sides, show_plans
 from dsclora_cli.errors import ErrorCode, ErrorInfo
 from dsclora_cli.upscaling.dry_run import PlannedFile
 
@@ -41,3 +41,22 @@ def test_a_failure_names_its_file_once() -> None:
     assert failure_line("a.png", empty) == "a.png: is empty"
     small = ErrorInfo(ErrorCode.IMAGE_UNUSABLE, "too small", "ask for less")
     assert failure_line("a.png", small) == "a.png: too small (ask for less)"
+
+
+@pytest.mark.parametrize(
+    ("name", "shown"),
+    [
+        ("esc\x1b[31mred.png", r"esc\x1b[31mred.png"),
+        ("new\nline\r\ttab", r"new\nline\r\ttab"),
+        ("turned\u202egnp.png", r"turned\u202egnp.png"),
+        ("raw\udce9", r"raw\udce9"),
+        ("c1\x9b31m", r"c1\x9b31m"),
+        ("line\u2028", r"line\u2028"),
+        (
+            "what\u00a0ever \u0447\u0442\u043e \U0001f469\u200d\U0001f680",
+            "what\u00a0ever \u0447\u0442\u043e \U0001f469\u200d\U0001f680",
+        ),
+    ],
+)
+def test_control_characters_of_a_name_are_shown_escaped(name: str, shown: str) -> None:
+    assert escape(name) == shown

@@ -1,0 +1,102 @@
+"""The process around the command line: closed and full streams, odd encodings, Ctrl-C during imports."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="needs a POSIX shell")
+
+FULL = pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full")
+INTERRUPTED = """
+import os, signal, sys
+import dsclora_cli.__main__ as entry
+class Finder:
+    def find_spec(name, *_):
+        if name == {name!r}:
+            os.kill(os.getpid(), signal.SIGINT)
+sys.meta_path.insert(0, Finder)
+sys.argv = ["dsclora", "upscale", "a.png", "--width", "4"]
+entry.run()
+"""
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Return a folder with a picture, which a run with `--width 4` skips without a network."""
+    Image.new("RGB", (8, 6), (90, 140, 30)).save(tmp_path / "a.png")
+    return tmp_path
+
+
+def shell(folder: Path, line: str, **variables: str) -> subprocess.CompletedProcess[str]:
+    """Run a line of a shell, in which D is the program."""
+    line = line.replace("D ", f"{sys.executable} -m dsclora_cli ", 1)
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path)), **variables}
+    return subprocess.run(
+        ["bash", "-c", line], cwd=folder, env=environment, check=False, capture_output=True, text=True
+    )
+
+
+@pytest.mark.parametrize(
+    "streams",
+    [">&-", "2>&-", "<&- >&- 2>&-", pytest.param("2>/dev/full", marks=FULL), "2> >(true)"],
+)
+def test_a_closed_stream_changes_nothing(folder: Path, streams: str) -> None:
+    done = shell(folder, f"D upscale a.png --width 4 {streams}")
+    assert (done.returncode, done.stdout) == (0, "")
+    assert done.stderr in ("", "nothing to do: 1 large enough\n")
+
+
+def test_a_closed_standard_input_is_an_empty_picture(folder: Path) -> None:
+    done = shell(folder, "D upscale - -o b.png <&-")
+    assert done.returncode == 1
+    assert done.stderr.startswith("failed: -: <stdin>: the file is empty")
+    assert len(done.stderr.splitlines()) == 2
+
+
+@FULL
+def test_a_report_to_a_full_disk_is_one_line_and_pictures_go_on(folder: Path) -> None:
+    (folder / "b.png").write_bytes((folder / "a.png").read_bytes())
+    done = shell(folder, "D upscale a.png b.png --width 4 --json >/dev/full")
+    assert done.returncode == 0
+    warning, summary = done.stderr.splitlines()
+    assert warning.startswith("warning: stdout cannot be written (No space left on device)")
+    assert summary == "nothing to do: 2 large enough"
+
+
+@FULL
+@pytest.mark.parametrize("command", ["models list", "models list --json", "upscale a.png --width 4 --dry-run"])
+def test_data_to_a_full_disk_is_an_error_of_one_line(folder: Path, command: str) -> None:
+    done = shell(folder, f"D {command} >/dev/full")
+    assert done.returncode == 1
+    assert done.stderr.startswith("error: stdout cannot be written (No space left on device)")
+    assert len(done.stderr.splitlines()) == 1
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "utf-8"])
+def test_a_name_that_the_encoding_lacks_is_shown_escaped(folder: Path, encoding: str) -> None:
+    for name in ("\u00e9\u4e00.png".encode(), b"raw\xe9.png"):
+        (folder / "a.png").with_name(os.fsdecode(name)).write_bytes((folder / "a.png").read_bytes())
+    done = shell(folder, "D upscale . --width 4 --dry-run > plan.txt", PYTHONIOENCODING=encoding)
+    assert (done.returncode, done.stderr) == (0, "")
+    plan = (folder / "plan.txt").read_text(encoding=encoding)
+    assert "raw\\udce9.png" in plan
+    assert ("\u4e00" if encoding == "utf-8" else "\\u4e00") in plan
+    reports = shell(folder, "D upscale . --width 4 --json", PYTHONIOENCODING=encoding).stdout.splitlines()
+    shown = {json.loads(report)["input"] for report in reports}
+    assert shown == {path.name for path in folder.iterdir()}
+
+
+@pytest.mark.parametrize("name", ["dsclora_cli.cli.app", "typer", "dsclora_cli.upscaling.batch", "numpy"])
+def test_ctrl_c_during_imports_is_silent(folder: Path, name: str) -> None:
+    (folder / "script.py").write_text(INTERRUPTED.format(name=name), encoding="utf-8")
+    done = shell(folder, f"{sys.executable} script.py")
+    assert (done.returncode, done.stdout) == (130, "")
+    assert "Traceback" not in done.stderr
+    assert len(done.stderr.splitlines()) <= 1
