@@ -28,6 +28,7 @@ from dsclora_cli.hub_client import (
     HUB,
     HubUnavailable,
     check_settings,
+    head,
     network_errors,
     one_line,
     progress_bar,
@@ -184,20 +185,22 @@ class _Download:
     def locate(self) -> tuple[str, str | None]:
         """Return path and commit of the file: the pinned path, or another path with the same bytes."""
         from huggingface_hub.errors import EntryNotFoundError, RevisionNotFoundError
-        from huggingface_hub.file_download import get_hf_file_metadata, hf_hub_url
+        from huggingface_hub.file_download import hf_hub_url
 
         wanted = self.wanted
         url = hf_hub_url(wanted.repo, wanted.file, revision=wanted.revision, **self.where)
         seconds = float(os.environ.get("HF_HUB_ETAG_TIMEOUT") or PROBE_SECONDS)
         try:
-            found = within(seconds, lambda: get_hf_file_metadata(url, timeout=seconds, endpoint=self.endpoint))
+            found = within(seconds, lambda: head(url, self.headers, seconds))
         except (EntryNotFoundError, RevisionNotFoundError):
             if wanted.sha256 is None:
                 raise
             return self.search()
         # The etag of a large file is its sha256; small files have a git hash, and are checked after the download.
-        other_bytes = _SHA256.fullmatch(found.etag or "") is not None and found.etag != wanted.sha256
-        return self.search() if other_bytes and wanted.sha256 else (wanted.file, found.commit_hash)
+        etag = (found.get("X-Linked-Etag") or found.get("ETag") or "").removeprefix("W/").strip('"')
+        if wanted.sha256 and etag != wanted.sha256 and _SHA256.fullmatch(etag):
+            return self.search()
+        return wanted.file, found.get("X-Repo-Commit")
 
     def search(self) -> tuple[str, str | None]:
         """Return path and commit of the file with the wanted sha256, in the pinned revision, else the default one."""

@@ -15,14 +15,19 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import urljoin, urlsplit
 
+from dsclora_cli import __version__
 from dsclora_cli.errors import WeightsError
-from dsclora_cli.transfer import OnWatch, Watch
+from dsclora_cli.transfer import OnWatch, Watch, within
 
 HUB = "https://huggingface.co"
 
+TOKEN_SECONDS = 10.0
+"""Longest wait for the token, which the client may have to renew."""
+
 _BLOCK_BYTES = 2**12
+_MOST_REDIRECTS = 5
 
 
 class HubUnavailable(WeightsError):
@@ -66,13 +71,21 @@ def start_client() -> dict[str, str]:
         hint = "check HTTPS_PROXY, ALL_PROXY and NO_PROXY"
         raise HubUnavailable("unusable proxy", f"the proxy cannot be used: {error}", hint) from error
     try:
-        headers: dict[str, str] = client.build_hf_headers()
-        "".join(headers.values()).encode("ascii")
+        # Not by the client's `build_hf_headers`, which asks the Hub for a list of AI agents, and reports the found one.
+        token = None if _is_without_token() else within(TOKEN_SECONDS, client.get_token)
+        (token or "").encode("ascii")
     except Exception as error:
         hint = "check HF_TOKEN and the file at HF_TOKEN_PATH, or log in again"
         raise HubUnavailable("token not readable", f"the token cannot be read: {one_line(error)}", hint) from error
     # Bytes are counted as they come: a compressed answer could unpack to any size.
-    return headers | {"accept-encoding": "identity"}
+    headers = {"user-agent": f"dsclora/{__version__}", "accept-encoding": "identity"}
+    return headers | ({"authorization": f"Bearer {token}"} if token else {})
+
+
+def _is_without_token() -> bool:
+    from huggingface_hub import constants
+
+    return bool(constants.HF_HUB_DISABLE_IMPLICIT_TOKEN)
 
 
 def _utils() -> Any:  # noqa: ANN401 (the functions have no declared types in all versions)
@@ -99,6 +112,24 @@ class Answer:
     def starts_at(self, start: int) -> bool:
         """Return whether the body continues a file from byte `start` on."""
         return self.status == 206 and self.headers.get("Content-Range", "").startswith(f"bytes {start}-")
+
+
+def head(url: str, headers: Mapping[str, str], seconds: float) -> Mapping[str, str]:
+    """Return the headers of an answer to HEAD, after redirects that stay on the same server.
+
+    The answer that leads to another server, which holds the bytes, tells commit and etag. Raises the client's errors.
+    """
+    session = _utils().get_session()
+    redirects = "follow_redirects" if hasattr(session, "stream") else "allow_redirects"
+    for _ in range(_MOST_REDIRECTS):
+        answer = session.request("HEAD", url, headers=headers, timeout=seconds, **{redirects: False})
+        _utils().hf_raise_for_status(answer)
+        target = urljoin(url, answer.headers.get("Location", ""))
+        if target == url or urlsplit(target)[:2] != urlsplit(url)[:2]:
+            break
+        url = target
+    found: Mapping[str, str] = answer.headers
+    return found
 
 
 @contextmanager

@@ -219,6 +219,18 @@ def test_a_cached_file_does_not_import_the_client(server: HubServer) -> None:
     assert subprocess.check_output([sys.executable, "-c", code], env=os.environ, timeout=60).split() == [b"False"]
 
 
+def test_the_hub_is_told_nothing_about_the_machine(server: HubServer) -> None:
+    seen: list[str] = []
+    handler = server._server.RequestHandlerClass
+    handler.log_request = lambda self, *_: seen.append(str(self.headers))  # type: ignore[method-assign]
+    env = {name: value for name, value in os.environ.items() if name != "HF_HUB_DISABLE_TELEMETRY"}
+    env |= {"AI_AGENT": "somebody", "HF_HOME": str(hub.cache_folder() / "another")}
+    code = f"from dsclora_cli import hub; hub.fetch_file(hub.{WANTED!r})"
+    subprocess.run([sys.executable, "-c", code], check=True, env=env, timeout=60)
+    assert [request.split()[0] for request in server.requests] == ["HEAD", "GET"]
+    assert not any(word in headers.lower() for headers in seen for word in ("torch", "python", "somebody", "cookie"))
+
+
 def test_progress_is_for_terminals_only(server: HubServer, capfd: pytest.CaptureFixture[str]) -> None:
     pty, termios = (pytest.importorskip(name, reason="needs a POSIX terminal") for name in ("pty", "termios"))
     assert hub.fetch_file(WANTED) and capfd.readouterr() == ("", "")
