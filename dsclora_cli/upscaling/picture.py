@@ -184,30 +184,22 @@ class PictureUpscaler:
         size: SizePlan,
         on_pixels: Callable[[int], None],
     ) -> Iterator[Pixels]:
-        """Return bands `(h, width, 1 or 3)` after all passes and the final resize; a pass reads the pass before."""
-        for scale, weights in zip(size.passes, plan.job.weights, strict=True):
-            bands = self._run_pass(source, self._engine(weights), values, plan.largest_tile, on_pixels)
-            source = BandSource((source.height * scale, source.width * scale, source.channels), bands)
-        exact = (size.width, size.height) == (source.width, source.height)
-        return bands if exact else reduce_bands(bands, source.height, size.width, size.height)
-
-    def _run_pass(
-        self,
-        source: RowSource,
-        engine: Engine,
-        values: ValueRange,
-        largest_tile: int,
-        on_pixels: Callable[[int], None],
-    ) -> Iterator[Pixels]:
-        # A tile size from the user is kept: on out-of-memory, the error names a size that fits.
+        """Yield bands `(h, width, 1 or 3)` after all passes and the final resize; a pass reads the pass before."""
         may_halve = self._options.engine.tile is None
-        run = TileOptions(_tile_edge(largest_tile, source.height, source.width), may_halve)
+        for scale, weights in zip(size.passes, plan.job.weights, strict=True):
+            tiles = TileOptions(_tile_edge(plan.largest_tile, source.height, source.width), may_halve)
+            bands = upscale_bands(source, self._engine(weights), values, tiles, on_pixels)
+            source = BandSource((source.height * scale, source.width * scale, source.channels), bands)
+        if (size.width, size.height) != (source.width, source.height):
+            bands = reduce_bands(bands, source.height, size.width, size.height)
         try:
-            yield from upscale_bands(source, engine, values, run, on_pixels)
+            # Nothing runs before: reading the last bands makes every pass read the pass before.
+            yield from bands
         except OutOfMemory as error:
             if may_halve:
                 raise
-            raise with_fitting_tile(error, engine) from error
+            # A tile size from the user is kept, and the error names a size that fits.
+            raise with_fitting_tile(error, plan.engine) from error
 
     def _count_fallbacks(self) -> int:
         return sum(engine.fp16_fallbacks for engine in self._engines.values())
