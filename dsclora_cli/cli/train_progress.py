@@ -86,7 +86,11 @@ class TrainView(TrainCallbacks):
             console.print_labeled("not kept", self._shortfall(result), "yellow")
             return ExitCode.SOME_FAILED
         if not self._quiet:
-            console.print_labeled("kept", f"{result.file}, {_merit(result)}", "green")
+            score = f"PSNR-Y {result.best_psnr_y:.3f} dB on the held-out pictures"
+            if result.floor_psnr_y is not None:
+                score += f", {result.best_psnr_y - result.floor_psnr_y:.4f} dB above the base"
+            when = f"step {result.best_step} of {result.steps}, {console.format_seconds(result.seconds)}"
+            console.print_labeled("kept", f"{result.file}, {score} ({when})", "green")
         return ExitCode.DONE
 
     def _shortfall(self, result: TrainResult) -> str:
@@ -110,15 +114,6 @@ def score_line(score: Score, best: bool) -> str:
 
 def _pace(score: Score) -> str:
     return f"{score.images_per_second:.3g} images/s, {score.waiting:.0%} waiting"
-
-
-def _merit(result: TrainResult) -> str:
-    """Return the score of the weights that were kept, and when they were reached."""
-    when = f"step {result.best_step} of {result.steps}, {console.format_seconds(result.seconds)}"
-    score = f"PSNR-Y {result.best_psnr_y:.3f} dB on the held-out pictures"
-    if result.floor_psnr_y is not None:
-        score += f", {result.best_psnr_y - result.floor_psnr_y:.4f} dB above the base"
-    return f"{score} ({when})"
 
 
 class _Clock:
