@@ -41,6 +41,7 @@ EXPERT_OPTIONS = frozenset(
 """Options that `--help` leaves out, to stay readable. The command line and recipes accept every expert option."""
 
 _WEIGHTS = "FILE|NAME"
+_TEACHER_INPUTS = ("patch", "whole", "ensemble")
 
 
 def option_field(
@@ -242,7 +243,7 @@ class DistillOptions:
 
     The loss is `rec * distance(output, HR) + ts * L1(output, teacher's output)` plus the loss of the method: `ad` times
     the affinity loss for dsclora, `feature_weight` times the feature loss for fd, fakd and facd, nothing for logits and
-    none.
+    none. `dsclora train --teacher-images DIR` is method logits with a folder.
     """
 
     method: str = option_field(
@@ -309,9 +310,15 @@ class DistillOptions:
     )
     teacher_images: str = option_field(
         "patch",
-        "Input of the teacher: each patch; whole pictures, once; or ensemble, whole pictures in 8 flips and turns.",
-        "patch|whole|ensemble",
+        "Input of the teacher: each patch; whole pictures, once; or ensemble, whole pictures in 8 flips and turns. Or a"
+        " folder of a teacher's pictures, by name, at the size of HR, which no network has to make.",
+        "patch|whole|ensemble|DIR",
     )
+
+    @property
+    def teacher_folder(self) -> Path | None:
+        """Return the folder of a teacher's pictures; None where a teacher's network gives the output."""
+        return None if self.teacher_images in _TEACHER_INPUTS else Path(self.teacher_images)
 
 
 # Field names of this class are the tables of a recipe file, so renaming a field breaks every saved recipe.

@@ -87,17 +87,35 @@ def check_recipe(recipe: Recipe) -> None:
         raise _wrong("--expanded", f"{network.arch} has no training form")
     if network.groups is not None and network.arch != "rcan":
         raise _wrong("--groups", f"{network.arch} has no groups of blocks")
-    if distill is None:
-        return
-    # Distillation needs networks and a loss that is not 0 everywhere.
-    if distill.method == "dsclora" and distill.base is None:
+    if distill is not None:
+        _check_distillation(distill)
+
+
+def _check_distillation(options: DistillOptions) -> None:
+    """Raise UsageError unless the networks and pictures of the method are named, and the loss is not 0 everywhere."""
+    method, folder = options.method, options.teacher_folder
+    if method == "dsclora" and options.base is None:
         raise UsageError("adapters need a network to adapt", "name its weights: --base FILE|NAME")
-    if distill.method not in {"dsclora", "none"} and distill.teacher is None:
-        raise UsageError(f"method {distill.method} needs a teacher", "name its weights: --teacher FILE|NAME")
+    if method not in {"dsclora", "none"} and options.teacher is None and (method != "logits" or folder is None):
+        pictures = ", or a folder of its pictures: --teacher-images DIR" if method == "logits" else ""
+        raise UsageError(f"method {method} needs a teacher", f"name its weights: --teacher FILE|NAME{pictures}")
+    if folder is not None:
+        _check_teacher_folder(options)
     # A feature weight of None stands for the default of the method, which is not 0.
-    weight = {"dsclora": distill.ad, "logits": 0.0, "none": 0.0}.get(distill.method, distill.feature_weight)
-    if not distill.rec and (not distill.ts or distill.method == "none") and weight == 0:
+    weight = {"dsclora": options.ad, "logits": 0.0, "none": 0.0}.get(method, options.feature_weight)
+    if not options.rec and (not options.ts or method == "none") and weight == 0:
         raise UsageError("every term of the loss has weight 0", "raise --rec, --ts, --ad or --feature-weight")
+
+
+def _check_teacher_folder(options: DistillOptions) -> None:
+    """Raise UsageError where nothing would look at the pictures of --teacher-images."""
+    given = f"--teacher-images {options.teacher_images}"
+    if options.method == "none":
+        raise UsageError(f"{given} is of no use to method none", "give --method logits, or leave the pictures out")
+    if options.method == "logits" and options.teacher is not None:
+        raise UsageError(f"{given} and --teacher {options.teacher} are two teachers", "leave one of them out")
+    if not options.ts:
+        raise UsageError(f"{given} is of no use with --ts 0", "raise --ts, or leave the pictures out")
 
 
 def resolve_defaults(recipe: Recipe) -> Recipe:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
@@ -24,6 +24,17 @@ from dsclora_cli.recipe_toml import check_recipe, read_recipe, with_values
 _RUN_FOLDER = "Run folder"
 _SHORT_FLAGS = {"scale": ("-s",)}
 _PARSERS = {"device": parse_device}
+
+TEACHER_PICTURES = tuple(
+    replace(
+        field, metavar="DIR", help="Folder of a teacher's pictures to learn from, by name, at HR size.", default=None
+    )
+    if field.name == "teacher_images"
+    else replace(field, help=f"With --teacher-images: {field.help[0].lower()}{field.help[1:]}")
+    for field in option_fields("distill")
+    if field.name in {"teacher_images", "rec", "ts"}
+)
+"""Options of `dsclora train` that stand in `[distill]`: a folder of a teacher's pictures, and the two weights."""
 
 Given = Mapping[str, Any]
 """Values by field name of the recipe options that were given on the command line."""
@@ -44,7 +55,7 @@ RunOfflineOption = Annotated[
 
 
 def with_recipe_options(
-    *tables: str, second_flags: Mapping[str, str] = MappingProxyType({})
+    *tables: str, second_flags: Mapping[str, str] = MappingProxyType({}), more: Sequence[OptionField] = ()
 ) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """Return a decorator that gives a command an option for every field of some recipe tables.
 
@@ -54,11 +65,12 @@ def with_recipe_options(
     Args:
         tables: Names of tables, in the order of the panels.
         second_flags: A second flag of some fields, by field name.
+        more: Fields of other tables, shown after the tables.
     """
 
     def decorate(command: Callable[..., None]) -> Callable[..., None]:
         # Typer reads the signature of a command, so the options are parameters in a signature made here.
-        options = [_parameter(field, second_flags.get(field.name)) for field in option_fields(*tables)]
+        options = [_parameter(field, second_flags.get(field.name)) for field in (*option_fields(*tables), *more)]
         parameters: list[inspect.Parameter] = []
         for parameter in inspect.signature(command, eval_str=True).parameters.values():
             parameters += options if parameter.name == "given" else [parameter]
@@ -132,10 +144,27 @@ def resolve_recipe(given: Given, out: Path, config: Path | None, resume: bool, d
         raise UsageError(f"{out} holds no run to resume", "check --out, or start a run with --data DIR")
     file = config or (saved if resume and saved.exists() else None)
     recipe = read_recipe(file) if file else Recipe()
-    if recipe.distill and not distill:
-        raise UsageError(f"{file}: [distill] is for dsclora distill", "run dsclora distill, or leave the table out")
-    if distill and not recipe.distill:
-        recipe = replace(recipe, distill=DistillOptions())
+    if distill:
+        recipe = replace(recipe, distill=recipe.distill or DistillOptions())
+    elif "teacher_images" in given:
+        recipe = replace(recipe, distill=recipe.distill or DistillOptions(method="logits"))
+    elif weights := sorted(given.keys() & {"rec", "ts"}) if recipe.distill is None else []:
+        raise UsageError(f"--{weights[0]} has no teacher's pictures to weigh", "give --teacher-images DIR as well")
     recipe = with_values(recipe, given)
+    if recipe.distill and not distill:
+        _check_trains_alone(recipe.distill, given, file)
     check_recipe(recipe)
     return recipe
+
+
+def _check_trains_alone(options: DistillOptions, given: Given, file: Path | None) -> None:
+    """Raise UsageError unless `[distill]` needs nothing but pictures, which `dsclora train` accepts too."""
+    if options.method == "logits" and options.teacher is None and options.teacher_folder is not None:
+        return
+    if "teacher_images" in given and options.teacher_folder is None:
+        raise UsageError(
+            f"--teacher-images {options.teacher_images} needs a teacher's network",
+            "run dsclora distill, or give a folder of pictures",
+        )
+    hint = "run dsclora distill, or leave the table out"
+    raise UsageError(f"{file}: [distill] is for dsclora distill", hint)

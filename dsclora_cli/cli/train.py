@@ -28,13 +28,17 @@ TRAIN_EXAMPLES = """[bold]Examples[/]
 
   dsclora train --out run/ --resume
 
+  dsclora train --data photos/ --teacher-images answers/ --rec 0.2 --ts 0.8 --out taught/
+
   torchrun --nproc-per-node 2 -m dsclora_cli train --data photos/ --out run/
 
 More options, for experts, are in docs/train.md.
 """
 
 
-@recipe_options.with_recipe_options("network", "data", "degrade", "loss", "optimiser", "run")
+@recipe_options.with_recipe_options(
+    "network", "data", "degrade", "loss", "optimiser", "run", more=recipe_options.TEACHER_PICTURES
+)
 def train(
     *,
     out: recipe_options.OutOption,
@@ -53,6 +57,10 @@ def train(
     recipe = recipe_options.resolve_recipe(given, out, config, resume)
 
     def run(callbacks: TrainCallbacks) -> TrainResult:
+        if recipe.distill:  # a teacher's pictures: method logits, without a network
+            from dsclora_cli.distillation.distill import distill as train_with_teacher
+
+            return train_with_teacher(recipe, out, resume, callbacks, offline)
         from dsclora_cli.training.train import train as train_network
 
         return train_network(recipe, out, resume, callbacks, offline)
@@ -67,6 +75,8 @@ DISTILL_EXAMPLES = """[bold]Examples[/]
   dsclora upscale photo.jpg --adapter mine/adapter.safetensors
 
   dsclora distill --method logits --teacher big.pth --data DIV2K --out student/
+
+  dsclora distill --method logits --teacher-images answers/ --data photos/ --out student/
 
   dsclora distill --method facd --teacher edsr.pt --student edsr --student-width 16 --student-blocks 4 --data DIV2K
     --out student/

@@ -128,16 +128,16 @@ def pair_folders(hr: Path, lr: Path | None, scale: int) -> tuple[Pair, ...]:
         UsageError: a folder is missing or empty, or files do not pair; the error names the files.
     """
     originals: dict[str, list[Path]] = {}
-    for path in _pictures(hr, "HR"):
-        originals.setdefault(_hr_name(path), []).append(path)
+    for path in list_pictures(hr, "HR"):
+        originals.setdefault(hr_name(path), []).append(path)
     _refuse([path for paths in originals.values() for path in paths[1:]], f"named like another picture of {hr}")
     if lr is None:
         return tuple(Pair(name, paths[0], None) for name, paths in sorted(originals.items()))
     partners: dict[str, list[Path]] = {}
     strays = []
     by_stem = {path.stem: name for name, paths in originals.items() for path in paths}
-    for path in _pictures(lr, "LR"):
-        plain = _lr_name(path, scale)
+    for path in list_pictures(lr, "LR"):
+        plain = lr_name(path, scale)
         # The full name comes first: an HR file may be called `max4.png`, and the `x4` is no mark then.
         name = by_stem.get(path.stem) or by_stem.get(plain) or (plain if plain in originals else None)
         if name is None:
@@ -151,14 +151,14 @@ def pair_folders(hr: Path, lr: Path | None, scale: int) -> tuple[Pair, ...]:
     return tuple(Pair(name, paths[0], partners[name][0]) for name, paths in sorted(originals.items()))
 
 
-def _pictures(folder: Path, kind: str) -> list[Path]:
+def list_pictures(folder: Path, kind: str) -> list[Path]:
     """Return what is called like a picture directly in a folder, sorted, without hidden files and folders.
 
     Pipes and broken links are among the paths: whoever opens the pictures reports what cannot be read.
 
     Args:
         folder: Where to look.
-        kind: HR or LR, for errors.
+        kind: HR, LR or another word for errors.
     """
     # Unlike Path.is_dir, os.path.isdir takes a path that may not be looked at for no folder, without an error.
     if not os.path.isdir(folder):  # noqa: PTH112
@@ -173,12 +173,14 @@ def _pictures(folder: Path, kind: str) -> list[Path]:
     return visible
 
 
-def _hr_name(path: Path) -> str:
+def hr_name(path: Path) -> str:
+    """Return the name of an HR file without suffix and marks of HR."""
     # `(?<=.)` keeps at least one character: a file called `_HR.png` keeps the name `_HR`.
     return re.sub(r"(?<=.)(_SRF_\d+)?(_HR)?$", "", path.stem, count=1, flags=re.IGNORECASE)
 
 
-def _lr_name(path: Path, scale: int) -> str:
+def lr_name(path: Path, scale: int) -> str:
+    """Return the name of an LR file without suffix and marks of LR and of the scale."""
     marks = rf"(?<=.)(_SRF_{scale})?(_LR)?(_?x{scale}[mwd]?)?(_LR)?$"
     return re.sub(marks, "", path.stem, count=1, flags=re.IGNORECASE)
 

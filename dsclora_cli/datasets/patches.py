@@ -34,8 +34,8 @@ OnPicture = Callable[[int, int], None]
 TeacherImages = Callable[[NDArray[np.uint8]], NDArray[np.float32]]
 """Turn LR `(h, w, 3)`, uint8, into the teacher's output `(s*h, s*w, 3)`, about in [0, 1]."""
 
-_MAX_THREADS = 8  # each thread holds a decoded picture, and a part of the picture in float64
-_FIXED_POINT = 16384.0  # a teacher's output is stored as int16, where 1.0 is 16384: room from -2 to 2
+MAX_THREADS = 8  # each thread holds a decoded picture, and a part of the picture in float64
+FIXED_POINT = 16384.0  # a teacher's output is stored as int16, where 1.0 is 16384: room from -2 to 2
 # Random generators take the stream as part of their seed, so that patches, damage and split never share numbers.
 _MAX_LISTED = 5
 """Number of files that a sentence names."""
@@ -73,7 +73,7 @@ class Batch:
     hr: Tensor
     """HR `(N, 3, s*p, s*p)` in [0, 1]."""
     teacher: Tensor | None = None
-    """The teacher's output `(N, 3, s*p, s*p)`, about in [0, 1]; None unless the set was made `with_teacher`."""
+    """The teacher's output `(N, 3, s*p, s*p)`, about in [0, 1]; None unless the set holds a teacher's outputs."""
 
     def to(self, device: torch.device) -> Batch:
         """Return the batch on a device, LR in channels_last."""
@@ -124,10 +124,10 @@ class TrainSet:
                 patches = [patch.flip(1) for patch in patches]  # left to right
             samples.append([torch.rot90(patch, int(turns[index])) for patch in patches])
         lr, hr, *teacher = (torch.stack(patches) for patches in zip(*samples, strict=True))
-        return Batch(_to_float(lr, 255), _to_float(hr, 255), _to_float(teacher[0], _FIXED_POINT) if teacher else None)
+        return Batch(_to_float(lr, 255), _to_float(hr, 255), _to_float(teacher[0], FIXED_POINT) if teacher else None)
 
     def _patches(self, picture: Picture, top: int, left: int, rng: np.random.Generator) -> list[NDArray[Any]]:
-        """Return the patch of LR, of HR and, for a set `with_teacher`, of the teacher's output.
+        """Return the patch of LR, of HR and, where the set holds one, of the teacher's output.
 
         Args:
             picture: Where to cut.
@@ -160,7 +160,7 @@ class TrainSet:
 
         def with_output(picture: Picture) -> Picture:
             def make() -> NDArray[np.int16]:
-                output = np.rint(images(np.array(self.cache.open(picture.lr))) * _FIXED_POINT)
+                output = np.rint(images(np.array(self.cache.open(picture.lr))) * FIXED_POINT)
                 stored: NDArray[np.int16] = np.clip(output, -32768, 32767).astype(np.int16)
                 return stored
 
@@ -265,7 +265,7 @@ def _gather(
     usable: dict[str, Picture] = {}
     reasons: list[str] = []
     converted: dict[str, list[str]] = {}
-    pool = ThreadPoolExecutor(min(_MAX_THREADS, os.cpu_count() or 1))
+    pool = ThreadPoolExecutor(min(MAX_THREADS, os.cpu_count() or 1))
     try:
         for source in sources:
             pairs = pair_folders(_folder(source, offline), lr, recipe.network.scale)
@@ -285,11 +285,12 @@ def _gather(
         raise UsageError(f"no picture of {', '.join(sources)} can be used: {reasons[0]}{more}", "give other pictures")
     # Sorted by content, the split and the patches are the same whatever the files are called.
     notes = [f"left out: {reason}" for reason in reasons]
-    notes += [f"{_listed(names)}: {CONVERSIONS[conversion]}" for conversion, names in sorted(converted.items())]
+    notes += [f"{listed(names)}: {CONVERSIONS[conversion]}" for conversion, names in sorted(converted.items())]
     return {key: usable[key] for key in sorted(usable)}, notes
 
 
-def _listed(names: Sequence[str]) -> str:
+def listed(names: Sequence[str]) -> str:
+    """Return the first names, and the number of the others."""
     more = f" and {len(names) - _MAX_LISTED} more" if len(names) > _MAX_LISTED else ""
     return f"{', '.join(names[:_MAX_LISTED])}{more}"
 

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from dsclora_cli.datasets.patches import TeacherImages, TrainSet
+from dsclora_cli.datasets.teacher_pictures import with_teacher_pictures
 from dsclora_cli.distillation.losses import AffinityLoss, ContrastiveLoss, DistillationLoss, FeatureLoss, FeatureTerm
 from dsclora_cli.errors import UsageError
 from dsclora_cli.inference.engine import Engine, Ensemble
@@ -74,10 +75,12 @@ def distill(recipe: Recipe, run: Path, resume: bool, callbacks: TrainCallbacks, 
         for opened in (teacher, base):
             if opened:
                 opened.network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        if options.teacher_folder is not None:
+            data = with_teacher_pictures(data, options.teacher_folder, callbacks.on_picture)
         if teacher:
             teacher.network.requires_grad_(False)
             # Outputs for whole pictures are computed once and stored; without `ts` nothing reads the outputs.
-            if options.teacher_images != "patch" and options.ts:
+            if options.teacher_images in {"whole", "ensemble"} and options.ts:
                 images = teacher_on_whole_pictures(teacher.network, device, options.teacher_images == "ensemble")
                 data = data.with_teacher(images, f"{teacher.sha256} {options.teacher_images}")
         network = teacher.network if teacher else None
@@ -150,7 +153,7 @@ class DistillContext:
     """Options of `[distill]`."""
     data: TrainSet
     teacher: Network | None
-    """Teacher on `device`, without gradients; None for method none."""
+    """Teacher on `device`, without gradients; None for method none, and for logits with a folder of pictures."""
     base: OpenedWeights | None
     """Base on `device`; None for every method but dsclora."""
     device: torch.device
@@ -181,7 +184,8 @@ class DistillContext:
             teacher=teacher and compiled(teacher, choice, self.device, self.on_note),
             pixel_loss=lambda output, hr: torch.stack(list(pixel_loss(output, hr).values())).sum(),
             rec=self.options.rec,
-            ts=self.options.ts if teacher else 0.0,
+            # Method none has a weight, but no teacher.
+            ts=self.options.ts if teacher or self.options.teacher_folder else 0.0,
             features=features,
         )
 
@@ -231,7 +235,7 @@ _DSCLORA_MAPS = ("block_1.*", "block_2.*", "block_3.*")
 
 
 def build_logits(context: DistillContext) -> TrainingSetup:
-    """Set up a network that learns from HR and the teacher's output; without a teacher (method none) from HR alone."""
+    """Set up a network that learns from HR and the teacher's output; for method none, from HR alone."""
     student = context.new_student()
     loss = context.loss(FeatureExtractor(student, ()))
     return network_setup(student, loss, context.recipe, context.data)

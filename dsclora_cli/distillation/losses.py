@@ -58,7 +58,7 @@ class DistillationLoss:
 
     student: NetworkWithFeatures
     teacher: NetworkWithFeatures | None
-    """None if no term needs a teacher; with `features` the teacher returns as many maps as the student."""
+    """None if no term needs the network; with `features` the teacher returns as many maps as the student."""
     pixel_loss: Callable[[Tensor, Tensor], Tensor]
     """Distance between output and HR, a scalar."""
     rec: float

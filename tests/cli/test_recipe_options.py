@@ -44,7 +44,8 @@ def typed(option: OptionField) -> tuple[list[str], Any]:
     if option.kind is bool:
         return [option.flag], True
     plain = {int: str(max(3, option.min)), float: "0.25", Path: "some/where", str: "cuda:1"}[option.kind]
-    text = option.choices[-1] if option.choices else plain
+    # A folder would need another method than the last choice, as `check_recipe` says.
+    text = option.choices[-1] if option.choices else {"teacher_images": "whole"}.get(option.name, plain)
     words = {0: [option.flag, text] * 2, 1: [option.flag, text], 2: [option.flag, text, text]}[option.count]
     value = option.kind(text)
     return words, value if option.count == 1 else (value, value)
@@ -79,6 +80,54 @@ def test_a_resumed_run_reads_the_recipe_in_its_folder(parsed, tmp_path: Path, mo
     Path("run/recipe.toml").write_text(recipe_to_toml(kept))
     assert parsed("distill", "--resume") == kept
     assert parsed("distill", "--resume", "--threads", 2) == with_values(kept, {"threads": 2})
+
+
+def test_train_learns_from_a_teachers_pictures_as_method_logits(parsed, tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    kept = Recipe(distill=DistillOptions(method="logits", teacher_images="answers", ts=0.8, rec=0.2))
+    assert parsed("train", "--teacher-images", "answers", "--ts", 0.8, "--rec", 0.2) == kept
+    assert parsed("distill", "--method", "logits", "--teacher-images", "answers", "--ts", 0.8, "--rec", 0.2) == kept
+    Path("run").mkdir()
+    Path("run/recipe.toml").write_text(recipe_to_toml(kept))
+    for command in ("train", "distill"):
+        assert parsed(command, "--resume") == kept
+        assert parsed(command, "--resume", "--ts", 0.5) == with_values(kept, {"ts": 0.5})
+    assert parsed("train", "--resume", "--teacher-images", "moved") == with_values(kept, {"teacher_images": "moved"})
+
+
+@pytest.mark.parametrize(
+    ("arguments", "line"),
+    [
+        (
+            ("train", "--ts", "0.5"),
+            "error: --ts has no teacher's pictures to weigh (give --teacher-images DIR as well)",
+        ),
+        (
+            ("train", "--teacher-images", "whole"),
+            "error: --teacher-images whole needs a teacher's network (run dsclora",
+        ),
+        (("train", "--teacher-images", "a", "--ts", "0"), "error: --teacher-images a is of no use with --ts 0 (raise"),
+        (
+            ("distill", "--method", "none", "--teacher-images", "a"),
+            "error: --teacher-images a is of no use to method none (give --method logits",
+        ),
+        (
+            ("distill", "--method", "logits", "--teacher", "b", "--teacher-images", "a"),
+            "error: --teacher-images a and --teacher b are two teachers (leave one",
+        ),
+        (("distill", "--method", "fd", "--teacher-images", "a"), "error: method fd needs a teacher (name its weights"),
+    ],
+)
+def test_a_teachers_pictures_that_nothing_would_read_are_refused(dsclora, arguments, line: str) -> None:
+    code, _, err = dsclora(*arguments, "--data", "photos", "--out", "run")
+    assert code == 2 and err.startswith(line) and err.count("\n") == 1
+
+
+@pytest.mark.parametrize("table", ['method = "fd"\nteacher = "x"', 'method = "logits"\nteacher = "x"', ""])
+def test_train_refuses_a_recipe_that_needs_a_network_of_a_teacher(dsclora, tmp_path: Path, table: str) -> None:
+    (tmp_path / "recipe.toml").write_text(f"[distill]\n{table}\n")
+    code, _, err = dsclora("train", "--config", tmp_path / "recipe.toml", "--data", "photos", "--out", "run")
+    assert code == 2 and "[distill] is for dsclora distill (run dsclora distill" in err
 
 
 def test_the_first_start_may_use_resume_too(parsed) -> None:

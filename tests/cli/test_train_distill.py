@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -58,11 +59,43 @@ def test_logits_trains_a_network_with_a_teacher(dsclora, base: Path) -> None:
     assert load_network(Path("student/best.safetensors")).config.scale == 2
 
 
+def test_train_learns_from_a_folder_of_a_teachers_pictures(dsclora, photos: Path) -> None:
+    shutil.copytree("photos", "answers")
+    arguments = ("--teacher-images", "answers", "--rec", "0.2", "--ts", "0.8", "--channels", "4", "--blocks", "1")
+    quick = [word for word in QUICK if word not in {"--taps", "block_1.*"}]
+    code, out, _ = dsclora("train", *arguments, "--data", "photos", "--out", "taught", *quick, *HERE, "--json", "-q")
+    assert code == 0
+    *scores, _ = [json.loads(line) for line in out.splitlines()]
+    # The answers are the truth here, so the two terms differ by their weights alone.
+    for score in scores:
+        assert set(score["terms"]) == {"rec", "ts"}
+        assert score["terms"]["ts"] == pytest.approx(4 * score["terms"]["rec"], rel=1e-2)
+    assert dsclora("train", "--out", "taught", "--resume", "-q").code == 0
+
+
+@pytest.mark.parametrize("command", ["train", "distill"])
+def test_a_missing_picture_of_the_teacher_ends_the_command_before_a_folder_is_made(
+    dsclora, photos: Path, command: str
+) -> None:
+    shutil.copytree("photos", "answers")
+    for path in Path("answers").iterdir():
+        path.rename(path.with_stem(f"other{path.stem}"))
+    method = ("--method", "logits") if command == "distill" else ()
+    code, _, err = dsclora(
+        command, *method, "--teacher-images", "answers", "--data", "photos", "--out", "x", *HERE, "--patch", "8"
+    )
+    assert code == 2 and err.startswith("error: answers has no teacher's picture for ") and err.count("\n") == 1
+    assert not Path("x").exists()
+
+
 @pytest.mark.parametrize(
     ("arguments", "line"),
     [
         ((), "error: adapters need a network to adapt (name its weights: --base FILE|NAME)"),
-        (("--method", "logits"), "error: method logits needs a teacher (name its weights: --teacher FILE|NAME)"),
+        (
+            ("--method", "logits"),
+            "error: method logits needs a teacher (name its weights: --teacher FILE|NAME, or a folder of its pictures",
+        ),
         (("--base", "base.safetensors", "-s", "4"), "error: base upscales by 2, not by 4 (give --scale 2)"),
         (("--base", "none.pth"), "error: "),
     ],

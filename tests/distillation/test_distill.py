@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from training import Recorder, photographs, tiny_recipe
 
 from dsclora_cli.datasets.patches import open_data
@@ -145,6 +146,22 @@ def test_the_teacher_can_see_whole_pictures(kind: str, recipe: Recipe, base: Pat
     batch = context.data.batch(0, slice(None))
     assert batch.teacher.shape == batch.hr.shape
     assert open_data(short, True)[0].batch(0, slice(None)).teacher is None
+
+
+@pytest.mark.parametrize("method", ["dsclora", "fd", "fakd", "facd"])
+def test_a_folder_of_pictures_serves_the_output_term_and_the_network_the_feature_maps(
+    method: str, recipe: Recipe, base: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "answers").mkdir()
+    for path in (tmp_path / "photos").iterdir():
+        Image.new("RGB", (40, 40), (255, 255, 255)).save(tmp_path / "answers" / path.name)
+    own = {} if method == "dsclora" else {"method": method, "base": None, "teacher": str(base), "taps": ()}
+    heavy = changed(recipe, teacher_images=str(tmp_path / "answers"), rec=0.0, ts=5.0, **own)
+    bright, recorder = replace(heavy, run=replace(heavy.run, steps=6)), Recorder()
+    distill(bright, tmp_path / "run", False, recorder, True)
+    assert set(recorder.scores[-1].terms) == {"ts", "ad" if method == "dsclora" else method}
+    # Nothing but the white pictures draws the output from the base's to white.
+    assert recorder.scores[-1].terms["ts"] > 0.5
 
 
 @pytest.mark.parametrize(
