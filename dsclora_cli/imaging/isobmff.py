@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import BinaryIO
 
-from dsclora_cli.imaging.metadata import extract_iptc, normalize_exif, normalize_xmp
+from dsclora_cli.imaging.metadata import exif_notes, extract_iptc, normalize_exif, normalize_xmp
 from dsclora_cli.imaging.types import Metadata
 
 # The first 16 bytes of a "uuid" box say what follows.
@@ -94,6 +94,7 @@ def read_box_metadata(file: BinaryIO) -> Metadata:
     return Metadata(
         icc=found.get("icc"),
         exif=normalize_exif(found.get("exif")),
+        notes=exif_notes(found.get("exif")),
         xmp=normalize_xmp(found.get("xmp")),
         iptc=iptc and extract_iptc(iptc),
     )
@@ -115,7 +116,8 @@ def _read_content(file: BinaryIO, box: Box) -> bytes:
 def fill_missing(first: Metadata, second: Metadata) -> Metadata:
     """Return `first` with the blocks of `second` wherever `first` has none."""
     names = ("icc", "exif", "xmp", "iptc", "dpi")
-    return replace(first, **{name: getattr(first, name) or getattr(second, name) for name in names})
+    notes = tuple(dict.fromkeys(first.notes + second.notes))
+    return replace(first, notes=notes, **{name: getattr(first, name) or getattr(second, name) for name in names})
 
 
 def add_jp2_metadata(jp2: bytes, metadata: Metadata, alpha: int | None) -> bytes:

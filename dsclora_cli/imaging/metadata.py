@@ -8,45 +8,64 @@ from __future__ import annotations
 import io
 import re
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
+from fractions import Fraction
 
-from dsclora_cli.imaging import tiff_ifd
+from dsclora_cli.imaging import tiff_ifd, xmp
 from dsclora_cli.imaging.types import Metadata
+from dsclora_cli.imaging.xmp import Change, edit_xmp
 
 _ORIENTATION = 274
 _WIDTHS, _HEIGHTS = (256, 40962), (257, 40963)  # ImageWidth and PixelXDimension, ImageLength and PixelYDimension
+DAMAGED_EXIF = "EXIF is damaged and was left out"
+_TIFF_HEADER = re.compile(rb"II[*+]\0|MM\0[*+]")
+_LONGEST_PREFIX = 64
 _THUMBNAIL_AT, _THUMBNAIL_SIZE = 513, 514
 _IPTC_RESOURCE = 0x0404
 _MAX_DPI = 10**7
-_XMP_WIDTHS = ("tiff:ImageWidth", "exif:PixelXDimension")
-_XMP_HEIGHTS = ("tiff:ImageLength", "exif:PixelYDimension")
-# Expressions over XMP begin with a name, and no part runs over the next name: a search is linear in the length of the
-# packet, whatever the packet holds. (Editors leave kilobytes of blanks in a packet.)
-_XMP_THUMBNAILS = re.compile(rb"<xmp:Thumbnails\b[^<>]*>")
-_XMP_THUMBNAILS_END = b"</xmp:Thumbnails>"
+_FOCAL_PLANE = {41486: 0, 41487: 1, 37390: 0, 37391: 1}  # pixels of the sensor: tag to axis
+_PLACES = (37396, 41492)  # SubjectArea and SubjectLocation, in pixels
+# A search is linear in the length of a packet, whatever the packet holds. (Editors leave kilobytes of blanks.)
 _XMP_EXTENSION = re.compile(rb"""\s?\bxmpNote:HasExtendedXMP\s*=\s*("[^"<]*"|'[^'<]*')""")
 
 
-def with_size(metadata: Metadata, width: int, height: int) -> Metadata:
+def with_size(
+    metadata: Metadata, width: int, height: int, before: tuple[int, int] | None = None, orientation: int = 1
+) -> Metadata:
     """Return the metadata of an upright picture of `width` x `height` pixels.
 
-    In EXIF and XMP, orientation becomes 1, stated sizes become `width` and `height`, and thumbnails of the old picture
-    are removed. An EXIF block too damaged to edit is left out.
+    In EXIF and XMP, orientation becomes 1, stated sizes become `width` and `height`, counts of pixels and places in the
+    picture are scaled and turned. Thumbnails of the old picture are removed, and so is metadata about parts of the old
+    file. An EXIF block too damaged to edit is left out.
+
+    Args:
+        metadata: Of the old picture; `notes` get a sentence for everything removed but thumbnails.
+        width: Of the new picture, as `height`.
+        height: Of the new picture.
+        before: Width and height before the picture was enlarged; None where the picture was not.
+        orientation: EXIF orientation that was applied to the pixels.
     """
-    return replace(
-        metadata,
-        exif=metadata.exif and _resize_exif(metadata.exif, width, height),
-        xmp=metadata.xmp and _resize_xmp(metadata.xmp, width, height),
-    )
+    factors = (Fraction(width, before[0]), Fraction(height, before[1])) if before else (Fraction(1), Fraction(1))
+    change = Change(width, height, factors, orientation)
+    notes = metadata.notes
+    exif, packet = metadata.exif, metadata.xmp
+    if exif:
+        exif = _edit_exif(exif, change)
+        notes += () if exif else (DAMAGED_EXIF,)
+    if packet:
+        packet, removed = edit_xmp(packet, change)
+        notes += removed
+    return replace(metadata, exif=exif, xmp=packet, notes=tuple(dict.fromkeys(notes)))
 
 
-def _resize_exif(exif: bytes, width: int, height: int) -> bytes | None:
+def _edit_exif(exif: bytes, change: Change) -> bytes | None:
     try:
         layout, first = tiff_ifd.parse_exif(exif)
     except ValueError:
         return None
     data = bytearray(exif)
+    width, height = change.width, change.height
     values = {_ORIENTATION: 1, **dict.fromkeys(_WIDTHS, width), **dict.fromkeys(_HEIGHTS, height)}
     sub = first.entries.get(tiff_ifd.EXIF_IFD)
     for entries in (first.entries, sub.sub if sub and sub.sub else {}):
@@ -57,7 +76,41 @@ def _resize_exif(exif: bytes, width: int, height: int) -> bytes | None:
                 type_, code = (tiff_ifd.LONG, "HHII") if is_long else (tiff_ifd.SHORT, "HHIHxx")
                 record = struct.pack(layout.order + code, tag, type_, 1, value)
                 data[entries[tag].at : entries[tag].at + len(record)] = record
+        _edit_counts(data, layout, entries, change)
     return _without_thumbnail(data, layout, first)
+
+
+def _edit_counts(
+    data: bytearray, layout: tiff_ifd.Layout, entries: Mapping[int, tiff_ifd.Entry], change: Change
+) -> None:
+    """Write the new resolution of the focal plane and the new places in the picture over the old ones."""
+    order = layout.order
+    sensor = {tag: entries[tag] for tag in _FOCAL_PLANE if tag in entries and entries[tag].type == tiff_ifd.RATIONAL}
+    for tag, entry in sensor.items():
+        # A picture on its side has the axes of the sensor swapped: the tags are neighbors.
+        source = sensor.get(tag + (1, -1)[_FOCAL_PLANE[tag]], entry) if change.orientation >= 5 else entry
+        top, bottom = struct.unpack_from(order + "II", source.data)
+        if bottom:
+            value = Fraction(top, bottom) * change.factors[_FOCAL_PLANE[tag]]
+            if max(value.numerator, value.denominator) >= 2**32:
+                value = value.limit_denominator(10**4)
+            if value.numerator < 2**32 and (value != Fraction(top, bottom) or source is not entry):
+                _overwrite(data, layout, entry, struct.pack(order + "II", value.numerator, value.denominator))
+    for tag in _PLACES:
+        values = tiff_ifd.read_integers(entries.get(tag), order)
+        if 2 <= len(values) <= 4 and entries[tag].type in (tiff_ifd.SHORT, tiff_ifd.LONG):
+            # A place beyond 16 bits cannot be stated in 16 bits: the nearest is the end of the range.
+            code, most = ("H", 0xFFFF) if entries[tag].type == tiff_ifd.SHORT else ("I", 2**32 - 1)
+            new = (min(max(value, 0), most) for value in change.pixels(values))
+            _overwrite(data, layout, entries[tag], struct.pack(f"{order}{len(values)}{code}", *new))
+
+
+def _overwrite(data: bytearray, layout: tiff_ifd.Layout, entry: tiff_ifd.Entry, value: bytes) -> None:
+    """Write a value of the same length over the value of an entry, in the entry or where the entry points to."""
+    at = entry.at + 8
+    if len(value) > 4:
+        (at,) = struct.unpack_from(layout.order + "I", data, at)
+    data[at : at + len(value)] = value
 
 
 def _without_thumbnail(data: bytearray, layout: tiff_ifd.Layout, first: tiff_ifd.Directory) -> bytes:
@@ -80,32 +133,6 @@ def _without_thumbnail(data: bytearray, layout: tiff_ifd.Layout, first: tiff_ifd
     return bytes(data)
 
 
-def _resize_xmp(xmp: bytes, width: int, height: int) -> bytes:
-    values = {"tiff:Orientation": 1, **dict.fromkeys(_XMP_WIDTHS, width), **dict.fromkeys(_XMP_HEIGHTS, height)}
-    for tag, value in values.items():
-        name, number = tag.encode(), b"%d" % value
-        # XMP allows a property as an attribute and as an element.
-        xmp = re.sub(rb"(\b" + name + rb"""\s*=\s*["'])[^"']*""", rb"\g<1>" + number, xmp)
-        xmp = re.sub(rb"(<" + name + rb"\b[^<>]*>)[^<]*(?=</)", rb"\g<1>" + number, xmp)
-    return _without_thumbnails(xmp)
-
-
-def _without_thumbnails(xmp: bytes) -> bytes:
-    """Return XMP without thumbnails; an element without an end stays."""
-    kept, at = [], 0
-    while found := _XMP_THUMBNAILS.search(xmp, at):
-        end = found.end()
-        if not found[0].endswith(b"/>"):
-            closing = xmp.find(_XMP_THUMBNAILS_END, end)
-            # No later element has an end either: the search is over.
-            if closing < 0:
-                break
-            end = closing + len(_XMP_THUMBNAILS_END)
-        kept.append(xmp[at : found.start()])
-        at = end
-    return b"".join((*kept, xmp[at:]))
-
-
 def without_details(metadata: Metadata) -> Metadata:
     """Return the metadata for the option `metadata = "none"`: only ICC profile and PNG color chunks are kept.
 
@@ -119,16 +146,18 @@ def with_icc(metadata: Metadata, icc: bytes) -> Metadata:
     return replace(metadata, icc=icc, color_chunks=())
 
 
-def read_orientation(exif: bytes | None) -> int:
-    """Return the EXIF orientation, 1 to 8; 1 where EXIF is missing, damaged or states an undefined value."""
-    if not exif:
-        return 1
+def read_orientation(metadata: Metadata) -> int:
+    """Return the orientation, 1 to 8, that EXIF states, or else XMP; 1 where neither states a valid value."""
     try:
-        layout, directory = tiff_ifd.parse_exif(exif)
+        layout, first = tiff_ifd.parse_exif(metadata.exif or b"")
     except ValueError:
-        return 1
-    value = tiff_ifd.read_integer(directory.entries.get(_ORIENTATION), layout.order)
-    return value if value is not None and 1 <= value <= 8 else 1
+        return xmp.read_orientation(metadata.xmp)
+    sub = first.entries.get(tiff_ifd.EXIF_IFD)
+    for entries in (first.entries, sub.sub if sub and sub.sub else {}):
+        if _ORIENTATION in entries:
+            value = tiff_ifd.read_integer(entries[_ORIENTATION], layout.order)
+            return value if value is not None and 1 <= value <= 8 else 1
+    return xmp.read_orientation(metadata.xmp)
 
 
 def without_orientation(exif: bytes) -> bytes:
@@ -146,29 +175,41 @@ def without_orientation(exif: bytes) -> bytes:
 def normalize_exif(exif: bytes | None) -> bytes | None:
     """Return EXIF from the TIFF header on, without the prefix of the container; None for a damaged or missing block.
 
-    The prefix is "Exif" and two zeros in JPEG (6 bytes), a length in HEIF (4 bytes), or both. Cameras and editors also
-    pad and truncate EXIF: a block without a TIFF directory is useless to any reader.
+    The prefix is "Exif" and two zeros in JPEG (6 bytes), a length in HEIF (4 bytes), or both. A block that is slightly
+    broken is read as other programs read it: a directory that claims more entries than there are gets their number.
     """
-    if not exif:
-        return None
-    for start in (0, 6, 4, 10):
-        block = exif[start:]
+    for found in _TIFF_HEADER.finditer((exif or b"")[:_LONGEST_PREFIX]):
+        block = (exif or b"")[found.start() :]
         try:
-            layout, directory = tiff_ifd.parse_exif(block)
+            layout, first = tiff_ifd.parse_exif(block)
         except ValueError:
             continue
-        # EXIF in the form of BigTIFF is rare, and few programs read the form: written anew, as edits in place would
-        # need other sizes.
-        return tiff_ifd.pack_exif(directory.entries, layout.order) if layout.big else block
+        if layout.big:  # no reader knows EXIF with offsets of 64 bits
+            return None
+        (start,) = struct.unpack_from(layout.order + "I", block, 4)
+        return block[:start] + struct.pack(layout.order + "H", first.count) + block[start + 2 :]
     return None
 
 
-def normalize_xmp(xmp: bytes | str | None) -> bytes | None:
+def exif_notes(exif: bytes | None) -> tuple[str, ...]:
+    """Return a sentence for the user about EXIF that `normalize_exif` leaves out; empty without EXIF."""
+    return (DAMAGED_EXIF,) if exif and exif.strip(b"\0") and normalize_exif(exif) is None else ()
+
+
+def normalize_xmp(packet: bytes | str | None) -> bytes | None:
     """Return XMP as bytes without padding and without the link to the extended part of a JPEG's XMP.
 
     The extended part is not read: depth maps and similar data there belong to the old pixels.
     """
-    data = xmp.encode() if isinstance(xmp, str) else xmp
+    data = packet.encode() if isinstance(packet, str) else packet
+    for mark, encoding in (
+        (b"\xff\xfe", "utf-16"),
+        (b"\xfe\xff", "utf-16"),
+        (b"<\0", "utf-16-le"),
+        (b"\0<", "utf-16-be"),
+    ):
+        if data and data.startswith(mark):
+            data = data.decode(encoding, "replace").encode()
     return _XMP_EXTENSION.sub(b"", data).strip(b"\0") if data else None
 
 

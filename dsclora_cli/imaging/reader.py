@@ -86,11 +86,17 @@ class PictureReader:
         """Use `open_picture` instead. `name` is for messages; `file` is closed together with the reader."""
         self._name, self._file, self._opened = name, file, opened
         stored = opened.header
-        self._orientation = read_orientation(stored.metadata.exif)
+        self._orientation = read_orientation(stored.metadata)
         # Orientations from 5 on swap width and height.
         width, height = (stored.width, stored.height)[:: -1 if self._orientation >= 5 else 1]
-        metadata = with_size(stored.metadata, width, height)
-        self.header: Header = replace(stored, width=width, height=height, metadata=metadata)
+        metadata = with_size(stored.metadata, width, height, orientation=self._orientation)
+        self.header: Header = replace(
+            stored,
+            width=width,
+            height=height,
+            metadata=replace(metadata, notes=()),
+            notes=(*stored.notes, *metadata.notes),
+        )
 
     def __enter__(self) -> PictureReader:
         """Return the reader itself."""

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import BinaryIO
 
 EXIF_IFD, GPS_IFD, INTEROP_IFD = 34665, 34853, 40965
-BYTE, SHORT, LONG, UNDEFINED, LONG8 = 1, 3, 4, 7, 16
+BYTE, SHORT, LONG, RATIONAL, UNDEFINED, LONG8 = 1, 3, 4, 5, 7, 16
 
 # Bytes of a value, by TIFF type (TIFF 6.0, section 2; 16 to 18 are BigTIFF).
 _SIZES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4, 16: 8, 17: 8, 18: 8}
@@ -88,6 +88,9 @@ class Directory:
 
     next_at: int
     """Offset at which `next` is stored, for edits in place."""
+
+    count: int = 0
+    """Number of entries in the stream, entries that are left out included."""
 
 
 def parse_exif(exif: bytes) -> tuple[Layout, Directory]:
@@ -168,11 +171,11 @@ def _read_directory(stream: BinaryIO, layout: Layout, offset: int, walk: _Walk, 
     walk.visited.add(offset)
     count_size, entry_size, word_size = layout.sizes()
     (count,) = struct.unpack(layout.count, _read_exactly(stream, offset, count_size))
+    count, table = _read_table(stream, count, entry_size + word_size)
     walk.entries -= count
     if count > _MAX_ENTRIES or walk.entries < 0:
         raise ValueError(f"a directory of {count} entries")
-    table = _read_exactly(stream, offset + count_size, count * (entry_size + word_size))
-    entries = {}
+    entries: dict[int, Entry] = {}
     for index in range(count):
         start = index * (entry_size + word_size)
         tag, type_, values = struct.unpack_from(layout.entry, table, start)
@@ -181,13 +184,31 @@ def _read_directory(stream: BinaryIO, layout: Layout, offset: int, walk: _Walk, 
         if data is not None:
             walk.budget -= len(data)
             sub = _read_subdirectory(stream, layout, tag, data, walk, depth)
-            entries[tag] = Entry(type_, data, offset + count_size + start, sub)
+            # The first of several entries counts, as in other programs.
+            entries.setdefault(tag, Entry(type_, data, offset + count_size + start, sub))
     next_at = offset + count_size + len(table)
     stream.seek(next_at)
     link = stream.read(word_size)
     # A last directory without its closing zero is common in EXIF and harmless.
     following = struct.unpack(layout.word, link)[0] if len(link) == word_size else 0
-    return Directory(entries, following, next_at)
+    return Directory(entries, following, next_at, count)
+
+
+def _read_table(stream: BinaryIO, count: int, size: int) -> tuple[int, bytes]:
+    """Return number and bytes of the entries of a directory, `size` bytes each; the stream is at the first entry.
+
+    A directory may claim more entries than there are, and other programs read what is there: up to an unknown type.
+    """
+    count = min(count, _MAX_ENTRIES + 1)
+    table = stream.read(count * size)
+    if len(table) == count * size:
+        return count, table
+    whole = [table[at : at + size] for at in range(0, len(table) - size + 1, size)]
+    types = [{entry[2] | entry[3], entry[2], entry[3]} - {0} for entry in whole]
+    known = next((at for at, kinds in enumerate(types) if len(kinds) != 1 or not kinds <= set(_SIZES)), len(whole))
+    if not known:
+        raise ValueError("a directory points beyond the end of the file")
+    return known, b"".join(whole[:known])
 
 
 def _read_value(stream: BinaryIO, layout: Layout, word: bytes, size: int) -> bytes | None:

@@ -46,6 +46,9 @@ class Metadata:
     color_chunks: tuple[tuple[bytes, bytes], ...] = ()
     """Kind and data of the PNG chunks that define colors where no ICC profile does: gAMA, cHRM, sRGB, cICP."""
 
+    notes: tuple[str, ...] = ()
+    """Sentences for the user about metadata that was dropped; they go to the header or to the losses of a format."""
+
     @property
     def comment(self) -> str | None:
         """Return the text with the keyword "comment", the only text in a JPEG or GIF; None without a comment."""

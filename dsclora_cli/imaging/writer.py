@@ -72,7 +72,11 @@ def fit_format(header: Header, name: str, strict: bool) -> tuple[Header, tuple[s
     if losses and strict:
         raise ImageError("; ".join(losses), "choose another format, or leave out --strict")
     metadata, dropped = _fit_metadata(header.metadata, abilities, name)
-    return replace(fitted, format=name, channels=channels, dtype=depth, metadata=metadata), (*losses, *dropped)
+    return replace(fitted, format=name, channels=channels, dtype=depth, metadata=metadata), (
+        *losses,
+        *header.metadata.notes,
+        *dropped,
+    )
 
 
 def _fit_frames(header: Header, abilities: Format, name: str) -> tuple[Header, list[str]]:

@@ -107,7 +107,7 @@ class JobPlanner:
         save = self._options.save
         size = plan_size(header.width, header.height, self._options.size, self._native)
         format = self._namer.format or header.format
-        metadata = with_size(header.metadata, size.width, size.height)
+        metadata = with_size(header.metadata, size.width, size.height, (header.width, header.height))
         grown = replace(header, width=size.width, height=size.height, metadata=metadata)
         # Before the weights: a picture that the format cannot hold needs no download.
         result, losses = fit_format(grown, format, save.strict)

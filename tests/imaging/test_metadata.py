@@ -28,6 +28,7 @@ from pictures import (
 from PIL import ExifTags, Image
 
 from dsclora_cli.imaging import metadata as blocks
+from dsclora_cli.imaging import tiff_ifd
 from dsclora_cli.imaging.codecs import png
 from dsclora_cli.imaging.formats import FORMATS
 from dsclora_cli.imaging.types import Metadata
@@ -69,7 +70,7 @@ def test_updating_the_size_twice_changes_nothing_more():
 
 @pytest.mark.parametrize("broken", [b"", b"II*\0", b"II*\0\xff\xff\xff\x7f", b"text", exif_block()[:20]])
 def test_broken_exif_is_left_out(broken):
-    assert blocks.normalize_exif(broken) is None and blocks.read_orientation(broken) == 1
+    assert blocks.normalize_exif(broken) is None and blocks.read_orientation(Metadata(exif=broken)) == 1
     assert not blocks.with_size(Metadata(exif=broken), 1, 1).exif
 
 
@@ -240,3 +241,89 @@ def test_long_xmp_takes_linear_time(part):
 def test_thumbnails_are_removed_from_xmp_wherever_they_end():
     inner = b"<a/><xmp:Thumbnails>1<b/></xmp:Thumbnails>2<xmp:Thumbnails x='1'/>3<xmp:Thumbnails>4"
     assert blocks.with_size(Metadata(xmp=inner), 5, 4).xmp == b"<a/>23<xmp:Thumbnails>4"
+
+
+def jpeg_with(exif: bytes = b"", xmp: bytes = b"") -> bytes:
+    """Return a JPEG with raw blocks, as other programs write them."""
+    data = pillow_file(Image.fromarray(smooth()), "JPEG")
+    parts = (b"Exif\0\0" + exif if exif else b"", b"http://ns.adobe.com/xap/1.0/\0" + xmp if xmp else b"")
+    segments = (b"\xff\xe1" + struct.pack(">H", len(part) + 2) + part for part in parts if part)
+    return data[:2] + b"".join(segments) + data[2:]
+
+
+def one_tag(kind: int, count: int, value: bytes, order: str = "<", claimed: int = 1) -> bytes:
+    """Return EXIF with an orientation of any type, in a directory that claims any number of entries."""
+    head = (b"II" if order == "<" else b"MM") + struct.pack(order + "HIH", 42, 8, claimed)
+    long_value = struct.pack(order + "I", 26) if len(value) > 4 else value.ljust(4, b"\0")
+    return (
+        head + struct.pack(order + "HHI", 274, kind, count) + long_value + bytes(4) + (value if len(value) > 4 else b"")
+    )
+
+
+@pytest.mark.parametrize(
+    ("kind", "value"),
+    [(1, b"\6"), (2, b"6\0"), (3, b"\0\6"), (4, b"\0\0\0\6"), (5, b"\0\0\0\6\0\0\0\1"), (7, b"\6"), (9, b"\0\0\0\6")],
+)
+@pytest.mark.parametrize("format", ["JPEG", "TIFF"])
+def test_an_orientation_of_any_type_turns_the_picture_and_is_reset(kind, value, format):
+    count = len(value) if kind in (1, 2, 7) else 1
+    if format == "JPEG":
+        data = jpeg_with(one_tag(kind, count, value, ">"))
+    else:
+        buffer = io.BytesIO()
+        # Numbers of the file are little-endian.
+        stored = {2: value, 5: value[3::-1] + value[:3:-1]}.get(kind, value[::-1])
+        tifffile.imwrite(buffer, smooth(), photometric="rgb", extratags=[(274, kind, count, stored, True)])
+        data = buffer.getvalue()
+    header, pixels = read_still(data)
+    assert pixels.shape == (WIDTH, HEIGHT, 3) and (header.width, header.height) == (HEIGHT, WIDTH)
+    assert blocks.read_orientation(header.metadata) == 1
+
+
+@pytest.mark.parametrize("form", ['tiff:Orientation="6"', "t:Orientation='6' xmlns:t='http://ns.adobe.com/tiff/1.0/'"])
+@pytest.mark.parametrize("format", ["JPEG", "PNG", "WEBP", "TIFF"])
+def test_an_orientation_in_xmp_alone_turns_the_picture(format, form):
+    packet = f'<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:Description {form}/></x:xmpmeta>'.encode()
+    header, pixels = read_still(saved_still(smooth(), format, Metadata(xmp=packet)))
+    assert pixels.shape == (WIDTH, HEIGHT, 3)
+    assert b"6" not in header.metadata.xmp.split(b"xmlns:t")[0] and blocks.read_orientation(header.metadata) == 1
+    # EXIF comes before XMP.
+    if format in ("JPEG", "WEBP"):
+        both = Metadata(exif=exif_block(1), xmp=packet)
+        assert read_still(saved_still(smooth(), format, both))[1].shape == (HEIGHT, WIDTH, 3)
+
+
+@pytest.mark.parametrize("claimed", [2, 9, 4000])
+def test_exif_that_claims_more_entries_than_there_are_is_read_and_mended(claimed):
+    header, pixels = read_still(jpeg_with(one_tag(3, 1, b"\6\0", claimed=claimed)))
+    assert pixels.shape == (WIDTH, HEIGHT, 3) and header.notes == ()
+    assert exif_of(header.metadata.exif)[ExifTags.Base.Orientation] == 1 and header.metadata.exif[8:10] == b"\1\0"
+
+
+@pytest.mark.parametrize("broken", [b"II*\0\xff\xff\xff\x7f", b"nothing", b"II+\0\x08\0\0\0\x10" + bytes(24)])
+def test_damaged_exif_is_left_out_and_told(broken):
+    header, _ = read_still(jpeg_with(broken))
+    assert header.metadata.exif is None and header.notes == ("EXIF is damaged and was left out",)
+
+
+def places(order: str = "<") -> bytes:
+    """Return EXIF with the resolution of the sensor, and the place of the subject, in pixels."""
+    entries = {
+        41486: tiff_ifd.Entry(5, struct.pack(order + "II", 1000, 1)),
+        41487: tiff_ifd.Entry(5, struct.pack(order + "II", 500, 3)),
+        37396: tiff_ifd.Entry(3, struct.pack(order + "4H", 10, 20, 6, 4)),
+        41492: tiff_ifd.Entry(3, struct.pack(order + "2H", 10, 20)),
+    }
+    return tiff_ifd.pack_exif({tiff_ifd.EXIF_IFD: tiff_ifd.Entry(4, bytes(4), sub=entries)}, order)
+
+
+@pytest.mark.parametrize("order", ["<", ">"])
+def test_what_counts_pixels_in_exif_is_scaled_and_turned(order):
+    grown = blocks.with_size(Metadata(exif=places(order)), 80, 60, (40, 30))
+    details = exif_of(grown.exif).get_ifd(ExifTags.IFD.Exif)
+    assert (details[41486], details[41487]) == (2000, pytest.approx(1000 / 3))
+    assert (details[37396], details[41492]) == ((20, 40, 12, 8), (20, 40))
+    turned = blocks.with_size(Metadata(exif=places(order)), 30, 40, orientation=6)
+    details = exif_of(turned.exif).get_ifd(ExifTags.IFD.Exif)
+    assert (details[41486], details[41487]) == (pytest.approx(500 / 3), 1000)
+    assert (details[37396], details[41492]) == ((10, 10, 4, 6), (10, 10))

@@ -29,6 +29,7 @@ from dsclora_cli.errors import ImageError, ImageUnreadable
 from dsclora_cli.imaging import reader as reader_module
 from dsclora_cli.imaging.codecs import png
 from dsclora_cli.imaging.formats import FORMATS
+from dsclora_cli.imaging.metadata import with_size
 from dsclora_cli.imaging.reader import open_picture
 
 PLAIN = sorted(name for name, abilities in FORMATS.items() if not abilities.extra)
@@ -108,7 +109,7 @@ def test_decoders_print_nothing_about_harmless_defects(capfd):
     """A gray PNG with an RGB profile and a TIFF with a damaged tag are common and harmless."""
     pixels = smooth(1)
     np.testing.assert_array_equal(read_still(saved_still(pixels, "PNG", everything()))[1], pixels)
-    tiff = saved_still(pixels, "TIFF", everything())
+    tiff = saved_still(pixels, "TIFF", with_size(everything(), WIDTH, HEIGHT))
     broken = tiff.replace(struct.pack("<HHI", 33723, 7, len(IPTC)), struct.pack("<HHI", 33723, 99, len(IPTC)))
     assert broken != tiff
     np.testing.assert_array_equal(read_still(broken)[1], pixels)

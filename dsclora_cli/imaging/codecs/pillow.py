@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from functools import partial
 from types import MappingProxyType
 from typing import BinaryIO
@@ -22,7 +23,7 @@ from dsclora_cli.imaging.codecs.tga import read_tga_alpha
 from dsclora_cli.imaging.color import conversion_note, image_to_pixels, pixel_layout, srgb_profile, unpremultiply
 from dsclora_cli.imaging.formats import FORMATS, load_plugin
 from dsclora_cli.imaging.isobmff import fill_missing, read_avif_depth, read_box_metadata, read_codestream
-from dsclora_cli.imaging.metadata import normalize_dpi, normalize_exif, normalize_xmp, with_icc, with_size
+from dsclora_cli.imaging.metadata import exif_notes, normalize_dpi, normalize_exif, normalize_xmp, with_icc, with_size
 from dsclora_cli.imaging.types import Frame, Header, Metadata, OpenedFile
 
 _IPTC_RESOURCE = 0x0404
@@ -51,6 +52,9 @@ def open_with_pillow(file: BinaryIO, name: str) -> OpenedFile:
     if name in _UPRIGHT_ALREADY:
         # Resets the orientation, which would otherwise be applied twice.
         metadata = with_size(metadata, image.width, image.height)
+    elif name == "AVIF":
+        # Pillow states the orientation of the container in EXIF; the orientation in XMP means nothing in AVIF.
+        metadata = replace(with_size(replace(metadata, exif=None), image.width, image.height), exif=metadata.exif)
     count = getattr(image, "n_frames", 1) if FORMATS[name].frames == "timed" else 1
     animated = count > 1
     channels, dtype = pixel_layout(image)
@@ -100,6 +104,7 @@ def _read_metadata(image: ImageFile, file: BinaryIO, name: str) -> Metadata:
     metadata = Metadata(
         icc=info.get("icc_profile"),
         exif=normalize_exif(info.get("exif")),
+        notes=exif_notes(info.get("exif")),
         xmp=normalize_xmp(info.get("xmp")),
         iptc=info.get("photoshop", {}).get(_IPTC_RESOURCE) or None,
         dpi=normalize_dpi(*dpi) if dpi else None,

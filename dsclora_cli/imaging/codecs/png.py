@@ -20,7 +20,14 @@ from numpy.typing import NDArray
 
 from dsclora_cli.errors import ImageError
 from dsclora_cli.imaging.color import white_level
-from dsclora_cli.imaging.metadata import extract_iptc, normalize_dpi, normalize_exif, normalize_xmp, wrap_iptc
+from dsclora_cli.imaging.metadata import (
+    exif_notes,
+    extract_iptc,
+    normalize_dpi,
+    normalize_exif,
+    normalize_xmp,
+    wrap_iptc,
+)
 from dsclora_cli.imaging.types import AnyFrame, Frame, Header, Metadata, OpenedFile, Pixels
 
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
@@ -205,9 +212,11 @@ def scan_png(file: BinaryIO) -> tuple[Mapping[bytes, bytes], Metadata]:
     iptc = raw.get("iptc") or raw.get("8bim")
     xmp = texts.pop(_XMP_KEY, None) or raw.get("xmp") or (app1 if b"<x:xmpmeta" in app1 else None)
     icc = once.get(b"iCCP", b"").partition(b"\0")[2][1:]  # behind the name and the method of compression
+    exif = once.get(b"eXIf") or raw.get("exif") or (app1 if xmp is not app1 else None)
     return once, Metadata(
         icc=_inflate(icc) or None,
-        exif=normalize_exif(once.get(b"eXIf") or raw.get("exif") or app1),
+        exif=normalize_exif(exif),
+        notes=exif_notes(exif),
         xmp=normalize_xmp(xmp),
         iptc=iptc and extract_iptc(iptc),
         dpi=_read_dpi(once.get(b"pHYs", b"")),

@@ -29,7 +29,14 @@ from dsclora_cli.imaging.color import (
     white_level,
 )
 from dsclora_cli.imaging.formats import CAMERA_RAW, load_plugin
-from dsclora_cli.imaging.metadata import extract_iptc, normalize_dpi, normalize_xmp, with_icc
+from dsclora_cli.imaging.metadata import (
+    extract_iptc,
+    normalize_dpi,
+    normalize_xmp,
+    read_orientation,
+    with_icc,
+    with_size,
+)
 from dsclora_cli.imaging.types import (
     AnyFrame,
     Frame,
@@ -102,11 +109,15 @@ def open_tiff(file: BinaryIO) -> OpenedFile:
         raise ImageError(*CAMERA_RAW)
     directory = tiff_ifd.read_directory(file, layout, pages[0].offset)
     metadata = _read_metadata(directory.entries, layout.order)
-    infos = [_inspect_page(page, file) for page in pages]
+    # Pages without an orientation have that of XMP, which describes the file.
+    turns = [_read_orientation(page, read_orientation(metadata)) for page in pages]
+    infos = [_inspect_page(page, turn, file) for page, turn in zip(pages, turns, strict=True)]
     notes = tuple(dict.fromkeys((*(note for info in infos for note in info.notes), *_left_out(every, pages, hidden))))
     if any("sRGB" in note for note in notes):
         metadata = with_icc(metadata, srgb_profile())
     largest = max(infos, key=lambda info: info.width * info.height)
+    # Frames come upright: XMP must not turn them again.
+    metadata = with_size(metadata, largest.width, largest.height, orientation=turns[0])
     header = Header(
         format="TIFF",
         width=largest.width,
@@ -118,7 +129,7 @@ def open_tiff(file: BinaryIO) -> OpenedFile:
         metadata=metadata,
         notes=notes,
     )
-    return OpenedFile(header, partial(_decode, file, pages, header))
+    return OpenedFile(header, partial(_decode, file, list(zip(pages, turns, strict=True)), header))
 
 
 def _photometric(page: TiffPage) -> int:
@@ -174,11 +185,11 @@ def _read_dpi(entries: Mapping[int, tiff_ifd.Entry], order: str) -> tuple[float,
     return normalize_dpi(across, down)
 
 
-def _inspect_page(page: TiffPage, file: BinaryIO) -> _PageInfo:
+def _inspect_page(page: TiffPage, turn: int, file: BinaryIO) -> _PageInfo:
     if not page.imagewidth or not page.imagelength:
         raise ImageError("the file is damaged: the TIFF states no size")
     if not _is_plain(page):
-        return _inspect_with_pillow(page, file)
+        return _inspect_with_pillow(page, turn, file)
     dtype, notes = page.dtype, []
     if page.imagedepth > 1 or dtype is None or dtype.kind not in "uf" or (dtype.kind == "u" and dtype.itemsize > 2):
         name = "mixed" if dtype is None else dtype.name
@@ -188,14 +199,12 @@ def _inspect_page(page: TiffPage, file: BinaryIO) -> _PageInfo:
     channels = len(_kept_samples(page))
     if page.samplesperpixel > channels:
         notes.append(f"extra channels of the TIFF that are no alpha were left out: {page.samplesperpixel - channels}")
-    width, height = page.imagewidth, page.imagelength
-    if _read_orientation(page) >= 5:
-        width, height = height, width
+    width, height = (page.imagewidth, page.imagelength)[:: -1 if turn >= 5 else 1]
     depth = np.dtype(np.float32) if dtype.kind == "f" else dtype.newbyteorder("=")
     return _PageInfo(width, height, channels, depth, tuple(notes))
 
 
-def _inspect_with_pillow(page: TiffPage, file: BinaryIO) -> _PageInfo:
+def _inspect_with_pillow(page: TiffPage, turn: int, file: BinaryIO) -> _PageInfo:
     try:
         image = _open_with_pillow(file, page.index)
     except SyntaxError as error:  # Pillow's exception for a layout without a mode
@@ -205,7 +214,8 @@ def _inspect_with_pillow(page: TiffPage, file: BinaryIO) -> _PageInfo:
     notes = [note] if note else []
     if int(page.bitspersample) > 8:
         notes.append(f"{page.bitspersample} bits per channel were reduced to 8")
-    return _PageInfo(*image.size, *pixel_layout(image), tuple(notes))
+    width, height = (page.imagewidth, page.imagelength)[:: -1 if turn >= 5 else 1]
+    return _PageInfo(width, height, *pixel_layout(image), tuple(notes))
 
 
 def _is_plain(page: TiffPage) -> bool:
@@ -225,9 +235,16 @@ def _kept_samples(page: TiffPage) -> list[int]:
     return [*range(colors), *(at for at in alpha[:1] if at < page.samplesperpixel)]
 
 
-def _read_orientation(page: TiffPage) -> int:
+def _read_orientation(page: TiffPage, otherwise: int) -> int:
+    """Return the orientation of a page, in a number of any type; `otherwise` for a page without the tag."""
     tag = page.tags.get(_ORIENTATION)
-    return int(tag.value) if tag is not None and tag.value in range(1, 9) else 1
+    if tag is None:
+        return otherwise
+    stream = page.parent.filehandle
+    stream.seek(tag.valueoffset)
+    data = stream.read(max(1, tag.valuebytecount))
+    value = tiff_ifd.read_integer(tiff_ifd.Entry(int(tag.dtype), data), page.parent.byteorder)
+    return value if value is not None and 1 <= value <= 8 else 1
 
 
 def _open_with_pillow(file: BinaryIO, number: int) -> TiffImageFile:
@@ -238,6 +255,8 @@ def _open_with_pillow(file: BinaryIO, number: int) -> TiffImageFile:
     file.seek(0)
     image = TiffImageFile(file)
     image.seek(number)
+    # Pillow would turn the picture by the orientations that Pillow can read: the caller turns every picture.
+    image.load_end = lambda: None  # type: ignore[method-assign]
     table = image.tag_v2.get(_COLOR_MAP, ())
     # Old programs wrote 8 bits where the format has 16: every color would be black (libtiff checks this as well).
     if image.mode == "P" and table and max(table) < 256:
@@ -245,10 +264,10 @@ def _open_with_pillow(file: BinaryIO, number: int) -> TiffImageFile:
     return image
 
 
-def _decode(file: BinaryIO, pages: list[TiffPage], header: Header) -> Iterator[AnyFrame]:
+def _decode(file: BinaryIO, pages: list[tuple[TiffPage, int]], header: Header) -> Iterator[AnyFrame]:
     """Yield upright pages, `(H, W, header.channels)` of `header.dtype`; large ones as a `StreamedFrame`."""
-    for page in pages:
-        if _can_stream(page, header):
+    for page, turn in pages:
+        if turn == 1 and _can_stream(page, header):
             shape = page.imagelength, page.imagewidth, header.channels
             ready = (_to_pixels(page, band) for band in _read_bands(page, file))
             yield StreamedFrame(shape, (convert_pixels(band, header.channels, header.dtype) for band in ready))
@@ -258,12 +277,14 @@ def _decode(file: BinaryIO, pages: list[TiffPage], header: Header) -> Iterator[A
             if array.ndim == 3 and page.planarconfig == _SEPARATE and page.samplesperpixel > 1:
                 array = np.moveaxis(array, 0, 2)
             pixels = _to_pixels(page, array.reshape(page.imagelength, page.imagewidth, -1))
-            pixels = apply_orientation(pixels, _read_orientation(page))
+            pixels = apply_orientation(pixels, turn)
         else:
             image = _open_with_pillow(file, page.index)
             channels, _ = pixel_layout(image)
-            image.load()  # Pillow turns TIFF pages upright by itself
-            pixels = image_to_pixels(image, channels, image.info.get("icc_profile"))
+            image.load()
+            # A copy has the size of the pixels; `image` may have the size after Pillow's turn.
+            pixels = image_to_pixels(image.copy(), channels, image.info.get("icc_profile"))
+            pixels = apply_orientation(pixels, turn)
         yield Frame(convert_pixels(pixels, header.channels, header.dtype))
 
 
@@ -301,8 +322,7 @@ def _can_stream(page: TiffPage, header: Header) -> bool:
     opaque_integers = header.channels in (1, 3) and header.dtype.kind == "u"
     separate = page.planarconfig == _SEPARATE and page.samplesperpixel > 1
     by_rows = not separate and page.jpegheader is None and page.imagedepth <= 1
-    upright = _read_orientation(page) == 1
-    return page.nbytes > _LARGE and _is_plain(page) and upright and by_rows and opaque_integers
+    return page.nbytes > _LARGE and _is_plain(page) and by_rows and opaque_integers
 
 
 def _read_bands(page: TiffPage, file: BinaryIO) -> Iterator[NDArray[Any]]:

@@ -14,6 +14,7 @@ from PIL import Image
 
 from dsclora_cli.config import SaveOptions
 from dsclora_cli.imaging.codecs.tiff_writer import write_tiff
+from dsclora_cli.imaging.metadata import with_size
 from dsclora_cli.imaging.types import Frame, Metadata, StreamedFrame
 from dsclora_cli.imaging.writer import fit_format, write_picture
 
@@ -52,7 +53,7 @@ def test_bigtiff_is_written_where_32_bit_offsets_would_not_do(channels, monkeypa
     monkeypatch.setattr("dsclora_cli.imaging.codecs.tiff_writer._CLASSIC_LIMIT", 1000)
 
     pixels = noise(channels, np.uint16)
-    data = saved(header_of(pixels, "TIFF", everything()), [Frame(pixels)])
+    data = saved(header_of(pixels, "TIFF", with_size(everything(), WIDTH, HEIGHT)), [Frame(pixels)])
     header, again = read_still(data)
     assert data[:4] == b"II+\0"
     np.testing.assert_array_equal(again, pixels)
