@@ -120,7 +120,7 @@ def head(url: str, headers: Mapping[str, str], seconds: float) -> Mapping[str, s
     The answer that leads to another server, which holds the bytes, tells commit and etag. Raises the client's errors.
     """
     session = _utils().get_session()
-    redirects = "follow_redirects" if hasattr(session, "stream") else "allow_redirects"
+    redirects = "follow_redirects" if _is_httpx(session) else "allow_redirects"
     for _ in range(_MOST_REDIRECTS):
         answer = session.request("HEAD", url, headers=headers, timeout=seconds, **{redirects: False})
         _utils().hf_raise_for_status(answer)
@@ -132,14 +132,19 @@ def head(url: str, headers: Mapping[str, str], seconds: float) -> Mapping[str, s
     return found
 
 
+def _is_httpx(session: object) -> bool:
+    """Return whether the client brings httpx, as from version 1.0 on, and not requests."""
+    return callable(getattr(session, "stream", None))  # requests has a flag of this name
+
+
 @contextmanager
 def stream(url: str, headers: Mapping[str, str], seconds: float) -> Iterator[Answer]:
     """Yield the answer to a GET request, through the client's connection with its proxies and certificates."""
     session = _utils().get_session()
-    if hasattr(session, "stream"):  # httpx, from version 1.0 of the client on
+    if _is_httpx(session):
         with session.stream("GET", url, headers=headers, timeout=seconds, follow_redirects=True) as answer:
             yield Answer(answer.status_code, answer.headers, answer.iter_raw())
-    else:  # requests
+    else:
         with session.get(url, headers=headers, timeout=seconds, stream=True) as answer:
             yield Answer(answer.status_code, answer.headers, answer.iter_content(_BLOCK_BYTES))
 
