@@ -5,7 +5,7 @@
 
 A function of the package counts once, at the first call that hands it something of the work: an object of the package,
 an array, a tensor, a picture, or a file of the command line. Not counted are libraries, comprehensions, special
-methods, properties, and calls that hand on nothing but networks or entries of the catalogue.
+methods, properties, and calls that hand on nothing but networks or entries of the catalog.
 
 Prints the number of functions, the number of files that hold them, and how often two functions in a row lie in
 different files. With `--list`, prints the functions first, in the order of first calls: docs/architecture.md.
@@ -27,7 +27,7 @@ from dsclora_cli.cli.app import main
 
 PACKAGE = f"{Path(dsclora_cli.__file__).parent}{os.sep}"
 NO_WORK = ("dsclora_cli.models", "dsclora_cli.weights.catalog", "dsclora_cli.inference.fusion")
-"""Modules of networks and of the catalogue: their objects are no picture and no options."""
+"""Modules of networks and of the catalog: their objects are no picture and no options."""
 
 WORK = {"ndarray", "Tensor", "Image", "JpegImageFile", "PngImageFile", "generator"}
 """Types from outside the package that carry pixels."""

@@ -194,7 +194,7 @@ def _refuse(paths: Sequence[Path], problem: str) -> None:
 
 
 def read_rgb(path: Path) -> NDArray[np.uint8]:
-    """Read a picture as `(H, W, 3)` uint8, C-contiguous; grey becomes three equal channels.
+    """Read a picture as `(H, W, 3)` uint8, C-contiguous; gray becomes three equal channels.
 
     Raises:
         ImageError: the file is no regular file, cannot be read, or holds alpha, more than 8 bits or several frames,

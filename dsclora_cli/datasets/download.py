@@ -88,6 +88,7 @@ def fetch_set(name: str, offline: bool = False, on_progress: OnUnpack | None = N
 
 
 def _fetch_archive(name: str, offline: bool) -> Path:
+    """Return the archive of a set from the first source that gives the archive. Raises ImageError if none does."""
     failures = []
     for repo, file in SOURCES[name]:
         try:
@@ -120,7 +121,7 @@ class Limits:
     """Unpacked bytes for each byte of the archive."""
 
 
-LIMITS = Limits()
+ARCHIVE_LIMITS = Limits()
 
 
 @dataclass(frozen=True)
@@ -197,6 +198,7 @@ def _open_archive(archive: Path) -> Iterator[Iterator[_Entry | None]]:
 
 
 def _zip_entries(packed: zipfile.ZipFile) -> Iterator[_Entry | None]:
+    """Yield the entries of a .zip, None for a folder."""
     for info in packed.infolist():
         # The other methods may ask for gigabytes of memory before they return the first byte.
         if info.compress_type not in {zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED}:
@@ -208,6 +210,7 @@ def _zip_entries(packed: zipfile.ZipFile) -> Iterator[_Entry | None]:
 
 
 def _tar_entries(tape: tarfile.TarFile, stream: _Gzip) -> Iterator[_Entry | None]:
+    """Yield the entries of a .tar.gz, None for a folder; raise an error at the end for a wrong checksum."""
     for info in tape:
         yield _entry(info.name, info.isdir(), info.isreg(), info.size, partial(tape.extractfile, info))
     # tarfile stops before the padding at the end; reading the padding makes gzip check the checksum.
@@ -230,12 +233,12 @@ def _entry(
 
 def _check_entries(entries: Iterable[_Entry | None], archive_size: int) -> list[_Entry]:
     """Return the files among the entries. Raises ImageError as soon as a limit is exceeded."""
-    allowed = min(LIMITS.size, LIMITS.ratio * archive_size)
+    allowed = min(ARCHIVE_LIMITS.size, ARCHIVE_LIMITS.ratio * archive_size)
     files, size = [], 0
     for count, entry in enumerate(entries, start=1):
         size += entry.size if entry else 0
-        if count > LIMITS.entries:
-            raise ImageError(f"holds more than {LIMITS.entries} entries", _ARCHIVE_HINT)
+        if count > ARCHIVE_LIMITS.entries:
+            raise ImageError(f"holds more than {ARCHIVE_LIMITS.entries} entries", _ARCHIVE_HINT)
         if size > allowed:
             raise ImageError(f"unpacks to more than the {allowed} bytes allowed for its size", _ARCHIVE_HINT)
         if entry:
@@ -263,6 +266,7 @@ def _choose_hr(files: Iterable[_Entry]) -> list[_Entry]:
 
 
 def _refuse_equal_names(entries: Iterable[_Entry]) -> None:
+    """Raise ImageError where two entries would be written to the same file."""
     # Without regard to case: on Windows and macOS `a.png` and `A.png` are one file.
     name, count = Counter(entry.path.name.casefold() for entry in entries).most_common(1)[0]
     if count > 1:

@@ -218,6 +218,7 @@ def flatten_maps(maps: Tensor) -> Tensor:
 
 
 def _mean_squares(first: Tensor, second: Tensor) -> Tensor:
+    """Return the mean squared difference `(N, M)` between all rows of `(N, D)` and `(M, D)`."""
     # |a - b|^2 = |a|^2 + |b|^2 - 2ab, where rounding can lead below zero.
     squares = first.square().sum(1)[:, None] + second.square().sum(1) - 2 * first @ second.mT
     return squares.clamp_min(0) / first.shape[1]

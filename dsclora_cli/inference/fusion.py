@@ -101,22 +101,22 @@ class Convolution(nn.Module):
         around = (self.weight, self.bias, self._padding, [1, 1], [1, 1], 1)
         added: tuple[Any, ...] = ("add", None, None, [], None)
         if other is None:
-            answer: Tensor = torch.ops.mkldnn._convolution_pointwise(x, *around, self.activation, [], "")
+            result: Tensor = torch.ops.mkldnn._convolution_pointwise(x, *around, self.activation, [], "")
         elif self.overwrites:
-            answer = torch.ops.mkldnn._convolution_pointwise_.binary(other, x, *around, *added)
+            result = torch.ops.mkldnn._convolution_pointwise_.binary(other, x, *around, *added)
         else:
-            answer = torch.ops.mkldnn._convolution_pointwise.binary(x, other, *around, *added)
-        return answer
+            result = torch.ops.mkldnn._convolution_pointwise.binary(x, other, *around, *added)
+        return result
 
 
 class _Shapes(fx.Interpreter):
     """An interpreter that notes result shapes in the `meta` of nodes, without computing convolutions."""
 
-    def run_node(self, n: fx.Node) -> Any:  # noqa: ANN401 - a tensor, or anything else that a network hands around
+    def run_node(self, n: fx.Node) -> Any:  # noqa: ANN401 - a tensor, or anything else that a network computes with
         """Run a node and note the shape of the result; see `Interpreter`."""
-        answer = super().run_node(n)
-        n.meta["shape"] = tuple(answer.shape) if isinstance(answer, Tensor) else ()
-        return answer
+        result = super().run_node(n)
+        n.meta["shape"] = tuple(result.shape) if isinstance(result, Tensor) else ()
+        return result
 
     def call_module(self, target: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:  # noqa: ANN401
         """Call a module, or skip a convolution with a known result shape; see `Interpreter`."""
@@ -128,6 +128,7 @@ class _Shapes(fx.Interpreter):
 
 
 def _is_plain(layer: nn.Conv2d) -> bool:
+    """Return whether a convolution has stride 1, no dilation, one group, and padding that keeps the size."""
     same = tuple(size // 2 for size in layer.kernel_size)
     return (layer.stride, layer.dilation, layer.groups, layer.padding) == ((1, 1), (1, 1), 1, same)
 
@@ -138,6 +139,7 @@ def _nodes(traced: fx.GraphModule) -> Iterator[tuple[Node, nn.Module | None]]:
 
 
 def _layer(node: Node) -> nn.Module | None:
+    """Return the module that a node calls; None for a node that calls no module."""
     traced = node.graph.owning_module
     return traced.get_submodule(str(node.target)) if traced and node.op == "call_module" else None
 

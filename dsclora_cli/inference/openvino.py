@@ -178,7 +178,8 @@ class OpenvinoEngine:
             if isinstance(error, RuntimeError) and "alloc" not in str(error):
                 raise
             self._planned.clear()
-            raise OutOfMemory(f"a tile of {width}x{height} does not fit the memory of {self.device}") from error
+            message = f"a tile of {width}x{height} does not fit the memory of {self.device}"
+            raise OutOfMemory(message, "close other programs to free memory") from error
         return require_finite(result[0])
 
     def _request(self, shape: tuple[int, int]) -> Any:  # noqa: ANN401 - OpenVINO has no types

@@ -50,5 +50,6 @@ class TorchCpuEngine:
             if not is_out_of_memory(error):
                 raise
             height, width = tile.shape[:2]
-            raise OutOfMemory(f"a tile of {width}x{height} does not fit the memory of {self.device}") from error
+            message = f"a tile of {width}x{height} does not fit the memory of {self.device}"
+            raise OutOfMemory(message, "close other programs to free memory") from error
         return require_finite(result)

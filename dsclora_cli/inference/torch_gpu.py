@@ -184,7 +184,8 @@ class TorchGpuEngine:
                 raise
             self._runner.free_cached_memory()
             tiles = f"a tile of {kind.shape[1]}x{kind.shape[0]} does" if count == 1 else f"{count} tiles do"
-            raise OutOfMemory(f"{tiles} not fit the memory of {self.device}") from error
+            hint = "close other programs on the device, or use --device cpu"
+            raise OutOfMemory(f"{tiles} not fit the memory of {self.device}", hint) from error
 
 
 def _placed(network: nn.Module, device: torch.device, dtype: torch.dtype) -> nn.Module:
@@ -194,6 +195,7 @@ def _placed(network: nn.Module, device: torch.device, dtype: torch.dtype) -> nn.
 
 
 def _at(pending: PendingArrays, index: int) -> tuple[NDArray[Any], int]:
+    """Wait for a batch; return pixels `(H, W, C)` and state of the tile at an index."""
     pixels, states = pending()
     return pixels[index], int(states[index])
 

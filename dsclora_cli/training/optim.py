@@ -81,7 +81,7 @@ class Precision:
     """Mixed precision on CUDA; full float32 on every other device.
 
     `auto` is float16 with a scaled loss. For inputs in +-128, bfloat16 adds noise of half a gray level to the output of
-    this network, eight times the noise of float16.
+    SPAN, eight times the noise of float16.
     """
 
     def __init__(self, choice: str, device: torch.device) -> None:

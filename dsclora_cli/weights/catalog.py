@@ -115,8 +115,9 @@ class Catalog:
     def entry(self, name: str) -> WeightEntry:
         """Return the entry called `name`. Raises UsageError with similar names."""
         if name not in self.entries:
-            close = difflib.get_close_matches(name, self.entries, n=3, cutoff=0.5) or list(self.entries)
-            raise UsageError(f"no model is called {name!r}", f"choose {', '.join(close)}; see `dsclora models list`")
+            close = difflib.get_close_matches(name, self.entries, n=3, cutoff=0.5)
+            choice = f"choose {', '.join(close)}; " if close else ""
+            raise UsageError(f"no model is called {name!r}", f"{choice}see `dsclora models list`")
         return self.entries[name]
 
     def with_sha256(self, sha256: str) -> WeightEntry | None:
@@ -142,12 +143,14 @@ _FileVersion = tuple[Path, int, int]
 
 
 def _version(path: Path) -> _FileVersion:
+    """Return the version of a file. Raises OSError."""
     stat = path.stat()
     return path, stat.st_size, stat.st_mtime_ns
 
 
 @lru_cache(maxsize=1)
 def _load(packaged: _FileVersion, own: _FileVersion | None) -> Catalog:
+    """Read and check both files, and join the entries."""
     catalog = read_catalog(packaged[0], EMBEDDED)
     if own is None:
         return _check_names(catalog, packaged[0])
@@ -189,6 +192,7 @@ def read_catalog(path: Path, folder: Path) -> Catalog:
 
 
 def _read_entry(name: str, table: TomlTable, folder: Path) -> WeightEntry:
+    """Read the table of one weight file. Raises UsageError for a wrong key or value."""
     if name == "auto":
         raise table.error("name", name, "free: `--model auto` has its own meaning")
     if "/" in name or not is_inner_path(name):  # the name becomes a folder of the cache, and a part of file names
@@ -224,6 +228,7 @@ def _read_entry(name: str, table: TomlTable, folder: Path) -> WeightEntry:
 
 
 def _read_photo(table: TomlTable) -> PhotoRule | None:
+    """Read the table `[photo]`; return None for an empty table."""
     if not table.rest:
         return None
     below = table.number("below")

@@ -93,7 +93,7 @@ def known_sha256(entry: WeightEntry) -> str:
     if entry.sha256 or entry.url is None:
         return entry.sha256
     try:
-        with open_regular(_note(_path_of(entry))) as file:
+        with open_regular(_sha256_file(_path_of(entry))) as file:
             text = file.read(100).decode("ascii").strip()
     except (OSError, ValueError):
         return ""
@@ -112,7 +112,7 @@ def _path_of(entry: WeightEntry) -> Path:
     return entry.folder / Path(entry.file).expanduser()
 
 
-def _note(path: Path) -> Path:
+def _sha256_file(path: Path) -> Path:
     """Return the place of the stored sha256 of a trusted download."""
     return path.with_name(f"{path.name}.sha256")
 
@@ -148,7 +148,7 @@ def _fetch_from_web(entry: WeightEntry, url: str, path: Path, expected: str, on_
                     f"the file was refused{again}",
                 )
         if not entry.sha256:
-            _note(path).write_text(f"{found}\n", encoding="ascii")
+            _sha256_file(path).write_text(f"{found}\n", encoding="ascii")
     except TooManyBytes as error:
         raise WeightsError(f"{url} sends more bytes than {entry.name} has: refused", "choose another model") from error
     # URLError and time-outs are kinds of OSError; a server that speaks no HTTP, or a proxy without a name, are not.

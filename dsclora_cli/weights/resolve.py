@@ -148,6 +148,7 @@ def select_model(
 
 
 def _check_options(options: ModelOptions) -> None:
+    """Raise UsageError where both a model and a weights file are given."""
     if options.weights is not None and options.model != AUTO:
         raise UsageError(
             f"both a model ({options.model}) and a weights file ({options.weights}) are given", "give only one of them"
@@ -155,6 +156,7 @@ def _check_options(options: ModelOptions) -> None:
 
 
 def _find_auto(options: ModelOptions, catalog: Catalog, scale: int) -> FoundWeights:
+    """Return the first weights of the list of `auto` that are available, with a note if the first choice failed."""
     if scale not in catalog.auto:
         scales = ", ".join(str(known) for known in sorted(catalog.auto))
         raise UsageError(f"no model upscales by {scale} in one pass", f"there are models for {scales}")
@@ -178,6 +180,7 @@ def _find_auto(options: ModelOptions, catalog: Catalog, scale: int) -> FoundWeig
 
 
 def _find_entry(entry: WeightEntry, catalog: Catalog, offline: bool) -> FoundWeights:
+    """Return the weights of a catalog entry; for an adapter the weights of the base, with the adapter to merge."""
     path = obtain(entry, offline)
     if entry.base is None:
         return FoundWeights(path, known_sha256(entry), entry.name, entry)
@@ -187,6 +190,7 @@ def _find_entry(entry: WeightEntry, catalog: Catalog, offline: bool) -> FoundWei
 
 
 def _find_file(path: Path, catalog: Catalog) -> FoundWeights:
+    """Return the weights in a file of the user."""
     try:
         sha256 = sha256_of(path)
     except OSError as error:
@@ -197,6 +201,7 @@ def _find_file(path: Path, catalog: Catalog) -> FoundWeights:
 
 
 def _find_adapted(options: ModelOptions, adapter: Path, scale: int | None) -> FoundWeights:
+    """Return the base of an adapter file, with the adapter to merge. Raises UsageError for another base."""
     base_options, base_sha256 = _base_options(options, adapter)
     base = find_weights(base_options, scale)
     if base.sha256 != base_sha256:

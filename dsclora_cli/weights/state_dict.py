@@ -27,7 +27,7 @@ from dsclora_cli.paths import atomic_write, open_regular
 from dsclora_cli.weights.pickles import STAND_INS, find_code, find_protocol
 from dsclora_cli.weights.wrappers import unwrap
 
-MOST_BYTES = 1 << 30
+MOST_WEIGHT_BYTES = 1 << 30
 """Largest accepted file, packed and unpacked."""
 
 _PROTOCOLS = tuple(bytes([0x80, protocol]) for protocol in range(2, 6))
@@ -62,7 +62,7 @@ def read_tensors(path: Path) -> TensorFile:
             head, size = file.read(16), os.fstat(file.fileno()).st_size
     except OSError as error:
         raise WeightsError(f"cannot read {path}: {error.strerror}", "check the path") from error
-    if size > MOST_BYTES:
+    if size > MOST_WEIGHT_BYTES:
         raise WeightsError(f"{path} is larger than 1 GiB", _HINT)
     # safetensors: the length of the header in 8 bytes, then the header as JSON.
     if head[8:9] == b"{" and int.from_bytes(head[:8], "little") <= size:
@@ -121,7 +121,7 @@ def _read_pickle(path: Path) -> object:
         # A small archive can unpack to any size, so the sizes inside are checked before.
         if zipfile.is_zipfile(path):
             with zipfile.ZipFile(path) as archive:
-                if sum(entry.file_size for entry in archive.infolist()) > MOST_BYTES:
+                if sum(entry.file_size for entry in archive.infolist()) > MOST_WEIGHT_BYTES:
                     raise WeightsError(f"{path} unpacks to more than 1 GiB", _HINT)
         # torch warns of pickles that are old or odd, in lines that name no file.
         with _LOADING, warnings.catch_warnings(), open_regular(path) as file, safe_globals(STAND_INS):

@@ -49,7 +49,7 @@ def unpacked(data: bytes, tmp_path: Path, **limits: int) -> dict[str, bytes]:
     archive = tmp_path / "archive"
     archive.write_bytes(data)
     with pytest.MonkeyPatch.context() as monkeypatch:
-        monkeypatch.setattr(download, "LIMITS", Limits(**limits))
+        monkeypatch.setattr(download, "ARCHIVE_LIMITS", Limits(**limits))
         unpack_hr(archive, tmp_path / "set" / "HR")
     return {path.name: path.read_bytes() for path in (tmp_path / "set" / "HR").iterdir()}
 

@@ -148,7 +148,7 @@ def test_an_address_names_no_place_outside_the_cache(path: str) -> None:
 def test_a_damaged_note_of_a_sha256_counts_as_none(content: bytes) -> None:
     write_catalog("https://example.com/edsr.pt")
     entry = load_catalog().entry("plain")
-    note = download._note(download._path_of(entry))
+    note = download._sha256_file(download._path_of(entry))
     note.parent.mkdir(parents=True)
     note.write_bytes(content)
     assert download.known_sha256(entry) == ""

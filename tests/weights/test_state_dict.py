@@ -62,7 +62,7 @@ def test_unreadable_files_are_refused(tmp_path: Path) -> None:
 
 
 def test_too_large_files_are_refused_packed_and_unpacked(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(state_dict, "MOST_BYTES", 10_000)
+    monkeypatch.setattr(state_dict, "MOST_WEIGHT_BYTES", 10_000)
     with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("data.pkl", bytes(10_001))
     assert file.stat().st_size < 1000
