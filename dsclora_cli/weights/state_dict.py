@@ -68,7 +68,7 @@ def read_tensors(path: Path) -> TensorFile:
     if head[8:9] == b"{" and int.from_bytes(head[:8], "little") <= size:
         return _read_safetensors(path)
     if head.startswith((b"PK\x03\x04", *_PROTOCOLS)):
-        return TensorFile(unwrap(_read_pickle(path), path), {})
+        return TensorFile(_unwrap(_read_pickle(path), path), {})
     if code := find_code(path):
         raise _refused(path, code)
     raise WeightsError(f"{path} is not a file of weights", _HINT)
@@ -111,7 +111,7 @@ def _read_safetensors(path: Path) -> TensorFile:
     try:
         with safe_open(path, framework="pt", device="cpu") as file:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
-            return TensorFile(unwrap(tensors, path), dict(file.metadata() or {}))
+            return TensorFile(_unwrap(tensors, path), dict(file.metadata() or {}))
     except _BROKEN as error:
         raise _broken(path) from error
 
@@ -138,6 +138,18 @@ def _read_pickle(path: Path) -> object:
                 f"{path} is a pickle of protocol {protocol}, which torch cannot read safely", hint
             ) from error
         raise _broken(path) from error
+
+
+def _unwrap(loaded: object, path: Path) -> dict[str, Tensor]:
+    try:
+        tensors = unwrap(loaded, path)
+        claimed = sum(tensor.numel() * tensor.element_size() for tensor in tensors.values())
+    except _BROKEN as error:
+        raise _broken(path) from error
+    # A tensor with a stride of 0 can claim any size, and a network of this size would be built.
+    if claimed > MOST_BYTES:
+        raise WeightsError(f"{path} claims tensors of {claimed} bytes, more than 1 GiB", _HINT)
+    return tensors
 
 
 def _refused(path: Path, code: str) -> WeightsError:

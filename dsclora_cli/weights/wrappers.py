@@ -15,39 +15,20 @@ from dsclora_cli.errors import WeightsError
 from dsclora_cli.weights.pickles import StandIn, StandInArray
 
 _EMA = (
-    "params_ema",
-    "params-ema",
-    "model_ema",
-    "ema_model",
-    "ema_state_dict",
-    "net_g_ema",
-    "generator_ema",
-    "g_ema",
-    "ema",
-)
+    "params_ema", "params-ema", "model_ema", "ema_model", "ema_state_dict", "net_g_ema", "netG_ema", "generator_ema",
+    "G_ema", "g_ema", "averaged_model", "swa_model", "ema", "shadow",
+)  # fmt: skip
 _ONE = (
-    "params", "state_dict", "model_state_dict", "net_g", "netG", "generator", "G", "model", "net", "network", "module",
-    "student", "weights", "_orig_mod",
+    "params", "state_dict", "model_state_dict", "net_g", "netG", "network_g", "generator", "G", "model", "net",
+    "network", "module", "student", "weights", "_orig_mod",
 )  # fmt: skip
 _KEYS = (*_EMA, *_ONE)
 """Keys of wrappers, and first parts of names, in the order of choice: averaged weights (EMA) come first, as better."""
 
-_OTHERS = frozenset(
-    (
-        "net_d",
-        "netD",
-        "discriminator",
-        "D",
-        "teacher",
-        "loss",
-        "criterion",
-        "perceptual",
-        "percep",
-        "lpips",
-        "vgg",
-        "gan",
-    )
-)
+_OTHERS = frozenset((
+    "net_d", "netD", "network_d", "discriminator", "D", "teacher", "loss", "losses", "criterion", "perceptual",
+    "percep", "lpips", "vgg", "gan",
+))  # fmt: skip
 """First parts of the names of tensors that belong to the training and not to the network."""
 
 _MARKERS = ("no_norm",)

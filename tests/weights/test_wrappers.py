@@ -3,22 +3,28 @@
 from __future__ import annotations
 
 import argparse
+import io
 import os
 import pickle
 import threading
 import warnings
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from networks import refused, small
 from safetensors.torch import save_file
 
 from dsclora_cli.cli.app import main
+from dsclora_cli.errors import WeightsError
 from dsclora_cli.weights.checkpoint import load_network
+from dsclora_cli.weights.state_dict import read_tensors
 from dsclora_cli.weights.wrappers import unwrap
 
 State = dict[str, Any]
@@ -53,6 +59,8 @@ WRAPPINGS: dict[str, Callable[[State], object]] = {
     "averaged, but empty": lambda s: {"params": s, "params_ema": {}, "ema": {"decay": 0.999}},
     "averaged copies": lambda s: {"state_dict": {**before("net_g.", other(s)), **before("net_g_ema.", s)}},
     "beside a discriminator": lambda s: {"state_dict": {**before("net_g.", s), **before("net_d.", s)}},
+    "averaged inside": lambda s: {"ema": {"decay": 0.999, "shadow": s}, "model": other(s)},
+    "averaged wrapper": lambda s: before("ema_model.module.", s),
     "counter": lambda s: {"params": {**s, "n_averaged": torch.tensor(100)}},
     "counter and prefix": lambda s: {"n_averaged": torch.tensor(100), **before("module.", s)},
     "batch counter": lambda s: {**s, "norm.num_batches_tracked": torch.tensor(7), "initted": torch.tensor([True])},
@@ -104,6 +112,29 @@ def test_a_wrapper_that_contains_itself_ends(tmp_path: Path) -> None:
     assert "no tensors" in refused(tmp_path / "net.pth")
     knot["state_dict"] = {"conv.weight": torch.zeros(2)}
     assert unwrap(knot, Path("net.pth")).keys() == {"conv.weight"}
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+def test_sizes_that_cost_no_bytes_are_refused(zipped: bool, tmp_path: Path) -> None:
+    state = small().state_dict() | {"huge": torch.zeros(1).expand(1 << 20, 1 << 10)}
+    torch.save(state, tmp_path / "net.pth", _use_new_zipfile_serialization=zipped)
+    assert "claims tensors of 429" in refused(tmp_path / "net.pth")
+
+
+@given(place=st.floats(0, 1), flips=st.binary(min_size=1, max_size=6))
+def test_damaged_arrays_load_or_are_refused(
+    tmp_path_factory: pytest.TempPathFactory, place: float, flips: bytes
+) -> None:
+    buffer = io.BytesIO()
+    arrays = {"params": {"conv.weight": np.ones((2, 3), np.float32)}, "best": np.float64(1)}
+    torch.save(arrays, buffer, _use_new_zipfile_serialization=False)
+    data = bytearray(buffer.getvalue())
+    at = int(place * (len(data) - 7))
+    data[at : at + len(flips)] = flips
+    path = tmp_path_factory.mktemp("damaged") / "net.pth"
+    path.write_bytes(data)
+    with suppress(WeightsError):
+        read_tensors(path)
 
 
 class Call:
