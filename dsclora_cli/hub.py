@@ -28,8 +28,8 @@ from dsclora_cli.hub_client import (
     HUB,
     HubUnavailable,
     check_settings,
+    connection_errors,
     head,
-    network_errors,
     one_line,
     progress_bar,
     quiet_client,
@@ -255,7 +255,7 @@ class _Download:
     def download(self, file: str, commit: str | None) -> Path:
         """Download into the client's cache, and return the path of the verified file.
 
-        The server decides neither a name nor a size: the blob is called by the sha256 of the bytes that came.
+        No name and no size comes from the server: the blob is called by the sha256 of the bytes that came.
         """
         from huggingface_hub.file_download import hf_hub_url
 
@@ -307,7 +307,7 @@ class _Download:
                     watch.total = answer.length and arriving.size + answer.length
                     arriving.write_all(answer.blocks, watch)
                 return
-            except network_errors():
+            except connection_errors():
                 left = TRIES if arriving.size > start else left - 1
                 if not left or watch.stopped:
                     raise
@@ -381,7 +381,7 @@ class _Download:
             return HubUnavailable("time-out", f"{self.endpoint} did not answer in time for {where}", hint)
         if exception in {"ConnectError", "ConnectionError", "OfflineModeIsEnabled"}:
             return HubUnavailable("no internet", f"cannot reach {self.endpoint} for {where}", hint)
-        if isinstance(error, network_errors()):
+        if isinstance(error, connection_errors()):
             message = f"the connection to {self.endpoint} broke during {where}"
             return HubUnavailable("connection lost", message, "try again")
         message = f"the client of the Hub failed for {where}: {exception}: {one_line(error)}"

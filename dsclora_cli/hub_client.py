@@ -149,7 +149,7 @@ def stream(url: str, headers: Mapping[str, str], seconds: float) -> Iterator[Ans
             yield Answer(answer.status_code, answer.headers, answer.iter_content(_BLOCK_BYTES))
 
 
-def network_errors() -> tuple[type[BaseException], ...]:
+def connection_errors() -> tuple[type[BaseException], ...]:
     """Return the exceptions of the client's HTTP library (httpx2, httpx or requests)."""
     from huggingface_hub.errors import HfHubHTTPError
 

@@ -19,7 +19,7 @@ if "PYTEST_XDIST_WORKER" in os.environ:  # several processes that each took ever
 
 @pytest.fixture(scope="session")
 def shared() -> Path:
-    """The reference material beside the checkout; tests that need it skip where it is absent."""
+    """The reference material next to the checkout; tests that need it skip where it is absent."""
     folder = Path(os.environ.get("DSCLORA_SHARED", ROOT.parent / "shared"))
     if not folder.is_dir():
         pytest.skip(f"reference material not found at {folder} (set DSCLORA_SHARED)")

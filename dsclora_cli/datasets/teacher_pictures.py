@@ -1,4 +1,4 @@
-"""A folder of a teacher's pictures: any network, in any framework, can teach by its answers to LR.
+"""A folder of a teacher's pictures: a network in any framework can be the teacher.
 
 `with_teacher_pictures` gives every training picture the teacher's picture of the same name.
 """

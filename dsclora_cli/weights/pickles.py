@@ -1,4 +1,4 @@
-"""What a pickle asks for, told without running the pickle: code that a file would run, and harmless stand-ins.
+"""Inspect pickles without running them: name the code that a file would run, and stand in for harmless objects.
 
 torch reads pickles with `weights_only=True`. This module explains why torch refused a file, and offers stand-ins for
 the harmless objects that training programs store next to the tensors.

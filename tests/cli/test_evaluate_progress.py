@@ -12,7 +12,7 @@ from dsclora_cli.cli.evaluate import EvalProgress
 
 
 def go(view: EvalProgress) -> None:
-    """All that an evaluation tells."""
+    """All that an evaluation reports."""
     view.on_unpack("Set5", 2_000_000, 4_000_000)
     view.on_unpack("Set5", 4_000_000, 4_000_000)
     view.note_once("a choice was made")

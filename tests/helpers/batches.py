@@ -62,7 +62,7 @@ def leftovers(top: Path) -> list[str]:
 
 
 class RepeatUpscaler:
-    """A stand-in for PictureUpscaler that repeats pixels; `on_frame` hears of every frame and may raise."""
+    """A stand-in for PictureUpscaler that repeats pixels; `on_frame` receives every frame and may raise."""
 
     def __init__(self, on_frame: Callable[[Frame], None] = lambda frame: None, scale: int = 4) -> None:
         self._on_frame = on_frame

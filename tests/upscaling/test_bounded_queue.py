@@ -1,4 +1,4 @@
-"""The queue between two stages holds what the budget allows, and lets go when told to."""
+"""The queue between two stages holds what the budget allows, and ends when closed or cancelled."""
 
 from __future__ import annotations
 
