@@ -147,7 +147,7 @@ def _unwrap(loaded: object, path: Path) -> dict[str, Tensor]:
     except _BROKEN as error:
         raise _broken(path) from error
     # A tensor with a stride of 0 can claim any size, and a network of this size would be built.
-    if claimed > MOST_BYTES:
+    if claimed > MOST_WEIGHT_BYTES:
         raise WeightsError(f"{path} claims tensors of {claimed} bytes, more than 1 GiB", _HINT)
     return tensors
 
