@@ -103,7 +103,9 @@ class DataOptions:
         (), "Folder of HR training pictures, or a set such as DIV2K; may be repeated.", "DIR|SET"
     )
     lr: Path | None = option_field(  # noqa: RUF009
-        None, "Folder of real LR pictures, paired with the HR pictures by name; default: bicubic LR.", "DIR"
+        None,
+        "Folder of real LR pictures, paired with the HR pictures by name; default: bicubic LR.",
+        "DIR",
     )
     val: Path | None = option_field(  # noqa: RUF009
         None, "Folder of held-out HR pictures; default: a share of the training pictures.", "DIR"
@@ -364,6 +366,11 @@ class OptionField:
     def flag(self) -> str:
         """Return the option on the command line."""
         return f"--{self.name.replace('_', '-')}"
+
+    @property
+    def names_files(self) -> bool:
+        """Return whether values are pictures or weights: a run may resume with another path to the same content."""
+        return not {"DIR", "FILE"}.isdisjoint(self.metavar.split("|"))
 
     @property
     def choices(self) -> tuple[str, ...]:

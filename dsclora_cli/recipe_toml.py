@@ -146,15 +146,25 @@ def resolve_defaults(recipe: Recipe) -> Recipe:
     )
 
 
-def recipe_digest(recipe: Recipe) -> str:
+def recipe_digest(recipe: Recipe, files: bool = True) -> str:
     """Return 64 hex digits, equal for two recipes with the same trained weights (apart from rounding).
 
     Options without effect on the result (`device`, `threads`, `compile`, `accumulate`, ...) are left out, so a run may
     resume on another machine. Options at their default are left out too, so a run may resume after an update with new
     options.
+
+    Args:
+        recipe: The recipe.
+        files: False leaves out the paths of pictures and weights, whose content is to be compared instead.
     """
+
+    def decides(option: OptionField, value: object) -> bool:
+        # The words of `teacher_images` are no paths.
+        is_path = option.names_files and value not in option.metavar.split("|")
+        return option.affects_result and value != option.default and (files or not is_path)
+
     tables = [table for table in TABLES if getattr(recipe, table) is not None]
-    deciding = ((o, value) for o, value in _values(recipe) if o.affects_result and value != o.default)
+    deciding = ((option, value) for option, value in _values(recipe) if decides(option, value))
     return hashlib.sha256(f"{tables}\n{_to_toml(deciding)}".encode()).hexdigest()
 
 

@@ -163,6 +163,18 @@ def test_the_digest_changes_with_every_option_that_affects_the_weights() -> None
     assert same == {"device", "threads", "compile", "accumulate", "checkpoint_minutes", "most_skips"}
 
 
+def test_the_digest_without_files_changes_with_every_option_but_paths() -> None:
+    same = set()
+    for option in option_fields():
+        changed = with_values(DISTILLATION, {option.name: other(option)})
+        if recipe_digest(changed, files=False) == recipe_digest(DISTILLATION, files=False):
+            same.add(option.name)
+    free = {"device", "threads", "compile", "accumulate", "checkpoint_minutes", "most_skips"}
+    assert same - free == {"data", "lr", "val", "init", "base", "teacher", "teacher_images"}
+    words = [with_values(DISTILLATION, {"teacher_images": word}) for word in ("patch", "whole", "ensemble")]
+    assert len({recipe_digest(recipe, files=False) for recipe in words}) == 3
+
+
 def test_a_new_option_at_its_default_leaves_the_digest_unchanged(monkeypatch: pytest.MonkeyPatch) -> None:
     before = recipe_digest(DISTILLATION)
     all_but_steps = [option for option in option_fields() if option.name != "steps"]

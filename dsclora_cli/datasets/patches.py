@@ -63,6 +63,11 @@ class Picture:
     teacher: str | None = None
     """Name of the array of a teacher's output in the cache."""
 
+    @property
+    def arrays(self) -> tuple[str, ...]:
+        """Return the names of all arrays; names in the cache follow from the content."""
+        return tuple(name for name in (self.hr, self.lr, self.teacher) if name)
+
 
 @dataclass(frozen=True)
 class Batch:
@@ -96,6 +101,11 @@ class TrainSet:
     def digest(self) -> str:
         """Return a hash over the contents of the pictures, independent of their names and order."""
         return hashlib.sha256("\n".join(sorted(picture.key for picture in self.pictures)).encode()).hexdigest()
+
+    @property
+    def arrays(self) -> list[tuple[str, ...]]:
+        """Return the names of all arrays, which follow from the content of the files."""
+        return [picture.arrays for picture in self.pictures]
 
     @cached_property
     def _cumulative_areas(self) -> NDArray[np.float64]:
@@ -178,6 +188,11 @@ class HeldOut:
     degradation: DegradeOptions
     seed: int
     cache: TrainCache
+
+    @property
+    def arrays(self) -> list[tuple[str, ...]]:
+        """Return the names of all arrays, which follow from the content of the files."""
+        return [picture.arrays for picture in self.pictures]
 
     def load(self) -> Iterator[tuple[str, NDArray[np.uint8], NDArray[np.uint8]]]:
         """Yield name, LR `(h, w, 3)` and HR `(s*h, s*w, 3)` of each picture, uint8.

@@ -30,7 +30,7 @@ from dsclora_cli.recipe import DEFAULT_FEATURE_DISTANCE, DEFAULT_FEATURE_WEIGHTS
 from dsclora_cli.recipe_toml import read_recipe, resolve_defaults
 from dsclora_cli.training.compile import compiled
 from dsclora_cli.training.losses import ReconstructionLoss
-from dsclora_cli.training.train import initial_network, network_setup
+from dsclora_cli.training.train import initial_digest, initial_network, network_setup
 from dsclora_cli.training.trainer import Run, TrainCallbacks, TrainingSetup, TrainResult, fit
 from dsclora_cli.weights.adapters import save_adapters
 from dsclora_cli.weights.resolve import find_named_weights, open_network
@@ -85,7 +85,9 @@ def distill(recipe: Recipe, run: Path, resume: bool, callbacks: TrainCallbacks, 
                 data = data.with_teacher(images, f"{teacher.sha256} {options.teacher_images}")
         network = teacher.network if teacher else None
         context = DistillContext(recipe, options, data, network, base, device, offline, callbacks.note_once)
-        return BUILDERS[options.method](context), data
+        digests = [opened.sha256 if opened else "" for opened in (base, teacher)]
+        init = "" if options.method == "dsclora" else initial_digest(recipe.network, offline)
+        return replace(BUILDERS[options.method](context), weights=(*digests, init)), data
 
     return fit(resolve_defaults(recipe), Run(run, resume, offline, callbacks), build)
 

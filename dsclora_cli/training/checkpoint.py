@@ -53,6 +53,8 @@ class RunState:
 
     recipe: Recipe
     """A checkpoint of another recipe is refused, unless the two lead to the same weights."""
+    content: str
+    """Digest of the content of all pictures and weights that the recipe names."""
     parts: dict[str, Any]
     """Objects with `state_dict` and `load_state_dict`, by their keys in the file."""
     progress: TrainingProgress
@@ -62,6 +64,7 @@ class RunState:
         """Write the checkpoint atomically. Raises DscloraError where the disk is full or not writable."""
         state = {name: part.state_dict() for name, part in self.parts.items()}
         state |= {"progress": asdict(self.progress), "recipe": recipe_digest(self.recipe)}
+        state |= {"settings": recipe_digest(self.recipe, files=False), "content": self.content}
         try:
             with atomic_write(path) as temporary:
                 torch.save(state, temporary)
@@ -71,8 +74,13 @@ class RunState:
             hint = "the previous checkpoint is intact; free disk space, then --resume"
             raise DscloraError(f"cannot write {path}: {reason}", hint) from error
 
-    def load(self, path: Path, device: torch.device) -> None:
-        """Restore all parts and the progress. Raises UsageError for a damaged file or another recipe."""
+    def load(self, path: Path, device: torch.device) -> str:
+        """Restore all parts and the progress, and return a note, empty where the run resumes as it was.
+
+        Folders and files of the recipe may have moved; then their content must be the same.
+
+        Raises UsageError for a damaged file, another recipe, or other pictures or weights in another place.
+        """
         try:
             # `weights_only` refuses pickled code, so a checkpoint from elsewhere can do no harm.
             with open_regular(path) as file:
@@ -80,10 +88,18 @@ class RunState:
             written_by, progress = state.pop("recipe"), state.pop("progress")
         except Exception as error:
             raise UsageError(f"{path} cannot be read as a checkpoint", "start a new run with another --out") from error
+        # Checkpoints of older versions know nothing of the content.
+        settings, content = state.pop("settings", None), state.pop("content", None)
         if written_by != recipe_digest(self.recipe):
-            hint = "give the options of recipe.toml in the same folder, or start a new run with another --out"
-            raise UsageError(f"{path.parent} is a run of another recipe", hint)
+            if settings != recipe_digest(self.recipe, files=False):
+                hint = "give the options of recipe.toml in the same folder, or start a new run with another --out"
+                raise UsageError(f"{path.parent} is a run of another recipe", hint)
+            if content != self.content:
+                hint = "give the files of the run, wherever they are now, or start a new run with another --out"
+                raise UsageError(f"{path.parent} is a run of other pictures or weights", hint)
         for name, part in self.parts.items():
             part.load_state_dict(state[name])
         for key, value in progress.items():
             setattr(self.progress, key, value)
+        changed = content not in {None, self.content}
+        return "the pictures or weights of the run have changed since its last checkpoint" if changed else ""

@@ -6,6 +6,7 @@ The training loop is in `trainer.py`; `distill` starts from the same networks.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -50,7 +51,8 @@ def train(recipe: Recipe, run: Path, resume: bool, callbacks: TrainCallbacks, of
         network = initial_network(recipe, data, offline).to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         forward = compiled(network, recipe.run.compile, device, callbacks.note_once)
         loss = ReconstructionLoss(recipe.loss)
-        return network_setup(network, lambda batch: loss(forward(batch.lr), batch.hr), recipe, data), data
+        setup = network_setup(network, lambda batch: loss(forward(batch.lr), batch.hr), recipe, data)
+        return replace(setup, weights=(initial_digest(recipe.network, offline),)), data
 
     return fit(resolve_defaults(recipe), Run(run, resume, offline, callbacks), build)
 
@@ -113,6 +115,11 @@ def initial_network(recipe: Recipe, data: TrainSet, offline: bool = False) -> Ne
         batches = (data.batch(step, slice(None)) for step in range(_FITTED_BATCHES))
         fit_last_layer(network, ((batch.lr, batch.hr) for batch in batches))
     return network
+
+
+def initial_digest(options: NetworkOptions, offline: bool) -> str:
+    """Return the sha256 of the file of `init`; empty without `init`. Raises WeightsError."""
+    return "" if options.init is None else find_named_weights(options.init, offline).sha256
 
 
 def new_network(options: NetworkOptions) -> Network:

@@ -6,6 +6,7 @@ A step depends only on the seed and on the step's number, so a resumed run takes
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import signal
@@ -57,6 +58,8 @@ class TrainingSetup:
     """Names of the terms that are written to the log and are no part of the loss."""
     lr_scales: Mapping[str, float] = field(default_factory=dict)
     """Factors on the learning rate by parameter name; 1 for a parameter that is absent."""
+    weights: tuple[str, ...] = ()
+    """Digests of the weights that the run starts from and learns from: a run resumes with no others."""
     baseline: Network | None = None
     """A network to beat on the held-out pictures: weights that score lower are not kept. None: no condition."""
 
@@ -190,7 +193,8 @@ class Trainer:
             "optimiser": self._optimizer,
             "scaler": self._precision.scaler,
         }
-        self._state = RunState(recipe, parts, self._progress)
+        content = [self._train_set.arrays, self._held_out.arrays, setup.weights]
+        self._state = RunState(recipe, hashlib.sha256(json.dumps(content).encode()).hexdigest(), parts, self._progress)
         self._saved = time.monotonic()  # time of the last checkpoint
         self._skips = 0  # steps skipped in a row
         self._samples: list[Sample] = []  # of the last score, drawn with the next checkpoint
@@ -222,7 +226,8 @@ class Trainer:
     def _start(self, is_new: bool) -> None:
         """Load the checkpoint of an earlier run, and prepare the run folder."""
         if not is_new:
-            self._state.load(self._run_dir.state, self._group.device)
+            if changed := self._state.load(self._run_dir.state, self._group.device):
+                self._callbacks.note_once(changed)
             self._callbacks.note_once(f"resuming after {self._progress.step} steps")
         if not self._group.is_first:
             return

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -94,6 +95,34 @@ def test_a_resumed_run_ends_with_the_same_bytes_as_an_uninterrupted_run(recipe: 
     assert whole.file is not None
     assert again.file is not None
     assert whole.file.read_bytes() == again.file.read_bytes()
+
+
+def test_a_run_resumes_where_networks_and_pictures_of_a_teacher_have_moved(
+    recipe: Recipe, base: Path, tmp_path: Path
+) -> None:
+    def stop(step: int) -> None:
+        if step == 3:
+            raise KeyboardInterrupt
+
+    def with_paths(paths: dict[str, Path]) -> Recipe:
+        return changed(often, **{name: str(path) for name, path in paths.items()})
+
+    often = replace(recipe, run=replace(recipe.run, steps=6, validate=6, checkpoint_minutes=0))
+    answers = Path(shutil.copytree(tmp_path / "photos", tmp_path / "answers"))
+    teacher = Path(shutil.copy(base, tmp_path / "teacher.safetensors"))
+    paths = {"base": base, "teacher": teacher, "teacher_images": answers}
+    with pytest.raises(KeyboardInterrupt):
+        distill(with_paths(paths), tmp_path / "cut", False, Recorder(stop), True)
+    moved = {name: path.rename(tmp_path / f"moved {path.name}") for name, path in paths.items()}
+
+    black = photographs(tmp_path / "black")
+    for path in black.iterdir():
+        Image.new("RGB", (40, 40)).save(path)
+    random = network(tmp_path / "random.safetensors", seed=5)
+    for name, other in (("base", random), ("teacher", random), ("teacher_images", black)):
+        with pytest.raises(UsageError, match="is a run of other pictures or weights"):
+            distill(with_paths({**moved, name: other}), tmp_path / "cut", True, Recorder(), True)
+    assert distill(with_paths(moved), tmp_path / "cut", True, Recorder(), True).steps == 6
 
 
 def test_adapters_none_trains_all_weights_of_the_base(recipe: Recipe, base: Path, tmp_path: Path) -> None:

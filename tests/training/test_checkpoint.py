@@ -2,16 +2,23 @@
 
 import json
 import os
+import shutil
 import signal
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
+from safetensors.torch import load_file
 from training import Recorder, photographs, tiny_recipe
 
 from dsclora_cli.errors import DscloraError, UsageError
+from dsclora_cli.models.span import SPAN, SpanConfig
+from dsclora_cli.recipe import Recipe
+from dsclora_cli.recipe_toml import read_recipe
 from dsclora_cli.training.train import train
+from dsclora_cli.weights.checkpoint import save_network
 
 
 @pytest.fixture
@@ -97,6 +104,86 @@ def test_folders_with_other_contents_are_refused(photos: Path, tmp_path: Path) -
         train(other, tmp_path / "run", True, Recorder())
     with pytest.raises(UsageError, match="already exists and holds no run"):
         train(recipe, photos, True, Recorder())
+
+
+def _stopped(recipe: Recipe, run: Path) -> None:
+    """Train half of a run."""
+
+    def stop(step: int) -> None:
+        if step == 6:
+            raise KeyboardInterrupt
+
+    often = replace(recipe, run=replace(recipe.run, checkpoint_minutes=0))
+    with pytest.raises(KeyboardInterrupt):
+        train(often, run, False, Recorder(stop))
+
+
+def _moved(path: Path) -> Path:
+    return path.rename(path.with_name(f"{path.name} moved"))
+
+
+@pytest.mark.parametrize("parts", ["data and lr", "val and init"])
+def test_a_run_resumes_where_its_files_have_moved(photos: Path, tmp_path: Path, parts: str) -> None:
+    def with_files(data: Path, lr: Path, val: Path, init: Path) -> Recipe:
+        if parts == "data and lr":
+            return tiny_recipe(data, lr=lr)
+        recipe = tiny_recipe(data, val=val)
+        return replace(recipe, network=replace(recipe.network, init=str(init)))
+
+    small = tmp_path / "small"
+    small.mkdir()
+    for path in photos.iterdir():
+        Image.open(path).resize((20, 20)).save(small / path.name)
+    torch.manual_seed(3)
+    init = tmp_path / "init.safetensors"
+    save_network(SPAN(SpanConfig(channels=4, blocks=1, scale=2)), init, "")
+    files = photos, small, photographs(tmp_path / "val", 1, 24), init
+    train(with_files(*files), tmp_path / "through", False, Recorder())
+    _stopped(with_files(*files), tmp_path / "cut")
+
+    for folder in (photos, small):
+        for path in folder.iterdir():
+            path.rename(path.with_stem(f"picture{path.stem}"))
+    moved = with_files(*map(_moved, files))
+    later = Recorder()
+    train(moved, tmp_path / "cut", True, later)
+    assert not [note for note in later.notes if "changed" in note]
+    # The files differ in their text of origin, which has the digest of the recipe, paths included.
+    cut, through = (load_file(tmp_path / run / "last.safetensors") for run in ("cut", "through"))
+    assert len(later.losses) == 7 and cut.keys() == through.keys()
+    assert all(torch.equal(cut[name], through[name]) for name in cut)
+    assert read_recipe(tmp_path / "cut" / "recipe.toml") == moved
+
+
+def test_other_pictures_in_another_folder_are_refused_and_in_the_same_folder_noted(
+    photos: Path, tmp_path: Path
+) -> None:
+    recipe = tiny_recipe(photos)
+    _stopped(recipe, tmp_path / "run")
+    other = photographs(tmp_path / "other", count=7)
+    with pytest.raises(UsageError, match=r"run is a run of other pictures or weights \(give the files of the run"):
+        train(tiny_recipe(other), tmp_path / "run", True, Recorder())
+    with pytest.raises(UsageError, match="is a run of another recipe"):
+        train(tiny_recipe(_moved(photos), batch=2), tmp_path / "run", True, Recorder())
+
+    other.rename(photos)
+    later = Recorder()
+    train(recipe, tmp_path / "run", True, later)
+    assert "the pictures or weights of the run have changed since its last checkpoint" in later.notes
+
+
+def test_a_checkpoint_of_an_older_version_resumes_in_its_own_folders_only(photos: Path, tmp_path: Path) -> None:
+    recipe = tiny_recipe(photos)
+    _stopped(recipe, tmp_path / "run")
+    path = tmp_path / "run" / "state.pt"
+    state = torch.load(path, weights_only=True)
+    torch.save({key: value for key, value in state.items() if key not in {"settings", "content"}}, path)
+    moved = tiny_recipe(Path(shutil.copytree(photos, tmp_path / "copy")))
+    with pytest.raises(UsageError, match="is a run of another recipe"):
+        train(moved, tmp_path / "run", True, Recorder())
+    later = Recorder()
+    train(recipe, tmp_path / "run", True, later)
+    assert later.notes[0] == "resuming after 5 steps"
 
 
 def test_a_full_disk_leaves_the_previous_checkpoint_intact(
