@@ -125,6 +125,17 @@ class BatchOptions:
 
 
 @dataclass(frozen=True)
+class ReadOptions:
+    """How pictures are read."""
+
+    max_pixels: int = 200_000_000
+    """Most pixels of a picture in memory at once; a large TIFF is read in bands, and only a band counts."""
+
+    salvage: bool = False
+    """Take what is there of an incomplete picture, with a warning about the share; by default, refuse the picture."""
+
+
+@dataclass(frozen=True)
 class UpscaleOptions:
     """All options of `dsclora upscale` and `Upscaler`."""
 
@@ -133,6 +144,7 @@ class UpscaleOptions:
     engine: EngineOptions = EngineOptions()
     save: SaveOptions = SaveOptions()
     batch: BatchOptions = BatchOptions()
+    read: ReadOptions = ReadOptions()
 
     max_memory: int | None = None
     """Limit on the host memory of the process in bytes: tiles get smaller, and a picture that needs more is refused."""

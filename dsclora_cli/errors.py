@@ -17,6 +17,7 @@ subclasses stand where they are raised: `HubUnavailable` in hub_client.py, `Alre
 
 from __future__ import annotations
 
+import unicodedata
 from dataclasses import dataclass
 from enum import IntEnum, StrEnum
 from typing import ClassVar
@@ -88,6 +89,19 @@ def bug_info(error: BaseException) -> ErrorInfo:
     return ErrorInfo(ErrorCode.BUG, f"this is a bug in dsclora: {type(error).__name__}: {lines[0]}", hint)
 
 
+def escape_control(text: str) -> str:
+    """Return a text that is safe on a terminal: control characters, line ends and marks of direction as escapes.
+
+    Names of files may hold any of them: an escape sequence would change the terminal, a line end would forge a line.
+    """
+    return "".join(sign if _is_shown(sign) else sign.encode("unicode_escape").decode() for sign in text)
+
+
+def _is_shown(sign: str) -> bool:
+    # Joiners are part of emoji and of words in several scripts; other signs of format turn the direction of the text.
+    return sign.isprintable() or sign in "\u200c\u200d" or unicodedata.category(sign) == "Zs"
+
+
 class DscloraError(Exception):
     """Any failure that a user can act on."""
 
@@ -95,9 +109,9 @@ class DscloraError(Exception):
     code: ClassVar[ErrorCode] = ErrorCode.FAILED
 
     def __init__(self, message: str, hint: str = "") -> None:
-        super().__init__(message)
-        self.message = message
-        self.hint = hint
+        # Messages quote names of files, and texts of servers and libraries.
+        self.message, self.hint = escape_control(message), escape_control(hint)
+        super().__init__(self.message)
 
     @property
     def info(self) -> ErrorInfo:

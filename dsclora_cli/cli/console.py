@@ -10,7 +10,6 @@ import json
 import math
 import os
 import sys
-import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, replace
@@ -20,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 from rich.text import Text
 
-from dsclora_cli.errors import DscloraError, ErrorCode, ErrorInfo, ExitCode, UsageError, bug_info
+from dsclora_cli.errors import DscloraError, ErrorCode, ErrorInfo, ExitCode, UsageError, bug_info, escape_control
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
@@ -131,17 +130,7 @@ def write_text(target: str, text: str) -> None:
 
 def print_labeled(label: str, text: str, style: str = "") -> None:
     """Write a labeled sentence to stderr, for example "note: ..."."""
-    stderr().print(Text.assemble((f"{label}: ", style), escape(text)))
-
-
-def escape(text: str) -> str:
-    r"""Return a text for a terminal, on one line: control characters of a file name, for example, become `\x1b`."""
-    return "".join(sign if _is_shown(sign) else sign.encode("unicode_escape").decode() for sign in text)
-
-
-def _is_shown(sign: str) -> bool:
-    # Joiners are part of emoji and of words in several scripts; other signs of format turn the direction of the text.
-    return sign.isprintable() or sign in "\u200c\u200d" or unicodedata.category(sign) == "Zs"
+    stderr().print(Text.assemble((f"{label}: ", style), escape_control(text)))
 
 
 def show_error(error: BaseException, as_json: bool, traceback: bool = False) -> int:
@@ -204,7 +193,7 @@ def show_plans(plans: Iterable[PlannedFile], as_json: bool) -> int:
             show_json(plan)
         else:
             for line in _plan_lines(plan):
-                print_line(escape(line))
+                print_line(escape_control(line))
     if not as_json:
         print_line(f"in all about {format_seconds(seconds)} and {format_bytes(disk)} of disk; nothing was written")
     return ExitCode.SOME_FAILED if failed else ExitCode.DONE

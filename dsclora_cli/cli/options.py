@@ -66,6 +66,16 @@ def parse_memory(text: str) -> int:
     return int(float(match[1]) * {"M": 10**6, "G": 10**9}[match[2].upper()])
 
 
+def parse_pixels(text: str | int) -> int:
+    """Return the number of pixels in a text such as "500MP", "2GP" or "200000000"; units are decimal."""
+    # typer also passes the default through the parser.
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([MG]P?)?", str(text).strip(), re.IGNORECASE)
+    pixels = int(float(match[1]) * {"M": 10**6, "G": 10**9}.get((match[2] or " ")[0].upper(), 1)) if match else 0
+    if not pixels:
+        raise typer.BadParameter(f"{text!r} is not a number of pixels such as 500MP.")
+    return pixels
+
+
 def parse_device(text: str) -> str:
     """Return the name of a device after checking the spelling; the device may be absent."""
     if not re.fullmatch(_ONE_DEVICE, text):

@@ -17,6 +17,7 @@ from dsclora_cli.config import (
     MAX_SCALE,
     BatchOptions,
     ModelOptions,
+    ReadOptions,
     SaveOptions,
     SizeOptions,
     UpscaleOptions,
@@ -105,6 +106,9 @@ def upscale(
     strict: Annotated[
         bool, option(FILES, "Refuse formats that lose transparency, bit depth or frames.", "--strict")
     ] = _DEFAULT.save.strict,
+    salvage: Annotated[
+        bool, option(FILES, "Take what is there of an incomplete picture, and say how much.", "--salvage")
+    ] = _DEFAULT.read.salvage,
     scale: Annotated[
         float | None,
         option(
@@ -151,6 +155,17 @@ def upscale(
             show_default="free memory",
         ),
     ] = _DEFAULT.max_memory,
+    max_pixels: Annotated[
+        int,
+        option(
+            SPEED,
+            "Most pixels of a picture in memory at once, such as 500MP; larger pictures are refused.",
+            "--max-pixels",
+            parser=options.parse_pixels,
+            metavar="PIXELS",
+            show_default=f"{_DEFAULT.read.max_pixels // 10**6}MP",
+        ),
+    ] = _DEFAULT.read.max_pixels,
     ensemble: Annotated[
         bool, option(SPEED, "Average over 8 flips and rotations: a little better, 8 times slower.", "--ensemble")
     ] = _DEFAULT.engine.ensemble,
@@ -177,6 +192,7 @@ def upscale(
         engine=options.engine_options(device, dtype, tile, threads, ensemble, engine.value),
         save=SaveOptions(format, quality, compression, metadata.value, strict),
         batch=BatchOptions(output, name, recursive, overwrite, fail_fast),
+        read=ReadOptions(max_pixels, salvage),
         max_memory=max_memory,
     )
     _check(asked, inputs, json and not dry_run, dry_run)

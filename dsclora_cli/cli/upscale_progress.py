@@ -14,7 +14,7 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemaining
 from rich.text import Text
 
 from dsclora_cli.cli import console
-from dsclora_cli.errors import DscloraError, ExitCode
+from dsclora_cli.errors import DscloraError, ExitCode, escape_control
 from dsclora_cli.upscaling.types import FileResult, FoundInputs, InputFile, UpscaleCallbacks
 
 _SUMMARY = ("done", "already done", "large enough", "kept", "failed", "cut short", "not started", "left out")
@@ -58,7 +58,7 @@ class UpscaleView(UpscaleCallbacks):
         for result in self._results:
             if result.error is not None:
                 text = console.failure_line(result.input, result.error)
-                self._console.print(Text.assemble(("failed: ", "bold red"), console.escape(text)))
+                self._console.print(Text.assemble(("failed: ", "bold red"), escape_control(text)))
         if not self._quiet and (kind is None or issubclass(kind, KeyboardInterrupt)):
             self._console.print(Text(self._summary(interrupted=kind is not None)))
 
@@ -122,9 +122,9 @@ class UpscaleView(UpscaleCallbacks):
         if result.status == "skipped" and not self._verbose:
             return
         if result.status == "done":
-            self._console.print(Text(console.escape(_done_line(result, self._verbose))))
+            self._console.print(Text(escape_control(_done_line(result, self._verbose))))
         else:
-            self._console.print(Text(console.escape(f"{result.status}: {result.input}")))
+            self._console.print(Text(escape_control(f"{result.status}: {result.input}")))
         for warning in result.warnings:
             # A note of the whole run is also a warning of each picture; once is enough on the screen.
             if not self.was_noted(warning):
@@ -140,7 +140,7 @@ class UpscaleView(UpscaleCallbacks):
 
     def _say(self, label: str, text: str, style: str) -> None:
         if not self._quiet:
-            self._console.print(Text.assemble((f"{label}: ", style), console.escape(text)))
+            self._console.print(Text.assemble((f"{label}: ", style), escape_control(text)))
 
     def _summary(self, interrupted: bool) -> str:
         words = {"interrupted": "cut short", "left-out": "left out"}
@@ -206,7 +206,7 @@ class _Bars:
             self._started = perf_counter()
             self._progress.start()
         self._remove(name)
-        self._pictures[name] = self._progress.add_task(console.escape(name), total=1.0, state=""), 0.0
+        self._pictures[name] = self._progress.add_task(escape_control(name), total=1.0, state=""), 0.0
 
     def move(self, name: str, share: float) -> None:
         # The last progress of a picture that failed comes after the result.

@@ -216,7 +216,7 @@ def _open_scorable(path: Path) -> Iterator[PictureReader]:
     """Open a picture. Raise ImageError for pictures that no paper scores; every error inside gets a next step."""
     try:
         check_regular(path)
-        with open_picture(path) as reader:
+        with open_picture(path, in_bands=False) as reader:
             header = reader.header
             problem = None
             if header.channels in {2, 4}:

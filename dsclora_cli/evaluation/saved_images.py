@@ -45,7 +45,7 @@ class SavedImages:
     def read(self, name: ResultName) -> Image:
         """Return a saved result, `(H, W, 3)` uint8. Raises ImageError."""
         path = self._path(name)
-        with open_picture(path) as picture:
+        with open_picture(path, in_bands=False) as picture:
             pixels = next(iter(picture.frames())).pixels
         if pixels.dtype != np.uint8 or pixels.shape[2] != 3:
             raise ImageError(f"{path} changed during the run", "run again")

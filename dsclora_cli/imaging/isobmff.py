@@ -21,6 +21,7 @@ _UUIDS = {
     "iptc": bytes.fromhex("33c7a4d2b81d4723a0baf1a3e097ad38"),
 }
 _CODESTREAM = b"\xff\x4f\xff\x51"
+_MAX_BOXES = 2**16  # a file of empty boxes would take minutes
 _RESTRICTED_ICC, _ANY_ICC = 2, 3  # methods of a "colr" box; the first is the one that every reader knows
 
 
@@ -60,7 +61,9 @@ class Codestream:
 def iter_boxes(file: BinaryIO, start: int = 0, end: int | None = None) -> Iterator[Box]:
     """Yield the boxes between two offsets of a file; stop at the first damaged box. The file need not have boxes."""
     end = file.seek(0, io.SEEK_END) if end is None else end
-    while start + 8 <= end:
+    for _ in range(_MAX_BOXES):
+        if start + 8 > end:
+            return
         file.seek(start)
         size, kind = struct.unpack(">I4s", file.read(8))
         content = start + 8
@@ -170,6 +173,36 @@ def read_codestream(file: BinaryIO) -> Codestream:
     depths = file.read(3 * channels)[::3]
     bits = max((depth & 0x7F) + 1 for depth in depths)
     return Codestream(right - left, bottom - top, channels, bits, any(depth & 0x80 for depth in depths))
+
+
+def read_jxl_size(file: BinaryIO) -> tuple[int, int] | None:
+    """Return width and height of a JPEG XL file, bare or in boxes (ISO/IEC 18181-1, SizeHeader); None for damage."""
+    file.seek(0)
+    start = 0
+    if file.read(2) != b"\xff\x0a":
+        boxes = {box.kind: box.start for box in iter_boxes(file)}
+        # A codestream in parts has 4 bytes of count before each part.
+        start = boxes.get(b"jxlc", boxes.get(b"jxlp", -4) + 4)
+    file.seek(start)
+    head = file.read(16)
+    if not head.startswith(b"\xff\x0a"):
+        return None
+    bits, at = int.from_bytes(head[2:], "little"), 0
+
+    def take(count: int) -> int:
+        nonlocal at
+        value = bits >> at & (1 << count) - 1
+        at += count
+        return value
+
+    def side() -> int:
+        return (take(5) + 1) * 8 if small else take((9, 13, 18, 30)[take(2)]) + 1
+
+    small = take(1)
+    height = side()
+    ratio = take(3)
+    across, down = ((0, 0), (1, 1), (12, 10), (4, 3), (3, 2), (16, 9), (5, 4), (2, 1))[ratio]
+    return (height * across // down if ratio else side()), height
 
 
 def read_avif_depth(file: BinaryIO) -> int:

@@ -11,53 +11,60 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
-from typing import BinaryIO
+from typing import BinaryIO, TypeVar
 
-from dsclora_cli.errors import ImageError, ImageUnreadable
+import numpy as np
+
+from dsclora_cli.config import ReadOptions
+from dsclora_cli.errors import ImageError, ImageUnreadable, escape_control
+from dsclora_cli.imaging.codecs.unsupported import CONVERT, refuse_unsupported, says_unsupported
 from dsclora_cli.imaging.color import apply_orientation
+from dsclora_cli.imaging.decoder_messages import silent
 from dsclora_cli.imaging.formats import CAMERA_RAW, FORMATS, detect_format, is_camera_raw
+from dsclora_cli.imaging.isobmff import read_jxl_size
+from dsclora_cli.imaging.limits import check_claim
 from dsclora_cli.imaging.metadata import read_orientation, with_size
-from dsclora_cli.imaging.types import AnyFrame, Header, OpenedFile, Pixels, StreamedFrame
+from dsclora_cli.imaging.types import AnyFrame, Frame, Header, OpenedFile, StreamedFrame
 
-MAX_PIXELS = 10**9
-"""Pictures beyond a gigapixel are refused: a header of a few bytes could otherwise ask for all memory."""
+T = TypeVar("T")
 
+_DEFAULTS = ReadOptions()
 _GET_AGAIN = "copy or download the file again"
 
 
-def open_picture(source: Path | bytes) -> PictureReader:
+def open_picture(source: Path | bytes, options: ReadOptions = _DEFAULTS, *, in_bands: bool = True) -> PictureReader:
     """Open a picture file and read the header; no pixel is decoded yet.
 
     Args:
         source: Path of a file, or a whole file in memory. The content decides about the format, not the name.
+        options: Limits.
+        in_bands: False where the caller needs the pixels of a `StreamedFrame` all at once, so that all count.
 
     Returns:
         A reader, to be used as a context manager.
 
     Raises:
-        ImageUnreadable: The file cannot be read, is no picture, is damaged, is larger than `MAX_PIXELS`, or needs an
-            optional package. The message names the file.
+        ImageUnreadable: The file cannot be read, is no picture, is damaged, claims more pixels than allowed or
+            than memory can hold, or needs an optional package. The message names the file.
     """
     name, suffix = ("<stdin>", "") if isinstance(source, bytes) else (str(source), source.suffix)
-    with _name_errors(name):
+    with _name_errors(name), silent():
         if isinstance(source, Path) and source.is_dir():
             raise ImageError("is a folder, not a picture", "give the path of a picture file")
         file: BinaryIO = io.BytesIO(source) if isinstance(source, bytes) else source.open("rb")
         try:
-            opened = _open_by_content(file, suffix)
+            opened = _open_by_content(file, suffix, options)
             header = opened.header
-            if header.width * header.height > MAX_PIXELS:
-                raise ImageError(
-                    f"{header.width} x {header.height} pixels are more than the {MAX_PIXELS // 10**6} million allowed",
-                    "cut the picture into parts",
-                )
+            whole = header.width * header.height
+            at_once = whole if opened.at_once is None or not in_bands else opened.at_once
+            check_claim(header, at_once, options.max_pixels)
             return PictureReader(name, file, opened)
         except BaseException:
             file.close()
             raise
 
 
-def _open_by_content(file: BinaryIO, suffix: str) -> OpenedFile:
+def _open_by_content(file: BinaryIO, suffix: str, options: ReadOptions) -> OpenedFile:
     """Detect the format of a file and open the file with the decoder of the format."""
     head = file.read(64)
     if not head:
@@ -68,15 +75,27 @@ def _open_by_content(file: BinaryIO, suffix: str) -> OpenedFile:
         raise ImageError(*CAMERA_RAW)
     if name is None:
         raise ImageError("is not a picture in a known format", f"known formats: {', '.join(FORMATS)}")
+    if name == "JXL" and (size := read_jxl_size(file)):
+        # The plugin decodes all pixels to open the file.
+        claim = Header(name, *size, channels=4, dtype=np.dtype(np.uint8))
+        check_claim(claim, size[0] * size[1], options.max_pixels)
     file.seek(0)
     # Decoders are imported on demand: tifffile, imagecodecs and Pillow's plugins would slow down the start of commands.
     if name == "TIFF":
         from dsclora_cli.imaging.codecs.tiff_reader import open_tiff
 
-        return open_tiff(file)
+        return open_tiff(file, options.salvage)
     from dsclora_cli.imaging.codecs.pillow import open_with_pillow
 
-    return open_with_pillow(file, name)
+    refuse_unsupported(file, name)
+    if not options.salvage:
+        return open_with_pillow(file, name)
+    from dsclora_cli.imaging.codecs.incomplete import fill_gaps
+
+    filled, note = fill_gaps(file, name, options.max_pixels)
+    opened = open_with_pillow(filled, name, salvage=True)
+    notes = (*opened.header.notes, note) if note else opened.header.notes
+    return replace(opened, header=replace(opened.header, notes=notes))
 
 
 class PictureReader:
@@ -116,43 +135,59 @@ class PictureReader:
         """
         stored = self._opened.header
         pages = stored.frames > 1 and not stored.animated
-        with _name_errors(self._name):
-            for frame in self._opened.frames():
+        for frame in _guarded(self._opened.frames(), self._name):
+            with _name_errors(self._name):
                 # Only pages may differ in size from the header.
                 same_size = frame.shape[:2] == (stored.height, stored.width)
                 if frame.shape[2] != stored.channels or not (pages or same_size):
                     raise ImageError(f"pixels of shape {frame.shape} do not match the file's header")
-                if isinstance(frame, StreamedFrame):
-                    yield StreamedFrame(frame.shape, self._named_bands(frame), frame.duration_ms)
-                else:
-                    yield replace(frame, pixels=apply_orientation(frame.pixels, self._orientation))
+                upright = self._upright(frame)
+            del frame  # else the pixels would stay in memory while the next frame is decoded
+            yield upright
+            del upright
 
-    def _named_bands(self, frame: StreamedFrame) -> Iterator[Pixels]:
-        # Bands are decoded after `frames` has yielded, outside its `_name_errors`.
-        with _name_errors(self._name):
-            yield from frame.bands()
+    def _upright(self, frame: AnyFrame) -> AnyFrame:
+        if isinstance(frame, Frame):
+            return replace(frame, pixels=apply_orientation(frame.pixels, self._orientation))
+        # Bands are decoded after `frames` has yielded.
+        return StreamedFrame(frame.shape, _guarded(frame.bands(), self._name), frame.duration_ms)
+
+
+def _guarded(items: Iterator[T], name: str) -> Iterator[T]:
+    """Yield what a decoder yields; errors of the decoder name the file, and warnings of libraries are dropped."""
+    while True:
+        with _name_errors(name), silent():
+            item = next(items, None)
+        if item is None:
+            return
+        yield item
+        del item  # else the pixels would stay in memory while the next item is decoded
 
 
 @contextmanager
 def _name_errors(name: str) -> Iterator[None]:
     """Turn any exception inside into an ImageUnreadable that starts with the name of the file."""
+    shown = escape_control(name)
     try:
         yield
     except ImageError as error:
         # A decoder that names no next step has found damage.
-        raise ImageUnreadable(f"{name}: {error.message}", error.hint or _GET_AGAIN) from error
+        raise ImageUnreadable(f"{shown}: {error.message}", error.hint or _GET_AGAIN) from error
     except MemoryError as error:
-        raise ImageUnreadable(f"{name}: not enough memory for this picture", "cut the picture into parts") from error
-    except OSError as error:
-        # An error of the system (such as a missing permission) has words of the system; an error of a decoder has none.
-        if not error.strerror:
-            raise ImageUnreadable(f"{name}: {_damage(error)}", _GET_AGAIN) from error
-        raise ImageUnreadable(f"{name}: {error.strerror}", "check the path and the permissions") from error
-    # Decoders meet a damaged file with any exception that their parser happens to run into.
+        raise ImageUnreadable(f"{shown}: not enough memory for this picture", "cut the picture into parts") from error
     except Exception as error:
-        raise ImageUnreadable(f"{name}: {_damage(error)}", _GET_AGAIN) from error
+        # An error of the system (such as a missing permission) has words of the system; an error of a decoder has none.
+        # Decoders meet a damaged file with any exception that their parser happens to run into.
+        if isinstance(error, OSError) and error.strerror:
+            raise ImageUnreadable(f"{shown}: {error.strerror}", "check the path and the permissions") from error
+        raise ImageUnreadable(
+            f"{shown}: {_describe(error)}", CONVERT if says_unsupported(error) else _GET_AGAIN
+        ) from error
 
 
-def _damage(error: Exception) -> str:
+def _describe(error: Exception) -> str:
     lines = str(error).strip().splitlines()
-    return f"the file is damaged or truncated ({lines[0] if lines else type(error).__name__})"
+    reason = lines[0] if lines else type(error).__name__
+    if says_unsupported(error):
+        return f"this kind of file is not supported ({reason})"
+    return f"the file is damaged or truncated ({reason})"

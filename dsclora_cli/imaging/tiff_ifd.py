@@ -8,7 +8,7 @@ from __future__ import annotations
 import io
 import math
 import struct
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import BinaryIO
 
@@ -133,26 +133,26 @@ class _Walk:
     """Entries; tables may lie over each other, so the size of a file is no limit."""
 
 
-def page_offsets(stream: BinaryIO, layout: Layout, first: int) -> list[int]:
-    """Return the offsets of the directories that follow each other from `first` on: the pages of a TIFF.
+def iter_pages(stream: BinaryIO, layout: Layout, first: int) -> Iterator[int]:
+    """Yield the offsets of the directories that follow each other from `first` on: the pages of a TIFF.
 
     Raises:
         ValueError: A directory follows itself, lies outside the stream, or is one of too many.
     """
     count_size, entry_size, word_size = layout.sizes()
-    offsets: dict[int, None] = {}
+    visited: set[int] = set()
     offset = first
     while offset:
-        if offset in offsets:
+        if offset in visited:
             raise ValueError("a page of the TIFF follows itself")
-        if len(offsets) == _MAX_PAGES:
+        if len(visited) == _MAX_PAGES:
             raise ValueError(f"the TIFF has more than {_MAX_PAGES} pages")
-        offsets[offset] = None
+        visited.add(offset)
         (count,) = struct.unpack(layout.count, _read_exactly(stream, offset, count_size))
         _read_exactly(stream, offset + count_size, count * (entry_size + word_size))
         link = stream.read(word_size)
+        yield offset
         (offset,) = struct.unpack(layout.word, link) if len(link) == word_size else (0,)
-    return list(offsets)
 
 
 def read_directory(stream: BinaryIO, layout: Layout, offset: int) -> Directory:

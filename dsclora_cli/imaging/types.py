@@ -102,6 +102,9 @@ class Frame:
     duration_ms: float | None = None
     """How long an animation shows the frame, in milliseconds; None for stills and pages."""
 
+    note: str | None = None
+    """Sentence for the user about losses found while decoding, such as missing rows; None without a loss."""
+
     @property
     def shape(self) -> tuple[int, ...]:
         """Return `(H, W, C)`."""
@@ -147,6 +150,9 @@ class OpenedFile:
 
     A `StreamedFrame` is upright already: bands of rows cannot be turned one by one.
     """
+
+    at_once: int | None = None
+    """Most pixels in memory at once while frames are decoded; None for a whole frame."""
 
 
 def stack_bands(bands: Iterable[Pixels], shape: tuple[int, ...]) -> Pixels:

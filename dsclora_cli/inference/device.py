@@ -10,8 +10,8 @@ from threading import Lock
 import torch
 
 from dsclora_cli.errors import UsageError
+from dsclora_cli.host import host_memory
 from dsclora_cli.inference.engine import Descriptor
-from dsclora_cli.inference.system import host_memory
 
 
 def resolve_device(name: str) -> torch.device:

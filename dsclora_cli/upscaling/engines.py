@@ -6,9 +6,10 @@ from contextlib import suppress
 
 from dsclora_cli.config import EngineOptions
 from dsclora_cli.errors import OutOfMemory, UsageError
+from dsclora_cli.host import host_memory
 from dsclora_cli.inference import openvino
 from dsclora_cli.inference.engine import Engine, Ensemble, activation_bytes
-from dsclora_cli.inference.system import host_memory, may_have_gpu
+from dsclora_cli.inference.system import may_have_gpu
 from dsclora_cli.inference.tiling import LARGEST_AUTO_TILE, SMALLEST_TILE
 from dsclora_cli.paths import cache_dir
 from dsclora_cli.weights.resolve import FoundWeights

@@ -128,7 +128,7 @@ class DevicePipeline:
                     started = perf_counter()  # with the lock held: waiting for another device is not decoding
                     if file.problem:
                         raise file.problem
-                    reader = opened.enter_context(open_picture(file.source))
+                    reader = opened.enter_context(open_picture(file.source, self._options.read))
                     job = self._state.planner.plan(file, reader.header)
                     seconds = perf_counter() - started
                 picture = PictureInFlight(job, BoundedQueue(self._before_network), BoundedQueue(self._after_network))
@@ -149,7 +149,7 @@ class DevicePipeline:
         if existing:
             self._state.report(existing)
             return
-        frames = _timed(islice(reader.frames(), picture.job.result.frames), picture.seconds, "decode")
+        frames = _timed(_noted(reader, picture), picture.seconds, "decode")
         # Most broken files fail at the first frame: before the picture waits, and before a network is loaded.
         all_frames = chain([next(frames)], frames)
         self._decoded.put(picture)
@@ -330,6 +330,15 @@ def _send(frames: Iterable[AnyFrame], queue: BoundedQueue[AnyFrame]) -> None:
         raise
     except Exception as error:  # noqa: BLE001 - as in `DevicePipeline._decode_next`
         queue.fail(error)
+
+
+def _noted(reader: PictureReader, picture: PictureInFlight) -> Iterator[AnyFrame]:
+    """Yield the frames to upscale; losses found while decoding become warnings of the picture."""
+    for frame in islice(reader.frames(), picture.job.result.frames):
+        if isinstance(frame, Frame) and frame.note:
+            picture.warnings.append(frame.note)
+        yield frame
+        del frame  # else the pixels would stay in memory while the next frame is decoded
 
 
 def _timed(items: Iterator[T], seconds: dict[str, float], stage: str, waiting: bool = False) -> Iterator[T]:

@@ -6,8 +6,8 @@ from dataclasses import replace
 
 import pytest
 
-from dsclora_cli.cli.console import escape, failure_line, format_bytes, format_seconds, format_sides, show_plans
-from dsclora_cli.errors import ErrorCode, ErrorInfo
+from dsclora_cli.cli.console import failure_line, format_bytes, format_seconds, format_sides, show_plans
+from dsclora_cli.errors import ErrorCode, ErrorInfo, escape_control
 from dsclora_cli.upscaling.dry_run import PlannedFile
 
 
@@ -59,4 +59,4 @@ def test_a_failure_names_its_file_once() -> None:
     ],
 )
 def test_control_characters_of_a_name_are_shown_escaped(name: str, shown: str) -> None:
-    assert escape(name) == shown
+    assert escape_control(name) == shown

@@ -26,8 +26,6 @@ from pictures import (
 )
 
 from dsclora_cli.errors import ImageError, ImageUnreadable
-from dsclora_cli.imaging import reader as reader_module
-from dsclora_cli.imaging.codecs import png
 from dsclora_cli.imaging.formats import FORMATS
 from dsclora_cli.imaging.metadata import with_size
 from dsclora_cli.imaging.reader import open_picture
@@ -93,16 +91,6 @@ def test_a_changed_byte_in_the_pixels_is_an_error():
     data[len(data) // 2] ^= 0x55
     with pytest.raises(ImageError, match="damaged"):
         read(bytes(data))
-
-
-def test_pictures_above_a_gigapixel_are_refused(monkeypatch):
-    head = struct.pack(">IIBBBBB", 40_000, 25_001, 8, 2, 0, 0, 0)
-    bomb = png.SIGNATURE + png.make_chunk(b"IHDR", head) + png.make_chunk(b"IDAT", b"") + png.make_chunk(b"IEND", b"")
-    with pytest.raises(ImageError, match="<stdin>: 40000 x 25001 pixels are more than the 1000 million allowed"):
-        open_picture(bomb)
-    monkeypatch.setattr(reader_module, "MAX_PIXELS", WIDTH * HEIGHT - 1)
-    with pytest.raises(ImageError, match="allowed"):
-        open_picture(saved_still(smooth(), "JPEG"))
 
 
 def test_decoders_print_nothing_about_harmless_defects(capfd):

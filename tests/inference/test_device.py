@@ -5,10 +5,12 @@ from __future__ import annotations
 import pytest
 import torch
 
+from dsclora_cli import host
 from dsclora_cli.errors import ExitCode, UsageError
+from dsclora_cli.host import host_memory
 from dsclora_cli.inference import system
 from dsclora_cli.inference.device import every_gpu, free_memory, resolve_device, resolve_dtype
-from dsclora_cli.inference.system import host_memory, may_have_gpu
+from dsclora_cli.inference.system import may_have_gpu
 from dsclora_cli.models.span import SpanConfig
 
 CPU, CUDA, MPS = torch.device("cpu"), torch.device("cuda", 0), torch.device("mps")
@@ -74,7 +76,7 @@ def test_auto_is_float16_on_cuda_only() -> None:
 
 
 def test_host_memory_respects_the_limit_of_a_container(tmp_path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(system, "_CGROUP", tmp_path)
+    monkeypatch.setattr(host, "_CGROUP", tmp_path)
     unlimited = host_memory()
     (tmp_path / "memory.current").write_text("1000\n")
     (tmp_path / "memory.max").write_text("max\n")

@@ -125,7 +125,7 @@ def test_whatever_one_picture_raises_anywhere_fails_that_picture_only(
         return call
 
     planner, module = pipeline_module.JobPlanner, pipeline_module
-    monkeypatch.setattr(module, "open_picture", failing("open", module.open_picture, lambda source: source))
+    monkeypatch.setattr(module, "open_picture", failing("open", module.open_picture, lambda source, options: source))
     monkeypatch.setattr(planner, "plan", failing("plan job", planner.plan, lambda self, file, header: file.source))
     existing = failing("existing", planner.existing_result, lambda self, job: job.file.source)
     monkeypatch.setattr(planner, "existing_result", existing)
@@ -191,7 +191,9 @@ def test_memory_does_not_grow_with_the_number_of_pictures(tmp_path: Path, monkey
     monkeypatch.setattr(pipeline_module, "pixel_budget", lambda limit: 20 * size)
     opened: list[Path] = []
     real = pipeline_module.open_picture
-    monkeypatch.setattr(pipeline_module, "open_picture", lambda source: opened.append(source) or real(source))
+    monkeypatch.setattr(
+        pipeline_module, "open_picture", lambda source, options: opened.append(source) or real(source, options)
+    )
     ahead: list[int] = []
 
     def watch(frame: Frame) -> None:

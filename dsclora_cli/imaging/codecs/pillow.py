@@ -9,12 +9,13 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from functools import partial
 from types import MappingProxyType
-from typing import BinaryIO
+from typing import BinaryIO, cast
 
 from PIL import Image
 from PIL.ImageFile import ImageFile
 
 from dsclora_cli.errors import ImageError
+from dsclora_cli.imaging.codecs.incomplete import decode_salvaged, decode_whole
 from dsclora_cli.imaging.codecs.jpeg import estimate_quality
 from dsclora_cli.imaging.codecs.jpeg2000 import open_deep_jpeg2000
 from dsclora_cli.imaging.codecs.png import open_png
@@ -29,18 +30,31 @@ from dsclora_cli.imaging.types import Frame, Header, Metadata, OpenedFile
 _IPTC_RESOURCE = 0x0404
 _EXTENDED_XMP = b"http://ns.adobe.com/xmp/extension/\0"
 _UPRIGHT_ALREADY = ("HEIF", "JXL")  # the plugins of these formats apply the orientation
-_DEEP_DECODERS: Mapping[str, Callable[[BinaryIO], OpenedFile | None]] = MappingProxyType(
-    {"PPM": open_deep_pnm, "PNG": open_png, "JPEG2000": open_deep_jpeg2000}
+_DEEP_DECODERS: Mapping[str, Callable[[BinaryIO, bool], OpenedFile | None]] = MappingProxyType(
+    {
+        "PPM": open_deep_pnm,
+        "PNG": lambda file, _: open_png(file),
+        "JPEG2000": lambda file, _: open_deep_jpeg2000(file),
+    }
 )
 
 
-def open_with_pillow(file: BinaryIO, name: str) -> OpenedFile:
+def open_with_pillow(file: BinaryIO, name: str, salvage: bool = False) -> OpenedFile:
     """Open a picture file of format `name`, known from the signature; read the header and decode no pixel.
+
+    Args:
+        file: The file.
+        name: Pillow name of the format.
+        salvage: Take what is there of an incomplete picture; a note in the frame says how much. Else an error.
 
     Raises:
         ImageError: The file is damaged, or the optional package of the format is missing. (Pillow may raise others.)
     """
-    deep = _DEEP_DECODERS[name](file) if name in _DEEP_DECODERS else None
+    deep = _DEEP_DECODERS[name](file, salvage) if name in _DEEP_DECODERS else None
+    if deep and name == "JPEG2000":
+        ready = decode_salvaged if salvage else decode_whole
+        decode_deep = cast("Callable[[], Iterator[Frame]]", deep.frames)
+        return replace(deep, frames=partial(ready, file, deep.header, decode_deep))
     if deep:
         return deep
     image = _open_image(file, name)
@@ -75,7 +89,8 @@ def open_with_pillow(file: BinaryIO, name: str) -> OpenedFile:
         notes=tuple(notes),
         jpeg_quality=estimate_quality(image.quantization) if name == "JPEG" else None,  # type: ignore[attr-defined]
     )
-    return OpenedFile(header, partial(_decode, image, header, icc, alpha == "premultiplied"))
+    decode = partial(_decode, image, header, icc, alpha == "premultiplied")
+    return OpenedFile(header, partial(decode_salvaged if salvage else decode_whole, file, header, decode))
 
 
 def _open_image(file: BinaryIO, name: str) -> ImageFile:

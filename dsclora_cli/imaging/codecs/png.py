@@ -46,6 +46,7 @@ _TO_NOTHING, _TO_PREVIOUS, _OVER = 0, 2, 1  # how a frame of an APNG is taken aw
 _DEFAULT_PICTURE = b"default"
 _TYPE_OF_CHANNELS = {1: 0, 2: 4, 3: 2, 4: 6}
 _UP = 2  # filter type: each byte minus the byte above
+_STEP = 2**16  # bytes of a damaged stream that are decompressed at once
 _PART = 2**22  # bytes of pixels that are compressed at once
 
 
@@ -163,13 +164,7 @@ def _decode_interlaced(
     transparency of gray with less than 8 bits.
     """
     width, height = size
-    bits = head[8] * _SAMPLES_OF_TYPE[head[9]]
-    passes = []
-    for top, left, down, across in _ADAM7:
-        columns, rows = -(-(width - left) // across), -(-(height - top) // down)
-        if columns > 0 and rows > 0:
-            length = rows * (1 + (columns * bits + 7) // 8)  # a byte of each row names the filter
-            passes.append((slice(top, None, down), slice(left, None, across), columns, rows, length))
+    passes = _list_passes(head, size)
     wanted = sum(length for *_, length in passes)
     unpacker = zlib.decompressobj()
     raw = unpacker.decompress(data, wanted)
@@ -185,6 +180,68 @@ def _decode_interlaced(
         whole[across_rows, across_columns] = pixels
     assert whole is not None  # the first pass has a pixel in every picture
     return whole
+
+
+def _list_passes(head: bytes, size: tuple[int, int]) -> list[tuple[slice, slice, int, int, int]]:
+    """Return rows and columns of each pass in the picture, number of columns and rows, and bytes before compression.
+
+    A picture that is not interlaced is a single pass.
+    """
+    width, height = size
+    bits = head[8] * _SAMPLES_OF_TYPE[head[9]]
+    passes = []
+    for top, left, down, across in _ADAM7 if head[12] else ((0, 0, 1, 1),):
+        columns, rows = -(-(width - left) // across), -(-(height - top) // down)
+        if columns > 0 and rows > 0:
+            length = rows * (1 + (columns * bits + 7) // 8)  # a byte of each row names the filter
+            passes.append((slice(top, None, down), slice(left, None, across), columns, rows, length))
+    return passes
+
+
+def fill_png(data: bytes, max_pixels: int) -> tuple[bytes, str] | None:
+    """Return a still PNG whose missing pixels are 0, and how much was there; None for a PNG that is whole.
+
+    Damage in chunks other than those of pixels is not mended. An animation, and a PNG that claims more than
+    `max_pixels`, are left to the decoder.
+    """
+    at, whole = len(SIGNATURE), False
+    kept: dict[bytes, bytes] = {}
+    packed = []
+    while at + 8 <= len(data) and not whole:
+        size, kind = struct.unpack_from(">I4s", data, at)
+        content = data[at + 8 : at + 8 + size]
+        if kind == b"IDAT":
+            packed.append(content)
+        elif len(content) == size:
+            kept.setdefault(kind, data[at : at + 12 + size])
+        whole, at = kind == b"IEND", at + 12 + size
+    head = kept.get(b"IHDR", b"")[8:21]
+    if len(head) < 13 or b"acTL" in kept:
+        return None
+    width, height, kind_of_color = struct.unpack_from(">IIxB", head)
+    if not 0 < width * height <= max_pixels or kind_of_color not in _SAMPLES_OF_TYPE:
+        return None
+    wanted = sum(length for *_, length in _list_passes(head, (width, height)))
+    raw = _inflate_start(b"".join(packed), wanted)
+    if whole and len(raw) == wanted:
+        return None
+    parts = [kept[kind] for kind in kept if kind not in (b"IEND", b"fdAT")]
+    filled = make_chunk(b"IDAT", zlib.compress(raw.ljust(wanted, b"\0"), 1)) + make_chunk(b"IEND", b"")
+    return b"".join((SIGNATURE, *parts, filled)), f"salvaged: {len(raw) / wanted:.0%} of the pixels"
+
+
+def _inflate_start(packed: bytes, most: int) -> bytes:
+    """Return what can be decompressed of a damaged zlib stream, at most `most` bytes."""
+    unpacker, parts, size = zlib.decompressobj(), [], 0
+    for at in range(0, len(packed), _STEP):
+        try:
+            parts.append(unpacker.decompress(packed[at : at + _STEP], most - size))
+        except zlib.error:
+            break
+        size += len(parts[-1])
+        if size >= most:
+            break
+    return b"".join(parts)
 
 
 def scan_png(file: BinaryIO) -> tuple[Mapping[bytes, bytes], Metadata]:

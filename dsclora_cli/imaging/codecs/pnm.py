@@ -1,4 +1,7 @@
-"""PBM, PGM and PPM: more than 8 bits in (Pillow would cut them to 8), and 8 or 16 bits out."""
+"""PBM, PGM and PPM: text and uncommon depths in, and 8 or 16 bits out.
+
+Pillow would cut more than 8 bits to 8, and would clip samples above the maximum that the file states.
+"""
 
 from __future__ import annotations
 
@@ -16,22 +19,29 @@ from dsclora_cli.imaging.types import Frame, Header, OpenedFile, Pixels
 # Magic number, width, height and white level, separated by space and comments.
 _TOKEN = rb"(?:\s|#[^\n]*\n)+(\d+)"
 _HEAD = re.compile(rb"P([2356])" + _TOKEN * 3 + rb"(?:\s*#[^\n]*)?\s")
+_BINARY = (5, 6)
 _COMMENT = re.compile(rb"#[^\n]*")
 
 
-def open_deep_pnm(file: BinaryIO) -> OpenedFile | None:
-    """Open a PGM or PPM of more than 8 bits, stretched to the full range of 16; return None for any other."""
+def open_deep_pnm(file: BinaryIO, salvage: bool = False) -> OpenedFile | None:
+    """Open a PGM or PPM stretched to the full range of 8 or 16 bits; None for a file that Pillow reads as well.
+
+    Pillow reads bitmaps, and binary files whose maximum is 255, so that no sample can be above. `salvage` makes missing
+    samples 0, and samples above the maximum white.
+    """
     file.seek(0)
     match = _HEAD.match(file.read(4096))
     if match is None:
         return None
     kind, width, height, white = (int(group) for group in match.groups())
-    if not 255 < white < 65536:
+    if not 0 < white < 65536 or (kind in _BINARY and white == 255):
         return None
     channels = 3 if kind in (3, 6) else 1
-    notes = further_picture(file, match.end() + 2 * width * height * channels) if kind in (5, 6) else ()
-    header = Header("PPM", width, height, channels, np.dtype(np.uint16), notes=notes)
-    return OpenedFile(header, partial(_decode, file, match.end(), header, white, kind in (2, 3)))
+    depth: np.dtype[np.uint8 | np.uint16] = np.dtype("uint16" if white > 255 else "uint8")
+    size = width * height * channels * depth.itemsize
+    notes = further_picture(file, match.end() + size) if kind in _BINARY and size < 2**60 else ()
+    header = Header("PPM", width, height, channels, depth, notes=notes)
+    return OpenedFile(header, partial(_decode, file, match.end(), header, white, kind not in _BINARY, salvage))
 
 
 def further_picture(file: BinaryIO, end: int) -> tuple[str, ...]:
@@ -41,19 +51,35 @@ def further_picture(file: BinaryIO, end: int) -> tuple[str, ...]:
     return ("only the first picture in this PPM was read",) if follows else ()
 
 
-def _decode(file: BinaryIO, start: int, header: Header, white: int, is_text: bool) -> Iterator[Frame]:
-    """Yield the only frame, `(H, W, C)` uint16; `start` is the offset of the values, decimal text or 16-bit binary."""
+def _decode(file: BinaryIO, start: int, header: Header, white: int, is_text: bool, salvage: bool) -> Iterator[Frame]:
+    """Yield the only frame, `(H, W, C)` uint8 or uint16.
+
+    `start` is the offset of the values, decimal text or binary.
+    """
     file.seek(start)
     count = header.width * header.height * header.channels
     if is_text:
-        values = np.array(_COMMENT.sub(b"", file.read()).split()[:count], dtype=np.uint32)
+        text = _COMMENT.sub(b"", file.read()).split(maxsplit=count)[:count]
+        values = np.array(text, dtype=np.int64)
     else:
-        data = file.read(2 * count)
-        values = np.frombuffer(data, ">u2", len(data) // 2).astype(np.uint32)
+        size = header.dtype.itemsize
+        data = file.read(size * count)
+        values = np.frombuffer(data, f">u{size}", len(data) // size).astype(np.uint32)
+    note = None
     if values.size < count:
-        raise ImageError(f"the file is truncated: only {values.size} of {count} values are present")
-    full = ((values * 65535 + white // 2) // white).astype(np.uint16)
-    yield Frame(full.reshape(header.height, header.width, header.channels))
+        if not salvage:
+            raise ImageError(f"the file is truncated: only {values.size} of {count} values are present")
+        note = f"salvaged: {values.size} of {count} values"
+        values = np.pad(values, (0, count - values.size))
+    above = int(((values > white) | (values < 0)).sum())
+    if above:
+        if not salvage:
+            raise ImageError(f"the file is damaged: {above} values are above the stated maximum of {white}")
+        note = f"salvaged: {above} of {count} values were above the stated maximum of {white}"
+        values = np.clip(values, 0, white)
+    most = int(white_level(header.dtype))
+    full = ((values.astype(np.uint32) * most + white // 2) // white).astype(header.dtype)
+    yield Frame(full.reshape(header.height, header.width, header.channels), note=note)
 
 
 def write_pnm(target: BinaryIO, pixels: Pixels) -> None:

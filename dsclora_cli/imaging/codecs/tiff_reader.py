@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import struct
 from collections.abc import Iterator, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, BinaryIO
@@ -18,6 +19,14 @@ from numpy.typing import NDArray
 
 from dsclora_cli.errors import ImageError
 from dsclora_cli.imaging import tiff_ifd
+from dsclora_cli.imaging.codecs.incomplete import SALVAGE_HINT, lenient_pillow
+from dsclora_cli.imaging.codecs.tiff_segments import (
+    count_segments,
+    pixels_at_once,
+    read_salvaged,
+    require_segments,
+    segment_name,
+)
 from dsclora_cli.imaging.color import (
     apply_orientation,
     conversion_note,
@@ -28,6 +37,7 @@ from dsclora_cli.imaging.color import (
     unpremultiply,
     white_level,
 )
+from dsclora_cli.imaging.decoder_messages import collect_complaints
 from dsclora_cli.imaging.formats import CAMERA_RAW, load_plugin
 from dsclora_cli.imaging.metadata import (
     extract_iptc,
@@ -86,8 +96,13 @@ class _PageInfo:
     """Sentences for the user about conversions."""
 
 
-def open_tiff(file: BinaryIO) -> OpenedFile:
+def open_tiff(file: BinaryIO, salvage: bool = False) -> OpenedFile:
     """Open a TIFF or BigTIFF file. Frames are upright; thumbnails and masks are no pages.
+
+    Args:
+        file: The file.
+        salvage: Leave out strips, tiles and pages that cannot be read, instead of raising an error. Everything that can
+            be read is decoded at once to count the losses.
 
     Raises:
         ImageError: The file is damaged, or the samples are of an unsupported type. (tifffile may raise others.)
@@ -99,7 +114,7 @@ def open_tiff(file: BinaryIO) -> OpenedFile:
     file.seek(0)
     layout, first = tiff_ifd.parse_header(file.read(16))
     # Before tifffile, which follows pages that point back at themselves for ever.
-    count = len(tiff_ifd.page_offsets(file, layout, first))
+    count, page_notes = _count_pages(file, layout, first, salvage)
     file.seek(0)
     tiff = TiffFile(file)
     every = [tiff.pages[number].aspage() for number in range(count)]
@@ -112,7 +127,8 @@ def open_tiff(file: BinaryIO) -> OpenedFile:
     # Pages without an orientation have that of XMP, which describes the file.
     turns = [_read_orientation(page, read_orientation(metadata)) for page in pages]
     infos = [_inspect_page(page, turn, file) for page, turn in zip(pages, turns, strict=True)]
-    notes = tuple(dict.fromkeys((*(note for info in infos for note in info.notes), *_left_out(every, pages, hidden))))
+    every_note = (*page_notes, *(note for info in infos for note in info.notes), *_left_out(every, pages, hidden))
+    notes = tuple(dict.fromkeys(every_note))
     if any("sRGB" in note for note in notes):
         metadata = with_icc(metadata, srgb_profile())
     largest = max(infos, key=lambda info: info.width * info.height)
@@ -129,7 +145,22 @@ def open_tiff(file: BinaryIO) -> OpenedFile:
         metadata=metadata,
         notes=notes,
     )
-    return OpenedFile(header, partial(_decode, file, list(zip(pages, turns, strict=True)), header))
+    turned = list(zip(pages, turns, strict=True))
+    at_once = max(pixels_at_once(page, turn == 1 and _can_stream(page, header)) for page, turn in turned)
+    return OpenedFile(header, partial(_decode_salvaged if salvage else _decode, file, turned, header), at_once)
+
+
+def _count_pages(file: BinaryIO, layout: tiff_ifd.Layout, first: int, salvage: bool) -> tuple[int, list[str]]:
+    """Return the number of pages, and a sentence for the user where `salvage` gives up some."""
+    count = 0
+    try:
+        for _ in tiff_ifd.iter_pages(file, layout, first):
+            count += 1
+    except ValueError as error:
+        if not salvage or not count:
+            raise
+        return count, [f"salvaged: the {count} pages that can be read ({error})"]
+    return count, []
 
 
 def _photometric(page: TiffPage) -> int:
@@ -266,6 +297,8 @@ def _open_with_pillow(file: BinaryIO, number: int) -> TiffImageFile:
 
 def _decode(file: BinaryIO, pages: list[tuple[TiffPage, int]], header: Header) -> Iterator[AnyFrame]:
     """Yield upright pages, `(H, W, header.channels)` of `header.dtype`; large ones as a `StreamedFrame`."""
+    for page, _ in pages:
+        require_segments(page, file)
     for page, turn in pages:
         if turn == 1 and _can_stream(page, header):
             shape = page.imagelength, page.imagewidth, header.channels
@@ -279,13 +312,41 @@ def _decode(file: BinaryIO, pages: list[tuple[TiffPage, int]], header: Header) -
             pixels = _to_pixels(page, array.reshape(page.imagelength, page.imagewidth, -1))
             pixels = apply_orientation(pixels, turn)
         else:
-            image = _open_with_pillow(file, page.index)
-            channels, _ = pixel_layout(image)
-            image.load()
-            # A copy has the size of the pixels; `image` may have the size after Pillow's turn.
-            pixels = image_to_pixels(image.copy(), channels, image.info.get("icc_profile"))
+            pixels, _ = _decode_with_pillow(file, page)
             pixels = apply_orientation(pixels, turn)
         yield Frame(convert_pixels(pixels, header.channels, header.dtype))
+
+
+def _decode_with_pillow(file: BinaryIO, page: TiffPage, salvage: bool = False) -> tuple[Pixels, str | None]:
+    """Return the stored pixels of a page that Pillow reads, and with `salvage` a sentence about losses.
+
+    Raises:
+        ImageError: libtiff has found damage in the pixels, and mended the damage.
+    """
+    with lenient_pillow() if salvage else nullcontext(), collect_complaints() as complaints:
+        image = _open_with_pillow(file, page.index)
+        channels, _ = pixel_layout(image)
+        image.load()
+    if complaints and not salvage:
+        raise ImageError(f"the file is damaged: {complaints[0]}", SALVAGE_HINT)
+    # A copy has the size of the pixels; `image` may have the size after Pillow's turn.
+    pixels = image_to_pixels(image.copy(), channels, image.info.get("icc_profile"))
+    return pixels, f"salvaged: libtiff mended {len(complaints)} places of the TIFF" if complaints else None
+
+
+def _decode_salvaged(file: BinaryIO, pages: list[tuple[TiffPage, int]], header: Header) -> Iterator[AnyFrame]:
+    """Yield upright pages as `_decode` does; samples that cannot be read are 0, and a note says how many."""
+    for page, turn in pages:
+        if _is_plain(page):
+            planes, lost = read_salvaged(page, file)
+            array = np.moveaxis(planes[..., 0], 0, 2) if len(planes) > 1 else planes[0]
+            pixels = _to_pixels(page, array)
+            count = count_segments(page)
+            note = f"salvaged: {count - lost} of {count} {segment_name(page)} of the TIFF" if lost else None
+        else:
+            pixels, note = _decode_with_pillow(file, page, salvage=True)
+        pixels = apply_orientation(pixels, turn)
+        yield Frame(convert_pixels(pixels, header.channels, header.dtype), note=note)
 
 
 def _to_pixels(page: TiffPage, array: NDArray[Any]) -> Pixels:

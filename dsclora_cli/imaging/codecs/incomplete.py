@@ -1,0 +1,120 @@
+"""Incomplete pictures of the formats that Pillow decodes: refused, or with `salvage` taken as far as they are there."""
+
+from __future__ import annotations
+
+import io
+import struct
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from dataclasses import replace
+from itertools import islice
+from threading import RLock
+from typing import BinaryIO
+
+import numpy as np
+from PIL import ImageFile
+
+from dsclora_cli.errors import ImageError
+from dsclora_cli.imaging.codecs.coded_tail import coded_end, present_share
+from dsclora_cli.imaging.codecs.jpeg_scan import count_whole_rows
+from dsclora_cli.imaging.codecs.png import fill_png
+from dsclora_cli.imaging.types import Frame, Header
+
+SALVAGE_HINT = "get the file again, or take what is there with upscale --salvage"
+
+_DECODER_ERRORS = (ImageError, OSError, EOFError, ValueError, SyntaxError, struct.error)
+
+_LENIENT = RLock()
+
+
+def decode_whole(file: BinaryIO, header: Header, decode: Callable[[], Iterator[Frame]]) -> Iterator[Frame]:
+    """Yield the frames of a file.
+
+    Raises:
+        ImageError: Pixels are missing that the decoder would fill without a word.
+    """
+    lost = _describe_loss(file, header)
+    if lost:
+        raise ImageError(f"the file is damaged: only {lost} are there", SALVAGE_HINT)
+    yield from decode()
+
+
+def decode_salvaged(file: BinaryIO, header: Header, decode: Callable[[], Iterator[Frame]]) -> Iterator[Frame]:
+    """Yield the frames of a file as far as they are there; a note in a frame says how much that is.
+
+    Frames that cannot be read at all repeat the frame before: a header has promised their number.
+    """
+    with lenient_pillow():
+        lost = _describe_loss(file, header)
+    count, frame = 0, None
+    try:
+        with lenient_pillow() if lost else nullcontext():
+            for frame in decode():
+                count += 1
+                yield replace(frame, note=f"salvaged: {lost}") if lost and count == 1 else frame
+        return
+    except _DECODER_ERRORS as error:
+        if lost:
+            raise
+        first_error = error
+    with lenient_pillow():
+        try:
+            frame = next(islice(decode(), count, None), frame)
+        except _DECODER_ERRORS:
+            note = f"salvaged: {count} of {header.frames} frames"
+        else:
+            rows = _count_rows(frame) if frame else 0
+            which = f" of frame {count + 1}" if header.frames > 1 else ""
+            note = f"salvaged: about {rows} of {header.height} rows{which}"
+    if frame is None:
+        raise first_error
+    yield replace(frame, note=note)
+    for _ in range(count + 1, header.frames):
+        yield frame
+
+
+def fill_gaps(file: BinaryIO, name: str, max_pixels: int) -> tuple[BinaryIO, str | None]:
+    """Return a file in which the missing end is filled, so that a decoder opens the file, and how much was there.
+
+    Args:
+        file: File of format `name`.
+        name: Pillow name of the format.
+        max_pixels: A file that claims more is returned without a change.
+    """
+    file.seek(0)
+    if name == "PNG":
+        filled = fill_png(file.read(), max_pixels)
+        return (io.BytesIO(filled[0]), filled[1]) if filled else (file, None)
+    end = coded_end(file, name)
+    size = file.seek(0, io.SEEK_END)
+    if not size < end <= size + 4 * max_pixels:
+        return file, None
+    file.seek(0)
+    return io.BytesIO(file.read().ljust(end, b"\0")), None
+
+
+def _count_rows(frame: Frame) -> int:
+    """Return the number of rows up to the last that is not all 0: Pillow leaves missing rows 0."""
+    filled = np.flatnonzero(frame.pixels.reshape(len(frame.pixels), -1).any(axis=1))
+    return int(filled[-1]) + 1 if filled.size else 0
+
+
+def _describe_loss(file: BinaryIO, header: Header) -> str | None:
+    """Return how much of a picture is there, where something is missing; None for a whole picture."""
+    if header.format == "JPEG":
+        file.seek(0)
+        found = count_whole_rows(file.read())
+        return found and f"about {found[0]} of {found[1]} rows"
+    share = present_share(file, header.format, header.width * header.height)
+    return None if share is None else f"about {share:.0%} of the coded pixels"
+
+
+@contextmanager
+def lenient_pillow() -> Iterator[None]:
+    """Let Pillow decode truncated files; the setting is global, so one thread at a time."""
+    with _LENIENT:
+        before, ImageFile.LOAD_TRUNCATED_IMAGES = ImageFile.LOAD_TRUNCATED_IMAGES, True
+        try:
+            yield
+        finally:
+            ImageFile.LOAD_TRUNCATED_IMAGES = before

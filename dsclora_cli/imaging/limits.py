@@ -1,0 +1,46 @@
+"""Limits on what a picture file may claim, checked before any memory is spent on the claim.
+
+A header of a few bytes can ask for gigabytes. docs/security.md names the limits for users.
+"""
+
+from __future__ import annotations
+
+from dsclora_cli.errors import ImageError
+from dsclora_cli.host import host_memory
+from dsclora_cli.imaging.types import Header
+
+_ALL_FRAMES = 100
+"""All frames and bands of a file together may have this many times the pixels that may be decoded at once."""
+
+_COPIES = 3
+"""Times that a picture is in memory while being decoded: in the decoder, as an array, and converted."""
+
+_HINT = "cut the picture into parts; upscale --max-pixels allows more"
+
+
+def check_claim(header: Header, at_once: int, max_pixels: int) -> None:
+    """Raise ImageError where a file claims more pixels than allowed, or more than free memory can hold.
+
+    Args:
+        header: What the file claims.
+        at_once: Pixels in memory at the same time while the file is decoded; few where a page arrives in bands.
+        max_pixels: Most pixels to decode at once.
+    """
+    frames = f" in each of {header.frames} frames" if header.frames > 1 else ""
+    claim = f"claims {header.width} x {header.height} pixels{frames}"
+    if at_once > max_pixels:
+        raise ImageError(f"{claim}, more than the {_millions(max_pixels)} million allowed at once", _HINT)
+    # `at_once` counts as well: strips may be larger than the picture.
+    if header.width * header.height * header.frames > _ALL_FRAMES * max_pixels:
+        raise ImageError(f"{claim}, in all more than {_millions(_ALL_FRAMES * max_pixels)} million", _HINT)
+    needed = at_once * header.channels * header.dtype.itemsize * _COPIES
+    free = host_memory()
+    if needed > free:
+        raise ImageError(
+            f"{claim}, which need {needed / 1e9:.2g} GB of memory, and {free / 1e9:.2g} GB are free",
+            "close other programs, or cut the picture into parts",
+        )
+
+
+def _millions(pixels: int) -> str:
+    return f"{pixels / 1e6:.4g}" if pixels < 10**10 else f"{pixels // 10**6}"
