@@ -82,6 +82,7 @@ def is_out_of_memory(error: RuntimeError | MemoryError) -> bool:
     return (
         isinstance(error, (torch.OutOfMemoryError, MemoryError))
         or "DefaultCPUAllocator" in text
+        or "could not create a primitive" in text  # oneDNN
         or "MPS backend out of memory" in text
     )
 

@@ -40,6 +40,7 @@ _LARGE = 2**17
 _BROKEN = (OSError, ValueError, TypeError, KeyError, zipfile.BadZipFile)
 """Exceptions that a missing or damaged file leads to."""
 
+_NO_MEMORY = ("alloc", "Resource temporarily unavailable")
 _TELEMETRY = "openvino_telemetry"
 _EXAMPLE = 32  # pixels a side of the picture that a network is traced with
 
@@ -172,14 +173,16 @@ class OpenvinoEngine:
         try:
             request = self._request((height, width))
             # Shared: the tile is read in place, and the result is the memory of the request until the next run.
-            result: UnitPixels = request.infer([tile[None]], share_inputs=True, share_outputs=True)[0]
+            results = list(request.infer([tile[None]], share_inputs=True, share_outputs=True).values())
         except (RuntimeError, MemoryError) as error:
-            # OpenVINO raises RuntimeError for everything, and only the text speaks of an allocation.
-            if isinstance(error, RuntimeError) and "alloc" not in str(error):
+            # OpenVINO raises RuntimeError for everything, and only the text speaks of memory or of stacks of threads.
+            if isinstance(error, RuntimeError) and not any(words in str(error) for words in _NO_MEMORY):
                 raise
             self._planned.clear()
             message = f"a tile of {width}x{height} does not fit the memory of {self.device}"
             raise OutOfMemory(message, "close other programs to free memory") from error
+        # Without memory OpenVINO may also return nothing.
+        result: UnitPixels = results[0] if results else np.empty((1, 0, 0, 3), np.float32)
         return require_finite(result[0])
 
     def _request(self, shape: tuple[int, int]) -> Any:  # noqa: ANN401 - OpenVINO has no types

@@ -173,6 +173,9 @@ class _TiledUpscaling:
             lr = values.to_unit(tile, np.float64 if engine.dtype == "float64" else np.float32)
             # The network takes RGB: gray runs as three equal channels and comes back as their mean.
             hr = engine(lr) if lr.shape[2] == 3 else engine(np.repeat(lr, 3, axis=2)).mean(axis=2, keepdims=True)
+            if hr.shape[:2] != (lr.shape[0] * engine.descriptor.scale, lr.shape[1] * engine.descriptor.scale):
+                hint = "free some memory, or choose a smaller --tile"
+                raise OutOfMemory(f"the engine returned no picture for a tile of {lr.shape[1]}x{lr.shape[0]}", hint)
             return values.from_unit(hr[window])
 
         return run

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
 import pytest
 import torch
 
@@ -84,6 +88,23 @@ def test_host_memory_respects_the_limit_of_a_container(tmp_path, monkeypatch: py
     (tmp_path / "memory.max").write_text("6000\n")
     assert host_memory() == free_memory(CPU) == 5000
     assert unlimited > 5000
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no limits of this kind")
+@pytest.mark.parametrize(("kind", "field"), [("RLIMIT_DATA", "data"), ("RLIMIT_AS", "vms")])
+def test_host_memory_respects_the_limits_of_the_process(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, kind: str, field: str
+) -> None:
+    import resource
+
+    monkeypatch.setattr(host, "_CGROUP", tmp_path)
+    limits = {getattr(resource, kind): (10_000, 10_000)}
+    monkeypatch.setattr(resource, "getrlimit", lambda which: limits.get(which, (resource.RLIM_INFINITY, 0)))
+    used = SimpleNamespace(**{"data": 1, "vms": 1, field: 4_000})
+    monkeypatch.setattr(host.psutil, "Process", lambda: SimpleNamespace(memory_info=lambda: used))
+    assert host_memory() == 6_000
+    used.data = used.vms = 20_000
+    assert host_memory() == 0
 
 
 def test_a_gpu_is_possible_only_with_a_driver_and_a_gpu_build_of_torch(

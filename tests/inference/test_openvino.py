@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -104,13 +105,27 @@ class Failing:
         raise self.error
 
 
-@pytest.mark.parametrize("error", [MemoryError(), RuntimeError("could not allocate 8 GB"), RuntimeError("bad_alloc")])
+@pytest.mark.parametrize(
+    "error",
+    [
+        MemoryError(),
+        RuntimeError("could not allocate 8 GB"),
+        RuntimeError("bad_alloc"),
+        RuntimeError("core.cpp:117:\nResource temporarily unavailable"),
+    ],
+)
 def test_failed_allocations_are_out_of_memory(
     error: Exception, small: Converted, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(OpenvinoEngine, "_compiled", lambda self, shape: Failing(error))
     with pytest.raises(OutOfMemory, match="a tile of 9x8"):
         OpenvinoEngine(small)(tile(8, 9))
+
+
+def test_an_answer_without_arrays_is_an_empty_picture(small: Converted, monkeypatch: pytest.MonkeyPatch) -> None:
+    empty = SimpleNamespace(infer=lambda *arguments, **settings: {})
+    monkeypatch.setattr(OpenvinoEngine, "_compiled", lambda self, shape: empty)
+    assert OpenvinoEngine(small)(tile(8, 9)).shape == (0, 0, 3)
 
 
 def test_other_errors_are_raised_unchanged(small: Converted, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -163,6 +163,19 @@ def test_a_picture_read_in_bands_gives_the_same_result_and_is_never_held_whole(b
     np.testing.assert_array_equal(np.concatenate(parts), image.repeat(2, axis=0).repeat(2, axis=1))
 
 
+def test_an_engine_that_returns_nothing_gets_smaller_tiles() -> None:
+    class Empty(Cramped):
+        def __call__(self, tile: UnitPixels) -> UnitPixels:
+            too_large = tile.shape[0] * tile.shape[1] > self.room
+            return np.empty((0, 0, 3), np.float32) if too_large else super().__call__(tile)
+
+    image = np.random.default_rng(5).integers(0, 256, (80, 90, 3), dtype=np.uint8)
+    result = upscale_pixels(Empty(room=40 * 40), image, 64, may_halve=True)
+    np.testing.assert_array_equal(result, image.repeat(2, axis=0).repeat(2, axis=1))
+    with pytest.raises(OutOfMemory, match="the engine returned no picture for a tile of 64x64"):
+        upscale_pixels(Empty(room=40 * 40), image[:64, :64], 0)
+
+
 def test_out_of_memory_in_the_source_does_not_halve_the_tile() -> None:
     def bands():
         yield np.zeros((20, 60, 3), np.uint8)
