@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from dsclora_cli.errors import ImageError
-from dsclora_cli.imaging.color import image_to_pixels, srgb_profile
-from dsclora_cli.imaging.profiles import profile_fits
+from dsclora_cli.imaging.color import image_to_pixels
+from dsclora_cli.imaging.profiles import fitting_profile, srgb_profile
 from dsclora_cli.imaging.types import Pixels
 
 InMemory = TypeVar("InMemory", Image.Image, NDArray[Any])
@@ -65,7 +65,7 @@ def _image_to_pixels(image: Image.Image) -> tuple[Pixels, Callable[[Pixels], Ima
         simple = _SIMPLE_MODES.get(image.mode) or ("RGBA" if image.has_transparency_data else "RGB")
         array = np.asarray(image.convert(simple))
     pixels, array_back = _array_to_pixels(array)
-    profile = icc if profile_fits(icc, pixels.shape[2]) else None
+    profile = fitting_profile(icc, pixels.shape[2])
 
     def back(result: Pixels) -> Image.Image:
         upscaled = Image.fromarray(array_back(result).astype(np.int32) if image.mode == "I" else array_back(result))

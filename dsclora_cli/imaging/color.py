@@ -98,16 +98,6 @@ def _cmyk_profile(icc: bytes | None) -> ImageCms.ImageCmsProfile | None:
     return profile if profile.profile.xcolor_space.strip() == "CMYK" else None
 
 
-def srgb_profile() -> bytes:
-    """Return an sRGB ICC profile, always the same bytes."""
-    from PIL import ImageCms
-
-    profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
-    # Little CMS writes the current time into bytes 24 to 35; a fixed date keeps results reproducible.
-    date = b"\x07\xe8\0\x01\0\x01" + bytes(6)
-    return profile[:24] + date + profile[36:]
-
-
 def apply_orientation(pixels: Pixels, orientation: int) -> Pixels:
     """Return `(H, W, C)` pixels turned and mirrored by EXIF orientation 1 to 8; from 5 on, `(W, H, C)`."""
     if orientation >= 5:

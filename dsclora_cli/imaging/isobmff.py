@@ -6,6 +6,7 @@ Pillow reads no metadata of JPEG 2000 and does not tell the bit depth of AVIF, s
 from __future__ import annotations
 
 import io
+import re
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -203,6 +204,55 @@ def read_jxl_size(file: BinaryIO) -> tuple[int, int] | None:
     ratio = take(3)
     across, down = ((0, 0), (1, 1), (12, 10), (4, 3), (3, 2), (16, 9), (5, 4), (2, 1))[ratio]
     return (height * across // down if ratio else side()), height
+
+
+def read_color_numbers(file: BinaryIO) -> tuple[int, int] | None:
+    """Return the numbers of color primaries and transfer (ITU-T H.273) of an AVIF or HEIF; None where none are stated.
+
+    They stand in a "colr" box of type "nclx", and are those of the primary picture: others may have others.
+    """
+    meta = next((box for box in iter_boxes(file) if box.kind == b"meta"), None)
+    if meta is None:
+        return None
+    inner = {box.kind: box for box in iter_boxes(file, meta.start + 4, meta.end)}  # behind version and flags
+    if b"iprp" not in inner:
+        return None
+    properties = {box.kind: box for box in iter_boxes(file, inner[b"iprp"].start, inner[b"iprp"].end)}
+    if b"ipco" not in properties:
+        return None
+    found = {}
+    for index, box in enumerate(iter_boxes(file, properties[b"ipco"].start, properties[b"ipco"].end), 1):
+        data = _read_content(file, box)[:8] if box.kind == b"colr" else b""
+        if data.startswith(b"nclx") and len(data) == 8:
+            found[index] = struct.unpack(">HH", data[4:])
+    primary = _read_content(file, inner[b"pitm"]) if b"pitm" in inner else b""
+    used = _properties_of(_read_content(file, properties[b"ipma"]), primary) if b"ipma" in properties else []
+    # Without a statement of its own, a picture of tiles has that of the tiles.
+    return next((found[index] for index in (*used, *found) if index in found), None)
+
+
+def _properties_of(ipma: bytes, pitm: bytes) -> list[int]:
+    """Return the indices of the properties of the primary picture, from the contents of the boxes "ipma" and "pitm"."""
+    item = int.from_bytes(pitm[4:], "big")
+    number, wide = "H" if ipma[:1] == b"\0" else "I", bool(ipma[3:4] and ipma[3] & 1)
+    head, at = struct.Struct(f">{number}B"), 8
+    try:
+        for _ in range(int.from_bytes(ipma[4:8], "big")):
+            owner, count = head.unpack_from(ipma, at)
+            at += head.size
+            indices = struct.unpack_from(f">{count}{'H' if wide else 'B'}", ipma, at)
+            at += count * (2 if wide else 1)
+            if owner == item:
+                return [index & (0x7FFF if wide else 0x7F) for index in indices]  # the highest bit is "essential"
+    except struct.error:
+        pass
+    return []
+
+
+def with_color_numbers(data: bytes, primaries: int, transfer: int) -> bytes:
+    """Return an AVIF or HEIF of our own encoder with other numbers in every "nclx" box; nothing else moves."""
+    new = struct.pack(">HH", primaries, transfer)
+    return re.sub(rb"(?<=colrnclx)....", lambda _: new, data, flags=re.DOTALL)
 
 
 def read_avif_depth(file: BinaryIO) -> int:

@@ -44,7 +44,7 @@ class Metadata:
     """Keyword and text of PNG text chunks. The comment of a JPEG or GIF has the keyword "comment"."""
 
     color_chunks: tuple[tuple[bytes, bytes], ...] = ()
-    """Kind and data of the PNG chunks that define colors where no ICC profile does: gAMA, cHRM, sRGB, cICP."""
+    """Kind and data of the PNG chunks that define colors where no profile does: gAMA, cHRM, sRGB, cICP and others."""
 
     notes: tuple[str, ...] = ()
     """Sentences for the user about metadata that was dropped; they go to the header or to the losses of a format."""

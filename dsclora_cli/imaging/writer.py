@@ -22,7 +22,9 @@ from dsclora_cli.imaging.codecs.jpeg2000 import write_jpeg2000
 from dsclora_cli.imaging.codecs.png import write_png
 from dsclora_cli.imaging.codecs.pnm import write_pnm
 from dsclora_cli.imaging.color import convert_pixels, pixels_to_image
+from dsclora_cli.imaging.color_fit import NUMBERED, fit_colors
 from dsclora_cli.imaging.formats import Format, load_plugin, require_format
+from dsclora_cli.imaging.isobmff import with_color_numbers
 from dsclora_cli.imaging.metadata import without_details, without_orientation
 from dsclora_cli.imaging.types import AnyFrame, Frame, Header, Metadata, StreamedFrame
 
@@ -69,14 +71,13 @@ def fit_format(header: Header, name: str, strict: bool) -> tuple[Header, tuple[s
         losses.append("GIF holds 256 colours per frame: other colours are approximated")
     if name == "GIF" and header.format != "GIF" and channels == 4:
         losses.append("GIF pixels are either opaque or transparent: alpha is cut at one half")
+    colored, color_losses, color_notes = fit_colors(header, name, channels)
+    losses += color_losses
     if losses and strict:
         raise ImageError("; ".join(losses), "choose another format, or leave out --strict")
-    metadata, dropped = _fit_metadata(header.metadata, abilities, name)
-    return replace(fitted, format=name, channels=channels, dtype=depth, metadata=metadata), (
-        *losses,
-        *header.metadata.notes,
-        *dropped,
-    )
+    metadata, dropped = _fit_metadata(colored, abilities, name)
+    fitted = replace(fitted, format=name, channels=channels, dtype=depth, metadata=replace(metadata, notes=()))
+    return fitted, (*losses, *metadata.notes, *color_notes, *dropped)
 
 
 def _fit_frames(header: Header, abilities: Format, name: str) -> tuple[Header, list[str]]:
@@ -187,7 +188,12 @@ def _write_frames(file: BinaryIO, header: Header, frames: Iterator[AnyFrame], op
         write_jpeg(file, next(frames), metadata, options.quality)
     else:
         load_plugin(format)
-        pixels_to_image(next(frames).pixels).save(file, format, **_pillow_options(header, options.quality))
+        buffer = io.BytesIO()
+        pixels_to_image(next(frames).pixels).save(buffer, format, **_pillow_options(header, options.quality))
+        data = buffer.getvalue()
+        if format in NUMBERED and (numbers := dict(metadata.color_chunks).get(b"cICP")):
+            data = with_color_numbers(data, *numbers[:2])
+        file.write(data)
 
 
 def _pillow_options(header: Header, quality: int) -> dict[str, object]:

@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image
 
 from dsclora_cli.config import SaveOptions
-from dsclora_cli.imaging.color import srgb_profile
+from dsclora_cli.imaging.profiles import srgb_profile
 from dsclora_cli.imaging.reader import open_picture
 from dsclora_cli.imaging.types import Frame, Header, Metadata, Pixels
 from dsclora_cli.imaging.writer import fit_format, write_picture

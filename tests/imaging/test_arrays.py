@@ -9,7 +9,7 @@ from PIL import Image
 
 from dsclora_cli.errors import ImageError
 from dsclora_cli.imaging.arrays import to_pixels
-from dsclora_cli.imaging.color import srgb_profile
+from dsclora_cli.imaging.profiles import srgb_profile
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.float16, np.float32, np.float64])

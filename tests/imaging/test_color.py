@@ -14,7 +14,7 @@ from pictures import cmyk_profile, header_of, noise, pillow_file, read_still, sa
 from PIL import Image, ImageCms
 
 from dsclora_cli.errors import ImageError
-from dsclora_cli.imaging import color
+from dsclora_cli.imaging import color, profiles
 from dsclora_cli.imaging.metadata import with_size
 from dsclora_cli.imaging.reader import open_picture
 from dsclora_cli.imaging.types import Frame
@@ -74,7 +74,7 @@ def test_cmyk_is_converted_with_its_profile(format, ink):
     options = {"quality": 100} if format == "JPEG" else {}
     header, pixels = read_still(pillow_file(image, format, icc_profile=profile, **options))
     assert header.channels == 3 and header.notes == ("CMYK was converted to sRGB through its own profile",)
-    assert header.metadata.icc == color.srgb_profile()
+    assert header.metadata.icc == profiles.srgb_profile()
     intent, black = ImageCms.Intent.RELATIVE_COLORIMETRIC, ImageCms.Flags.BLACKPOINTCOMPENSATION
     source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
     target = ImageCms.createProfile("sRGB")
@@ -87,7 +87,7 @@ def test_cmyk_is_converted_with_its_profile(format, ink):
 @pytest.mark.parametrize("profile", [None, b"no profile at all", "RGB"])
 @pytest.mark.parametrize("format", ["TIFF", "JPEG"])
 def test_cmyk_without_a_usable_profile_is_converted_by_formula(format, profile):
-    icc = color.srgb_profile() if profile == "RGB" else profile
+    icc = profiles.srgb_profile() if profile == "RGB" else profile
     image = Image.new("CMYK", (16, 16), (255, 0, 0, 0))
     header, pixels = read_still(pillow_file(image, format, icc_profile=icc))
     assert header.notes == ("CMYK was converted to sRGB by a plain formula: the file has no CMYK profile",)
@@ -95,8 +95,8 @@ def test_cmyk_without_a_usable_profile_is_converted_by_formula(format, profile):
 
 
 def test_the_srgb_profile_is_always_the_same_bytes():
-    assert color.srgb_profile() == color.srgb_profile()
-    profile = ImageCms.ImageCmsProfile(io.BytesIO(color.srgb_profile()))
+    assert profiles.srgb_profile() == profiles.srgb_profile()
+    profile = ImageCms.ImageCmsProfile(io.BytesIO(profiles.srgb_profile()))
     assert profile.profile.xcolor_space.strip() == "RGB" and "sRGB" in profile.profile.profile_description
 
 

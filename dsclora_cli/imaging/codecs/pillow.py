@@ -15,16 +15,24 @@ from PIL import Image
 from PIL.ImageFile import ImageFile
 
 from dsclora_cli.errors import ImageError
+from dsclora_cli.imaging.codecs.bmp import read_bmp_colors
 from dsclora_cli.imaging.codecs.incomplete import decode_salvaged, decode_whole
 from dsclora_cli.imaging.codecs.jpeg import estimate_quality
 from dsclora_cli.imaging.codecs.jpeg2000 import open_deep_jpeg2000
 from dsclora_cli.imaging.codecs.png import open_png
 from dsclora_cli.imaging.codecs.pnm import further_picture, open_deep_pnm
 from dsclora_cli.imaging.codecs.tga import read_tga_alpha
-from dsclora_cli.imaging.color import conversion_note, image_to_pixels, pixel_layout, srgb_profile, unpremultiply
+from dsclora_cli.imaging.color import conversion_note, image_to_pixels, pixel_layout, unpremultiply
 from dsclora_cli.imaging.formats import FORMATS, load_plugin
-from dsclora_cli.imaging.isobmff import fill_missing, read_avif_depth, read_box_metadata, read_codestream
+from dsclora_cli.imaging.isobmff import (
+    fill_missing,
+    read_avif_depth,
+    read_box_metadata,
+    read_codestream,
+    read_color_numbers,
+)
 from dsclora_cli.imaging.metadata import exif_notes, normalize_dpi, normalize_exif, normalize_xmp, with_icc, with_size
+from dsclora_cli.imaging.profiles import chunks_of_numbers, srgb_profile
 from dsclora_cli.imaging.types import Frame, Header, Metadata, OpenedFile
 
 _IPTC_RESOURCE = 0x0404
@@ -125,7 +133,14 @@ def _read_metadata(image: ImageFile, file: BinaryIO, name: str) -> Metadata:
         dpi=normalize_dpi(*dpi) if dpi else None,
         text=(("comment", text),) if text and "comment" in FORMATS[name].metadata else (),
     )
-    return fill_missing(metadata, read_box_metadata(file)) if name in ("JPEG2000", "JXL") else metadata
+    if name in ("JPEG2000", "JXL"):
+        metadata = fill_missing(metadata, read_box_metadata(file))
+    elif name == "BMP":
+        icc, chunks = read_bmp_colors(file)
+        metadata = replace(metadata, icc=icc, color_chunks=chunks)
+    elif name in ("AVIF", "HEIF") and not metadata.icc and (numbers := read_color_numbers(file)):
+        metadata = replace(metadata, color_chunks=chunks_of_numbers(*numbers))
+    return metadata
 
 
 def _reading_notes(image: ImageFile, file: BinaryIO, name: str) -> list[str]:

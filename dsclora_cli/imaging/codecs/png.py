@@ -31,7 +31,7 @@ from dsclora_cli.imaging.metadata import (
 from dsclora_cli.imaging.types import AnyFrame, Frame, Header, Metadata, OpenedFile, Pixels
 
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
-_COLOR_CHUNKS = (b"gAMA", b"cHRM", b"sRGB", b"cICP")
+_COLOR_CHUNKS = (b"gAMA", b"cHRM", b"sRGB", b"cICP", b"mDCV", b"mDCv", b"cLLI", b"cLLi")
 _ONCE = (b"IHDR", b"acTL", b"tRNS", b"iCCP", b"eXIf", b"pHYs", *_COLOR_CHUNKS)
 _PIXEL_CHUNKS = (b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"fdAT", b"IEND")
 _TEXT = (b"tEXt", b"zTXt", b"iTXt")

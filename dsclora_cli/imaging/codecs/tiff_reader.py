@@ -33,7 +33,6 @@ from dsclora_cli.imaging.color import (
     convert_pixels,
     image_to_pixels,
     pixel_layout,
-    srgb_profile,
     unpremultiply,
     white_level,
 )
@@ -47,6 +46,7 @@ from dsclora_cli.imaging.metadata import (
     with_icc,
     with_size,
 )
+from dsclora_cli.imaging.profiles import ColorChunks, chunks_of_primaries, srgb_profile
 from dsclora_cli.imaging.types import (
     AnyFrame,
     Frame,
@@ -74,6 +74,8 @@ _PREMULTIPLIED, _STRAIGHT = 1, 2  # meaning of an extra sample
 _SEPARATE = 2  # planar configuration: each channel by itself
 _RESOURCES, _ICC, _DESCRIPTION = 34377, 34675, 270
 _ORIENTATION, _X_RESOLUTION, _Y_RESOLUTION, _UNIT = 274, 282, 283, 296
+_TRANSFER, _WHITE, _COLORS = 301, 318, 319
+_NO_TRANSFER = "the transfer function of the TIFF was left out: sRGB is assumed"
 _NO_UNIT, _INCH, _CENTIMETER = 1, 2, 3
 _COLOR_MAP, _SUB_DIRECTORIES, _PHOTOMETRIC, _DNG_VERSION = 320, 330, 262, 50706
 _SENSOR_DATA = (32803, 34892)  # photometric interpretation: color filter array, linear raw
@@ -203,7 +205,18 @@ def _read_metadata(entries: Mapping[int, tiff_ifd.Entry], order: str) -> Metadat
         xmp=normalize_xmp(raw.get(XMP)),
         iptc=extract_iptc(raw.get(IPTC) or raw.get(_RESOURCES, b"")),
         dpi=_read_dpi(entries, order),
+        color_chunks=() if _ICC in raw else _read_primaries(entries, order),
+        notes=(_NO_TRANSFER,) if _TRANSFER in entries and _ICC not in raw else (),
     )
+
+
+def _read_primaries(entries: Mapping[int, tiff_ifd.Entry], order: str) -> ColorChunks:
+    """Return the white point and the primaries of a TIFF without a profile as a PNG chunk."""
+    white, primaries = entries.get(_WHITE), entries.get(_COLORS)
+    if not (white and primaries and (len(white.data), len(primaries.data)) == (16, 48)):
+        return ()
+    parts = struct.unpack(order + "16I", white.data + primaries.data)
+    return chunks_of_primaries([top / (bottom or 1) for top, bottom in zip(parts[::2], parts[1::2], strict=True)])
 
 
 def _read_dpi(entries: Mapping[int, tiff_ifd.Entry], order: str) -> tuple[float, float] | None:
