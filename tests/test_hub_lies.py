@@ -187,5 +187,10 @@ def test_the_claim_of_a_running_download_is_respected(tmp_path: Path) -> None:
 def test_a_claim_left_by_a_killed_process_is_taken(tmp_path: Path) -> None:
     path = tmp_path / "a.incomplete"
     path.write_bytes(b"half")
+    os.utime(path, times=(time.time() + 3600,) * 2)  # the clock of another machine
     with transfer.claim(path, 0.1) as file:
         assert file.read() == b""
+    os.utime(path, times=(1, 1))
+    start = time.monotonic()
+    with transfer.claim(path, 60) as file:
+        assert file.read() == b"" and time.monotonic() - start < 30
