@@ -8,6 +8,7 @@ import os
 import secrets
 import stat
 import tempfile
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from functools import lru_cache
@@ -17,6 +18,9 @@ from pathlib import Path
 import platformdirs
 
 APP = "dsclora"
+
+_OLD_PART = 24 * 3600
+"""Seconds without a change after which a temporary file belongs to a run that was killed."""
 
 _REFUSED = frozenset('\\:*?"<>|')
 """Characters that separate folders, or have a meaning of their own, on Windows."""
@@ -73,15 +77,40 @@ def atomic_write(path: Path) -> Iterator[Path]:
     """Yield a hidden temporary file next to `path`; rename the file to `path` at the end of the context.
 
     After an exception the temporary file is removed, and an older file at `path` stays. No reader ever sees half a
-    file. Raises OSError.
+    file, also after a power cut. Raises OSError.
     """
+    _sweep(path.parent)
     # In the same folder, because a rename is atomic only inside one file system.
     temporary = path.with_name(f".dsclora-{secrets.token_hex(8)}.part")
     try:
         yield temporary
+        # The bytes first: a file system may otherwise write the new name before the bytes.
+        _sync(temporary)
         temporary.replace(path)
+        with suppress(OSError):  # Windows opens no folders, and some file systems sync none
+            _sync(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _sync(path: Path) -> None:
+    """Wait until the bytes of a file, or the names in a folder, are on the disk. Raises OSError."""
+    # Windows syncs only files that are open for writing.
+    descriptor = os.open(path, os.O_RDWR if os.name == "nt" else os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+@lru_cache(maxsize=4096)
+def _sweep(folder: Path) -> None:
+    """Remove the temporary files of killed runs from a folder; once in the life of a process."""
+    with suppress(OSError):
+        for file in folder.glob(".dsclora-*.part"):
+            # A file that another process is writing at this moment is young.
+            if time.time() - file.lstat().st_mtime > _OLD_PART:
+                file.unlink(missing_ok=True)
 
 
 def sha256_of(path: Path) -> str:

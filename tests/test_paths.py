@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 from pathlib import Path
 
 import pytest
@@ -85,3 +86,28 @@ def test_only_regular_files_are_opened(tmp_path: Path) -> None:
     for path in (tmp_path / "pipe", tmp_path / "link", Path("/dev/zero"), tmp_path):
         with pytest.raises(OSError, match=r"regular|directory"):
             open_regular(path)
+
+
+def test_the_bytes_are_on_the_disk_before_the_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    synced: list[tuple[bool, bool]] = []
+    real = os.fsync
+
+    def fsync(descriptor: int) -> None:
+        synced.append((stat.S_ISDIR(os.fstat(descriptor).st_mode), (tmp_path / "file").exists()))
+        real(descriptor)
+
+    monkeypatch.setattr(paths.os, "fsync", fsync)
+    with atomic_write(tmp_path / "file") as temporary:
+        temporary.write_text("new")
+    assert synced == [(False, False), (True, True)][: 1 if os.name == "nt" else 2]
+
+
+def test_temporary_files_of_killed_runs_are_swept_when_old(tmp_path: Path) -> None:
+    old, young, other = (tmp_path / name for name in (".dsclora-1.part", ".dsclora-2.part", ".other.part"))
+    for path in (old, young, other):
+        path.touch()
+    for path in (old, other):
+        os.utime(path, (1_000_000_000, 1_000_000_000))
+    with atomic_write(tmp_path / "file") as temporary:
+        temporary.touch()
+    assert sorted(path.name for path in tmp_path.iterdir()) == [young.name, other.name, "file"]

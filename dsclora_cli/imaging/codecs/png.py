@@ -406,19 +406,40 @@ def compress_rows(bands: Iterable[Pixels], compression: int) -> Iterator[bytes]:
     """
     packer = _open_packer(compression)
     above: NDArray[np.uint8] | None = None
-    for band in bands:
-        for part in np.array_split(band, max(1, band.nbytes // _PART)):
-            # 16-bit PNG is big-endian; the filter works on bytes.
-            wire = np.ascontiguousarray(part, part.dtype.newbyteorder(">")).view(np.uint8).reshape(len(part), -1)
-            # Every row is predicted from the row above: on photographs both faster and smaller than a choice per row.
-            filtered = np.empty((len(wire), 1 + wire.shape[1]), np.uint8)
-            filtered[:, 0] = _UP
-            filtered[0, 1:] = wire[0] if above is None else wire[0] - above
-            np.subtract(wire[1:], wire[:-1], out=filtered[1:, 1:])
-            above = wire[-1].copy()
-            if data := packer.compress(filtered):
-                yield data
+    for part in _equal_parts(bands):
+        # 16-bit PNG is big-endian; the filter works on bytes.
+        wire = np.ascontiguousarray(part, part.dtype.newbyteorder(">")).view(np.uint8).reshape(len(part), -1)
+        # Every row is predicted from the row above: on photographs both faster and smaller than a choice per row.
+        filtered = np.empty((len(wire), 1 + wire.shape[1]), np.uint8)
+        filtered[:, 0] = _UP
+        filtered[0, 1:] = wire[0] if above is None else wire[0] - above
+        np.subtract(wire[1:], wire[:-1], out=filtered[1:, 1:])
+        above = wire[-1].copy()
+        if data := packer.compress(filtered):
+            yield data
     yield packer.flush()
+
+
+def _equal_parts(bands: Iterable[Pixels]) -> Iterator[Pixels]:
+    """Yield the rows of the bands anew, `_PART` bytes at a time.
+
+    Compressed bytes depend on the parts that a compressor gets, and the heights of bands depend on the tile.
+    """
+    waiting: list[Pixels] = []
+    rows = 0
+    for band in bands:
+        height = max(1, _PART // max(1, band[:1].nbytes))
+        start = 0
+        while rows + len(band) - start >= height:
+            end = start + height - rows
+            yield np.concatenate([*waiting, band[start:end]]) if waiting else band[start:end]
+            waiting, rows, start = [], 0, end
+        if start < len(band):
+            # A copy: a view would keep the whole band in memory.
+            waiting.append(band[start:].copy())
+            rows += len(band) - start
+    if waiting:
+        yield np.concatenate(waiting)
 
 
 def _open_packer(compression: int) -> Any:  # noqa: ANN401 - of three libraries

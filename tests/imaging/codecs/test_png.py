@@ -8,6 +8,8 @@ import zlib
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from pictures import IPTC, XMP, exif_block, noise, pillow_file, read_still, saved_still, smooth
 from PIL import Image
 
@@ -139,3 +141,13 @@ def test_a_transparent_color_of_16_bits_becomes_alpha():
     assert (header.channels, header.dtype) == (4, np.uint16)
     np.testing.assert_array_equal(again[..., :3], pixels)
     assert np.argwhere(again[..., 3] == 0).tolist() == [[3, 4]] and set(np.unique(again[..., 3])) == {0, 65535}
+
+
+@given(st.lists(st.integers(1, 40), min_size=1, max_size=12), st.integers(1, 3000), st.integers(0, 9))
+def test_compressed_bytes_do_not_depend_on_the_bands(heights: list[int], part: int, compression: int) -> None:
+    picture = noise(3, size=(sum(heights), 17))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(png, "_PART", part)
+        bands = np.split(picture, np.cumsum(heights)[:-1])
+        parts = list(png.compress_rows(iter(bands), compression))
+        assert parts == list(png.compress_rows(iter([picture]), compression))
