@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from hub_server import HubServer
 from PIL import Image
-from sets import make_set, noise, png, save, tar_gz
+from sets import circular_tiff, make_set, noise, png, save, tar_gz
 
 from dsclora_cli.datasets.benchmarks import open_folder, open_set, read_rgb
 from dsclora_cli.errors import ImageError, UsageError
@@ -128,7 +128,7 @@ def test_a_file_that_is_no_picture_is_named_when_the_set_is_opened(tmp_path: Pat
 def test_a_truncated_picture_is_named_when_the_pair_is_loaded(suffix: str, tmp_path: Path) -> None:
     path = save(tmp_path / f"a.{suffix}", noise(0, (200, 100)))
     path.write_bytes(path.read_bytes()[:-3000])
-    with pytest.raises(ImageError, match=rf"a\.{suffix}: .*truncated") as caught:
+    with pytest.raises(ImageError, match=rf"a\.{suffix}: .*(truncated|damaged)") as caught:
         (benchmark := open_folder(tmp_path, None, 4)).load(benchmark.pairs[0])
     assert caught.value.hint == "copy or download the file again"
 
@@ -146,3 +146,10 @@ def test_what_is_no_regular_file_ends_a_set_by_name_and_never_hangs(tmp_path: Pa
         open_folder(tmp_path / "HR", None, 2)
     with pytest.raises(ImageError, match=r"zoo.png: (is no regular file|No such file)"):
         read_rgb(path)
+
+
+def test_a_tiff_whose_page_follows_itself_ends_a_set_by_name(tmp_path: Path) -> None:
+    make_set(tmp_path)
+    circular_tiff(tmp_path / "HR" / "zoo.tif")
+    with pytest.raises(ImageError, match=r"zoo.tif: "):
+        open_folder(tmp_path / "HR", None, 2)

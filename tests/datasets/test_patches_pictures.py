@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import tifffile
 from PIL import Image
+from sets import circular_tiff
 from training import photographs, tiny_recipe
 
 from dsclora_cli.datasets import cache
@@ -100,6 +101,13 @@ def test_what_is_no_regular_file_is_left_out_by_name(photos: Path, tmp_path: Pat
     assert f"left out: {folder / 'gone.png'}: No such file" in notes
     assert f"left out: {folder / 'circle.png'}: Too many levels" in notes
     assert "folder.png" not in notes
+
+
+def test_a_tiff_whose_page_follows_itself_is_left_out(photos: Path) -> None:
+    circular_tiff(photos / "circle.tif")
+    data, _ = open_data(tiny_recipe(photos))
+    (note,) = data.notes
+    assert note.startswith(f"left out: {photos / 'circle.tif'}: ")
 
 
 @pytest.mark.parametrize("error", [ValueError("odd"), RecursionError("deep"), MemoryError(), ImageError("x")])

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import io
+import struct
 import tarfile
 import zipfile
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import numpy as np
+import tifffile
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -62,3 +64,14 @@ def zipped(files: Mapping[str, bytes]) -> bytes:
         for name, content in files.items():
             packed.writestr(name, content)
     return buffer.getvalue()
+
+
+def circular_tiff(path: Path) -> Path:
+    """Write a TIFF whose page names itself as the next page."""
+    tifffile.imwrite(path, noise(size=(40, 40)), photometric="rgb", byteorder="<")
+    data = bytearray(path.read_bytes())
+    (start,) = struct.unpack_from("<I", data, 4)
+    (entries,) = struct.unpack_from("<H", data, start)
+    struct.pack_into("<I", data, start + 2 + 12 * entries, start)
+    path.write_bytes(data)
+    return path
