@@ -11,7 +11,6 @@ from itertools import islice
 from threading import RLock
 from typing import BinaryIO
 
-import numpy as np
 from PIL import ImageFile
 
 from dsclora_cli.errors import ImageError
@@ -66,7 +65,7 @@ def decode_salvaged(file: BinaryIO, header: Header, decode: Callable[[], Iterato
             rows = _count_rows(frame) if frame else 0
             which = f" of frame {count + 1}" if header.frames > 1 else ""
             note = f"salvaged: about {rows} of {header.height} rows{which}"
-    if frame is None:
+    if frame is None or (count == 0 and not _count_rows(frame)):
         raise first_error
     yield replace(frame, note=note)
     for _ in range(count + 1, header.frames):
@@ -94,9 +93,10 @@ def fill_gaps(file: BinaryIO, name: str, max_pixels: int) -> tuple[BinaryIO, str
 
 
 def _count_rows(frame: Frame) -> int:
-    """Return the number of rows up to the last that is not all 0: Pillow leaves missing rows 0."""
-    filled = np.flatnonzero(frame.pixels.reshape(len(frame.pixels), -1).any(axis=1))
-    return int(filled[-1]) + 1 if filled.size else 0
+    """Return the number of rows that are not of the one color that Pillow leaves in missing rows, last or first."""
+    rows = frame.pixels.reshape(len(frame.pixels), -1, frame.pixels.shape[2])
+    uniform = [(rows == rows[at, :1]).all(axis=(1, 2)) for at in (-1, 0)]
+    return len(rows) - max(int(missing.sum()) for missing in uniform)
 
 
 def _describe_loss(file: BinaryIO, header: Header) -> str | None:

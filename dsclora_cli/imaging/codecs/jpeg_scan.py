@@ -22,6 +22,7 @@ _BEHIND_A_SCAN = {_SOS, _EOI, _DRI, 0xC4, 0xDB, 0xDC, 0xFE, *range(0xE0, 0xF0)}
 _END = b"\xff\xd9"
 _MARKER = re.compile(rb"\xff+([\x01-\xfe])")
 _FILLER = bytes((0x5A, 0x93, 0x2D, 0xB4)) * 16
+_SURPLUS = 16  # zeros that no picture needs, where they can be replaced and nothing changes
 _REDUCED_FROM = 2**22  # pixels; larger pictures are compared at an eighth of their size
 
 
@@ -86,7 +87,7 @@ def count_whole_rows(data: bytes) -> tuple[int, int] | None:
     # A long run of zeros is a part of the picture only where fewer zeros would change the picture.
     zeros = at - len(data[:at].rstrip(b"\0"))
     if rows is None and zeros >= len(_FILLER):
-        fewer = _decode(data[: at - zeros // 2] + _FILLER + behind)
+        fewer = _decode(data[: at - _SURPLUS] + _FILLER + behind)
         rows = len(stored) if _first_difference(stored, fewer) is None else None
     if rows is None and parts.absent:
         rows = 0

@@ -252,10 +252,13 @@ def scan_png(file: BinaryIO) -> tuple[Mapping[bytes, bytes], Metadata]:
     """
     once: dict[bytes, bytes] = {}
     texts: dict[str, str] = {}
+    room = _MAX_TEXT  # for all texts together
     # Metadata may stand behind the pixels, so the whole file is walked; the pixels themselves are skipped.
     for kind, data in read_chunks(file):
-        if kind in _TEXT:
+        if kind in _TEXT and room > 0:
             key, value = _read_text(kind, data)
+            # A bomb costs time, although no text is left of a bomb.
+            room -= len(value) or (_MAX_TEXT // 16 if len(data) > 1000 else 0)
             texts.setdefault(key, value)
         elif kind in _ONCE:
             once.setdefault(kind, data)

@@ -376,6 +376,10 @@ def _to_pixels(page: TiffPage, array: NDArray[Any]) -> Pixels:
     if native.dtype.kind == "f":
         if not np.isfinite(native).all():
             raise ImageError("the TIFF holds NaN or infinity", "replace them with numbers")
+        low, high = float(native.min()), float(native.max())
+        # The network needs the difference as well.
+        if max(-low, high, high - low) > np.finfo(np.float32).max:
+            raise ImageError(f"values from {low:g} to {high:g} span more than 32-bit floats hold", "rescale the values")
         pixels = native.astype(np.float32, copy=False)
     elif bits not in (8, 16):
         # 9 to 15 bits, stored in 16: stretched to the full range.
