@@ -66,7 +66,7 @@ FORMATS = MappingProxyType(
             "PIL.TiffImagePlugin",
             depths=("uint8", "uint16", "float32"),
             frames="pages",
-            metadata=("icc", "exif", "xmp", "iptc", "dpi"),
+            metadata=("icc", "exif", "xmp", "iptc", "dpi", "geo"),
         ),
         "AVIF": Format((".avif",), "PIL.AvifImagePlugin", channels=(1, 3, 4), metadata=_NO_IPTC, limit=2**16),
         "JPEG2000": Format(

@@ -13,6 +13,7 @@ from dataclasses import replace
 from fractions import Fraction
 
 from dsclora_cli.imaging import tiff_ifd, xmp
+from dsclora_cli.imaging.geotiff import scale_geo
 from dsclora_cli.imaging.types import Metadata
 from dsclora_cli.imaging.xmp import Change, edit_xmp
 
@@ -56,7 +57,11 @@ def with_size(
     if packet:
         packet, removed = edit_xmp(packet, change)
         notes += removed
-    return replace(metadata, exif=exif, xmp=packet, notes=tuple(dict.fromkeys(notes)))
+    geo = metadata.geo
+    if geo and orientation != 1:
+        geo, notes = None, (*notes, "the place on the map (GeoTIFF) was left out: the picture was turned")
+    geo = geo and scale_geo(geo, *factors)
+    return replace(metadata, exif=exif, xmp=packet, geo=geo, notes=tuple(dict.fromkeys(notes)))
 
 
 def _edit_exif(exif: bytes, change: Change) -> bytes | None:

@@ -41,18 +41,27 @@ class Metadata:
     """Horizontal and vertical resolution in dots per inch."""
 
     text: tuple[tuple[str, str], ...] = ()
-    """Keyword and text of PNG text chunks. The comment of a JPEG or GIF has the keyword "comment"."""
+    """Keyword and text of PNG text chunks. A comment of a JPEG or GIF has the keyword "comment".
+
+    Bytes that are no UTF-8 are kept as lone surrogates (PEP 383).
+    """
 
     color_chunks: tuple[tuple[bytes, bytes], ...] = ()
     """Kind and data of the PNG chunks that define colors where no profile does: gAMA, cHRM, sRGB, cICP and others."""
+
+    language_texts: tuple[bytes, ...] = ()
+    """Contents of the PNG text chunks (iTXt) that state a language or a translated keyword."""
+
+    geo: bytes | None = None
+    """Tags of a GeoTIFF, packed as an EXIF block is."""
 
     notes: tuple[str, ...] = ()
     """Sentences for the user about metadata that was dropped; they go to the header or to the losses of a format."""
 
     @property
-    def comment(self) -> str | None:
-        """Return the text with the keyword "comment", the only text in a JPEG or GIF; None without a comment."""
-        return next((value for key, value in self.text if key.lower() == "comment"), None)
+    def comments(self) -> list[bytes]:
+        """Return the texts with the keyword "comment", the only texts in a JPEG or GIF, as bytes of the file."""
+        return [value.encode("utf-8", "surrogateescape") for key, value in self.text if key.lower() == "comment"]
 
 
 @dataclass(frozen=True)

@@ -34,7 +34,13 @@ _AVIF_SPEED = 8
 _STREAMED = ("JPEG", "PNG", "TIFF")
 """Formats that are written as bands arrive; others look at a frame again, or at the next frame."""
 
-_BLOCK_NAMES = {"icc": "the colour profile", "exif": "EXIF", "xmp": "XMP", "iptc": "IPTC"}
+_BLOCK_NAMES = {
+    "icc": "the colour profile",
+    "exif": "EXIF",
+    "xmp": "XMP",
+    "iptc": "IPTC",
+    "geo": "the place on the map",
+}
 
 
 def fit_format(header: Header, name: str, strict: bool) -> tuple[Header, tuple[str, ...]]:
@@ -105,8 +111,14 @@ def _fit_metadata(metadata: Metadata, abilities: Format, name: str) -> tuple[Met
     if "text" not in abilities.metadata:
         allowed = "comment" if "comment" in abilities.metadata else None
         text = tuple((key, value) for key, value in text if key.lower() == allowed)
-    names = [*lost.values(), *(f'text "{key}"' for key, _ in metadata.text if (key, _) not in text)]
-    kept: dict[str, Any] = {"text": text, **dict.fromkeys(lost)}
+    languages = metadata.language_texts if "text" in abilities.metadata else ()
+    keys = [data.partition(b"\0")[0].decode("latin-1") for data in metadata.language_texts if data not in languages]
+    names = [
+        *lost.values(),
+        *(f'text "{key}"' for key in keys),
+        *(f'text "{key}"' for key, _ in metadata.text if (key, _) not in text),
+    ]
+    kept: dict[str, Any] = {"text": text, "language_texts": languages, **dict.fromkeys(lost)}
     return replace(metadata, **kept), [f"{name} has no room for {', '.join(names)}"] if names else []
 
 

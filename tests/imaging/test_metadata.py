@@ -327,3 +327,30 @@ def test_what_counts_pixels_in_exif_is_scaled_and_turned(order):
     details = exif_of(turned.exif).get_ifd(ExifTags.IFD.Exif)
     assert (details[41486], details[41487]) == (pytest.approx(500 / 3), 1000)
     assert (details[37396], details[41492]) == ((10, 10, 4, 6), (10, 10))
+
+
+def test_all_comments_are_kept_with_their_bytes():
+    comments = (b"first", "Café à Zürich".encode("latin-1"), "grüße".encode(), b"x" * 70_000)
+    data = pillow_file(Image.fromarray(smooth()), "JPEG")
+    parts = [comment[at : at + 65531] for comment in comments for at in range(0, len(comment), 65531)]
+    segments = b"".join(b"\xff\xfe" + struct.pack(">H", len(part) + 2) + part for part in parts)
+    header, _ = read_still(data[:2] + segments + data[2:])
+    assert header.metadata.comments == parts
+    for format in ("JPEG", "GIF"):
+        written = saved_still(smooth(), format, header.metadata)
+        assert all(comment in written for comment in comments[:3])
+    again, _ = read_still(saved_still(smooth(), "JPEG", header.metadata))
+    assert sorted(again.metadata.comments) == sorted(parts)
+    texts = read_still(saved_still(smooth(), "PNG", header.metadata))[0].metadata.text
+    assert [value for _, value in texts][:3] == ["first", "Café à Zürich", "grüße"]
+
+
+def test_texts_of_a_png_are_kept_with_their_language_and_repeated_keywords():
+    chunks = [b"Comment\0first", b"Comment\0second"]
+    language = b"Title\0\0\0de\0Titel\0Ansicht"
+    extra = b"".join(png.make_chunk(b"tEXt", data) for data in chunks) + png.make_chunk(b"iTXt", language)
+    data = saved_still(smooth(), "PNG")
+    header, _ = read_still(data[:33] + extra + data[33:])
+    written = saved_still(smooth(), "PNG", header.metadata)
+    assert all(part in written for part in (*chunks, language))
+    assert fit_format(header, "JPEG", strict=False)[1] == ('JPEG has no room for text "Title"',)

@@ -159,8 +159,7 @@ def _gif_head(header: Header) -> bytes:
     if header.animated and header.loop != 1:
         repeats = max(0, min(header.loop or 0, 0x10000) - 1)
         head += b"\x21\xff\x0bNETSCAPE2.0\3\1" + struct.pack("<HB", repeats, 0)
-    text = (header.metadata.comment or "").encode()
-    if text:
+    for text in header.metadata.comments:
         parts = [text[at : at + 255] for at in range(0, len(text), 255)]
         head += b"\x21\xfe" + b"".join(bytes((len(part),)) + part for part in parts) + b"\0"
     return head

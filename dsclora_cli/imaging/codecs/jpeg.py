@@ -75,11 +75,13 @@ def _metadata_options(metadata: Metadata) -> dict[str, object]:
     }
     if metadata.dpi:
         options["dpi"] = tuple(min(round(dots), 65535) for dots in metadata.dpi)
-    if text := metadata.comment:
-        options["comment"] = text.encode()[: SEGMENT_BYTES - 2]
+    most = SEGMENT_BYTES - 2
+    comments = [text[at : at + most] for text in metadata.comments for at in range(0, len(text), most)]
+    options["comment"] = comments[0] if comments else None
+    extra = [(b"\xff\xfe", text) for text in comments[1:]]
     if metadata.iptc:
-        data = b"Photoshop 3.0\0" + wrap_iptc(metadata.iptc)
-        options["extra"] = b"\xff\xed" + (len(data) + 2).to_bytes(2, "big") + data  # APP13
+        extra.append((b"\xff\xed", b"Photoshop 3.0\0" + wrap_iptc(metadata.iptc)))  # APP13
+    options["extra"] = b"".join(kind + (len(data) + 2).to_bytes(2, "big") + data for kind, data in extra)
     return {name: value for name, value in options.items() if value}
 
 

@@ -121,8 +121,11 @@ def _open_image(file: BinaryIO, name: str) -> ImageFile:
 
 def _read_metadata(image: ImageFile, file: BinaryIO, name: str) -> Metadata:
     info = image.info
-    comment = info.get("comment")
-    text = comment.decode("utf-8", "replace") if isinstance(comment, bytes) else comment
+    # Of several comments in a JPEG, Pillow's `info` has the last.
+    comments = [data for kind, data in getattr(image, "applist", ()) if kind == "COM"]
+    if not comments and "comment" in FORMATS[name].metadata:
+        comments = [info[key] for key in ("comment",) if info.get(key)]
+    texts = [text.decode("utf-8", "surrogateescape") if isinstance(text, bytes) else text for text in comments]
     dpi = info.get("dpi")
     metadata = Metadata(
         icc=info.get("icc_profile"),
@@ -131,7 +134,7 @@ def _read_metadata(image: ImageFile, file: BinaryIO, name: str) -> Metadata:
         xmp=normalize_xmp(info.get("xmp")),
         iptc=info.get("photoshop", {}).get(_IPTC_RESOURCE) or None,
         dpi=normalize_dpi(*dpi) if dpi else None,
-        text=(("comment", text),) if text and "comment" in FORMATS[name].metadata else (),
+        text=tuple(("comment", text) for text in texts if text),
     )
     if name in ("JPEG2000", "JXL"):
         metadata = fill_missing(metadata, read_box_metadata(file))

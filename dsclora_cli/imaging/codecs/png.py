@@ -253,13 +253,20 @@ def scan_png(file: BinaryIO) -> tuple[Mapping[bytes, bytes], Metadata]:
     once: dict[bytes, bytes] = {}
     texts: dict[str, str] = {}
     room = _MAX_TEXT  # for all texts together
+    further: list[tuple[str, str]] = []  # texts whose keyword was there before
+    languages = []
     # Metadata may stand behind the pixels, so the whole file is walked; the pixels themselves are skipped.
     for kind, data in read_chunks(file):
         if kind in _TEXT and room > 0:
             key, value = _read_text(kind, data)
             # A bomb costs time, although no text is left of a bomb.
             room -= len(value) or (_MAX_TEXT // 16 if len(data) > 1000 else 0)
-            texts.setdefault(key, value)
+            if kind == b"iTXt" and key != _XMP_KEY and _states_language(data):
+                languages.append(data)
+            elif key in texts:
+                further.append((key, value))
+            else:
+                texts[key] = value
         elif kind in _ONCE:
             once.setdefault(kind, data)
         elif kind in (b"fcTL", b"IDAT"):
@@ -280,7 +287,8 @@ def scan_png(file: BinaryIO) -> tuple[Mapping[bytes, bytes], Metadata]:
         xmp=normalize_xmp(xmp),
         iptc=iptc and extract_iptc(iptc),
         dpi=_read_dpi(once.get(b"pHYs", b"")),
-        text=tuple((key, value) for key, value in texts.items() if value),
+        text=tuple((key, value) for key, value in (*texts.items(), *further) if value and key != _XMP_KEY),
+        language_texts=tuple(languages),
         color_chunks=tuple((kind, once[kind]) for kind in _COLOR_CHUNKS if kind in once),
     )
 
@@ -324,6 +332,12 @@ def _read_text(kind: bytes, data: bytes) -> tuple[str, str]:
         packed, rest = rest[:1] == b"\1", rest[2:].partition(b"\0")[2].partition(b"\0")[2]
         rest = _inflate(rest) if packed else rest
     return key.decode("latin-1"), rest.decode("utf-8" if kind == b"iTXt" else "latin-1", "replace")
+
+
+def _states_language(data: bytes) -> bool:
+    """Return whether an iTXt chunk states a language or a translated keyword."""
+    language, _, rest = data.partition(b"\0")[2][2:].partition(b"\0")
+    return bool(language or rest.partition(b"\0")[0])
 
 
 def _inflate(data: bytes) -> bytes:
@@ -396,7 +410,12 @@ def metadata_chunks(metadata: Metadata) -> bytes:
         try:
             parts.append(make_chunk(b"tEXt", keyword + b"\0" + value.encode("latin-1")))
         except UnicodeEncodeError:
-            parts.append(make_chunk(b"iTXt", keyword + b"\0\0\0\0\0" + value.encode()))
+            plain = value.encode("utf-8", "surrogateescape")
+            # Bytes that are no UTF-8 (in the comment of a JPEG) are Latin-1 most often, and any byte is Latin-1.
+            known = plain.decode("utf-8", "ignore").encode() == plain
+            kind, between = (b"iTXt", b"\0\0\0\0\0") if known else (b"tEXt", b"\0")
+            parts.append(make_chunk(kind, keyword + between + plain))
+    parts += [make_chunk(b"iTXt", data) for data in metadata.language_texts]
     return b"".join(parts)
 
 

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dsclora_cli.errors import ImageError
-from dsclora_cli.imaging import tiff_ifd
+from dsclora_cli.imaging import geotiff, tiff_ifd
 from dsclora_cli.imaging.codecs.incomplete import SALVAGE_HINT, lenient_pillow
 from dsclora_cli.imaging.codecs.tiff_segments import (
     count_segments,
@@ -75,6 +75,8 @@ _SEPARATE = 2  # planar configuration: each channel by itself
 _RESOURCES, _ICC, _DESCRIPTION = 34377, 34675, 270
 _ORIENTATION, _X_RESOLUTION, _Y_RESOLUTION, _UNIT = 274, 282, 283, 296
 _TRANSFER, _WHITE, _COLORS = 301, 318, 319
+_RPC = 50844
+_NO_RPC = "the rational polynomial coefficients (RPC) of the TIFF, which count old pixels, were left out"
 _NO_TRANSFER = "the transfer function of the TIFF was left out: sRGB is assumed"
 _NO_UNIT, _INCH, _CENTIMETER = 1, 2, 3
 _COLOR_MAP, _SUB_DIRECTORIES, _PHOTOMETRIC, _DNG_VERSION = 320, 330, 262, 50706
@@ -198,6 +200,7 @@ def _read_metadata(entries: Mapping[int, tiff_ifd.Entry], order: str) -> Metadat
     # Some programs keep notes for themselves in the description; the notes are wrong for the new picture.
     if _DESCRIPTION in details and details[_DESCRIPTION].data.startswith(_MACHINE_DESCRIPTIONS):
         del details[_DESCRIPTION]
+    place = {tag: entries[tag] for tag in geotiff.TAGS if tag in entries}
     raw = {tag: entries[tag].data for tag in (XMP, IPTC, _RESOURCES, _ICC) if tag in entries}
     return Metadata(
         icc=raw.get(_ICC),
@@ -205,8 +208,12 @@ def _read_metadata(entries: Mapping[int, tiff_ifd.Entry], order: str) -> Metadat
         xmp=normalize_xmp(raw.get(XMP)),
         iptc=extract_iptc(raw.get(IPTC) or raw.get(_RESOURCES, b"")),
         dpi=_read_dpi(entries, order),
+        geo=tiff_ifd.pack_exif(place, order) if place else None,
         color_chunks=() if _ICC in raw else _read_primaries(entries, order),
-        notes=(_NO_TRANSFER,) if _TRANSFER in entries and _ICC not in raw else (),
+        notes=(
+            *([_NO_TRANSFER] if _TRANSFER in entries and _ICC not in raw else []),
+            *([_NO_RPC] if _RPC in entries else []),
+        ),
     )
 
 

@@ -35,7 +35,8 @@ def write_tiff(target: BinaryIO, header: Header, frames: Iterable[AnyFrame], com
     metadata, channels = header.metadata, header.channels
     details = _metadata_entries(metadata)
     # EXIF values are raw bytes: the file must have their byte order.
-    order = tiff_ifd.parse_header(metadata.exif[:16])[0].order if metadata.exif else "<"
+    block = metadata.exif or metadata.geo
+    order = tiff_ifd.parse_header(block[:16])[0].order if block else "<"
     dtype = header.dtype.newbyteorder("<" if order == "<" else ">")
     size = header.frames * header.width * header.height * channels * dtype.itemsize
     with TiffWriter(target, bigtiff=size > _CLASSIC_LIMIT, byteorder="<" if order == "<" else ">") as writer:
@@ -80,6 +81,8 @@ def _metadata_entries(metadata: Metadata) -> dict[int, tiff_ifd.Entry]:
     if metadata.exif:
         entries = tiff_ifd.parse_exif(metadata.exif)[1].entries
         details = {tag: entries[tag] for tag in (*DETAILS, *WINDOWS_DETAILS) if tag in entries}
+    if metadata.geo:
+        details |= tiff_ifd.parse_exif(metadata.geo)[1].entries
     if metadata.xmp:
         details[XMP] = tiff_ifd.Entry(tiff_ifd.BYTE, metadata.xmp)
     if metadata.iptc:
