@@ -17,7 +17,18 @@ from dsclora_cli.cli import console
 from dsclora_cli.errors import DscloraError, ExitCode, escape_control
 from dsclora_cli.upscaling.types import FileResult, FoundInputs, InputFile, UpscaleCallbacks
 
-_SUMMARY = ("done", "already done", "large enough", "kept", "failed", "cut short", "not started", "left out")
+_ELSEWHERE = "in work elsewhere"
+_SUMMARY = (
+    "done",
+    "already done",
+    "large enough",
+    _ELSEWHERE,
+    "kept",
+    "failed",
+    "cut short",
+    "not started",
+    "left out",
+)
 """Words of the summary, in order."""
 
 
@@ -119,7 +130,7 @@ class UpscaleView(UpscaleCallbacks):
             return
         if self._quiet or result.status == "failed":
             return
-        if result.status == "skipped" and not self._verbose:
+        if result.status == "skipped" and not self._verbose and _word_of_skipped(result) != _ELSEWHERE:
             return
         if result.status == "done":
             self._console.print(Text(escape_control(_done_line(result, self._verbose))))
@@ -145,9 +156,7 @@ class UpscaleView(UpscaleCallbacks):
     def _summary(self, interrupted: bool) -> str:
         words = {"interrupted": "cut short", "left-out": "left out"}
         counts = Counter(
-            ("already done" if result.output else "large enough")
-            if result.status == "skipped"
-            else words.get(result.status, result.status)
+            _word_of_skipped(result) if result.status == "skipped" else words.get(result.status, result.status)
             for result in self._results
         )
         # The numbers add up to the files that were seen, also after an interrupt and with --fail-fast.
@@ -160,6 +169,12 @@ class UpscaleView(UpscaleCallbacks):
         if not counts["done"] and not counts["failed"]:
             return f"nothing to do: {', '.join(parts)}"
         return f"{', '.join(parts)} in {console.format_seconds(perf_counter() - self._started)}"
+
+
+def _word_of_skipped(result: FileResult) -> str:
+    # Only a picture that another process upscales has a planned size and no file.
+    unfinished = _ELSEWHERE if result.output_size else "large enough"
+    return "already done" if result.output else unfinished
 
 
 def _done_line(result: FileResult, verbose: bool) -> str:

@@ -11,6 +11,7 @@ import json
 import os
 import sys
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -50,6 +51,35 @@ def result_state(output: Path, key: ResultKey) -> ResultState:
 def is_recorded(path: Path) -> bool:
     """Return whether the file is a result of an earlier run, unchanged since."""
     return _is_unchanged(path, _read_record(path))
+
+
+class Claim:
+    """Claim of a process on a result: no other process upscales the same picture at the same time.
+
+    The system frees the lock of a process that ends, however the process ends, so no claim is ever stale.
+    """
+
+    def __init__(self, target: Path) -> None:
+        from filelock import FileLock, Timeout
+
+        self.taken = True
+        """Whether the result is free for the caller; False where another process works on the result."""
+        path = _record_path(target).with_suffix(".lock")
+        # Claimed by the decode thread and released by the encode thread, so not a lock of a thread.
+        self._lock = FileLock(path, thread_local=False)
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._lock.acquire(timeout=0)
+        except (Timeout, RuntimeError):  # RuntimeError: another run of the same process holds the lock
+            self.taken = False
+        except (OSError, NotImplementedError):
+            pass  # no place for locks, as for a user without a home: the work is done without a claim
+
+    def release(self) -> None:
+        """Let other processes claim the result."""
+        if self.taken:
+            with suppress(OSError, RuntimeError):
+                self._lock.release()
 
 
 def save_result(

@@ -22,7 +22,7 @@ from dsclora_cli.imaging.types import AnyFrame, Frame, Pixels, StreamedFrame
 from dsclora_cli.imaging.writer import can_stream
 from dsclora_cli.upscaling.bounded_queue import BoundedQueue, ByteBudget, CancelledError, ClosedError, Worker
 from dsclora_cli.upscaling.jobs import Job, JobPlanner
-from dsclora_cli.upscaling.manifest import save_result
+from dsclora_cli.upscaling.manifest import Claim, save_result
 from dsclora_cli.upscaling.memory import pixel_budget
 from dsclora_cli.upscaling.sizes import AlreadyLargeEnough
 from dsclora_cli.upscaling.types import (
@@ -145,15 +145,35 @@ class DevicePipeline:
         return True
 
     def _decode(self, reader: PictureReader, picture: PictureInFlight) -> None:
-        existing = self._state.planner.existing_result(picture.job)
-        if existing:
-            self._state.report(existing)
+        if self._report_existing(picture):
             return
+        if picture.job.target is not None:
+            picture.claim = Claim(picture.job.target)
+            if not picture.claim.taken:
+                picture.warnings.append("another process is upscaling this picture at this moment")
+                self._state.report(picture.report("skipped"))
+                return
+            # Once more: another process may have finished the result just before.
+            if self._report_existing(picture):
+                return
         frames = _timed(_noted(reader, picture), picture.seconds, "decode")
         # Most broken files fail at the first frame: before the picture waits, and before a network is loaded.
-        all_frames = chain([next(frames)], frames)
+        try:
+            all_frames = chain([next(frames)], frames)
+        except BaseException:
+            picture.release()
+            raise
         self._decoded.put(picture)
         _send(all_frames, picture.decoded)
+
+    def _report_existing(self, picture: PictureInFlight) -> bool:
+        """Report the result of a picture that exists already; return whether there is such a result."""
+        existing = self._state.planner.existing_result(picture.job)
+        if existing is None:
+            return False
+        picture.release()
+        self._state.report(existing)
+        return True
 
     def _upscale_all(self) -> None:
         try:
@@ -221,6 +241,7 @@ class DevicePipeline:
             picture.warnings.extend(save_result(job.target, job.result, frames, self._options.save, job.key))
         except ClosedError:
             # The run was stopped before the last band; the hidden file is gone.
+            picture.release()
             self._state.report(picture.report("interrupted"))
         except RUN_ERRORS:
             raise
@@ -228,6 +249,7 @@ class DevicePipeline:
             self._fail(picture, error)
         else:
             picture.seconds["encode"] += perf_counter() - started
+            picture.release()
             self._state.report(picture.report("done"))
         finally:
             # The last band still counts as in use where the encoder did not ask for another band.
@@ -250,6 +272,8 @@ class PictureInFlight:
     """Frames from the decode thread to the network thread."""
     upscaled: BoundedQueue[AnyFrame]
     """Frames from the network thread to the encode thread."""
+    claim: Claim | None = None
+    """None until the decode thread has found no result, and for standard output."""
     plan: PicturePlan | None = None
     """None until the network starts."""
     warnings: list[str] = field(default_factory=list)
@@ -260,6 +284,12 @@ class PictureInFlight:
         """Drop all waiting pixels, and stop all work on the picture in the other threads."""
         self.decoded.cancel()
         self.upscaled.cancel()
+        self.release()
+
+    def release(self) -> None:
+        """Let other processes work on the picture. Called before a report: the caller may then start another run."""
+        if self.claim is not None:
+            self.claim.release()
 
     def report(self, status: FileStatus, error: Exception | None = None) -> FileResult:
         """Return the result of the picture."""

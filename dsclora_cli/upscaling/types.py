@@ -100,7 +100,8 @@ class FileResult:
     input: str
     """Name of the input, as given by the user."""
     status: FileStatus
-    """done; skipped: the result exists already or the picture is large enough; kept: another file has the name of the
+    """done; skipped: the result exists already, the picture is large enough, or another process is upscaling the
+    picture; kept: another file has the name of the
     result; failed: see `error`; interrupted; left-out: no input of the run, `warnings` has the reason."""
     output: str | None = None
     """File that now exists, "-" for standard output, None for no file."""
