@@ -7,8 +7,9 @@ A function of the package counts once, at the first call that hands it something
 an array, a tensor, a picture, or a file of the command line. Not counted are libraries, comprehensions, special
 methods, properties, and calls that hand on nothing but networks or entries of the catalog.
 
-Prints the number of functions, the number of files that hold them, and how often two functions in a row lie in
-different files. With `--list`, prints the functions first, in the order of first calls: docs/architecture.md.
+Prints the number of functions, how many of these functions hand the work on to another one, the number of files, and
+how often two functions in a row lie in different files. With `--list`, prints the functions first, in the order of
+first calls: docs/architecture.md.
 """
 
 from __future__ import annotations
@@ -48,6 +49,8 @@ class CallPath:
         self._seen: set[CodeType] = set()
         self.calls: list[tuple[str, str]] = []
         """File and qualified name of each function, in the order of first calls."""
+        self.hand_on: set[tuple[str, str]] = set()
+        """Members of `calls` that call another member."""
 
     def __call__(self, frame: FrameType, event: str, _: object) -> None:
         """Record a call; `sys.setprofile` gives the signature."""
@@ -57,7 +60,15 @@ class CallPath:
             return
         if code not in self._seen and self._is_handed_work(frame):
             self._seen.add(code)
-            self.calls.append((code.co_filename.removeprefix(PACKAGE).replace(os.sep, "/"), code.co_qualname))
+            self.calls.append(_place(code))
+            self._mark_caller(frame.f_back)
+
+    def _mark_caller(self, frame: FrameType | None) -> None:
+        """Record the nearest caller that is a member of `calls`."""
+        while frame is not None and frame.f_code not in self._seen:
+            frame = frame.f_back
+        if frame is not None:
+            self.hand_on.add(_place(frame.f_code))
 
     def _is_handed_work(self, frame: FrameType) -> bool:
         code, values = frame.f_code, frame.f_locals
@@ -83,8 +94,13 @@ class CallPath:
         return depth < 2 and isinstance(value, list | tuple) and bool(value) and self._is_work(value[0], depth + 1)
 
 
-def run(arguments: list[str]) -> list[tuple[str, str]]:
-    """Run a command of `dsclora`, and return file and name of each function that its work passes."""
+def _place(code: CodeType) -> tuple[str, str]:
+    """Return file and qualified name of a function of the package."""
+    return code.co_filename.removeprefix(PACKAGE).replace(os.sep, "/"), code.co_qualname
+
+
+def run(arguments: list[str]) -> CallPath:
+    """Run a command of `dsclora`, and return the record of the functions that its work passes."""
     path = CallPath(tuple(argument for argument in arguments if Path(argument).suffix))
     threading.setprofile(path)
     sys.setprofile(path)
@@ -94,14 +110,15 @@ def run(arguments: list[str]) -> list[tuple[str, str]]:
     finally:
         sys.setprofile(None)
         threading.setprofile(None)
-    return path.calls
+    return path
 
 
 if __name__ == "__main__":
     is_list = sys.argv[1:2] == ["--list"]
-    calls = run(sys.argv[2 if is_list else 1 :])
+    path = run(sys.argv[2 if is_list else 1 :])
     if is_list:
-        for file, name in calls:
-            print(f"{file:32} {name}")
-    changes = sum(one != other for (one, _), (other, _) in pairwise(calls))
-    print(f"{len(calls)} functions in {len({file for file, _ in calls})} files, {changes} changes of file")
+        for call in path.calls:
+            print(f"{call[0]:32} {call[1]}")
+    changes = sum(one != other for (one, _), (other, _) in pairwise(path.calls))
+    files = len({file for file, _ in path.calls})
+    print(f"{len(path.calls)} functions in {files} files, {changes} changes of file; {len(path.hand_on)} hand on")

@@ -16,7 +16,7 @@ BLOCKS = re.findall(r"^```\w*\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
 PROSE = re.sub(r"^```.*?^```$", "", PAGE, flags=re.MULTILINE | re.DOTALL)
 
 CALL = re.compile(r"([\w/]+\.py) +(\S+)")
-COUNTS = re.compile(r"(\d+) functions in (\d+) files, (\d+) changes of file")
+COUNTS = re.compile(r"(\d+) functions in (\d+) files, (\d+) changes of file; \d+ hand on")
 STEP = re.compile(r"^\| (`[\w/]+\.py`) \| (`[^|]+`) \|", re.MULTILINE)
 
 

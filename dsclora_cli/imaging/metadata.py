@@ -156,13 +156,13 @@ def read_orientation(metadata: Metadata) -> int:
     try:
         layout, first = tiff_ifd.parse_exif(metadata.exif or b"")
     except ValueError:
-        return xmp.read_orientation(metadata.xmp)
+        return xmp.read_xmp_orientation(metadata.xmp)
     sub = first.entries.get(tiff_ifd.EXIF_IFD)
     for entries in (first.entries, sub.sub if sub and sub.sub else {}):
         if _ORIENTATION in entries:
             value = tiff_ifd.read_integer(entries[_ORIENTATION], layout.order)
             return value if value is not None and 1 <= value <= 8 else 1
-    return xmp.read_orientation(metadata.xmp)
+    return xmp.read_xmp_orientation(metadata.xmp)
 
 
 def without_orientation(exif: bytes) -> bytes:

@@ -125,7 +125,7 @@ class Change:
         return [*place, *(round(value * factor) for value, factor in zip(extent, (across, down), strict=False))]
 
 
-def read_orientation(xmp: bytes | None) -> int:
+def read_xmp_orientation(xmp: bytes | None) -> int:
     """Return the orientation that a packet states, 1 to 8; 1 without a valid value."""
     values = [item for item in _properties(xmp or b"") if item.name == _ORIENTATION]
     text = (xmp or b"")[values[0].start : values[0].end].strip() if values else b""

@@ -53,7 +53,7 @@ def is_recorded(path: Path) -> bool:
     return _is_unchanged(path, _read_record(path))
 
 
-class Claim:
+class ResultClaim:
     """Claim of a process on a result: no other process upscales the same picture at the same time.
 
     The system frees the lock of a process that ends, however the process ends, so no claim is ever stale.

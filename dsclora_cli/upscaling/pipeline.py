@@ -22,7 +22,7 @@ from dsclora_cli.imaging.types import AnyFrame, Frame, Pixels, StreamedFrame
 from dsclora_cli.imaging.writer import can_stream
 from dsclora_cli.upscaling.bounded_queue import BoundedQueue, ByteBudget, CancelledError, ClosedError, Worker
 from dsclora_cli.upscaling.jobs import Job, JobPlanner
-from dsclora_cli.upscaling.manifest import Claim, save_result
+from dsclora_cli.upscaling.manifest import ResultClaim, save_result
 from dsclora_cli.upscaling.memory import pixel_budget
 from dsclora_cli.upscaling.sizes import AlreadyLargeEnough
 from dsclora_cli.upscaling.types import (
@@ -148,7 +148,7 @@ class DevicePipeline:
         if self._report_existing(picture):
             return
         if picture.job.target is not None:
-            picture.claim = Claim(picture.job.target)
+            picture.claim = ResultClaim(picture.job.target)
             if not picture.claim.taken:
                 picture.warnings.append("another process is upscaling this picture at this moment")
                 self._state.report(picture.report("skipped"))
@@ -272,7 +272,7 @@ class PictureInFlight:
     """Frames from the decode thread to the network thread."""
     upscaled: BoundedQueue[AnyFrame]
     """Frames from the network thread to the encode thread."""
-    claim: Claim | None = None
+    claim: ResultClaim | None = None
     """None until the decode thread has found no result, and for standard output."""
     plan: PicturePlan | None = None
     """None until the network starts."""

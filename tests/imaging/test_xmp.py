@@ -113,8 +113,8 @@ def test_claims_about_parts_that_are_gone_are_removed_and_told(attributes, inner
 
 def test_an_orientation_is_read_where_it_is_reset():
     for data in (packet('tiff:Orientation="6"'), packet("", "<tiff:Orientation> 6 </tiff:Orientation>")):
-        assert xmp.read_orientation(data) == 6
-        assert xmp.read_orientation(edit_xmp(data, TWICE)[0]) == 1
+        assert xmp.read_xmp_orientation(data) == 6
+        assert xmp.read_xmp_orientation(edit_xmp(data, TWICE)[0]) == 1
     for wrong in (
         b"",
         b"text",
@@ -122,7 +122,7 @@ def test_an_orientation_is_read_where_it_is_reset():
         packet('tiff:Orientation=""'),
         packet('tiff:Orientation="66"'),
     ):
-        assert xmp.read_orientation(wrong) == 1
+        assert xmp.read_xmp_orientation(wrong) == 1
 
 
 @given(

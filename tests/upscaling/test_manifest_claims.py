@@ -11,14 +11,14 @@ import pytest
 from batches import EMBEDDED, RepeatUpscaler, run, save_photo, states
 
 from dsclora_cli.config import BatchOptions
-from dsclora_cli.upscaling.manifest import Claim
+from dsclora_cli.upscaling.manifest import ResultClaim
 from dsclora_cli.upscaling.pipeline import DevicePipeline
 
 HOLD = """
 import sys, time
 from pathlib import Path
-from dsclora_cli.upscaling.manifest import Claim
-claim = Claim(Path(sys.argv[1]))
+from dsclora_cli.upscaling.manifest import ResultClaim
+claim = ResultClaim(Path(sys.argv[1]))
 assert claim.taken
 print("claimed", flush=True)
 time.sleep(60)
@@ -26,26 +26,26 @@ time.sleep(60)
 
 
 def test_a_result_is_claimed_once(tmp_path: Path) -> None:
-    first, second = Claim(tmp_path / "a.png"), Claim(tmp_path / "a.png")
-    assert (first.taken, second.taken, Claim(tmp_path / "b.png").taken) == (True, False, True)
+    first, second = ResultClaim(tmp_path / "a.png"), ResultClaim(tmp_path / "a.png")
+    assert (first.taken, second.taken, ResultClaim(tmp_path / "b.png").taken) == (True, False, True)
     second.release()
-    assert not Claim(tmp_path / "a.png").taken
+    assert not ResultClaim(tmp_path / "a.png").taken
     first.release()
-    assert Claim(tmp_path / "a.png").taken
+    assert ResultClaim(tmp_path / "a.png").taken
 
 
 def test_the_claim_of_a_killed_process_is_free(tmp_path: Path) -> None:
     target = tmp_path / "a.png"
     with subprocess.Popen([sys.executable, "-c", HOLD, str(target)], stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None and process.stdout.readline() == "claimed\n"
-        assert not Claim(target).taken
+        assert not ResultClaim(target).taken
         process.kill()
-    assert Claim(target).taken
+    assert ResultClaim(target).taken
 
 
 def test_a_picture_that_another_process_upscales_is_passed_over_with_a_word(tmp_path: Path) -> None:
     inputs = [save_photo(tmp_path / name, seed=seed) for seed, name in enumerate(("a.png", "b.png"))]
-    claim = Claim(tmp_path / "a_x4.png")
+    claim = ResultClaim(tmp_path / "a_x4.png")
     first, second = sorted(run(inputs, upscaler=RepeatUpscaler()), key=lambda result: result.input)
     assert (first.status, first.output, second.status) == ("skipped", None, "done")
     assert first.warnings == ("another process is upscaling this picture at this moment",)
@@ -81,7 +81,7 @@ def test_every_end_of_a_picture_frees_the_claim(tmp_path: Path) -> None:
     for upscaler in (RepeatUpscaler(fail), RepeatUpscaler()):
         run([photo, broken], options, upscaler)
         for name in ("a_x4.png", "b_x4.png"):
-            claim = Claim(tmp_path / name)
+            claim = ResultClaim(tmp_path / name)
             assert claim.taken
             claim.release()
 
