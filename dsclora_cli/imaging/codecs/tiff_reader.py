@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import struct
 from collections.abc import Iterator, Mapping
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, BinaryIO
@@ -81,6 +81,12 @@ _NO_TRANSFER = "the transfer function of the TIFF was left out: sRGB is assumed"
 _NO_UNIT, _INCH, _CENTIMETER = 1, 2, 3
 _COLOR_MAP, _SUB_DIRECTORIES, _PHOTOMETRIC, _DNG_VERSION = 320, 330, 262, 50706
 _SENSOR_DATA = (32803, 34892)  # photometric interpretation: color filter array, linear raw
+_OF_A_PAGE = {
+    "resolution": (_X_RESOLUTION, _Y_RESOLUTION, _UNIT),
+    "colour profile": (_ICC,),
+    "metadata": (XMP, IPTC, _RESOURCES, _DESCRIPTION, *DETAILS, *WINDOWS_DETAILS),
+}
+"""Tags that a page may have for itself, and the words for them. A result has those of the first page."""
 _THUMBNAIL_OR_MASK = 5  # bits of the tag NewSubfileType
 _MACHINE_DESCRIPTIONS = (b"ImageJ=", b'{"shape"', b"<?xml")
 _SILENCE = logging.NullHandler()
@@ -193,6 +199,22 @@ def _left_out(every: list[TiffPage], pages: list[TiffPage], hidden: list[int]) -
         yield f"thumbnails and masks among the pages of the TIFF were left out: {len(every) - len(pages)}"
     if hidden:
         yield f"pictures in sub-directories of the TIFF (reduced copies) were left out: {len(hidden)}"
+    # A result is written with one resolution, one profile and one set of metadata for all pages.
+    for what, tags in _OF_A_PAGE.items():
+        first, *rest = [_tag_values(page, tags) for page in pages]
+        others = sum(values != first for values in rest)
+        if others:
+            yield f"every page has the {what} of the first page; {others} of {len(pages)} pages had another"
+
+
+def _tag_values(page: TiffPage, tags: tuple[int, ...]) -> list[object]:
+    """Return the values of tags of a page; None for a tag that is missing or cannot be read."""
+    values: list[object] = [None] * len(tags)
+    for index, tag in enumerate(tags):
+        # The pixels do not need these tags, so a damaged tag must not cost the picture.
+        with suppress(Exception):
+            values[index] = page.tags.valueof(tag)
+    return values
 
 
 def _read_metadata(entries: Mapping[int, tiff_ifd.Entry], order: str) -> Metadata:

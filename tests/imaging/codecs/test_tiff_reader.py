@@ -20,6 +20,7 @@ from pictures import (
 from PIL import Image
 
 from dsclora_cli.errors import ImageError
+from dsclora_cli.imaging.reader import open_picture
 
 
 def tiff(pixels, **options) -> bytes:
@@ -238,3 +239,16 @@ def test_descriptions_for_programs_are_not_kept():
 def test_resolution_per_centimeter_is_converted_to_dpi():
     data = tiff(smooth(), photometric="rgb", resolution=(100, 50), resolutionunit="centimeter")
     assert read_still(data)[0].metadata.dpi == pytest.approx((254, 127))
+
+
+def test_what_only_some_pages_state_is_reported(tmp_path):
+    path = tmp_path / "pages.tif"
+    with tifffile.TiffWriter(path) as writer:
+        for dpi, description in ((300, "first"), (300, "first"), (72, "other")):
+            writer.write(smooth(), photometric="rgb", resolution=(dpi, dpi), description=description, metadata=None)
+    with open_picture(path) as reader:
+        assert reader.header.notes == (
+            "every page has the resolution of the first page; 1 of 3 pages had another",
+            "every page has the metadata of the first page; 1 of 3 pages had another",
+        )
+        assert len(list(reader.frames())) == 3
