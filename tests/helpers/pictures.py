@@ -6,6 +6,7 @@ import io
 import struct
 from collections.abc import Iterable
 from dataclasses import replace
+from functools import cache
 
 import numpy as np
 from PIL import Image
@@ -137,8 +138,9 @@ def rgb_profile() -> bytes:
     return profile[:64] + struct.pack(">I", 1) + profile[68:]
 
 
+@cache
 def gray_profile() -> bytes:
-    """Return a valid profile of gray pixels."""
+    """Return a valid profile of gray pixels. Profiles hold the second of their making, so the profile is made once."""
     import imagecodecs
 
     return bytes(imagecodecs.cms_profile("gray", whitepoint=(0.3127, 0.329, 1.0), gamma=1.8))
