@@ -6,7 +6,6 @@ work; `train_progress` shows the progress of a run.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, NoReturn
 
@@ -16,7 +15,7 @@ from dsclora_cli.cli import console, recipe_options
 from dsclora_cli.cli.options import FILES, JsonOption, OfflineOption, QuietOption, option
 
 if TYPE_CHECKING:
-    from dsclora_cli.training.trainer import TrainCallbacks, TrainResult
+    from dsclora_cli.recipe import Recipe
 
 TRAIN_EXAMPLES = """[bold]Examples[/]
 
@@ -55,17 +54,7 @@ def train(
     """
     # Wrong options end the command here, before anything slow is imported or downloaded.
     recipe = recipe_options.resolve_recipe(given, out, config, resume)
-
-    def run(callbacks: TrainCallbacks) -> TrainResult:
-        if recipe.distill:  # a teacher's pictures: method logits, without a network
-            from dsclora_cli.distillation.distill import distill as train_with_teacher
-
-            return train_with_teacher(recipe, out, resume, callbacks, offline)
-        from dsclora_cli.training.train import train as train_network
-
-        return train_network(recipe, out, resume, callbacks, offline)
-
-    _show_run(run, json, quiet)
+    _run(recipe, out, resume, offline, json, quiet)
 
 
 DISTILL_EXAMPLES = """[bold]Examples[/]
@@ -107,24 +96,26 @@ def distill(
     Adapters are kept only if they raise the PSNR on held-out pictures; if not, the exit code is 1.
     """
     recipe = recipe_options.resolve_recipe(given, out, config, resume, distill=True)
-
-    def run(callbacks: TrainCallbacks) -> TrainResult:
-        from dsclora_cli.distillation.distill import distill as train_with_teacher
-
-        return train_with_teacher(recipe, out, resume, callbacks, offline)
-
-    _show_run(run, json, quiet)
+    _run(recipe, out, resume, offline, json, quiet)
 
 
-def _show_run(run: Callable[[TrainCallbacks], TrainResult], json: bool, quiet: bool) -> NoReturn:
-    """Call `run`, show its progress and its result, and leave with the exit code."""
+def _run(recipe: Recipe, out: Path, resume: bool, offline: bool, json: bool, quiet: bool) -> NoReturn:
+    """Train as the recipe says, show the progress and the result, and leave with the exit code."""
     if quiet:
         console.hide_download_bars()
-    # Imports torch, so the import waits until the options are checked.
+    # Imports torch, so the imports wait until the options are checked.
     from dsclora_cli.cli.train_progress import TrainView
 
     with TrainView(json, quiet) as view:
-        result = run(view)
+        # `train --teacher-images` is method logits without a network, so the recipe decides and not the command.
+        if recipe.distill:
+            from dsclora_cli.distillation.distill import distill as train_with_teacher
+
+            result = train_with_teacher(recipe, out, resume, view, offline)
+        else:
+            from dsclora_cli.training.train import train as train_network
+
+            result = train_network(recipe, out, resume, view, offline)
     raise typer.Exit(view.end(result))
 
 
