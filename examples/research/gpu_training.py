@@ -16,6 +16,7 @@ A teacher is optional: `--teacher` names weights that dsclora can load, `--teach
 from __future__ import annotations
 
 import argparse
+import copy
 import importlib.util
 import json
 import math
@@ -34,12 +35,16 @@ from dsclora_cli.imaging.resize import downscale
 from dsclora_cli.models.initialization import fit_last_layer, lsuv_init, step_scales
 from dsclora_cli.models.span import SPAN, SpanConfig
 from dsclora_cli.paths import atomic_write
-from dsclora_cli.training.optim import EMA, SOAP
+from dsclora_cli.recipe import OptimizerOptions
+from dsclora_cli.training.optim import EMA, make_optimizer, rate_at
 from dsclora_cli.weights.checkpoint import load_network, save_network
 
 SCALE = 4
 TILE = 128
 """Edge of a tile in LR pixels; patches are drawn inside tiles, so tiles overlap by half."""
+
+CLOCK_STEPS = 100_000
+"""Steps that the schedule divides the time into."""
 
 FULL_PRECISION_SHARE = 0.2
 """Last share of the time that runs in float32: half precision hides the smallest corrections."""
@@ -179,16 +184,6 @@ def score(network: nn.Module, held_out: list[tuple[np.ndarray, np.ndarray]], dev
     return float(np.mean(scores))
 
 
-def rate_at(share: float, highest: float) -> float:
-    """Return the learning rate after a share 0 to 1 of the time.
-
-    The rate rises linearly for 2 % of the time, then falls along a cosine to 1 % of the highest rate.
-    """
-    if share < 0.02:
-        return highest * max(share / 0.02, 0.01)
-    return highest * (0.01 + 0.99 * (1 + math.cos(math.pi * min(1.0, (share - 0.02) / 0.98))) / 2)
-
-
 class Run:
     """One run: the network, its optimizer and average, and how much of the time is used."""
 
@@ -202,8 +197,8 @@ class Run:
         assert isinstance(network, SPAN)
         scales = step_scales(network, self.patches.draw()[0][:16].cpu())
         self.network = network.to(self.device, memory_format=torch.channels_last).train()
-        groups = [{"params": [value], "scale": scales.get(name, 1.0)} for name, value in network.named_parameters()]
-        self.optimizer = SOAP(groups, options.rate, betas=(0.95, 0.97))
+        self.schedule = OptimizerOptions("soap", options.rate, betas=(0.95, 0.97), warmup=0.02)
+        self.optimizer = make_optimizer(self.schedule, self.network, scales)
         for group in self.optimizer.param_groups:
             group["every"] = options.turn
         self.average = EMA(self.network, 0.998)
@@ -244,7 +239,8 @@ class Run:
             self.scaler.scale(loss).backward()
             self.scaler.unscale_(self.optimizer)
             torch.nn.utils.clip_grad_norm_(self.network.parameters(), 1.0)
-            rate = rate_at(share, self.options.rate)
+            # The clock stands for the step, so that the schedule ends in time on any card.
+            rate = rate_at(self.schedule, int(share * CLOCK_STEPS), CLOCK_STEPS)
             for group in self.optimizer.param_groups:
                 group["lr"] = rate * group["scale"]
             self.scaler.step(self.optimizer)
@@ -270,7 +266,7 @@ class Run:
         if psnr > self.best:
             self.best = psnr
             training = f"gpu_training.py, {self.step} steps of {self.options.batch} patches"
-            save_network(copy_on_cpu(self.average.module), self.options.out / "best.safetensors", training)
+            save_network(copy.deepcopy(self.average.module).cpu(), self.options.out / "best.safetensors", training)
         self.save()
 
     def save(self) -> None:
@@ -295,14 +291,6 @@ class Run:
         self.scaler.load_state_dict(state["scaler"])
         self.patches.load(state["patches"])
         self.step, self.used, self.best = state["numbers"]
-
-
-def copy_on_cpu(network: nn.Module) -> SPAN:
-    """Return a copy of a SPAN on the CPU."""
-    assert isinstance(network, SPAN)
-    copied = SPAN(network.config)
-    copied.load_state_dict({name: value.cpu().contiguous() for name, value in network.state_dict().items()})
-    return copied
 
 
 def main(argv: list[str] | None = None) -> None:
