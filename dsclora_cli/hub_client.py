@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import io
-import logging
 import os
 import re
 import sys
@@ -183,7 +182,9 @@ def quiet_client() -> Iterator[None]:
         # The client prints errors of its own import to stdout, which belongs to pictures and JSON.
         with redirect_stdout(io.StringIO()):
             import huggingface_hub.file_download  # noqa: F401
-    # After the import, because the import sets the level.
+    import logging
+
+    # After the import of the client, because the import sets the level.
     logger = logging.getLogger("huggingface_hub")
     level = logger.level
     if os.environ.get("HF_DEBUG") or os.environ.get("HF_HUB_VERBOSITY"):

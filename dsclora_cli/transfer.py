@@ -9,10 +9,12 @@ import hashlib
 import threading
 import time
 from collections.abc import Callable, Iterable
-from concurrent.futures import Future, wait
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import BinaryIO, TypeVar
+from typing import TYPE_CHECKING, BinaryIO, TypeVar
+
+if TYPE_CHECKING:
+    from concurrent.futures import Future
 
 SLOWEST = 2048
 """Fewest bytes a second, on average over a window of time; a slower server counts as a server that does not answer."""
@@ -114,6 +116,8 @@ def watched(seconds: float, call: Callable[[Watch], T], on_watch: OnWatch | None
     Raises:
         TimeoutError: The bytes come too slowly, or not at all.
     """
+    from concurrent.futures import wait
+
     watch = Watch()
     future = _in_thread(lambda: call(watch))
     before, end = 0, time.monotonic() + seconds
@@ -133,6 +137,8 @@ def watched(seconds: float, call: Callable[[Watch], T], on_watch: OnWatch | None
 
 
 def _in_thread(call: Callable[[], T]) -> Future[T]:
+    from concurrent.futures import Future
+
     future: Future[T] = Future()
 
     def work() -> None:

@@ -8,14 +8,17 @@ from collections import Counter
 from collections.abc import Generator
 from time import perf_counter
 from types import TracebackType
+from typing import TYPE_CHECKING
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
 from dsclora_cli.cli import console
 from dsclora_cli.errors import DscloraError, ExitCode, escape_control
 from dsclora_cli.upscaling.types import FileResult, FoundInputs, InputFile, UpscaleCallbacks
+
+if TYPE_CHECKING:
+    from rich.progress import TaskID
 
 _ELSEWHERE = "in work elsewhere"
 _SUMMARY = (
@@ -196,6 +199,8 @@ class _Bars:
     """A bar for each picture that the network works on, and a bar for the whole run."""
 
     def __init__(self, console: Console) -> None:
+        from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
         self._progress = Progress(
             TextColumn("{task.description}", markup=False),
             BarColumn(),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 _GPU_FILES = tuple(
@@ -14,10 +13,12 @@ _GPU_FILES = tuple(
 
 def may_have_gpu() -> bool:
     """Return False only where torch can have no device but the CPU; for True, ask torch itself."""
+    # Every Mac may have MPS; elsewhere a driver has left files.
+    if sys.platform != "darwin" and not any(file.exists() for file in _GPU_FILES):
+        return False
+    from importlib.metadata import PackageNotFoundError, version
+
     try:
-        if version("torch").endswith("+cpu"):
-            return False
+        return not version("torch").endswith("+cpu")
     except PackageNotFoundError:
         return False
-    # Every Mac may have MPS; elsewhere a driver has left files.
-    return sys.platform == "darwin" or any(file.exists() for file in _GPU_FILES)

@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import difflib
 import math
 import re
 import tomllib
@@ -115,6 +114,8 @@ class Catalog:
     def entry(self, name: str) -> WeightEntry:
         """Return the entry called `name`. Raises UsageError with similar names."""
         if name not in self.entries:
+            import difflib
+
             close = difflib.get_close_matches(name, self.entries, n=3, cutoff=0.5)
             choice = f"choose {', '.join(close)}; " if close else ""
             raise UsageError(f"no model is called {name!r}", f"{choice}see `dsclora models list`")

@@ -10,7 +10,6 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from enum import StrEnum
-from http.client import HTTPException
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -136,6 +135,8 @@ def _obtain_from_web(entry: WeightEntry, url: str, offline: bool, trust: bool, o
 
 def _fetch_from_web(entry: WeightEntry, url: str, path: Path, expected: str, on_bytes: OnBytes | None) -> Path:
     """Download to `path`; without an expected sha256, store the sha256 of the download for later."""
+    from http.client import HTTPException  # brings TLS and e-mail along, for a download only
+
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         # A file with another sha256 never appears at `path`: the error leaves the context, which removes the file.

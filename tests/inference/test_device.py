@@ -112,9 +112,9 @@ def test_a_gpu_is_possible_only_with_a_driver_and_a_gpu_build_of_torch(
 ) -> None:
     monkeypatch.setattr(system.sys, "platform", "linux")
     monkeypatch.setattr(system, "_GPU_FILES", (tmp_path / "nvidiactl",))
-    monkeypatch.setattr(system, "version", lambda name: "2.13.0+cu130")
+    monkeypatch.setattr("importlib.metadata.version", lambda name: "2.13.0+cu130")
     assert not may_have_gpu()
     (tmp_path / "nvidiactl").touch()
     assert may_have_gpu()
-    monkeypatch.setattr(system, "version", lambda name: "2.13.0+cpu")
+    monkeypatch.setattr("importlib.metadata.version", lambda name: "2.13.0+cpu")
     assert not may_have_gpu()
