@@ -122,10 +122,37 @@ def find_cached(wanted: HubFile) -> Path | None:
     pattern = "**/*" if pin else f"*/{wanted.file}"
     try:
         return next(
-            (path for path in sorted((_repo_folder(wanted) / "snapshots").glob(pattern)) if _is(path, wanted)), None
+            (path for path in sorted((repo_folder(wanted) / "snapshots").glob(pattern)) if _is(path, wanted)), None
         )
     except OSError:  # a cache that cannot be read has nothing
         return None
+
+
+def list_copies(wanted: HubFile) -> tuple[Path, ...]:
+    """Return everything in the client's cache that claims to be a pinned file, whatever the bytes are now.
+
+    A claim is the pinned path in any revision, or a blob with the pinned sha256 as name.
+    """
+    folder = repo_folder(wanted)
+    found = {*(folder / "snapshots").glob(f"*/{wanted.file}"), folder / "blobs" / (wanted.sha256 or "")}
+    # A link and the blob behind the link are one copy.
+    return tuple(sorted({path.resolve() for path in found if path.is_file()}))
+
+
+def list_partial(wanted: HubFile) -> tuple[Path, ...]:
+    """Return the unfinished downloads in the cache folder of a repository."""
+    return tuple(sorted((repo_folder(wanted) / "blobs").glob("*.incomplete")))
+
+
+def drop_copy(wanted: HubFile, copy: Path) -> None:
+    """Remove a file of a repository from the client's cache, and all links to the file. Raises OSError."""
+    snapshots = repo_folder(wanted) / "snapshots"
+    # The links first: a link to nothing would make other programs believe in a file.
+    for link in [path for path in snapshots.glob("**/*") if path.is_symlink() and path.resolve() == copy]:
+        link.unlink()
+        with suppress(OSError):  # other files are left in the folder
+            link.parent.rmdir()
+    copy.unlink(missing_ok=True)
 
 
 def _is(path: Path, wanted: HubFile) -> bool:
@@ -139,7 +166,7 @@ def _is(path: Path, wanted: HubFile) -> bool:
         return False
 
 
-def _repo_folder(wanted: HubFile) -> Path:
+def repo_folder(wanted: HubFile) -> Path:
     """Return the folder of a repository in the client's cache."""
     return cache_folder() / f"{wanted.kind}s--{wanted.repo.replace('/', '--')}"
 
@@ -259,7 +286,7 @@ class _Download:
         """
         from huggingface_hub.file_download import hf_hub_url
 
-        wanted, folder = self.wanted, _repo_folder(self.wanted)
+        wanted, folder = self.wanted, repo_folder(self.wanted)
         if not _COMMIT.fullmatch(commit or "") or not is_inner_path(file):
             message = f"{self.endpoint} names the file {file[:80]!r} at the commit {(commit or '')[:80]!r}"
             raise HubUnavailable("unusable answer of the Hub", message, _INSTEAD[wanted.kind])

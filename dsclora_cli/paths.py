@@ -49,6 +49,16 @@ def cache_dir() -> Path:
     return _folder("DSCLORA_CACHE_DIR", platformdirs.user_cache_path)
 
 
+def engines_dir() -> Path:
+    """Return the folder in the cache for networks that were converted for an engine."""
+    return cache_dir() / "engines"
+
+
+def downloads_dir() -> Path:
+    """Return the folder in the cache for weights from web addresses."""
+    return cache_dir() / "weights"
+
+
 def _folder(variable: str, find: Callable[..., Path]) -> Path:
     """Return the folder of a variable, else the platform's folder, else a private folder for a user without a home."""
     value = os.environ.get(variable)

@@ -48,12 +48,21 @@ def main(argv: Sequence[str] | None = None) -> int:
     as_json = "--json" in given
     try:
         with _terminable():
-            application(given)(given, prog_name="dsclora")
+            application(given or _words_to_complete())(given, prog_name="dsclora")
     except SystemExit as stop:
         return _exit_code(stop, as_json)
     except (KeyboardInterrupt, Exception) as error:  # noqa: BLE001 - users see one line, whatever the exception is
         return console.show_error(error, as_json, traceback=os.environ.get("DSCLORA_DEBUG") == "1")
     return ExitCode.DONE
+
+
+def _words_to_complete() -> list[str]:
+    """Return the command line that a shell asks to complete, without the name of the program; else an empty list."""
+    if "_DSCLORA_COMPLETE" not in os.environ:
+        return []
+    # bash has a variable of its own; zsh, fish and PowerShell share another one.
+    words = os.environ.get("COMP_WORDS") or os.environ.get("_TYPER_COMPLETE_ARGS") or ""
+    return words.split()[1:]
 
 
 def _exit_code(stop: SystemExit, as_json: bool) -> int:

@@ -10,12 +10,13 @@ import json
 import math
 import os
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from rich.cells import cell_len
 from rich.console import Console
 from rich.text import Text
 
@@ -27,7 +28,6 @@ if TYPE_CHECKING:
 
     from dsclora_cli.upscaling.dry_run import PlannedFile
     from dsclora_cli.upscaling.types import FileResult
-    from dsclora_cli.weights.listing import ModelRow
 
 JSON_VERSION = 1
 """Version of the JSON output: raised when a key or an error code goes or changes its meaning, not when one is added."""
@@ -117,6 +117,61 @@ def show_table(table: Table) -> None:
         Console(highlight=False, markup=False, width=_UNLIMITED).print(table)
 
 
+def show_columns(columns: Mapping[str, Sequence[str]], expendable: Sequence[str] = ()) -> None:
+    """Write a table to stdout, columns by heading.
+
+    A terminal that is too narrow loses the `expendable` columns in turn, until the table fits, and a note names the
+    lost columns. A file or pipe gets all columns.
+    """
+    from rich.table import Table
+
+    kept = dict(columns)
+    width = stdout_width()
+    for heading in expendable:
+        if _table_width(kept) > width:
+            del kept[heading]
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for heading in kept:
+        table.add_column(heading, no_wrap=True)
+    for row in zip(*kept.values(), strict=True):
+        table.add_row(*map(escape_control, row))
+    show_table(table)
+    if lost := [heading for heading in columns if heading not in kept]:
+        print_labeled("note", f"the terminal has no room for {', '.join(lost)}; --json shows everything", "cyan")
+
+
+def stdout_width() -> int:
+    """Return the columns of the terminal at stdout; a number larger than any table for a file or pipe."""
+    return Console().width if sys.stdout is not None and sys.stdout.isatty() else _UNLIMITED
+
+
+def _table_width(columns: Mapping[str, Sequence[str]]) -> int:
+    """Return the columns of the terminal that a table takes, with two between cells."""
+    return sum(2 + max(cell_len(text) for text in (heading, *cells)) for heading, cells in columns.items()) - 2
+
+
+def show_fields(fields: Mapping[str, str]) -> None:
+    """Write labels and values to stdout, a line each, with the values below one another; empty values are left out."""
+    shown = {label: value for label, value in fields.items() if value}
+    width = max(map(len, shown), default=0)
+    for label, value in shown.items():
+        print_line(escape_control(f"{label:<{width}}  {value}"))
+
+
+def ask(question: str) -> bool:
+    """Return whether the user at the terminal answers yes; the end of the input counts as no."""
+    stderr().print(f"{question} [y/N] ", end="")
+    try:
+        return input().strip().casefold() in {"y", "yes"}
+    except EOFError:
+        return False
+
+
+def can_ask() -> bool:
+    """Return whether a user is at the terminal."""
+    return sys.stdin is not None and sys.stdin.isatty()
+
+
 def write_text(target: str, text: str) -> None:
     """Write a text to a file, or to stdout for "-". Raises UsageError if the file cannot be written."""
     if target == "-":
@@ -158,28 +213,6 @@ def _described(error: BaseException, traceback: bool) -> tuple[ErrorInfo, ExitCo
         return ErrorInfo(ErrorCode.INTERRUPTED, "interrupted by Ctrl-C or SIGTERM"), ExitCode.INTERRUPTED
     info = bug_info(error)
     return replace(info, hint="") if traceback else info, ExitCode.SOME_FAILED
-
-
-def show_models(rows: Iterable[ModelRow], as_json: bool) -> None:
-    """Write the catalog to stdout: a table, or a JSON object a line."""
-    from rich.table import Table
-
-    if as_json:
-        for row in rows:
-            show_json(row)
-        return
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for column in ("name", "scale", "arch", "size", "where", "auto", "licence"):
-        table.add_column(column, no_wrap=column != "where")
-    for row in rows:
-        rank = "" if row.auto is None else f"{row.auto}."
-        auto = rank if row.photo is None else f"JPEG < {row.photo:g}"
-        where = row.place if row.base is None else f"{row.place}, over {row.base}"
-        table.add_row(
-            row.name, f"x{row.scale}", row.arch, format_bytes(row.size) if row.size else "", where, auto, row.licence
-        )
-    with _stdout_errors():
-        Console(highlight=False, markup=False).print(table)
 
 
 def show_plans(plans: Iterable[PlannedFile], as_json: bool) -> int:

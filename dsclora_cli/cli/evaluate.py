@@ -8,6 +8,7 @@ from types import TracebackType
 from typing import Annotated
 
 from dsclora_cli.cli import console, options
+from dsclora_cli.cli.completion import complete_dataset, complete_model
 from dsclora_cli.cli.options import MODEL, REPORTING, SPEED, option
 from dsclora_cli.config import EvalOptions, ModelOptions
 from dsclora_cli.errors import UsageError
@@ -51,6 +52,7 @@ def evaluate(
             "Benchmark set: Set5, Set14, BSD100, Urban100, Manga109 or DIV2K-valid. May be repeated.",
             "--dataset",
             metavar="NAME",
+            autocompletion=complete_dataset,
         ),
     ] = None,
     data_dir: Annotated[
@@ -98,6 +100,7 @@ def evaluate(
             "--model",
             metavar="NAME",
             show_default="auto",
+            autocompletion=complete_model,
         ),
     ] = None,
     weights: Annotated[

@@ -12,6 +12,7 @@ from typing import Annotated, Any
 
 import typer
 
+from dsclora_cli.cli.completion import complete_device, complete_devices, complete_model
 from dsclora_cli.config import EngineOptions
 
 FILES = "Input and output"
@@ -100,7 +101,14 @@ def engine_options(
 
 
 ModelOption = Annotated[
-    str, option(MODEL, "Name of a model in the catalogue; auto selects a model for the scale.", "-m", "--model")
+    str,
+    option(
+        MODEL,
+        "Name of a model in the catalogue; auto selects a model for the scale.",
+        "-m",
+        "--model",
+        autocompletion=complete_model,
+    ),
 ]
 WeightsOption = Annotated[Path | None, option(MODEL, "File of weights, instead of a model's name.", "--weights")]
 AdapterOption = Annotated[
@@ -114,7 +122,14 @@ OfflineOption = Annotated[
 ]
 DeviceOption = Annotated[
     str,
-    option(SPEED, "Device that runs the model.", "--device", parser=parse_device, metavar="auto|cpu|cuda|cuda:N|mps"),
+    option(
+        SPEED,
+        "Device that runs the model.",
+        "--device",
+        parser=parse_device,
+        metavar="auto|cpu|cuda|cuda:N|mps",
+        autocompletion=complete_device,
+    ),
 ]
 DevicesOption = Annotated[
     str,
@@ -124,6 +139,7 @@ DevicesOption = Annotated[
         "--device",
         parser=parse_devices,
         metavar="auto|cpu|cuda|cuda:N|cuda:0,cuda:1|all|mps",
+        autocompletion=complete_devices,
     ),
 ]
 EngineOption = Annotated[

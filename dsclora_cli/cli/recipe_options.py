@@ -16,6 +16,7 @@ from typing import Annotated, Any
 
 import typer
 
+from dsclora_cli.cli.completion import complete_device, complete_model
 from dsclora_cli.cli.options import option, parse_device
 from dsclora_cli.errors import UsageError
 from dsclora_cli.recipe import EXPERT_OPTIONS, DistillOptions, OptionField, Recipe, option_fields
@@ -24,6 +25,7 @@ from dsclora_cli.recipe_toml import check_recipe, read_recipe, with_values
 _RUN_FOLDER = "Run folder"
 _SHORT_FLAGS = {"scale": ("-s",)}
 _PARSERS = {"device": parse_device}
+_COMPLETIONS = {"device": complete_device, "base": complete_model, "teacher": complete_model, "init": complete_model}
 
 TEACHER_PICTURES = tuple(
     replace(
@@ -101,6 +103,7 @@ def _parameter(field: OptionField, second_flag: str | None) -> inspect.Parameter
         metavar=field.metavar or None,
         parser=_one_of(field.choices) if field.choices else _PARSERS.get(field.name),
         show_default=format_default(field.default) or False,
+        autocompletion=_COMPLETIONS.get(field.name),
         rich_help_panel=field.table.capitalize(),
         hidden=field.name in EXPERT_OPTIONS,
     )

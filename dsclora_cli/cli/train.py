@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 import typer
 
 from dsclora_cli.cli import console, recipe_options
+from dsclora_cli.cli.completion import complete_model
 from dsclora_cli.cli.options import FILES, JsonOption, OfflineOption, QuietOption, option
 
 if TYPE_CHECKING:
@@ -132,7 +133,11 @@ MERGE_EXAMPLES = """[bold]Examples[/]
 def merge(
     base: Annotated[
         str,
-        typer.Argument(help="Weights that the adapter was trained for: a file or a name.", show_default=False),
+        typer.Argument(
+            help="Weights that the adapter was trained for: a file or a name.",
+            show_default=False,
+            autocompletion=complete_model,
+        ),
     ],
     adapter: Annotated[Path, typer.Argument(help="Adapter file from `dsclora distill`.", show_default=False)],
     output: Annotated[

@@ -88,7 +88,16 @@ class Converted:
 
 def converted_name(weights_sha256: str) -> str:
     """Return the file name of a converted network; other weights, OpenVINO versions and layouts have other names."""
-    return f"{weights_sha256.replace('/', '+')}-openvino-{version('openvino')}-{_LAYOUT}.zip"
+    return f"{weights_sha256.replace('/', '+')}{_name_end()}"
+
+
+def is_outdated(name: str) -> bool:
+    """Return whether a file in the folder of converted networks is of another OpenVINO or layout than this one's."""
+    return "-openvino-" in name and not (is_installed() and name.endswith(_name_end()))
+
+
+def _name_end() -> str:
+    return f"-openvino-{version('openvino')}-{_LAYOUT}.zip"
 
 
 def convert_network(network: nn.Module, descriptor: Descriptor) -> Converted:

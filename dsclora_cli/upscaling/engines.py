@@ -11,7 +11,7 @@ from dsclora_cli.inference import openvino
 from dsclora_cli.inference.engine import Engine, Ensemble, activation_bytes
 from dsclora_cli.inference.system import may_have_gpu
 from dsclora_cli.inference.tiling import LARGEST_AUTO_TILE, SMALLEST_TILE
-from dsclora_cli.paths import cache_dir
+from dsclora_cli.paths import engines_dir
 from dsclora_cli.weights.resolve import FoundWeights
 
 _AUTO, _ALL, _CPU = "auto", "all", "cpu"
@@ -113,7 +113,7 @@ def _load_openvino(weights: FoundWeights, options: EngineOptions) -> Engine | No
 
     Return None where OpenVINO cannot convert the network, unless the user chose OpenVINO.
     """
-    path = cache_dir() / "engines" / openvino.converted_name(weights.sha256)
+    path = engines_dir() / openvino.converted_name(weights.sha256)
     converted = openvino.load_converted(path)
     if converted is None:
         from dsclora_cli.weights.resolve import open_network

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from dsclora_cli.errors import WeightsError
 from dsclora_cli.models.lora import Adapters, Rank
 from dsclora_cli.models.network import Network
-from dsclora_cli.weights.state_dict import read_tensors, require_finite_tensor, write_tensors
+from dsclora_cli.weights.state_dict import TensorFile, read_tensors, require_finite_tensor, write_tensors
 
 _KIND = "dsclora adapter"
 _HINT = "expected an adapter as `dsclora distill` writes it"
@@ -39,10 +39,15 @@ def load_adapters(path: Path) -> LoadedAdapter:
     """Read an adapter file. Raises WeightsError for any other file, and for NaN or infinity."""
     file = read_tensors(path)
     base = file.metadata.get("base_sha256", "")
-    if file.metadata.get("kind") != _KIND or not re.fullmatch("[0-9a-f]{64}", base):
+    if not is_adapter(file) or not re.fullmatch("[0-9a-f]{64}", base):
         raise WeightsError(f"{path} is not an adapter", _HINT)
     tensors = {name: require_finite_tensor(tensor, name, path) for name, tensor in file.tensors.items()}
     return LoadedAdapter(path, tensors, base, file.metadata.get("training", ""))
+
+
+def is_adapter(file: TensorFile) -> bool:
+    """Return whether a file says that its tensors are an adapter."""
+    return file.metadata.get("kind") == _KIND
 
 
 def build_adapters(network: Network, base_sha256: str, file: LoadedAdapter, force: bool = False) -> Adapters:

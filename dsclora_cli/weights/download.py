@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 
 from dsclora_cli import hub
 from dsclora_cli.errors import WeightsError
-from dsclora_cli.paths import atomic_write, cache_dir, is_inner_path, open_regular, sha256_of
+from dsclora_cli.paths import atomic_write, downloads_dir, is_inner_path, open_regular, sha256_of
 from dsclora_cli.transfer import DiskError, Received, TooManyBytes, Watch, watched
 from dsclora_cli.weights.catalog import EMBEDDED, WeightEntry
 
@@ -62,29 +62,54 @@ def obtain(entry: WeightEntry, offline: bool = False, trust: bool = False, on_by
         WeightsError: The file is missing, has another sha256, is not trusted, or cannot be fetched or stored.
     """
     if entry.repo is not None:
-        return hub.fetch_file(_hub_file(entry, entry.repo), offline)
+        return hub.fetch_file(hub_file(entry, entry.repo), offline)
     if entry.url is not None:
         return _obtain_from_web(entry, entry.url, offline, trust, on_bytes)
-    path = _path_of(entry)
-    mend = "install dsclora again" if entry.folder == EMBEDDED else "put the file back or correct its table"
+    path = path_of(entry)
     if not path.is_file():
-        raise WeightsError(f"the file of {entry.name} is missing: {path}", mend)
+        raise WeightsError(f"the file of {entry.name} is missing: {path}", mend_local(entry))
     if sha256_of(path) != entry.sha256:
-        raise WeightsError(f"{path} does not have the sha256 pinned for {entry.name}: {entry.sha256}", mend)
+        problem = f"{path} does not have the sha256 pinned for {entry.name}: {entry.sha256}"
+        raise WeightsError(problem, mend_local(entry))
     return path
+
+
+def fetch_step(name: str, sha256: str) -> str:
+    """Return the command, as a next step, that downloads a model; an empty `sha256` means an unknown one."""
+    return f"run `dsclora models fetch {name}{'' if sha256 else ' --trust-unpinned'}`"
+
+
+def mend_local(entry: WeightEntry) -> str:
+    """Return the next step for a missing or damaged file inside the package, or next to the user's own catalog."""
+    return "install dsclora again" if entry.folder == EMBEDDED else "put the file back or correct its table"
 
 
 def place_of(entry: WeightEntry) -> Place:
     """Return where an entry's bytes are, without accessing the internet."""
+    is_here = find_local(entry) is not None
     if entry.repo is not None:
-        return Place.CACHED if hub.find_cached(_hub_file(entry, entry.repo)) else Place.HUB
-    path = _path_of(entry)
-    is_right = path.is_file() and sha256_of(path) == known_sha256(entry)
+        return Place.CACHED if is_here else Place.HUB
     if entry.url is not None:
-        return Place.CACHED if is_right else Place.RELEASE
-    if not is_right:
+        return Place.CACHED if is_here else Place.RELEASE
+    if not is_here:
         return Place.MISSING
     return Place.EMBEDDED if entry.folder == EMBEDDED else Place.LOCAL
+
+
+def find_local(entry: WeightEntry) -> Path | None:
+    """Return the verified file of an entry if this machine has the file, without accessing the internet."""
+    if entry.repo is not None:
+        return hub.find_cached(hub_file(entry, entry.repo))
+    path = path_of(entry)
+    return path if _has_sha256(path, known_sha256(entry)) else None
+
+
+def _has_sha256(path: Path, expected: str) -> bool:
+    """Return whether a file can be read and has the expected sha256."""
+    try:
+        return path.is_file() and sha256_of(path) == expected
+    except OSError:  # a file of another user
+        return False
 
 
 def known_sha256(entry: WeightEntry) -> str:
@@ -92,32 +117,33 @@ def known_sha256(entry: WeightEntry) -> str:
     if entry.sha256 or entry.url is None:
         return entry.sha256
     try:
-        with open_regular(_sha256_file(_path_of(entry))) as file:
+        with open_regular(sha256_file(path_of(entry))) as file:
             text = file.read(100).decode("ascii").strip()
     except (OSError, ValueError):
         return ""
     return text if re.fullmatch("[0-9a-f]{64}", text) else ""
 
 
-def _hub_file(entry: WeightEntry, repo: str) -> hub.HubFile:
+def hub_file(entry: WeightEntry, repo: str) -> hub.HubFile:
+    """Return the file of an entry with a repository, in the terms of the Hub."""
     return hub.HubFile(repo, entry.file, entry.size, entry.sha256, entry.revision)
 
 
-def _path_of(entry: WeightEntry) -> Path:
+def path_of(entry: WeightEntry) -> Path:
     """Return the place of a file outside the Hub's cache; the file need not exist."""
     if entry.url is not None:
         name = urlsplit(entry.url).path.rpartition("/")[2]
-        return cache_dir() / "weights" / entry.name / (name if is_inner_path(name) else "weights")
+        return downloads_dir() / entry.name / (name if is_inner_path(name) else "weights")
     return entry.folder / Path(entry.file).expanduser()
 
 
-def _sha256_file(path: Path) -> Path:
+def sha256_file(path: Path) -> Path:
     """Return the place of the stored sha256 of a trusted download."""
     return path.with_name(f"{path.name}.sha256")
 
 
 def _obtain_from_web(entry: WeightEntry, url: str, offline: bool, trust: bool, on_bytes: OnBytes | None) -> Path:
-    path, expected = _path_of(entry), known_sha256(entry)
+    path, expected = path_of(entry), known_sha256(entry)
     if expected and path.is_file() and sha256_of(path) == expected:
         return path
     if offline or hub.is_offline():
@@ -149,7 +175,7 @@ def _fetch_from_web(entry: WeightEntry, url: str, path: Path, expected: str, on_
                     f"the file was refused{again}",
                 )
         if not entry.sha256:
-            _sha256_file(path).write_text(f"{found}\n", encoding="ascii")
+            sha256_file(path).write_text(f"{found}\n", encoding="ascii")
     except TooManyBytes as error:
         raise WeightsError(f"{url} sends more bytes than {entry.name} has: refused", "choose another model") from error
     # URLError and time-outs are kinds of OSError; a server that speaks no HTTP, or a proxy without a name, are not.

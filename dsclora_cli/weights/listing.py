@@ -1,12 +1,17 @@
-"""`dsclora models list` and `dsclora models fetch`: the catalog, and where the files are."""
+"""`dsclora models list` and `dsclora models fetch`: the catalog, and where the files are. No torch."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from enum import StrEnum
 from pathlib import Path
 
-from dsclora_cli.weights.catalog import Scores, load_catalog
-from dsclora_cli.weights.download import OnBytes, known_sha256, obtain, place_of
+from dsclora_cli import hub
+from dsclora_cli.errors import ErrorInfo, UsageError, WeightsError
+from dsclora_cli.paths import config_dir, downloads_dir, engines_dir
+from dsclora_cli.weights.catalog import EMBEDDED, FILE_NAME, Catalog, Scores, WeightEntry, load_catalog
+from dsclora_cli.weights.download import OnBytes, Place, fetch_step, find_local, known_sha256, obtain, place_of
 
 
 @dataclass(frozen=True)
@@ -54,37 +59,90 @@ class ModelRow:
 def list_models() -> tuple[ModelRow, ...]:
     """Return all entries in the order of the catalog, without accessing the internet. Raises UsageError."""
     catalog = load_catalog()
+    return tuple(model_row(entry, catalog) for entry in catalog.entries.values())
+
+
+def model_row(entry: WeightEntry, catalog: Catalog) -> ModelRow:
+    """Return the row of an entry, without accessing the internet."""
     # The rank counts inside one scale, for `auto` compares only models of the wanted scale.
-    ranks = {name: rank for names in catalog.auto.values() for rank, name in enumerate(names, 1)}
-    photo = dict.fromkeys(catalog.photo.models.values(), catalog.photo.below) if catalog.photo else {}
-    return tuple(
-        ModelRow(
-            name=entry.name,
-            arch=entry.arch,
-            scale=entry.scale,
-            channels=entry.channels,
-            size=entry.size,
-            licence=entry.licence,
-            source=entry.source,
-            place=str(place_of(entry)),
-            auto=ranks.get(entry.name),
-            photo=photo.get(entry.name),
-            base=entry.base,
-            repo=entry.repo,
-            sha256=entry.sha256,
-            published=entry.published,
-            reference=entry.reference,
-        )
-        for entry in catalog.entries.values()
+    ranked = catalog.auto.get(entry.scale, ())
+    photo = catalog.photo
+    return ModelRow(
+        name=entry.name,
+        arch=entry.arch,
+        scale=entry.scale,
+        channels=entry.channels,
+        size=entry.size,
+        licence=entry.licence,
+        source=entry.source,
+        place=str(place_of(entry)),
+        auto=ranked.index(entry.name) + 1 if entry.name in ranked else None,
+        photo=photo.below if photo and entry.name in photo.models.values() else None,
+        base=entry.base,
+        repo=entry.repo,
+        sha256=entry.sha256,
+        published=entry.published,
+        reference=entry.reference,
     )
+
+
+class FetchStatus(StrEnum):
+    """What `fetch` did for a model."""
+
+    HERE = "here"
+    """The file was on this machine before, and is intact."""
+
+    FETCHED = "fetched"
+    """The file was downloaded and verified."""
+
+    LEFT_OUT = "left-out"
+    """Nobody knows the sha256 of the file, and `--trust-unpinned` was not given."""
+
+    FAILED = "failed"
+    """The file cannot be fetched; `error` says why."""
 
 
 @dataclass(frozen=True)
 class FetchedModel:
-    """A model's file on this machine."""
+    """Result of `dsclora models fetch` for a model; the field names are keys of the JSON output."""
 
-    path: Path
+    name: str
+    status: FetchStatus
+
+    path: Path | None
+    """File on this machine; None for a model that was left out or failed."""
+
     sha256: str
+    """sha256 of the file; empty without a file."""
+
+    error: ErrorInfo | None = None
+    """Why the model failed."""
+
+
+def select_names(names: Sequence[str], every: bool) -> tuple[str, ...]:
+    """Return the models to work on, each once: the named ones, or all of the catalog.
+
+    Raises UsageError for an unknown name, for names together with `every`, and for neither.
+    """
+    catalog = load_catalog()
+    if bool(names) == every:
+        problem = "model names and --all are given together" if every else "no model is named"
+        raise UsageError(problem, "give names, as `dsclora models list` shows them, or --all")
+    return tuple(catalog.entries) if every else tuple(dict.fromkeys(catalog.entry(name).name for name in names))
+
+
+def try_fetch(name: str, trust: bool, leave_out: bool, on_bytes: OnBytes | None = None) -> FetchedModel:
+    """Download the file of a model like `fetch_model`, and return an error as a result.
+
+    `leave_out` passes over a model without a known sha256, unless `trust` accepts any bytes.
+    """
+    entry = load_catalog().entry(name)
+    if leave_out and not trust and not known_sha256(entry):
+        return FetchedModel(name, FetchStatus.LEFT_OUT, None, "")
+    try:
+        return fetch_model(name, trust, on_bytes)
+    except WeightsError as error:
+        return FetchedModel(name, FetchStatus.FAILED, None, "", error.info)
 
 
 def fetch_model(name: str, trust: bool, on_bytes: OnBytes | None = None) -> FetchedModel:
@@ -94,7 +152,56 @@ def fetch_model(name: str, trust: bool, on_bytes: OnBytes | None = None) -> Fetc
     """
     catalog = load_catalog()
     entry = catalog.entry(name)
+    status = FetchStatus.HERE if find_local(entry) else FetchStatus.FETCHED
     if entry.base is not None:
-        obtain(catalog.entry(entry.base))
+        obtain(catalog.entry(entry.base), on_bytes=on_bytes)
     path = obtain(entry, trust=trust, on_bytes=on_bytes)
-    return FetchedModel(path, known_sha256(entry))
+    return FetchedModel(name, status, path, known_sha256(entry))
+
+
+@dataclass(frozen=True)
+class ModelPath:
+    """Result of `dsclora models path NAME`; the field names are keys of the JSON output."""
+
+    name: str
+    path: Path
+    sha256: str
+
+
+def find_model_path(name: str) -> ModelPath:
+    """Return the verified file of a model on this machine, without accessing the internet.
+
+    Raises UsageError for an unknown name, and WeightsError for a model that is not here.
+    """
+    entry = load_catalog().entry(name)
+    path = find_local(entry)
+    if path is None and place_of(entry) is Place.MISSING:
+        path = obtain(entry)  # which tells what is wrong with the file
+    if path is None:
+        raise WeightsError(f"{name} is not on this machine", fetch_step(name, known_sha256(entry)))
+    return ModelPath(name, path, known_sha256(entry))
+
+
+@dataclass(frozen=True)
+class ModelFolders:
+    """Result of `dsclora models path`: the places of weights; the field names are keys of the JSON output."""
+
+    embedded: Path
+    """Weights inside the package."""
+
+    hub: Path
+    """Cache of the Hub's client, which other programs use as well."""
+
+    downloads: Path
+    """Weights from web addresses."""
+
+    converted: Path
+    """Networks that were converted for an engine."""
+
+    catalogue: Path
+    """The user's own catalog; the file need not exist."""
+
+
+def list_folders() -> ModelFolders:
+    """Return the places of weights on this machine."""
+    return ModelFolders(EMBEDDED, hub.cache_folder(), downloads_dir(), engines_dir(), config_dir() / FILE_NAME)

@@ -97,11 +97,15 @@ def open_network(found: FoundWeights) -> Network:
 
 def find_named_weights(text: str, offline: bool = False) -> FoundWeights:
     """Return weights by path or by name in the catalog, as training options give them. Raises as `find_weights`."""
+    options = ModelOptions(weights=Path(text)) if names_file(text) else ModelOptions(text)
+    return find_weights(replace(options, offline=offline), None)
+
+
+def names_file(text: str) -> bool:
+    """Return whether a text is the path of a weight file, and not the name of a model."""
     path = Path(text)
     # A known suffix means a path even if no such file exists, so that the error names the missing file.
-    is_file = path.is_file() or path.suffix in _SUFFIXES
-    options = ModelOptions(weights=path, offline=offline) if is_file else ModelOptions(text, offline=offline)
-    return find_weights(options, None)
+    return path.is_file() or path.suffix in _SUFFIXES
 
 
 def native_scales(options: ModelOptions) -> tuple[int, ...]:

@@ -139,7 +139,7 @@ def test_more_bytes_than_the_catalog_says_are_refused(site: tuple[str, Path]) ->
 @pytest.mark.parametrize("path", ["/a/..", "/a/.", "/a/", "/a%2F..%2F..%2Fb", "/a\\\\..\\\\b", "/" + "a" * 300])
 def test_an_address_names_no_place_outside_the_cache(path: str) -> None:
     write_catalog("https://example.com" + path)
-    place = download._path_of(load_catalog().entry("plain"))
+    place = download.path_of(load_catalog().entry("plain"))
     assert place.parent == cache_dir() / "weights" / "plain"
     assert place.name not in {"", ".", ".."} and len(place.name) < 256
 
@@ -148,7 +148,7 @@ def test_an_address_names_no_place_outside_the_cache(path: str) -> None:
 def test_a_damaged_note_of_a_sha256_counts_as_none(content: bytes) -> None:
     write_catalog("https://example.com/edsr.pt")
     entry = load_catalog().entry("plain")
-    note = download._sha256_file(download._path_of(entry))
+    note = download.sha256_file(download.path_of(entry))
     note.parent.mkdir(parents=True)
     note.write_bytes(content)
     assert download.known_sha256(entry) == ""

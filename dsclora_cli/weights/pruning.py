@@ -1,0 +1,164 @@
+"""`dsclora models prune`: files in the caches that no command will use again, and their removal. No torch.
+
+`find_prunable` only looks. `remove_files` removes what the user has seen.
+"""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from enum import StrEnum
+from pathlib import Path
+
+from dsclora_cli import hub
+from dsclora_cli.inference import openvino
+from dsclora_cli.paths import downloads_dir, engines_dir
+from dsclora_cli.weights.catalog import Catalog, WeightEntry, load_catalog
+from dsclora_cli.weights.download import hub_file, path_of
+from dsclora_cli.weights.verification import FileState, verify_models
+
+_RESTING_SECONDS = 120
+"""Seconds without a change after which an unfinished download belongs to a killed process."""
+
+
+class PruneReason(StrEnum):
+    """Why a file can go."""
+
+    PARTIAL = "half-downloaded"
+    """A download that was killed; the next download starts again."""
+
+    DAMAGED = "damaged"
+    """A download with another sha256 than expected: every command refuses the file."""
+
+    UNKNOWN = "no-catalogue-entry"
+    """A download of a model that is in no catalog any more."""
+
+    OUTDATED = "outdated"
+    """A network converted for another version of an engine."""
+
+    DOWNLOADED = "downloaded"
+    """An intact download; only with `--all`."""
+
+    CONVERTED = "converted"
+    """A network converted for an engine of this installation, which converts again; only with `--all`."""
+
+
+@dataclass(frozen=True)
+class PrunableFile:
+    """A file or folder that `dsclora models prune` removes; the field names are keys of the JSON output."""
+
+    path: Path
+
+    size: int
+    """Bytes that the removal gives free."""
+
+    reason: PruneReason
+
+    name: str = ""
+    """Model that the file belongs to; empty where no model is known."""
+
+    removed: bool = False
+    """Whether the file is gone."""
+
+    error: str = ""
+    """Why the file could not be removed."""
+
+
+def find_prunable(everything: bool = False) -> tuple[PrunableFile, ...]:
+    """Return what can go, without removing anything and without accessing the internet.
+
+    `everything` adds intact downloads and converted networks: files that can be fetched or made again. Weights inside
+    the package, weights next to the user's own catalog, and files of other programs in the Hub's cache always stay.
+    """
+    catalog = load_catalog()
+    found = [
+        *_partial_files(catalog),
+        *_downloads(catalog, everything),
+        *_unknown_downloads(catalog),
+        *_converted_files(everything),
+    ]
+    # Two models may share a repository, and an adapter and its base a file.
+    return tuple({each.path: each for each in found}.values())
+
+
+def remove_files(files: Iterable[PrunableFile]) -> Iterator[PrunableFile]:
+    """Remove files, and yield each with the outcome."""
+    catalog = load_catalog()
+    for file in files:
+        try:
+            _remove(file, catalog)
+        except OSError as error:
+            yield replace(file, error=error.strerror or str(error))
+        else:
+            yield replace(file, removed=True)
+
+
+def _remove(file: PrunableFile, catalog: Catalog) -> None:
+    """Remove a file or folder. Raises OSError."""
+    entry = catalog.entries.get(file.name)
+    if entry is not None and entry.repo is not None and file.reason is not PruneReason.PARTIAL:
+        hub.drop_copy(hub_file(entry, entry.repo), file.path)
+    elif file.path.is_dir() and not file.path.is_symlink():
+        shutil.rmtree(file.path)
+    else:
+        file.path.unlink(missing_ok=True)
+
+
+def _partial_files(catalog: Catalog) -> Iterator[PrunableFile]:
+    """Yield unfinished downloads and conversions that nobody works on any more."""
+    for entry in _downloadable(catalog):
+        if entry.repo is not None:
+            yield from _resting(hub.list_partial(hub_file(entry, entry.repo)), entry.name)
+        else:
+            yield from _resting(path_of(entry).parent.glob(".dsclora-*.part"), entry.name)
+    yield from _resting(engines_dir().glob(".dsclora-*.part"), "")
+
+
+def _resting(paths: Iterable[Path], name: str) -> Iterator[PrunableFile]:
+    for path in paths:
+        with suppress(OSError):  # finished or removed at this moment
+            if time.time() - path.lstat().st_mtime > _RESTING_SECONDS:
+                yield PrunableFile(path, _size(path), PruneReason.PARTIAL, name)
+
+
+def _downloads(catalog: Catalog, everything: bool) -> Iterator[PrunableFile]:
+    """Yield damaged downloads, and with `everything` intact downloads too.
+
+    The stored sha256 next to a trusted download stays: the user trusted those bytes, and no others.
+    """
+    reasons = {FileState.DAMAGED: PruneReason.DAMAGED, FileState.UNTRUSTED: PruneReason.DAMAGED}
+    if everything:
+        reasons[FileState.INTACT] = PruneReason.DOWNLOADED
+    names = [entry.name for entry in _downloadable(catalog)]
+    for file in verify_models(names) if names else ():
+        if file.path is not None and file.state in reasons:
+            yield PrunableFile(file.path, file.size, reasons[file.state], file.name)
+
+
+def _downloadable(catalog: Catalog) -> Iterator[WeightEntry]:
+    return (entry for entry in catalog.entries.values() if entry.repo is not None or entry.url is not None)
+
+
+def _unknown_downloads(catalog: Catalog) -> Iterator[PrunableFile]:
+    """Yield folders of downloads whose model is in no catalog any more."""
+    known = {path_of(entry).parent for entry in _downloadable(catalog) if entry.url is not None}
+    for folder in sorted(downloads_dir().glob("*")):
+        if folder not in known:
+            yield PrunableFile(folder, _size(folder), PruneReason.UNKNOWN)
+
+
+def _converted_files(everything: bool) -> Iterator[PrunableFile]:
+    for path in sorted(engines_dir().glob("[!.]*")):
+        if openvino.is_outdated(path.name):
+            yield PrunableFile(path, _size(path), PruneReason.OUTDATED)
+        elif everything:
+            yield PrunableFile(path, _size(path), PruneReason.CONVERTED)
+
+
+def _size(path: Path) -> int:
+    """Return the bytes of a file, or of all files in a folder; links count as links."""
+    files = [path, *path.rglob("*")] if path.is_dir() and not path.is_symlink() else [path]
+    return sum(file.lstat().st_size for file in files if file.is_symlink() or not file.is_dir())
