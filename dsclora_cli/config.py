@@ -136,6 +136,20 @@ class ReadOptions:
 
 
 @dataclass(frozen=True)
+class VideoOptions:
+    """Everything about a video on a stream that the stream itself does not state."""
+
+    rgb_size: tuple[int, int] | None = None
+    """Width and height of raw RGB frames of 8 bits (rgb24); None for a y4m stream."""
+
+    matrix: str | None = None
+    """Color matrix of a YUV video: bt601, bt709 or bt2020; None takes BT.709 from 720 rows on, else BT.601."""
+
+    full_range: bool | None = None
+    """Whether the samples of a YUV video use all values; None follows the stream, and is False without a statement."""
+
+
+@dataclass(frozen=True)
 class UpscaleOptions:
     """All options of `dsclora upscale` and `Upscaler`."""
 

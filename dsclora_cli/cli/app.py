@@ -24,6 +24,7 @@ from dsclora_cli.errors import ExitCode, UsageError
 COMMANDS = MappingProxyType(
     {
         "upscale": ("upscale", "upscale", "UPSCALE_EXAMPLES"),
+        "frames": ("frames", "frames", "FRAMES_EXAMPLES"),
         "eval": ("evaluate", "evaluate", "EVAL_EXAMPLES"),
         "train": ("train", "train", "TRAIN_EXAMPLES"),
         "distill": ("train", "distill", "DISTILL_EXAMPLES"),
@@ -117,8 +118,9 @@ def application(argv: Sequence[str] = ()) -> typer.Typer:
         if isinstance(command, typer.Typer):
             app.add_typer(command, name=name)
         else:
-            # Without arguments `upscale` names the missing INPUT; other commands show their help.
-            app.command(name, epilog=getattr(module, examples), no_args_is_help=name != "upscale")(command)
+            # Without arguments `upscale` names the missing INPUT, and `frames` reads stdin; other commands show help.
+            shows_help = name not in {"upscale", "frames"}
+            app.command(name, epilog=getattr(module, examples), no_args_is_help=shows_help)(command)
     return app
 
 

@@ -77,6 +77,13 @@ def parse_pixels(text: str | int) -> int:
     return pixels
 
 
+def parse_box(text: str) -> str:
+    """Return the text of a box, `WxH` in pixels, after checking the spelling."""
+    if not re.fullmatch(r"[1-9]\d*x[1-9]\d*", text):
+        raise typer.BadParameter(f"{text!r} is not WxH, such as 1920x1080.")
+    return text
+
+
 def parse_device(text: str) -> str:
     """Return the name of a device after checking the spelling; the device may be absent."""
     if not re.fullmatch(_ONE_DEVICE, text):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import sys
 from contextlib import closing
 from enum import StrEnum
@@ -53,13 +52,6 @@ class KeptMetadata(StrEnum):
 
 
 _METADATA = KeptMetadata(_DEFAULT.save.metadata)
-
-
-def parse_box(text: str) -> str:
-    """Return the text of a box, `WxH` in pixels, after checking the spelling."""
-    if not re.fullmatch(r"[1-9]\d*x[1-9]\d*", text):
-        raise typer.BadParameter(f"{text!r} is not WxH, such as 1920x1080.")
-    return text
 
 
 def upscale(
@@ -124,7 +116,8 @@ def upscale(
         int | None, option(SIZE, "Height of results in pixels.", "--height", min=1)
     ] = _DEFAULT.size.height,
     fit: Annotated[
-        str | None, option(SIZE, "Largest size inside a box of WxH pixels.", "--fit", parser=parse_box, metavar="WxH")
+        str | None,
+        option(SIZE, "Largest size inside a box of WxH pixels.", "--fit", parser=options.parse_box, metavar="WxH"),
     ] = None,
     long_edge: Annotated[
         int | None, option(SIZE, "Longer side of results in pixels.", "--long-edge", min=1)

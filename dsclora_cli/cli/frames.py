@@ -1,0 +1,168 @@
+"""`dsclora frames`: upscale a video between two pipes."""
+
+from __future__ import annotations
+
+import io
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, BinaryIO
+
+from dsclora_cli.cli import console, options
+from dsclora_cli.cli.options import FILES, SIZE, SPEED, option
+from dsclora_cli.config import (
+    DEFAULT_SCALE,
+    MAX_SCALE,
+    ModelOptions,
+    ReadOptions,
+    SizeOptions,
+    UpscaleOptions,
+    VideoOptions,
+)
+from dsclora_cli.errors import ImageUnwritable, UsageError
+
+_DEFAULT = UpscaleOptions()
+_ENGINE = options.EngineName(_DEFAULT.engine.engine)
+_DTYPE = options.Dtype(_DEFAULT.engine.dtype)
+VIDEO = "Video"
+
+FRAMES_EXAMPLES = """[bold]Examples[/]
+
+  ffmpeg -i in.mp4 -f yuv4mpegpipe - | dsclora frames -s 2 | ffmpeg -i - -i in.mp4 -map 0:v -map 1:a? out.mp4
+
+  ffmpeg -i in.mp4 -f rawvideo -pix_fmt rgb24 - | dsclora frames --size 640x360 > out.rgb
+"""
+
+
+class Matrix(StrEnum):
+    """Color matrices of YUV video."""
+
+    AUTO = "auto"
+    BT601 = "bt601"
+    BT709 = "bt709"
+    BT2020 = "bt2020"
+
+
+class Range(StrEnum):
+    """Ranges of the samples of YUV video."""
+
+    AUTO = "auto"
+    LIMITED = "limited"
+    FULL = "full"
+
+
+def frames(
+    output: Annotated[
+        Path | None, option(FILES, "File for the video.", "-o", "--output", show_default="stdout")
+    ] = None,
+    size: Annotated[
+        str | None,
+        option(
+            VIDEO,
+            "Size of raw frames of 8-bit RGB (rgb24) on stdin.",
+            "--size",
+            parser=options.parse_box,
+            metavar="WxH",
+            show_default="stdin is y4m, which states the size",
+        ),
+    ] = None,
+    matrix: Annotated[
+        Matrix, option(VIDEO, "Colour matrix of YUV video; auto is bt709 from 720 rows on, else bt601.", "--matrix")
+    ] = Matrix.AUTO,
+    range_: Annotated[
+        Range, option(VIDEO, "Range of YUV samples; auto follows the stream, else is limited.", "--range")
+    ] = Range.AUTO,
+    scale: Annotated[
+        float | None,
+        option(
+            SIZE,
+            f"Enlarge both sides by this factor, above 1 and up to {MAX_SCALE:g}.",
+            "-s",
+            "--scale",
+            show_default=f"{DEFAULT_SCALE:g}",
+        ),
+    ] = None,
+    width: Annotated[int | None, option(SIZE, "Width of the result in pixels.", "--width", min=1)] = None,
+    height: Annotated[int | None, option(SIZE, "Height of the result in pixels.", "--height", min=1)] = None,
+    model: options.ModelOption = _DEFAULT.model.model,
+    weights: options.WeightsOption = _DEFAULT.model.weights,
+    adapter: options.AdapterOption = _DEFAULT.model.adapter,
+    offline: options.OfflineOption = _DEFAULT.model.offline,
+    device: options.DeviceOption = _DEFAULT.engine.device,
+    engine: options.EngineOption = _ENGINE,
+    dtype: options.DtypeOption = _DTYPE,
+    tile: options.TileOption = options.AUTO_TILE,
+    threads: options.ThreadsOption = _DEFAULT.engine.threads,
+    max_pixels: Annotated[
+        int,
+        option(
+            SPEED,
+            "Most pixels of a frame, such as 500MP; larger frames are refused.",
+            "--max-pixels",
+            parser=options.parse_pixels,
+            metavar="PIXELS",
+            show_default=f"{_DEFAULT.read.max_pixels // 10**6}MP",
+        ),
+    ] = _DEFAULT.read.max_pixels,
+    json: options.JsonOption = False,
+    quiet: options.QuietOption = False,
+) -> None:
+    """Upscale a video from stdin to stdout, frame by frame: y4m, or raw RGB with --size."""
+    asked = UpscaleOptions(
+        model=ModelOptions(model, weights, offline, adapter),
+        size=SizeOptions(scale, width, height),
+        engine=options.engine_options(device, dtype, tile, threads, ensemble=False, engine=engine.value),
+        read=ReadOptions(max_pixels),
+    )
+    columns, _, rows = (size or "").partition("x")
+    video = VideoOptions(
+        rgb_size=(int(columns), int(rows)) if size else None,
+        matrix=None if matrix is Matrix.AUTO else matrix.value,
+        full_range=None if range_ is Range.AUTO else range_ is Range.FULL,
+    )
+    _check(output, json)
+    if quiet:
+        console.hide_download_bars()
+    # Imported here, as NumPy and the image libraries would slow down `--help`.
+    from dsclora_cli.cli.frames_progress import FramesView
+    from dsclora_cli.upscaling.frames import upscale_frames
+
+    with FramesView(quiet) as view, _target(output) as target:
+        result = upscale_frames(io.FileIO(sys.stdin.fileno(), closefd=False), target, asked, video, view)
+    view.show(result)
+    if json:
+        console.show_json(result)
+
+
+def _check(output: Path | None, json: bool) -> None:
+    """Raise UsageError where stdin or stdout is no pipe and no file, before anything slow is loaded."""
+    pipe = "ffmpeg -i in.mp4 -f yuv4mpegpipe - | dsclora frames | ffmpeg -i - out.mp4"
+    if sys.stdin.isatty():
+        raise UsageError("no video comes on stdin", f"for example: {pipe}")
+    if output is None and json:
+        raise UsageError("--json and the video would both go to stdout", "name a file with -o")
+    if output is None and sys.stdout.isatty():
+        raise UsageError("a video is not shown on a terminal", f"name a file with -o, or for example: {pipe}")
+
+
+@contextmanager
+def _target(output: Path | None) -> Iterator[BinaryIO]:
+    """Yield the stream for the video. Raises ImageUnwritable where bytes cannot be written."""
+    try:
+        if output is None:
+            yield _target_stream()
+            return
+        from dsclora_cli.paths import atomic_write
+
+        with atomic_write(output) as part, part.open("wb") as file:
+            yield file
+    except BrokenPipeError:  # the next program has read enough, which is no error: see docs/exit-codes.md
+        raise
+    except OSError as error:
+        raise ImageUnwritable(f"{output or 'stdout'} cannot be written ({error.strerror})") from error
+
+
+def _target_stream() -> BinaryIO:
+    return sys.stdout.buffer

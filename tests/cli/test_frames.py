@@ -1,0 +1,204 @@
+"""`dsclora frames`, as users type it behind and in front of a pipe."""
+
+from __future__ import annotations
+
+import io
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from dsclora_cli.cli import frames as command
+from dsclora_cli.imaging.raw_video import FrameLayout
+
+EMBEDDED = ("-m", "dsclora-x2", "-s", "2")
+WIDTH, HEIGHT = 12, 9
+
+
+@pytest.fixture
+def rgb() -> np.ndarray:
+    """Three frames of 12x9."""
+    corners = np.random.default_rng(0).integers(0, 256, (3, 3, 4, 3), np.uint8)
+    sides = (WIDTH, HEIGHT)
+    return np.stack([np.asarray(Image.fromarray(each).resize(sides, Image.Resampling.BILINEAR)) for each in corners])
+
+
+@pytest.fixture
+def pipe(dsclora, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Run `dsclora frames` with bytes on stdin; return what was run and the bytes on stdout."""
+
+    def run(stream: bytes, *arguments: object) -> tuple:
+        (tmp_path / "stdin").write_bytes(stream)
+        stdout = io.TextIOWrapper(io.BytesIO())
+        with (tmp_path / "stdin").open() as stdin, monkeypatch.context() as patched:
+            patched.setattr(sys, "stdin", stdin)
+            patched.setattr(sys, "stdout", stdout)
+            ran = dsclora("frames", *arguments)
+        return ran, stdout.buffer.getvalue()
+
+    monkeypatch.chdir(tmp_path)
+    return run
+
+
+def y4m(frames: np.ndarray, layout: FrameLayout, name: str, more: str = "") -> bytes:
+    head = f"YUV4MPEG2 W{WIDTH} H{HEIGHT} F25:1 Ip A1:1 C{name}{more}\n".encode()
+    return head + b"".join(b"FRAME\n" + layout.to_bytes(each / np.float32(255)) for each in frames)
+
+
+def test_raw_frames_equal_pictures(dsclora, pipe, rgb: np.ndarray) -> None:
+    ran, out = pipe(rgb.tobytes(), "--size", "12x9", *EMBEDDED)
+    assert ran.code == 0
+    assert ran.err.startswith("3 frames, 12x9 -> 24x18 (rgb, 8 bits)  ")
+    assert "frames/s  (dsclora-x2 on cpu by torch)" in ran.err
+    upscaled = np.frombuffer(out, np.uint8).reshape(3, 18, 24, 3)
+    for number, frame in enumerate(rgb):
+        Image.fromarray(frame).save(f"{number}.png")
+        assert dsclora("upscale", f"{number}.png", *EMBEDDED).code == 0
+        assert np.array_equal(upscaled[number], np.asarray(Image.open(f"{number}_x2.png")))
+
+
+@pytest.mark.parametrize("name", ["420jpeg", "420mpeg2", "422", "444", "420p10", "mono"])
+def test_a_y4m_stream_keeps_everything_but_the_size(pipe, rgb: np.ndarray, name: str) -> None:
+    siting = (name != "420jpeg", False)
+    layout = FrameLayout(WIDTH, HEIGHT, name[:3] if name != "mono" else name, siting, 10 if "p10" in name else 8)
+    frames = rgb[..., :1] if name == "mono" else rgb
+    ran, out = pipe(y4m(frames, layout, name, " XCOLORRANGE=LIMITED"), *EMBEDDED)
+    assert ran.code == 0
+    head, *rest = out.split(b"\n", 1)
+    assert head == f"YUV4MPEG2 W24 H18 F25:1 Ip A1:1 C{name} XCOLORRANGE=LIMITED".encode()
+    larger = layout.with_size(24, 18)
+    assert len(rest[0]) == 3 * (len(b"FRAME\n") + larger.frame_bytes)
+    for number in range(3):
+        part = rest[0][number * (6 + larger.frame_bytes) :][: 6 + larger.frame_bytes]
+        assert part.startswith(b"FRAME\n")
+        small = layout.to_pixels(layout.to_bytes(frames[number] / np.float32(255)))
+        reduced = larger.to_pixels(part[6:]).reshape(9, 2, 12, 2, -1).mean(axis=(1, 3))
+        assert np.abs(reduced - small).mean() < 0.05
+
+
+def test_matrix_and_range_are_honoured(pipe, rgb: np.ndarray) -> None:
+    """The same colors in another matrix and range become the same upscaled colors."""
+    upscaled = []
+    for matrix, full in (("bt601", False), ("bt709", True), ("bt2020", False)):
+        layout = FrameLayout(WIDTH, HEIGHT, "444", bits=16, matrix=matrix, full_range=full)
+        options = ("--matrix", matrix, "--range", "full" if full else "limited")
+        ran, out = pipe(y4m(rgb, layout, "444p16"), *EMBEDDED, *options)
+        assert ran.code == 0
+        larger = layout.with_size(24, 18)
+        upscaled.append(larger.to_pixels(out[-larger.frame_bytes :]))
+    assert np.abs(upscaled[0] - upscaled[1]).max() < 1e-3
+    assert np.abs(upscaled[0] - upscaled[2]).max() < 1e-3
+
+
+def test_the_range_of_the_stream_is_taken(pipe, rgb: np.ndarray) -> None:
+    layout = FrameLayout(WIDTH, HEIGHT, "444", full_range=True)
+    stated, out = pipe(y4m(rgb, layout, "444", " XCOLORRANGE=FULL"), *EMBEDDED)
+    asked, same = pipe(y4m(rgb, layout, "444"), *EMBEDDED, "--range", "full")
+    assert (stated.code, asked.code) == (0, 0)
+    assert out.split(b"\n", 1)[1] == same.split(b"\n", 1)[1]
+
+
+def test_a_note_where_players_would_take_another_matrix(pipe) -> None:
+    layout = FrameLayout(2, 360, "420", (False, False))
+    stream = b"YUV4MPEG2 W2 H360 C420jpeg\nFRAME\n" + layout.to_bytes(np.full((360, 2, 3), 0.5, np.float32))
+    assert "note: y4m does not state the colour matrix" in pipe(stream, *EMBEDDED)[0].err
+    assert "note" not in pipe(stream, *EMBEDDED, "--matrix", "bt709")[0].err
+    assert pipe(stream, *EMBEDDED, "-q")[0].err == ""
+
+
+def test_a_cut_stream_keeps_the_whole_frames(pipe, rgb: np.ndarray) -> None:
+    ran, out = pipe(rgb.tobytes()[:-5], "--size", "12x9", *EMBEDDED)
+    assert ran.code == 1
+    assert ran.err.startswith("error: stdin ends inside frame 3: 319 of 324 bytes (the frames before are done")
+    assert len(out) == 2 * 18 * 24 * 3
+
+
+@pytest.mark.parametrize(
+    ("stream", "arguments", "code", "message"),
+    [
+        (b"", [], 1, "stdin is empty"),
+        (b"\x00" * 40, [], 1, "stdin holds no y4m video"),
+        (b"YUV4MPEG2 W12 H9 It\n", [], 1, "the video is interlaced: a frame holds two moments (add -vf bwdif"),
+        (b"YUV4MPEG2 W30000 H30000\n", [], 1, "frames of 30000x30000 are larger than 200000000 pixels"),
+        (b"YUV4MPEG2 W12 H9\n", ["--width", "6"], 1, "already large enough at 12x9"),
+        (b"", ["--size", "12"], 2, "'12' is not WxH"),
+        (b"", ["--size", "12x9", "--matrix", "bt709"], 2, "--matrix and --range concern YUV video"),
+        (b"", ["--json"], 2, "--json and the video would both go to stdout"),
+    ],
+)
+def test_refusals(pipe, stream: bytes, arguments: list[str], code: int, message: str) -> None:
+    ran, _ = pipe(stream, *arguments)
+    assert (ran.code, message in ran.err) == (code, True)
+    assert "Traceback" not in ran.err
+
+
+def test_an_empty_video_is_a_header(pipe) -> None:
+    ran, out = pipe(b"YUV4MPEG2 W12 H9 F25:1\n", *EMBEDDED)
+    assert (ran.code, out) == (0, b"YUV4MPEG2 W24 H18 F25:1\n")
+
+
+def test_no_video_on_a_terminal(dsclora, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    monkeypatch.setattr(sys, "stdin", Terminal())
+    ran = dsclora("frames")
+    assert (ran.code, "no video comes on stdin" in ran.err) == (2, True)
+
+
+def test_a_file_and_json(pipe, rgb: np.ndarray) -> None:
+    ran, out = pipe(rgb.tobytes(), "--size", "12x9", *EMBEDDED, "-o", "large.rgb", "--json", "-q")
+    assert (ran.code, ran.err) == (0, "")
+    result = json.loads(out)
+    assert (result["version"], result["frames"], result["output_size"]) == (1, 3, [24, 18])
+    assert result["frames_per_second"] > 0
+    assert Path("large.rgb").stat().st_size == 3 * 24 * 18 * 3
+    failed, _ = pipe(rgb.tobytes(), "--size", "12x9", *EMBEDDED, "-o", "no/large.rgb")
+    assert (failed.code, "no/large.rgb cannot be written" in failed.err) == (1, True)
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+def test_a_full_disk_is_one_line(pipe, rgb: np.ndarray, monkeypatch: pytest.MonkeyPatch) -> None:
+    with Path("/dev/full").open("wb", buffering=0) as full:
+        monkeypatch.setattr(command, "_target_stream", lambda: full)
+        ran, _ = pipe(rgb.tobytes(), "--size", "12x9", *EMBEDDED)
+    assert (ran.code, ran.err) == (1, "error: stdout cannot be written (No space left on device)\n")
+
+
+@pytest.mark.slow
+def test_ffmpeg_on_both_sides(tmp_path: Path) -> None:
+    """The command of the help: number of frames, duration and sound stay, and frames are those of `upscale`."""
+    ffmpeg, probe = shutil.which("ffmpeg"), shutil.which("ffprobe")
+    if not ffmpeg or not probe:
+        pytest.skip("ffmpeg is not installed")
+
+    def run(line: str) -> str:
+        return subprocess.run(line, shell=True, cwd=tmp_path, check=True, capture_output=True, text=True).stdout
+
+    python = f"{sys.executable} -m dsclora_cli"
+    quiet = f"{ffmpeg} -v error -y"
+    run(
+        f"{quiet} -f lavfi -i testsrc=size=64x48:rate=25:duration=1 -f lavfi -i sine=duration=1 -c:v ffv1"
+        " -pix_fmt yuv444p -c:a pcm_s16le in.mkv"
+    )
+    run(
+        f"{quiet} -i in.mkv -f yuv4mpegpipe - | {python} frames -s 2 -m dsclora-x2 |"
+        f" {quiet} -i - -i in.mkv -map 0:v -map '1:a?' -c:v ffv1 -c:a copy out.mkv"
+    )
+    entries = "stream=codec_name,width,height,nb_read_frames"
+    picture, sound = run(f"{probe} -v error -count_frames -show_entries {entries} -of csv=p=0 out.mkv").splitlines()
+    assert picture == "ffv1,128,96,25"
+    assert sound.startswith("pcm_s16le,")
+    length = f"{probe} -v error -show_entries format=duration -of csv=p=0"
+    assert float(run(f"{length} in.mkv")) == pytest.approx(float(run(f"{length} out.mkv")), abs=0.05)
+    exact = "-frames:v 1 -sws_flags accurate_rnd+full_chroma_int -pix_fmt rgb24"
+    run(f"{quiet} -i in.mkv {exact} small.png && {quiet} -i out.mkv {exact} large.png")
+    run(f"{python} upscale small.png -s 2 -m dsclora-x2 -o expected.png")
+    large, expected = (np.asarray(Image.open(tmp_path / name), int) for name in ("large.png", "expected.png"))
+    assert np.abs(large - expected).mean() < 1.0
