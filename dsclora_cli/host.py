@@ -5,13 +5,13 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-import psutil
-
 _CGROUP = Path("/sys/fs/cgroup")
 
 
 def host_memory() -> int:
     """Return the free bytes of host memory, within the limits of the process and of a Linux container."""
+    import psutil  # absent on a borrowed machine that has little more than torch
+
     available = min(psutil.virtual_memory().available, _within_limits())
     # Only version 2 of control groups has these files; elsewhere no limit is known.
     try:
@@ -27,6 +27,8 @@ def _within_limits() -> int:
     if sys.platform == "win32":
         return sys.maxsize
     import resource
+
+    import psutil
 
     used = psutil.Process().memory_info()
     free = [sys.maxsize]

@@ -15,8 +15,6 @@ from functools import lru_cache
 from io import BufferedReader
 from pathlib import Path
 
-import platformdirs
-
 APP = "dsclora"
 
 _OLD_PART = 24 * 3600
@@ -33,12 +31,12 @@ _LONGEST = 255
 
 def config_dir() -> Path:
     """Return the folder of the user's own `weights.toml`: DSCLORA_CONFIG_DIR, else the platform's folder."""
-    return _folder("DSCLORA_CONFIG_DIR", platformdirs.user_config_path)
+    return _folder("DSCLORA_CONFIG_DIR", "user_config_path")
 
 
 def state_dir() -> Path:
     """Return the folder for records of finished work: DSCLORA_STATE_DIR, else the platform's folder."""
-    return _folder("DSCLORA_STATE_DIR", platformdirs.user_state_path)
+    return _folder("DSCLORA_STATE_DIR", "user_state_path")
 
 
 def cache_dir() -> Path:
@@ -46,7 +44,7 @@ def cache_dir() -> Path:
 
     Weights from the Hub lie in the Hub's own cache; see `hub.cache_folder`.
     """
-    return _folder("DSCLORA_CACHE_DIR", platformdirs.user_cache_path)
+    return _folder("DSCLORA_CACHE_DIR", "user_cache_path")
 
 
 def engines_dir() -> Path:
@@ -59,15 +57,23 @@ def downloads_dir() -> Path:
     return cache_dir() / "weights"
 
 
-def _folder(variable: str, find: Callable[..., Path]) -> Path:
+def _folder(variable: str, name: str) -> Path:
     """Return the folder of a variable, else the platform's folder, else a private folder for a user without a home."""
     value = os.environ.get(variable)
     try:
-        folder = Path(value).expanduser() if value else find(APP, appauthor=False)
+        folder = Path(value).expanduser() if value else _platform_folder(name)
     except (RuntimeError, ValueError, LookupError, OSError):  # several versions, several exceptions
         folder = Path("~")
     # Nothing is ever written into a folder that is called `~`.
-    return _homeless_folder() / find.__name__ if folder.parts[:1] == ("~",) else folder
+    return _homeless_folder() / name if folder.parts[:1] == ("~",) else folder
+
+
+def _platform_folder(name: str) -> Path:
+    """Return the folder that a function of platformdirs, such as `user_cache_path`, finds for dsclora."""
+    import platformdirs  # absent on a borrowed machine that has little more than torch
+
+    find: Callable[..., Path] = getattr(platformdirs, name)
+    return find(APP, appauthor=False)
 
 
 @lru_cache(maxsize=1)

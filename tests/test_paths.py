@@ -47,7 +47,7 @@ def homeless(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         raise RuntimeError("set an absolute HOME")
 
     monkeypatch.delenv("DSCLORA_STATE_DIR")
-    monkeypatch.setattr(paths.platformdirs, "user_state_path", refuse)
+    monkeypatch.setattr("platformdirs.user_state_path", refuse)
     monkeypatch.setattr(paths.tempfile, "gettempdir", lambda: str(tmp_path))
     monkeypatch.setattr(paths.tempfile, "tempdir", str(tmp_path))
     paths._homeless_folder.cache_clear()

@@ -77,6 +77,10 @@ class Network(nn.Module):
         """Return the network in the form for upscaling: equal outputs, less work. Most networks have one form only."""
         return self
 
+    def padded(self, multiple: int) -> Network:  # noqa: ARG002 - for networks with any number of channels
+        """Return a network with equal outputs, and with a multiple of `multiple` channels where the class has a way."""
+        return self
+
 
 def report_nothing(_: str, feature_map: Tensor) -> Tensor:
     """Return a feature map `(N, C, H, W)` unchanged: the callback for callers that want the output only."""

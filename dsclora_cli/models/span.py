@@ -224,3 +224,28 @@ class SPAN(Network):
                 state[f"{name}.eval_conv.weight"], state[f"{name}.eval_conv.bias"] = weight.detach(), bias.detach()
         merged.load_state_dict(state, strict=True)
         return merged
+
+    def padded(self, multiple: int) -> SPAN:
+        """Return a new network, in the merged form, with zero channels up to a multiple; else the network itself.
+
+        The results are exactly equal, up to the order in which a library adds products: a channel of zeros stays zero
+        in convolutions without bias, in SiLU and in the attention, and the next layer reads zeros with weights of zero.
+        """
+        network = self.merged()
+        width = network.config.channels
+        wide = -(-width // multiple) * multiple
+        if wide == width:
+            return network
+        reference = next(network.parameters())
+        padded = SPAN(replace(network.config, channels=wide)).to(device=reference.device, dtype=reference.dtype)
+        state = padded.state_dict()
+        for name, tensor in network.state_dict().items():
+            # conv_cat reads four maps one after the other, and every map gets zero channels of its own.
+            maps = 4 if name == "conv_cat.weight" else 1
+            dimension = min(1, tensor.dim() - 1)
+            state[name] = torch.zeros_like(state[name])
+            parts = zip(tensor.chunk(maps, dimension), state[name].chunk(maps, dimension), strict=True)
+            for narrow, padded_part in parts:
+                padded_part[tuple(map(slice, narrow.shape))] = narrow.detach()
+        padded.load_state_dict(state, strict=True)
+        return padded.train(network.training)

@@ -59,15 +59,16 @@ def load_engine(weights: FoundWeights, device: str, options: EngineOptions) -> E
     if engine is None:
         import torch
 
-        from dsclora_cli.inference.device import resolve_dtype
+        from dsclora_cli.inference.device import channel_multiple, resolve_dtype
         from dsclora_cli.inference.torch_cpu import open_torch_engine
         from dsclora_cli.weights.resolve import open_network
 
         if options.threads:
             torch.set_num_threads(options.threads)
         network, place = open_network(weights), torch.device(device)
-        descriptor = network.config.descriptor
-        engine = open_torch_engine(network, descriptor, place, resolve_dtype(options.dtype, place, descriptor))
+        dtype = resolve_dtype(options.dtype, place, network.config.descriptor)
+        network = network.padded(channel_multiple(place, dtype))
+        engine = open_torch_engine(network, network.config.descriptor, place, dtype)
     return Ensemble(engine) if options.ensemble else engine
 
 

@@ -17,8 +17,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
 from torch import Tensor
 from torch.serialization import safe_globals
 
@@ -39,7 +37,7 @@ _LOADING = threading.Lock()
 _HINT = "expected weights as .safetensors, .pth or .pt"
 _BROKEN = (
     pickle.UnpicklingError, EOFError, RuntimeError, LookupError, ValueError, TypeError, AttributeError, AssertionError,
-    ArithmeticError, MemoryError, OSError, struct.error, zipfile.BadZipFile, SafetensorError,
+    ArithmeticError, MemoryError, OSError, struct.error, zipfile.BadZipFile,
 )  # fmt: skip
 """Exceptions of the readers for damaged bytes. A pickle is a program, so a damaged one can raise almost any error."""
 
@@ -91,6 +89,8 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[s
 
     Tensors may have any shape, dtype and device. Raises WeightsError for an unwritable file.
     """
+    from safetensors.torch import save  # absent on a borrowed machine that has little more than torch
+
     stored = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     try:
         with atomic_write(path) as temporary:
@@ -108,11 +108,13 @@ def _sort_header(file: bytes) -> bytes:
 
 
 def _read_safetensors(path: Path) -> TensorFile:
+    from safetensors import SafetensorError, safe_open
+
     try:
         with safe_open(path, framework="pt", device="cpu") as file:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
             return TensorFile(_unwrap(tensors, path), dict(file.metadata() or {}))
-    except _BROKEN as error:
+    except (*_BROKEN, SafetensorError) as error:
         raise _broken(path) from error
 
 

@@ -101,7 +101,7 @@ def test_host_memory_respects_the_limits_of_the_process(
     limits = {getattr(resource, kind): (10_000, 10_000)}
     monkeypatch.setattr(resource, "getrlimit", lambda which: limits.get(which, (resource.RLIM_INFINITY, 0)))
     used = SimpleNamespace(**{"data": 1, "vms": 1, field: 4_000})
-    monkeypatch.setattr(host.psutil, "Process", lambda: SimpleNamespace(memory_info=lambda: used))
+    monkeypatch.setattr("psutil.Process", lambda: SimpleNamespace(memory_info=lambda: used))
     assert host_memory() == 6_000
     used.data = used.vms = 20_000
     assert host_memory() == 0

@@ -1,11 +1,11 @@
-"""TF32 is off inside `full_float32`, and restored when the last user leaves."""
+"""TF32 off inside `full_float32` and restored when the last user leaves; channels for tensor cores."""
 
 from __future__ import annotations
 
 import pytest
 import torch
 
-from dsclora_cli.inference.device import full_float32
+from dsclora_cli.inference.device import channel_multiple, full_float32
 
 
 def tf32_inside(fail: bool) -> bool:
@@ -31,3 +31,11 @@ def test_tf32_stays_off_until_the_last_user_leaves(monkeypatch: pytest.MonkeyPat
         assert tf32_inside(fail=False) is False
         assert torch.backends.cudnn.allow_tf32 is False
     assert torch.backends.cudnn.allow_tf32 is True
+
+
+@pytest.mark.parametrize(
+    ("device", "dtype", "expected"),
+    [("cuda", torch.float16, 8), ("cuda", torch.float32, 1), ("mps", torch.float32, 1), ("cpu", torch.float32, 1)],
+)
+def test_only_tensor_cores_want_eight_channels(device: str, dtype: torch.dtype, expected: int) -> None:
+    assert channel_multiple(torch.device(device), dtype) == expected

@@ -87,3 +87,49 @@ def test_the_declared_halo_is_the_receptive_field(blocks: int) -> None:
     reach = x.grad.abs().sum(dim=(0, 1, 2)).nonzero().flatten()
     center = (size - 1) // 2
     assert (center - int(reach.min()), int(reach.max()) - center) == (halo, halo)
+
+
+def in_order(x: Tensor, weight: Tensor, bias: Tensor, stride: object, padding: tuple[int, int], *_: object) -> Tensor:
+    """Convolve by adding products in the order of channels: libraries choose an order for every number of channels."""
+    height, width = x.shape[2:]
+    x = F.pad(x, (padding[1], padding[1], padding[0], padding[0]))
+    total = bias[:, None, None].expand(len(x), -1, height, width)
+    for channel in range(weight.shape[1]):
+        for row in range(weight.shape[2]):
+            for column in range(weight.shape[3]):
+                part = x[:, channel, None, row : row + height, column : column + width]
+                total = total + part * weight[:, channel, row, column, None, None]
+    return total
+
+
+@pytest.mark.parametrize("expanded", [False, True])
+def test_padded_channels_change_no_bit_of_the_output(expanded: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.manual_seed(3)
+    network = SPAN(SpanConfig(channels=26, blocks=2, scale=2, expanded=expanded)).merged()
+    # 32 pixels: of a row that fills no whole vector, a library may compute the last values by another formula.
+    padded, x = network.padded(8), torch.rand(1, 3, 4, 8)
+    assert padded.config == SpanConfig(channels=32, blocks=2, scale=2)
+    monkeypatch.setattr(F, "conv2d", in_order)
+    with torch.inference_mode():
+        assert torch.equal(padded(x), network(x))
+
+
+def test_padded_channels_stay_zero_and_change_no_more_than_the_order_of_sums() -> None:
+    torch.manual_seed(3)
+    network = SPAN(SpanConfig(channels=26, blocks=3, scale=4)).eval().double()
+    padded, features = network.padded(8), list[Tensor]()
+    x = torch.rand(2, 3, 19, 22, dtype=torch.float64)
+
+    def keep(_: str, feature_map: Tensor) -> Tensor:
+        features.append(feature_map)
+        return feature_map
+
+    torch.testing.assert_close(padded(x, keep), network(x), rtol=1e-11, atol=1e-11)
+    assert len(features) == len(network.feature_names)
+    assert all(len(each[0]) == 32 and not each[:, 26:].any() for each in features)
+    assert padded.training is network.training is False
+
+
+def test_a_network_of_fitting_width_is_not_padded() -> None:
+    network = SPAN(SpanConfig(channels=8, blocks=1, scale=2))
+    assert network.padded(8) is network

@@ -92,6 +92,17 @@ def test_a_gpu_is_preferred_to_openvino(openvino: None, monkeypatch: pytest.Monk
     assert choose_device(CPU) == "cpu"
 
 
+def test_channels_are_padded_where_the_device_wants_them(
+    weights: FoundWeights, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tile = np.random.default_rng(0).random((16, 18, 3), np.float32)
+    plain = load_engine(weights, "cpu", replace(CPU, engine="torch"))
+    monkeypatch.setattr("dsclora_cli.inference.device.channel_multiple", lambda device, dtype: 8)
+    padded = load_engine(weights, "cpu", replace(CPU, engine="torch"))
+    np.testing.assert_allclose(padded(tile), plain(tile), atol=1e-5)
+    assert padded.descriptor.floats_per_pixel > plain.descriptor.floats_per_pixel
+
+
 def test_device_lists_are_expanded(monkeypatch: pytest.MonkeyPatch) -> None:
     assert engines.list_devices(EngineOptions()) == ("auto",)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
