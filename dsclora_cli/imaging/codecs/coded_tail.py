@@ -22,6 +22,9 @@ _ZEROS = 16
 _WEBP_ZEROS = 64
 """The same for lossy WebP, of which each block of 16 x 16 pixels may add half a bit."""
 
+_END_OF_CODESTREAM = b"\xff\xd9"
+_START_OF_TILE_PART = b"\xff\x90"
+_START_OF_CODESTREAM = b"\xff\x4f"
 _MAX_EXTENTS = 2**16
 _CODED_ITEMS = (b"av01", b"hvc1", b"hev1", b"vvc1", b"jpeg", b"avc1")
 
@@ -34,16 +37,30 @@ def present_share(file: BinaryIO, name: str, pixels: int) -> float | None:
         name: Pillow name of the format.
         pixels: Of the picture.
     """
-    allowed = _WEBP_ZEROS + pixels // (16 * 256) if name == "WEBP" else _ZEROS
     whole = there = 0
     for start, length in _extents(file, name):
         file.seek(start)
-        data = file.read(length)
-        zeros = len(data) - len(data.rstrip(b"\0"))
         # A part of a few zeros alone holds next to no pixels.
-        lost = length - len(data) + (zeros if zeros >= allowed else 0)
+        lost = missing_bytes(file.read(length), length, name, pixels)
         whole, there = whole + length, there + length - lost
     return there / whole if there < whole else None
+
+
+def missing_bytes(data: bytes, length: int, name: str, pixels: int) -> int:
+    """Return how many bytes are missing at the end of coded pixels: cut off, or zeros that no encoder writes.
+
+    Args:
+        data: Coded pixels, as far as they are there.
+        length: Stated number of bytes.
+        name: Pillow name of the format.
+        pixels: Of the picture.
+    """
+    zeros = len(data) - len(data.rstrip(b"\0"))
+    allowed = _WEBP_ZEROS + pixels // (16 * 256) if name == "WEBP" else _ZEROS
+    # A codestream of JPEG 2000 ends with a marker, and one zero may fill up a box.
+    if name == "JPEG2000" and zeros and not data[: len(data) - zeros].endswith(_END_OF_CODESTREAM):
+        allowed = 1
+    return length - len(data) + (zeros if zeros >= allowed else 0)
 
 
 def coded_end(file: BinaryIO, name: str) -> int:
@@ -62,7 +79,13 @@ def _extents(file: BinaryIO, name: str) -> Iterator[Extent]:
 
 
 def _webp_extents(file: BinaryIO) -> Iterator[Extent]:
-    """Yield the chunks of pixels of a WebP, those of animations too."""
+    for kind, start, length in webp_chunks(file):
+        if kind in (b"VP8 ", b"VP8L", b"ALPH"):
+            yield start, length
+
+
+def webp_chunks(file: BinaryIO) -> Iterator[tuple[bytes, int, int]]:
+    """Yield kind, offset and stated length of the chunks of a WebP; the chunks of a frame follow the frame."""
     at = 12
     for _ in range(_MAX_EXTENTS):
         file.seek(at)
@@ -70,21 +93,39 @@ def _webp_extents(file: BinaryIO) -> Iterator[Extent]:
         if len(head) < 8:
             return
         kind, length = head[:4], struct.unpack("<I", head[4:])[0]
-        if kind in (b"VP8 ", b"VP8L", b"ALPH"):
-            yield at + 8, length
+        yield kind, at + 8, length
         # A frame of an animation: 16 bytes, then chunks.
         at += 24 if kind == b"ANMF" else 8 + length + length % 2
 
 
 def _codestream_extents(file: BinaryIO) -> Iterator[Extent]:
-    """Yield the codestream of a JPEG 2000."""
-    found = False
-    for box in iter_boxes(file):
-        if box.kind == b"jp2c":
-            found = True
-            yield box.start, box.end - box.start
-    if not found:
-        yield 0, file.seek(0, io.SEEK_END)
+    """Yield the codestream of a JPEG 2000, with the length that the tile-parts state."""
+    size = file.seek(0, io.SEEK_END)
+    boxes = [(box.start, box.end - box.start) for box in iter_boxes(file) if box.kind == b"jp2c"]
+    for start, length in boxes or [(0, size)]:
+        stated = _codestream_length(file, start)
+        # A box ends with the file at the latest, so of a cut file the tile-parts tell.
+        yield start, max(length, stated) if start + length == size else length
+
+
+def _codestream_length(file: BinaryIO, start: int) -> int:
+    """Return the bytes from the start of a codestream to the end marker (ISO/IEC 15444-1, A.4.2); 0 where unknown."""
+    file.seek(start)
+    at = start + 2 if file.read(2) == _START_OF_CODESTREAM else -1
+    for _ in range(_MAX_EXTENTS if at > 0 else 0):
+        file.seek(at)
+        head = file.read(10)
+        if head[:2] == _START_OF_TILE_PART and len(head) == 10:
+            # A tile-part of length 0 reaches to the end of the codestream.
+            length = int.from_bytes(head[6:10], "big")
+            if length < 12:
+                return 0
+            at += length
+        elif head[:1] == b"\xff" and head[:2] != _END_OF_CODESTREAM and len(head) >= 4:
+            at += 2 + int.from_bytes(head[2:4], "big")
+        else:
+            return at + 2 - start
+    return 0
 
 
 def _item_extents(file: BinaryIO) -> Iterator[Extent]:

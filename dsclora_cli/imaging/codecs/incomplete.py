@@ -14,6 +14,7 @@ from typing import BinaryIO
 from PIL import ImageFile
 
 from dsclora_cli.errors import ImageError
+from dsclora_cli.imaging.codecs.animation_gaps import WholeFrames, whole_frames
 from dsclora_cli.imaging.codecs.coded_tail import coded_end, present_share
 from dsclora_cli.imaging.codecs.jpeg_scan import count_whole_rows
 from dsclora_cli.imaging.codecs.png import fill_png
@@ -22,6 +23,8 @@ from dsclora_cli.imaging.types import Frame, Header
 SALVAGE_HINT = "get the file again, or take what is there with upscale --salvage"
 
 _DECODER_ERRORS = (ImageError, OSError, EOFError, ValueError, SyntaxError, struct.error)
+
+_ANIMATED = ("GIF", "PNG", "WEBP")
 
 _LENIENT = RLock()
 
@@ -81,6 +84,9 @@ def fill_gaps(file: BinaryIO, name: str, max_pixels: int) -> tuple[BinaryIO, str
         max_pixels: A file that claims more is returned without a change.
     """
     file.seek(0)
+    if name in _ANIMATED and (shorter := whole_frames(file.read(), name)) and shorter.frames:
+        return io.BytesIO(shorter.data), f"salvaged: {_describe_frames(shorter)}"
+    file.seek(0)
     if name == "PNG":
         filled = fill_png(file.read(), max_pixels)
         return (io.BytesIO(filled[0]), filled[1]) if filled else (file, None)
@@ -89,7 +95,10 @@ def fill_gaps(file: BinaryIO, name: str, max_pixels: int) -> tuple[BinaryIO, str
     if not size < end <= size + 4 * max_pixels:
         return file, None
     file.seek(0)
-    return io.BytesIO(file.read().ljust(end, b"\0")), None
+    padded = io.BytesIO(file.read().ljust(end, b"\0"))
+    # Of a few bytes, the share of the coded pixels would tell nothing.
+    few = present_share(padded, name, 0) is None
+    return padded, f"salvaged: all but the last {end - size} bytes of the file" if few else None
 
 
 def _count_rows(frame: Frame) -> int:
@@ -105,8 +114,17 @@ def _describe_loss(file: BinaryIO, header: Header) -> str | None:
         file.seek(0)
         found = count_whole_rows(file.read())
         return found and f"about {found[0]} of {found[1]} rows"
+    # An APNG states the number of frames.
+    if header.format in ("GIF", "WEBP"):
+        file.seek(0)
+        if shorter := whole_frames(file.read(), header.format):
+            return _describe_frames(shorter)
     share = present_share(file, header.format, header.width * header.height)
     return None if share is None else f"about {share:.0%} of the coded pixels"
+
+
+def _describe_frames(shorter: WholeFrames) -> str:
+    return f"the frames up to number {shorter.frames}" if shorter.frames else "parts of the first frame"
 
 
 @contextmanager

@@ -158,8 +158,8 @@ def _walk_scan(parts: _Parts, data: bytes, at: int, content: bytes) -> int:
     while (marker := _MARKER.search(data, at)) and parts.interval and marker[1][0] == _RST[(count - 1) % 8]:
         parts.ends.append(marker.start())
         count, at = count + 1, marker.end()
-    # Zeros behind the last marker are room that a download reserved.
-    parts.ends.append(marker.start() if marker else max(at, len(data.rstrip(b"\0"))))
+    # Zeros behind the last marker are room that a download reserved; 0xFF at the end is half a marker.
+    parts.ends.append(marker.start() if marker else max(at, len(data.rstrip(b"\0").rstrip(b"\xff"))))
     if parts.interval and parts.sampling:
         parts.absent |= count * parts.interval < parts.units(components)
     return marker.start() if marker and marker[1][0] in _BEHIND_A_SCAN else -1

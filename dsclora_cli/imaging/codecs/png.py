@@ -201,8 +201,8 @@ def _list_passes(head: bytes, size: tuple[int, int]) -> list[tuple[slice, slice,
 def fill_png(data: bytes, max_pixels: int) -> tuple[bytes, str] | None:
     """Return a still PNG whose missing pixels are 0, and how much was there; None for a PNG that is whole.
 
-    Damage in chunks other than those of pixels is not mended. An animation, and a PNG that claims more than
-    `max_pixels`, are left to the decoder.
+    Damage in chunks other than those of pixels is not mended. Of an animation, the picture for viewers without
+    animation is returned. A PNG that claims more than `max_pixels` is left to the decoder.
     """
     at, whole = len(SIGNATURE), False
     kept: dict[bytes, bytes] = {}
@@ -214,33 +214,40 @@ def fill_png(data: bytes, max_pixels: int) -> tuple[bytes, str] | None:
             packed.append(content)
         elif len(content) == size:
             kept.setdefault(kind, data[at : at + 12 + size])
-        whole, at = kind == b"IEND", at + 12 + size
+        whole = data[at : at + 12 + size] == make_chunk(b"IEND", b"")
+        at += 12 + size
     head = kept.get(b"IHDR", b"")[8:21]
-    if len(head) < 13 or b"acTL" in kept:
+    if len(head) < 13:
         return None
     width, height, kind_of_color = struct.unpack_from(">IIxB", head)
     if not 0 < width * height <= max_pixels or kind_of_color not in _SAMPLES_OF_TYPE:
         return None
     wanted = sum(length for *_, length in _list_passes(head, (width, height)))
-    raw = _inflate_start(b"".join(packed), wanted)
+    raw = inflate_start(b"".join(packed), wanted)
     if whole and len(raw) == wanted:
         return None
-    parts = [kept[kind] for kind in kept if kind not in (b"IEND", b"fdAT")]
+    parts = [kept[kind] for kind in kept if kind not in (b"IEND", b"acTL", b"fcTL", b"fdAT")]
+    what = "the pixels of the first frame" if b"acTL" in kept else "the pixels"
     filled = make_chunk(b"IDAT", zlib.compress(raw.ljust(wanted, b"\0"), 1)) + make_chunk(b"IEND", b"")
-    return b"".join((SIGNATURE, *parts, filled)), f"salvaged: {len(raw) / wanted:.0%} of the pixels"
+    return b"".join((SIGNATURE, *parts, filled)), f"salvaged: {len(raw) / wanted:.0%} of {what}"
 
 
-def _inflate_start(packed: bytes, most: int) -> bytes:
+def inflate_start(packed: bytes, most: int) -> bytes:
     """Return what can be decompressed of a damaged zlib stream, at most `most` bytes."""
-    unpacker, parts, size = zlib.decompressobj(), [], 0
-    for at in range(0, len(packed), _STEP):
+    # Zeros of a reserved place would unpack to pixels of some color.
+    packed = packed.rstrip(b"\0")
+    unpacker, parts, size, at, step = zlib.decompressobj(), [], 0, 0, _STEP
+    while at < len(packed) and size < most:
+        before = unpacker.copy()
         try:
-            parts.append(unpacker.decompress(packed[at : at + _STEP], most - size))
+            parts.append(unpacker.decompress(packed[at : at + step], most - size))
         except zlib.error:
-            break
-        size += len(parts[-1])
-        if size >= most:
-            break
+            # Again from before the damage, in smaller steps.
+            if step == 1:
+                break
+            unpacker, step = before, max(1, step // 16)
+            continue
+        size, at = size + len(parts[-1]), at + step
     return b"".join(parts)
 
 

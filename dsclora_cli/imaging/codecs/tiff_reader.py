@@ -21,11 +21,10 @@ from dsclora_cli.errors import ImageError
 from dsclora_cli.imaging import geotiff, tiff_ifd
 from dsclora_cli.imaging.codecs.incomplete import SALVAGE_HINT, lenient_pillow
 from dsclora_cli.imaging.codecs.tiff_segments import (
-    count_segments,
+    mend_page,
     pixels_at_once,
     read_salvaged,
     require_segments,
-    segment_name,
 )
 from dsclora_cli.imaging.color import (
     apply_orientation,
@@ -128,6 +127,9 @@ def open_tiff(file: BinaryIO, salvage: bool = False) -> OpenedFile:
     file.seek(0)
     tiff = TiffFile(file)
     every = [tiff.pages[number].aspage() for number in range(count)]
+    if salvage and (usable := [page for page in every if _states_pixels(page)]) != every:
+        page_notes.append(f"salvaged: {len(usable)} of {len(every)} pages")
+        every = usable or every
     pages = [page for page in every if not page.subfiletype & _THUMBNAIL_OR_MASK] or every[:1]
     hidden = _read_sub_directories(file, layout, every[0].offset)
     if _DNG_VERSION in every[0].tags or any(kind in _SENSOR_DATA for kind in (*hidden, *map(_photometric, every))):
@@ -171,6 +173,10 @@ def _count_pages(file: BinaryIO, layout: tiff_ifd.Layout, first: int, salvage: b
             raise
         return count, [f"salvaged: the {count} pages that can be read ({error})"]
     return count, []
+
+
+def _states_pixels(page: TiffPage) -> bool:
+    return bool(page.imagewidth and page.imagelength and page.bitspersample)
 
 
 def _photometric(page: TiffPage) -> int:
@@ -380,13 +386,13 @@ def _decode_salvaged(file: BinaryIO, pages: list[tuple[TiffPage, int]], header: 
     """Yield upright pages as `_decode` does; samples that cannot be read are 0, and a note says how many."""
     for page, turn in pages:
         if _is_plain(page):
-            planes, lost = read_salvaged(page, file)
+            planes, note = read_salvaged(page, file)
             array = np.moveaxis(planes[..., 0], 0, 2) if len(planes) > 1 else planes[0]
             pixels = _to_pixels(page, array)
-            count = count_segments(page)
-            note = f"salvaged: {count - lost} of {count} {segment_name(page)} of the TIFF" if lost else None
         else:
-            pixels, note = _decode_with_pillow(file, page, salvage=True)
+            mended, loss = mend_page(page, file)
+            pixels, note = _decode_with_pillow(mended, page, salvage=True)
+            note = loss or note
         pixels = apply_orientation(pixels, turn)
         yield Frame(convert_pixels(pixels, header.channels, header.dtype), note=note)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from itertools import islice
 from typing import TYPE_CHECKING, Any, BinaryIO
 
@@ -10,12 +11,16 @@ from numpy.typing import NDArray
 
 from dsclora_cli.errors import ImageError
 from dsclora_cli.imaging.codecs.incomplete import SALVAGE_HINT
+from dsclora_cli.imaging.codecs.tiff_mending import JPEG, empty_jpeg, is_cut, may_be_cut, mend_segment, mended_copy
 
 if TYPE_CHECKING:
     from tifffile import TiffPage
 
 _SAMPLES = 4
 """Samples that count as one pixel in a claim: a page may claim thousands for each pixel."""
+
+
+_NEARLY_ALL = 0.999
 
 
 def pixels_at_once(page: TiffPage, in_bands: bool) -> int:
@@ -51,31 +56,32 @@ def segment_name(page: TiffPage) -> str:
 def require_segments(page: TiffPage, file: BinaryIO) -> None:
     """Raise ImageError where data of a page are missing: decoders would fill the hole without a word."""
     count, name = count_segments(page), segment_name(page)
-    missing = count - len(present_segments(page, file.seek(0, 2)))
-    if missing:
+    present = present_segments(page, file.seek(0, 2))
+    if len(present) < count:
+        missing = count - len(present)
         raise ImageError(f"the file is damaged: {missing} of {count} {name} of the TIFF hold no data", SALVAGE_HINT)
+    cut = sum(is_cut(page, read_segment(page, file, number)) for number in present) if may_be_cut(page) else 0
+    if cut:
+        raise ImageError(f"the file is damaged: {cut} of {count} {name} of the TIFF are incomplete", SALVAGE_HINT)
 
 
-def read_salvaged(page: TiffPage, file: BinaryIO) -> tuple[NDArray[Any], int]:
-    """Return the samples of a damaged page `(planes, H, W, samples)`, and how many strips or tiles are lost.
+def read_segment(page: TiffPage, file: BinaryIO, number: int) -> bytes:
+    """Return the coded bytes of a strip or tile, as far as they are in the file."""
+    file.seek(page.dataoffsets[number])
+    return file.read(page.databytecounts[number])
+
+
+def read_salvaged(page: TiffPage, file: BinaryIO) -> tuple[NDArray[Any], str | None]:
+    """Return the samples of a damaged page `(planes, H, W, samples)`, and a sentence about losses.
 
     Lost samples are 0.
     """
-    keyframe = page.keyframe
     whole: NDArray[Any] | None = None
-    present = present_segments(page, file.seek(0, 2))
-    lost = count_segments(page) - len(present)
-    for number in present:
-        file.seek(page.dataoffsets[number])
-        data = file.read(page.databytecounts[number])
-        # Decoders meet damage with any exception.
-        try:
-            segment, (plane, _, top, left, _), _ = keyframe.decode(data, number, jpegtables=page.jpegtables)
-        except Exception:  # noqa: BLE001 - of any library
-            lost += 1
-            continue
+    shares = []
+    for number in present_segments(page, file.seek(0, 2)):
+        segment, (plane, _, top, left, _), share = _decode_partly(page, read_segment(page, file, number), number)
+        shares.append(share)
         if segment is None:
-            lost += 1
             continue
         if whole is None:
             planes = page.samplesperpixel if page.planarconfig == 2 else 1
@@ -85,4 +91,59 @@ def read_salvaged(page: TiffPage, file: BinaryIO) -> tuple[NDArray[Any], int]:
         whole[plane, top : top + part.shape[0], left : left + part.shape[1]] = part
     if whole is None:
         raise ImageError(f"none of {count_segments(page)} {segment_name(page)} of the TIFF can be read")
-    return whole, lost
+    return whole, describe_shares(page, shares)
+
+
+def describe_shares(page: TiffPage, shares: list[float]) -> str | None:
+    """Return a sentence about a page of which the strips or tiles are there by these shares; None for a whole page."""
+    count, name = count_segments(page), segment_name(page)
+    if sum(shares) == count:
+        return None
+    if all(share in (0, 1) for share in shares):
+        return f"salvaged: {sum(shares):.0f} of {count} {name} of the TIFF"
+    return f"salvaged: about {sum(shares) / count:.0%} of the pixels of the TIFF"
+
+
+def _decode_partly(page: TiffPage, data: bytes, number: int) -> tuple[NDArray[Any] | None, tuple[int, ...], float]:
+    """Return the samples of a strip or tile (None for a lost segment), the place, and the share that is there, 0 to 1.
+
+    Samples are `(depth, h, w, samples)`.
+    """
+    decode = page.keyframe.decode
+    # Decoders meet damage with any exception.
+    if not (may_be_cut(page) and is_cut(page, data)):
+        with suppress(Exception):
+            segment, place, _ = decode(data, number, jpegtables=page.jpegtables)
+            return segment, place, 1.0 if segment is not None else 0.0
+    with suppress(Exception):
+        mended, share = mend_segment(page, data, number)
+        segment, place, _ = decode(mended, number, jpegtables=page.jpegtables)
+        # Less than all: the decoder has refused the segment.
+        return (segment if share else None), place, min(share, _NEARLY_ALL)
+    return None, (0, 0, 0, 0, 0), 0.0
+
+
+def mend_page(page: TiffPage, file: BinaryIO) -> tuple[BinaryIO, str | None]:
+    """Return a TIFF in which a damaged page is complete for decoders of other libraries, and a sentence about losses.
+
+    What is missing is 0, or what the compression makes of zeros.
+    """
+    segments, shares, lost, model = {}, [], [], b""
+    present = set(present_segments(page, file.seek(0, 2)))
+    for number, stated in enumerate(page.databytecounts):
+        data, share = read_segment(page, file, number) if number in present else b"", 0.0
+        mended = data
+        with suppress(Exception):
+            mended, share = mend_segment(page, data, number)
+        if mended is data and 0 < len(data) < stated:
+            mended, share = data.ljust(stated, b"\0"), share and min(share, len(data) / stated)
+        shares.append(share)
+        if share:
+            model = model or mended
+        if not mended:
+            lost.append(number)
+        elif share < 1 or len(data) < stated:
+            segments[number] = mended
+    if model and page.compression == JPEG:
+        segments |= dict.fromkeys(lost, empty_jpeg(model))
+    return (mended_copy(page, file, segments) if segments else file), describe_shares(page, shares)
