@@ -75,13 +75,13 @@ class EngineOptions:
     """Edge of a tile without halo, in LR pixels; 0 means the whole picture, None chooses from free memory."""
 
     threads: int | None = None
-    """CPU threads for the network; None leaves the choice to PyTorch or OpenVINO."""
+    """CPU threads for the network; None leaves the choice to the engine."""
 
     ensemble: bool = False
     """Take the mean over 8 flips and turns: a little better, 8 times slower."""
 
     engine: str = "auto"
-    """auto, torch or openvino; openvino runs on the CPU in float32 only."""
+    """auto, native, torch or openvino; native and openvino run on the CPU in float32 only."""
 
 
 @dataclass(frozen=True)

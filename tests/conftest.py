@@ -7,6 +7,9 @@ from pathlib import Path
 
 import pytest
 from hypothesis import settings
+from native_build import built, is_current
+
+from dsclora_cli.inference.native import library
 
 settings.register_profile("repeatable", deadline=None, derandomize=True, database=None)
 settings.load_profile("repeatable")
@@ -37,6 +40,16 @@ def no_openvino(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch)
 def openvino() -> None:
     """The tests that ask for this run with OpenVINO, and skip where it is absent."""
     pytest.importorskip("openvino")
+
+
+@pytest.fixture
+def native(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The tests that ask for this run with the native engine, compiled where the package has no current library."""
+    if not is_current(library.LIBRARY):
+        folder = tmp_path_factory.getbasetemp().parent / "native"
+        monkeypatch.setattr(library, "LIBRARY", built(folder))
+    if reason := library.why_unavailable():
+        pytest.skip(reason)
 
 
 @pytest.fixture(autouse=True)

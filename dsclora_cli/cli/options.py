@@ -32,6 +32,7 @@ class EngineName(StrEnum):
     """Libraries that can run a model."""
 
     AUTO = "auto"
+    NATIVE = "native"
     TORCH = "torch"
     OPENVINO = "openvino"
 

@@ -58,7 +58,7 @@ class RowInfo:
     """Edge of a tile in LR pixels as requested: 0 is the whole image, None means that free memory decided."""
 
     engine: str | None = None
-    """Inference engine: `torch` or `openvino`. None for the baseline."""
+    """Inference engine: `native`, `torch` or `openvino`. None for the baseline."""
 
     notes: tuple[str, ...] = ()
     """Sentences about the choice of the weights."""

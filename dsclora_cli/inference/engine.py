@@ -1,6 +1,7 @@
 """Interface of engines, which run a network on tiles of pixels, and the description of a network.
 
-Nothing here imports torch: OpenVINO runs without it. Engines are in torch_cpu.py, torch_gpu.py and openvino.py.
+Nothing here imports torch: OpenVINO runs without it. Engines are in native, torch_cpu.py, torch_gpu.py and
+openvino.py.
 """
 
 from __future__ import annotations
@@ -13,6 +14,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dsclora_cli.errors import DscloraError
+
+RGB_MEAN = (0.4488, 0.4371, 0.4040)
+"""Mean color of DIV2K's training pictures, RGB in [0, 1]; every architecture subtracts the mean from the input."""
+
+PIXEL_RANGE = 255.0
+"""Networks compute with pixels in [0, 255], as their papers do; callers pass and receive pixels in [0, 1]."""
+
+NO_NORM = "no_norm"
+"""Name of a tensor in community files; its presence says that the network takes RGB in [0, 1] without normalization."""
 
 UnitPixels = NDArray[np.float32 | np.float64]
 """`(H, W, 3)` RGB, nominally in [0, 1], C-contiguous."""
@@ -48,11 +58,20 @@ class Descriptor:
     """False where a part of the network sees the whole picture: tiles then differ a little from the whole picture."""
 
 
+def span_descriptor(channels: int, blocks: int, scale: int) -> Descriptor:
+    """Return the facts on a SPAN. The receptive-field radius is `3 * blocks + 3` LR pixels.
+
+    Three 3x3 convolutions a block, conv_1, conv_2 and the upsampler add one pixel of radius each; the attention is
+    pointwise and adds none.
+    """
+    return Descriptor("span", scale, halo=3 * blocks + 3, floats_per_pixel=15 * channels)
+
+
 class Engine(Protocol):
     """Upscales tiles with a network."""
 
     name: str
-    """Name of the library that runs the network: torch or openvino."""
+    """Name of the library that runs the network: native, torch or openvino."""
 
     descriptor: Descriptor
     """The network that the engine runs."""

@@ -13,12 +13,6 @@ from torch import Tensor, nn
 
 from dsclora_cli.inference.engine import Descriptor
 
-RGB_MEAN = (0.4488, 0.4371, 0.4040)
-"""Mean color of DIV2K's training pictures, RGB in [0, 1]; every architecture subtracts the mean from the input."""
-
-PIXEL_RANGE = 255.0
-"""Networks compute with pixels in [0, 255], as their papers do; callers pass and receive pixels in [0, 1]."""
-
 FeatureCallback = Callable[[str, Tensor], Tensor]
 """Callback `(name, feature_map) -> feature_map`; may store the map, must return it."""
 

@@ -12,15 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from dsclora_cli.models.network import (
-    PIXEL_RANGE,
-    RGB_MEAN,
-    FeatureCallback,
-    Network,
-    NetworkConfig,
-    report_nothing,
-    thirds_of,
-)
+from dsclora_cli.inference.engine import PIXEL_RANGE, RGB_MEAN
+from dsclora_cli.models.network import FeatureCallback, Network, NetworkConfig, report_nothing, thirds_of
 
 TAIL_HALO = 2
 """Receptive-field radius of the tail in LR pixels: 1 for the first convolution, less than 1 for all later ones.

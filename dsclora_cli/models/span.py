@@ -16,15 +16,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from dsclora_cli.inference.engine import Descriptor
-from dsclora_cli.models.network import (
-    PIXEL_RANGE,
-    RGB_MEAN,
-    FeatureCallback,
-    Network,
-    report_nothing,
-    thirds_of,
-)
+from dsclora_cli.inference.engine import PIXEL_RANGE, RGB_MEAN, Descriptor, span_descriptor
+from dsclora_cli.models.network import FeatureCallback, Network, report_nothing, thirds_of
 
 EXPANSION = 2
 """Width of the inner layers of a `Conv3XC`, relative to the outer width ("gain" in the authors' code)."""
@@ -56,17 +49,8 @@ class SpanConfig:
 
     @property
     def descriptor(self) -> Descriptor:
-        """Return the facts for engines. The receptive-field radius is `3 * blocks + 3` LR pixels.
-
-        Three 3x3 convolutions a block, conv_1, conv_2 and the upsampler add one pixel of radius each; the attention
-        is pointwise and adds none.
-        """
-        return Descriptor(
-            arch="span",
-            scale=self.scale,
-            halo=3 * self.blocks + 3,
-            floats_per_pixel=15 * self.channels,
-        )
+        """Return the facts for engines."""
+        return span_descriptor(self.channels, self.blocks, self.scale)
 
 
 class MergedConv(nn.Module):

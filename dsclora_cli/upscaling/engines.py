@@ -1,4 +1,4 @@
-"""Choose and open the engine for a network: OpenVINO on CPUs where installed, else PyTorch."""
+"""Choose and open the engine for a network: on CPUs the native engine or OpenVINO, else PyTorch."""
 
 from __future__ import annotations
 
@@ -9,12 +9,18 @@ from dsclora_cli.errors import OutOfMemory, UsageError
 from dsclora_cli.host import host_memory
 from dsclora_cli.inference import openvino
 from dsclora_cli.inference.engine import Engine, Ensemble, activation_bytes
+from dsclora_cli.inference.native.engine import NativeEngine
+from dsclora_cli.inference.native.library import why_unavailable
+from dsclora_cli.inference.native.weights import keep_tensors, kept_name, load_kept, read_span_weights, span_weights
 from dsclora_cli.inference.system import may_have_gpu
 from dsclora_cli.inference.tiling import LARGEST_AUTO_TILE, SMALLEST_TILE
 from dsclora_cli.paths import engines_dir
 from dsclora_cli.weights.resolve import FoundWeights
 
 _AUTO, _ALL, _CPU = "auto", "all", "cpu"
+
+_CPU_ENGINES = {"native": "the native engine", "openvino": "OpenVINO"}
+"""Engines that run on the CPU in float32 only, with their names in messages."""
 
 
 def list_devices(options: EngineOptions) -> tuple[str, ...]:
@@ -41,8 +47,8 @@ def choose_device(options: EngineOptions) -> str:
 
     Raises UsageError for a missing device or a missing engine.
     """
-    if options.engine == "openvino":
-        _check_openvino(options)
+    if options.engine in _CPU_ENGINES:
+        _check_cpu_engine(options)
         return _CPU
     is_cpu = options.device == _CPU or (options.device == _AUTO and not may_have_gpu())
     # Importing torch takes a second: torch is asked only where OpenVINO does not do the work.
@@ -55,7 +61,7 @@ def choose_device(options: EngineOptions) -> str:
 
 def load_engine(weights: FoundWeights, device: str, options: EngineOptions) -> Engine:
     """Open an engine for weights, on a device from `choose_device`. Raises UsageError and WeightsError."""
-    engine = _load_openvino(weights, options) if device == _CPU and _takes_openvino(options) else None
+    engine = _load_cpu_engine(weights, options) if device == _CPU else None
     if engine is None:
         import torch
 
@@ -100,13 +106,47 @@ def _takes_openvino(options: EngineOptions) -> bool:
     return options.engine == "openvino"
 
 
-def _check_openvino(options: EngineOptions) -> None:
-    if not openvino.is_installed():
+def _check_cpu_engine(options: EngineOptions) -> None:
+    """Raise UsageError for an engine that is missing, or that does not support the other options."""
+    name = _CPU_ENGINES[options.engine]
+    if options.engine == "openvino" and not openvino.is_installed():
         raise UsageError("OpenVINO is not installed", 'pip install "dsclora[cpu]", or leave --engine out')
+    if options.engine == "native" and (reason := why_unavailable()):
+        raise UsageError(f"the native engine is not available: {reason}", "leave --engine out")
     if options.device not in {_AUTO, _CPU}:
-        raise UsageError(f"OpenVINO runs on the CPU here, not on {options.device}", "leave --device or --engine out")
+        raise UsageError(f"{name} runs on the CPU here, not on {options.device}", "leave --device or --engine out")
     if options.dtype not in {"auto", "float32"}:
-        raise UsageError(f"OpenVINO runs in float32 here, not in {options.dtype}", "leave --dtype or --engine out")
+        raise UsageError(f"{name} runs in float32 here, not in {options.dtype}", "leave --dtype or --engine out")
+
+
+def _load_cpu_engine(weights: FoundWeights, options: EngineOptions) -> Engine | None:
+    """Open the engine for CPUs that the options select; None means PyTorch."""
+    if options.engine == "native":
+        return _load_native(weights, options)
+    return _load_openvino(weights, options) if _takes_openvino(options) else None
+
+
+def _load_native(weights: FoundWeights, options: EngineOptions) -> Engine:
+    """Open the native engine; torch is imported only for files that no run has read before, and not for all of them.
+
+    Raises UsageError for a network that is not a SPAN.
+    """
+    path = engines_dir() / kept_name(weights.sha256)
+    found = (read_span_weights(weights.path) if weights.adapter is None else None) or load_kept(path)
+    if found is None:
+        from dsclora_cli.weights.checkpoint import tensors_of
+        from dsclora_cli.weights.resolve import open_network
+
+        network = open_network(weights)
+        if (arch := network.config.descriptor.arch) != "span":
+            problem = f"the native engine runs SPAN networks, and {weights.name} is of the architecture {arch}"
+            raise UsageError(problem, "leave --engine out")
+        tensors = {name: tensor.numpy() for name, tensor in tensors_of(network).items()}
+        found = span_weights(tensors)
+        # Without a cache, torch reads the network again the next time.
+        with suppress(OSError):
+            keep_tensors(tensors, path)
+    return NativeEngine(found, options.threads)
 
 
 def _load_openvino(weights: FoundWeights, options: EngineOptions) -> Engine | None:

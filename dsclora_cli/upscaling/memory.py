@@ -11,7 +11,7 @@ from dsclora_cli.inference.tiling import SMALLEST_TILE, band_rows
 MOST_PIXELS = 256 << 20
 """Bytes of pixels that may wait before the network; as many again may wait after the network."""
 
-_PROCESS = {"openvino": 160 << 20, "torch": 360 << 20}
+_PROCESS = {"native": 90 << 20, "openvino": 160 << 20, "torch": 360 << 20}
 """Resident bytes of each engine's libraries and weights, before any picture, measured on Linux x86-64."""
 
 _CODECS = 64 << 20

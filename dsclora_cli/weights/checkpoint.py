@@ -9,10 +9,10 @@ import torch
 from torch import Tensor
 
 from dsclora_cli.errors import WeightsError
-from dsclora_cli.inference.engine import Descriptor
+from dsclora_cli.inference.engine import NO_NORM, Descriptor
 from dsclora_cli.models.network import Network
 from dsclora_cli.models.span import SpanConfig
-from dsclora_cli.weights.detect import HINT, NO_NORM, architecture_of, detect_architecture, list_some
+from dsclora_cli.weights.detect import HINT, architecture_of, detect_architecture, list_some
 from dsclora_cli.weights.state_dict import read_tensors, require_finite_tensor, write_tensors
 
 
@@ -47,12 +47,18 @@ def save_network(network: Network, path: Path, training: str) -> None:
 
     `training` says where the weights come from, mostly in JSON. Raises WeightsError for an unwritable file.
     """
-    architecture, tensors = architecture_of(network), network.state_dict()
-    if isinstance(network.config, SpanConfig) and not network.config.norm:
-        tensors[NO_NORM] = torch.zeros(1)
+    architecture, tensors = architecture_of(network), tensors_of(network)
     metadata = {"arch": architecture.name, "training": training}
     metadata |= {key: str(getattr(network.config, key)) for key in architecture.stated}
     write_tensors(path, tensors, metadata)
+
+
+def tensors_of(network: Network) -> dict[str, Tensor]:
+    """Return all that a file holds of a network: parameters `(out, in, k, k)` and `(out,)`, and perhaps `NO_NORM`."""
+    tensors = network.state_dict()
+    if isinstance(network.config, SpanConfig) and not network.config.norm:
+        tensors[NO_NORM] = torch.zeros(1)
+    return tensors
 
 
 def _check_strict(state: Mapping[str, Tensor], expected: Mapping[str, Tensor], path: Path) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 from torch import Tensor
 
 from dsclora_cli.errors import WeightsError
+from dsclora_cli.inference.engine import NO_NORM
 from dsclora_cli.models.edsr import EDSR, EdsrConfig, usual_res_scale
 from dsclora_cli.models.network import Network, NetworkConfig
 from dsclora_cli.models.rcan import RCAN, RcanConfig
@@ -20,9 +21,6 @@ from dsclora_cli.weights.state_dict import TensorFile
 
 LIMITS = {"channels": (1, 1024), "blocks": (1, 64), "groups": (1, 64), "attention": (1, 1024), "scale": (2, 16)}
 """Smallest and largest accepted sizes: a damaged file must not ask for a network of any size."""
-
-NO_NORM = "no_norm"
-"""Name of a tensor in community files; its presence says that the network takes RGB in [0, 1] without normalization."""
 
 HINT = "expected a SPAN or DSCLoRA network, merged or in training form, an EDSR or an RCAN"
 

@@ -32,7 +32,7 @@ _OTHERS = frozenset((
 """First parts of the names of tensors that belong to the training and not to the network."""
 
 _MARKERS = ("no_norm",)
-"""Names of tensors of one value that say something about the network, see `detect.NO_NORM`."""
+"""Names of tensors of one value that say something about the network, see `NO_NORM` of the engines."""
 
 _MOST_LAYERS = 8
 _HINT = "expected weights as .safetensors, .pth or .pt"

@@ -10,16 +10,21 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from networks import small
 from PIL import Image
+from small_networks import made
 
 from dsclora_cli.config import EngineOptions, ModelOptions, UpscaleOptions
 from dsclora_cli.errors import UsageError
 from dsclora_cli.inference import openvino as openvino_engine
+from dsclora_cli.inference.native import library
 from dsclora_cli.inference.tiling import LARGEST_AUTO_TILE, SMALLEST_TILE
+from dsclora_cli.inference.torch_cpu import TorchCpuEngine
 from dsclora_cli.paths import cache_dir
 from dsclora_cli.upscaling import engines
 from dsclora_cli.upscaling.engines import choose_device, load_engine
 from dsclora_cli.upscaling.upscaler import Upscaler
+from dsclora_cli.weights.checkpoint import save_network
 from dsclora_cli.weights.resolve import FoundWeights, find_weights, open_network
 
 ROOT = Path(__file__).parents[2]
@@ -57,6 +62,45 @@ def test_torch_is_used_without_openvino(weights: FoundWeights) -> None:
     assert converted_files() == []
 
 
+def test_the_native_engine_runs_where_chosen(native: None, weights: FoundWeights) -> None:
+    options = replace(CPU, engine="native")
+    assert choose_device(options) == choose_device(replace(options, device="auto")) == "cpu"
+    assert load_engine(weights, "cpu", options).name == "native"
+    assert load_engine(weights, "cpu", replace(options, ensemble=True)).name == "native"
+    # The file is read as it is, so nothing is kept.
+    assert converted_files() == []
+
+
+def test_weights_of_other_forms_are_kept_for_the_native_engine(native: None, tmp_path: Path) -> None:
+    path, network = tmp_path / "span.pth", small(norm=False)
+    torch.save(network.state_dict() | {"no_norm": torch.zeros(1)}, path)
+    weights, options = find_weights(ModelOptions(weights=path), None), replace(CPU, engine="native")
+    tile = np.random.default_rng(0).random((9, 11, 3), np.float32)
+    first = load_engine(weights, "cpu", options)(tile)
+    assert [file.suffix for file in converted_files()] == [".npz"]
+    path.write_bytes(b"read no more")
+    np.testing.assert_array_equal(load_engine(weights, "cpu", options)(tile), first)
+    expected = TorchCpuEngine(network, network.config.descriptor, torch.float32)(tile)
+    np.testing.assert_allclose(first, expected, rtol=0, atol=1e-5)
+
+
+def test_the_native_engine_refuses_other_networks(native: None, tmp_path: Path) -> None:
+    path = tmp_path / "edsr.safetensors"
+    save_network(made("edsr"), path, "none")
+    with pytest.raises(UsageError, match="runs SPAN networks, and edsr is of the architecture edsr"):
+        load_engine(find_weights(ModelOptions(weights=path), None), "cpu", replace(CPU, engine="native"))
+
+
+def test_a_missing_native_library_is_explained(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(library, "LIBRARY", tmp_path / "libdsclora_native.so")
+    with pytest.raises(UsageError, match=r"the native engine is not available: .* was not built"):
+        choose_device(replace(CPU, engine="native"))
+    monkeypatch.setattr(library, "LIBRARY", tmp_path / "other.so")
+    library.LIBRARY.write_bytes(b"not a library")
+    with pytest.raises(UsageError, match=r"other\.so cannot be loaded"):
+        choose_device(replace(CPU, engine="native"))
+
+
 def test_the_automatic_tile_uses_half_of_the_free_memory(
     weights: FoundWeights, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -81,8 +125,14 @@ def test_openvino_is_used_on_cpus_unless_torch_is_chosen(quick: None, weights: F
 
 @pytest.mark.parametrize(("field", "value"), [("device", "cuda"), ("device", "mps"), ("dtype", "float16")])
 def test_options_that_openvino_does_not_support_are_refused(openvino: None, field: str, value: str) -> None:
-    with pytest.raises(UsageError, match=value):
+    with pytest.raises(UsageError, match=f"OpenVINO runs .*{value}"):
         choose_device(replace(EngineOptions(engine="openvino"), **{field: value}))
+
+
+@pytest.mark.parametrize(("field", "value"), [("device", "cuda"), ("device", "mps"), ("dtype", "float16")])
+def test_options_that_the_native_engine_does_not_support_are_refused(native: None, field: str, value: str) -> None:
+    with pytest.raises(UsageError, match=f"the native engine runs .*{value}"):
+        choose_device(replace(EngineOptions(engine="native"), **{field: value}))
 
 
 def test_a_gpu_is_preferred_to_openvino(openvino: None, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -161,6 +211,18 @@ def test_a_cache_that_cannot_be_written_is_no_error(
     (tmp_path / "file").touch()
     monkeypatch.setenv("DSCLORA_CACHE_DIR", str(tmp_path / "file"))
     assert load_engine(weights, "cpu", CPU).name == "openvino"
+
+
+def test_the_native_engine_runs_without_torch(native: None, tmp_path: Path) -> None:
+    command = ["upscale", str(PHOTO), "-o", str(tmp_path / "large.png"), "-m", "dsclora-x4", "--engine", "native", "-v"]
+    script = (
+        "import sys; from pathlib import Path; from dsclora_cli.inference.native import library; "
+        f"library.LIBRARY = Path({str(library.LIBRARY)!r}); "
+        "from dsclora_cli.cli.app import main; main(sys.argv[1:]); print(sorted(sys.modules))"
+    )
+    ran = subprocess.run([sys.executable, "-c", script, *command], check=True, capture_output=True, text=True)
+    assert "by native" in ran.stderr, ran.stderr
+    assert "'torch'" not in ran.stdout and "'openvino'" not in ran.stdout
 
 
 @pytest.mark.slow
