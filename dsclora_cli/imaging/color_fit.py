@@ -1,11 +1,15 @@
-"""What a file says of its colors, carried into another format: profile, PNG chunks, numbers of AVIF and HEIF."""
+"""What a file says of its colors, carried into another format: profile, PNG chunks, numbers of AVIF and HEIF, EXIF."""
 
 from __future__ import annotations
 
+import struct
 from dataclasses import replace
 
+from dsclora_cli.imaging import tiff_ifd
 from dsclora_cli.imaging.formats import FORMATS
 from dsclora_cli.imaging.profiles import (
+    adobe_rgb_profile,
+    chunks_of_primaries,
     fitting_profile,
     is_hdr,
     is_srgb,
@@ -15,9 +19,15 @@ from dsclora_cli.imaging.profiles import (
     space_of,
 )
 from dsclora_cli.imaging.types import Header, Metadata
+from dsclora_cli.imaging.xmp import find_value
 
 NUMBERED = ("AVIF", "HEIF")
 """Formats that state colors by the numbers of a cICP chunk."""
+
+_WITHOUT_EXIF_COLORS = ("AVIF", "HEIF", "JXL", "JPEG2000")  # the container or the coded pixels state colors
+_COLOR_SPACE, _GAMMA, _INTEROP_INDEX, _WHITE, _PRIMARIES = 40961, 42240, 1, 318, 319
+_SRGB, _ADOBE_RGB = 1, 2  # values of ColorSpace; the second is no part of the standard, and cameras write it
+_NO_COLORS = "{} states colours other than sRGB, but the file has no colour profile: sRGB is assumed"
 
 
 def fit_colors(header: Header, name: str, channels: int) -> tuple[Metadata, list[str], list[str]]:
@@ -72,3 +82,59 @@ def _fit_profile(icc: bytes, before: int, channels: int) -> tuple[bytes | None, 
     kinds = ("a grey profile", "an RGB profile")
     old, new = kinds if space == "GRAY" else kinds[::-1]
     return fitting, f"{old} became {new} of the same tone, to fit the pixels"
+
+
+def with_exif_colors(header: Header) -> Header:
+    """Return the header with a profile of the colors that EXIF alone states, and a note.
+
+    Cameras write Adobe RGB by a number of EXIF (Exif 2.32, ColorSpace, and DCF 2.0, R03), often without a profile. The
+    number would be lost with EXIF, or in a format whose readers know profiles only.
+    """
+    metadata = header.metadata
+    if metadata.icc or metadata.color_chunks or header.format in _WITHOUT_EXIF_COLORS:
+        return header
+    profile, words = _read_exif_colors(metadata.exif, header.channels)
+    if profile:
+        metadata = replace(metadata, icc=profile)
+        note = f"{words}, which EXIF alone states, became a colour profile"
+    elif words:
+        note = _NO_COLORS.format("EXIF")
+    else:
+        name = find_value(metadata.xmp, "photoshop:ICCProfile").decode("utf-8", "replace")
+        if not name or "srgb" in name.lower():
+            return header
+        note = f'XMP names the colour profile "{name:.60}", but the file has no colour profile: sRGB is assumed'
+    return replace(header, metadata=metadata, notes=(*header.notes, note))
+
+
+def _read_exif_colors(exif: bytes | None, channels: int) -> tuple[bytes | None, str]:
+    """Return the profile of the colors that EXIF states, and words for the colors; neither for sRGB.
+
+    Words without a profile mean that the colors are other than sRGB, and unknown.
+    """
+    try:
+        layout, first = tiff_ifd.parse_exif(exif or b"")
+    except ValueError:
+        return None, ""
+    order = layout.order
+    sub = first.entries.get(tiff_ifd.EXIF_IFD)
+    entries = {**first.entries, **(sub.sub if sub and sub.sub else {})}
+    interop = entries.get(tiff_ifd.INTEROP_IFD)
+    index = interop.sub.get(_INTEROP_INDEX) if interop and interop.sub else None
+    stated = tiff_ifd.read_integer(entries.get(_COLOR_SPACE), order)
+    is_option = index is not None and index.data.startswith(b"R03")
+    if stated == _ADOBE_RGB or (is_option and stated != _SRGB):
+        return adobe_rgb_profile(channels), "Adobe RGB"
+    if stated in (None, _SRGB):
+        return None, ""
+    points = [value for tag in (_WHITE, _PRIMARIES) for value in _read_fractions(entries.get(tag), order)]
+    gamma = next(iter(_read_fractions(entries.get(_GAMMA), order)), None)
+    chunks = chunks_of_primaries(points, gamma)
+    return (profile_of_chunks(chunks, channels) if chunks else None), "colours given by primaries"
+
+
+def _read_fractions(entry: tiff_ifd.Entry | None, order: str) -> list[float]:
+    if entry is None or entry.type != tiff_ifd.RATIONAL:
+        return []
+    values = struct.unpack(f"{order}{len(entry.data) // 8 * 2}I", entry.data)
+    return [top / bottom if bottom else 0.0 for top, bottom in zip(values[::2], values[1::2], strict=True)]

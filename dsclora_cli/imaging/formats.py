@@ -73,7 +73,7 @@ FORMATS = MappingProxyType(
             (".jp2", ".j2k", ".jpx", ".j2c", ".jpf", ".jpc"),
             "PIL.Jpeg2KImagePlugin",
             depths=("uint8", "uint16"),
-            metadata=("icc", "exif", "xmp", "iptc"),
+            metadata=("icc", "exif", "xmp", "iptc", "dpi"),
         ),
         "GIF": Format(
             (".gif",), "PIL.GifImagePlugin", channels=(1, 3, 4), frames="timed", metadata=("comment",), limit=2**16 - 1

@@ -6,13 +6,14 @@ Pillow reads no metadata of JPEG 2000 and does not tell the bit depth of AVIF, s
 from __future__ import annotations
 
 import io
+import math
 import re
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import BinaryIO
 
-from dsclora_cli.imaging.metadata import exif_notes, extract_iptc, normalize_exif, normalize_xmp
+from dsclora_cli.imaging.metadata import exif_notes, extract_iptc, normalize_dpi, normalize_exif, normalize_xmp
 from dsclora_cli.imaging.types import Metadata
 
 # The first 16 bytes of a "uuid" box say what follows.
@@ -23,6 +24,9 @@ _UUIDS = {
 }
 _CODESTREAM = b"\xff\x4f\xff\x51"
 _MAX_BOXES = 2**16  # a file of empty boxes would take minutes
+_RESOLUTIONS = (b"resd", b"resc")  # for display, and of the scan
+_MAX_TEXT = 2**24  # bytes after decompression
+_TEXT_BOXES = {b"xml ": "xmp", b"Exif": "exif"}
 _RESTRICTED_ICC, _ANY_ICC = 2, 3  # methods of a "colr" box; the first is the one that every reader knows
 
 
@@ -52,11 +56,13 @@ class Codestream:
 
     channels: int
 
-    bits: int
-    """Bits per channel, of the deepest channel."""
+    depths: tuple[int, ...]
+    """Bits and sign of each channel: the bits minus 1, plus 128 for signed values."""
 
-    signed: bool
-    """True if the values of any channel are signed."""
+    @property
+    def bits(self) -> int:
+        """Return the bits per channel, of the deepest channel."""
+        return max((depth & 0x7F) + 1 for depth in self.depths)
 
 
 def iter_boxes(file: BinaryIO, start: int = 0, end: int | None = None) -> Iterator[Box]:
@@ -82,18 +88,24 @@ def iter_boxes(file: BinaryIO, start: int = 0, end: int | None = None) -> Iterat
 def read_box_metadata(file: BinaryIO) -> Metadata:
     """Return ICC profile, EXIF, XMP and IPTC of a JPEG 2000 or JPEG XL file; a bare codestream has none."""
     found: dict[str, bytes] = {}
+    dpi = None
     for box in iter_boxes(file):
         if box.kind == b"jp2h":
             profile = _read_jp2_profile(file, box)
             if profile:
                 found["icc"] = profile
+            dpi = _read_jp2_resolution(file, box)
         elif box.kind == b"uuid":
-            data = _read_content(file, box)
+            data = read_content(file, box)
             name = next((name for name, uuid in _UUIDS.items() if data.startswith(uuid)), None)
             if name:
                 found[name] = data[16:]
-        elif box.kind in (b"xml ", b"Exif"):
-            found["xmp" if box.kind == b"xml " else "exif"] = _read_content(file, box)
+        elif box.kind in (b"xml ", b"Exif", b"brob"):
+            kind, data = box.kind, read_content(file, box)
+            if kind == b"brob":  # a box of JPEG XL, compressed
+                kind, data = data[:4], _unpack_brotli(data[4:])
+            if kind in _TEXT_BOXES and data:
+                found[_TEXT_BOXES[kind]] = data
     iptc = found.get("iptc")
     return Metadata(
         icc=found.get("icc"),
@@ -101,18 +113,56 @@ def read_box_metadata(file: BinaryIO) -> Metadata:
         notes=exif_notes(found.get("exif")),
         xmp=normalize_xmp(found.get("xmp")),
         iptc=iptc and extract_iptc(iptc),
+        dpi=dpi,
     )
+
+
+def _unpack_brotli(data: bytes) -> bytes:
+    """Return decompressed data; empty for damaged data, and for a bomb that grows beyond `_MAX_TEXT`."""
+    import imagecodecs
+
+    try:
+        return bytes(imagecodecs.brotli_decode(data, out=_MAX_TEXT))
+    except (RuntimeError, ValueError):
+        return b""
 
 
 def _read_jp2_profile(file: BinaryIO, header: Box) -> bytes | None:
     for box in iter_boxes(file, header.start, header.end):
-        data = _read_content(file, box) if box.kind == b"colr" else b""
+        data = read_content(file, box) if box.kind == b"colr" else b""
         if data and data[0] in (_RESTRICTED_ICC, _ANY_ICC):
             return data[3:]  # behind method, precedence and approximation
     return None
 
 
-def _read_content(file: BinaryIO, box: Box) -> bytes:
+def _read_jp2_resolution(file: BinaryIO, header: Box) -> tuple[float, float] | None:
+    """Return the resolution for display, or else of the scan, in dots per inch (ISO/IEC 15444-1, I.5.3.7)."""
+    outer = next((box for box in iter_boxes(file, header.start, header.end) if box.kind == b"res "), None)
+    found = {box.kind: read_content(file, box) for box in iter_boxes(file, outer.start, outer.end)} if outer else {}
+    for kind in _RESOLUTIONS:
+        if len(found.get(kind, b"")) == 10:
+            down_top, down_bottom, top, bottom, down_power, power = struct.unpack(">4H2b", found[kind])
+            if bottom and down_bottom:
+                dots = [top / bottom * 10.0**power, down_top / down_bottom * 10.0**down_power]
+                return normalize_dpi(*(round(per_meter * 0.0254, 4) for per_meter in dots))
+    return None
+
+
+def _make_resolution(dpi: tuple[float, float]) -> bytes:
+    """Return a box with a resolution of the scan and for display: programs look at either."""
+    numbers, powers = [], []
+    for dots in (dpi[1] / 0.0254, dpi[0] / 0.0254):  # vertical comes first
+        # A fraction of 16 bits, times a power of 10. No negative powers: Pillow takes them for large ones.
+        power = max(0, math.ceil(math.log10(dots / 0xFFFF)))
+        below = 1 if power else min(0xFFFF, int(0xFFFF / dots))
+        numbers += [max(1, round(dots * below / 10**power)), below]
+        powers.append(power)
+    data = struct.pack(">4H2b", *numbers, *powers)
+    return make_box(b"res ", b"".join(make_box(kind, data) for kind in _RESOLUTIONS))
+
+
+def read_content(file: BinaryIO, box: Box) -> bytes:
+    """Return the bytes of a box."""
     file.seek(box.start)
     return file.read(box.end - box.start)
 
@@ -129,28 +179,31 @@ def add_jp2_metadata(jp2: bytes, metadata: Metadata, alpha: int | None) -> bytes
 
     Args:
         jp2: The file.
-        metadata: Blocks to add; ICC, EXIF, XMP and IPTC have room in a JP2 file.
+        metadata: Blocks to add; ICC, EXIF, XMP, IPTC and resolution have room in a JP2 file.
         alpha: Index of the channel with transparency, None for an opaque picture.
     """
     header = next(box for box in iter_boxes(io.BytesIO(jp2)) if box.kind == b"jp2h")
     inner = b""
     for box in iter_boxes(io.BytesIO(jp2), header.start, header.end):
         if box.kind == b"colr" and metadata.icc:
-            inner += _make_box(b"colr", bytes((_RESTRICTED_ICC, 0, 0)) + metadata.icc)
+            inner += make_box(b"colr", bytes((_RESTRICTED_ICC, 0, 0)) + metadata.icc)
         else:
-            inner += _make_box(box.kind, jp2[box.start : box.end])
+            inner += make_box(box.kind, jp2[box.start : box.end])
     if alpha is not None:
         # Channel definitions: index, type (0 color, 1 opacity), association (0 the whole picture, 1... a color).
         definitions = [struct.pack(">HHH", color, 0, color + 1) for color in range(alpha)]
         definitions.append(struct.pack(">HHH", alpha, 1, 0))
-        inner += _make_box(b"cdef", struct.pack(">H", len(definitions)) + b"".join(definitions))
+        inner += make_box(b"cdef", struct.pack(">H", len(definitions)) + b"".join(definitions))
+    if metadata.dpi:
+        inner += _make_resolution(metadata.dpi)
     values = {name: getattr(metadata, name) for name in _UUIDS}
-    extra = b"".join(_make_box(b"uuid", _UUIDS[name] + value) for name, value in values.items() if value)
+    extra = b"".join(make_box(b"uuid", _UUIDS[name] + value) for name, value in values.items() if value)
     # The codestream box may be of open length, which must stay last: metadata goes before it.
-    return jp2[: header.start - 8] + _make_box(b"jp2h", inner) + extra + jp2[header.end :]
+    return jp2[: header.start - 8] + make_box(b"jp2h", inner) + extra + jp2[header.end :]
 
 
-def _make_box(kind: bytes, data: bytes) -> bytes:
+def make_box(kind: bytes, data: bytes) -> bytes:
+    """Return a box: length, kind and data."""
     return struct.pack(">I4s", len(data) + 8, kind) + data
 
 
@@ -171,39 +224,10 @@ def read_codestream(file: BinaryIO) -> Codestream:
     right, bottom, left, top = struct.unpack_from(">4I", size, 8)
     (channels,) = struct.unpack_from(">H", size, 40)
     # Three bytes a channel: bits minus 1 with the sign in the highest bit, then two subsampling factors.
-    depths = file.read(3 * channels)[::3]
-    bits = max((depth & 0x7F) + 1 for depth in depths)
-    return Codestream(right - left, bottom - top, channels, bits, any(depth & 0x80 for depth in depths))
-
-
-def read_jxl_size(file: BinaryIO) -> tuple[int, int] | None:
-    """Return width and height of a JPEG XL file, bare or in boxes (ISO/IEC 18181-1, SizeHeader); None for damage."""
-    file.seek(0)
-    start = 0
-    if file.read(2) != b"\xff\x0a":
-        boxes = {box.kind: box.start for box in iter_boxes(file)}
-        # A codestream in parts has 4 bytes of count before each part.
-        start = boxes.get(b"jxlc", boxes.get(b"jxlp", -4) + 4)
-    file.seek(start)
-    head = file.read(16)
-    if not head.startswith(b"\xff\x0a"):
-        return None
-    bits, at = int.from_bytes(head[2:], "little"), 0
-
-    def take(count: int) -> int:
-        nonlocal at
-        value = bits >> at & (1 << count) - 1
-        at += count
-        return value
-
-    def side() -> int:
-        return (take(5) + 1) * 8 if small else take((9, 13, 18, 30)[take(2)]) + 1
-
-    small = take(1)
-    height = side()
-    ratio = take(3)
-    across, down = ((0, 0), (1, 1), (12, 10), (4, 3), (3, 2), (16, 9), (5, 4), (2, 1))[ratio]
-    return (height * across // down if ratio else side()), height
+    depths = tuple(file.read(3 * channels)[::3])
+    if not depths or len(depths) < channels:
+        raise ValueError("the JPEG 2000 codestream ends in the header")
+    return Codestream(right - left, bottom - top, channels, depths)
 
 
 def read_color_numbers(file: BinaryIO) -> tuple[int, int] | None:
@@ -222,11 +246,11 @@ def read_color_numbers(file: BinaryIO) -> tuple[int, int] | None:
         return None
     found = {}
     for index, box in enumerate(iter_boxes(file, properties[b"ipco"].start, properties[b"ipco"].end), 1):
-        data = _read_content(file, box)[:8] if box.kind == b"colr" else b""
+        data = read_content(file, box)[:8] if box.kind == b"colr" else b""
         if data.startswith(b"nclx") and len(data) == 8:
             found[index] = struct.unpack(">HH", data[4:])
-    primary = _read_content(file, inner[b"pitm"]) if b"pitm" in inner else b""
-    used = _properties_of(_read_content(file, properties[b"ipma"]), primary) if b"ipma" in properties else []
+    primary = read_content(file, inner[b"pitm"]) if b"pitm" in inner else b""
+    used = _properties_of(read_content(file, properties[b"ipma"]), primary) if b"ipma" in properties else []
     # Without a statement of its own, a picture of tiles has that of the tiles.
     return next((found[index] for index in (*used, *found) if index in found), None)
 

@@ -36,9 +36,14 @@ _PRIMARIES = MappingProxyType(
     }
 )
 _HDR = MappingProxyType({16: "PQ", 18: "HLG"})
+_ADOBE_RGB = ((0.64, 0.33), (0.21, 0.71), (0.15, 0.06), _D65)
+_ADOBE_GAMMA = 563 / 256  # Adobe RGB (1998) Color Image Encoding, 4.3.1.2
 _SRGB_GAMMA = 45455  # of a gAMA chunk, in 1/100000: 1 / 2.2, the nearest to sRGB
 _STEPS = 1024  # of a curve
 _CHUNKS_OF_HDR = (b"mDCV", b"mDCv", b"cLLI", b"cLLi")
+
+Points = tuple[tuple[float, float], ...]
+"""x and y of red, green, blue and white."""
 
 ColorChunks = tuple[tuple[bytes, bytes], ...]
 """Kind and data of PNG chunks."""
@@ -80,6 +85,11 @@ def _with_fixed_date(profile: bytes) -> bytes:
     # Little CMS writes the current time into bytes 24 to 35; a fixed date keeps results reproducible.
     date = b"\x07\xe8\0\x01\0\x01" + bytes(6)
     return profile[:24] + date + profile[36:]
+
+
+def adobe_rgb_profile(channels: int) -> bytes | None:
+    """Return a profile of Adobe RGB (1998) for pixels of 1 to 4 channels."""
+    return _make(_ADOBE_RGB, _power(_ADOBE_GAMMA), channels)
 
 
 def profile_space(icc: bytes) -> str | None:
@@ -135,7 +145,7 @@ def profile_of_chunks(chunks: ColorChunks, channels: int) -> bytes | None:
     As in PNG, cICP comes before sRGB, and sRGB before gAMA and cHRM. A missing gAMA or cHRM is that of sRGB.
     """
     stated = dict(chunks)
-    primaries = _BT709
+    primaries: Points = _BT709
     tone: Tone = _srgb_tone
     if len(stated.get(b"cICP", b"")) == 4:
         first, second = stated[b"cICP"][:2]
@@ -143,22 +153,28 @@ def profile_of_chunks(chunks: ColorChunks, channels: int) -> bytes | None:
             return None
         primaries, tone = _PRIMARIES[first], _TONES[second]
     elif b"sRGB" not in stated:
-        if len(stated.get(b"gAMA", b"")) == 4:
-            (gamma,) = struct.unpack(">I", stated[b"gAMA"])
-            # Encoders round 1/2.2 in many ways; libpng takes all within 5 % for equal.
-            if gamma and abs(gamma - _SRGB_GAMMA) > _SRGB_GAMMA // 20:
-                tone = _power(min(100000 / gamma, 10.0))
         if len(stated.get(b"cHRM", b"")) == 32:
             x_y = [value / 100000 for value in struct.unpack(">8i", stated[b"cHRM"])]
             white, red, green, blue = ((x, y) for x, y in zip(x_y[::2], x_y[1::2], strict=True))
             if all(y > 0 and x + y <= 1 and x >= 0 for x, y in (white, red, green, blue)):
                 primaries = (red, green, blue, white)
-    if tone is _srgb_tone and channels > 2 and np.abs(np.subtract(primaries, _BT709)).max() < 0.002:
+        if len(stated.get(b"gAMA", b"")) == 4:
+            (gamma,) = struct.unpack(">I", stated[b"gAMA"])
+            # Encoders round 1/2.2 in many ways; libpng takes all within 5 % for equal. With the primaries of sRGB,
+            # 1/2.2 stands for the tone of sRGB.
+            near_srgb = _are_srgb(primaries) and abs(gamma - _SRGB_GAMMA) <= _SRGB_GAMMA // 20
+            if gamma and not near_srgb:
+                tone = _power(min(100000 / gamma, 10.0))
+    if tone is _srgb_tone and channels > 2 and _are_srgb(primaries):
         return srgb_profile()
     return _make(primaries, tone, channels)
 
 
-def _make(primaries: tuple[tuple[float, float], ...], tone: Tone, channels: int) -> bytes | None:
+def _are_srgb(primaries: Points) -> bool:
+    return bool(np.abs(np.subtract(primaries, _BT709)).max() < 0.002)
+
+
+def _make(primaries: Points, tone: Tone, channels: int) -> bytes | None:
     """Return a profile with a table of the tone; None for primaries that Little CMS refuses."""
     import imagecodecs
 

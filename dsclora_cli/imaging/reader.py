@@ -17,11 +17,12 @@ import numpy as np
 
 from dsclora_cli.config import ReadOptions
 from dsclora_cli.errors import ImageError, ImageUnreadable, escape_control
+from dsclora_cli.imaging.codecs.jxl import read_jxl_facts
 from dsclora_cli.imaging.codecs.unsupported import CONVERT, refuse_unsupported, says_unsupported
 from dsclora_cli.imaging.color import apply_orientation
+from dsclora_cli.imaging.color_fit import with_exif_colors
 from dsclora_cli.imaging.decoder_messages import silent
 from dsclora_cli.imaging.formats import CAMERA_RAW, FORMATS, detect_format, is_camera_raw
-from dsclora_cli.imaging.isobmff import read_jxl_size
 from dsclora_cli.imaging.limits import check_claim
 from dsclora_cli.imaging.metadata import read_orientation, with_size
 from dsclora_cli.imaging.types import AnyFrame, Frame, Header, OpenedFile, StreamedFrame
@@ -75,10 +76,10 @@ def _open_by_content(file: BinaryIO, suffix: str, options: ReadOptions) -> Opene
         raise ImageError(*CAMERA_RAW)
     if name is None:
         raise ImageError("is not a picture in a known format", f"known formats: {', '.join(FORMATS)}")
-    if name == "JXL" and (size := read_jxl_size(file)):
+    if name == "JXL" and (facts := read_jxl_facts(file)):
         # The plugin decodes all pixels to open the file.
-        claim = Header(name, *size, channels=4, dtype=np.dtype(np.uint8))
-        check_claim(claim, size[0] * size[1], options.max_pixels)
+        claim = Header(name, facts.width, facts.height, channels=4, dtype=np.dtype(np.uint8))
+        check_claim(claim, facts.width * facts.height, options.max_pixels)
     file.seek(0)
     # Decoders are imported on demand: tifffile, imagecodecs and Pillow's plugins would slow down the start of commands.
     if name == "TIFF":
@@ -109,13 +110,14 @@ class PictureReader:
         # Orientations from 5 on swap width and height.
         width, height = (stored.width, stored.height)[:: -1 if self._orientation >= 5 else 1]
         metadata = with_size(stored.metadata, width, height, orientation=self._orientation)
-        self.header: Header = replace(
+        upright = replace(
             stored,
             width=width,
             height=height,
             metadata=replace(metadata, notes=()),
             notes=(*stored.notes, *metadata.notes),
         )
+        self.header: Header = with_exif_colors(upright)
 
     def __enter__(self) -> PictureReader:
         """Return the reader itself."""

@@ -48,6 +48,7 @@ _NAMESPACES = {
     b"http://ns.adobe.com/tiff/1.0/": "tiff",
     b"http://ns.adobe.com/exif/1.0/": "exif",
     b"http://ns.adobe.com/xap/1.0/": "xmp",
+    b"http://ns.adobe.com/photoshop/1.0/": "photoshop",
     b"http://ns.google.com/photos/1.0/panorama/": "GPano",
     b"http://ns.google.com/photos/1.0/camera/": "GCamera",
     b"http://ns.google.com/photos/1.0/container/": "Container",
@@ -127,9 +128,14 @@ class Change:
 
 def read_xmp_orientation(xmp: bytes | None) -> int:
     """Return the orientation that a packet states, 1 to 8; 1 without a valid value."""
-    values = [item for item in _properties(xmp or b"") if item.name == _ORIENTATION]
-    text = (xmp or b"")[values[0].start : values[0].end].strip() if values else b""
+    text = find_value(xmp, _ORIENTATION)
     return int(text) if len(text) == 1 and text in b"12345678" else 1
+
+
+def find_value(xmp: bytes | None, name: str) -> bytes:
+    """Return the first value of a property, by the usual prefix and name; empty without the property."""
+    data = xmp or b""
+    return next((data[item.start : item.end].strip() for item in _properties(data) if item.name == name), b"")
 
 
 def edit_xmp(xmp: bytes, change: Change) -> tuple[bytes, tuple[str, ...]]:

@@ -25,6 +25,7 @@ from PIL import Image
 from dsclora_cli.errors import ImageError
 from dsclora_cli.imaging.formats import FORMATS
 from dsclora_cli.imaging.profiles import profile_of_chunks, profile_space, srgb_profile
+from dsclora_cli.imaging.tiff_ifd import EXIF_IFD, INTEROP_IFD, LONG, RATIONAL, SHORT, Entry, pack_exif
 from dsclora_cli.imaging.types import Metadata
 from dsclora_cli.imaging.writer import fit_format
 
@@ -180,3 +181,76 @@ def test_the_primaries_of_a_tiff_are_read():
     tifffile.imwrite(buffer, smooth(), photometric="rgb", extratags=tags, iccprofile=rgb_profile())
     header, _ = read(buffer.getvalue())
     assert header.metadata.icc == rgb_profile() and not header.metadata.color_chunks and not header.notes
+
+
+def exif_of_colors(space: int | None, index: bytes | None = None, extra: dict[int, tuple] | None = None) -> bytes:
+    """Return EXIF with ColorSpace, InteropIndex and further entries."""
+    sub = {} if space is None else {40961: Entry(SHORT, struct.pack("<H", space))}
+    if index:
+        sub[INTEROP_IFD] = Entry(LONG, b"", sub={1: Entry(2, index + b"\0")})
+    first = {EXIF_IFD: Entry(LONG, b"", sub=sub)}
+    for tag, values in (extra or {}).items():
+        data = b"".join(struct.pack("<II", round(value * 10000), 10000) for value in values)
+        (first if tag < 40000 else sub)[tag] = Entry(RATIONAL, data)
+    return pack_exif(first, "<")
+
+
+ADOBE_POINTS = {318: (0.3127, 0.329), 319: (0.64, 0.33, 0.21, 0.71, 0.15, 0.06), 42240: (2.2,)}
+
+
+@pytest.mark.parametrize("format", ["JPEG", "PNG", "TIFF", "WEBP"])
+@pytest.mark.parametrize(("space", "index"), [(65535, b"R03"), (2, None), (None, b"R03")])
+def test_adobe_rgb_that_exif_alone_states_becomes_a_profile(format, space, index):
+    header, pixels = read_still(saved_still(smooth(), format, Metadata(exif=exif_of_colors(space, index)), quality=100))
+    assert header.notes == ("Adobe RGB, which EXIF alone states, became a colour profile",)
+    # As another program sees the profile, next to a profile of the published numbers, made apart.
+    color = np.array([[[219, 0, 0], [100, 180, 60]]], np.uint8)
+    known = imagecodecs.cms_profile(
+        "rgb", whitepoint=(0.3127, 0.329, 1.0), primaries=(0.64, 0.33, 1, 0.21, 0.71, 1, 0.15, 0.06, 1), gamma=563 / 256
+    )
+    seen, wanted = (
+        imagecodecs.cms_transform(color, profile, srgb_profile(), colorspace="rgb", outcolorspace="rgb").astype(int)
+        for profile in (header.metadata.icc, known)
+    )
+    assert np.abs(seen - wanted).max() <= 1 and np.abs(seen - color).max() > 30
+    # Without EXIF the picture still has its colors; where there is no room for a profile, a sentence says so.
+    bare = read_still(saved_still(pixels, format, header.metadata, metadata="none"))[0]
+    assert bare.metadata.icc == header.metadata.icc and bare.metadata.exif is None and bare.notes == ()
+    _, losses = fit_format(header, "BMP", strict=False)
+    assert any("the colour profile" in loss for loss in losses)
+
+
+def test_colors_that_exif_gives_by_primaries_become_a_profile():
+    exif = exif_of_colors(65535, None, ADOBE_POINTS)
+    header, _ = read_still(saved_still(smooth(), "JPEG", Metadata(exif=exif)))
+    assert header.notes == ("colours given by primaries, which EXIF alone states, became a colour profile",)
+    assert profile_space(header.metadata.icc) == "RGB"
+    gray, _ = read_still(saved_still(smooth(1), "JPEG", Metadata(exif=exif)))
+    assert profile_space(gray.metadata.icc) == "GRAY"
+
+
+@pytest.mark.parametrize(
+    ("metadata", "note"),
+    [
+        (Metadata(exif=exif_of_colors(65535)), "EXIF states colours other than sRGB, but"),
+        (Metadata(exif=exif_of_colors(0xFFFD, b"R98")), "EXIF states colours other than sRGB, but"),
+        (Metadata(xmp=b'<a photoshop:ICCProfile="eciRGB v2"/>'), 'XMP names the colour profile "eciRGB v2", but'),
+    ],
+)
+def test_colors_without_a_profile_are_told(metadata, note):
+    header, _ = read_still(saved_still(smooth(), "JPEG", metadata))
+    assert len(header.notes) == 1 and header.notes[0].startswith(note) and header.metadata.icc is None
+
+
+@pytest.mark.parametrize(
+    "metadata",
+    [
+        Metadata(exif=exif_of_colors(1, b"R98")),
+        Metadata(exif=exif_of_colors(1, b"R03")),
+        Metadata(exif=exif_of_colors(65535, b"R03"), icc=rgb_profile()),
+        Metadata(xmp=b'<a photoshop:ICCProfile="sRGB IEC61966-2.1"/>'),
+    ],
+)
+def test_srgb_and_files_with_a_profile_get_no_other_profile(metadata):
+    header, _ = read_still(saved_still(smooth(), "JPEG", metadata))
+    assert header.notes == () and header.metadata.icc == metadata.icc

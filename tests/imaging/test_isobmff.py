@@ -55,7 +55,7 @@ def test_the_codestream_states_size_channels_and_bits(bits, container):
     pixels = pixels.astype(np.uint8) if bits == 8 else pixels
     data = bytes(imagecodecs.jpeg2k_encode(pixels, level=0, codecformat=container, bitspersample=bits))
     stream = isobmff.read_codestream(io.BytesIO(data))
-    assert stream == isobmff.Codestream(47, 33, 3, bits, signed=False)
+    assert stream == isobmff.Codestream(47, 33, 3, (bits - 1,) * 3)
     assert read_still(data)[0].dtype == (np.uint8 if bits == 8 else np.uint16)
 
 

@@ -18,17 +18,24 @@ from dsclora_cli.errors import ImageError
 from dsclora_cli.imaging.codecs.bmp import read_bmp_colors
 from dsclora_cli.imaging.codecs.incomplete import decode_salvaged, decode_whole
 from dsclora_cli.imaging.codecs.jpeg import estimate_quality
-from dsclora_cli.imaging.codecs.jpeg2000 import open_deep_jpeg2000
+from dsclora_cli.imaging.codecs.jpeg2000 import open_jpeg2000
+from dsclora_cli.imaging.codecs.jxl import JxlFacts, read_first_frame, read_jxl_facts
 from dsclora_cli.imaging.codecs.png import open_png
 from dsclora_cli.imaging.codecs.pnm import further_picture, open_deep_pnm
 from dsclora_cli.imaging.codecs.tga import read_tga_alpha
-from dsclora_cli.imaging.color import conversion_note, image_to_pixels, pixel_layout, unpremultiply
+from dsclora_cli.imaging.codecs.unsupported import CONVERT
+from dsclora_cli.imaging.color import (
+    apply_orientation,
+    conversion_note,
+    image_to_pixels,
+    pixel_layout,
+    unpremultiply,
+)
 from dsclora_cli.imaging.formats import FORMATS, load_plugin
 from dsclora_cli.imaging.isobmff import (
     fill_missing,
     read_avif_depth,
     read_box_metadata,
-    read_codestream,
     read_color_numbers,
 )
 from dsclora_cli.imaging.metadata import exif_notes, normalize_dpi, normalize_exif, normalize_xmp, with_icc, with_size
@@ -42,7 +49,7 @@ _DEEP_DECODERS: Mapping[str, Callable[[BinaryIO, bool], OpenedFile | None]] = Ma
     {
         "PPM": open_deep_pnm,
         "PNG": lambda file, _: open_png(file),
-        "JPEG2000": lambda file, _: open_deep_jpeg2000(file),
+        "JPEG2000": lambda file, _: open_jpeg2000(file),
     }
 )
 
@@ -66,27 +73,31 @@ def open_with_pillow(file: BinaryIO, name: str, salvage: bool = False) -> Opened
     if deep:
         return deep
     image = _open_image(file, name)
-    metadata, notes = _read_metadata(image, file, name), _reading_notes(image, file, name)
+    facts = read_jxl_facts(file) if name == "JXL" else None
+    metadata, notes = _read_metadata(image, file, name), [*_reading_notes(image, file, name), *_jxl_notes(facts, image)]
     icc = metadata.icc
     note = conversion_note(image, icc)
     if note:
         metadata, notes = with_icc(metadata, srgb_profile()), [note, *notes]
+    # A JPEG that was packed into a JPEG XL without loss comes as it was, on its side.
+    turn = facts.orientation if facts and getattr(image, "jpeg", False) else 1
+    width, height = (image.width, image.height)[:: -1 if turn >= 5 else 1]
     if name in _UPRIGHT_ALREADY:
         # Resets the orientation, which would otherwise be applied twice.
-        metadata = with_size(metadata, image.width, image.height)
+        metadata = with_size(metadata, width, height, orientation=turn)
     elif name == "AVIF":
         # Pillow states the orientation of the container in EXIF; the orientation in XMP means nothing in AVIF.
         metadata = replace(with_size(replace(metadata, exif=None), image.width, image.height), exif=metadata.exif)
     count = getattr(image, "n_frames", 1) if FORMATS[name].frames == "timed" else 1
     animated = count > 1
     channels, dtype = pixel_layout(image)
-    alpha = read_tga_alpha(file) if name == "TGA" else "straight"
+    alpha = read_tga_alpha(file) if name == "TGA" else "premultiplied" if facts and facts.premultiplied else "straight"
     if channels in (2, 4) and alpha == "none":
         channels -= 1
     header = Header(
         format=name,
-        width=image.width,
-        height=image.height,
+        width=width,
+        height=height,
         # Later frames of a GIF may have holes that the first frame does not tell of.
         channels=4 if animated and name == "GIF" else channels,
         dtype=dtype,
@@ -97,7 +108,8 @@ def open_with_pillow(file: BinaryIO, name: str, salvage: bool = False) -> Opened
         notes=tuple(notes),
         jpeg_quality=estimate_quality(image.quantization) if name == "JPEG" else None,  # type: ignore[attr-defined]
     )
-    decode = partial(_decode, image, header, icc, alpha == "premultiplied")
+    shown = read_first_frame(file) if facts and facts.animated else image
+    decode = partial(_decode, shown, header, icc, alpha == "premultiplied", turn)
     return OpenedFile(header, partial(decode_salvaged if salvage else decode_whole, file, header, decode))
 
 
@@ -136,7 +148,7 @@ def _read_metadata(image: ImageFile, file: BinaryIO, name: str) -> Metadata:
         dpi=normalize_dpi(*dpi) if dpi else None,
         text=tuple(("comment", text) for text in texts if text),
     )
-    if name in ("JPEG2000", "JXL"):
+    if name == "JXL":
         metadata = fill_missing(metadata, read_box_metadata(file))
     elif name == "BMP":
         icc, chunks = read_bmp_colors(file)
@@ -150,14 +162,9 @@ def _reading_notes(image: ImageFile, file: BinaryIO, name: str) -> list[str]:
     """Return sentences for the user about parts of the file that are not read."""
     notes = []
     # Bits per channel in the file, of which Pillow may give only 8.
-    if name == "JPEG2000":
-        bits = read_codestream(file).bits
-    else:
-        bits = read_avif_depth(file) if name == "AVIF" else int(image.info.get("bit_depth", 8))
+    bits = read_avif_depth(file) if name == "AVIF" else int(image.info.get("bit_depth", 8))
     if bits > 8 and not image.mode.startswith("I;16"):
         notes.append(f"{bits} bits per channel were reduced to 8")
-    if name == "JXL" and image.mode not in ("I;16", "F"):
-        notes.append("JPEG XL is read with 8 bits per channel, even where the file holds more")
     if name == "JPEG" and "mp" in image.info:
         notes.append("the second picture in this JPEG (a depth or gain map, or another view) was left out")
     segments = getattr(image, "applist", ())
@@ -174,6 +181,22 @@ def _reading_notes(image: ImageFile, file: BinaryIO, name: str) -> list[str]:
     return notes
 
 
+def _jxl_notes(facts: JxlFacts | None, image: ImageFile) -> Iterator[str]:
+    """Yield sentences for the user about what the decoder leaves out of a JPEG XL. Raise ImageError for CMYK."""
+    if facts is None:
+        return
+    if facts.cmyk:
+        raise ImageError("JPEG XL with CMYK colours is not supported", CONVERT)
+    if facts.animated:
+        yield "only the first frame of this animated JPEG XL was read"
+    if facts.bits > 8 and image.mode not in ("I;16", "F"):
+        what = f"floats of {facts.bits} bits" if facts.floats else f"{facts.bits} bits per channel"
+        yield f"{what} were reduced to 8"
+    extra = [*facts.extra, *["a second alpha"] * (facts.alphas > 1)]
+    if extra:
+        yield f"extra channels of this JPEG XL were left out: {', '.join(dict.fromkeys(extra))}"
+
+
 def _read_loop(image: ImageFile, name: str) -> int:
     """Return how often to play an animation, 0 forever."""
     loop = image.info.get("loop")
@@ -183,8 +206,9 @@ def _read_loop(image: ImageFile, name: str) -> int:
     return 1 if loop is None else loop + 1 if loop else 0
 
 
-def _decode(image: ImageFile, header: Header, icc: bytes | None, premultiplied: bool) -> Iterator[Frame]:
-    """Yield the frames, `(H, W, header.channels)` of `header.dtype`."""
+def _decode(image: Image.Image, header: Header, icc: bytes | None, premultiplied: bool, turn: int) -> Iterator[Frame]:
+    """Yield the frames, `(H, W, header.channels)` of `header.dtype`, turned by the EXIF orientation `turn`."""
+    size = (header.width, header.height)[:: -1 if turn >= 5 else 1]
     for number in range(header.frames):
         # No seek in a still: some plugins know no frames.
         if header.animated:
@@ -194,10 +218,10 @@ def _decode(image: ImageFile, header: Header, icc: bytes | None, premultiplied: 
         if header.format == "GIF" and image.size != (header.width, header.height):
             # Pillow grows the picture for a later frame beyond the screen; browsers cut the frame.
             shown = image.crop((0, 0, header.width, header.height))
-        if shown.size != (header.width, header.height):
+        if shown.size != size:
             raise ImageError(f"frame {number} has {image.width} x {image.height} pixels, another size than the picture")
         duration = image.info.get("duration") if header.animated else None
-        pixels = image_to_pixels(shown, header.channels, icc)
+        pixels = apply_orientation(image_to_pixels(shown, header.channels, icc), turn)
         if premultiplied and header.channels in (2, 4):
             pixels = unpremultiply(pixels)
         yield Frame(pixels, None if duration is None else float(duration))
