@@ -165,6 +165,31 @@ class UpscaleOptions:
 
 
 @dataclass(frozen=True)
+class CompareOptions:
+    """All options of `dsclora compare` but the picture and the places of the results."""
+
+    candidates: tuple[str, ...] = ()
+    """Models of the catalog, files of weights, finished pictures, nearest, bicubic or lanczos; none means bicubic and
+    auto."""
+
+    scale: float = DEFAULT_SCALE
+    """Factor of the sides."""
+
+    crop: tuple[int, int, int, int] | None = None
+    """x, y, width and height of a part in pixels of the input; None takes the whole picture, or the middle of a large
+    picture."""
+
+    hr: Path | None = None
+    """True picture, for scores."""
+
+    offline: bool = False
+    """Do not access the internet."""
+
+    engine: EngineOptions = EngineOptions()
+    read: ReadOptions = ReadOptions()
+
+
+@dataclass(frozen=True)
 class EvalOptions:
     """All options of `dsclora eval`: benchmark sets by name, or pictures in folders, and the models to score."""
 

@@ -25,6 +25,7 @@ COMMANDS = MappingProxyType(
     {
         "upscale": ("upscale", "upscale", "UPSCALE_EXAMPLES"),
         "frames": ("frames", "frames", "FRAMES_EXAMPLES"),
+        "compare": ("compare", "compare", "COMPARE_EXAMPLES"),
         "eval": ("evaluate", "evaluate", "EVAL_EXAMPLES"),
         "train": ("train", "train", "TRAIN_EXAMPLES"),
         "distill": ("train", "distill", "DISTILL_EXAMPLES"),

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from _typeshed import DataclassInstance
     from rich.table import Table
 
+    from dsclora_cli.evaluation.compare import CompareResult
     from dsclora_cli.upscaling.dry_run import PlannedFile
     from dsclora_cli.upscaling.types import FileResult
 
@@ -213,6 +214,27 @@ def _described(error: BaseException, traceback: bool) -> tuple[ErrorInfo, ExitCo
         return ErrorInfo(ErrorCode.INTERRUPTED, "interrupted by Ctrl-C or SIGTERM"), ExitCode.INTERRUPTED
     info = bug_info(error)
     return replace(info, hint="") if traceback else info, ExitCode.SOME_FAILED
+
+
+def show_comparison(result: CompareResult) -> None:
+    """Write a table of the compared results to stdout, and name the files written."""
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    table.add_column("result", no_wrap=True)
+    has_truth = any(each.psnr_y is not None for each in result.results)
+    for column in ("PSNR-Y", "SSIM-Y") if has_truth else ():
+        table.add_column(column, justify="right")
+    for column in ("faithfulness", "seconds"):
+        table.add_column(column, justify="right")
+    for each in result.results:
+        scores = [each.psnr_y, each.ssim_y] if has_truth else []
+        texts = ["" if score is None else f"{score:.{digits}f}" for score, digits in zip(scores, (2, 4), strict=False)]
+        faithful = "" if each.faithfulness is None else f"{each.faithfulness:.1f} dB"
+        seconds = "" if each.seconds is None else f"{each.seconds:.2f}"
+        table.add_row(escape_control(each.name), *texts, faithful, seconds)
+    show_table(table)
+    print_line(f"{escape_control(str(result.sheet))}, {escape_control(str(result.page))}")
 
 
 def show_plans(plans: Iterable[PlannedFile], as_json: bool) -> int:

@@ -43,19 +43,25 @@ class Strip:
     results: tuple[Panel, ...]
     """Results of several models on the same input."""
 
-    truth: Panel
-    """The true picture, in the size of the results."""
+    truth: Panel | None = None
+    """The true picture, in the size of the results; None shows the results alone, without error maps."""
 
 
-def contact_sheet(strips: Sequence[Strip]) -> RgbImage:
-    """Return a sheet `(H, W, 3)` uint8: for each strip a row of results and truth, then a row of error maps."""
-    rows = []
+def contact_sheet(strips: Sequence[Strip], panel_size: int = PANEL) -> RgbImage:
+    """Return a sheet `(H, W, 3)` uint8: for each strip a row of results and truth, then a row of error maps.
+
+    Pictures with a longer side above `panel_size` pixels are reduced.
+    """
+    rows: list[tuple[Panel, ...]] = []
     for strip in strips:
+        if strip.truth is None:
+            rows.append(strip.results)
+            continue
         rows.append((*strip.results, strip.truth))
         rows.append(
             tuple(Panel(f"error x{GAIN}", error_map(each.pixels, strip.truth.pixels)) for each in strip.results)
         )
-    thumbnails = [[(panel.label, _thumbnail(panel.pixels)) for panel in row] for row in rows]
+    thumbnails = [[(panel.label, _thumbnail(panel.pixels, panel_size)) for panel in row] for row in rows]
     font = ImageFont.load_default(_LINE * 2 // 3)
     # All columns are as wide as the widest picture or label; each row is as high as its highest picture.
     column = max(max(image.width, ceil(font.getlength(label))) for row in thumbnails for label, image in row) + _MARGIN
@@ -79,9 +85,9 @@ def error_map(result: RgbImage, truth: RgbImage) -> RgbImage:
     return np.repeat(np.rint(np.minimum(error, 255)).astype(np.uint8), 3, axis=2)
 
 
-def _thumbnail(pixels: RgbImage) -> Image.Image:
+def _thumbnail(pixels: RgbImage, size: int) -> Image.Image:
     image = Image.fromarray(pixels)
-    image.thumbnail((PANEL, PANEL), Image.Resampling.LANCZOS)
+    image.thumbnail((size, size), Image.Resampling.LANCZOS)
     return image
 
 

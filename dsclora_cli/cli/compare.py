@@ -1,0 +1,150 @@
+"""`dsclora compare`: the same picture by several models, in a contact sheet and a page."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from dsclora_cli.cli import console, options
+from dsclora_cli.cli.completion import complete_model
+from dsclora_cli.cli.options import FILES, MODEL, SIZE, SPEED, option
+from dsclora_cli.config import MAX_SCALE, CompareOptions, ReadOptions
+from dsclora_cli.errors import ImageUnwritable, UsageError
+
+if TYPE_CHECKING:
+    from dsclora_cli.evaluation.compare import CompareResult
+
+_DEFAULT = CompareOptions()
+_ENGINE = options.EngineName(_DEFAULT.engine.engine)
+_DTYPE = options.Dtype(_DEFAULT.engine.dtype)
+
+COMPARE_EXAMPLES = """[bold]Examples[/]
+
+  dsclora compare photo.jpg
+
+  dsclora compare photo.jpg -m dsclora-x4 -m dsclora-x4-photo -m bicubic --crop 400,300,320,240
+
+  dsclora compare small.png -m mine.safetensors -m other-program.png --hr original.png
+"""
+
+
+def parse_part(text: str) -> str:
+    """Return the text of a part, `X,Y,W,H` in pixels, after checking the spelling."""
+    if not re.fullmatch(r"\d+,\d+,[1-9]\d*,[1-9]\d*", text):
+        raise typer.BadParameter(f"{text!r} is not X,Y,W,H, such as 400,300,320,240.")
+    return text
+
+
+def compare(
+    picture: Annotated[Path, typer.Argument(help="Picture to upscale.", rich_help_panel=FILES)],
+    output: Annotated[
+        Path | None,
+        option(
+            FILES,
+            "Path of the results without suffix: .png and .html are added.",
+            "-o",
+            "--output",
+            show_default="the picture with -compare added",
+        ),
+    ] = None,
+    candidates: Annotated[
+        list[str] | None,
+        option(
+            MODEL,
+            "Model, file of weights, finished picture, or nearest, bicubic or lanczos. May be repeated.",
+            "-m",
+            "--model",
+            show_default="bicubic and auto",
+            autocompletion=complete_model,
+        ),
+    ] = None,
+    crop: Annotated[
+        str | None,
+        option(
+            FILES,
+            "Part of the picture to compare, in pixels of the input.",
+            "--crop",
+            parser=parse_part,
+            metavar="X,Y,W,H",
+            show_default="the whole picture, or the middle of a large one",
+        ),
+    ] = None,
+    hr: Annotated[Path | None, option(FILES, "True picture in the size of the results, for scores.", "--hr")] = None,
+    overwrite: Annotated[bool, option(FILES, "Replace existing files.", "--overwrite")] = False,
+    scale: Annotated[
+        float, option(SIZE, f"Enlarge both sides by this factor, above 1 and up to {MAX_SCALE:g}.", "-s", "--scale")
+    ] = _DEFAULT.scale,
+    offline: options.OfflineOption = _DEFAULT.offline,
+    device: options.DeviceOption = _DEFAULT.engine.device,
+    engine: options.EngineOption = _ENGINE,
+    dtype: options.DtypeOption = _DTYPE,
+    tile: options.TileOption = options.AUTO_TILE,
+    threads: options.ThreadsOption = _DEFAULT.engine.threads,
+    max_pixels: Annotated[
+        int,
+        option(
+            SPEED,
+            "Most pixels of a picture in memory at once, such as 500MP; larger pictures are refused.",
+            "--max-pixels",
+            parser=options.parse_pixels,
+            metavar="PIXELS",
+            show_default=f"{_DEFAULT.read.max_pixels // 10**6}MP",
+        ),
+    ] = _DEFAULT.read.max_pixels,
+    json: options.JsonOption = False,
+    quiet: options.QuietOption = False,
+) -> None:
+    """Upscale a picture with several models, and write a contact sheet (PNG) and a page for browsers (HTML)."""
+    if not 1 < scale <= MAX_SCALE:
+        raise UsageError(f"--scale {scale:g} is not above 1 and at most {MAX_SCALE:g}", "for example --scale 2.5")
+    part = [int(number) for number in crop.split(",")] if crop else None
+    asked = CompareOptions(
+        candidates=tuple(candidates or ()),
+        scale=scale,
+        crop=(part[0], part[1], part[2], part[3]) if part else None,
+        hr=hr,
+        offline=offline,
+        engine=options.engine_options(device, dtype, tile, threads, ensemble=False, engine=engine.value),
+        read=ReadOptions(max_pixels),
+    )
+    if quiet:
+        console.hide_download_bars()
+    base = output or picture.with_name(f"{picture.stem}-compare")
+    result = _write(base, picture, asked, overwrite, quiet)
+    if json:
+        console.show_json(result)
+    else:
+        console.show_comparison(result)
+
+
+def _write(base: Path, picture: Path, asked: CompareOptions, overwrite: bool, quiet: bool) -> CompareResult:
+    """Compare, and write the sheet and the page. Raises ImageUnwritable, and the errors of `compare`."""
+    sheet, page = base.with_name(f"{base.name}.png"), base.with_name(f"{base.name}.html")
+    taken = [str(path) for path in (sheet, page) if path.exists()]
+    if taken and not overwrite:
+        raise UsageError(f"{' and '.join(taken)} exists already", "choose another name with -o, or add --overwrite")
+    # Imported here, as NumPy and the image libraries would slow down `--help`.
+    from dataclasses import replace
+
+    from dsclora_cli.evaluation.compare import CompareCallbacks, compare
+    from dsclora_cli.evaluation.compare_page import draw_sheet, write_page
+    from dsclora_cli.imaging.contact_sheet import save_png
+
+    class View(CompareCallbacks):
+        """Notes on stderr."""
+
+        def on_note(self, note: str) -> None:
+            """Show a note."""
+            if not quiet:
+                console.print_labeled("note", note, "cyan")
+
+    result, pictures = compare(picture, asked, View())
+    try:
+        save_png(draw_sheet(pictures), sheet)
+        write_page(page, result, pictures)
+    except OSError as error:
+        raise ImageUnwritable(f"{base} cannot be written ({error.strerror})", "choose another place with -o") from error
+    return replace(result, sheet=str(sheet), page=str(page))

@@ -1,0 +1,266 @@
+"""Compare models and finished files on one picture: results of one size, scores, a contact sheet and a page.
+
+`compare` makes the results; `contact_sheet.py` draws them side by side, and `compare_page.py` writes the page.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from time import perf_counter
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from dsclora_cli.callbacks import Callbacks
+from dsclora_cli.config import CompareOptions, ModelOptions, SizeOptions, UpscaleOptions
+from dsclora_cli.errors import ImageError, UsageError
+from dsclora_cli.imaging.color import convert_pixels
+from dsclora_cli.imaging.metrics import SSIM_WINDOW, crop_border, luma, psnr, ssim
+from dsclora_cli.imaging.profiles import fitting_profile
+from dsclora_cli.imaging.reader import open_picture
+from dsclora_cli.imaging.resize import matlab_bicubic
+from dsclora_cli.imaging.types import Frame, Header, Pixels
+from dsclora_cli.upscaling.jobs import JobPlanner
+from dsclora_cli.upscaling.picture import PictureUpscaler
+from dsclora_cli.upscaling.types import InputFile
+from dsclora_cli.weights.resolve import AUTO, names_file
+
+BICUBIC = "bicubic"
+FILTERS = {
+    "nearest": Image.Resampling.NEAREST,
+    BICUBIC: Image.Resampling.BICUBIC,
+    "lanczos": Image.Resampling.LANCZOS,
+}
+"""Candidates that need no network, by name."""
+
+Part = tuple[int, int, int, int]
+"""x, y, width and height of a part of a picture, in pixels."""
+
+_LARGEST_RESULT = 16_000_000
+"""Pixels of a result shown without a crop: a page holds all results, and browsers must decode them."""
+
+_MIDDLE = 512  # pixels of the input on each side of the part that is chosen instead
+_CONTEXT = 64  # pixels around a crop; at least the halo of every network in the catalog
+_WEIGHT_SUFFIXES = {".safetensors", ".pth", ".pt", ".ckpt"}
+
+
+@dataclass(frozen=True)
+class ComparedResult:
+    """A candidate, upscaled."""
+
+    name: str
+    """Model, filter or file as the user named it, or the model that `auto` selected."""
+    kind: str
+    """model, weights, filter, file, or hr."""
+    seconds: float | None
+    """Time of decoding, network and conversion; None for files."""
+    psnr_y: float | None
+    """PSNR of luma against HR in dB, without a border as wide as the factor; None without HR."""
+    ssim_y: float | None
+    """SSIM of luma against HR inside the same border; None without HR."""
+    faithfulness: float | None
+    """PSNR of luma in dB between the input and the result reduced to the size of the input by MATLAB's bicubic."""
+
+
+@dataclass(frozen=True)
+class CompareResult:
+    """Results on one picture, and the files written."""
+
+    picture: str
+    crop: Part | None
+    """Part in input pixels; None for the whole picture."""
+    input_size: tuple[int, int]
+    """(width, height) of the part in pixels."""
+    output_size: tuple[int, int]
+    """(width, height) of every result in pixels."""
+    results: tuple[ComparedResult, ...]
+    sheet: str | None = None
+    """Contact sheet, a PNG."""
+    page: str | None = None
+    """Page for browsers, HTML."""
+
+
+@dataclass(frozen=True)
+class ComparedPixels:
+    """Result with pixels, all of one size."""
+
+    result: ComparedResult
+    pixels: NDArray[np.uint8]
+    """`(H, W, 3)`."""
+    profile: bytes | None
+    """ICC profile of the colors; None for sRGB."""
+
+
+@dataclass(frozen=True)
+class _Input:
+    """Picture to upscale."""
+
+    path: Path
+    header: Header
+    pixels: Pixels
+    """`(H, W, 1 to 4)` of the whole picture."""
+    part: Part
+
+
+class CompareCallbacks(Callbacks):
+    """Callbacks of `compare`."""
+
+    def on_candidate(self, name: str) -> None:
+        """Receive the name of a candidate before the candidate is upscaled."""
+
+
+def compare(
+    picture: Path, options: CompareOptions, callbacks: CompareCallbacks
+) -> tuple[CompareResult, tuple[ComparedPixels, ...]]:
+    """Upscale a picture, or a part of a picture, with every candidate.
+
+    Args:
+        picture: File of the picture; of an animation or of several pages, the first.
+        options: Candidates, part, HR and factor.
+        callbacks: Receives notes and the name of each candidate.
+
+    Returns:
+        The results without and with pixels. HR, if given, is the last.
+
+    Raises:
+        ImageError: A picture cannot be read, or has another size than the results.
+        UsageError: A candidate is unknown or is named twice, or the part is outside the picture.
+        WeightsError: Weights cannot be read or downloaded.
+    """
+    names = options.candidates or (BICUBIC, AUTO)
+    if twice := {name for name in names if names.count(name) > 1}:
+        raise UsageError(f"{', '.join(sorted(twice))} is named twice", "name each candidate once")
+    source = _open_input(picture, options, callbacks)
+    upscaled = []
+    for name in names:
+        callbacks.on_candidate(name)
+        upscaled.append(_upscale(name, source, options))
+    if options.hr is not None:
+        upscaled.append(_read_finished(options.hr, "hr", source, options))
+    height, width = (min(each.pixels.shape[axis] for each in upscaled) for axis in (0, 1))
+    upscaled = [replace(each, pixels=each.pixels[:height, :width]) for each in upscaled]
+    truth = upscaled[-1].pixels if options.hr is not None else None
+    small = _to_rgb(_cut(source.pixels, source.part, 1))
+    scored = tuple(_score(each, truth, small, round(options.scale)) for each in upscaled)
+    whole = (0, 0, source.header.width, source.header.height)
+    result = CompareResult(
+        picture=str(picture),
+        crop=None if source.part == whole else source.part,
+        input_size=source.part[2:],
+        output_size=(width, height),
+        results=tuple(each.result for each in scored),
+    )
+    return result, scored
+
+
+def _open_input(picture: Path, options: CompareOptions, callbacks: CompareCallbacks) -> _Input:
+    header, pixels = _read(picture, options)
+    return _Input(picture, header, pixels, _choose_part(header, options, callbacks))
+
+
+def _read(path: Path, options: CompareOptions) -> tuple[Header, Pixels]:
+    """Return the header and the pixels of the first frame of a file."""
+    with open_picture(path, options.read, in_bands=False) as reader:
+        frame = next(iter(reader.frames()))
+        return reader.header, np.concatenate(list(frame.bands()))
+
+
+def _choose_part(header: Header, options: CompareOptions, callbacks: CompareCallbacks) -> tuple[int, int, int, int]:
+    """Return x, y, width and height of the part to compare, in input pixels."""
+    whole = header.width, header.height
+    if options.crop is not None:
+        x, y, width, height = options.crop
+        if not (x >= 0 and y >= 0 and width > 0 and height > 0 and x + width <= whole[0] and y + height <= whole[1]):
+            raise UsageError(
+                f"--crop {x},{y},{width},{height} is not inside {header.width}x{header.height}",
+                "give X,Y,W,H in pixels of the input",
+            )
+        return options.crop
+    if whole[0] * whole[1] * options.scale**2 <= _LARGEST_RESULT:
+        return (0, 0, *whole)
+    width, height = min(_MIDDLE, whole[0]), min(_MIDDLE, whole[1])
+    part = ((whole[0] - width) // 2, (whole[1] - height) // 2, width, height)
+    callbacks.note_once(
+        f"the whole result would be too large for a page: the middle {width}x{height} pixels of the input are compared;"
+        " choose a part with --crop X,Y,W,H"
+    )
+    return part
+
+
+def _upscale(name: str, source: _Input, options: CompareOptions) -> ComparedPixels:
+    """Return the part of the picture, upscaled by a candidate."""
+    if names_file(name) and Path(name).suffix.lower() not in _WEIGHT_SUFFIXES:
+        return _read_finished(Path(name), "file", source, options)
+    begin = perf_counter()
+    # Pixels around the part belong to what a network sees of the part.
+    x, y, width, height = source.part
+    left, top = max(0, x - _CONTEXT), max(0, y - _CONTEXT)
+    region = np.ascontiguousarray(source.pixels[top : y + height + _CONTEXT, left : x + width + _CONTEXT])
+    if name in FILTERS:
+        sides = [round(side * options.scale) for side in region.shape[1::-1]]
+        upscaled: Pixels = np.asarray(Image.fromarray(_to_rgb(region)).resize((sides[0], sides[1]), FILTERS[name]))
+        kind = "filter"
+    else:
+        name, kind, upscaled = _run_model(name, source, region, options)
+    inner = _to_rgb(_cut(upscaled, (x - left, y - top, width, height), options.scale))
+    result = ComparedResult(name, kind, perf_counter() - begin, None, None, None)
+    return ComparedPixels(result, inner, fitting_profile(source.header.metadata.icc, 3))
+
+
+def _run_model(name: str, source: _Input, region: Pixels, options: CompareOptions) -> tuple[str, str, Pixels]:
+    """Return the name and the kind of a model or of a file of weights, and the upscaled region."""
+    is_file = names_file(name)
+    model = ModelOptions(weights=Path(name)) if is_file else ModelOptions(name)
+    asked = UpscaleOptions(
+        model=replace(model, offline=options.offline), size=SizeOptions(scale=options.scale), engine=options.engine
+    )
+    upscaler = PictureUpscaler(asked)
+    # The header of the whole picture says whether the picture is a compressed JPEG, for which `auto` has a model.
+    height, width = region.shape[:2]
+    header = replace(source.header, width=width, height=height)
+    job = JobPlanner.for_arrays(asked).plan(InputFile(source.path, str(source.path)), header)
+    upscaled = upscaler.upscale(Frame(region), upscaler.plan(job, streamed=False))
+    return f"{job.model} (auto)" if name == AUTO else name, "weights" if is_file else "model", upscaled.pixels
+
+
+def _read_finished(path: Path, kind: str, source: _Input, options: CompareOptions) -> ComparedPixels:
+    """Return the part of a file that was upscaled before, or of HR."""
+    found, pixels = _read(path, options)
+    width, height = (round(side * options.scale) for side in (source.header.width, source.header.height))
+    # Programs round sides in several ways.
+    if max(abs(found.width - width), abs(found.height - height)) > 1:
+        raise ImageError(
+            f"{path}: {found.width}x{found.height} is not {options.scale:g} times"
+            f" {source.header.width}x{source.header.height}",
+            f"{width}x{height} is expected; choose the factor with -s",
+        )
+    result = ComparedResult("HR" if kind == "hr" else str(path), kind, None, None, None, None)
+    cut = _to_rgb(_cut(pixels, source.part, options.scale))
+    return ComparedPixels(result, cut, fitting_profile(found.metadata.icc, 3))
+
+
+def _to_rgb(pixels: Pixels) -> NDArray[np.uint8]:
+    """Return `(H, W, 1 to 4)` as `(H, W, 3)` uint8; transparent pixels lie on white."""
+    return convert_pixels(pixels, 3, np.uint8).astype(np.uint8, copy=False)
+
+
+def _cut(pixels: Pixels, part: Part, scale: float) -> Pixels:
+    """Return the pixels of a part (x, y, width, height), where all numbers grow by `scale`."""
+    x, y, width, height = part
+    left, top = round(x * scale), round(y * scale)
+    return np.ascontiguousarray(pixels[top : top + round(height * scale), left : left + round(width * scale)])
+
+
+def _score(
+    compared: ComparedPixels, truth: NDArray[np.uint8] | None, small: NDArray[np.uint8], border: int
+) -> ComparedPixels:
+    """Return the result with scores against HR, where there is HR, and against the input."""
+    pixels, result = compared.pixels, compared.result
+    reduced = matlab_bicubic(pixels, small.shape[0], small.shape[1])
+    result = replace(result, faithfulness=psnr(luma(reduced), luma(small)))
+    if truth is not None and result.kind != "hr" and min(truth.shape[:2]) >= 2 * border + SSIM_WINDOW:
+        planes = luma(crop_border(pixels, border)), luma(crop_border(truth, border))
+        result = replace(result, psnr_y=psnr(*planes), ssim_y=ssim(*planes))
+    return replace(compared, result=result)

@@ -1,0 +1,68 @@
+"""`dsclora compare`, as users type it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+MODELS = ("-m", "bicubic", "-m", "dsclora-x2", "-s", "2")
+
+
+def test_a_sheet_and_a_page(dsclora, photo: Path) -> None:
+    code, out, err = dsclora("compare", photo, *MODELS)
+    assert (code, err) == (0, "")
+    head, bicubic, model, files = out.splitlines()
+    assert head.split() == ["result", "faithfulness", "seconds"]
+    assert bicubic.startswith("bicubic ")
+    assert model.startswith("dsclora-x2 ")
+    assert files == "photo-compare.png, photo-compare.html"
+    assert Image.open("photo-compare.png").mode == "RGB"
+    assert Path("photo-compare.html").read_text(encoding="utf-8").count("data:image/png;base64,") == 2
+
+
+def test_nothing_is_overwritten(dsclora, photo: Path) -> None:
+    Path("photo-compare.html").write_text("mine")
+    refused = dsclora("compare", photo, *MODELS)
+    assert refused.code == 2
+    assert "photo-compare.html exists already" in refused.err
+    assert Path("photo-compare.html").read_text() == "mine"
+    assert dsclora("compare", photo, *MODELS, "--overwrite").code == 0
+    assert dsclora("compare", photo, *MODELS, "-o", "other").code == 0
+    assert Path("other.html").exists()
+
+
+def test_json(dsclora, photo: Path) -> None:
+    Image.open(photo).resize((24, 18)).save("hr.png")
+    code, out, err = dsclora("compare", photo, *MODELS, "--crop", "1,2,11,7", "--hr", "hr.png", "--json")
+    assert (code, err) == (0, "")
+    result = json.loads(out)
+    assert (result["version"], result["crop"], result["output_size"]) == (1, [1, 2, 11, 7], [22, 14])
+    assert [each["kind"] for each in result["results"]] == ["filter", "model", "hr"]
+    assert result["page"] == "photo-compare.html"
+
+
+def test_auto_names_the_model(dsclora, photo: Path) -> None:
+    code, out, _ = dsclora("compare", photo, "-m", "auto", "--offline", "-q", "--json")
+    assert code == 0
+    assert json.loads(out)["results"][0]["name"] == "dsclora-x4 (auto)"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (["absent.png"], 1, "absent.png"),
+        (["photo.png", "--crop", "1,2,3"], 2, "'1,2,3' is not X,Y,W,H"),
+        (["photo.png", "--crop", "10,0,5,5"], 2, "--crop 10,0,5,5 is not inside 12x9"),
+        (["photo.png", "-s", "1"], 2, "--scale 1 is not above 1"),
+        (["photo.png", "-m", "no-such-model"], 2, "no-such-model"),
+        (["photo.png", "-m", "other.png"], 2, "other.png"),
+        (["photo.png", "-m", "bicubic", "-o", "no/where"], 1, "no/where cannot be written"),
+    ],
+)
+def test_refusals(dsclora, photo: Path, arguments: list[str], code: int, message: str) -> None:
+    ran = dsclora("compare", *arguments)
+    assert (ran.code, message in ran.err, "Traceback" in ran.err) == (code, True, False)
+    assert not list(Path().glob("*-compare*"))
