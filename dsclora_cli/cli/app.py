@@ -30,6 +30,7 @@ COMMANDS = MappingProxyType(
         "train": ("train", "train", "TRAIN_EXAMPLES"),
         "distill": ("train", "distill", "DISTILL_EXAMPLES"),
         "merge": ("train", "merge", "MERGE_EXAMPLES"),
+        "export": ("export", "export", "EXPORT_EXAMPLES"),
         "models": ("models", "app", ""),
     }
 )

@@ -105,13 +105,24 @@ def convert_network(network: nn.Module, descriptor: Descriptor) -> Converted:
 
     The converted network has channels last at both ends: `(1, H, W, 3)` to `(1, scale*H, scale*W, 3)`.
     """
+    model = trace_network(network)
+    from openvino import Layout
+    from openvino.preprocess import PrePostProcessor
+
+    ends = PrePostProcessor(model)
+    for end in (ends.input(), ends.output()):
+        end.tensor().set_layout(Layout("NHWC"))
+        end.model().set_layout(Layout("NCHW"))
+    return Converted(*model_bytes(ends.build()), descriptor)
+
+
+def trace_network(network: nn.Module) -> Any:  # noqa: ANN401 - OpenVINO has no types
+    """Return a network as an OpenVINO model: `(1, 3, H, W)` to `(1, 3, scale*H, scale*W)`, for any H and W."""
     import torch
 
     import_openvino()
-    from openvino import Layout, save_model
     from openvino.frontend import FrontEndManager
     from openvino.frontend.pytorch.ts_decoder import TorchScriptPythonDecoder
-    from openvino.preprocess import PrePostProcessor
 
     # OpenVINO's own `convert_model` does the same, and reports its use over the internet.
     with warnings.catch_warnings():
@@ -120,15 +131,18 @@ def convert_network(network: nn.Module, descriptor: Descriptor) -> Converted:
         frontend = FrontEndManager().load_by_framework("pytorch")
         model = frontend.convert(frontend.load(decoder))
     model.reshape([1, 3, -1, -1])
-    ends = PrePostProcessor(model)
-    for end in (ends.input(), ends.output()):
-        end.tensor().set_layout(Layout("NHWC"))
-        end.model().set_layout(Layout("NCHW"))
+    return model
+
+
+def model_bytes(model: Any) -> tuple[bytes, bytes]:  # noqa: ANN401
+    """Return the operations as XML, and the weights in float32, of an OpenVINO model."""
+    from openvino import save_model
+
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "network.xml"
         # The default would halve the file by rounding the weights to float16.
-        save_model(ends.build(), path, compress_to_fp16=False)
-        return Converted(path.read_bytes(), path.with_suffix(".bin").read_bytes(), descriptor)
+        save_model(model, path, compress_to_fp16=False)
+        return path.read_bytes(), path.with_suffix(".bin").read_bytes()
 
 
 def save_converted(converted: Converted, path: Path) -> None:

@@ -95,6 +95,23 @@ class Conv3XC(nn.Module):
         # A 1x1 kernel is a 3x3 kernel with zeros around the center.
         return weight + F.pad(skip, (1, 1, 1, 1)), bias + skip_bias
 
+    def factors(self, weight: Tensor, bias: Tensor) -> dict[str, Tensor]:
+        """Return values of the parameters, by name, with which `kernel` returns exactly `weight` and `bias`.
+
+        The first 1x1 copies the input, the 3x3 holds the kernel in one corner, the last 1x1 takes the result out of
+        the corner, and the skip is zero.
+
+        Args:
+            weight: `(out, in, 3, 3)`.
+            bias: `(out,)`.
+        """
+        values = {name: torch.zeros_like(tensor) for name, tensor in self.state_dict().items()}
+        outputs, inputs = weight.shape[:2]
+        values["conv.0.weight"][:inputs, :, 0, 0].fill_diagonal_(1)
+        values["conv.1.weight"][:outputs, :inputs], values["conv.1.bias"][:outputs] = weight, bias
+        values["conv.2.weight"][:, :outputs, 0, 0].fill_diagonal_(1)
+        return values
+
     def forward(self, x: Tensor) -> Tensor:
         """Apply the equal 3x3 convolution."""
         weight, bias = self.kernel()
@@ -233,3 +250,22 @@ class SPAN(Network):
                 padded_part[tuple(map(slice, narrow.shape))] = narrow.detach()
         padded.load_state_dict(state, strict=True)
         return padded.train(network.training)
+
+    def expand(self) -> SPAN:
+        """Return a new network in the training form, of exactly equal kernels; the training form returns itself.
+
+        Programs that know only the training form, spandrel among them, can then read merged weights. `merged` returns
+        the same bits again: all products but those with the merged weights are products with 0 or 1.
+        """
+        if self.config.expanded:
+            return self
+        reference = next(self.parameters())
+        expanded = SPAN(replace(self.config, expanded=True)).to(device=reference.device, dtype=reference.dtype)
+        own = self.state_dict()
+        state = {name: tensor.detach().clone() for name, tensor in own.items() if ".eval_conv." not in name}
+        for name, module in expanded.named_modules():
+            if isinstance(module, Conv3XC):
+                weight, bias = own[f"{name}.eval_conv.weight"], own[f"{name}.eval_conv.bias"]
+                state |= {f"{name}.{key}": tensor for key, tensor in module.factors(weight, bias).items()}
+        expanded.load_state_dict(state, strict=True)
+        return expanded

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 
 import torch
 from torch import Tensor
@@ -13,7 +14,7 @@ from dsclora_cli.inference.engine import NO_NORM, Descriptor
 from dsclora_cli.models.network import Network
 from dsclora_cli.models.span import SpanConfig
 from dsclora_cli.weights.detect import HINT, architecture_of, detect_architecture, list_some
-from dsclora_cli.weights.state_dict import read_tensors, require_finite_tensor, write_tensors
+from dsclora_cli.weights.state_dict import pack_tensors, read_tensors, require_finite_tensor, write_tensors
 
 
 def load_network(path: Path) -> Network:
@@ -47,10 +48,22 @@ def save_network(network: Network, path: Path, training: str) -> None:
 
     `training` says where the weights come from, mostly in JSON. Raises WeightsError for an unwritable file.
     """
-    architecture, tensors = architecture_of(network), tensors_of(network)
-    metadata = {"arch": architecture.name, "training": training}
-    metadata |= {key: str(getattr(network.config, key)) for key in architecture.stated}
-    write_tensors(path, tensors, metadata)
+    write_tensors(path, *_contents(network, {"training": training}))
+
+
+def pack_network(
+    network: Network, metadata: Mapping[str, str], others: Mapping[str, Tensor] = MappingProxyType({})
+) -> bytes:
+    """Return the bytes of a file as `save_network` writes one, with more metadata, and with other tensors as well."""
+    tensors, stated = _contents(network, metadata)
+    return pack_tensors({**tensors, **others}, stated)
+
+
+def _contents(network: Network, metadata: Mapping[str, str]) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Return the tensors by name, and the metadata with the sizes of the network, of a file of this program."""
+    architecture = architecture_of(network)
+    sizes = {key: str(getattr(network.config, key)) for key in architecture.stated}
+    return tensors_of(network), {**metadata, "arch": architecture.name, **sizes}
 
 
 def tensors_of(network: Network) -> dict[str, Tensor]:

@@ -97,8 +97,13 @@ def open_network(found: FoundWeights) -> Network:
 
 def find_named_weights(text: str, offline: bool = False) -> FoundWeights:
     """Return weights by path or by name in the catalog, as training options give them. Raises as `find_weights`."""
+    return find_weights(named_options(text, offline), None)
+
+
+def named_options(text: str, offline: bool = False, adapter: Path | None = None) -> ModelOptions:
+    """Return the options for weights given in one word: the path of a file, or a name in the catalog."""
     options = ModelOptions(weights=Path(text)) if names_file(text) else ModelOptions(text)
-    return find_weights(replace(options, offline=offline), None)
+    return replace(options, offline=offline, adapter=adapter)
 
 
 def names_file(text: str) -> bool:

@@ -89,14 +89,19 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[s
 
     Tensors may have any shape, dtype and device. Raises WeightsError for an unwritable file.
     """
+    try:
+        with atomic_write(path) as temporary:
+            temporary.write_bytes(pack_tensors(tensors, metadata))
+    except OSError as error:
+        raise WeightsError(f"cannot write {path}: {error.strerror}", "choose another place for the weights") from error
+
+
+def pack_tensors(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> bytes:
+    """Return the bytes of a safetensors file, for tensors of any shape, dtype and device."""
     from safetensors.torch import save  # absent on a borrowed machine that has little more than torch
 
     stored = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    try:
-        with atomic_write(path) as temporary:
-            temporary.write_bytes(_sort_header(save(stored, dict(metadata))))
-    except OSError as error:
-        raise WeightsError(f"cannot write {path}: {error.strerror}", "choose another place for the weights") from error
+    return _sort_header(save(stored, dict(metadata)))
 
 
 def _sort_header(file: bytes) -> bytes:

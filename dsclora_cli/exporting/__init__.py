@@ -1,0 +1,1 @@
+"""Files of networks for other programs: `dsclora export`."""

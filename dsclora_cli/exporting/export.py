@@ -1,0 +1,126 @@
+"""Write a network as a file that other programs read: `dsclora export`. The formats are in `file_formats.py`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+from dsclora_cli.config import ModelOptions
+from dsclora_cli.errors import UsageError, WeightsError
+from dsclora_cli.exporting.file_formats import FORMATS
+from dsclora_cli.inference.engine import Descriptor
+from dsclora_cli.paths import atomic_write
+from dsclora_cli.weights.resolve import FoundWeights, find_weights, open_network
+from dsclora_cli.weights.state_dict import read_tensors
+
+UNKNOWN_LICENCE = "not stated"
+"""Licence of a file that no catalog knows: the user must ask the author."""
+
+
+@dataclass(frozen=True)
+class ExportedModel:
+    """Files of an exported network."""
+
+    format: str
+    """Format: safetensors, onnx, openvino, spandrel or ncnn."""
+    files: tuple[str, ...]
+    """Paths of the files, the one named by the user first."""
+    size: int
+    """Size of all files together in bytes."""
+    model: str
+    """Name in the catalog, or the name of the weight file without its suffix."""
+    weights_sha256: str
+    """sha256 of the weight file; with an adapter, a slash and the sha256 of the adapter follow."""
+    metadata: Mapping[str, str]
+    """Metadata inside the files: scale, halo, licence, origin, and what goes in and comes out."""
+
+
+def export_model(
+    model: ModelOptions, output: Path, format: str | None = None, overwrite: bool = False
+) -> ExportedModel:
+    """Convert a network and write the files. Equal networks give equal files.
+
+    Args:
+        model: Weights to export, with the adapter to merge in, if there is one.
+        output: File to write; some formats write another file or two with the same stem.
+        format: Name in `FORMATS`; None lets the suffix of `output` decide.
+        overwrite: Replace existing files.
+
+    Raises:
+        UsageError: The suffix does not fit the format, a file exists, the format cannot hold the network, or a package
+            is missing.
+        WeightsError: The weights cannot be found or read, or a file cannot be written.
+    """
+    name = _format_of(output, format)
+    chosen = FORMATS[name]
+    paths = [output.with_suffix(suffix) for suffix in chosen.suffixes]
+    # Before the weights: a download or a conversion for nothing takes time.
+    if not overwrite:
+        _refuse_existing(paths)
+    chosen.check_package()
+    found = find_weights(model, None)
+    network = open_network(found)
+    metadata = describe_export(found, network.config.descriptor)
+    contents = chosen.convert(network, metadata)
+    _write_all(dict(zip(paths, contents, strict=True)))
+    size = sum(len(content) for content in contents)
+    return ExportedModel(name, tuple(map(str, paths)), size, found.name, found.sha256, metadata)
+
+
+def _format_of(output: Path, format: str | None) -> str:
+    """Return the name of the format for an output file. Raises UsageError where suffix and format do not fit."""
+    by_suffix = {known.suffixes[0]: name for name, known in reversed(FORMATS.items())}
+    if format is None:
+        if output.suffix not in by_suffix:
+            raise UsageError(
+                f"the suffix of {output} names no format", f"choose {', '.join(sorted(by_suffix))}, or give --format"
+            )
+        return by_suffix[output.suffix]
+    if format not in FORMATS:
+        raise UsageError(f"unknown format {format!r}", f"choose {', '.join(FORMATS)}")
+    suffix = FORMATS[format].suffixes[0]
+    if output.suffix != suffix:
+        raise UsageError(
+            f"files of the format {format} end with {suffix}, unlike {output}", f"name it {output.stem}{suffix}"
+        )
+    return format
+
+
+def _refuse_existing(paths: list[Path]) -> None:
+    for path in paths:
+        if path.exists():
+            raise UsageError(f"{path} exists", "choose another name, or give --overwrite")
+
+
+def describe_export(found: FoundWeights, descriptor: Descriptor) -> dict[str, str]:
+    """Return the metadata of the exported files: everything that another program must know to use the network."""
+    entry = found.entry
+    stored = read_tensors(found.path).metadata
+    return {
+        "name": found.name,
+        "arch": descriptor.arch,
+        "scale": str(descriptor.scale),
+        "halo": str(descriptor.halo),
+        "exact_tiles": str(descriptor.exact_tiles).lower(),
+        "licence": entry.licence if entry else stored.get("licence", UNKNOWN_LICENCE),
+        "source": entry.source if entry else stored.get("source", ""),
+        "weights_sha256": found.sha256,
+        "training": stored.get("training", ""),
+        "input": "float32, (1, 3, height, width), RGB from 0 to 1",
+        "output": "float32, (1, 3, scale * height, scale * width), RGB, nominally from 0 to 1; to be clamped",
+        "normalization": "none outside: the network subtracts its own mean colour, where it has one",
+        "written_by": "dsclora",
+    }
+
+
+def _write_all(files: Mapping[Path, bytes]) -> None:
+    """Write several files atomically: none appears before all are complete. Raises WeightsError."""
+    at = next(iter(files))
+    try:
+        with ExitStack() as stack:
+            for at, content in files.items():
+                stack.enter_context(atomic_write(at)).write_bytes(content)
+    except OSError as error:
+        raise WeightsError(f"cannot write {at}: {error.strerror}", "choose another place for the file") from error
