@@ -16,11 +16,11 @@ import re
 import shutil
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import quote
 
 from dsclora_cli.errors import DscloraError, WeightsError
@@ -58,6 +58,8 @@ TRIES = 5
 """Number of times that a broken connection is taken up again without a single new byte."""
 
 RETRY_SECONDS = 1.0
+
+T = TypeVar("T")
 
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _COMMIT = re.compile(r"[0-9a-f]{40}")
@@ -106,6 +108,12 @@ def fetch_file(wanted: HubFile, offline: bool = False) -> Path:
         hint = f"run once without --offline and HF_HUB_OFFLINE, or {_INSTEAD[wanted.kind]}"
         raise HubUnavailable("offline", message, hint)
     return _Download(wanted).run()
+
+
+def locate_file(wanted: HubFile) -> None:
+    """Ask the Hub whether it has a file, without downloading the file. Raises HubUnavailable."""
+    request = _Download(wanted)
+    request.with_client(request.locate)
 
 
 def fetch_dataset_file(repo: str, file: str, offline: bool = False) -> Path:
@@ -181,6 +189,11 @@ def cache_folder() -> Path:
     return Path(os.path.expanduser(os.path.expandvars(value)))  # noqa: PTH111
 
 
+def endpoint() -> str:
+    """Return the address of the Hub: HF_ENDPOINT, else the public Hub."""
+    return (os.environ.get("HF_ENDPOINT") or HUB).rstrip("/")
+
+
 def is_offline() -> bool:
     """Return whether HF_HUB_OFFLINE, or TRANSFORMERS_OFFLINE as in the client, forbids all requests."""
     value = os.environ.get("HF_HUB_OFFLINE") or os.environ.get("TRANSFORMERS_OFFLINE") or ""
@@ -192,17 +205,21 @@ class _Download:
 
     def __init__(self, wanted: HubFile) -> None:
         self.wanted = wanted
-        self.endpoint = (os.environ.get("HF_ENDPOINT") or HUB).rstrip("/")
+        self.endpoint = endpoint()
         self.where = {"repo_type": wanted.kind, "endpoint": self.endpoint}
         self.headers: dict[str, str] = {}
 
     def run(self) -> Path:
         """Return the path of the downloaded, verified file. Raises as `fetch_file`."""
+        return self.with_client(lambda: self.download(*self.locate()))
+
+    def with_client(self, call: Callable[[], T]) -> T:
+        """Return the result of a call that uses the client. Raises as `fetch_file`."""
         try:
             check_settings(self.endpoint)
             with quiet_client():
                 self.headers = start_client()
-                return self.download(*self.locate())
+                return call()
         except DscloraError:
             raise
         # A client with these many settings raises nearly everything; none of it may end a run that has other weights.

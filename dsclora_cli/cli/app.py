@@ -32,9 +32,13 @@ COMMANDS = MappingProxyType(
         "merge": ("train", "merge", "MERGE_EXAMPLES"),
         "export": ("export", "export", "EXPORT_EXAMPLES"),
         "models": ("models", "app", ""),
+        "doctor": ("doctor", "doctor", "DOCTOR_EXAMPLES"),
     }
 )
 """Command to module in `cli`, function or command group in the module, and name of the examples in the module."""
+
+_BARE = frozenset(("upscale", "frames", "doctor"))
+"""Commands that run without arguments: `upscale` names the missing INPUT, `frames` reads stdin. Others show help."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -120,9 +124,7 @@ def application(argv: Sequence[str] = ()) -> typer.Typer:
         if isinstance(command, typer.Typer):
             app.add_typer(command, name=name)
         else:
-            # Without arguments `upscale` names the missing INPUT, and `frames` reads stdin; other commands show help.
-            shows_help = name not in {"upscale", "frames"}
-            app.command(name, epilog=getattr(module, examples), no_args_is_help=shows_help)(command)
+            app.command(name, epilog=getattr(module, examples), no_args_is_help=name not in _BARE)(command)
     return app
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
 from threading import Lock
 
 import torch
@@ -39,6 +40,35 @@ def every_gpu() -> tuple[str, ...]:
     """Return the names of all CUDA devices."""
     count = torch.cuda.device_count() if _has_cuda() else 0
     return tuple(f"cuda:{index}" for index in range(count))
+
+
+@dataclass(frozen=True)
+class Gpu:
+    """A GPU that torch can use."""
+
+    name: str
+    """Name of the device: cuda:N or mps."""
+
+    description: str
+    """Name of the hardware."""
+
+    memory: int
+    """Memory in bytes; 0 where the system does not say."""
+
+    free_memory: int
+    """Memory in bytes that is free now."""
+
+
+def describe_gpus() -> tuple[Gpu, ...]:
+    """Return the GPUs that torch can use."""
+    if torch.backends.mps.is_available():
+        return (Gpu("mps", "Apple GPU", 0, host_memory()),)
+    found = []
+    for name in every_gpu():
+        properties = torch.cuda.get_device_properties(name)
+        free = torch.cuda.mem_get_info(torch.device(name))[0]
+        found.append(Gpu(name, properties.name, properties.total_memory, free))
+    return tuple(found)
 
 
 def _has_cuda() -> bool:

@@ -11,10 +11,15 @@ _GPU_FILES = tuple(
 """Files of GPU drivers: NVIDIA on Linux, on Jetson and under WSL, AMD, and NVIDIA on Windows."""
 
 
+def find_driver() -> Path | None:
+    """Return a file of a GPU driver, whether or not the installed torch can use the GPU."""
+    return next((file for file in _GPU_FILES if file.exists()), None)
+
+
 def may_have_gpu() -> bool:
     """Return False only where torch can have no device but the CPU; for True, ask torch itself."""
     # Every Mac may have MPS; elsewhere a driver has left files.
-    if sys.platform != "darwin" and not any(file.exists() for file in _GPU_FILES):
+    if sys.platform != "darwin" and find_driver() is None:
         return False
     from importlib.metadata import PackageNotFoundError, version
 

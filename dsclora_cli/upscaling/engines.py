@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import suppress
+from importlib.util import find_spec
 
 from dsclora_cli.config import EngineOptions
 from dsclora_cli.errors import OutOfMemory, UsageError
@@ -57,6 +58,15 @@ def choose_device(options: EngineOptions) -> str:
     from dsclora_cli.inference.device import resolve_device
 
     return str(resolve_device(options.device))
+
+
+def find_problems() -> dict[str, str]:
+    """Return, by the name of each engine, why the engine cannot run here; an empty text where the engine can run."""
+    return {
+        "native": why_unavailable(),
+        "openvino": "" if openvino.is_installed() else 'not installed: pip install "dsclora[cpu]"',
+        "torch": "" if find_spec("torch") else "not installed: pip install torch",
+    }
 
 
 def load_engine(weights: FoundWeights, device: str, options: EngineOptions) -> Engine:

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from dsclora_cli import hub
 from dsclora_cli.inference import openvino
+from dsclora_cli.inference.native.weights import is_of_older_layout
 from dsclora_cli.paths import downloads_dir, engines_dir
 from dsclora_cli.weights.catalog import Catalog, WeightEntry, load_catalog
 from dsclora_cli.weights.download import hub_file, path_of
@@ -152,7 +153,7 @@ def _unknown_downloads(catalog: Catalog) -> Iterator[PrunableFile]:
 
 def _converted_files(everything: bool) -> Iterator[PrunableFile]:
     for path in sorted(engines_dir().glob("[!.]*")):
-        if openvino.is_outdated(path.name):
+        if openvino.is_outdated(path.name) or is_of_older_layout(path.name):
             yield PrunableFile(path, _size(path), PruneReason.OUTDATED)
         elif everything:
             yield PrunableFile(path, _size(path), PruneReason.CONVERTED)

@@ -22,6 +22,8 @@ Tensors = Mapping[str, NDArray[Any]]
 _LAYOUT = 1
 """Version of the kept files: raise by one when other tensors are kept."""
 
+_NAME_END = f"-native-{_LAYOUT}.npz"
+
 _BROKEN = (OSError, ValueError, TypeError, KeyError, EOFError, zipfile.BadZipFile)
 
 
@@ -91,7 +93,12 @@ def read_span_weights(path: Path) -> SpanWeights | None:
 
 def kept_name(weights_sha256: str) -> str:
     """Return the file name of kept tensors; other weights and other layouts have other names."""
-    return f"{weights_sha256.replace('/', '+')}-native-{_LAYOUT}.npz"
+    return f"{weights_sha256.replace('/', '+')}{_NAME_END}"
+
+
+def is_of_older_layout(name: str) -> bool:
+    """Return whether a file in the folder of converted networks is a file of kept tensors that nothing reads."""
+    return "-native-" in name and not name.endswith(_NAME_END)
 
 
 def keep_tensors(tensors: Tensors, path: Path) -> None:

@@ -1,0 +1,130 @@
+"""The report of `dsclora doctor` as text, and the progress line on a terminal."""
+
+from __future__ import annotations
+
+import faulthandler
+import sys
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+from types import TracebackType
+
+from dsclora_cli.cli import console
+from dsclora_cli.diagnosis.report import Check, Diagnosis, DoctorCallbacks, Folder, HubAnswer, HubState, Outcome
+
+
+class DoctorProgress(DoctorCallbacks):
+    """Context manager that shows the current step on a terminal."""
+
+    def __init__(self, quiet: bool) -> None:
+        stderr = console.stderr()
+        self._status = None if quiet or not stderr.is_terminal else stderr.status("")
+
+    def __enter__(self) -> DoctorProgress:
+        """Return the object itself, with the line on the terminal."""
+        # A library for another processor ends the process by a signal: then Python at least says where.
+        with suppress(OSError, ValueError, RuntimeError):  # stderr is closed, or no real file
+            faulthandler.enable(sys.stderr)
+        if self._status:
+            self._status.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Remove the line."""
+        faulthandler.disable()
+        if self._status:
+            self._status.stop()
+
+    def on_step(self, name: str) -> None:
+        """Show the step that starts."""
+        if self._status:
+            self._status.update(name)
+
+
+def show_diagnosis(found: Diagnosis) -> None:
+    """Write the whole report to stdout, in sections."""
+    for heading, fields in _sections(found).items():
+        console.print_line(heading)
+        console.show_fields({f"  {label}": value for label, value in fields.items()})
+        console.print_line("")
+    for check in found.checks:
+        console.print_line(_check_line(check))
+    if found.checks:
+        passed = sum(check.outcome is Outcome.PASS for check in found.checks)
+        skipped = len(found.checks) - passed - found.failed
+        console.print_line(f"{passed} passed, {found.failed} failed, {skipped} skipped")
+
+
+def show_failures(found: Diagnosis) -> None:
+    """Write failed checks only to stdout."""
+    for check in found.checks:
+        if check.outcome is Outcome.FAIL:
+            console.print_line(_check_line(check))
+
+
+def _check_line(check: Check) -> str:
+    hint = f" ({check.hint})" if check.hint else ""
+    return f"{check.outcome}  {check.name}: {check.detail}{hint} [{check.seconds:.1f} s]"
+
+
+def _sections(found: Diagnosis) -> Mapping[str, Mapping[str, str]]:
+    """Return the fields of every section by heading."""
+    system = found.system
+    vectors = f" ({' '.join(system.vector_instructions)})" if system.vector_instructions else ""
+    return {
+        "Versions": {
+            "dsclora": system.dsclora,
+            "Python": system.python,
+            "system": system.platform,
+            "encoding": system.stdout_encoding,
+            **{
+                package.name: package.version or f'not installed: pip install "dsclora[{package.extra}]"'
+                for package in found.packages
+            },
+        },
+        "Devices": {
+            "processor": f"{system.cpu}, {system.cores} cores{vectors}",
+            **{
+                device.name: f"{device.description}, {_memory(device.free_memory, device.memory)}"
+                for device in found.devices
+            },
+        },
+        "Engines": {
+            **{engine.name: engine.problem or "can run" for engine in found.engines},
+            "auto takes": _auto(found),
+        },
+        "Folders": {folder.purpose: _folder(folder) for folder in found.folders},
+        "Hugging Face Hub": {"address": found.hub.endpoint, "answers": _hub_answer(found.hub)},
+        "Formats": {format.name: format.hint or " ".join(format.suffixes) for format in found.formats},
+        "Environment": dict(system.variables),
+    }
+
+
+def _memory(free: int, total: int) -> str:
+    of = f" of {console.format_bytes(total)}" if total else ""
+    return f"{console.format_bytes(free)}{of} free"
+
+
+def _auto(found: Diagnosis) -> str:
+    auto = found.auto
+    return auto.problem or f"{auto.engine} on {auto.device} in {auto.dtype}: {auto.reason}"
+
+
+def _folder(folder: Folder) -> str:
+    """Return a folder in a line, with ~ for the home folder: the report is pasted in public."""
+    path = str(folder.path)
+    with suppress(RuntimeError, ValueError):  # a user without a home; a folder elsewhere
+        path = f"~/{folder.path.relative_to(Path.home()).as_posix()}"
+    written = "" if folder.writable else ", not writable"
+    size = console.format_bytes(folder.size) if folder.size else "empty"
+    return f"{path}: {size}, {console.format_bytes(folder.free)} free on the disk{written}"
+
+
+def _hub_answer(hub: HubState) -> str:
+    if hub.answers is HubAnswer.YES:
+        return f"yes, in {hub.seconds:.1f} s, and has the pinned file"
+    if hub.answers is HubAnswer.NOT_ASKED:
+        return hub.problem or "not asked: the program is offline"
+    return f"no: {hub.problem} ({hub.hint})"

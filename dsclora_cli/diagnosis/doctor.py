@@ -1,0 +1,80 @@
+"""`dsclora doctor`: gather facts, and run the self-test. Start with `diagnose`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from dsclora_cli.config import EngineOptions
+from dsclora_cli.diagnosis import facts
+from dsclora_cli.diagnosis.report import AutoChoice, Device, Diagnosis, DoctorCallbacks, EngineState, Outcome
+from dsclora_cli.diagnosis.self_test import Surroundings, embedded_weights, run_checks
+from dsclora_cli.errors import DscloraError
+from dsclora_cli.inference.system import find_driver
+from dsclora_cli.upscaling.engines import choose_device, find_problems, load_engine
+
+_NOTHING = DoctorCallbacks()
+
+
+def diagnose(offline: bool = False, self_test: bool = True, callbacks: DoctorCallbacks = _NOTHING) -> Diagnosis:
+    """Look at the machine and the installation, and test them.
+
+    torch is imported only where a GPU may be present, where torch is the engine that `auto` takes, and for the
+    self-test, which compares every engine with torch.
+
+    Args:
+        offline: Do not ask the Hub.
+        self_test: Run the checks too.
+        callbacks: Progress.
+    """
+    callbacks.on_step("machine")
+    system, packages = facts.describe_system(), facts.list_packages()
+    callbacks.on_step("devices and engines")
+    devices, engines = facts.list_all_devices(), _list_engines()
+    auto = _choose_auto(devices, engines)
+    callbacks.on_step("folders")
+    folders, formats = facts.list_folders(), facts.list_formats()
+    callbacks.on_step("Hugging Face Hub")
+    hub = facts.ask_hub(offline)
+    found = Surroundings(packages, engines, devices, formats, folders)
+    checks = tuple(run_checks(found, callbacks)) if self_test else ()
+    return Diagnosis(
+        system=system,
+        packages=packages,
+        devices=devices,
+        engines=engines,
+        auto=auto,
+        folders=folders,
+        hub=hub,
+        formats=formats,
+        checks=checks,
+        failed=sum(check.outcome is Outcome.FAIL for check in checks),
+    )
+
+
+def _list_engines() -> tuple[EngineState, ...]:
+    return tuple(EngineState(name, problem) for name, problem in find_problems().items())
+
+
+def _choose_auto(devices: Sequence[Device], engines: Sequence[EngineState]) -> AutoChoice:
+    """Open the engine that `auto` takes: no second copy of the rules could tell for sure."""
+    options = EngineOptions()
+    try:
+        engine = load_engine(embedded_weights(), choose_device(options), options)
+    except DscloraError as error:
+        return AutoChoice(problem=str(error))
+    # A broken installation of torch or OpenVINO raises whatever its libraries raise.
+    except Exception as error:  # noqa: BLE001
+        return AutoChoice(problem=f"{type(error).__name__}: {error}".splitlines()[0])
+    passed_over = [f"{state.name} cannot run here" for state in engines if state.problem]
+    reason = "; ".join([_gpu_words(devices), *passed_over])
+    return AutoChoice(engine.name, engine.device, engine.dtype, reason)
+
+
+def _gpu_words(devices: Sequence[Device]) -> str:
+    """Return what decides about the device, in words."""
+    gpus = [device.name for device in devices if device.name != "cpu"]
+    if gpus:
+        return f"PyTorch can use {', '.join(gpus)}"
+    if driver := find_driver():
+        return f"{driver} shows a GPU, and the installed PyTorch cannot use it: install a CUDA build of torch"
+    return "no GPU is here"
