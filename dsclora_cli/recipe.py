@@ -14,7 +14,7 @@ from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, get_args, get_origin, get_type_hints
 
-DEFAULT_SHAPES = {"dsclora": (26, 6), "span": (48, 6), "edsr": (64, 16), "rcan": (64, 20)}
+DEFAULT_SHAPES = {"dsclora": (26, 6), "span": (48, 6), "compact": (64, 16), "edsr": (64, 16), "rcan": (64, 20)}
 """Channels and blocks of each architecture; for RCAN the blocks of one group."""
 
 DEFAULT_RCAN_GROUPS = 10
@@ -77,12 +77,15 @@ class NetworkOptions:
         "Architecture: dsclora is the DSCLoRA student, span a SPAN of any width.",
         "|".join(DEFAULT_SHAPES),
     )
-    scale: int = option_field(4, "Upscaling factor: 2, 3 or 4.", "2|3|4", min=2, max=4)
+    scale: int = option_field(4, "Upscaling factor: 2, 3 or 4, or 1 to restore pictures.", "1|2|3|4", min=1, max=4)
     channels: int | None = option_field(
-        None, "Channels of the network; default 26 for dsclora, 48 for span, 64 for edsr and rcan.", "N", min=1
+        None, "Channels of the network; default 26 for dsclora, 48 for span, 64 for compact, edsr and rcan.", "N", min=1
     )
     blocks: int | None = option_field(
-        None, "Blocks of the network; default 6 for dsclora and span, 16 for edsr, 20 per group for rcan.", "N", min=1
+        None,
+        "Blocks of the network; default 6 for dsclora and span, 16 for compact and edsr, 20 per group for rcan.",
+        "N",
+        min=1,
     )
     groups: int | None = option_field(None, "RCAN: groups of blocks; default 10.", "N", min=1)
     expanded: bool = option_field(
@@ -158,7 +161,7 @@ class OptimizerOptions:
     """Options of the optimizer and the learning rate."""
 
     optimiser: str | None = option_field(
-        None, "Optimiser; default soap for SPAN, adam for EDSR, RCAN and adapters.", "adam|adamw|soap"
+        None, "Optimiser; default soap for SPAN, adam for Compact, EDSR, RCAN and adapters.", "adam|adamw|soap"
     )
     learning_rate: float | None = option_field(
         None, "Peak learning rate; default 0.001, for soap 0.05 (a share of the size of each weight).", "X", min=0

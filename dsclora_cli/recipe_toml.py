@@ -87,6 +87,8 @@ def check_recipe(recipe: Recipe) -> None:
         raise _wrong("--expanded", f"{network.arch} has no training form")
     if network.groups is not None and network.arch != "rcan":
         raise _wrong("--groups", f"{network.arch} has no groups of blocks")
+    if network.scale == 1 and not recipe.degrade.degrade and recipe.data.lr is None:
+        raise _wrong("--scale", "at 1 the inputs equal the targets without --degrade and without --lr")
     if distill is not None:
         _check_distillation(distill)
 
@@ -122,7 +124,7 @@ def resolve_defaults(recipe: Recipe) -> Recipe:
     """Return a recipe with the shape, optimizer, learning rate and betas that other options imply."""
     network, distill, given = recipe.network, recipe.distill, recipe.optimiser
     channels, blocks = DEFAULT_SHAPES[network.arch]
-    # SOAP suits the initial weights of a SPAN. Adapters start at zero, EDSR and RCAN with PyTorch's usual weights.
+    # SOAP suits the initial weights of a SPAN. Adapters start at zero, other networks with PyTorch's usual weights.
     if distill is not None and distill.method == "dsclora":
         suits_soap = distill.adapters == "none"
     else:

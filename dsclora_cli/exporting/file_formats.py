@@ -84,7 +84,7 @@ def _to_spandrel(network: Network, metadata: Mapping[str, str]) -> tuple[bytes, 
     return (pack_tensors(network.state_dict(), metadata),)
 
 
-_SAME_NAMES = ("rcan",)
+_SAME_NAMES = ("compact", "rcan")
 """Architectures with the same tensors here and in spandrel."""
 
 

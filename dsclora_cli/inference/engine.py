@@ -36,7 +36,7 @@ class Descriptor:
     """A network in the eyes of callers: everything for tiling, memory planning and reports."""
 
     arch: str
-    """Name of the architecture: span, edsr or rcan."""
+    """Name of the architecture: span, compact, edsr or rcan."""
 
     scale: int
     """Factor from LR to HR, equal for both sides."""

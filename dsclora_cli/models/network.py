@@ -67,6 +67,11 @@ class Network(nn.Module):
             `(N, 3, scale*H, scale*W)`, RGB, nominally in [0, 1], not clamped.
         """
 
+    @property
+    def upsampling_prefixes(self) -> tuple[str, ...]:
+        """Return the first parts of the names of all parameters that depend on the scale."""
+        return "upsampler.", "tail."
+
     def merged(self) -> Network:
         """Return the network in the form for upscaling: equal outputs, less work. Most networks have one form only."""
         return self

@@ -14,6 +14,7 @@ from torch import nn
 
 from dsclora_cli.datasets.patches import Batch, TrainSet
 from dsclora_cli.errors import UsageError
+from dsclora_cli.models.compact import Compact, CompactConfig
 from dsclora_cli.models.edsr import EDSR, EdsrConfig, usual_res_scale
 from dsclora_cli.models.features import ProjectedFeatures
 from dsclora_cli.models.initialization import fit_last_layer, lsuv_init, step_scales
@@ -29,7 +30,6 @@ from dsclora_cli.weights.checkpoint import load_network, save_network
 from dsclora_cli.weights.resolve import find_named_weights
 
 _FITTED_BATCHES = 4  # batches that the upsampler is fitted to
-_UPSAMPLERS = ("upsampler.", "tail.")
 
 
 def train(recipe: Recipe, run: Path, resume: bool, callbacks: TrainCallbacks, offline: bool = False) -> TrainResult:
@@ -127,6 +127,8 @@ def new_network(options: NetworkOptions) -> Network:
     channels, blocks, scale = options.channels, options.blocks, options.scale
     assert channels is not None
     assert blocks is not None
+    if options.arch == "compact":
+        return Compact(CompactConfig(channels, blocks, scale))
     if options.arch == "edsr":
         return EDSR(EdsrConfig(channels, blocks, scale, usual_res_scale(channels)))
     if options.arch == "rcan":
@@ -142,7 +144,7 @@ def _load_matching(network: Network, path: Path) -> bool:
     """
     source, own = load_network(path).state_dict(), network.state_dict()
     other = {name for name, value in own.items() if name not in source or source[name].shape != value.shape}
-    if any(not name.startswith(_UPSAMPLERS) for name in other | (source.keys() - own.keys())):
+    if any(not name.startswith(network.upsampling_prefixes) for name in other | (source.keys() - own.keys())):
         shape = f"{network.config.channels} channels and {network.config.blocks} blocks"
         raise UsageError(
             f"{path} does not hold a network of {shape} in the form to train", "give --channels and --blocks"

@@ -59,10 +59,17 @@ def plan_size(width: int, height: int, options: SizeOptions, native: Iterable[in
 
     Raises:
         UsageError: `check_size` refuses the options.
+            So does any size with weights that restore pictures at their own size.
         AlreadyLargeEnough: the picture is at the requested size, or larger.
         ImageError: the picture would have to grow more than `MAX_SCALE` times.
     """
     check_size(options)
+    scales = tuple(native)
+    if scales == (1,):
+        _check_restoring(options)
+        return SizePlan(width, height, scales, 1.0)
+    if options.scale == 1:
+        raise _scale_error(1)
     factor = _factor(width, height, options)
     if factor <= 1:
         raise AlreadyLargeEnough(f"already large enough at {width}x{height}")
@@ -71,7 +78,7 @@ def plan_size(width: int, height: int, options: SizeOptions, native: Iterable[in
             f"{width}x{height} would have to grow {float(factor):.1f} times; at most {MAX_SCALE:g} times is possible",
             "ask for a smaller size, or upscale the result again",
         )
-    return SizePlan(_scaled(width, factor), _scaled(height, factor), _chain(factor, native), float(factor))
+    return SizePlan(_scaled(width, factor), _scaled(height, factor), _chain(factor, scales), float(factor))
 
 
 def check_size(options: SizeOptions) -> None:
@@ -81,13 +88,25 @@ def check_size(options: SizeOptions) -> None:
         names = ", ".join(f"--{name.replace('_', '-')}" for name in asked)
         raise UsageError(f"more than one size is given: {names}", "choose one; --width and --height go together")
     scale = options.scale
-    if scale is not None and not 1 < scale <= MAX_SCALE:
-        raise UsageError(f"--scale {scale:g} is not above 1 and at most {MAX_SCALE:g}", "for example --scale 2.5")
+    if scale is not None and not 1 <= scale <= MAX_SCALE:
+        raise _scale_error(scale)
     for name in asked:
         value = getattr(options, name)
         sides = value if isinstance(value, tuple) else (value,)
         if not all(0 < side < math.inf for side in sides):
             raise UsageError(f"--{name.replace('_', '-')} must be above 0")
+
+
+def _check_restoring(options: SizeOptions) -> None:
+    """Raise UsageError for a size that a network without enlargement cannot reach."""
+    asked = [f"--{name.replace('_', '-')}" for name, value in vars(options).items() if value is not None]
+    if asked and options.scale != 1:
+        problem = f"{', '.join(asked)} with a model that restores pictures at their own size"
+        raise UsageError(problem, "leave the size out, or upscale the restored picture with another model")
+
+
+def _scale_error(scale: float) -> UsageError:
+    return UsageError(f"--scale {scale:g} is not above 1 and at most {MAX_SCALE:g}", "for example --scale 2.5")
 
 
 def _factor(width: int, height: int, options: SizeOptions) -> Fraction:

@@ -21,7 +21,7 @@ _PACKAGE = Path(__file__).parent.parent
 EMBEDDED = _PACKAGE / "weights" / "embedded"
 """Folder of the weight files inside the package."""
 
-_ARCHITECTURES = ("span", "edsr", "rcan")
+_ARCHITECTURES = ("span", "compact", "edsr", "rcan")
 _METRICS = ("psnr_y", "ssim_y", "psnr_rgb")
 _SHA256 = "[0-9a-f]{64}"
 # Plain http only for this machine; no file: or ftp: addresses.
@@ -43,7 +43,7 @@ class WeightEntry:
     name: str
 
     arch: str
-    """Architecture: span, edsr or rcan."""
+    """Architecture: span, compact, edsr or rcan."""
 
     scale: int
     """Factor by which the network enlarges the sides in one pass."""

@@ -13,16 +13,17 @@ from torch import Tensor
 
 from dsclora_cli.errors import WeightsError
 from dsclora_cli.inference.engine import NO_NORM
+from dsclora_cli.models.compact import LEAKY_RELU, PRELU, RELU, Compact, CompactConfig
 from dsclora_cli.models.edsr import EDSR, EdsrConfig, usual_res_scale
 from dsclora_cli.models.network import Network, NetworkConfig
 from dsclora_cli.models.rcan import RCAN, RcanConfig
 from dsclora_cli.models.span import SPAN, SpanConfig
 from dsclora_cli.weights.state_dict import TensorFile
 
-LIMITS = {"channels": (1, 1024), "blocks": (1, 64), "groups": (1, 64), "attention": (1, 1024), "scale": (2, 16)}
+LIMITS = {"channels": (1, 1024), "blocks": (1, 64), "groups": (1, 64), "attention": (1, 1024), "scale": (1, 16)}
 """Smallest and largest accepted sizes: a damaged file must not ask for a network of any size."""
 
-HINT = "expected a SPAN or DSCLoRA network, merged or in training form, an EDSR or an RCAN"
+HINT = "expected a SPAN or DSCLoRA network, merged or in training form, a Compact, an EDSR or an RCAN"
 
 
 @dataclass(frozen=True)
@@ -109,6 +110,22 @@ def _rcan(file: TensorFile) -> RcanConfig | None:
     return RcanConfig(channels, blocks, scale, groups, attention) if scale else None
 
 
+def _compact(file: TensorFile) -> CompactConfig | None:
+    """Read the sizes from body.0 `(C, 3, 3, 3)`, the last convolution `(3*scale*scale, C, 3, 3)`, and the slopes."""
+    layers = _count(file.tensors, r"body\.(\d{1,4})\.weight")
+    outputs = file.tensors[f"body.{layers - 1}.weight"].shape[0]
+    scale = math.isqrt(outputs // 3)
+    # Convolutions have even numbers, activations odd ones, and a convolution is the last.
+    if 3 * scale**2 != outputs or layers % 2 == 0:
+        return None
+    # Slopes of PReLU are tensors. No tensor tells ReLU from leaky ReLU: metadata first, else ReLU.
+    activation = PRELU if "body.1.weight" in file.tensors else file.metadata.get("activation", RELU)
+    if activation not in {PRELU, RELU, LEAKY_RELU}:
+        return None
+    channels = file.tensors["body.0.weight"].shape[0]
+    return CompactConfig(channels, (layers - 3) // 2, scale, activation)
+
+
 def _head_and_tail(tensors: Mapping[str, Tensor]) -> tuple[int, int | None]:
     """Return the width C, and the scale; without a known tail, the scale is None.
 
@@ -135,6 +152,7 @@ _COMMON = ("scale", "channels", "blocks")
 KNOWN = (
     Architecture("span", ("conv_cat.weight", "upsampler.0.weight"), _span, SPAN, _COMMON),
     Architecture("rcan", ("head.0.weight", _ATTENTION), _rcan, RCAN, (*_COMMON, "groups", "attention")),
+    Architecture("compact", ("body.0.weight", "body.2.weight"), _compact, Compact, (*_COMMON, "activation")),
     Architecture("edsr", ("head.0.weight", "body.0.body.0.weight"), _edsr, EDSR, (*_COMMON, "res_scale")),
 )
 """All architectures, in the order in which files are compared with them."""

@@ -21,7 +21,7 @@ class ModelRow:
     name: str
 
     arch: str
-    """Architecture: span, edsr or rcan."""
+    """Architecture: span, compact, edsr or rcan."""
 
     scale: int
     """Factor by which the network enlarges the sides in one pass."""

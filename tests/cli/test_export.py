@@ -99,6 +99,16 @@ def test_spandrel_reads_exactly_the_same_weights(dsclora, folder: Path, norm: bo
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("name", ["compact", "rcan"])
+def test_spandrel_reads_other_architectures(dsclora, folder: Path, name: str) -> None:
+    save_network(made(name), Path("own.safetensors"), "")
+    assert dsclora("export", "own.safetensors", "--format", "spandrel", "-o", "there.safetensors").code == 0
+    lr = picture()
+    expected = np.clip(upscaled(load_network(Path("own.safetensors")), lr), 0, 1)
+    assert np.abs(other_programs.run_spandrel(Path("there.safetensors"), lr) - expected).max() < LEVEL
+
+
+@pytest.mark.slow
 def test_spandrel_reads_the_embedded_weights(dsclora, folder: Path) -> None:
     assert dsclora("export", "dsclora-x4", "--format", "spandrel", "-o", "there.safetensors").code == 0
     lr = picture(40, 50)

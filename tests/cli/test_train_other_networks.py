@@ -12,7 +12,7 @@ from dsclora_cli.weights.checkpoint import load_network
 
 QUICK = ("--patch", "8", "--batch", "2", "--steps", "2", "--validate", "1", "-s", "2", "--blocks", "1")
 HERE = ("--device", "cpu", "--compile", "off", "--threads", "1")
-SHAPES = {"edsr": ("--channels", "4"), "rcan": ("--channels", "4", "--groups", "1")}
+SHAPES = {"compact": ("--channels", "4"), "edsr": ("--channels", "4"), "rcan": ("--channels", "4", "--groups", "1")}
 
 
 @pytest.mark.parametrize("arch", SHAPES)
@@ -47,3 +47,22 @@ def test_options_of_other_architectures_are_refused(dsclora, photos: Path, argum
     code, _, err = dsclora("train", *arguments, "--data", photos, "--out", "run")
     assert code == 2 and message in err
     assert not Path("run").exists()
+
+
+@pytest.mark.parametrize("arch", ["span", "compact"])
+def test_a_network_learns_to_restore_pictures_at_their_size(dsclora, photos: Path, arch: str) -> None:
+    at_one = ("--scale", "1", "--degrade")
+    quick = ["--patch", "8", "--batch", "2", "--steps", "2", "--validate", "1", "--blocks", "1"]
+    trained = dsclora(
+        "train", "--arch", arch, "--channels", "4", "--data", photos, "--out", "run", *quick, *at_one, *HERE
+    )
+    assert trained.code == 0, trained.err
+    weights = Path("run/best.safetensors")
+    assert load_network(weights).config.descriptor.scale == 1
+    assert dsclora("upscale", "photos/0.png", "--weights", weights, "--device", "cpu", "-o", "clean.png").code == 0
+    assert Image.open("clean.png").size == Image.open("photos/0.png").size
+
+
+def test_scale_1_needs_damaged_inputs(dsclora, photos: Path) -> None:
+    code, _, err = dsclora("train", "--arch", "span", "--scale", "1", "--data", photos, "--out", "run")
+    assert code == 2 and "--scale: at 1 the inputs equal the targets without --degrade" in err

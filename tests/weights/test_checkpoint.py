@@ -147,7 +147,7 @@ def changed(**changes: Tensor | None) -> State:
         (changed(conv_2__eval_conv__bias=torch.zeros(4).to_sparse()), "which is not a tensor"),
         (changed(block_9999__x=torch.zeros(1)), ": channels 4, blocks 9999"),
         (changed(block_4__x=torch.zeros(1)), "lacks block_3"),
-        (changed(upsampler__0__weight=torch.zeros(3, 4, 3, 3)), ": channels 4, blocks 2, scale 1"),
+        (changed(upsampler__0__weight=torch.zeros(3 * 17**2, 4, 3, 3)), ": channels 4, blocks 2, scale 17"),
         (changed(upsampler__0__weight=torch.zeros(13, 4, 3, 3)), "layers do not fit together"),
         (changed(conv_cat__weight=torch.zeros(1).expand(100_000, 16, 1, 1)), "channels 100000"),
         ({}, "holds no tensors by name"),

@@ -9,6 +9,7 @@ import torch
 from networks import refused
 from safetensors.torch import load_file, save_file
 
+from dsclora_cli.models.compact import Compact, CompactConfig
 from dsclora_cli.models.edsr import EDSR, EdsrConfig
 from dsclora_cli.models.network import Network
 from dsclora_cli.models.rcan import RCAN, RcanConfig
@@ -82,3 +83,28 @@ def test_a_res_scale_that_is_not_a_number_is_refused(text: str, tmp_path: Path) 
     tensors = load_file(tmp_path / "net.safetensors")
     save_file(tensors, tmp_path / "net.safetensors", {"res_scale": text})
     assert "unsupported edsr network in" in refused(tmp_path / "net.safetensors")
+
+
+@pytest.mark.parametrize("config", [CompactConfig(6, 3, 2), CompactConfig(4, 1, 1), CompactConfig(5, 2, 4, "relu")])
+def test_released_compact_files_load(config: CompactConfig, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    network, path = Compact(config).eval(), tmp_path / "net.pth"
+    torch.save({"params": network.state_dict()}, path)
+    loaded = load_network(path)
+    assert loaded.config == config
+    assert same(loaded, network)
+
+
+def test_only_metadata_tell_leaky_relu_from_relu(tmp_path: Path) -> None:
+    network = Compact(CompactConfig(4, 2, 2, "leakyrelu")).eval()
+    save_network(network, tmp_path / "own.safetensors", "")
+    assert load_network(tmp_path / "own.safetensors").config == network.config
+    torch.save(network.state_dict(), tmp_path / "foreign.pth")
+    assert load_network(tmp_path / "foreign.pth").config.activation == "relu"
+
+
+def test_a_compact_file_without_its_last_layer_is_refused(tmp_path: Path) -> None:
+    state = Compact(CompactConfig(4, 2, 2)).state_dict()
+    path = tmp_path / "cut.pth"
+    torch.save({name: tensor for name, tensor in state.items() if not name.startswith("body.6.")}, path)
+    assert "layers do not fit together" in refused(path)
