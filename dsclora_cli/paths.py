@@ -6,6 +6,7 @@ import errno
 import hashlib
 import os
 import secrets
+import select
 import stat
 import tempfile
 import time
@@ -24,6 +25,9 @@ _REFUSED = frozenset('\\:*?"<>|')
 """Characters that separate folders, or have a meaning of their own, on Windows."""
 
 _MOST_TEXT = 1 << 26
+
+PIPE_SECONDS = 30.0
+"""Longest time without a byte from a pipe."""
 
 _LONGEST = 255
 """Bytes of the longest file name on most file systems."""
@@ -138,12 +142,21 @@ def sha256_of(path: Path) -> str:
 def open_regular(path: Path) -> BufferedReader:
     """Open a regular file for reading. Raises OSError for a pipe, a device or a socket, whose bytes may never end."""
     # Without O_NONBLOCK, opening a pipe waits for a writer. The flag changes nothing for regular files.
-    flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
-    file = os.fdopen(os.open(path, flags), "rb")
+    waitless = getattr(os, "O_NONBLOCK", 0)
+    file = open(path, "rb", opener=lambda name, flags: os.open(name, flags | waitless))  # noqa: SIM115
     if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
         file.close()
         raise OSError(errno.EINVAL, "not a regular file", str(path))
     return file
+
+
+def append_line(path: Path, line: str) -> None:
+    """Add a line to a regular file, which is made where absent. Raises OSError, for a pipe or a device as well."""
+    flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
+    with os.fdopen(os.open(path, flags, 0o666), "ab") as file:
+        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+            raise OSError(errno.EINVAL, "not a regular file", str(path))
+        file.write(f"{line}\n".encode())
 
 
 def read_small(path: Path) -> str:
@@ -153,6 +166,40 @@ def read_small(path: Path) -> str:
     if len(data) > _MOST_TEXT:
         raise ValueError(f"{path} is larger than 64 MiB")
     return data.decode("utf-8")
+
+
+def read_named(path: Path) -> bytes:
+    """Return the bytes of a text file or a pipe that the user names, at most 64 MiB. Raises OSError."""
+    if stat.S_ISFIFO(path.stat().st_mode):
+        return read_pipe(path, _MOST_TEXT)
+    with open_regular(path) as file:
+        data = file.read(_MOST_TEXT + 1)
+    if len(data) > _MOST_TEXT:
+        raise OSError(errno.EFBIG, "larger than 64 MiB", str(path))
+    return data
+
+
+def read_pipe(path: Path, limit: int) -> bytes:
+    """Return all bytes of a named pipe, such as of the shell's `<(command)`, at most `limit`.
+
+    Raises OSError, also where nothing comes for `PIPE_SECONDS`: a pipe without a writer would be waited for without
+    end.
+    """
+    data = bytearray()
+    # Without O_NONBLOCK, opening a pipe would wait for a writer.
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+    try:
+        while len(data) <= limit:
+            if not select.select([descriptor], [], [], PIPE_SECONDS)[0]:
+                reason = f"nothing came through the pipe for {PIPE_SECONDS:g} seconds"
+                raise OSError(errno.ETIMEDOUT, reason, str(path))
+            chunk = os.read(descriptor, 1 << 20)
+            if not chunk:
+                return bytes(data)
+            data += chunk
+    finally:
+        os.close(descriptor)
+    raise OSError(errno.EFBIG, f"more than {limit >> 20} MiB came through the pipe", str(path))
 
 
 def is_inner_path(name: str) -> bool:

@@ -16,6 +16,7 @@ from difflib import get_close_matches
 from pathlib import Path
 
 from dsclora_cli.errors import UsageError
+from dsclora_cli.paths import read_named
 from dsclora_cli.recipe import (
     DEFAULT_RCAN_GROUPS,
     DEFAULT_SHAPES,
@@ -41,7 +42,7 @@ def read_recipe(path: Path) -> Recipe:
             names file, table and key.
     """
     try:
-        tables = tomllib.loads(path.read_text(encoding="utf-8"))
+        tables = tomllib.loads(read_named(path).decode("utf-8"))
     except OSError as error:
         raise UsageError(f"cannot read {path}: {error.strerror}", "give a recipe file, see docs/train.md") from error
     except ValueError as error:

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import os
 import stat
+import threading
 from pathlib import Path
 
 import pytest
 
 from dsclora_cli import paths
 from dsclora_cli.paths import atomic_write, open_regular, state_dir
+
+posix = pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs named pipes")
 
 
 def test_the_new_file_replaces_the_old_file(tmp_path: Path) -> None:
@@ -76,7 +79,7 @@ def test_a_folder_that_somebody_else_prepared_is_not_used(homeless: Path, trap: 
     assert state_dir() == state_dir()
 
 
-@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs named pipes")
+@posix
 def test_only_regular_files_are_opened(tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"bytes")
     os.mkfifo(tmp_path / "pipe")
@@ -111,3 +114,29 @@ def test_temporary_files_of_killed_runs_are_swept_when_old(tmp_path: Path) -> No
     with atomic_write(tmp_path / "file") as temporary:
         temporary.touch()
     assert sorted(path.name for path in tmp_path.iterdir()) == [young.name, other.name, "file"]
+
+
+@posix
+def test_a_line_is_added_to_regular_files_only(tmp_path: Path) -> None:
+    paths.append_line(tmp_path / "log", "one")
+    paths.append_line(tmp_path / "log", "two")
+    assert (tmp_path / "log").read_text(encoding="utf-8") == "one\ntwo\n"
+    os.mkfifo(tmp_path / "pipe")
+    for place in (tmp_path / "pipe", Path("/dev/null")):
+        with pytest.raises(OSError, match=r"regular|device or address"):
+            paths.append_line(place, "never waits for a reader")
+
+
+@posix
+def test_a_named_text_may_be_a_pipe_and_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    writer = threading.Thread(target=lambda: (tmp_path / "pipe").write_bytes(b"text"))
+    writer.start()
+    assert paths.read_named(tmp_path / "pipe") == b"text"
+    writer.join()
+    monkeypatch.setattr(paths, "PIPE_SECONDS", 0.05)
+    monkeypatch.setattr(paths, "_MOST_TEXT", 3)
+    (tmp_path / "file").write_bytes(b"text")
+    for place, words in (("pipe", "nothing came"), ("file", "larger than"), ("/dev/zero", "not a regular file")):
+        with pytest.raises(OSError, match=words):
+            paths.read_named(tmp_path / place)

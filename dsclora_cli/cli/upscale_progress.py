@@ -50,6 +50,7 @@ class UpscaleView(UpscaleCallbacks):
         self._bars = _Bars(self._console) if self._console.is_terminal and not quiet else None
         self._results: list[FileResult] = []
         self._expected = 0  # inputs of the run
+        self._kinds: Counter[str] = Counter()  # of the files that are left out
         self._started = perf_counter()
 
     @property
@@ -79,6 +80,7 @@ class UpscaleView(UpscaleCallbacks):
     def on_inputs(self, found: FoundInputs) -> None:
         """Set the length of the bar for the whole run, and show the files that are left out, a line for each reason."""
         self._expected = len(found.inputs)
+        self._kinds = Counter(each.kind for each in found.left_out)
         groups: dict[str, list[str]] = {}
         for each in found.left_out:
             # With `verbose`, every file has a line of its own.
@@ -123,7 +125,7 @@ class UpscaleView(UpscaleCallbacks):
     def show(self, result: FileResult) -> None:
         """Show a result in a line, and with `json` in a JSON object on stdout."""
         self._results.append(result)
-        if self._bars and result.status != "left-out":
+        if self._bars and result.status not in ("left-out", "not-reached"):
             self._bars.done(result)
         if self._json:
             self._show_json(result)
@@ -133,7 +135,8 @@ class UpscaleView(UpscaleCallbacks):
             return
         if self._quiet or result.status == "failed":
             return
-        if result.status == "skipped" and not self._verbose and _word_of_skipped(result) != _ELSEWHERE:
+        expected = result.status == "skipped" and _word_of_skipped(result) != _ELSEWHERE
+        if (expected or result.status == "not-reached") and not self._verbose:
             return
         if result.status == "done":
             self._console.print(Text(escape_control(_done_line(result, self._verbose))))
@@ -157,14 +160,16 @@ class UpscaleView(UpscaleCallbacks):
             self._console.print(Text.assemble((f"{label}: ", style), escape_control(text)))
 
     def _summary(self, interrupted: bool) -> str:
-        words = {"interrupted": "cut short", "left-out": "left out"}
+        words = {"interrupted": "cut short", "left-out": "left out", "not-reached": "not started"}
         counts = Counter(
             _word_of_skipped(result) if result.status == "skipped" else words.get(result.status, result.status)
             for result in self._results
         )
-        # The numbers add up to the files that were seen, also after an interrupt and with --fail-fast.
-        counts["not started"] = max(0, self._expected - sum(counts.values()) + counts["left out"])
-        parts = [f"{counts[word]} {word}" for word in _SUMMARY if counts[word]]
+        # The numbers add up to the files that were seen, also where an interrupt has ended the results early.
+        counts["not started"] += max(0, self._expected - sum(counts.values()) + counts["left out"])
+        counts["left out"] = max(counts["left out"], self._kinds.total())
+        kinds = ", ".join(f"{kind}: {count}" for kind, count in self._kinds.items())
+        parts = [f"{counts[word]} {word}" + f" ({kinds})" * (word == "left out") for word in _SUMMARY if counts[word]]
         if interrupted:
             return f"interrupted: {', '.join(parts) or 'nothing was done yet'}"
         if not parts:

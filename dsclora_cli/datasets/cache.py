@@ -21,10 +21,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from dsclora_cli.config import ReadOptions
 from dsclora_cli.datasets.pages import CONVERSIONS, check_regular, open_pages
 from dsclora_cli.errors import DscloraError, ImageError
 from dsclora_cli.imaging.resize import downscale
-from dsclora_cli.paths import atomic_write, cache_dir, open_regular, read_small, sha256_of
+from dsclora_cli.paths import append_line, atomic_write, cache_dir, open_regular, read_small, sha256_of
 
 _HEADER = re.compile(
     # Numbers only: an array of objects would take the bytes of the file for addresses in memory.
@@ -54,7 +55,9 @@ class TrainCache:
     where a process is killed while writing.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, max_pixels: int = ReadOptions.max_pixels) -> None:
+        self.max_pixels = max_pixels
+        """Most pixels of a picture to decode."""
         self.folder = cache_dir() / "training"
         self._index = self.folder / "index.jsonl"
         self._known = self._read_index()
@@ -73,7 +76,7 @@ class TrainCache:
         known = self._stored_file(key)
         if known and all(self._holds(name) for name in known.pages):
             return known
-        with open_pages(path) as pages:
+        with open_pages(path, self.max_pixels) as pages:
             file = StoredFile(tuple(_page_name(key, index) for index in range(pages.count)), pages.conversions)
             # Written before the arrays: a first page without such a file is a whole picture, stored unconverted.
             if file.conversions or len(file.pages) > 1:
@@ -179,11 +182,8 @@ class TrainCache:
         # an error, which `add` raises.
         with suppress(OSError):
             self.folder.mkdir(parents=True, exist_ok=True)
-            if self._index.exists() and not self._index.is_file():
-                return key  # opening a pipe would wait for ever
-            with self._index.open("a", encoding="utf-8") as file:
-                # The line break comes first, so that a line cut off by a kill does not spoil the next line.
-                file.write(f"\n{json.dumps([place, *stamp, key])}")
+            # A line break comes first as well, so that a line cut off by a kill does not spoil this line.
+            append_line(self._index, f"\n{json.dumps([place, *stamp, key])}")
         return key
 
     def _read_index(self) -> dict[str, list[Any]]:

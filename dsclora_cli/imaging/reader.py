@@ -26,6 +26,7 @@ from dsclora_cli.imaging.formats import CAMERA_RAW, FORMATS, detect_format, is_c
 from dsclora_cli.imaging.limits import check_claim
 from dsclora_cli.imaging.metadata import read_orientation, with_size
 from dsclora_cli.imaging.types import AnyFrame, Frame, Header, OpenedFile, StreamedFrame
+from dsclora_cli.paths import open_regular
 
 T = TypeVar("T")
 
@@ -52,7 +53,7 @@ def open_picture(source: Path | bytes, options: ReadOptions = _DEFAULTS, *, in_b
     with _name_errors(name), silent():
         if isinstance(source, Path) and source.is_dir():
             raise ImageError("is a folder, not a picture", "give the path of a picture file")
-        file: BinaryIO = io.BytesIO(source) if isinstance(source, bytes) else source.open("rb")
+        file: BinaryIO = io.BytesIO(source) if isinstance(source, bytes) else open_regular(source)
         try:
             opened = _open_by_content(file, suffix, options)
             header = opened.header

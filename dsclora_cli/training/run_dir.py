@@ -17,7 +17,7 @@ from typing import Any
 from dsclora_cli.errors import DscloraError, UsageError
 from dsclora_cli.imaging.contact_sheet import Panel, Strip, contact_sheet, save_png
 from dsclora_cli.imaging.resize import matlab_bicubic
-from dsclora_cli.paths import atomic_write
+from dsclora_cli.paths import append_line, atomic_write, open_regular
 from dsclora_cli.recipe import Recipe
 from dsclora_cli.recipe_toml import recipe_to_toml
 from dsclora_cli.training.validation import Sample
@@ -76,13 +76,14 @@ class RunDir:
         """Return the lines of the log, without a last line that a crash cut short."""
         if not self._log.exists():
             return []
-        whole, _, _ = self._log.read_text(encoding="utf-8").rpartition("\n")
+        with open_regular(self._log) as file:
+            whole, _, _ = file.read().decode("utf-8").rpartition("\n")
         return [json.loads(line) for line in whole.splitlines()]
 
     def log(self, line: Mapping[str, Any]) -> None:
         """Add a line to the log, and every number of the line to TensorBoard."""
-        with self._reporting(), self._log.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(line) + "\n")
+        with self._reporting():
+            append_line(self._log, json.dumps(line))
         if self._tensorboard is not None:
             for name, value in {**line, **line["terms"], **line["facts"]}.items():
                 if isinstance(value, int | float):

@@ -6,6 +6,7 @@ Decoding, network and encoding overlap, memory stays bounded, and a broken file 
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Generator, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import replace
@@ -17,7 +18,7 @@ from dsclora_cli.upscaling.bounded_queue import POLL_SECONDS
 from dsclora_cli.upscaling.engines import list_devices
 from dsclora_cli.upscaling.inputs import find_inputs
 from dsclora_cli.upscaling.pipeline import BatchState, DevicePipeline
-from dsclora_cli.upscaling.types import FileResult, FoundInputs, UpscaleCallbacks
+from dsclora_cli.upscaling.types import RUN_ERRORS, FileResult, FoundInputs, UpscaleCallbacks
 
 if TYPE_CHECKING:
     from dsclora_cli.upscaling.picture import PictureUpscaler
@@ -46,9 +47,9 @@ def upscale_files(
 
     Yields:
         One result per input, when the input is finished. The result of a failed picture has an `error`. The files that
-        are left out come first.
-        On KeyboardInterrupt, the results of finished and interrupted pictures come before the exception. On an early
-        close of the iterator, finished pictures stay; a half-written file never remains.
+        are left out come first, and inputs that the run has not reached come last, also before an exception.
+        On KeyboardInterrupt, the pictures that wait for the encoder are finished. On an early close of the iterator,
+        finished pictures stay; a half-written file never remains.
 
     Raises:
         UsageError: contradicting options, or options in conflict with the inputs.
@@ -81,31 +82,49 @@ class BatchRun:
             for device in devices
         ]
         self._ended: list[DevicePipeline] = []
+        self._reported: Counter[str] = Counter()
+        """Results yielded so far, by name of the input."""
 
     def results(self) -> Generator[FileResult, None, None]:
-        """Run once, and yield results."""
+        """Run once, and yield a result for every file seen, however the run ends."""
         self._callbacks.on_inputs(self._found)
         for note in self._found.notes:
             self._callbacks.note_once(note)
-        for left_out in self._found.left_out:
-            yield FileResult(left_out.name, "left-out", warnings=(left_out.reason,))
-        running = len(self._pipelines)
+        left_out = (FileResult(each.name, "left-out", warnings=(each.reason,)) for each in self._found.left_out)
         try:
-            for pipeline in self._pipelines:
-                pipeline.start()
-            while running:
-                # Without a timeout, Ctrl-C would not end the wait on Windows.
-                yield from self._take_results(POLL_SECONDS)
-                while self._ended:
-                    running -= 1
-                    self._ended.pop().wait()  # raises the error of a pipeline
-        except KeyboardInterrupt:
-            # Pictures that wait for the encoder are finished first, and reported.
-            self._stop()
+            yield from left_out
+            yield from self._run()
+        except (KeyboardInterrupt, *RUN_ERRORS):
+            # Pictures that wait for the encoder are finished first, and reported. Ctrl-C once more gives them up, and
+            # is raised again below.
+            with suppress(KeyboardInterrupt):
+                self._stop()
+            yield from left_out
             yield from self._take_results(0)
+            yield from self._not_reached()
             raise
         finally:
             self._stop()
+        yield from self._not_reached()
+
+    def _run(self) -> Iterator[FileResult]:
+        """Start the pipelines, and yield results until all have ended. Raises the error of a pipeline."""
+        running = len(self._pipelines)
+        for pipeline in self._pipelines:
+            pipeline.start()
+        while running:
+            # Without a timeout, Ctrl-C would not end the wait on Windows.
+            yield from self._take_results(POLL_SECONDS)
+            while self._ended:
+                running -= 1
+                self._ended.pop().wait()
+
+    def _not_reached(self) -> Iterator[FileResult]:
+        """Yield the inputs without a result: behind the first failure with `fail_fast`, or behind an interrupt."""
+        for file in self._found.inputs:
+            if not self._reported[file.name]:
+                yield FileResult(file.name, "not-reached")
+            self._reported[file.name] -= 1
 
     def _take_results(self, timeout: float) -> Iterator[FileResult]:
         """Wait for an event at most `timeout` seconds, call the waiting callbacks, and yield the waiting results."""
@@ -113,6 +132,7 @@ class BatchRun:
             event = self._state.events.get(timeout=timeout)
             while True:
                 if isinstance(event, FileResult):
+                    self._reported[event.input] += 1
                     yield event
                 elif isinstance(event, DevicePipeline):
                     self._ended.append(event)

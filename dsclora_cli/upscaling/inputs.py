@@ -8,7 +8,6 @@ from __future__ import annotations
 import codecs
 import glob
 import os
-import select
 import stat
 import sys
 from collections.abc import Iterable
@@ -17,6 +16,7 @@ from pathlib import Path
 from dsclora_cli.config import BatchOptions
 from dsclora_cli.errors import ImageUnreadable, UsageError
 from dsclora_cli.imaging.formats import is_picture_name
+from dsclora_cli.paths import read_named, read_pipe
 from dsclora_cli.upscaling.manifest import is_recorded
 from dsclora_cli.upscaling.output_names import STDOUT, check_template, possible_stems
 from dsclora_cli.upscaling.types import STDIN, FoundInputs, InputFile, LeftOut, path_key
@@ -24,11 +24,28 @@ from dsclora_cli.upscaling.types import STDIN, FoundInputs, InputFile, LeftOut, 
 _PIPE_LIMIT = 2**30
 """Most bytes of a picture from a pipe or from standard input."""
 
-_PIPE_SECONDS = 30.0
-"""Longest time without a byte from a named pipe: a pipe without a writer would be waited for without end."""
-
 _HIDDEN_ON_WINDOWS = ("thumbs.db", "desktop.ini")
 _RESULT = "a result of an earlier run"
+_SYSTEM_FILE = "a hidden file of a system or program"
+_EXPECTED = (_RESULT, _SYSTEM_FILE)
+"""Reasons that no user wonders about."""
+
+_KINDS = {
+    _RESULT: "results of earlier runs",
+    _SYSTEM_FILE: "hidden files of systems and programs",
+    "not named like a picture": "not named like pictures",
+    "a hidden file": "hidden pictures",
+    "the folder of results": "folder of results",
+    "a hidden folder": "hidden folders",
+    "a link to a folder": "links to folders",
+    "a folder; -r includes subfolders": "folders",
+    "a link that leads nowhere": "links that lead nowhere",
+    "no regular file": "no regular files",
+}
+"""Plurals by reason."""
+
+_SECOND_NAMES = "second names of inputs"
+_BY_NAME = "results by their names"
 
 
 def find_inputs(arguments: Iterable[str | os.PathLike[str]], batch: BatchOptions) -> FoundInputs:
@@ -68,7 +85,7 @@ class _Found:
         # Another spelling of a path is the same name; the name of a link is another name.
         known = before.source
         if isinstance(file.source, Path) and isinstance(known, Path) and _absolute(file.source) != _absolute(known):
-            self._leave_out(file.source, file.name, f"the same file as {before.name}")
+            self._leave_out(file.source, file.name, f"the same file as {before.name}", _SECOND_NAMES)
 
     def add_all(self, argument: str) -> None:
         """Take the pictures of a file, a folder or a glob."""
@@ -106,7 +123,7 @@ class _Found:
             if reason is None:
                 inputs.append(file)
             elif isinstance(file.source, Path):
-                self._leave_out(file.source, file.name, reason)
+                self._leave_out(file.source, file.name, reason, _BY_NAME)
         # A hidden file, for example, may be named as well as seen in a folder.
         kept = {_absolute(file.source) for file in inputs if isinstance(file.source, Path)}
         left_out = tuple(each for each in self._left_out.values() if _absolute(each.path) not in kept)
@@ -132,8 +149,10 @@ class _Found:
                 return f"by its name the result of {owners[folder, stem]}; to upscale the file, choose a folder with -o"
         return None
 
-    def _leave_out(self, path: Path, name: str, reason: str) -> None:
-        self._left_out.setdefault(name, LeftOut(path, name, reason, expected=reason == _RESULT))
+    def _leave_out(self, path: Path, name: str, reason: str, kind: str = "") -> None:
+        """Note a file with a reason; `kind` is the plural for a reason that is not in `_KINDS`."""
+        plural = _KINDS.get(reason, kind)
+        self._left_out.setdefault(name, LeftOut(path, name, reason, plural, expected=reason in _EXPECTED))
 
     def _add_glob(self, path: Path, argument: str) -> None:
         # Path.glob takes no absolute pattern.
@@ -182,9 +201,8 @@ class _Found:
         """Take a file that the user has not named, or leave the file out; return whether the file was taken."""
         hidden = path.name.startswith(".")
         if not is_picture_name(path):
-            # Hidden files of systems and programs, such as .DS_Store, concern nobody.
-            if not hidden and path.name.lower() not in _HIDDEN_ON_WINDOWS:
-                self._leave_out(path, str(path), "not named like a picture")
+            of_system = hidden or path.name.lower() in _HIDDEN_ON_WINDOWS
+            self._leave_out(path, str(path), _SYSTEM_FILE if of_system else "not named like a picture")
         elif hidden and folder is not None:
             self._leave_out(path, str(path), "a hidden file")
         elif not path.is_file():
@@ -227,23 +245,11 @@ def _read_stdin() -> InputFile:
 
 
 def _read_pipe(path: Path) -> bytes:
-    """Return all bytes of a named pipe, such as of the shell's `<(command)`. Raises ImageUnreadable and OSError."""
-    data = bytearray()
-    # Without O_NONBLOCK, opening a pipe would wait for a writer.
-    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+    """Return the picture in a named pipe. Raises ImageUnreadable."""
     try:
-        while len(data) <= _PIPE_LIMIT:
-            if not select.select([descriptor], [], [], _PIPE_SECONDS)[0]:
-                raise ImageUnreadable(
-                    f"{path}: nothing came through the pipe for {_PIPE_SECONDS:g} seconds", "write a file first"
-                )
-            chunk = os.read(descriptor, 1 << 20)
-            if not chunk:
-                return bytes(data)
-            data += chunk
-    finally:
-        os.close(descriptor)
-    raise _too_long(str(path))
+        return read_pipe(path, _PIPE_LIMIT)
+    except OSError as error:
+        raise ImageUnreadable(f"{path}: {error.strerror}", "write a file first, and name the file") from error
 
 
 def _too_long(name: str) -> ImageUnreadable:
@@ -253,7 +259,7 @@ def _too_long(name: str) -> ImageUnreadable:
 def _read_list(path: Path) -> list[str]:
     """Return the paths in a list: one path a line, in UTF-8, or in UTF-16 with a byte order mark."""
     try:
-        data = path.read_bytes()
+        data = read_named(path)
         encoding = "utf-16" if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) else "utf-8-sig"
         lines = data.decode(encoding).splitlines()
     except OSError as error:

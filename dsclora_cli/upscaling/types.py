@@ -65,6 +65,8 @@ class LeftOut:
     """Name in messages and results."""
     reason: str
     """Words that follow the name and a colon."""
+    kind: str
+    """Plural for all files with a reason of this kind, for a count."""
     expected: bool = False
     """Whether no user wonders about the reason, as with the results of earlier runs."""
 
@@ -81,7 +83,7 @@ def path_key(path: Path) -> str:
     return key.casefold() if sys.platform == "darwin" else key
 
 
-FileStatus = Literal["done", "skipped", "kept", "failed", "interrupted", "left-out"]
+FileStatus = Literal["done", "skipped", "kept", "failed", "interrupted", "not-reached", "left-out"]
 
 
 @dataclass(frozen=True)
@@ -101,8 +103,8 @@ class FileResult:
     """Name of the input, as given by the user."""
     status: FileStatus
     """done; skipped: the result exists already, the picture is large enough, or another process is upscaling the
-    picture; kept: another file has the name of the
-    result; failed: see `error`; interrupted; left-out: no input of the run, `warnings` has the reason."""
+    picture; kept: another file has the name of the result; failed: see `error`; interrupted: given up while being
+    written; not-reached: the run ended before; left-out: no input of the run, `warnings` has the reason."""
     output: str | None = None
     """File that now exists, "-" for standard output, None for no file."""
     input_size: tuple[int, int] | None = None

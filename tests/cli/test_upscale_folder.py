@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import imagecodecs
@@ -12,6 +13,7 @@ import tifffile
 from PIL import Image
 
 from dsclora_cli.imaging.reader import open_picture
+from dsclora_cli.upscaling import pipeline
 
 SIZE = (10, 8)
 RGB = np.arange(240, dtype=np.uint8).reshape(8, 10, 3)
@@ -53,8 +55,8 @@ def test_every_kind_of_picture_comes_back_as_the_same_kind(dsclora, kinds: list[
     assert code == 1
     results = {Path(result["input"]).name: result for result in map(json.loads, out.splitlines())}
     failures = {name: result["error"] for name, result in results.items() if result["status"] != "done"}
-    assert results.pop("notes.txt")["status"] == "left-out"
-    assert list(failures) == ["notes.txt", "broken.jpg"]
+    assert [results.pop(name)["status"] for name in ("Thumbs.db", "notes.txt")] == ["left-out"] * 2
+    assert list(failures) == ["Thumbs.db", "notes.txt", "broken.jpg"]
     assert sum(line.startswith("failed: ") for line in err.splitlines()) == 1
     assert sorted(results) == sorted([*kinds, "broken.jpg"])
     for name in kinds:
@@ -69,6 +71,31 @@ def test_every_kind_of_picture_comes_back_as_the_same_kind(dsclora, kinds: list[
     assert f"{len(kinds)} already done, 1 failed" in again.err
 
 
+@pytest.mark.parametrize("stop", ["fail-fast", "interrupt"])
+def test_every_file_seen_has_one_account_however_the_run_ends(dsclora, kinds, monkeypatch, stop) -> None:
+    count = len(list(Path("in").iterdir()))
+    options = ["--fail-fast"] if stop == "fail-fast" else []
+    if stop == "interrupt":
+        opened = iter(range(100))
+        real = pipeline.open_picture
+
+        def interrupt(*arguments: object) -> object:
+            if next(opened) == 7:
+                raise KeyboardInterrupt
+            return real(*arguments)
+
+        monkeypatch.setattr(pipeline, "open_picture", interrupt)
+    code, out, err = dsclora("upscale", "in", "-o", "out", "-m", "dsclora-x4", "--json", *options)
+    assert code == (1 if options else 130)
+    objects = [json.loads(line) for line in out.splitlines()]
+    results = [each for each in objects if "status" in each]
+    assert len(results) == len({each["input"] for each in results}) == count
+    assert "not-reached" in {each["status"] for each in results}
+    summary = err.splitlines()[-1]
+    numbers = re.findall(r"(\d+) (?:done|failed|cut short|not started|left out)\b", summary)
+    assert sum(map(int, numbers)) == count, summary
+
+
 def test_a_second_run_on_the_folder_has_nothing_to_do(dsclora, kinds: list[str]) -> None:
     Path("in/broken.jpg").unlink()
     assert dsclora("upscale", "in", "-m", "dsclora-x4", "-q") == (0, "", "")
@@ -76,8 +103,10 @@ def test_a_second_run_on_the_folder_has_nothing_to_do(dsclora, kinds: list[str])
     assert len(written) == len(kinds)
     code, _, err = dsclora("upscale", "in", "-m", "dsclora-x4")
     assert code == 0
+    left_out = "hidden files of systems and programs: 1, not named like pictures: 1"
+    left_out += f", results of earlier runs: {len(kinds)}"
     assert err.splitlines() == [
         "left out: in/notes.txt: not named like a picture",
-        f"nothing to do: {len(kinds)} already done, {len(kinds) + 1} left out",
+        f"nothing to do: {len(kinds)} already done, {len(kinds) + 2} left out ({left_out})",
     ]
     assert not list(Path("in").glob("*_x4_x4.*"))

@@ -25,7 +25,8 @@ def folder(tmp_path: Path) -> Path:
 
 def test_a_broken_picture_does_not_stop_the_other_pictures(folder: Path) -> None:
     results = run([folder])
-    assert states(results) == {"a.jpg": "done", "b.png": "done", "c.webp": "done", "d.gif": "done", "e.png": "failed"}
+    done = dict.fromkeys(("a.jpg", "b.png", "c.webp", "d.gif"), "done")
+    assert states(results) == done | {"e.png": "failed", "Thumbs.db": "left-out"}
     by_name = {Path(result.input).name: result for result in results}
     for name in ("a_x4.jpg", "b_x4.png", "c_x4.webp"):
         assert Image.open(folder / name).size == (48, 36)
@@ -45,7 +46,7 @@ def test_a_second_run_skips_finished_pictures_and_other_settings_keep_existing_f
     before = {path: path.stat().st_mtime_ns for path in folder.iterdir()}
     again = run([folder], upscaler=RepeatUpscaler(lambda frame: pytest.fail("nothing is left to upscale")))
     assert states(again) == {
-        **dict.fromkeys(["a_x4.jpg", "b_x4.png", "c_x4.webp", "d_x4.gif"], "left-out"),
+        **dict.fromkeys(["a_x4.jpg", "b_x4.png", "c_x4.webp", "d_x4.gif", "Thumbs.db"], "left-out"),
         **dict.fromkeys(["a.jpg", "b.png", "c.webp", "d.gif"], "skipped"),
         "e.png": "failed",
     }
@@ -117,7 +118,8 @@ def test_fail_fast_finishes_the_pictures_before_the_failure(folder: Path) -> Non
     (folder / "b.png").write_bytes(b"no picture")
     options = replace(EMBEDDED, batch=BatchOptions(fail_fast=True))
     results = run([folder / "a.jpg", folder / "b.png", folder / "c.webp"], options, RepeatUpscaler())
-    assert states(results) == {"a.jpg": "done", "b.png": "failed"}
+    assert states(results) == {"a.jpg": "done", "b.png": "failed", "c.webp": "not-reached"}
+    assert [result.input for result in results].count(str(folder / "c.webp")) == 1
 
 
 @pytest.mark.parametrize(
@@ -131,8 +133,11 @@ def test_fail_fast_finishes_the_pictures_before_the_failure(folder: Path) -> Non
     ],
 )
 def test_an_error_of_the_whole_run_ends_the_run(folder: Path, options: UpscaleOptions, error: type[Exception]) -> None:
+    results = []
     with pytest.raises(error):
-        run([folder], options)
+        results.extend(upscale_files([folder], options))
+    # An option that no input could have is refused before the files are looked at.
+    assert set(states(results)) in (set(), {path.name for path in folder.iterdir()})
     assert not list(folder.glob("*_x4*"))
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from batches import EMBEDDED, run, save_photo
 
+from dsclora_cli import paths
 from dsclora_cli.config import BatchOptions
 from dsclora_cli.errors import UsageError
 from dsclora_cli.upscaling import inputs
@@ -139,6 +140,7 @@ def test_recorded_results_in_a_folder_are_no_inputs_whatever_their_name() -> Non
 @posix
 def test_every_file_seen_is_an_input_or_left_out_with_a_reason() -> None:
     touch("in/a.png", "in/.hidden.png", "in/.DS_Store", "in/notes.txt", "in/deep/b.png", "in/.git/c.png")
+    touch("in/Thumbs.db", "in/desktop.ini")
     Path("in/link.png").symlink_to("a.png")
     Path("in/loop.png").symlink_to("loop.png")
     Path("in/nowhere.png").symlink_to("absent.png")
@@ -147,9 +149,12 @@ def test_every_file_seen_is_an_input_or_left_out_with_a_reason() -> None:
     found = find_inputs(["in"], FLAT)
     assert [item.name for item in found.inputs] == ["in/a.png"]
     assert {each.name: each.reason for each in found.left_out} == {
+        "in/.DS_Store": "a hidden file of a system or program",
         "in/.git": "a hidden folder",
         "in/.hidden.png": "a hidden file",
+        "in/Thumbs.db": "a hidden file of a system or program",
         "in/deep": "a folder; -r includes subfolders",
+        "in/desktop.ini": "a hidden file of a system or program",
         "in/folder": "a link to a folder",
         "in/link.png": "the same file as in/a.png",
         "in/loop.png": "a link that leads nowhere",
@@ -157,6 +162,8 @@ def test_every_file_seen_is_an_input_or_left_out_with_a_reason() -> None:
         "in/nowhere.png": "a link that leads nowhere",
         "in/pipe.png": "no regular file",
     }
+    assert all(each.kind for each in found.left_out)
+    assert {each.name for each in found.left_out if each.expected} == {"in/.DS_Store", "in/Thumbs.db", "in/desktop.ini"}
 
 
 def test_a_file_that_is_seen_and_named_is_not_left_out() -> None:
@@ -225,18 +232,31 @@ def test_a_name_that_cannot_be_opened_fails_alone(name: str, words: str, monkeyp
 def test_a_pipe_is_read_and_a_silent_or_endless_pipe_fails(monkeypatch: pytest.MonkeyPatch) -> None:
     os.mkfifo("pipe.png")
     batch = BatchOptions(output="b.png")
-    monkeypatch.setattr(inputs, "_PIPE_SECONDS", 0.05)
+    monkeypatch.setattr(paths, "PIPE_SECONDS", 0.05)
     (silent,) = find_inputs(["pipe.png"], batch).inputs
     assert "nothing came through the pipe" in str(silent.problem)
-    monkeypatch.setattr(inputs, "_PIPE_SECONDS", 20)
+    monkeypatch.setattr(paths, "PIPE_SECONDS", 20)
     with subprocess.Popen("exec cat /dev/zero > pipe.png", shell=True) as endless:
         monkeypatch.setattr(inputs, "_PIPE_LIMIT", 10_000)
         (long,) = find_inputs(["pipe.png"], batch).inputs
         endless.kill()
-    assert "has more than" in str(long.problem)
+    assert "more than 0 MiB came through the pipe" in str(long.problem)
     with subprocess.Popen("sleep 0.1; echo picture > pipe.png", shell=True):
         (piped,) = find_inputs(["pipe.png"], batch).inputs
     assert (piped.source, piped.stem, piped.key) == (b"picture\n", "pipe", "pipe.png")
+
+
+@posix
+def test_a_list_may_be_a_pipe_and_is_no_device_and_no_silent_pipe(monkeypatch: pytest.MonkeyPatch) -> None:
+    touch("a.png")
+    os.mkfifo("list")
+    with subprocess.Popen("echo a.png > list", shell=True):
+        assert names("@list") == ["a.png"]
+    monkeypatch.setattr(paths, "PIPE_SECONDS", 0.05)
+    Path("silent").symlink_to("list")
+    for name, words in (("silent", "nothing came through the pipe"), ("/dev/zero", "not a regular file")):
+        with pytest.raises(UsageError, match=words):
+            find_inputs([f"@{name}"], FLAT)
 
 
 def test_standard_input_may_be_closed_or_endless(monkeypatch: pytest.MonkeyPatch) -> None:
