@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import struct
 from dataclasses import replace
 
 from dsclora_cli.imaging import tiff_ifd
 from dsclora_cli.imaging.formats import FORMATS
 from dsclora_cli.imaging.profiles import (
+    CHUNKS_OF_HDR,
     adobe_rgb_profile,
     chunks_of_primaries,
     fitting_profile,
@@ -53,7 +53,10 @@ def fit_colors(header: Header, name: str, channels: int) -> tuple[Metadata, list
             metadata = replace(metadata, icc=profile_of_chunks(chunks, channels))
         return metadata, losses, notes
     if name in NUMBERED and b"cICP" in dict(chunks) and not metadata.icc:
-        return replace(metadata, color_chunks=tuple(chunk for chunk in chunks if chunk[0] == b"cICP")), losses, notes
+        kept = tuple(chunk for chunk in chunks if chunk[0] == b"cICP")
+        if any(kind in CHUNKS_OF_HDR for kind, _ in chunks):
+            notes.append(f"the brightness of the HDR picture (mDCV, cLLI) was left out: {name} is written without")
+        return replace(metadata, color_chunks=kept), losses, notes
     if is_hdr(chunks):
         losses.append(f"{name} has no room for {name_colors(chunks)}: the picture will look different")
     elif not metadata.icc:
@@ -127,14 +130,7 @@ def _read_exif_colors(exif: bytes | None, channels: int) -> tuple[bytes | None, 
         return adobe_rgb_profile(channels), "Adobe RGB"
     if stated in (None, _SRGB):
         return None, ""
-    points = [value for tag in (_WHITE, _PRIMARIES) for value in _read_fractions(entries.get(tag), order)]
-    gamma = next(iter(_read_fractions(entries.get(_GAMMA), order)), None)
+    points = [value for tag in (_WHITE, _PRIMARIES) for value in tiff_ifd.read_fractions(entries.get(tag), order)]
+    gamma = next(iter(tiff_ifd.read_fractions(entries.get(_GAMMA), order)), None)
     chunks = chunks_of_primaries(points, gamma)
     return (profile_of_chunks(chunks, channels) if chunks else None), "colours given by primaries"
-
-
-def _read_fractions(entry: tiff_ifd.Entry | None, order: str) -> list[float]:
-    if entry is None or entry.type != tiff_ifd.RATIONAL:
-        return []
-    values = struct.unpack(f"{order}{len(entry.data) // 8 * 2}I", entry.data)
-    return [top / bottom if bottom else 0.0 for top, bottom in zip(values[::2], values[1::2], strict=True)]

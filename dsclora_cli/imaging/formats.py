@@ -43,7 +43,7 @@ class Format:
     """Optional dependency of this package that brings `module`; None if `module` is always installed."""
 
 
-_ALL = ("icc", "exif", "xmp", "iptc", "dpi", "text")
+_ALL = ("icc", "exif", "xmp", "iptc", "dpi", "density", "text")
 _NO_IPTC = ("icc", "exif", "xmp")
 
 FORMATS = MappingProxyType(
@@ -52,7 +52,7 @@ FORMATS = MappingProxyType(
             (".jpg", ".jpeg", ".jpe", ".jfif"),
             "PIL.JpegImagePlugin",
             channels=(1, 3),
-            metadata=("icc", "exif", "xmp", "iptc", "dpi", "comment"),
+            metadata=("icc", "exif", "xmp", "iptc", "dpi", "density", "comment"),
             limit=65500,  # of libjpeg; the format itself allows 65535
         ),
         "PNG": Format(
@@ -66,7 +66,7 @@ FORMATS = MappingProxyType(
             "PIL.TiffImagePlugin",
             depths=("uint8", "uint16", "float32"),
             frames="pages",
-            metadata=("icc", "exif", "xmp", "iptc", "dpi", "geo"),
+            metadata=("icc", "exif", "xmp", "iptc", "dpi", "density", "geo"),
         ),
         "AVIF": Format((".avif",), "PIL.AvifImagePlugin", channels=(1, 3, 4), metadata=_NO_IPTC, limit=2**16),
         "JPEG2000": Format(
@@ -80,7 +80,11 @@ FORMATS = MappingProxyType(
         ),
         "BMP": Format((".bmp", ".dib"), "PIL.BmpImagePlugin", channels=(1, 3), metadata=("dpi",)),
         "PPM": Format(
-            (".ppm", ".pgm", ".pnm", ".pbm"), "PIL.PpmImagePlugin", channels=(1, 3), depths=("uint8", "uint16")
+            (".ppm", ".pgm", ".pnm", ".pbm"),
+            "PIL.PpmImagePlugin",
+            channels=(1, 3),
+            depths=("uint8", "uint16"),
+            metadata=("comment",),
         ),
         "TGA": Format((".tga",), "PIL.TgaImagePlugin", limit=2**16 - 1),
         "HEIF": Format((".heic", ".heif", ".hif"), "pillow_heif", channels=(1, 3, 4), metadata=_NO_IPTC, extra="heif"),

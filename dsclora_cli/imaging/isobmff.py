@@ -13,7 +13,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import BinaryIO
 
-from dsclora_cli.imaging.metadata import exif_notes, extract_iptc, normalize_dpi, normalize_exif, normalize_xmp
+from dsclora_cli.imaging.metadata import (
+    exif_notes,
+    extract_iptc,
+    normalize_dpi,
+    normalize_exif,
+    normalize_xmp,
+    pixel_density,
+)
 from dsclora_cli.imaging.types import Metadata
 
 # The first 16 bytes of a "uuid" box say what follows.
@@ -24,6 +31,7 @@ _UUIDS = {
 }
 _CODESTREAM = b"\xff\x4f\xff\x51"
 _MAX_BOXES = 2**16  # a file of empty boxes would take minutes
+_PROPERTY = 64  # bytes of a property of a picture that are looked at
 _RESOLUTIONS = (b"resd", b"resc")  # for display, and of the scan
 _MAX_TEXT = 2**24  # bytes after decompression
 _TEXT_BOXES = {b"xml ": "xmp", b"Exif": "exif"}
@@ -235,24 +243,43 @@ def read_color_numbers(file: BinaryIO) -> tuple[int, int] | None:
 
     They stand in a "colr" box of type "nclx", and are those of the primary picture: others may have others.
     """
-    meta = next((box for box in iter_boxes(file) if box.kind == b"meta"), None)
-    if meta is None:
-        return None
-    inner = {box.kind: box for box in iter_boxes(file, meta.start + 4, meta.end)}  # behind version and flags
-    if b"iprp" not in inner:
-        return None
-    properties = {box.kind: box for box in iter_boxes(file, inner[b"iprp"].start, inner[b"iprp"].end)}
-    if b"ipco" not in properties:
-        return None
-    found = {}
-    for index, box in enumerate(iter_boxes(file, properties[b"ipco"].start, properties[b"ipco"].end), 1):
-        data = read_content(file, box)[:8] if box.kind == b"colr" else b""
-        if data.startswith(b"nclx") and len(data) == 8:
-            found[index] = struct.unpack(">HH", data[4:])
-    primary = read_content(file, inner[b"pitm"]) if b"pitm" in inner else b""
-    used = _properties_of(read_content(file, properties[b"ipma"]), primary) if b"ipma" in properties else []
+    own, every = _read_properties(file)
     # Without a statement of its own, a picture of tiles has that of the tiles.
-    return next((found[index] for index in (*used, *found) if index in found), None)
+    for kind, data in (*own, *every):
+        if kind == b"colr" and data.startswith(b"nclx") and len(data) >= 8:
+            primaries, transfer = struct.unpack_from(">HH", data, 4)
+            return primaries, transfer
+    return None
+
+
+def read_pixel_shape(file: BinaryIO) -> tuple[int, int] | None:
+    """Return pixels across and down in the same length, by the "pasp" box of an AVIF or HEIF; None for square."""
+    for kind, data in _read_properties(file)[0]:
+        if kind == b"pasp" and len(data) >= 8:
+            wide, high = struct.unpack_from(">II", data)
+            return pixel_density(high, wide)
+    return None
+
+
+def names_of_properties(file: BinaryIO) -> set[bytes]:
+    """Return the kinds of the properties of the primary picture of an AVIF or HEIF."""
+    return {kind for kind, _ in _read_properties(file)[0]}
+
+
+def _read_properties(file: BinaryIO) -> tuple[list[tuple[bytes, bytes]], list[tuple[bytes, bytes]]]:
+    """Return kind and start of the content of the properties of the primary picture, and of all properties."""
+    meta = next((box for box in iter_boxes(file) if box.kind == b"meta"), None)
+    inner = {box.kind: box for box in iter_boxes(file, meta.start + 4, meta.end)} if meta else {}
+    boxes = {}
+    if b"iprp" in inner:
+        boxes = {box.kind: box for box in iter_boxes(file, inner[b"iprp"].start, inner[b"iprp"].end)}
+    if b"ipco" not in boxes:
+        return [], []
+    listed = list(iter_boxes(file, boxes[b"ipco"].start, boxes[b"ipco"].end))
+    every = [(box.kind, read_content(file, box)[:_PROPERTY]) for box in listed]
+    primary = read_content(file, inner[b"pitm"]) if b"pitm" in inner else b""
+    used = _properties_of(read_content(file, boxes[b"ipma"]), primary) if b"ipma" in boxes else []
+    return [every[index - 1] for index in used if 0 < index <= len(every)], every
 
 
 def _properties_of(ipma: bytes, pitm: bytes) -> list[int]:

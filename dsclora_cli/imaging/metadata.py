@@ -25,6 +25,11 @@ _LONGEST_PREFIX = 64
 _THUMBNAIL_AT, _THUMBNAIL_SIZE = 513, 514
 _IPTC_RESOURCE = 0x0404
 _MAX_DPI = 10**7
+_MAX_RATIO = 2**16 - 1  # of the fields in a JPEG
+_RESOLUTION, _RESOLUTION_UNIT = (282, 283), 296  # across and down
+# Tags of EXIF about the pixels and their colors, which a TIFF states anew, and marks of programs (PrintIM, padding).
+_ABOUT_PIXELS = frozenset((*range(254, 267), *range(273, 285), 296, 301, 318, 319, *range(529, 533), 50341, 59932))
+_NO_UNIT, _INCH, _CENTIMETER = 1, 2, 3
 _FOCAL_PLANE = {41486: 0, 41487: 1, 37390: 0, 37391: 1}  # pixels of the sensor: tag to axis
 _PLACES = (37396, 41492)  # SubjectArea and SubjectLocation, in pixels
 # A search is linear in the length of a packet, whatever the packet holds. (Editors leave kilobytes of blanks.)
@@ -57,11 +62,15 @@ def with_size(
     if packet:
         packet, removed = edit_xmp(packet, change)
         notes += removed
+    dpi, density = metadata.dpi, metadata.density
+    if orientation >= 5:
+        dpi, density = dpi and dpi[::-1], density and density[::-1]
     geo = metadata.geo
     if geo and orientation != 1:
         geo, notes = None, (*notes, "the place on the map (GeoTIFF) was left out: the picture was turned")
     geo = geo and scale_geo(geo, *factors)
-    return replace(metadata, exif=exif, xmp=packet, geo=geo, notes=tuple(dict.fromkeys(notes)))
+    kept = tuple(dict.fromkeys(notes))
+    return replace(metadata, exif=exif, xmp=packet, geo=geo, dpi=dpi, density=density, notes=kept)
 
 
 def _edit_exif(exif: bytes, change: Change) -> bytes | None:
@@ -73,7 +82,8 @@ def _edit_exif(exif: bytes, change: Change) -> bytes | None:
     width, height = change.width, change.height
     values = {_ORIENTATION: 1, **dict.fromkeys(_WIDTHS, width), **dict.fromkeys(_HEIGHTS, height)}
     sub = first.entries.get(tiff_ifd.EXIF_IFD)
-    for entries in (first.entries, sub.sub if sub and sub.sub else {}):
+    # A reader may take the last of several entries with a tag: all are edited.
+    for entries in (first.entries, sub.sub if sub and sub.sub else {}, *({tag: each} for tag, each in first.repeated)):
         for tag, value in values.items():
             if tag in entries:
                 # Sizes above 16 bits need a LONG: an entry has 4 bytes for the value in either case.
@@ -101,6 +111,10 @@ def _edit_counts(
                 value = value.limit_denominator(10**4)
             if value.numerator < 2**32 and (value != Fraction(top, bottom) or source is not entry):
                 _overwrite(data, layout, entry, struct.pack(order + "II", value.numerator, value.denominator))
+    both = [entries[tag] for tag in _RESOLUTION if tag in entries]
+    if change.orientation >= 5 and len(both) == 2 and all(entry.type == tiff_ifd.RATIONAL for entry in both):
+        for entry, other in (both, both[::-1]):
+            _overwrite(data, layout, entry, other.data[:8])
     for tag in _PLACES:
         values = tiff_ifd.read_integers(entries.get(tag), order)
         if 2 <= len(values) <= 4 and entries[tag].type in (tiff_ifd.SHORT, tiff_ifd.LONG):
@@ -225,6 +239,42 @@ def normalize_dpi(across: float, down: float) -> tuple[float, float] | None:
     """
     plausible = all(0 < dots <= _MAX_DPI for dots in (across, down))
     return (float(across), float(down)) if plausible else None
+
+
+def read_exif_dpi(exif: bytes | None) -> tuple[float, float] | None:
+    """Return the resolution that EXIF states, in dots per inch; None without one."""
+    try:
+        layout, first = tiff_ifd.parse_exif(exif or b"")
+    except ValueError:
+        return None
+    dots = [tiff_ifd.read_fractions(first.entries.get(tag), layout.order) for tag in _RESOLUTION]
+    unit = {_NO_UNIT: 0.0, _CENTIMETER: 2.54}.get(
+        tiff_ifd.read_integer(first.entries.get(_RESOLUTION_UNIT), layout.order) or _INCH, 1.0
+    )
+    return normalize_dpi(dots[0][0] * unit, dots[1][0] * unit) if all(dots) else None
+
+
+def tags_without_place(exif: bytes | None) -> list[int]:
+    """Return the tags of an EXIF block that a TIFF file does not take over: unknown ones, and those that are double."""
+    try:
+        _, first = tiff_ifd.parse_exif(exif or b"")
+    except ValueError:
+        return []
+    known = (*tiff_ifd.DETAILS, *tiff_ifd.WINDOWS_DETAILS, *_ABOUT_PIXELS)
+    unknown = [tag for tag in first.entries if tag not in known]
+    return [*unknown, *(tag for tag, _ in first.repeated if tag not in _ABOUT_PIXELS)]
+
+
+def pixel_density(across: float | Fraction, down: float | Fraction) -> tuple[int, int] | None:
+    """Return pixels across and down in the same length as small numbers, or None for square pixels and for nonsense."""
+    if not (0 < across < 2**32 and 0 < down < 2**32) or across == down:
+        return None
+    ratio = Fraction(across) / Fraction(down)
+    least = min(ratio, 1 / ratio).limit_denominator(_MAX_RATIO)
+    if least in (0, 1):
+        return None
+    pair = least.numerator, least.denominator
+    return pair if ratio < 1 else pair[::-1]
 
 
 def extract_iptc(resources: bytes) -> bytes | None:

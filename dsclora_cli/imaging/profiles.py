@@ -35,12 +35,15 @@ _PRIMARIES = MappingProxyType(
         22: ((0.63, 0.34), (0.295, 0.605), (0.155, 0.077), _D65),
     }
 )
+# sRGB as a "para" tag: exponent, factors and ends of the two parts of the curve, in 1/65536.
+_SRGB_CURVE = b"para\0\0\0\0\0\3\0\0" + struct.pack(">5I", 157286, 62119, 3417, 5072, 2651)
 _HDR = MappingProxyType({16: "PQ", 18: "HLG"})
 _ADOBE_RGB = ((0.64, 0.33), (0.21, 0.71), (0.15, 0.06), _D65)
 _ADOBE_GAMMA = 563 / 256  # Adobe RGB (1998) Color Image Encoding, 4.3.1.2
 _SRGB_GAMMA = 45455  # of a gAMA chunk, in 1/100000: 1 / 2.2, the nearest to sRGB
 _STEPS = 1024  # of a curve
-_CHUNKS_OF_HDR = (b"mDCV", b"mDCv", b"cLLI", b"cLLi")
+CHUNKS_OF_HDR = (b"mDCV", b"mDCv", b"cLLI", b"cLLi")
+"""PNG chunks about the brightness of an HDR picture."""
 
 Points = tuple[tuple[float, float], ...]
 """x and y of red, green, blue and white."""
@@ -97,6 +100,13 @@ def profile_space(icc: bytes) -> str | None:
     if len(icc) < _HEADER or icc[36:40] != b"acsp" or int.from_bytes(icc[:4], "big") > len(icc):
         return None
     return icc[16:20].decode("latin-1").strip()
+
+
+def is_default_of_jxl(icc: bytes) -> bool:
+    """Return whether the decoder of JPEG XL made a profile to say "sRGB", which needs no profile."""
+    # Numbers of ITU-T H.273 for color, or the curve alone for gray.
+    mark = _SRGB_CURVE if profile_space(icc) == "GRAY" else b"cicp\0\0\0\0\x01\x0d\0\x01"
+    return icc[4:8] == b"jxl " and mark in icc
 
 
 def space_of(channels: int) -> str:
@@ -202,7 +212,7 @@ def name_colors(chunks: ColorChunks) -> str:
     numbers = dict(chunks).get(b"cICP", b"")
     if len(numbers) == 4 and numbers[1] in _HDR:
         return f"HDR colours ({_HDR[numbers[1]]})"
-    stated = (b"cICP",) if numbers else tuple(kind for kind, _ in chunks if kind not in _CHUNKS_OF_HDR)
+    stated = (b"cICP",) if numbers else tuple(kind for kind, _ in chunks if kind not in CHUNKS_OF_HDR)
     return f"the colours stated by {' and '.join(kind.decode() for kind in stated)}"
 
 

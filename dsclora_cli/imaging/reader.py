@@ -21,6 +21,7 @@ from dsclora_cli.imaging.codecs.jxl import read_jxl_facts
 from dsclora_cli.imaging.codecs.unsupported import CONVERT, refuse_unsupported, says_unsupported
 from dsclora_cli.imaging.color import apply_orientation
 from dsclora_cli.imaging.color_fit import with_exif_colors
+from dsclora_cli.imaging.containers.surplus import surplus_notes
 from dsclora_cli.imaging.decoder_messages import silent
 from dsclora_cli.imaging.formats import CAMERA_RAW, FORMATS, detect_format, is_camera_raw
 from dsclora_cli.imaging.limits import check_claim
@@ -87,6 +88,13 @@ def _open_by_content(file: BinaryIO, suffix: str, options: ReadOptions) -> Opene
         from dsclora_cli.imaging.codecs.tiff_reader import open_tiff
 
         return open_tiff(file, options.salvage)
+    opened = _open_other(file, name, options)
+    notes = (*opened.header.notes, *surplus_notes(file, name))
+    return replace(opened, header=replace(opened.header, notes=notes))
+
+
+def _open_other(file: BinaryIO, name: str, options: ReadOptions) -> OpenedFile:
+    """Open a file of another format than TIFF; with `salvage`, what is missing is filled first."""
     from dsclora_cli.imaging.codecs.pillow import open_with_pillow
 
     refuse_unsupported(file, name)

@@ -13,13 +13,20 @@ from dataclasses import dataclass, field
 from typing import BinaryIO
 
 EXIF_IFD, GPS_IFD, INTEROP_IFD = 34665, 34853, 40965
-BYTE, SHORT, LONG, RATIONAL, UNDEFINED, LONG8 = 1, 3, 4, 5, 7, 16
+BYTE, ASCII, SHORT, LONG, RATIONAL, UNDEFINED, LONG8 = 1, 2, 3, 4, 5, 7, 16
+
+XMP, IPTC = 700, 33723
+DETAILS = (269, 270, 271, 272, 285, 305, 306, 315, 316, 18246, 18249, 33432, EXIF_IFD, GPS_IFD)
+"""Tags that describe a picture as EXIF does (title, camera, software, date, artist, rating, copyright, ...)."""
+
+WINDOWS_DETAILS = tuple(range(40091, 40096))
+"""Tags of Windows Explorer: title, comment, author, keywords, subject."""
 
 # Bytes of a value, by TIFF type (TIFF 6.0, section 2; 16 to 18 are BigTIFF).
 _SIZES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4, 16: 8, 17: 8, 18: 8}
 # Numbers of each type in the notation of `struct`; two for a fraction.
 _CODES = {1: "B", 3: "H", 4: "I", 5: "II", 6: "b", 8: "h", 9: "i", 10: "ii", 11: "f", 12: "d", 16: "Q", 17: "q"}
-_ASCII, _IFD = 2, 13
+_IFD = 13
 _MAX_DIGITS = 20
 _BIG_TYPES = (16, 17, 18)
 # Limits for damaged files: a wrong count must not ask for gigabytes, and directories may point at each other.
@@ -92,6 +99,9 @@ class Directory:
     count: int = 0
     """Number of entries in the stream, entries that are left out included."""
 
+    repeated: tuple[tuple[int, Entry], ...] = ()
+    """Tag and entry of entries whose tag was there before, those of the directories below included."""
+
 
 def parse_exif(exif: bytes) -> tuple[Layout, Directory]:
     """Return layout and first directory of an EXIF block that starts with the TIFF header.
@@ -128,6 +138,9 @@ class _Walk:
 
     budget: int = _MAX_VALUES
     """Bytes of values."""
+
+    repeated: list[tuple[int, Entry]] = field(default_factory=list)
+    """Entries whose tag was there before in their directory."""
 
     entries: int = 4 * _MAX_ENTRIES
     """Entries; tables may lie over each other, so the size of a file is no limit."""
@@ -184,14 +197,16 @@ def _read_directory(stream: BinaryIO, layout: Layout, offset: int, walk: _Walk, 
         if data is not None:
             walk.budget -= len(data)
             sub = _read_subdirectory(stream, layout, tag, data, walk, depth)
+            entry = Entry(type_, data, offset + count_size + start, sub)
             # The first of several entries counts, as in other programs.
-            entries.setdefault(tag, Entry(type_, data, offset + count_size + start, sub))
+            if entries.setdefault(tag, entry) is not entry:
+                walk.repeated.append((tag, entry))
     next_at = offset + count_size + len(table)
     stream.seek(next_at)
     link = stream.read(word_size)
     # A last directory without its closing zero is common in EXIF and harmless.
     following = struct.unpack(layout.word, link)[0] if len(link) == word_size else 0
-    return Directory(entries, following, next_at, count)
+    return Directory(entries, following, next_at, count, tuple(walk.repeated) if depth == 0 else ())
 
 
 def _read_table(stream: BinaryIO, count: int, size: int) -> tuple[int, bytes]:
@@ -265,7 +280,7 @@ def read_integers(entry: Entry | None, order: str) -> list[int]:
     """
     if entry is None:
         return []
-    if entry.type == _ASCII:
+    if entry.type == ASCII:
         text = entry.data.strip(b"\0 ")
         return [int(text)] if text.isdigit() and len(text) < _MAX_DIGITS else []
     code = _CODES.get(LONG if entry.type == _IFD else entry.type, "")
@@ -278,6 +293,14 @@ def read_integers(entry: Entry | None, order: str) -> list[int]:
     if len(code) == 2:  # a fraction
         values = tuple(top / bottom if bottom else 0 for top, bottom in zip(values[::2], values[1::2], strict=True))
     return [int(value) for value in values if math.isfinite(value)]
+
+
+def read_fractions(entry: Entry | None, order: str) -> list[float]:
+    """Return the values of an entry of unsigned fractions; empty for other entries. A fraction over 0 is 0."""
+    if entry is None or entry.type != RATIONAL:
+        return []
+    values = struct.unpack(f"{order}{len(entry.data) // 8 * 2}I", entry.data)
+    return [top / bottom if bottom else 0.0 for top, bottom in zip(values[::2], values[1::2], strict=True)]
 
 
 def pack_exif(entries: Mapping[int, Entry], order: str) -> bytes:

@@ -40,6 +40,9 @@ class Metadata:
     dpi: tuple[float, float] | None = None
     """Horizontal and vertical resolution in dots per inch."""
 
+    density: tuple[int, int] | None = None
+    """Pixels across and down in the same unknown length; None for square pixels, and where `dpi` is known."""
+
     text: tuple[tuple[str, str], ...] = ()
     """Keyword and text of PNG text chunks. A comment of a JPEG or GIF has the keyword "comment".
 

@@ -25,11 +25,14 @@ from dsclora_cli.imaging.color import convert_pixels, pixels_to_image
 from dsclora_cli.imaging.color_fit import NUMBERED, fit_colors
 from dsclora_cli.imaging.formats import Format, load_plugin, require_format
 from dsclora_cli.imaging.isobmff import with_color_numbers
-from dsclora_cli.imaging.metadata import without_details, without_orientation
+from dsclora_cli.imaging.metadata import read_exif_dpi, tags_without_place, without_details, without_orientation
+from dsclora_cli.imaging.profiles import is_default_of_jxl
 from dsclora_cli.imaging.types import AnyFrame, Frame, Header, Metadata, StreamedFrame
 
 _AVIF_SPEED = 8
 """Of 0 to 10: a seventh of the time of Pillow's 6 on photographs, for files a fifth larger."""
+
+_UNKNOWN_DPI = 72.0
 
 _STREAMED = ("JPEG", "PNG", "TIFF")
 """Formats that are written as bands arrive; others look at a frame again, or at the next frame."""
@@ -104,9 +107,15 @@ def _fit_metadata(metadata: Metadata, abilities: Format, name: str) -> tuple[Met
         for block, words in _BLOCK_NAMES.items()
         if getattr(metadata, block) and block not in abilities.metadata
     }
+    if "icc" in lost and is_default_of_jxl(metadata.icc or b""):
+        lost["icc"] = ""
     if name == "JPEG":
         too_long = [block for block, room in SEGMENT_ROOM.items() if len(getattr(metadata, block) or b"") > room]
         lost |= {block: f"{_BLOCK_NAMES[block]} of that length" for block in too_long}
+    lost |= _lost_resolution(metadata, abilities)
+    losses = []
+    if name == "TIFF" and (missing := tags_without_place(metadata.exif)):
+        losses.append(f"entries of EXIF that have no place in a TIFF were left out: {', '.join(map(str, missing))}")
     text = metadata.text
     if "text" not in abilities.metadata:
         allowed = "comment" if "comment" in abilities.metadata else None
@@ -114,12 +123,30 @@ def _fit_metadata(metadata: Metadata, abilities: Format, name: str) -> tuple[Met
     languages = metadata.language_texts if "text" in abilities.metadata else ()
     keys = [data.partition(b"\0")[0].decode("latin-1") for data in metadata.language_texts if data not in languages]
     names = [
-        *lost.values(),
+        *filter(None, lost.values()),
         *(f'text "{key}"' for key in keys),
         *(f'text "{key}"' for key, _ in metadata.text if (key, _) not in text),
     ]
     kept: dict[str, Any] = {"text": text, "language_texts": languages, **dict.fromkeys(lost)}
-    return replace(metadata, **kept), [f"{name} has no room for {', '.join(names)}"] if names else []
+    if names:
+        losses.append(f"{name} has no room for {', '.join(names)}")
+    return replace(metadata, **kept), losses
+
+
+def _lost_resolution(metadata: Metadata, abilities: Format) -> dict[str, str]:
+    """Return the fields about resolution that a format has no room for, with words for each."""
+    lost = {}
+    # 72 is what EXIF prescribes for an unknown resolution; fields in pixels per meter make 72.009 of it.
+    stated = metadata.dpi and max(abs(dots - _UNKNOWN_DPI) for dots in metadata.dpi) > 0.05
+    if metadata.dpi and stated and "dpi" not in abilities.metadata:
+        kept = "exif" in abilities.metadata and read_exif_dpi(metadata.exif)
+        if not kept or max(abs(one - other) for one, other in zip(kept, metadata.dpi, strict=True)) > 1:
+            across, down = metadata.dpi
+            lost["dpi"] = f"the resolution of {across:.4g}{'' if across == down else f' x {down:.4g}'} dpi"
+    if metadata.density and "density" not in abilities.metadata:
+        across, down = metadata.density
+        lost["density"] = f"the shape of the pixels, {down / across:.4g} times as wide as high"
+    return lost
 
 
 def can_stream(header: Header) -> bool:
@@ -192,7 +219,7 @@ def _write_frames(file: BinaryIO, header: Header, frames: Iterator[AnyFrame], op
     elif format == "PNG":
         write_png(file, next(frames), metadata, options.compression)
     elif format == "PPM":
-        write_pnm(file, next(frames).pixels)
+        write_pnm(file, next(frames).pixels, metadata)
     elif format == "JPEG2000":
         write_jpeg2000(file, next(frames).pixels, metadata)
     elif format == "JPEG":

@@ -25,7 +25,11 @@ _DOWN = (
     *("GPano:LargestValidInteriorRectTop", "GPano:LargestValidInteriorRectHeight"),
     *("exif:FocalPlaneYResolution", "stDim:h"),
 )
-_SWAPPED = {"exif:FocalPlaneXResolution": "exif:FocalPlaneYResolution", "stDim:w": "stDim:h"}
+_SWAPPED = {
+    "exif:FocalPlaneXResolution": "exif:FocalPlaneYResolution",
+    "stDim:w": "stDim:h",
+    "tiff:XResolution": "tiff:YResolution",
+}
 _PLACES = ("exif:SubjectArea", "exif:SubjectLocation")
 _AREA = ("stArea:x", "stArea:y", "stArea:w", "stArea:h")
 _RECTANGLE = "MPReg:Rectangle"

@@ -95,6 +95,7 @@ class _Found:
                 if not self._walk(path):
                     more = "" if self._batch.recursive else "; -r includes subfolders"
                     self._notes.append(f"{argument} holds no pictures{more}")
+                    self._leave_out(path, argument, f"holds no pictures{more}")
             # A file that really has brackets in the name is no glob.
             elif any(sign in argument for sign in "*?[") and not os.path.lexists(path):
                 self._add_glob(path, argument)

@@ -180,10 +180,12 @@ def test_the_orientation_tag_is_removed_without_moving_the_rest():
 
 
 def test_a_text_chunk_that_decompresses_to_too_much_is_left_out(monkeypatch):
-    monkeypatch.setattr("dsclora_cli.imaging.codecs.png._MAX_TEXT", 2**16)
+    monkeypatch.setattr("dsclora_cli.imaging.containers.png_text._MAX_TEXT", 2**16)
     bomb = png.make_chunk(b"zTXt", b"bomb\0\0" + zlib.compress(bytes(2**17)))
     image = saved_still(smooth(), "PNG")
-    assert read_still(image[:33] + bomb + image[33:])[0].metadata.text == ()
+    header = read_still(image[:33] + bomb + image[33:])[0]
+    assert header.metadata.text == ()
+    assert header.notes == ('texts that are damaged, double or too long were left out: "bomb"',)
 
 
 def test_iptc_is_found_among_other_image_resources():

@@ -116,7 +116,7 @@ def test_directories_that_point_at_each_other_are_read_once():
 
 def test_values_together_have_a_limit(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(
-        tiff_ifd._Walk, "__init__", lambda walk: walk.__dict__.update(visited=set(), budget=150, entries=9)
+        tiff_ifd._Walk, "__init__", lambda walk: walk.__dict__.update(visited=set(), budget=150, entries=9, repeated=[])
     )
     entries = {tag: tiff_ifd.Entry(tiff_ifd.BYTE, bytes(60)) for tag in range(1, 6)}
     _, directory = tiff_ifd.parse_exif(tiff_ifd.pack_exif(entries, "<"))

@@ -74,7 +74,7 @@ def test_lost_metadata_is_a_note_even_with_strict():
     header = header_of(smooth(), "JPEG", everything())
     expected = {
         "BMP": 'BMP has no room for the colour profile, EXIF, XMP, IPTC, text "comment", text "parameters"',
-        "WEBP": 'WEBP has no room for IPTC, text "comment", text "parameters"',
+        "WEBP": 'WEBP has no room for IPTC, the resolution of 300 x 150 dpi, text "comment", text "parameters"',
         "JPEG": 'JPEG has no room for text "parameters"',
     }
     for format, note in expected.items():

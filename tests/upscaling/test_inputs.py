@@ -103,6 +103,10 @@ def test_an_empty_folder_gives_a_note_and_is_no_failure() -> None:
     found = find_inputs(["in"], FLAT)
     assert found.inputs == ()
     assert found.notes == ("in holds no pictures; -r includes subfolders",)
+    # `--json` has an object for the folder.
+    assert [(each.name, each.reason) for each in found.left_out] == [
+        ("in", "holds no pictures; -r includes subfolders")
+    ]
 
 
 def test_each_file_counts_once() -> None:

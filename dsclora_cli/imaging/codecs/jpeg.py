@@ -27,7 +27,7 @@ SEGMENT_ROOM = {"exif": SEGMENT_BYTES - 6, "xmp": SEGMENT_BYTES - 29, "iptc": SE
 _BLOCK = 8  # pixels a side: without chroma subsampling a unit of the scan is one block of each channel
 _MOST_UNITS = 65535  # between two restart markers
 _STRIP = 2**24  # pixels; smaller pictures have no restart markers
-_SOF0, _SOS, _DRI, _RST0, _EOI = 0xC0, 0xDA, b"\xff\xdd\0\4", 0xD0, b"\xff\xd9"
+_APP0, _SOF0, _SOS, _DRI, _RST0, _EOI = 0xE0, 0xC0, 0xDA, b"\xff\xdd\0\4", 0xD0, b"\xff\xd9"
 
 
 def write_jpeg(target: BinaryIO, frame: AnyFrame, metadata: Metadata, quality: int) -> None:
@@ -57,6 +57,9 @@ def write_jpeg(target: BinaryIO, frame: AnyFrame, metadata: Metadata, quality: i
             for kind, at, _ in segments:
                 if kind == _SOF0:
                     struct.pack_into(">H", head, at + 5, height)
+                elif kind == _APP0 and metadata.density and not metadata.dpi:
+                    # Behind "JFIF", 0 and the version: no unit, and the shape of the pixels.
+                    struct.pack_into(">BHH", head, at + 11, 0, *metadata.density)
             if len(strip) < height:
                 head += _DRI + struct.pack(">H", rows * units)
             target.write(bytes(head) + coded[start:end])
@@ -77,8 +80,9 @@ def _metadata_options(metadata: Metadata) -> dict[str, object]:
         options["dpi"] = tuple(min(round(dots), 65535) for dots in metadata.dpi)
     most = SEGMENT_BYTES - 2
     comments = [text[at : at + most] for text in metadata.comments for at in range(0, len(text), most)]
-    options["comment"] = comments[0] if comments else None
-    extra = [(b"\xff\xfe", text) for text in comments[1:]]
+    # Pillow writes the comment behind the extra segments.
+    options["comment"] = comments[-1] if comments else None
+    extra = [(b"\xff\xfe", text) for text in comments[:-1]]
     if metadata.iptc:
         extra.append((b"\xff\xed", b"Photoshop 3.0\0" + wrap_iptc(metadata.iptc)))  # APP13
     options["extra"] = b"".join(kind + (len(data) + 2).to_bytes(2, "big") + data for kind, data in extra)

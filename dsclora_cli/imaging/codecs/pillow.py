@@ -15,14 +15,12 @@ from PIL import Image
 from PIL.ImageFile import ImageFile
 
 from dsclora_cli.errors import ImageError
-from dsclora_cli.imaging.codecs.bmp import read_bmp_colors
 from dsclora_cli.imaging.codecs.incomplete import decode_salvaged, decode_whole
 from dsclora_cli.imaging.codecs.jpeg import estimate_quality
 from dsclora_cli.imaging.codecs.jpeg2000 import open_jpeg2000
 from dsclora_cli.imaging.codecs.jxl import JxlFacts, read_first_frame, read_jxl_facts
 from dsclora_cli.imaging.codecs.png import open_png
-from dsclora_cli.imaging.codecs.pnm import further_picture, open_deep_pnm
-from dsclora_cli.imaging.codecs.tga import read_tga_alpha
+from dsclora_cli.imaging.codecs.pnm import further_picture, open_deep_pnm, read_pnm_comments
 from dsclora_cli.imaging.codecs.unsupported import CONVERT
 from dsclora_cli.imaging.color import (
     apply_orientation,
@@ -31,14 +29,26 @@ from dsclora_cli.imaging.color import (
     pixel_layout,
     unpremultiply,
 )
+from dsclora_cli.imaging.containers.bmp import read_bmp_colors
+from dsclora_cli.imaging.containers.gif import read_gif_parts
+from dsclora_cli.imaging.containers.tga import read_tga_alpha, read_tga_metadata
 from dsclora_cli.imaging.formats import FORMATS, load_plugin
 from dsclora_cli.imaging.isobmff import (
     fill_missing,
     read_avif_depth,
     read_box_metadata,
     read_color_numbers,
+    read_pixel_shape,
 )
-from dsclora_cli.imaging.metadata import exif_notes, normalize_dpi, normalize_exif, normalize_xmp, with_icc, with_size
+from dsclora_cli.imaging.metadata import (
+    exif_notes,
+    normalize_dpi,
+    normalize_exif,
+    normalize_xmp,
+    pixel_density,
+    with_icc,
+    with_size,
+)
 from dsclora_cli.imaging.profiles import chunks_of_numbers, srgb_profile
 from dsclora_cli.imaging.types import Frame, Header, Metadata, OpenedFile
 
@@ -135,9 +145,6 @@ def _read_metadata(image: ImageFile, file: BinaryIO, name: str) -> Metadata:
     info = image.info
     # Of several comments in a JPEG, Pillow's `info` has the last.
     comments = [data for kind, data in getattr(image, "applist", ()) if kind == "COM"]
-    if not comments and "comment" in FORMATS[name].metadata:
-        comments = [info[key] for key in ("comment",) if info.get(key)]
-    texts = [text.decode("utf-8", "surrogateescape") if isinstance(text, bytes) else text for text in comments]
     dpi = info.get("dpi")
     metadata = Metadata(
         icc=info.get("icc_profile"),
@@ -146,16 +153,36 @@ def _read_metadata(image: ImageFile, file: BinaryIO, name: str) -> Metadata:
         xmp=normalize_xmp(info.get("xmp")),
         iptc=info.get("photoshop", {}).get(_IPTC_RESOURCE) or None,
         dpi=normalize_dpi(*dpi) if dpi else None,
-        text=tuple(("comment", text) for text in texts if text),
+        density=pixel_density(*info["jfif_density"]) if info.get("jfif_unit") == 0 else None,
+        text=_comment_texts(comments),
     )
+    return _add_from_file(metadata, file, name)
+
+
+def _add_from_file(metadata: Metadata, file: BinaryIO, name: str) -> Metadata:
+    """Return the metadata with what Pillow does not read."""
     if name == "JXL":
         metadata = fill_missing(metadata, read_box_metadata(file))
     elif name == "BMP":
-        icc, chunks = read_bmp_colors(file)
-        metadata = replace(metadata, icc=icc, color_chunks=chunks)
-    elif name in ("AVIF", "HEIF") and not metadata.icc and (numbers := read_color_numbers(file)):
-        metadata = replace(metadata, color_chunks=chunks_of_numbers(*numbers))
+        icc, chunks, notes = read_bmp_colors(file)
+        metadata = replace(metadata, icc=icc, color_chunks=chunks, notes=notes)
+    elif name == "GIF":
+        parts = read_gif_parts(file)
+        text, packet = _comment_texts(parts.comments), normalize_xmp(parts.xmp)
+        metadata = replace(metadata, text=text, icc=parts.icc, xmp=packet, density=parts.density)
+    elif name == "TGA":
+        metadata = read_tga_metadata(file)
+    elif name == "PPM":
+        metadata = Metadata(text=read_pnm_comments(file))
+    elif name in ("AVIF", "HEIF"):
+        numbers = None if metadata.icc else read_color_numbers(file)
+        chunks = chunks_of_numbers(*numbers) if numbers else ()
+        metadata = replace(metadata, color_chunks=chunks, density=read_pixel_shape(file))
     return metadata
+
+
+def _comment_texts(comments: list[bytes]) -> tuple[tuple[str, str], ...]:
+    return tuple(("comment", text.decode("utf-8", "surrogateescape")) for text in comments if text)
 
 
 def _reading_notes(image: ImageFile, file: BinaryIO, name: str) -> list[str]:

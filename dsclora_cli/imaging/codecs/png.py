@@ -7,7 +7,6 @@ behind them.
 from __future__ import annotations
 
 import io
-import re
 import struct
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -20,12 +19,14 @@ from numpy.typing import NDArray
 
 from dsclora_cli.errors import ImageError
 from dsclora_cli.imaging.color import white_level
+from dsclora_cli.imaging.containers.png_text import TEXT_CHUNKS, XMP_KEY, PngTexts, inflate, text_chunks
 from dsclora_cli.imaging.metadata import (
     exif_notes,
     extract_iptc,
     normalize_dpi,
     normalize_exif,
     normalize_xmp,
+    pixel_density,
     wrap_iptc,
 )
 from dsclora_cli.imaging.types import AnyFrame, Frame, Header, Metadata, OpenedFile, Pixels
@@ -34,10 +35,7 @@ SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _COLOR_CHUNKS = (b"gAMA", b"cHRM", b"sRGB", b"cICP", b"mDCV", b"mDCv", b"cLLI", b"cLLi")
 _ONCE = (b"IHDR", b"acTL", b"tRNS", b"iCCP", b"eXIf", b"pHYs", *_COLOR_CHUNKS)
 _PIXEL_CHUNKS = (b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"fdAT", b"IEND")
-_TEXT = (b"tEXt", b"zTXt", b"iTXt")
-_XMP_KEY = "XML:com.adobe.xmp"
-_RAW_PROFILE = re.compile(r"Raw profile type (iptc|8bim|exif|APP1|xmp)")
-_MAX_TEXT = 2**26  # bytes after decompression
+_NO_PROFILE = "the colour profile is damaged and was left out"
 _CHANNELS_OF_TYPE = {0: 1, 2: 3, 3: 3, 4: 2, 6: 4}  # type 3 is a palette
 _SAMPLES_OF_TYPE = {**_CHANNELS_OF_TYPE, 3: 1}
 # First row, first column, step of rows and of columns, for the seven passes of an interlaced PNG.
@@ -258,45 +256,34 @@ def scan_png(file: BinaryIO) -> tuple[Mapping[bytes, bytes], Metadata]:
         ImageError: The file is truncated, or a chunk needed for pixels is damaged.
     """
     once: dict[bytes, bytes] = {}
-    texts: dict[str, str] = {}
-    room = _MAX_TEXT  # for all texts together
-    further: list[tuple[str, str]] = []  # texts whose keyword was there before
-    languages = []
+    texts = PngTexts()
     # Metadata may stand behind the pixels, so the whole file is walked; the pixels themselves are skipped.
     for kind, data in read_chunks(file):
-        if kind in _TEXT and room > 0:
-            key, value = _read_text(kind, data)
-            # A bomb costs time, although no text is left of a bomb.
-            room -= len(value) or (_MAX_TEXT // 16 if len(data) > 1000 else 0)
-            if kind == b"iTXt" and key != _XMP_KEY and _states_language(data):
-                languages.append(data)
-            elif key in texts:
-                further.append((key, value))
-            else:
-                texts[key] = value
+        if kind in TEXT_CHUNKS:
+            texts.add(kind, data)
         elif kind in _ONCE:
             once.setdefault(kind, data)
         elif kind in (b"fcTL", b"IDAT"):
             # An APNG whose pixels come before the first frame control shows them outside the animation only.
             once.setdefault(_DEFAULT_PICTURE, b"outside" if kind == b"IDAT" else b"inside")
-    # ImageMagick and ExifTool hide EXIF, IPTC and XMP as hexadecimal digits in text chunks.
-    profiles = {match[1].lower(): key for key in texts if (match := _RAW_PROFILE.fullmatch(key))}
-    raw = {kind: _decode_hexadecimal(texts.pop(key)) for kind, key in profiles.items()}
+    raw = texts.take_profiles()
     app1 = raw.get("app1", b"")
     iptc = raw.get("iptc") or raw.get("8bim")
-    xmp = texts.pop(_XMP_KEY, None) or raw.get("xmp") or (app1 if b"<x:xmpmeta" in app1 else None)
-    icc = once.get(b"iCCP", b"").partition(b"\0")[2][1:]  # behind the name and the method of compression
+    xmp = raw.get("xmp") or (app1 if b"<x:xmpmeta" in app1 else None)
+    # The profile is behind its name and the method of compression.
+    icc = inflate(once[b"iCCP"].partition(b"\0")[2][1:]) if b"iCCP" in once else None
     exif = once.get(b"eXIf") or raw.get("exif") or (app1 if xmp is not app1 else None)
     return once, Metadata(
-        icc=_inflate(icc) or None,
+        icc=icc or None,
         exif=normalize_exif(exif),
-        notes=exif_notes(exif),
         xmp=normalize_xmp(xmp),
         iptc=iptc and extract_iptc(iptc),
         dpi=_read_dpi(once.get(b"pHYs", b"")),
-        text=tuple((key, value) for key, value in (*texts.items(), *further) if value and key != _XMP_KEY),
-        language_texts=tuple(languages),
+        density=_read_density(once.get(b"pHYs", b"")),
+        text=texts.texts(),
+        language_texts=tuple(texts.languages),
         color_chunks=tuple((kind, once[kind]) for kind in _COLOR_CHUNKS if kind in once),
+        notes=(*exif_notes(exif), *texts.notes(), *([_NO_PROFILE] if b"iCCP" in once and not icc else [])),
     )
 
 
@@ -329,48 +316,17 @@ def _read_exactly(file: BinaryIO, size: int) -> bytes:
     return data
 
 
-def _read_text(kind: bytes, data: bytes) -> tuple[str, str]:
-    """Return keyword and text of a text chunk; the text is empty where it is damaged or unreasonably long."""
-    key, _, rest = data.partition(b"\0")
-    if kind == b"zTXt":
-        rest = _inflate(rest[1:])
-    elif kind == b"iTXt":
-        # Behind the keyword: compressed or not, method, language, translated keyword, text.
-        packed, rest = rest[:1] == b"\1", rest[2:].partition(b"\0")[2].partition(b"\0")[2]
-        rest = _inflate(rest) if packed else rest
-    return key.decode("latin-1"), rest.decode("utf-8" if kind == b"iTXt" else "latin-1", "replace")
-
-
-def _states_language(data: bytes) -> bool:
-    """Return whether an iTXt chunk states a language or a translated keyword."""
-    language, _, rest = data.partition(b"\0")[2][2:].partition(b"\0")
-    return bool(language or rest.partition(b"\0")[0])
-
-
-def _inflate(data: bytes) -> bytes:
-    """Return decompressed data; empty for damaged data, and for a bomb that grows beyond `_MAX_TEXT`."""
-    unpacker: Any = zlib.decompressobj()
-    try:
-        plain: bytes = unpacker.decompress(data, _MAX_TEXT)
-    except zlib.error:
-        return b""
-    return plain if unpacker.eof else b""
-
-
-def _decode_hexadecimal(text: str) -> bytes:
-    """Return the bytes of a "Raw profile" text: a name, a length, and hexadecimal digits over many lines."""
-    try:
-        return bytes.fromhex("".join(text.split()[2:]))
-    except ValueError:
-        return b""
-
-
 def _read_dpi(data: bytes) -> tuple[float, float] | None:
     """Return DPI from a pHYs chunk; None for a chunk without a unit, which states only the shape of pixels."""
     if len(data) != 9 or data[8] != 1:
         return None
     across, down = struct.unpack(">II", data[:8])
     return normalize_dpi(round(across * 0.0254, 4), round(down * 0.0254, 4))
+
+
+def _read_density(data: bytes) -> tuple[int, int] | None:
+    """Return the shape of pixels from a pHYs chunk without a unit."""
+    return pixel_density(*struct.unpack(">II", data[:8])) if len(data) == 9 and data[8] == 0 else None
 
 
 def write_png(target: BinaryIO, frame: AnyFrame, metadata: Metadata, compression: int) -> None:
@@ -403,26 +359,18 @@ def metadata_chunks(metadata: Metadata) -> bytes:
         parts.append(make_chunk(b"iCCP", b"ICC Profile\0\0" + zlib.compress(metadata.icc)))
     if metadata.dpi:
         parts.append(make_chunk(b"pHYs", struct.pack(">IIB", *(round(dots / 0.0254) for dots in metadata.dpi), 1)))
+    elif metadata.density:
+        parts.append(make_chunk(b"pHYs", struct.pack(">IIB", *metadata.density, 0)))
     if metadata.exif:
         parts.append(make_chunk(b"eXIf", metadata.exif))
     if metadata.xmp:
-        parts.append(make_chunk(b"iTXt", _XMP_KEY.encode() + b"\0\0\0\0\0" + metadata.xmp))
+        parts.append(make_chunk(b"iTXt", XMP_KEY.encode() + b"\0\0\0\0\0" + metadata.xmp))
     if metadata.iptc:
         # PNG has no chunk for IPTC: other programs read the "Raw profile" of ImageMagick.
         data = wrap_iptc(metadata.iptc)
         raw = b"\niptc\n%8d\n%s\n" % (len(data), data.hex().encode())
         parts.append(make_chunk(b"zTXt", b"Raw profile type iptc\0\0" + zlib.compress(raw)))
-    for key, value in metadata.text:
-        keyword = key.encode("latin-1", "replace")[:79] or b"Comment"
-        try:
-            parts.append(make_chunk(b"tEXt", keyword + b"\0" + value.encode("latin-1")))
-        except UnicodeEncodeError:
-            plain = value.encode("utf-8", "surrogateescape")
-            # Bytes that are no UTF-8 (in the comment of a JPEG) are Latin-1 most often, and any byte is Latin-1.
-            known = plain.decode("utf-8", "ignore").encode() == plain
-            kind, between = (b"iTXt", b"\0\0\0\0\0") if known else (b"tEXt", b"\0")
-            parts.append(make_chunk(kind, keyword + between + plain))
-    parts += [make_chunk(b"iTXt", data) for data in metadata.language_texts]
+    parts += [make_chunk(kind, data) for kind, data in text_chunks(metadata)]
     return b"".join(parts)
 
 

@@ -14,11 +14,13 @@ import numpy as np
 
 from dsclora_cli.errors import ImageError
 from dsclora_cli.imaging.color import white_level
-from dsclora_cli.imaging.types import Frame, Header, OpenedFile, Pixels
+from dsclora_cli.imaging.types import Frame, Header, Metadata, OpenedFile, Pixels
 
 # Magic number, width, height and white level, separated by space and comments.
 _TOKEN = rb"(?:\s|#[^\n]*\n)+(\d+)"
 _HEAD = re.compile(rb"P([2356])" + _TOKEN * 3 + rb"(?:\s*#[^\n]*)?\s")
+_ANY_HEAD = re.compile(rb"P[1-6f]" + _TOKEN * 2 + rb"(?:\s|#[^\n]*\n)*")
+_LONGEST_HEAD = 2**16
 _BINARY = (5, 6)
 _COMMENT = re.compile(rb"#[^\n]*")
 
@@ -40,8 +42,17 @@ def open_deep_pnm(file: BinaryIO, salvage: bool = False) -> OpenedFile | None:
     depth: np.dtype[np.uint8 | np.uint16] = np.dtype("uint16" if white > 255 else "uint8")
     size = width * height * channels * depth.itemsize
     notes = further_picture(file, match.end() + size) if kind in _BINARY and size < 2**60 else ()
-    header = Header("PPM", width, height, channels, depth, notes=notes)
+    metadata = Metadata(text=read_pnm_comments(file))
+    header = Header("PPM", width, height, channels, depth, metadata=metadata, notes=notes)
     return OpenedFile(header, partial(_decode, file, match.end(), header, white, kind not in _BINARY, salvage))
+
+
+def read_pnm_comments(file: BinaryIO) -> tuple[tuple[str, str], ...]:
+    """Return the comments in the head of a file, each with the keyword "comment"."""
+    file.seek(0)
+    head = _ANY_HEAD.match(file.read(_LONGEST_HEAD))
+    comments = _COMMENT.findall(head[0]) if head else []
+    return tuple(("comment", text[1:].strip().decode("utf-8", "surrogateescape")) for text in comments)
 
 
 def further_picture(file: BinaryIO, end: int) -> tuple[str, ...]:
@@ -82,9 +93,11 @@ def _decode(file: BinaryIO, start: int, header: Header, white: int, is_text: boo
     yield Frame(full.reshape(header.height, header.width, header.channels), note=note)
 
 
-def write_pnm(target: BinaryIO, pixels: Pixels) -> None:
-    """Write `(H, W, 1)` as binary PGM or `(H, W, 3)` as binary PPM, uint8 or uint16."""
+def write_pnm(target: BinaryIO, pixels: Pixels, metadata: Metadata) -> None:
+    """Write `(H, W, 1)` as binary PGM or `(H, W, 3)` as binary PPM, uint8 or uint16, with comments."""
     height, width, channels = pixels.shape
     kind = 5 if channels == 1 else 6
-    target.write(b"P%d\n%d %d\n%d\n" % (kind, width, height, white_level(pixels.dtype)))
+    lines = [line for text in metadata.comments for line in re.split(rb"[\r\n]+", text)]
+    comments = b"".join(b"# %s\n" % line for line in lines)
+    target.write(b"P%d\n%s%d %d\n%d\n" % (kind, comments, width, height, white_level(pixels.dtype)))
     target.write(np.ascontiguousarray(pixels, pixels.dtype.newbyteorder(">")).tobytes())

@@ -11,6 +11,7 @@ import struct
 from collections.abc import Iterator, Mapping
 from contextlib import nullcontext, suppress
 from dataclasses import dataclass
+from fractions import Fraction
 from functools import partial
 from typing import TYPE_CHECKING, Any, BinaryIO
 
@@ -35,12 +36,14 @@ from dsclora_cli.imaging.color import (
     unpremultiply,
     white_level,
 )
+from dsclora_cli.imaging.containers.surplus import tiff_notes
 from dsclora_cli.imaging.decoder_messages import collect_complaints
 from dsclora_cli.imaging.formats import CAMERA_RAW, load_plugin
 from dsclora_cli.imaging.metadata import (
     extract_iptc,
     normalize_dpi,
     normalize_xmp,
+    pixel_density,
     read_orientation,
     with_icc,
     with_size,
@@ -61,13 +64,6 @@ if TYPE_CHECKING:
     from PIL.TiffImagePlugin import TiffImageFile
     from tifffile import TiffPage
 
-XMP, IPTC = 700, 33723
-DETAILS = (269, 270, 271, 272, 285, 305, 306, 315, 316, 18246, 18249, 33432, tiff_ifd.EXIF_IFD, tiff_ifd.GPS_IFD)
-"""Tags that describe a picture as EXIF does (title, camera, software, date, artist, rating, copyright, ...)."""
-
-WINDOWS_DETAILS = tuple(range(40091, 40096))
-"""Tags of Windows Explorer: title, comment, author, keywords, subject."""
-
 _MINISWHITE, _MINISBLACK, _RGB = 0, 1, 2
 _PREMULTIPLIED, _STRAIGHT = 1, 2  # meaning of an extra sample
 _SEPARATE = 2  # planar configuration: each channel by itself
@@ -83,7 +79,7 @@ _SENSOR_DATA = (32803, 34892)  # photometric interpretation: color filter array,
 _OF_A_PAGE = {
     "resolution": (_X_RESOLUTION, _Y_RESOLUTION, _UNIT),
     "colour profile": (_ICC,),
-    "metadata": (XMP, IPTC, _RESOURCES, _DESCRIPTION, *DETAILS, *WINDOWS_DETAILS),
+    "metadata": (tiff_ifd.XMP, tiff_ifd.IPTC, _RESOURCES, _DESCRIPTION, *tiff_ifd.DETAILS, *tiff_ifd.WINDOWS_DETAILS),
 }
 """Tags that a page may have for itself, and the words for them. A result has those of the first page."""
 _THUMBNAIL_OR_MASK = 5  # bits of the tag NewSubfileType
@@ -139,7 +135,12 @@ def open_tiff(file: BinaryIO, salvage: bool = False) -> OpenedFile:
     # Pages without an orientation have that of XMP, which describes the file.
     turns = [_read_orientation(page, read_orientation(metadata)) for page in pages]
     infos = [_inspect_page(page, turn, file) for page, turn in zip(pages, turns, strict=True)]
-    every_note = (*page_notes, *(note for info in infos for note in info.notes), *_left_out(every, pages, hidden))
+    every_note = (
+        *page_notes,
+        *(note for info in infos for note in info.notes),
+        *_left_out(every, pages, hidden),
+        *tiff_notes(directory.entries, directory.repeated),
+    )
     notes = tuple(dict.fromkeys(every_note))
     if any("sRGB" in note for note in notes):
         metadata = with_icc(metadata, srgb_profile())
@@ -224,18 +225,19 @@ def _tag_values(page: TiffPage, tags: tuple[int, ...]) -> list[object]:
 
 
 def _read_metadata(entries: Mapping[int, tiff_ifd.Entry], order: str) -> Metadata:
-    details = {tag: entries[tag] for tag in (*DETAILS, *WINDOWS_DETAILS) if tag in entries}
+    details = {tag: entries[tag] for tag in (*tiff_ifd.DETAILS, *tiff_ifd.WINDOWS_DETAILS) if tag in entries}
     # Some programs keep notes for themselves in the description; the notes are wrong for the new picture.
     if _DESCRIPTION in details and details[_DESCRIPTION].data.startswith(_MACHINE_DESCRIPTIONS):
         del details[_DESCRIPTION]
     place = {tag: entries[tag] for tag in geotiff.TAGS if tag in entries}
-    raw = {tag: entries[tag].data for tag in (XMP, IPTC, _RESOURCES, _ICC) if tag in entries}
+    raw = {tag: entries[tag].data for tag in (tiff_ifd.XMP, tiff_ifd.IPTC, _RESOURCES, _ICC) if tag in entries}
     return Metadata(
         icc=raw.get(_ICC),
         exif=tiff_ifd.pack_exif(details, order) if details else None,
-        xmp=normalize_xmp(raw.get(XMP)),
-        iptc=extract_iptc(raw.get(IPTC) or raw.get(_RESOURCES, b"")),
+        xmp=normalize_xmp(raw.get(tiff_ifd.XMP)),
+        iptc=extract_iptc(raw.get(tiff_ifd.IPTC) or raw.get(_RESOURCES, b"")),
         dpi=_read_dpi(entries, order),
+        density=_read_density(entries, order),
         geo=tiff_ifd.pack_exif(place, order) if place else None,
         color_chunks=() if _ICC in raw else _read_primaries(entries, order),
         notes=(
@@ -262,6 +264,16 @@ def _read_dpi(entries: Mapping[int, tiff_ifd.Entry], order: str) -> tuple[float,
         return None
     across, down = (top / bottom * (2.54 if unit == _CENTIMETER else 1) for top, bottom in values)
     return normalize_dpi(across, down)
+
+
+def _read_density(entries: Mapping[int, tiff_ifd.Entry], order: str) -> tuple[int, int] | None:
+    """Return the shape of the pixels of a TIFF that states no unit."""
+    axes = [entries.get(tag) for tag in (_X_RESOLUTION, _Y_RESOLUTION)]
+    values = [struct.unpack(order + "II", axis.data) for axis in axes if axis and len(axis.data) == 8]
+    if tiff_ifd.read_integer(entries.get(_UNIT), order) != _NO_UNIT or len(values) < 2:
+        return None
+    across, down = (Fraction(top, bottom) if bottom else Fraction(0) for top, bottom in values)
+    return pixel_density(across, down)
 
 
 def _inspect_page(page: TiffPage, turn: int, file: BinaryIO) -> _PageInfo:

@@ -12,7 +12,6 @@ from typing import BinaryIO
 import numpy as np
 
 from dsclora_cli.imaging import tiff_ifd
-from dsclora_cli.imaging.codecs.tiff_reader import DETAILS, IPTC, WINDOWS_DETAILS, XMP
 from dsclora_cli.imaging.types import AnyFrame, Header, Metadata, Pixels, regroup_bands
 
 _TILE = 512  # pixels a side
@@ -57,7 +56,7 @@ def write_tiff(target: BinaryIO, header: Header, frames: Iterable[AnyFrame], com
                 predictor=bool(compression),
                 rowsperstrip=None if tiled else max(1, _STRIP // row),
                 iccprofile=metadata.icc,
-                resolution=metadata.dpi or (1, 1),
+                resolution=metadata.dpi or metadata.density or (1, 1),
                 resolutionunit="inch" if metadata.dpi else "none",
                 subfiletype=2 if header.frames > 1 else 0,  # a page of several
                 metadata=None,
@@ -80,13 +79,13 @@ def _metadata_entries(metadata: Metadata) -> dict[int, tiff_ifd.Entry]:
     details: dict[int, tiff_ifd.Entry] = {}
     if metadata.exif:
         entries = tiff_ifd.parse_exif(metadata.exif)[1].entries
-        details = {tag: entries[tag] for tag in (*DETAILS, *WINDOWS_DETAILS) if tag in entries}
+        details = {tag: entries[tag] for tag in (*tiff_ifd.DETAILS, *tiff_ifd.WINDOWS_DETAILS) if tag in entries}
     if metadata.geo:
         details |= tiff_ifd.parse_exif(metadata.geo)[1].entries
     if metadata.xmp:
-        details[XMP] = tiff_ifd.Entry(tiff_ifd.BYTE, metadata.xmp)
+        details[tiff_ifd.XMP] = tiff_ifd.Entry(tiff_ifd.BYTE, metadata.xmp)
     if metadata.iptc:
-        details[IPTC] = tiff_ifd.Entry(tiff_ifd.UNDEFINED, metadata.iptc)
+        details[tiff_ifd.IPTC] = tiff_ifd.Entry(tiff_ifd.UNDEFINED, metadata.iptc)
     return details
 
 

@@ -1,0 +1,268 @@
+"""Parts of a file that are not read: named in sentences for the user, so that nothing is dropped without a word.
+
+Parts with a sentence of their own elsewhere (second pictures of a JPEG), and parts that say nothing about the picture
+(docs/images.md lists them), have no sentence here.
+"""
+
+from __future__ import annotations
+
+import re
+import struct
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from types import MappingProxyType
+from typing import BinaryIO
+
+from dsclora_cli.imaging import geotiff, tiff_ifd
+from dsclora_cli.imaging.containers.gif import read_gif_parts
+from dsclora_cli.imaging.isobmff import iter_boxes, names_of_properties
+
+_CREDENTIALS = "content credentials (C2PA), which are signed for the old picture, were left out"
+_VIDEO = re.compile(rb"MotionPhoto_Data|ftyp(?:mp4|isom|iso[2-9]|qt  |avc1|M4V|3gp)")
+_PADDING = b"\0\r\n\t \xff"
+_MOST_PARTS = 2**16
+_MOST_NAMES = 8
+_NAME = re.compile(rb"[\w .-]{4}")
+
+_EOI, _SOI, _SOS = 0xD9, b"\xff\xd8", 0xDA
+_MARKER = re.compile(rb"\xff+([\x01-\xcf\xd8-\xfe])")  # no restart marker
+# Beginnings of segments that are read, have a sentence elsewhere, or say nothing about the picture.
+_KNOWN_SEGMENTS = MappingProxyType(
+    {
+        0xE0: (b"JFIF\0", b"JFXX\0"),
+        0xE1: (b"Exif\0", b"http://ns.adobe.com/xap/1.0/\0", b"http://ns.adobe.com/xmp/extension/\0"),
+        0xE2: (b"ICC_PROFILE\0", b"MPF\0"),
+        0xEC: (b"Ducky",),
+        0xED: (b"Photoshop 3.0\0", b"Adobe_CM"),
+        0xEE: (b"Adobe",),
+    }
+)
+_GAIN_MAP = b"urn:iso:std:iso:ts:21496:-1\0"
+
+_KNOWN_CHUNKS = (
+    *(b"IHDR", b"PLTE", b"IDAT", b"IEND", b"tRNS", b"gAMA", b"cHRM", b"sRGB", b"iCCP", b"cICP", b"mDCV", b"mDCv"),
+    *(b"cLLI", b"cLLi", b"tEXt", b"zTXt", b"iTXt", b"eXIf", b"pHYs", b"acTL", b"fcTL", b"fdAT"),
+    # A background to show behind the picture, bits in use, counts of colors, a time, and marks of encoders.
+    *(b"bKGD", b"sBIT", b"hIST", b"sPLT", b"tIME", b"iDOT"),
+)
+_KNOWN_RIFF = (b"VP8X", b"VP8 ", b"VP8L", b"ALPH", b"ICCP", b"EXIF", b"XMP ", b"ANIM", b"ANMF")
+# Tags of a TIFF that are read, say how pixels are stored, or are marks of writers that say nothing about the picture.
+_KNOWN_TAGS = frozenset(
+    (
+        *(*range(254, 260), *range(262, 267), 270, *range(273, 275), *range(277, 285), *range(288, 294), 296, 297, 301),
+        *(*range(317, 329), 330, 332, 333, 334, 338, 339, *range(342, 348), *range(512, 522), *range(529, 533), 559),
+        *(34377, 34675, 50674, 50844, 59932, tiff_ifd.XMP, tiff_ifd.IPTC),
+        *(*tiff_ifd.DETAILS, *tiff_ifd.WINDOWS_DETAILS, *geotiff.TAGS),
+    )
+)
+_CREDENTIALS_TAG = 52545
+_KNOWN_BOXES = (
+    *(b"ftyp", b"meta", b"mdat", b"idat", b"free", b"skip", b"moov", b"styp", b"JXL ", b"jxlc", b"jxlp", b"jxll"),
+    *(b"jxli", b"jbrd", b"Exif", b"xml ", b"brob", b"jP  ", b"jp2h", b"jp2c", b"rreq", b"wide", b"pnot"),
+)
+_UUIDS = MappingProxyType(
+    {
+        bytes.fromhex("b14bf8bd083d4b43a5ae8cd7d5a6ce03"): "the place on the map (GeoJP2)",
+        bytes.fromhex("d8fec3d61b0e483c92975828877ec481"): _CREDENTIALS,
+    }
+)
+_READ_UUIDS = tuple(
+    bytes.fromhex(digits)
+    for digits in (
+        "be7acfcb97a942e89c71999491e3afac",  # XMP
+        "4a706754696666457869662d3e4a5032",  # EXIF
+        "33c7a4d2b81d4723a0baf1a3e097ad38",  # IPTC
+    )
+)
+
+
+def surplus_notes(file: BinaryIO, name: str) -> list[str]:
+    """Return a sentence for every kind of part in a file of format `name` that is not read."""
+    notes = _NOTES_OF_FORMAT[name](file) if name in _NOTES_OF_FORMAT else ()
+    return list(dict.fromkeys(notes))
+
+
+def _jpeg_notes(file: BinaryIO) -> Iterator[str]:
+    file.seek(0)
+    data = file.read()
+    unknown, has_index = [], False
+    end = 2
+    for kind, start, size in _segments(data):
+        content = data[start : start + min(size, 64)]
+        has_index |= kind == 0xE2 and content.startswith(b"MPF\0")
+        if kind == 0xEB and b"jumb" in content:
+            yield _CREDENTIALS
+        elif kind == 0xE2 and content.startswith(_GAIN_MAP):
+            yield "metadata of parts that are not kept was removed: a gain map"
+        elif 0xE0 <= kind <= 0xEF and not content.startswith(_KNOWN_SEGMENTS.get(kind, b"\0\0\0\0")):
+            unknown.append(_segment_name(kind, content))
+        end = start + size
+    yield from _name_parts("segments of the JPEG", unknown)
+    pictures = 0
+    # Pictures that an index (MPF) names have a sentence of their own.
+    while data[end : end + 2] == _SOI and pictures < _MOST_PARTS:
+        pictures += 1
+        end = max((start + size for _, start, size in _segments(data, end)), default=end + 2)
+    if pictures and not has_index:
+        yield f"further pictures behind the picture were left out: {pictures}"
+    yield from _trailing_notes(data[end:])
+
+
+def _segments(data: bytes, begin: int = 0) -> Iterator[tuple[int, int, int]]:
+    """Yield kind, offset and size of the content of each segment of a JPEG, up to the end marker (of no size)."""
+    at = begin + 2
+    while marker := _MARKER.search(data, at):
+        kind, at = marker[1][0], marker.end()
+        if kind == _EOI:
+            yield kind, at, 0
+            return
+        size = int.from_bytes(data[at : at + 2], "big")
+        yield kind, at + 2, max(0, size - 2)
+        at += max(2, size)
+
+
+def _segment_name(kind: int, content: bytes) -> str:
+    """Return APP and a number, with the first word of the content where there is one."""
+    word = re.match(rb"[A-Za-z][\w .-]{2,20}(?=\0|$)", content)
+    return f"APP{kind - 0xE0}" + (f" ({word[0].decode()})" if word else "")
+
+
+def _png_notes(file: BinaryIO) -> Iterator[str]:
+    unknown = []
+    for kind, _, _ in _png_chunks(file):
+        if kind == b"caBX":
+            yield _CREDENTIALS
+        elif kind not in _KNOWN_CHUNKS:
+            unknown.append(kind.decode())
+    yield from _name_parts("chunks of the PNG", unknown)
+    yield from _trailing_notes(file.read())
+
+
+def _png_chunks(file: BinaryIO) -> Iterator[tuple[bytes, int, int]]:
+    """Yield kind, offset and size of the content of each chunk; the file is then behind the last chunk."""
+    at = 8
+    while True:
+        file.seek(at)
+        head = file.read(8)
+        size, kind = struct.unpack(">I4s", head.ljust(8, b"\0"))
+        if not kind.isalpha():  # damage
+            return
+        yield kind, at + 8, size
+        at += 12 + size
+        if kind == b"IEND":
+            file.seek(at)
+            return
+
+
+def _webp_notes(file: BinaryIO) -> Iterator[str]:
+    file.seek(4)
+    end = 8 + int.from_bytes(file.read(4), "little")
+    unknown, at = [], 12
+    for _ in range(_MOST_PARTS):
+        file.seek(at)
+        head = file.read(8)
+        if at + 8 > end or len(head) < 8 or not _NAME.fullmatch(head[:4]):
+            break
+        if head[:4] == b"C2PA":
+            yield _CREDENTIALS
+        elif head[:4] not in _KNOWN_RIFF:
+            unknown.append(head[:4].decode().strip())
+        size = int.from_bytes(head[4:], "little")
+        at += 8 + size + size % 2
+    yield from _name_parts("chunks of the WebP", unknown)
+    file.seek(end + end % 2)
+    yield from _trailing_notes(file.read())
+
+
+def _box_notes(file: BinaryIO) -> Iterator[str]:
+    """Yield notes for AVIF, HEIF, JPEG XL and JPEG 2000."""
+    file.seek(0)
+    if file.read(2) in (b"\xff\x0a", b"\xff\x4f"):  # a bare codestream
+        return
+    unknown, codestreams = [], 0
+    for box in iter_boxes(file):
+        file.seek(box.start)
+        uuid = file.read(16) if box.kind == b"uuid" else b""
+        if not _NAME.fullmatch(box.kind):  # damage
+            break
+        codestreams += box.kind == b"jp2c"
+        if box.kind == b"jumb" or _UUIDS.get(uuid) == _CREDENTIALS:
+            yield _CREDENTIALS
+        elif uuid in _UUIDS:
+            yield f"{_UUIDS[uuid]} was left out"
+        elif box.kind == b"mpvd":
+            yield "metadata of parts that are not kept was removed: a motion video"
+        elif uuid not in _READ_UUIDS and box.kind not in _KNOWN_BOXES:
+            unknown.append(box.kind.decode().strip())
+    yield from _name_parts("boxes of the file", unknown)
+    if codestreams > 1:
+        yield f"only the first of {codestreams} pictures in this JPEG 2000 was read"
+
+
+def _item_notes(file: BinaryIO) -> Iterator[str]:
+    """Yield notes for HEIF, and for AVIF, of which the decoder ignores some properties."""
+    kinds = names_of_properties(file)
+    file.seek(8)
+    # libheif cuts the picture, libavif does not.
+    if b"clap" in kinds and file.read(4) in (b"avif", b"avis"):
+        yield "the crop (clap) that the AVIF states was not applied"
+    if kinds & {b"mdcv", b"clli", b"cclv", b"amve"}:
+        yield "the brightness of the HDR picture that the file states was left out"
+    yield from _box_notes(file)
+
+
+def _gif_notes(file: BinaryIO) -> Iterator[str]:
+    parts = read_gif_parts(file)
+    yield from _name_parts("extensions of the GIF", parts.unknown)
+    if parts.texts:
+        yield f"texts to be drawn over the GIF were left out: {parts.texts}"
+    if parts.end is not None:
+        file.seek(parts.end)
+        yield from _trailing_notes(file.read())
+
+
+def tiff_notes(entries: Mapping[int, tiff_ifd.Entry], repeated: Iterable[tuple[int, tiff_ifd.Entry]]) -> Iterator[str]:
+    """Yield notes about tags of the first page of a TIFF that are not read.
+
+    Args:
+        entries: All entries of the page.
+        repeated: Entries whose tag was there before.
+    """
+    from tifffile import TIFF
+
+    unknown = [tag for tag in entries if tag not in _KNOWN_TAGS]
+    if _CREDENTIALS_TAG in unknown:
+        unknown.remove(_CREDENTIALS_TAG)
+        yield _CREDENTIALS
+    yield from _name_parts("tags of the TIFF", (f"{TIFF.TAGS.get(tag, '')} {tag}".strip() for tag in unknown))
+    again = dict.fromkeys(str(tag) for tag, _ in repeated)
+    if again:
+        yield f"tags of the TIFF that stand there twice count once: {', '.join(again)}"
+
+
+def _trailing_notes(data: bytes) -> Iterator[str]:
+    """Yield a sentence about the bytes behind the end of a picture; padding needs no sentence."""
+    if not data.strip(_PADDING):
+        return
+    what = " (a motion video)" if _VIDEO.search(data) else ""
+    yield f"{len(data)} bytes behind the end of the picture were left out{what}"
+
+
+def _name_parts(what: str, names: Iterable[str]) -> Iterator[str]:
+    distinct = list(dict.fromkeys(names))
+    more = f" and {len(distinct) - _MOST_NAMES} more" if len(distinct) > _MOST_NAMES else ""
+    if distinct:
+        yield f"{what} that are not read were left out: {', '.join(distinct[:_MOST_NAMES])}{more}"
+
+
+_NOTES_OF_FORMAT: Mapping[str, Callable[[BinaryIO], Iterator[str]]] = MappingProxyType(
+    {
+        "JPEG": _jpeg_notes,
+        "PNG": _png_notes,
+        "WEBP": _webp_notes,
+        "GIF": _gif_notes,
+        "AVIF": _item_notes,
+        "HEIF": _item_notes,
+        "JXL": _box_notes,
+        "JPEG2000": _box_notes,
+    }
+)
