@@ -235,5 +235,8 @@ class EvalOptions:
     offline: bool = False
     """Do not access the internet."""
 
+    max_pixels: int = ReadOptions.max_pixels
+    """Most pixels of a picture; a larger picture ends the evaluation."""
+
     fresh: bool = False
     """Ignore scores that earlier runs have kept."""

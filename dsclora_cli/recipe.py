@@ -14,6 +14,8 @@ from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, get_args, get_origin, get_type_hints
 
+from dsclora_cli.config import ReadOptions
+
 DEFAULT_SHAPES = {"dsclora": (26, 6), "span": (48, 6), "compact": (64, 16), "edsr": (64, 16), "rcan": (64, 20)}
 """Channels and blocks of each architecture; for RCAN the blocks of one group."""
 
@@ -115,6 +117,13 @@ class DataOptions:
     )
     val_share: float = option_field(
         0.04, "Share of the training pictures to hold out, chosen by --seed.", "X", min=0, max=0.9
+    )
+    max_pixels: int = option_field(
+        ReadOptions.max_pixels,
+        "Most pixels of a training picture in memory at once, such as 500MP; larger pictures are left out.",
+        "PIXELS",
+        min=1,
+        affects_result=False,
     )
     batch: int = option_field(16, "Patches in a training step, over all worker processes.", "N", min=1)
     patch: int = option_field(48, "Side of a patch in LR pixels.", "N", min=4)

@@ -119,6 +119,8 @@ def test_an_error_in_a_recipe_names_file_table_and_key(tmp_path: Path, text: str
 
 
 def test_a_missing_recipe_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"cannot read /dev/zero: not a regular file"):
+        read_recipe(Path("/dev/zero"))
     with pytest.raises(UsageError, match=r"cannot read .*none.toml: No such file"):
         read_recipe(tmp_path / "none.toml")
 
@@ -160,7 +162,7 @@ def test_the_digest_changes_with_every_option_that_affects_the_weights() -> None
         assert changed != DISTILLATION
         if recipe_digest(changed) == recipe_digest(DISTILLATION):
             same.add(option.name)
-    assert same == {"device", "threads", "compile", "accumulate", "checkpoint_minutes", "most_skips"}
+    assert same == {"device", "threads", "compile", "accumulate", "checkpoint_minutes", "max_pixels", "most_skips"}
 
 
 def test_the_digest_without_files_changes_with_every_option_but_paths() -> None:
@@ -169,7 +171,7 @@ def test_the_digest_without_files_changes_with_every_option_but_paths() -> None:
         changed = with_values(DISTILLATION, {option.name: other(option)})
         if recipe_digest(changed, files=False) == recipe_digest(DISTILLATION, files=False):
             same.add(option.name)
-    free = {"device", "threads", "compile", "accumulate", "checkpoint_minutes", "most_skips"}
+    free = {"device", "threads", "compile", "accumulate", "checkpoint_minutes", "max_pixels", "most_skips"}
     assert same - free == {"data", "lr", "val", "init", "base", "teacher", "teacher_images"}
     words = [with_values(DISTILLATION, {"teacher_images": word}) for word in ("patch", "whole", "ensemble")]
     assert len({recipe_digest(recipe, files=False) for recipe in words}) == 3

@@ -151,6 +151,7 @@ def evaluate(
     dtype: options.DtypeOption = _DTYPE,
     tile: options.TileOption = options.AUTO_TILE,
     threads: options.ThreadsOption = _DEFAULT.engine.threads,
+    max_pixels: options.MaxPixelsOption = _DEFAULT.max_pixels,
     fresh: Annotated[
         bool, option(SPEED, "Score every image again, also where scores of an earlier run are kept.", "--fresh")
     ] = _DEFAULT.fresh,
@@ -192,6 +193,7 @@ def evaluate(
         worst=worst,
         save=save,
         offline=offline,
+        max_pixels=max_pixels,
         fresh=fresh,
     )
     if quiet:

@@ -13,7 +13,7 @@ from typing import Annotated, Any
 import typer
 
 from dsclora_cli.cli.completion import complete_device, complete_devices, complete_model
-from dsclora_cli.config import EngineOptions
+from dsclora_cli.config import EngineOptions, ReadOptions
 
 FILES = "Input and output"
 SIZE = "Size"
@@ -163,6 +163,17 @@ TileOption = Annotated[
         parser=parse_tile,
         metavar="auto|N",
         show_default="auto",
+    ),
+]
+MaxPixelsOption = Annotated[
+    int,
+    option(
+        SPEED,
+        "Most pixels of a picture in memory at once, such as 500MP; larger pictures are refused.",
+        "--max-pixels",
+        parser=parse_pixels,
+        metavar="PIXELS",
+        show_default=f"{ReadOptions.max_pixels // 10**6}MP",
     ),
 ]
 ThreadsOption = Annotated[

@@ -17,14 +17,14 @@ from typing import Annotated, Any
 import typer
 
 from dsclora_cli.cli.completion import complete_device, complete_model
-from dsclora_cli.cli.options import option, parse_device
+from dsclora_cli.cli.options import option, parse_device, parse_pixels
 from dsclora_cli.errors import UsageError
 from dsclora_cli.recipe import EXPERT_OPTIONS, DistillOptions, OptionField, Recipe, option_fields
 from dsclora_cli.recipe_toml import check_recipe, read_recipe, with_values
 
 _RUN_FOLDER = "Run folder"
 _SHORT_FLAGS = {"scale": ("-s",)}
-_PARSERS = {"device": parse_device}
+_PARSERS: Mapping[str, Callable[[str], Any]] = {"device": parse_device, "max_pixels": parse_pixels}
 _COMPLETIONS = {"device": complete_device, "base": complete_model, "teacher": complete_model, "init": complete_model}
 
 TEACHER_PICTURES = tuple(

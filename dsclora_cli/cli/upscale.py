@@ -148,17 +148,7 @@ def upscale(
             show_default="free memory",
         ),
     ] = _DEFAULT.max_memory,
-    max_pixels: Annotated[
-        int,
-        option(
-            SPEED,
-            "Most pixels of a picture in memory at once, such as 500MP; larger pictures are refused.",
-            "--max-pixels",
-            parser=options.parse_pixels,
-            metavar="PIXELS",
-            show_default=f"{_DEFAULT.read.max_pixels // 10**6}MP",
-        ),
-    ] = _DEFAULT.read.max_pixels,
+    max_pixels: options.MaxPixelsOption = _DEFAULT.read.max_pixels,
     ensemble: Annotated[
         bool, option(SPEED, "Average over 8 flips and rotations: a little better, 8 times slower.", "--ensemble")
     ] = _DEFAULT.engine.ensemble,

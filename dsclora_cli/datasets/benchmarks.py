@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from dsclora_cli.config import ReadOptions
 from dsclora_cli.datasets.download import OnUnpack, fetch_set, set_name
 from dsclora_cli.datasets.pages import check_regular
 from dsclora_cli.errors import ImageError, UsageError
@@ -23,6 +24,7 @@ from dsclora_cli.imaging.reader import PictureReader, open_picture
 from dsclora_cli.imaging.resize import downscale
 
 _HINT = "replace it by an 8-bit RGB or grey picture"
+_MAX_PIXELS = ReadOptions.max_pixels
 _MAX_LISTED = 5
 """Number of files that an error names."""
 
@@ -50,6 +52,9 @@ class BenchmarkSet:
     pairs: tuple[Pair, ...]
     """At least one pair, sorted by name."""
 
+    max_pixels: int = _MAX_PIXELS
+    """Most pixels of a picture."""
+
     def load(self, pair: Pair) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
         """Read a pair. Where the pair has no LR file, make LR from HR by MATLAB's bicubic.
 
@@ -59,8 +64,8 @@ class BenchmarkSet:
         Raises:
             ImageError: a picture cannot be read or scored, see `read_rgb`.
         """
-        hr = read_rgb(pair.hr)
-        lr = read_rgb(pair.lr) if pair.lr else downscale(hr, self.scale)
+        hr = read_rgb(pair.hr, self.max_pixels)
+        lr = read_rgb(pair.lr, self.max_pixels) if pair.lr else downscale(hr, self.scale)
         return lr, hr[: lr.shape[0] * self.scale, : lr.shape[1] * self.scale]
 
 
@@ -70,6 +75,7 @@ def open_set(
     data_dir: Path | None = None,
     offline: bool = False,
     on_progress: OnUnpack | None = None,
+    max_pixels: int = _MAX_PIXELS,
 ) -> BenchmarkSet:
     """Open a known set: from `data_dir`, else from the cache of this program, else from the Hub.
 
@@ -80,6 +86,7 @@ def open_set(
             Hub is always made from the HR, see docs/datasets.md.
         offline: do not access the internet.
         on_progress: callback for unpacking a set that is fetched for the first time.
+        max_pixels: most pixels of a picture.
 
     Raises:
         UsageError: the name is unknown, a folder is missing, or HR and LR files do not pair.
@@ -87,34 +94,36 @@ def open_set(
     """
     name = set_name(name)
     if data_dir is None:
-        return _open_pairs(name, fetch_set(name, offline, on_progress), None, scale)
+        return _open_pairs(name, fetch_set(name, offline, on_progress), None, scale, max_pixels)
     lr = data_dir / name / "LR_bicubic" / f"X{scale}"
-    return _open_pairs(name, data_dir / name / "HR", lr if lr.exists() else None, scale)
+    return _open_pairs(name, data_dir / name / "HR", lr if lr.exists() else None, scale, max_pixels)
 
 
-def open_folder(hr: Path, lr: Path | None, scale: int) -> BenchmarkSet:
+def open_folder(hr: Path, lr: Path | None, scale: int, max_pixels: int = _MAX_PIXELS) -> BenchmarkSet:
     """Open the pictures directly in a folder as a set with the name of the folder; without `lr`, make LR.
+
+    A picture has at most `max_pixels`.
 
     Raises UsageError and ImageError as `open_set` does.
     """
-    return _open_pairs(hr.resolve().name, hr, lr, scale)
+    return _open_pairs(hr.resolve().name, hr, lr, scale, max_pixels)
 
 
-def _open_pairs(name: str, hr: Path, lr: Path | None, scale: int) -> BenchmarkSet:
+def _open_pairs(name: str, hr: Path, lr: Path | None, scale: int, max_pixels: int) -> BenchmarkSet:
     """Pair two folders and check the header of every file, so that bad files are known before hours of work."""
     pairs = pair_folders(hr, lr, scale)
     for pair in pairs:
-        width, height = _size(pair.hr)
+        width, height = _size(pair.hr, max_pixels)
         if min(width, height) < scale:
             raise ImageError(f"{pair.hr} has {width} x {height} pixels, too few for x{scale}", "remove it")
         expected = (width // scale, height // scale)
-        if pair.lr and (found := _size(pair.lr)) != expected:
+        if pair.lr and (found := _size(pair.lr, max_pixels)) != expected:
             raise ImageError(
                 f"{pair.lr} has {found[0]} x {found[1]} pixels, but x{scale} of {pair.hr} needs "
                 f"{expected[0]} x {expected[1]}",
                 f"give the LR of x{scale}, or none: LR is then made from the HR",
             )
-    return BenchmarkSet(name, scale, pairs)
+    return BenchmarkSet(name, scale, pairs, max_pixels)
 
 
 def pair_folders(hr: Path, lr: Path | None, scale: int) -> tuple[Pair, ...]:
@@ -193,30 +202,30 @@ def _refuse(paths: Sequence[Path], problem: str) -> None:
         raise UsageError(f"{listed}{more}: {problem}", "HR and LR are paired by name: add, rename or remove files")
 
 
-def read_rgb(path: Path) -> NDArray[np.uint8]:
+def read_rgb(path: Path, max_pixels: int = _MAX_PIXELS) -> NDArray[np.uint8]:
     """Read a picture as `(H, W, 3)` uint8, C-contiguous; gray becomes three equal channels.
 
     Raises:
-        ImageError: the file is no regular file, cannot be read, or holds alpha, more than 8 bits or several frames,
-            which no paper scores.
+        ImageError: the file is no regular file, cannot be read, has more than `max_pixels`, or holds alpha, more than
+            8 bits or several frames, which no paper scores.
     """
-    with _open_scorable(path) as reader:
+    with _open_scorable(path, max_pixels) as reader:
         (frame,) = reader.frames()
     return np.array(np.broadcast_to(frame.pixels, (*frame.pixels.shape[:2], 3)), np.uint8, order="C")
 
 
-def _size(path: Path) -> tuple[int, int]:
+def _size(path: Path, max_pixels: int) -> tuple[int, int]:
     """Return width and height of a picture from the header alone."""
-    with _open_scorable(path) as reader:
+    with _open_scorable(path, max_pixels) as reader:
         return reader.header.width, reader.header.height
 
 
 @contextmanager
-def _open_scorable(path: Path) -> Iterator[PictureReader]:
+def _open_scorable(path: Path, max_pixels: int) -> Iterator[PictureReader]:
     """Open a picture. Raise ImageError for pictures that no paper scores; every error inside gets a next step."""
     try:
         check_regular(path)
-        with open_picture(path, in_bands=False) as reader:
+        with open_picture(path, ReadOptions(max_pixels), in_bands=False) as reader:
             header = reader.header
             problem = None
             if header.channels in {2, 4}:

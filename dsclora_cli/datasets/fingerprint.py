@@ -55,7 +55,7 @@ def identify(benchmark: BenchmarkSet) -> Identity:
     """
     digests, long_edges, enlarged = [], [], 0
     for pair in benchmark.pairs:
-        rgb = read_rgb(pair.hr)
+        rgb = read_rgb(pair.hr, benchmark.max_pixels)
         digests.append(picture_digest(rgb))
         long_edges.append(max(rgb.shape))
         enlarged += looks_enlarged(rgb)

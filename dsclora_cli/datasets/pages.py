@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from dsclora_cli.config import ReadOptions
 from dsclora_cli.errors import ImageError
 from dsclora_cli.imaging.color import convert_pixels
 from dsclora_cli.imaging.reader import PictureReader, open_picture
@@ -53,15 +54,16 @@ class Pages:
 
 
 @contextmanager
-def open_pages(path: Path) -> Iterator[Pages]:
+def open_pages(path: Path, max_pixels: int = ReadOptions.max_pixels) -> Iterator[Pages]:
     """Open a picture file. Every ImageError inside names the file.
 
     Raises:
-        ImageError: The file is no regular file, cannot be read, or has floats outside [0, 1].
+        ImageError: The file is no regular file, cannot be read, has more than `max_pixels`, or has floats outside
+            [0, 1].
     """
     check_regular(path)
     try:
-        with open_picture(path) as reader:
+        with open_picture(path, ReadOptions(max_pixels), in_bands=False) as reader:
             header = reader.header
             found = {
                 "depth": header.dtype != np.uint8,

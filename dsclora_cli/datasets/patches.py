@@ -228,7 +228,7 @@ def open_data(recipe: Recipe, offline: bool = False, on_picture: OnPicture | Non
         raise UsageError("there are no pictures to train on", "name a folder with --data")
     if options.lr and len(options.data) > 1:
         raise UsageError("--lr needs a single folder in --data", "give one folder of HR, or leave --lr out")
-    cache = TrainCache()
+    cache = TrainCache(options.max_pixels)
     pictures, notes = _gather(options.data, options.lr, recipe, cache, offline, on_picture)
     if options.val is None:
         # The seed chooses. Neither part is empty for two or more pictures.

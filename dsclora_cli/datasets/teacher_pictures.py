@@ -99,7 +99,7 @@ def _taught(picture: Picture, path: Path, data: TrainSet) -> Picture:
     try:
         # Named by the content of both pictures: a teacher's picture that changes is read again.
         name = f"{picture.lr.removesuffix('.npy')}-{cache.hash_of(path)[:16]}.npy"
-        stored = cache.add(name, lambda: _fixed_point(path, picture.page))
+        stored = cache.add(name, lambda: _fixed_point(path, picture.page, cache.max_pixels))
         height, width = cache.open(stored).shape[:2]
         expected_height, expected_width = (side * scale for side in picture.size)
         if (height, width) != (expected_height, expected_width):
@@ -111,9 +111,12 @@ def _taught(picture: Picture, path: Path, data: TrainSet) -> Picture:
     return replace(picture, teacher=stored)
 
 
-def _fixed_point(path: Path, page: int) -> NDArray[np.int16]:
-    """Return a page of a file as `(H, W, 3)`, where `FIXED_POINT` is white. Raises ImageError."""
-    with open_pages(path) as pages:
+def _fixed_point(path: Path, page: int, max_pixels: int) -> NDArray[np.int16]:
+    """Return a page of a file as `(H, W, 3)`, where `FIXED_POINT` is white.
+
+    Raises ImageError, also for a picture of more than `max_pixels`.
+    """
+    with open_pages(path, max_pixels) as pages:
         for index, pixels in enumerate(pages.stored()):
             if index == page:
                 rgb = convert_pixels(pixels, 3, pixels.dtype)

@@ -6,17 +6,18 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from importlib.metadata import version
 
 from dsclora_cli import __version__
 from dsclora_cli.config import EvalOptions
-from dsclora_cli.datasets.benchmarks import BenchmarkSet, open_folder, open_set
+from dsclora_cli.datasets.benchmarks import BenchmarkSet, Pair, open_folder, open_set
 from dsclora_cli.datasets.degradation import jpeg
 from dsclora_cli.datasets.fingerprint import identify, picture_digest
-from dsclora_cli.errors import UsageError
+from dsclora_cli.errors import DscloraError, UsageError
 from dsclora_cli.evaluation.candidates import Candidate, open_candidates
 from dsclora_cli.evaluation.cost import Cost, TimedModel, measure, timed_indices
 from dsclora_cli.evaluation.protocol import Image, Protocol, Scorer, open_metrics, protocol_of
@@ -93,9 +94,16 @@ def _check_options(options: EvalOptions) -> None:
 def _open_sets(options: EvalOptions, callbacks: EvalCallbacks) -> tuple[BenchmarkSet, ...]:
     """Open the sets in the order of the request; a set that is named twice is opened once."""
     if options.hr is not None:
-        return (open_folder(options.hr, options.lr, options.scale),)
+        return (open_folder(options.hr, options.lr, options.scale, options.max_pixels),)
     opened = (
-        open_set(name, options.scale, options.data_dir, options.offline, partial(callbacks.on_unpack, name))
+        open_set(
+            name,
+            options.scale,
+            options.data_dir,
+            options.offline,
+            partial(callbacks.on_unpack, name),
+            options.max_pixels,
+        )
         for name in options.datasets
     )
     # A dict keeps the order and drops repeated names, also in another case: `set5` and `Set5` open the same set.
@@ -135,12 +143,10 @@ class _Scoring:
         # interruption whole images are finished.
         for pair in benchmark.pairs:
             self.callbacks.on_image(benchmark.name, pair.name)
-            lr, hr = benchmark.load(pair)
-            if self.options.jpeg is not None:
-                lr = jpeg(lr, self.options.jpeg)
-            image = _LoadedImage(benchmark.name, pair.name, lr, hr, picture_digest(lr), picture_digest(hr))
-            for candidate in self.candidates:
-                scores[candidate.info.name][pair.name] = self._score(candidate, image)
+            with _name_errors(pair):
+                image = self._load(benchmark, pair)
+                for candidate in self.candidates:
+                    scores[candidate.info.name][pair.name] = self._score(candidate, image)
         worst = worst_images(scores, self.protocol.metrics[0], self.options.worst)
         if self.saved_images:
             self._save_sheets(self.saved_images, benchmark, worst, scores)
@@ -157,6 +163,12 @@ class _Scoring:
             comparisons=comparisons,
             worst=worst,
         )
+
+    def _load(self, benchmark: BenchmarkSet, pair: Pair) -> _LoadedImage:
+        lr, hr = benchmark.load(pair)
+        if self.options.jpeg is not None:
+            lr = jpeg(lr, self.options.jpeg)
+        return _LoadedImage(benchmark.name, pair.name, lr, hr, picture_digest(lr), picture_digest(hr))
 
     def _score(self, candidate: Candidate, image: _LoadedImage) -> Mapping[str, float]:
         """Return kept scores. Where scores or a requested file are missing, upscale, save and score the image."""
@@ -197,6 +209,22 @@ class _Scoring:
             sheets.setdefault(each.row, []).append(Strip(panels, Panel(f"HR {each.image}", hr)))
         for row, strips in sheets.items():
             saved_images.save_sheet(benchmark.name, row, strips)
+
+
+@contextmanager
+def _name_errors(pair: Pair) -> Iterator[None]:
+    """Let every error inside name the picture.
+
+    No error is passed over: a mean over fewer pictures would be another number than the papers have.
+    """
+    try:
+        yield
+    except DscloraError as error:
+        if any(str(path) in error.message for path in (pair.hr, pair.lr) if path):
+            raise
+        raise type(error)(f"{pair.hr}: {error.message}", error.hint) from error
+    except Exception as error:
+        raise RuntimeError(f"{type(error).__name__} at {pair.hr}: {error}") from error
 
 
 def _measure_costs(candidates: Sequence[Candidate], sets: Sequence[BenchmarkSet]) -> Mapping[str, Cost]:

@@ -15,7 +15,7 @@ _ALL_FRAMES = 100
 _COPIES = 3
 """Times that a picture is in memory while being decoded: in the decoder, as an array, and converted."""
 
-_HINT = "cut the picture into parts; upscale --max-pixels allows more"
+_HINT = "cut the picture into parts; --max-pixels allows more"
 
 
 def check_claim(header: Header, at_once: int, max_pixels: int) -> None:

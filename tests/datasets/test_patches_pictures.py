@@ -116,10 +116,10 @@ def test_whatever_a_picture_raises_only_that_picture_is_left_out(
 ) -> None:
     opened = cache.open_pages
 
-    def fail(path: Path):
+    def fail(path: Path, max_pixels: int):
         if path.name == "3.png":
             raise error
-        return opened(path)
+        return opened(path, max_pixels)
 
     monkeypatch.setattr(cache, "open_pages", fail)
     data, held_out = open_data(tiny_recipe(photos))
@@ -196,3 +196,14 @@ def test_a_cache_that_cannot_be_written_is_an_error(photos: Path) -> None:
     (cache_dir() / "training").write_text("a file")
     with pytest.raises(DscloraError, match=r"cannot write .*\(free some space, or set DSCLORA_CACHE_DIR"):
         open_data(tiny_recipe(photos))
+
+
+def test_pictures_above_the_limit_are_left_out_with_the_option_that_allows_them(photos: Path) -> None:
+    Image.new("RGB", (120, 100)).save(photos / "large.tif")
+    recipe = tiny_recipe(photos)
+    data, _ = open_data(replace(recipe, data=replace(recipe.data, max_pixels=11_999)))
+    (note,) = data.notes
+    assert note.startswith(f"left out: {photos / 'large.tif'}: claims 120 x 100 pixels, ")
+    assert "--max-pixels" in note or "0.012 million" in note
+    allowed, _ = open_data(replace(recipe, data=replace(recipe.data, max_pixels=12_000)))
+    assert allowed.notes == ()

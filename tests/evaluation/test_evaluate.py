@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,7 +12,7 @@ from evaluations import CPU, options, save_network_file, save_set
 from PIL import Image
 
 from dsclora_cli import paths
-from dsclora_cli.errors import ImageError, UsageError
+from dsclora_cli.errors import ImageError, OutOfMemory, UsageError
 from dsclora_cli.evaluation.evaluate import evaluate
 from dsclora_cli.evaluation.protocol import Scorer
 from dsclora_cli.evaluation.report import EvalCallbacks, EvalReport
@@ -208,3 +209,22 @@ def test_a_broken_image_is_named(hr: Path) -> None:
     (hr / "boat.png").write_bytes((hr / "boat.png").read_bytes()[:200])
     with pytest.raises(ImageError, match="boat"):
         evaluate(options(hr))
+
+
+def test_a_picture_above_the_limit_ends_the_evaluation_by_name(hr: Path) -> None:
+    with pytest.raises(ImageError, match=r"\.png: claims \d+ x \d+ pixels, .*--max-pixels allows more"):
+        evaluate(replace(options(hr), max_pixels=100))
+
+
+@pytest.mark.parametrize("error", [OutOfMemory("the tile is too large", "take a smaller one"), KeyError("x")], ids=type)
+def test_whatever_ends_the_evaluation_names_the_picture(
+    hr: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    def fail(*_: object) -> None:
+        raise error
+
+    monkeypatch.setattr(Scorer, "__call__", fail)
+    first = min(hr.iterdir())
+    with pytest.raises((OutOfMemory, RuntimeError), match=re.escape(str(first))) as raised:
+        evaluate(options(hr))
+    assert raised.value.__cause__ is error
