@@ -20,7 +20,7 @@ class ModelOptions:
     """Which weights to use; a model's name and a weights file together are an error."""
 
     model: str = "auto"
-    """Name of a model in the catalog; auto selects a model for the scale."""
+    """Name of a model in the catalog, or hf://USER/REPO/FILE[@REVISION] on the Hub; auto selects for the scale."""
 
     weights: Path | None = None
     """File of weights, instead of a model's name."""

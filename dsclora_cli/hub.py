@@ -16,7 +16,7 @@ import re
 import shutil
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -60,6 +60,9 @@ TRIES = 5
 RETRY_SECONDS = 1.0
 
 T = TypeVar("T")
+
+GONE = "no longer in its repository"
+"""Reason of a HubUnavailable: the repository has no file with the pinned sha256."""
 
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _COMMIT = re.compile(r"[0-9a-f]{40}")
@@ -114,6 +117,46 @@ def locate_file(wanted: HubFile) -> None:
     """Ask the Hub whether it has a file, without downloading the file. Raises HubUnavailable."""
     request = _Download(wanted)
     request.with_client(request.locate)
+
+
+@dataclass(frozen=True)
+class ListedFile:
+    """A file in the Hub's description of a repository."""
+
+    size: int
+    """Size in bytes; 0 where the Hub states none."""
+    sha256: str | None
+    """sha256 of a large file; None for a small file, which the Hub lists without one."""
+
+
+@dataclass(frozen=True)
+class RepoDescription:
+    """A model repository in the words of the Hub."""
+
+    licence: str
+    """Licence in the model card; empty where the card names none."""
+    files: Mapping[str, ListedFile]
+    """Path inside the repository to facts."""
+
+
+def describe_repo(repo: str, revision: str | None = None) -> RepoDescription:
+    """Return the files and the licence of a model repository. Raises HubUnavailable."""
+    download = _Download(HubFile(repo, "the list of files", revision=revision))
+    listing = download.with_client(lambda: download.listing(revision))
+    if not listing:
+        message = f"{repo} at {download.endpoint} has no revision {revision or 'main'}"
+        raise HubUnavailable("no such revision", message, "check the part after @")
+    card = listing.get("cardData")
+    licence = str(card.get("license_name") or card.get("license") or "") if isinstance(card, dict) else ""
+    return RepoDescription(licence[:80], dict(map(_listed, listing.get("siblings") or ())))
+
+
+def _listed(file: Mapping[str, Any]) -> tuple[str, ListedFile]:
+    """Return path and facts of an entry in the Hub's list of files."""
+    sha256 = (file.get("lfs") or {}).get("sha256")
+    size = file.get("size")
+    right = isinstance(sha256, str) and _SHA256.fullmatch(sha256) and isinstance(size, int)
+    return str(file.get("rfilename")), ListedFile(int(size or 0), sha256 if right else None)
 
 
 def fetch_dataset_file(repo: str, file: str, offline: bool = False) -> Path:
@@ -255,7 +298,7 @@ class _Download:
                 if (file.get("lfs") or {}).get("sha256") == wanted.sha256:
                     return str(file.get("rfilename")), str(listing.get("sha"))
         raise HubUnavailable(
-            "no longer in its repository",
+            GONE,
             f"{wanted.repo} at {self.endpoint} lists no file with sha256 {wanted.sha256}, pinned for {wanted.file}",
             "update dsclora, or choose another model: see `dsclora models list`",
         )
@@ -273,6 +316,8 @@ class _Download:
             with stream(url, self.headers, LISTING_SECONDS) as answer:
                 if answer.headers.get("X-Error-Code") == "RevisionNotFound":
                     return b"{}"
+                if answer.status in {401, 404}:  # 401 for a repository that does not exist, without a token
+                    raise self.not_found()
                 self.check_status(answer.status)
                 Received(body, LISTING_BYTES).write_all(answer.blocks, Watch())
             return body.getvalue()
@@ -400,16 +445,20 @@ class _Download:
         """Return the error for users for a refusal of the Hub, or for a failed connection."""
         from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, RepositoryNotFoundError
 
-        repo, host = self.wanted.repo, self.endpoint
         if isinstance(error, GatedRepoError):
-            hint = f"ask for access at {host}/{_PAGES[self.wanted.kind]}{repo}, then set HF_TOKEN"
+            repo = self.wanted.repo
+            hint = f"ask for access at {self.endpoint}/{_PAGES[self.wanted.kind]}{repo}, then set HF_TOKEN"
             return HubUnavailable("access not granted", f"{repo} is gated", hint)
         if isinstance(error, RepositoryNotFoundError):
-            hint = "check the name and, for a private repository, HF_TOKEN"
-            return HubUnavailable("repository not found", f"{host} has no repository {repo}, or hides it", hint)
+            return self.not_found()
         if isinstance(error, HfHubHTTPError):
             return self.refusal(error.response.status_code)
         return self.explain_connection(error)
+
+    def not_found(self) -> HubUnavailable:
+        """Return the error for users for a repository that does not exist, or that this user may not see."""
+        message = f"{self.endpoint} has no repository {self.wanted.repo}, or hides it"
+        return HubUnavailable("repository not found", message, "check the name and, for a private repository, HF_TOKEN")
 
     def explain_connection(self, error: BaseException) -> HubUnavailable:
         """Return the error for users for a failed connection, by the name of the exception's class.

@@ -112,7 +112,7 @@ ModelOption = Annotated[
     str,
     option(
         MODEL,
-        "Name of a model in the catalogue; auto selects a model for the scale.",
+        "Name of a model in the catalogue, or hf://USER/REPO/FILE on the Hub; auto selects for the scale.",
         "-m",
         "--model",
         autocompletion=complete_model,

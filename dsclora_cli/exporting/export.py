@@ -104,7 +104,7 @@ def describe_export(found: FoundWeights, descriptor: Descriptor) -> dict[str, st
         "scale": str(descriptor.scale),
         "halo": str(descriptor.halo),
         "exact_tiles": str(descriptor.exact_tiles).lower(),
-        "licence": entry.licence if entry else stored.get("licence", UNKNOWN_LICENCE),
+        "licence": entry.licence if entry else found.licence or stored.get("licence", UNKNOWN_LICENCE),
         "source": entry.source if entry else stored.get("source", ""),
         "weights_sha256": found.sha256,
         "training": stored.get("training", ""),

@@ -1,6 +1,6 @@
 """From the user's choice of a model to a verified weight file (`find_weights`) and to a network (`open_network`).
 
-No torch until a file must be opened: for `open_network`, for an adapter, and for the scale of a file given by path.
+No torch until a file must be opened: for `open_network`, for an adapter, for the scale of a file outside the catalog.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from dsclora_cli.hub_client import HubUnavailable
 from dsclora_cli.paths import sha256_of
 from dsclora_cli.weights.catalog import Catalog, PhotoRule, WeightEntry, load_catalog
 from dsclora_cli.weights.download import known_sha256, obtain
+from dsclora_cli.weights.hub_models import WEIGHT_SUFFIXES, is_hub_reference, obtain_hub_model
 
 if TYPE_CHECKING:
     from dsclora_cli.models.network import Network
@@ -23,8 +24,6 @@ AUTO = "auto"
 
 AUTO_PHOTO = "auto for a compressed JPEG"
 """Model name that `select_model` puts in place of `auto`; users cannot type the name."""
-
-_SUFFIXES = {".pth", ".pt", ".safetensors"}
 
 
 @dataclass(frozen=True)
@@ -47,6 +46,9 @@ class FoundWeights:
 
     adapter: Path | None = None
     """File of an adapter to merge into the weights."""
+
+    licence: str = ""
+    """Terms in the model card, for weights of a repository on the Hub outside the catalog."""
 
     @property
     def base_sha256(self) -> str:
@@ -76,6 +78,8 @@ def find_weights(options: ModelOptions, scale: int | None) -> FoundWeights:
         return _find_file(options.weights, catalog)
     if options.model in {AUTO, AUTO_PHOTO}:
         return _find_auto(options, catalog, int(DEFAULT_SCALE) if scale is None else scale)
+    if is_hub_reference(options.model):
+        return _find_on_hub(options, scale)
     entry = catalog.entry(options.model)
     if scale not in {None, entry.scale}:
         raise UsageError(f"{entry.name} upscales by {entry.scale}, not by {scale}", "see `dsclora models list`")
@@ -110,7 +114,7 @@ def names_file(text: str) -> bool:
     """Return whether a text is the path of a weight file, and not the name of a model."""
     path = Path(text)
     # A known suffix means a path even if no such file exists, so that the error names the missing file.
-    return path.is_file() or path.suffix in _SUFFIXES
+    return path.is_file() or (path.suffix in WEIGHT_SUFFIXES and not text.startswith("hf://"))
 
 
 def native_scales(options: ModelOptions) -> tuple[int, ...]:
@@ -128,6 +132,10 @@ def native_scales(options: ModelOptions) -> tuple[int, ...]:
     catalog = load_catalog()
     if options.model == AUTO:
         return tuple(sorted(catalog.auto))
+    if is_hub_reference(options.model):
+        from dsclora_cli.weights.checkpoint import describe_file
+
+        return (describe_file(obtain_hub_model(options.model, options.offline).path).scale,)
     return (catalog.entry(options.model).scale,)
 
 
@@ -196,6 +204,17 @@ def _find_entry(entry: WeightEntry, catalog: Catalog, offline: bool) -> FoundWei
     base = catalog.entry(entry.base)
     sha256 = f"{base.sha256}/{entry.sha256}"
     return FoundWeights(obtain(base, offline), sha256, entry.name, entry, adapter=path)
+
+
+def _find_on_hub(options: ModelOptions, scale: int | None) -> FoundWeights:
+    """Return the weights in a repository of the Hub. Raises UsageError where the scale does not match."""
+    from dsclora_cli.weights.checkpoint import describe_file
+
+    model = obtain_hub_model(options.model, options.offline)
+    trusted = model.trusted
+    if scale is not None and (native := describe_file(model.path).scale) != scale:
+        raise UsageError(f"{options.model} upscales by {native}, not by {scale}", "leave the size out, or change it")
+    return FoundWeights(model.path, trusted.sha256, trusted.name, None, model.note, licence=trusted.licence)
 
 
 def _find_file(path: Path, catalog: Catalog) -> FoundWeights:

@@ -49,6 +49,8 @@ class HubServer:
     """Bytes a second of every body; 0 for full speed."""
     endless: bool = False
     """Send downloads without a length and without an end, until the client closes the connection."""
+    card: dict[str, object] = field(default_factory=dict)
+    """Head of the model card, as the listing states it."""
     revisions: tuple[str, ...] = ("main", COMMIT)
     requests: list[str] = field(default_factory=list)
     """All requests so far, as `METHOD /path`."""
@@ -82,7 +84,14 @@ class HubServer:
             sha256 = hashlib.sha256(data).hexdigest()
             lfs = {"lfs": {"sha256": sha256, "size": len(data), "pointerSize": 130}} if self.lfs else {}
             siblings.append({"rfilename": self.renamed.get(path, path), "size": len(data), "blobId": "b" * 40, **lfs})
-        return {"id": self.repo, "modelId": self.repo, "sha": COMMIT, "private": False, "siblings": siblings}
+        return {
+            "id": self.repo,
+            "modelId": self.repo,
+            "sha": COMMIT,
+            "private": False,
+            "siblings": siblings,
+            "cardData": self.card,
+        }
 
 
 class _Handler(BaseHTTPRequestHandler):
