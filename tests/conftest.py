@@ -10,6 +10,7 @@ from hypothesis import settings
 from native_build import built, is_current
 
 from dsclora_cli.inference.native import library
+from dsclora_cli.settings import SETTINGS, variable_of
 
 settings.register_profile("repeatable", deadline=None, derandomize=True, database=None)
 settings.load_profile("repeatable")
@@ -63,4 +64,6 @@ def private_folders(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytes
     monkeypatch.setenv("HF_HUB_DISABLE_TELEMETRY", "1")
     for name in ("HF_HUB_CACHE", "HF_TOKEN", "HF_HUB_OFFLINE", "HF_HUB_DISABLE_PROGRESS_BARS"):
         monkeypatch.delenv(name, raising=False)
+    for name in SETTINGS:  # the settings of whoever runs the tests
+        monkeypatch.delenv(variable_of(name), raising=False)
     return home

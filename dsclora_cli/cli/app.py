@@ -19,6 +19,7 @@ import typer
 
 from dsclora_cli import __version__
 from dsclora_cli.cli import console
+from dsclora_cli.cli.config import apply_settings
 from dsclora_cli.errors import ExitCode, UsageError
 
 COMMANDS = MappingProxyType(
@@ -33,6 +34,7 @@ COMMANDS = MappingProxyType(
         "export": ("export", "export", "EXPORT_EXAMPLES"),
         "models": ("models", "app", ""),
         "doctor": ("doctor", "doctor", "DOCTOR_EXAMPLES"),
+        "config": ("config", "app", ""),
     }
 )
 """Command to module in `cli`, function or command group in the module, and name of the examples in the module."""
@@ -55,7 +57,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     as_json = "--json" in given
     try:
         with _terminable():
-            application(given or _words_to_complete())(given, prog_name="dsclora")
+            program = typer.main.get_command(application(given or _words_to_complete()))
+            apply_settings(program, given)
+            program(given, prog_name="dsclora")
     except SystemExit as stop:
         return _exit_code(stop, as_json)
     except (KeyboardInterrupt, Exception) as error:  # noqa: BLE001 - users see one line, whatever the exception is

@@ -37,6 +37,13 @@ def complete_dataset(incomplete: str) -> list[str]:
     return [name for name in SOURCES if name.startswith(incomplete)]
 
 
+def complete_setting(incomplete: str) -> list[str]:
+    """Return the settings whose names begin with `incomplete`."""
+    from dsclora_cli.settings import SETTINGS
+
+    return [name for name in SETTINGS if name.startswith(incomplete)]
+
+
 def complete_device(incomplete: str) -> list[str]:
     """Return the devices that this machine seems to have and whose names begin with `incomplete`."""
     return [name for name in ("auto", "cpu", *_gpus()) if name.startswith(incomplete)]

@@ -99,6 +99,7 @@ def _sections(found: Diagnosis) -> Mapping[str, Mapping[str, str]]:
         "Hugging Face Hub": {"address": found.hub.endpoint, "answers": _hub_answer(found.hub)},
         "Formats": {format.name: format.hint or " ".join(format.suffixes) for format in found.formats},
         "Environment": dict(system.variables),
+        "Settings": dict(system.settings),
     }
 
 

@@ -21,12 +21,13 @@ import psutil
 
 from dsclora_cli import __version__, hub
 from dsclora_cli.diagnosis.report import Device, Folder, FormatState, HubAnswer, HubState, Package, System
-from dsclora_cli.errors import DscloraError
+from dsclora_cli.errors import DscloraError, UsageError
 from dsclora_cli.host import host_memory
 from dsclora_cli.hub_client import HubUnavailable
 from dsclora_cli.imaging.formats import FORMATS
 from dsclora_cli.inference.system import may_have_gpu
 from dsclora_cli.paths import cache_dir, config_dir, downloads_dir, engines_dir, state_dir
+from dsclora_cli.settings import read_file
 from dsclora_cli.weights.catalog import EMBEDDED, load_catalog
 from dsclora_cli.weights.download import hub_file
 
@@ -52,6 +53,7 @@ def describe_system() -> System:
         free_memory=host_memory(),
         stdout_encoding=(sys.stdout.encoding or "unknown") if sys.stdout else "closed",
         variables=_variables(),
+        settings=_settings(),
     )
 
 
@@ -72,6 +74,13 @@ def _variables() -> Mapping[str, str]:
     """Return the environment variables that matter. A report is pasted in public, so secrets are shown as "set"."""
     names = sorted(name for name in os.environ if _OURS.match(name) or _PROXIES.fullmatch(name))
     return {name: "set" if _SECRET.search(name) else _without_login(os.environ[name]) for name in names}
+
+
+def _settings() -> Mapping[str, str]:
+    try:
+        return {setting.name: setting.value for setting in read_file().values()}
+    except UsageError:  # which a check reports
+        return {}
 
 
 def _without_login(text: str) -> str:

@@ -44,6 +44,9 @@ class System:
     variables: Mapping[str, str]
     """Environment variables that change what dsclora does; secrets are shown as "set"."""
 
+    settings: Mapping[str, str]
+    """Settings of the user's file, as `dsclora config` shows them; empty for a file with mistakes."""
+
 
 @dataclass(frozen=True)
 class Package:

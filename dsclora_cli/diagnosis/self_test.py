@@ -33,6 +33,7 @@ from dsclora_cli.imaging.types import Frame, Header, Pixels
 from dsclora_cli.imaging.writer import fit_format, write_picture
 from dsclora_cli.inference.engine import Engine
 from dsclora_cli.inference.tiling import TileOptions, upscale_array
+from dsclora_cli.settings import read_file, settings_file
 from dsclora_cli.upscaling.engines import choose_device, load_engine
 from dsclora_cli.weights.resolve import FoundWeights, find_weights
 from dsclora_cli.weights.verification import BAD_STATES, FileState, verify_models
@@ -72,6 +73,7 @@ def run_checks(found: Surroundings, callbacks: DoctorCallbacks) -> Iterator[Chec
     """Yield the outcome of every check, as soon as it is known."""
     steps: list[tuple[str, Callable[[], _Result | str]]] = [
         ("packages are installed", lambda: _check_packages(found.packages)),
+        ("settings can be read", _check_settings),
         ("weight files are intact", _check_weights),
         ("folders can be written", lambda: _check_folders(found.folders)),
         ("golden picture", _check_golden),
@@ -113,6 +115,10 @@ def _check_packages(packages: Sequence[Package]) -> _Result | str:
     present = sum(bool(package.version) for package in packages)
     detail = f"missing: {', '.join(missing)}" if missing else f"{present} of {len(packages)}, optional ones included"
     return not missing, detail, f"pip install {' '.join(missing)}"
+
+
+def _check_settings() -> _Result:
+    return True, f"{len(read_file())} settings in {settings_file()}", ""  # a file with mistakes raises UsageError
 
 
 def _check_weights() -> _Result:

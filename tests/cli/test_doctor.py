@@ -64,7 +64,8 @@ def test_the_text_has_a_section_for_everything(dsclora, few_formats) -> None:
     code, out, err = dsclora("doctor", "--offline", "--no-self-test")
     assert (code, err) == (0, "")
     headings = [line for line in out.splitlines() if line and not line.startswith(" ")]
-    assert headings == [*("Versions", "Devices", "Engines", "Folders", "Hugging Face Hub", "Formats", "Environment")]
+    assert headings[:5] == ["Versions", "Devices", "Engines", "Folders", "Hugging Face Hub"]
+    assert headings[5:] == ["Formats", "Environment", "Settings"]
     assert "  auto takes" in out and "  torch " in out and "not asked: the program is offline" in out
 
 
@@ -166,6 +167,17 @@ def test_a_broken_own_catalog_is_a_failed_check_and_no_end(report, few_formats, 
     assert code == 1 and "weights.toml" in found["auto"]["problem"]
     assert "weights.toml" in checks_of(found)["weight files are intact"]["detail"]
     assert found["hub"]["answers"] == "not-asked"
+
+
+def test_broken_settings_are_a_failed_check_and_no_end(report, few_formats, private_folders) -> None:
+    (private_folders / "config").mkdir()
+    (private_folders / "config" / "config.toml").write_text("quality = 90\n")
+    code, found = report("--offline", "--no-self-test")
+    assert code == 0 and found["system"]["settings"] == {"quality": "90"}
+    (private_folders / "config" / "config.toml").write_text("quality 90\n")
+    code, found = report("--offline")
+    check = checks_of(found)["settings can be read"]
+    assert code == 1 and "config.toml, line 1: " in check["detail"] and check["hint"].startswith("correct or remove")
 
 
 def test_a_folder_that_cannot_be_written_fails(report, few_formats, monkeypatch, private_folders) -> None:

@@ -1,0 +1,208 @@
+"""`dsclora config`: show, set and unset the defaults of options; and the use of the settings as defaults.
+
+The options themselves check the values, with the parsers that check the command line.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from dsclora_cli.cli import console, options
+from dsclora_cli.cli.completion import complete_setting
+from dsclora_cli.errors import UsageError
+
+if TYPE_CHECKING:
+    from dsclora_cli.settings import Setting
+
+app = typer.Typer(help="Show and change the defaults of options.", no_args_is_help=True)
+
+_PICTURE_COMMANDS = ("upscale", "frames", "compare")
+"""Commands that take all settings. Scores and training must not depend on a file, so others take `offline` only."""
+
+_UNAFFECTED = ("models", "doctor", "config")
+"""Commands that must work whatever the file contains."""
+
+_REPLACED_BY = MappingProxyType(
+    {
+        "model": ("weights", "adapter"),
+        "scale": ("width", "height", "fit", "long_edge", "short_edge", "megapixels"),
+    }
+)
+"""Setting to options that take its place: an option on the command line must not contradict a setting."""
+
+_SHOW_EXAMPLES = """[bold]Examples[/]
+
+  dsclora config show
+
+  dsclora config show device --json
+"""
+_SET_EXAMPLES = """[bold]Examples[/]
+
+  dsclora config set quality 90
+
+  dsclora config set max-memory 4GB
+"""
+
+_Name = Annotated[
+    str,
+    typer.Argument(
+        metavar="NAME",
+        help="Setting: the long name of an option of `dsclora upscale`, without the dashes.",
+        autocompletion=complete_setting,
+        show_default=False,
+    ),
+]
+
+
+@app.command("show", epilog=_SHOW_EXAMPLES)
+def show_command(
+    name: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="NAME",
+            help="Show this setting only.",
+            autocompletion=complete_setting,
+            show_default=False,
+        ),
+    ] = None,
+    json: options.JsonOption = False,
+) -> None:
+    """Show every setting, its value, and whether the value comes from the environment, the file or the default."""
+    from dsclora_cli.settings import check_name, shown_settings
+
+    parameters = _parameters()
+    wanted = None if name is None else check_name(name)
+    rows = shown_settings({name: _default_text(parameter) for name, parameter in parameters.items()})
+    rows = tuple(row for row in rows if wanted in {None, row.name})
+    for row in rows:
+        if row.place:
+            _check_value(parameters[row.name], row)
+    if json:
+        for row in rows:
+            console.show_json(row)
+        return
+    columns = {
+        "setting": [row.name for row in rows],
+        "value": [row.value for row in rows],
+        "origin": [f"{row.origin} {row.place}".strip() for row in rows],
+    }
+    console.show_columns(columns)
+
+
+@app.command("path")
+def path_command() -> None:
+    """Show the path of the file with the settings; the file need not exist."""
+    from dsclora_cli.settings import settings_file
+
+    console.print_line(str(settings_file()))
+
+
+@app.command("set", epilog=_SET_EXAMPLES, no_args_is_help=True)
+def set_command(
+    name: _Name,
+    value: Annotated[
+        str,
+        typer.Argument(
+            metavar="VALUE",
+            help="Value, as on the command line; true or false for an option without a value.",
+            show_default=False,
+        ),
+    ],
+) -> None:
+    """Set the default of an option in the file. A wrong value is refused, and other lines of the file stay."""
+    from dsclora_cli.settings import Origin, Setting, check_name, read_environment, write_setting
+
+    name = check_name(name)
+    _check_value(_parameters()[name], Setting(name, value, Origin.DEFAULT))
+    written = write_setting(name, value)
+    console.print_line(f"{name} is {written.value} in {written.place}")
+    if name in read_environment():
+        variable = read_environment()[name].place
+        console.print_labeled("note", f"{variable} in the environment still comes first", "cyan")
+
+
+@app.command("unset", no_args_is_help=True)
+def unset_command(name: _Name) -> None:
+    """Remove a setting from the file, so that the default of the option holds again."""
+    from dsclora_cli.settings import check_name, remove_setting, settings_file
+
+    name = check_name(name)
+    if remove_setting(name):
+        console.print_line(f"{name} is no longer set in {settings_file()}")
+    else:
+        console.print_labeled("note", f"{name} was not set in {settings_file()}", "cyan")
+
+
+def _parameters() -> dict[str, Any]:
+    """Return the options of `dsclora upscale` that are settings, by the name of the setting."""
+    from dsclora_cli.cli.upscale import upscale
+    from dsclora_cli.settings import SETTINGS
+
+    program = typer.Typer()
+    program.command()(upscale)
+    parameters = {
+        str(parameter.name).replace("_", "-"): parameter for parameter in typer.main.get_command(program).params
+    }
+    return {name: parameters[name] for name in SETTINGS}
+
+
+def _default_text(parameter: Any) -> str:  # noqa: ANN401 - Typer's own class, which has no public name
+    """Return the default of an option as the help shows it; empty for no default."""
+    if isinstance(parameter.show_default, str):
+        return parameter.show_default
+    default = parameter.default
+    return "" if default is None else str(default).lower() if isinstance(default, bool) else str(default)
+
+
+def apply_settings(group: Any, argv: Sequence[str]) -> None:  # noqa: ANN401 - Typer's own class, which has no public name
+    """Give the command named in `argv` the user's settings as defaults.
+
+    Args:
+        group: The program, from `typer.main.get_command`. The defaults go to the settings of its context.
+        argv: Command line without the name of the program.
+
+    Raises:
+        UsageError: The file has mistakes, or a value that an option does not take.
+    """
+    name = argv[0] if argv else ""
+    # Help must be there for whoever wants to correct the file.
+    if name in _UNAFFECTED or name not in group.commands or {"-h", "--help"}.intersection(argv):
+        return
+    from dsclora_cli.settings import find_settings
+
+    parameters = {parameter.name: parameter for parameter in group.commands[name].params}
+    defaults = {}
+    for setting in find_settings().values():
+        parameter = parameters.get(setting.name.replace("-", "_"))
+        is_meant = name in _PICTURE_COMMANDS or setting.name == "offline"
+        if parameter is not None and is_meant and not _is_replaced(setting.name, parameters, argv):
+            _check_value(parameter, setting)
+            defaults[parameter.name] = setting.value
+    group.context_settings["default_map"] = {name: defaults}
+
+
+def _is_replaced(name: str, parameters: dict[str, Any], argv: Sequence[str]) -> bool:
+    """Return whether the command line has an option that takes the place of a setting."""
+    options = [
+        option for other in _REPLACED_BY.get(name, ()) if other in parameters for option in parameters[other].opts
+    ]
+    return any(word.partition("=")[0] in options for word in argv)
+
+
+def _check_value(parameter: Any, setting: Setting) -> None:  # noqa: ANN401
+    """Raise UsageError, with the place of the setting, for a value that an option does not take."""
+    try:
+        parameter.type.convert(setting.value, parameter, None)
+    except Exception as error:
+        # Typer's exception for a bad value has no public name; every other exception is a bug.
+        message = getattr(error, "message", None)
+        if message is None:
+            raise
+        step = f"`dsclora upscale --help` describes --{setting.name}"
+        if setting.origin == "file":
+            step = f"correct it with `dsclora config set {setting.name} VALUE`; {step}"
+        raise UsageError(f"{setting.place or 'config'}: {setting.name}: {message}", step) from error

@@ -1,0 +1,191 @@
+"""`dsclora config`, and the settings as defaults of options: option, environment, file, default."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+from dsclora_cli.cli.app import main
+from dsclora_cli.settings import SETTINGS, settings_file
+from dsclora_cli.weights.catalog import EMBEDDED
+
+
+@pytest.fixture
+def file(private_folders) -> Path:
+    """The file with the settings; the folder exists, the file does not."""
+    path = private_folders / "config" / "config.toml"
+    path.parent.mkdir()
+    return path
+
+
+@pytest.fixture
+def plan(dsclora, photo):
+    """Run `upscale --dry-run --json` and return the plan of the picture."""
+
+    def run(*arguments: str) -> dict:
+        code, out, err = dsclora("upscale", photo, "--dry-run", "--json", *arguments)
+        assert code == 0, err
+        return json.loads(out)
+
+    return run
+
+
+def shown(dsclora, name: str) -> tuple[str, str, str]:
+    row = json.loads(dsclora("config", "show", name, "--json").out)
+    return row["value"], row["origin"], row["place"]
+
+
+def test_options_come_before_the_environment_before_the_file_before_the_default(plan, file, monkeypatch) -> None:
+    assert plan()["output_size"] == [48, 36]
+    file.write_text("scale = 2\n")
+    assert plan()["output_size"] == [24, 18]
+    monkeypatch.setenv("DSCLORA_SCALE", "3")
+    assert plan()["output_size"] == [36, 27]
+    assert plan("-s", "5")["output_size"] == [60, 45]
+    monkeypatch.setenv("DSCLORA_SCALE", "")
+    assert plan()["output_size"] == [24, 18]
+
+
+def test_show_names_the_origin_of_each_value(dsclora, file, monkeypatch) -> None:
+    file.write_text('# comment\nquality = 80\n"max-memory" = "2GB"\noffline = true\n')
+    monkeypatch.setenv("DSCLORA_MAX_MEMORY", "3GB")
+    assert shown(dsclora, "quality") == ("80", "file", f"{file}, line 2")
+    assert shown(dsclora, "offline") == ("true", "file", f"{file}, line 4")
+    assert shown(dsclora, "max-memory") == ("3GB", "environment", "DSCLORA_MAX_MEMORY")
+    assert shown(dsclora, "compression") == ("1", "default", "")
+    code, out, err = dsclora("config", "show")
+    assert (code, err) == (0, "") and [line.split()[0] for line in out.splitlines()] == ["setting", *SETTINGS]
+    assert len(dsclora("config", "show", "--json").out.splitlines()) == len(SETTINGS)
+
+
+def test_set_and_unset_change_one_line_and_keep_comments(dsclora, file) -> None:
+    code, out, err = dsclora("config", "set", "quality", "90")
+    assert (code, err) == (0, "") and out == f"quality is 90 in {file}, line 1\n"
+    file.write_text("# web\nquality = 90  # small\n\n# machine\ndevice = 'cpu'")
+    dsclora("config", "set", "--", "max_memory", "4GB")
+    dsclora("config", "set", "quality", "85")
+    dsclora("config", "set", "recursive", "true")
+    text = "# web\nquality = 85\n\n# machine\ndevice = 'cpu'\nmax-memory = \"4GB\"\nrecursive = true\n"
+    assert file.read_text() == text
+    code, out, err = dsclora("config", "unset", "device")
+    assert code == 0 and file.read_text() == text.replace("device = 'cpu'\n", "")
+    code, out, err = dsclora("config", "unset", "device")
+    assert code == 0 and out == "" and err == f"note: device was not set in {file}\n"
+
+
+def test_every_setting_is_an_option_and_takes_its_own_value_back(dsclora, file) -> None:
+    values = {"model": "dsclora-x4", "threads": "2", "max-memory": "4GB", "format": "PNG", "name": "é {stem}\\.{ext}"}
+    for name in SETTINGS:
+        value = values.get(name) or json.loads(dsclora("config", "show", name, "--json").out)["value"]
+        code, _, err = dsclora("config", "set", name, value)
+        assert code == 0, err
+        assert shown(dsclora, name)[0] == value
+
+
+def test_a_wrong_value_is_refused_and_not_written(dsclora, file) -> None:
+    for name, value in (("quality", "101"), ("device", "gpu"), ("max-memory", "much"), ("offline", "perhaps")):
+        code, _, err = dsclora("config", "set", name, value)
+        assert code == 2 and err.startswith(f"error: config: {name}: ") and err.count("\n") == 1
+        assert f"`dsclora upscale --help` describes --{name}" in err
+    code, _, err = dsclora("config", "set", "qualty", "90")
+    assert code == 2 and "there is no setting 'qualty'; perhaps quality is meant" in err
+    assert dsclora("config", "set", "overwrite", "true").code == 2
+    assert not file.exists()
+
+
+def test_a_link_stays_a_link(dsclora, file, tmp_path) -> None:
+    (tmp_path / "dotfiles.toml").write_text("quality = 80\n")
+    file.symlink_to(tmp_path / "dotfiles.toml")
+    dsclora("config", "set", "quality", "70")
+    assert file.is_symlink() and (tmp_path / "dotfiles.toml").read_text() == "quality = 70\n"
+
+
+def test_a_line_that_cannot_be_replaced_alone_is_left_to_the_user(dsclora, file) -> None:
+    text = 'name = """\n{stem}\n"""\nquality = 80\n'
+    file.write_text(text)
+    code, _, err = dsclora("config", "set", "name", "{stem}.{ext}")
+    assert code == 2 and f"{file}, line 1: name cannot be changed here (edit the file by hand)" in err
+    assert file.read_text() == text
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        (b"quality = 90\ndevise = 'cpu'\n", "line 2: there is no setting 'devise'; perhaps device is meant"),
+        (b"quality = 90\n\nname = \n", "line 3: Invalid value"),
+        (b"quality = [\n", "line 1: Invalid value"),
+        (b"quality = 90\nquality = 80\n", "line 2: Cannot overwrite a value"),
+        (b"[upscale]\nquality = 90\n", "line 1: there is no setting 'upscale'"),
+        (b"[quality]\na = 90\n", "line 1: quality is neither a text, nor a number, nor true or false"),
+        (b"quality = 90\nname = '\xff'\n", "line 2: not UTF-8"),
+        (b"\nquality = 900\n", "line 2: quality: 900 is not in the range"),
+        (b"device = true\n", "line 1: device: 'true' is not auto"),
+    ],
+)
+def test_a_mistake_in_the_file_is_one_line_with_file_line_and_next_step(dsclora, photo, file, text, problem) -> None:
+    file.write_bytes(text)
+    code, out, err = dsclora("upscale", photo, "--dry-run", "--json")
+    assert code == 2 and err.startswith(f"error: {file}, {problem}") and err.count("\n") == 1 and err.endswith(")\n")
+    assert json.loads(out)["error"]["code"] == "usage"
+    assert dsclora("upscale", "--help").code == 0 and dsclora("models", "list").code == 0
+    assert dsclora("config", "path").out == f"{file}\n"
+
+
+def test_a_folder_in_place_of_the_file_is_one_line(dsclora, photo, file) -> None:
+    file.mkdir()
+    code, _, err = dsclora("upscale", photo, "--dry-run")
+    assert code == 2 and err.startswith(f"error: cannot read {file}: ") and "check the permissions" in err
+
+
+def test_a_folder_that_cannot_be_written_is_one_line(dsclora, private_folders) -> None:
+    (private_folders / "config").write_text("a file where the folder should be")
+    code, _, err = dsclora("config", "set", "quality", "90")
+    assert code == 2 and "config.toml" in err and err.count("\n") == 1
+
+
+def test_a_wrong_variable_is_named(dsclora, photo, monkeypatch) -> None:
+    monkeypatch.setenv("DSCLORA_THREADS", "many")
+    code, _, err = dsclora("upscale", photo, "--dry-run")
+    assert code == 2 and err.startswith("error: DSCLORA_THREADS: threads: 'many' is not a valid int")
+
+
+def test_options_that_say_the_same_replace_a_setting(plan, file, tmp_path) -> None:
+    file.write_text('scale = 2\nmodel = "dsclora-x2"\n')
+    assert plan("--width", "30")["output_size"][0] == 30
+    own = tmp_path / "own.safetensors"
+    own.write_bytes((EMBEDDED / "dsclora-x3.safetensors").read_bytes())
+    assert plan("--weights", str(own), "-s", "3")["model"] == "dsclora-x3"
+
+
+def test_scores_and_training_take_offline_only(dsclora, file, tmp_path) -> None:
+    file.write_text("offline = true\nscale = 9\ndevice = 'cuda:77'\n")
+    code, _, err = dsclora("eval", "--dataset", "Set5", "-m", "dsclora-x4")
+    # Neither the scale nor the device of the settings counts, and the Hub is not asked.
+    assert code == 1 and "Set5 cannot be fetched" in err and "offline" in err
+
+
+def test_a_setting_takes_part_in_a_real_run(dsclora, photo, file, monkeypatch) -> None:
+    file.write_text("scale = 2\nformat = 'jpeg'\nname = '{stem}-large.{ext}'\noffline = true\n")
+    assert dsclora("upscale", photo).code == 0
+    assert Path("photo-large.jpg").exists()
+
+
+def test_the_note_about_a_variable_that_comes_first(dsclora, monkeypatch) -> None:
+    monkeypatch.setenv("DSCLORA_QUALITY", "50")
+    err = dsclora("config", "set", "quality", "90").err
+    assert err == "note: DSCLORA_QUALITY in the environment still comes first\n"
+
+
+def test_setting_names_are_completed(monkeypatch, capsys) -> None:
+    monkeypatch.setenv("_DSCLORA_COMPLETE", "complete_bash")
+    monkeypatch.setenv("COMP_WORDS", "dsclora config set max-")
+    monkeypatch.setenv("COMP_CWORD", "3")
+    monkeypatch.setattr("sys.argv", ["dsclora"])
+    assert main([]) == 0 and capsys.readouterr().out.split() == ["max-memory", "max-pixels"]
+
+
+def test_the_file_is_in_the_configuration_folder() -> None:
+    assert settings_file() == Path(os.environ["DSCLORA_CONFIG_DIR"]) / "config.toml"
