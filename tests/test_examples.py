@@ -201,6 +201,69 @@ def test_embed_writes_weights_log_golden_and_scores(tmp_path: Path, monkeypatch:
     assert (golden["lr"].shape, golden["sr"].shape) == ((10, 16, 3), (40, 64, 3))
 
 
+class EnlargingNcnn:
+    """The part of ncnn that the script uses; the network looks one pixel around and repeats each pixel."""
+
+    class Net:
+        def __init__(self) -> None:
+            self.opt = SimpleNamespace()
+            self.given: dict[str, np.ndarray] = {}
+
+        def load_param(self, path: str) -> int:
+            return 0 if Path(path).is_file() else -1
+
+        load_model = load_param
+
+        def create_extractor(self) -> EnlargingNcnn.Net:
+            return self
+
+        def input(self, name: str, picture: EnlargingNcnn.Mat) -> int:
+            assert picture.is_copy and picture.values.dtype == np.float32
+            self.given[name] = picture.values
+            return 0 if name == "data" else -1
+
+        def extract(self, name: str) -> tuple[int, np.ndarray]:
+            padded = np.pad(self.given["data"], ((0, 0), (1, 1), (1, 1)), mode="edge")
+            mean = (padded[:, :-2, 1:-1] + padded[:, 2:, 1:-1] + padded[:, 1:-1, :-2] + padded[:, 1:-1, 2:]) / 4
+            return 0, mean.repeat(2, axis=1).repeat(2, axis=2)
+
+    class Mat:
+        def __init__(self, values: np.ndarray, is_copy: bool = False) -> None:
+            self.values, self.is_copy = values, is_copy
+
+        def clone(self) -> EnlargingNcnn.Mat:
+            return EnlargingNcnn.Mat(self.values.copy(), is_copy=True)
+
+
+def test_label_ncnn_writes_the_same_pictures_by_tiles_and_resumes(
+    small: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(sys.modules, "ncnn", EnlargingNcnn)  # type: ignore[arg-type]
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    for number in range(2):
+        Image.open(small).crop((0, 0, 45, 41 + number)).save(photos / f"{number}.png")
+    (tmp_path / "teacher.param").touch()
+    tool = example("research/label_ncnn")
+    line = [str(tmp_path / "teacher.param"), str(photos)]
+    with pytest.raises(SystemExit, match=r"teacher\.param and teacher\.bin cannot be loaded"):
+        tool.main([*line, str(tmp_path / "none")])
+    (tmp_path / "teacher.bin").touch()
+    tool.main([*line, str(tmp_path / "whole"), "--scale", "2"])
+    tool.main([*line, str(tmp_path / "tiled"), "--scale", "2", "--tile", "7", "--overlap", "1"])
+    whole, tiled = (
+        {path.name: path.read_bytes() for path in (tmp_path / name).iterdir()} for name in ("whole", "tiled")
+    )
+    assert whole == tiled and sorted(whole) == ["0.png", "1.png"]
+    assert [Image.open(tmp_path / "whole" / name).size for name in sorted(whole)] == [(44, 40), (44, 42)]
+    capsys.readouterr()
+    (tmp_path / "whole" / "1.png").unlink()
+    tool.main([*line, str(tmp_path / "whole"), "--scale", "2"])
+    assert re.fullmatch(r"2 of 2: 1\.png, \d+\.\d s of CPU for a megapixel of LR\n", capsys.readouterr().out)
+    with pytest.raises(SystemExit, match="no input 'image'"):
+        tool.main([*line, str(tmp_path / "none"), "--blobs", "image", "output"])
+
+
 @pytest.mark.slow
 def test_gpu_training_trains_by_the_clock_and_resumes(tmp_path: Path) -> None:
     photographs, run = tmp_path / "photographs", tmp_path / "run"
