@@ -177,7 +177,7 @@ MaxPixelsOption = Annotated[
     ),
 ]
 ThreadsOption = Annotated[
-    int | None, option(SPEED, "CPU threads that run the model.", "--threads", min=1, show_default="PyTorch's choice")
+    int | None, option(SPEED, "CPU threads that run the model.", "--threads", min=1, show_default="the engine's choice")
 ]
 JsonOption = Annotated[bool, option(REPORTING, "Write one JSON object on each line of stdout.", "--json")]
 QuietOption = Annotated[bool, option(REPORTING, "Show errors only.", "-q", "--quiet")]

@@ -14,7 +14,6 @@ import warnings
 import zipfile
 from collections import OrderedDict
 from dataclasses import asdict, dataclass
-from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -97,6 +96,8 @@ def is_outdated(name: str) -> bool:
 
 
 def _name_end() -> str:
+    from importlib.metadata import version  # not needed by runs without OpenVINO
+
     return f"-openvino-{version('openvino')}-{_LAYOUT}.zip"
 
 

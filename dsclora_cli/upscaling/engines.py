@@ -1,4 +1,4 @@
-"""Choose and open the engine for a network: on CPUs the native engine or OpenVINO, else PyTorch."""
+"""Choose and open the engine for a network: on CPUs the native engine, else OpenVINO where installed, else PyTorch."""
 
 from __future__ import annotations
 
@@ -22,6 +22,9 @@ _AUTO, _ALL, _CPU = "auto", "all", "cpu"
 
 _CPU_ENGINES = {"native": "the native engine", "openvino": "OpenVINO"}
 """Engines that run on the CPU in float32 only, with their names in messages."""
+
+_MEASURED = ("avx512", "avx2")
+"""Instruction sets with which the native engine was measured, and is faster than all other engines."""
 
 
 def list_devices(options: EngineOptions) -> tuple[str, ...]:
@@ -52,8 +55,8 @@ def choose_device(options: EngineOptions) -> str:
         _check_cpu_engine(options)
         return _CPU
     is_cpu = options.device == _CPU or (options.device == _AUTO and not may_have_gpu())
-    # Importing torch takes a second: torch is asked only where OpenVINO does not do the work.
-    if is_cpu and _takes_openvino(options):
+    # Importing torch takes a second: torch is asked only where no other engine does the work.
+    if is_cpu and _cpu_engines(options):
         return _CPU
     from dsclora_cli.inference.device import resolve_device
 
@@ -71,7 +74,9 @@ def find_problems() -> dict[str, str]:
 
 def load_engine(weights: FoundWeights, device: str, options: EngineOptions) -> Engine:
     """Open an engine for weights, on a device from `choose_device`. Raises UsageError and WeightsError."""
-    engine = _load_cpu_engine(weights, options) if device == _CPU else None
+    engine = None
+    for name in _cpu_engines(options) if device == _CPU else ():
+        engine = engine or (_load_native if name == "native" else _load_openvino)(weights, options)
     if engine is None:
         import torch
 
@@ -110,10 +115,15 @@ def with_fitting_tile(error: OutOfMemory, engine: Engine) -> OutOfMemory:
     return OutOfMemory(error.message, f"--tile {auto_edge(engine)} would fit, or leave --tile out")
 
 
-def _takes_openvino(options: EngineOptions) -> bool:
-    if options.engine == "auto":
-        return options.dtype in {"auto", "float32"} and openvino.is_installed()
-    return options.engine == "openvino"
+def _cpu_engines(options: EngineOptions) -> tuple[str, ...]:
+    """Return the engines to try on a CPU before PyTorch, the fastest first."""
+    if options.engine != "auto":
+        return (options.engine,) if options.engine in _CPU_ENGINES else ()
+    if options.dtype not in {"auto", "float32"}:
+        return ()
+    # Whether OpenVINO is installed matters only to networks that the native engine does not run.
+    native = () if why_unavailable() else ("native",)
+    return (*native, "openvino") if openvino.is_installed() else native
 
 
 def _check_cpu_engine(options: EngineOptions) -> None:
@@ -122,25 +132,23 @@ def _check_cpu_engine(options: EngineOptions) -> None:
     if options.engine == "openvino" and not openvino.is_installed():
         raise UsageError("OpenVINO is not installed", 'pip install "dsclora[cpu]", or leave --engine out')
     if options.engine == "native" and (reason := why_unavailable()):
-        raise UsageError(f"the native engine is not available: {reason}", "leave --engine out")
+        hint = "install g++ or clang++ and then dsclora again, as docs/install.md says, or leave --engine out"
+        raise UsageError(f"the native engine is not available: {reason}", hint)
     if options.device not in {_AUTO, _CPU}:
         raise UsageError(f"{name} runs on the CPU here, not on {options.device}", "leave --device or --engine out")
     if options.dtype not in {"auto", "float32"}:
         raise UsageError(f"{name} runs in float32 here, not in {options.dtype}", "leave --dtype or --engine out")
 
 
-def _load_cpu_engine(weights: FoundWeights, options: EngineOptions) -> Engine | None:
-    """Open the engine for CPUs that the options select; None means PyTorch."""
-    if options.engine == "native":
-        return _load_native(weights, options)
-    return _load_openvino(weights, options) if _takes_openvino(options) else None
-
-
-def _load_native(weights: FoundWeights, options: EngineOptions) -> Engine:
+def _load_native(weights: FoundWeights, options: EngineOptions) -> Engine | None:
     """Open the native engine; torch is imported only for files that no run has read before, and not for all of them.
 
-    Raises UsageError for a network that is not a SPAN.
+    Return None for a network that is no SPAN, and for a CPU on which the engine was not measured, unless the user chose
+    the engine. Raises UsageError there.
     """
+    chosen = options.engine != "auto"
+    if not chosen and weights.entry and weights.entry.arch != "span":
+        return None
     path = engines_dir() / kept_name(weights.sha256)
     found = (read_span_weights(weights.path) if weights.adapter is None else None) or load_kept(path)
     if found is None:
@@ -149,6 +157,8 @@ def _load_native(weights: FoundWeights, options: EngineOptions) -> Engine:
 
         network = open_network(weights)
         if (arch := network.config.descriptor.arch) != "span":
+            if not chosen:
+                return None
             problem = f"the native engine runs SPAN networks, and {weights.name} is of the architecture {arch}"
             raise UsageError(problem, "leave --engine out")
         tensors = {name: tensor.numpy() for name, tensor in tensors_of(network).items()}
@@ -156,7 +166,8 @@ def _load_native(weights: FoundWeights, options: EngineOptions) -> Engine:
         # Without a cache, torch reads the network again the next time.
         with suppress(OSError):
             keep_tensors(tensors, path)
-    return NativeEngine(found, options.threads)
+    engine = NativeEngine(found, options.threads)
+    return engine if chosen or engine.cpu in _MEASURED else None
 
 
 def _load_openvino(weights: FoundWeights, options: EngineOptions) -> Engine | None:

@@ -92,7 +92,7 @@ def test_an_error_for_a_large_tile_names_a_tile_that_fits(lr: np.ndarray, monkey
     def no_room(engine: TorchCpuEngine, tile: np.ndarray) -> np.ndarray:
         raise OutOfMemory("no room")
 
-    _, model = open_candidates(options(HR, engine=replace(CPU, tile=16)))
+    _, model = open_candidates(options(HR, engine=replace(CPU, tile=16, engine="torch")))
     monkeypatch.setattr(TorchCpuEngine, "__call__", no_room)
     with pytest.raises(OutOfMemory, match=r"no room \(--tile \d+ would fit, or leave --tile out\)"):
         model.upscale(lr)

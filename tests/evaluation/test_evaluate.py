@@ -72,9 +72,9 @@ def test_tiles_change_no_score(hr: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     runs: list[tuple[int, ...]] = []
     run = TorchCpuEngine.__call__
     monkeypatch.setattr(TorchCpuEngine, "__call__", lambda self, tile: (runs.append(tile.shape), run(self, tile))[1])
-    whole = means(evaluate(options(hr, engine=replace(CPU, tile=0))))
+    whole = means(evaluate(options(hr, engine=replace(CPU, tile=0, engine="torch"))))
     assert len(runs) == 3
-    tiled = means(evaluate(options(hr, engine=replace(CPU, tile=5))))
+    tiled = means(evaluate(options(hr, engine=replace(CPU, tile=5, engine="torch"))))
     assert len(runs) > 20
     assert tiled["bicubic"] == whole["bicubic"]
     for metric, value in whole["dsclora-x4"].items():

@@ -11,16 +11,18 @@ import torch
 from PIL import Image
 
 from dsclora_cli import Upscaler
-from dsclora_cli.config import ModelOptions, SizeOptions, UpscaleOptions
+from dsclora_cli.config import EngineOptions, ModelOptions, SizeOptions, UpscaleOptions
 from dsclora_cli.errors import UsageError
+from dsclora_cli.inference.engine import Engine
 from dsclora_cli.models.span import SPAN, SpanConfig
 from dsclora_cli.paths import sha256_of
 from dsclora_cli.upscaling.batch import upscale_files
 from dsclora_cli.upscaling.dry_run import plan_files
+from dsclora_cli.upscaling.engines import load_engine
 from dsclora_cli.upscaling.types import FileResult
 from dsclora_cli.weights import catalog
 from dsclora_cli.weights.checkpoint import save_network
-from dsclora_cli.weights.resolve import FoundWeights, open_network
+from dsclora_cli.weights.resolve import FoundWeights
 
 X2 = UpscaleOptions(size=SizeOptions(scale=2))
 
@@ -59,6 +61,18 @@ def _run(folder: Path, options: UpscaleOptions = X2) -> list[FileResult]:
     return sorted(upscale_files([str(folder)], options), key=lambda result: result.input)
 
 
+def _count_opened(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Return a list that grows by a name whenever an engine is opened for weights."""
+    opened: list[str] = []
+
+    def counted(weights: FoundWeights, device: str, options: EngineOptions) -> Engine:
+        opened.append(weights.name)
+        return load_engine(weights, device, options)
+
+    monkeypatch.setattr("dsclora_cli.upscaling.picture.load_engine", counted)
+    return opened
+
+
 def test_each_picture_gets_its_weights_and_a_reason(rules: Path, folder: Path) -> None:
     results = _run(folder)
 
@@ -93,13 +107,7 @@ def test_auto_gives_the_pixels_of_the_chosen_weights(rules: Path, folder: Path) 
 def test_a_folder_with_both_kinds_opens_each_network_once(
     rules: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    opened: list[str] = []
-
-    def counted(found: FoundWeights) -> SPAN:
-        opened.append(found.name)
-        return open_network(found)
-
-    monkeypatch.setattr("dsclora_cli.weights.resolve.open_network", counted)
+    opened = _count_opened(monkeypatch)
     Image.open(folder / "a-low.jpg").save(folder / "e-lower.jpg", quality=20)
     _run(folder)
 
@@ -115,10 +123,7 @@ def test_an_unavailable_photo_network_is_replaced_with_a_note_and_loaded_once(
     photo, remote = '"photo.safetensors"', 'file = "photo.safetensors"\nrepo = "me/mine"'
     rules.write_text(rules.read_text().replace(f"file = '{folder.parent / 'photo.safetensors'}'", remote))
     assert photo in rules.read_text()
-    opened: list[str] = []
-    monkeypatch.setattr(
-        "dsclora_cli.weights.resolve.open_network", lambda found: (opened.append(found.name), open_network(found))[1]
-    )
+    opened = _count_opened(monkeypatch)
     results = _run(folder, replace(X2, model=ModelOptions(offline=True)))
 
     assert [result.model for result in results] == ["plain"] * 4

@@ -141,7 +141,7 @@ def test_out_of_memory_with_a_fixed_tile_names_a_fitting_tile(photo: Pixels, mon
 
     monkeypatch.setattr(TorchCpuEngine, "__call__", refuse)
     with pytest.raises(OutOfMemory, match=r"--tile \d+ would fit"):
-        upscale(photo, replace(EMBEDDED, engine=EngineOptions(device="cpu", tile=80)))
+        upscale(photo, replace(EMBEDDED, engine=EngineOptions(device="cpu", tile=80, engine="torch")))
 
 
 def test_a_missing_device_is_refused_before_weights_are_loaded() -> None:
