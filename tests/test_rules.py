@@ -22,8 +22,10 @@ SCRIPTS = sorted(path for folder in ("benchmarks", "examples") for path in (ROOT
 TREES = {path: ast.parse(path.read_text(encoding="utf-8")) for path in PACKAGE + TESTS + SCRIPTS}
 
 TOP_LEVEL = {
-    *(".ci", ".editorconfig", ".gitattributes", ".github", ".gitignore", "CONTRIBUTING.md", "LICENSE", "README.md"),
-    *("benchmarks", "docs", "dsclora_cli", "examples", "pyproject.toml", "tests", "weights.toml"),
+    *(".ci", ".dockerignore", ".editorconfig", ".gitattributes", ".github", ".gitignore"),
+    *("CHANGELOG.md", "CITATION.cff", "CONTRIBUTING.md", "Dockerfile", "LICENSE", "README.md", "SECURITY.md"),
+    *("benchmarks", "docs", "dsclora_cli", "examples", "hatch_build.py", "mkdocs.yml", "pyproject.toml", "tests"),
+    "weights.toml",
 }
 SLOW_TO_IMPORT = ["torch", "numpy", "PIL", "huggingface_hub", "tifffile", "imagecodecs", "safetensors"]
 
