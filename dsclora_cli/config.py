@@ -31,6 +31,12 @@ class ModelOptions:
     adapter: Path | None = None
     """Adapter file to merge into the model; with `model` auto, into the model that the adapter was made for."""
 
+    sharp: float | None = None
+    """How far to move the weights towards the sharp model, 0 to 1; None and 0 leave the weights unchanged."""
+
+    sharp_weights: Path | None = None
+    """File of the sharp model, instead of the sharp model that the catalog names."""
+
 
 @dataclass(frozen=True)
 class SizeOptions:

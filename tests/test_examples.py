@@ -17,6 +17,7 @@ import torch
 from PIL import Image
 
 from dsclora_cli.models.lora import Adapters, merge_adapters, parse_ranks
+from dsclora_cli.models.network import interpolate
 from dsclora_cli.models.span import SPAN, SpanConfig
 from dsclora_cli.paths import sha256_of
 from dsclora_cli.weights.adapters import build_adapters, load_adapters, save_adapters
@@ -161,7 +162,7 @@ def test_strength_measures_and_writes_a_share_of_an_adapter(
     assert (weaker / "log.jsonl").read_text() == "{}\n"
     written = load_adapters(weaker / "adapter.safetensors")
     part = merge_adapters(network, build_adapters(load_network(base), sha256_of(base), written)).state_dict()
-    expected = tool.between(network, merge_adapters(network, adapters), 0.3).state_dict()
+    expected = interpolate(network, merge_adapters(network, adapters), 0.3).state_dict()
     assert all(torch.allclose(part[name], tensor, atol=1e-6) for name, tensor in expected.items())
 
     tool.main([str(base), str(run), str(photos)])

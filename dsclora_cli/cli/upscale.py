@@ -5,12 +5,13 @@ from __future__ import annotations
 import sys
 from contextlib import closing
 from enum import StrEnum
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from dsclora_cli.cli import console, options
-from dsclora_cli.cli.options import FILES, METADATA, REPORTING, SIZE, SPEED, option
+from dsclora_cli.cli.options import FILES, METADATA, MODEL, REPORTING, SIZE, SPEED, option
 from dsclora_cli.config import (
     DEFAULT_SCALE,
     MAX_SCALE,
@@ -131,6 +132,21 @@ def upscale(
     model: options.ModelOption = _DEFAULT.model.model,
     weights: options.WeightsOption = _DEFAULT.model.weights,
     adapter: options.AdapterOption = _DEFAULT.model.adapter,
+    sharp: Annotated[
+        float | None,
+        option(
+            MODEL,
+            "Sharpness, 0 to 1: how far the model moves towards its sharp model. Sharp detail is a guess.",
+            "--sharp",
+            min=0,
+            max=1,
+            show_default="0",
+        ),
+    ] = _DEFAULT.model.sharp,
+    sharp_weights: Annotated[
+        Path | None,
+        option(MODEL, "File of the sharp model, instead of the one in the catalogue.", "--sharp-weights"),
+    ] = _DEFAULT.model.sharp_weights,
     offline: options.OfflineOption = _DEFAULT.model.offline,
     device: options.DevicesOption = _DEFAULT.engine.device,
     engine: options.EngineOption = _ENGINE,
@@ -170,7 +186,7 @@ def upscale(
     """Upscale pictures. Finished pictures are skipped: the same command resumes an interrupted run."""
     box = tuple(int(side) for side in fit.split("x")) if fit else None
     asked = UpscaleOptions(
-        model=ModelOptions(model, weights, offline, adapter),
+        model=ModelOptions(model, weights, offline, adapter, sharp, sharp_weights),
         size=SizeOptions(scale, width, height, (box[0], box[1]) if box else None, long_edge, short_edge, megapixels),
         engine=options.engine_options(device, dtype, tile, threads, ensemble, engine.value),
         save=SaveOptions(format, quality, compression, metadata.value, strict),

@@ -5,10 +5,12 @@
 
 from __future__ import annotations
 
+import copy
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
+import torch
 from torch import Tensor, nn
 
 from dsclora_cli.inference.engine import Descriptor
@@ -79,6 +81,24 @@ class Network(nn.Module):
     def padded(self, multiple: int) -> Network:  # noqa: ARG002 - for networks with any number of channels
         """Return a network with equal outputs, and with a multiple of `multiple` channels where the class has a way."""
         return self
+
+
+def interpolate(network: Network, other: Network, share: float) -> Network:
+    """Return a copy of the network with all weights moved towards the weights of another network.
+
+    Between a network and a network that was trained on from the first, all weights along the straight line work (linear
+    mode connectivity, arXiv 1912.05671). Between networks of different origins the line leads through useless weights.
+
+    Args:
+        network: The network at a share of 0; not changed.
+        other: The network at a share of 1, of the same sizes and form.
+        share: Share of the way: 0 gives exactly the weights of `network`, 1 exactly the weights of `other`.
+    """
+    result, target = copy.deepcopy(network), other.state_dict()
+    result.load_state_dict(
+        {name: torch.lerp(value, target[name], share) for name, value in network.state_dict().items()}
+    )
+    return result
 
 
 def report_nothing(_: str, feature_map: Tensor) -> Tensor:

@@ -150,7 +150,7 @@ def _load_native(weights: FoundWeights, options: EngineOptions) -> Engine | None
     if not chosen and weights.entry and weights.entry.arch != "span":
         return None
     path = engines_dir() / kept_name(weights.sha256)
-    found = (read_span_weights(weights.path) if weights.adapter is None else None) or load_kept(path)
+    found = (read_span_weights(weights.path) if weights.is_plain else None) or load_kept(path)
     if found is None:
         from dsclora_cli.weights.checkpoint import tensors_of
         from dsclora_cli.weights.resolve import open_network

@@ -80,6 +80,9 @@ class WeightEntry:
     base: str | None = None
     """Name of another entry: the file is an adapter for the weights of that entry."""
 
+    sharp: str | None = None
+    """Name of another entry: the network towards which `--sharp` moves these weights."""
+
     published: Scores = field(default_factory=dict)
     """Scores printed in `source`."""
 
@@ -215,6 +218,7 @@ def _read_entry(name: str, table: TomlTable, folder: Path) -> WeightEntry:
         revision=table.optional("revision"),
         url=url,
         base=table.optional("base"),
+        sharp=table.optional("sharp"),
         published=table.scores("published", _METRICS),
         reference=table.scores("reference", _METRICS),
     )
@@ -246,6 +250,9 @@ def _check_names(catalog: Catalog, path: Path) -> Catalog:
     plain: Mapping[str, WeightEntry] = {name: entry for name, entry in entries.items() if entry.base is None}
     references = [
         (f"[weights.{each.name}] base", each.base, each.scale, plain) for each in entries.values() if each.base
+    ]
+    references += [
+        (f"[weights.{each.name}] sharp", each.sharp, each.scale, plain) for each in entries.values() if each.sharp
     ]
     references += [(f"[auto] {scale}", name, scale, entries) for scale, names in catalog.auto.items() for name in names]
     references += [(f"[photo] {scale}", name, scale, entries) for scale, name in photo.items()]

@@ -46,6 +46,9 @@ class ModelRow:
     base: str | None
     """Name of the weights that an adapter is for; None for plain weights."""
 
+    sharp: str | None
+    """Name of the weights towards which `--sharp` moves these weights; None for weights without a sharp model."""
+
     repo: str | None
     """Hub repository of the file."""
 
@@ -79,6 +82,7 @@ def model_row(entry: WeightEntry, catalog: Catalog) -> ModelRow:
         auto=ranked.index(entry.name) + 1 if entry.name in ranked else None,
         photo=photo.below if photo and entry.name in photo.models.values() else None,
         base=entry.base,
+        sharp=entry.sharp,
         repo=entry.repo,
         sha256=entry.sha256,
         published=entry.published,

@@ -25,6 +25,8 @@ AUTO = "auto"
 AUTO_PHOTO = "auto for a compressed JPEG"
 """Model name that `select_model` puts in place of `auto`; users cannot type the name."""
 
+_SHARP_HINT = "leave --sharp out, or name a model and its sharp model: --weights FILE --sharp-weights FILE"
+
 
 @dataclass(frozen=True)
 class FoundWeights:
@@ -33,7 +35,8 @@ class FoundWeights:
     path: Path
 
     sha256: str
-    """sha256 of the file at `path`; with an adapter, a slash and the sha256 of the adapter follow."""
+    """sha256 of the file at `path`; a slash and the sha256 of the adapter follow, then a slash and the strength and
+    sha256 of the sharp network."""
 
     name: str
     """Name in the catalog, or the name of the file without its suffix."""
@@ -50,10 +53,21 @@ class FoundWeights:
     licence: str = ""
     """Terms in the model card, for weights of a repository on the Hub outside the catalog."""
 
+    sharp: FoundWeights | None = None
+    """Sharp network towards which all weights are moved, after the adapter is merged."""
+
+    strength: float = 0.0
+    """Share of the way to `sharp`, 0 to 1."""
+
     @property
     def base_sha256(self) -> str:
-        """Return the sha256 of the file at `path`, without the adapter."""
+        """Return the sha256 of the file at `path`, without the adapter and the sharp network."""
         return self.sha256.partition("/")[0]
+
+    @property
+    def is_plain(self) -> bool:
+        """Return whether the file at `path` alone is the network: no adapter, no sharp network."""
+        return self.adapter is None and self.sharp is None
 
 
 def find_weights(options: ModelOptions, scale: int | None) -> FoundWeights:
@@ -63,7 +77,7 @@ def find_weights(options: ModelOptions, scale: int | None) -> FoundWeights:
     cannot give a file, but never after a wrong sha256.
 
     Args:
-        options: Model, weight file or adapter of the user's choice.
+        options: Model, weight file, adapter and sharpness of the user's choice.
         scale: Native scale; None means the only scale of the model, and the default scale for `auto`.
 
     Raises:
@@ -71,9 +85,15 @@ def find_weights(options: ModelOptions, scale: int | None) -> FoundWeights:
         WeightsError: A file is missing, damaged, or cannot be fetched.
     """
     _check_options(options)
+    catalog = load_catalog()
+    found = _find_unsharpened(options, catalog, scale)
+    return _sharpen(found, options, catalog) if options.sharp else found
+
+
+def _find_unsharpened(options: ModelOptions, catalog: Catalog, scale: int | None) -> FoundWeights:
+    """Return the weights for one native scale as `find_weights` does, whatever the sharpness."""
     if options.adapter is not None:
         return _find_adapted(options, options.adapter, scale)
-    catalog = load_catalog()
     if options.weights is not None:
         return _find_file(options.weights, catalog)
     if options.model in {AUTO, AUTO_PHOTO}:
@@ -87,16 +107,28 @@ def find_weights(options: ModelOptions, scale: int | None) -> FoundWeights:
 
 
 def open_network(found: FoundWeights) -> Network:
-    """Load the network in merged form, with the adapter merged in, if there is one. Raises WeightsError."""
+    """Load the network in merged form, with the adapter merged in and moved towards the sharp network.
+
+    Raises WeightsError.
+    """
     from dsclora_cli.models.lora import merge_adapters
+    from dsclora_cli.models.network import interpolate
     from dsclora_cli.weights.adapters import build_adapters, load_adapters
     from dsclora_cli.weights.checkpoint import load_network
 
     network = load_network(found.path)
-    if found.adapter is None:
+    if found.adapter is not None:
+        adapters = build_adapters(network, found.base_sha256, load_adapters(found.adapter))
+        network = merge_adapters(network, adapters)
+    if found.sharp is None:
         return network
-    adapters = build_adapters(network, found.base_sha256, load_adapters(found.adapter))
-    return merge_adapters(network, adapters)
+    sharp = load_network(found.sharp.path)
+    if sharp.config != network.config:
+        raise WeightsError(
+            f"{found.sharp.name} cannot sharpen {found.path.name}: their sizes differ",
+            "give a sharp network that was trained from the same network",
+        )
+    return interpolate(network, sharp, found.strength)
 
 
 def find_named_weights(text: str, offline: bool = False) -> FoundWeights:
@@ -120,6 +152,8 @@ def names_file(text: str) -> bool:
 def native_scales(options: ModelOptions) -> tuple[int, ...]:
     """Return the scales that the chosen weights reach in one pass, ascending, without accessing the internet.
 
+    With a sharpness, `auto` reaches only the scales for which the catalog names a sharp network.
+
     Raises UsageError, and WeightsError for a file that holds no network.
     """
     _check_options(options)
@@ -131,12 +165,26 @@ def native_scales(options: ModelOptions) -> tuple[int, ...]:
         return (describe_file(options.weights).scale,)
     catalog = load_catalog()
     if options.model == AUTO:
-        return tuple(sorted(catalog.auto))
+        return _auto_scales(options, catalog)
     if is_hub_reference(options.model):
         from dsclora_cli.weights.checkpoint import describe_file
 
         return (describe_file(obtain_hub_model(options.model, options.offline).path).scale,)
-    return (catalog.entry(options.model).scale,)
+    entry = catalog.entry(options.model)
+    if options.sharp and options.sharp_weights is None:
+        _sharp_entry(entry.name, entry, catalog)  # before any picture is read
+    return (entry.scale,)
+
+
+def _auto_scales(options: ModelOptions, catalog: Catalog) -> tuple[int, ...]:
+    scales = sorted(
+        scale
+        for scale, names in catalog.auto.items()
+        if not options.sharp or any(catalog.entry(name).sharp for name in names)
+    )
+    if not scales:
+        raise UsageError("no model that auto chooses has a sharp model", _SHARP_HINT)
+    return tuple(scales)
 
 
 def select_model(
@@ -165,11 +213,20 @@ def select_model(
 
 
 def _check_options(options: ModelOptions) -> None:
-    """Raise UsageError where both a model and a weights file are given."""
+    """Raise UsageError where options contradict each other, or the sharpness is out of range."""
     if options.weights is not None and options.model != AUTO:
         raise UsageError(
             f"both a model ({options.model}) and a weights file ({options.weights}) are given", "give only one of them"
         )
+    if options.sharp is not None and not 0 <= options.sharp <= 1:
+        raise UsageError(f"--sharp {options.sharp:g} is not a sharpness", "give a number from 0 to 1")
+    if options.sharp_weights is None:
+        return
+    if options.sharp is None:
+        raise UsageError("--sharp-weights is given without --sharp", "give a sharpness from 0 to 1 with --sharp")
+    if (options.model, options.weights, options.adapter) == (AUTO, None, None):
+        # The models of `auto` have several origins, so a file fits one of them at best.
+        raise UsageError("--sharp-weights is given without a model to sharpen", "name it with --model or --weights")
 
 
 def _find_auto(options: ModelOptions, catalog: Catalog, scale: int) -> FoundWeights:
@@ -180,20 +237,24 @@ def _find_auto(options: ModelOptions, catalog: Catalog, scale: int) -> FoundWeig
     photo = catalog.photo.models.get(scale) if catalog.photo and options.model == AUTO_PHOTO else None
     names = (*((photo,) if photo else ()), *catalog.auto[scale])
     # Results and scores must not depend on luck without a word: every fallback is reported in `note`.
+    problems: list[str] = []
     missed: list[HubUnavailable] = []
     for name in names:
         entry = catalog.entry(name)
+        if options.sharp and entry.sharp is None:
+            problems.append(f"{name} has no sharp model")
+            continue
         try:
             found = _find_entry(entry, catalog, options.offline)
         except HubUnavailable as error:  # not WeightsError: wrong bytes must never be passed over
+            problems.append(f"{name} could not be fetched ({error.reason})")
             missed.append(error)
             continue
-        if not missed:
+        if not problems:
             return found
         kind = "" if entry.repo else "embedded "
-        note = f"{names[0]} could not be fetched ({missed[0].reason}): using the {kind}{name}"
-        return replace(found, note=note)
-    raise missed[0]
+        return replace(found, note=f"{problems[0]}: using the {kind}{name}")
+    raise missed[0] if missed else UsageError(problems[0], _SHARP_HINT)
 
 
 def _find_entry(entry: WeightEntry, catalog: Catalog, offline: bool) -> FoundWeights:
@@ -217,12 +278,36 @@ def _find_on_hub(options: ModelOptions, scale: int | None) -> FoundWeights:
     return FoundWeights(model.path, trusted.sha256, trusted.name, None, model.note, licence=trusted.licence)
 
 
-def _find_file(path: Path, catalog: Catalog) -> FoundWeights:
-    """Return the weights in a file of the user."""
+def _sharpen(found: FoundWeights, options: ModelOptions, catalog: Catalog) -> FoundWeights:
+    """Return the weights, to be moved towards the sharp network of the user's choice, or of the catalog."""
+    if options.sharp_weights is not None:
+        sharp = _find_file(options.sharp_weights, catalog, "--sharp-weights")
+    else:
+        # An adapter of the user has no entry: the sharp network of the base serves the adapted base as well.
+        entry = found.entry or catalog.with_sha256(found.base_sha256)
+        sharp = _find_entry(_sharp_entry(found.name, entry, catalog), catalog, options.offline)
+    strength = float(options.sharp or 0)
+    # The strength and both sha256s identify a result. No published score belongs to the mixture, so no entry.
+    sha256 = f"{found.sha256}/{strength!r}x{sharp.sha256}"
+    name = f"{found.name}-sharp{strength:g}"
+    return replace(found, sha256=sha256, name=name, entry=None, sharp=sharp, strength=strength)
+
+
+def _sharp_entry(name: str, entry: WeightEntry | None, catalog: Catalog) -> WeightEntry:
+    """Return the entry of the sharp network for weights called `name`. Raises UsageError where there is none."""
+    if entry is not None and entry.sharp is not None:
+        return catalog.entry(entry.sharp)
+    if entry is not None and any(each.sharp == entry.name for each in catalog.entries.values()):
+        raise UsageError(f"{entry.name} is a sharp model already", "leave --sharp out")
+    raise UsageError(f"{name} has no sharp model", _SHARP_HINT)
+
+
+def _find_file(path: Path, catalog: Catalog, option: str = "--weights") -> FoundWeights:
+    """Return the weights in a file of the user, given with `option`."""
     try:
         sha256 = sha256_of(path)
     except OSError as error:
-        raise WeightsError(f"cannot read {path}: {error.strerror}", "check the path given with --weights") from error
+        raise WeightsError(f"cannot read {path}: {error.strerror}", f"check the path given with {option}") from error
     # A copy of known weights counts as the known weights, whatever the name of the file.
     entry = catalog.with_sha256(sha256)
     return FoundWeights(path, sha256, path.stem if entry is None else entry.name, entry)
@@ -249,7 +334,9 @@ def _base_options(options: ModelOptions, adapter: Path) -> tuple[ModelOptions, s
     """
     from dsclora_cli.weights.adapters import load_adapters
 
-    base_sha256, base = load_adapters(adapter).base_sha256, replace(options, adapter=None)
+    base_sha256 = load_adapters(adapter).base_sha256
+    # The adapted network is sharpened, not the base.
+    base = replace(options, adapter=None, sharp=None, sharp_weights=None)
     if options.weights is not None or options.model != AUTO:
         return base, base_sha256
     entry = load_catalog().with_sha256(base_sha256)

@@ -13,7 +13,6 @@ the log of RUN.
 from __future__ import annotations
 
 import argparse
-import copy
 import shutil
 from pathlib import Path
 
@@ -25,7 +24,7 @@ from PIL import Image
 from dsclora_cli.imaging.metrics import psnr_y
 from dsclora_cli.imaging.resize import downscale
 from dsclora_cli.models.lora import merge_adapters
-from dsclora_cli.models.network import Network
+from dsclora_cli.models.network import Network, interpolate
 from dsclora_cli.weights.adapters import build_adapters, load_adapters, save_adapters
 from dsclora_cli.weights.checkpoint import load_network
 from dsclora_cli.weights.resolve import find_named_weights, open_network
@@ -43,15 +42,6 @@ def trained(base: Network, base_sha256: str, run: Path) -> Network:
     if adapter.is_file():
         return merge_adapters(base, build_adapters(base, base_sha256, load_adapters(adapter)))
     return load_network(run / "best.safetensors")
-
-
-def between(base: Network, other: Network, strength: float) -> Network:
-    """Return the base plus `strength` times the difference between `other` and the base."""
-    network, changed = copy.deepcopy(base), other.state_dict()
-    network.load_state_dict(
-        {name: value + strength * (changed[name] - value) for name, value in base.state_dict().items()}
-    )
-    return network
 
 
 def pairs(folder: Path, scale: int) -> list[tuple[Pixels, Pixels]]:
@@ -99,7 +89,7 @@ def main(arguments: list[str] | None = None) -> None:
         pictures = pairs(folder, base.config.scale)
         before, after = scores(base, pictures, base.config.scale), trained(base, found.sha256, args.run)
         for strength in STRENGTHS:
-            gain = scores(between(base, after, strength), pictures, base.config.scale) - before
+            gain = scores(interpolate(base, after, strength), pictures, base.config.scale) - before
             # The mean divided by the standard error: above 2 a gain is hardly chance.
             errors = gain.mean() / (gain.std(ddof=1) / len(gain) ** 0.5)
             surety = f"{errors:.2f} standard errors, {np.mean(gain > 0):.0%} gain, worst {gain.min():+.3f} dB"

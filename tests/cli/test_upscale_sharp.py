@@ -1,0 +1,101 @@
+"""`dsclora upscale --sharp`: between a network and its sharp network, picture by picture."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from dsclora_cli.inference.native.library import why_unavailable
+from dsclora_cli.models.span import SPAN, SpanConfig
+from dsclora_cli.weights.checkpoint import save_network
+
+FIRST, SHARP = Path("first.safetensors"), Path("sharp.safetensors")
+BETWEEN = ("--weights", FIRST, "--sharp-weights", SHARP, "--device", "cpu", "-s", 2)
+
+
+@pytest.fixture(autouse=True)
+def _files(photo: Path) -> None:
+    """Two small networks in the current folder."""
+    torch.manual_seed(0)
+    network = SPAN(SpanConfig(channels=4, blocks=1, scale=2))
+    save_network(network, FIRST, "test")
+    with torch.no_grad():
+        for parameter in network.parameters():
+            parameter.mul_(1.1)
+    save_network(network, SHARP, "test")
+
+
+def _pixels(name: str) -> np.ndarray:
+    return np.asarray(Image.open(name), int)
+
+
+def test_strength_0_and_1_are_the_two_networks_byte_for_byte(dsclora, photo: Path) -> None:
+    _check_ends(dsclora, photo, "torch")
+
+
+def test_openvino_runs_every_strength(openvino: None, dsclora, photo: Path) -> None:
+    _check_ends(dsclora, photo, "openvino")
+    _check_ends(dsclora, photo, "openvino")  # from the cache of converted networks
+
+
+def test_the_native_engine_runs_every_strength(dsclora, photo: Path) -> None:
+    if reason := why_unavailable():
+        pytest.skip(reason)
+    _check_ends(dsclora, photo, "native")
+    _check_ends(dsclora, photo, "native")  # from the cache of kept tensors
+
+
+def _check_ends(dsclora, photo: Path, engine: str) -> None:
+    run = ("upscale", photo, "--engine", engine, "--overwrite")
+    for network, name in ((FIRST, "plain"), (SHARP, "sharpest")):
+        assert dsclora(*run, "--weights", network, "--device", "cpu", "-s", 2, "-o", f"{name}.png").code == 0
+    for strength in (0, 0.5, 1):
+        assert dsclora(*run, *BETWEEN, "--sharp", strength, "-o", f"{strength}.png").code == 0
+
+    assert Path("0.png").read_bytes() == Path("plain.png").read_bytes()
+    assert Path("1.png").read_bytes() == Path("sharpest.png").read_bytes()
+    steps = [np.abs(_pixels("0.5.png") - _pixels(name)).mean() for name in ("plain.png", "sharpest.png")]
+    assert min(steps) > 0 and max(steps) < np.abs(_pixels("plain.png") - _pixels("sharpest.png")).mean()
+
+
+def test_the_report_and_the_name_tell_strengths_apart(dsclora, photo: Path) -> None:
+    run = ("upscale", photo, *BETWEEN, "--name", "{model}.png")
+    (line,) = map(json.loads, dsclora(*run, "--sharp", 0.5, "--json").out.splitlines())
+    assert (line["status"], line["model"], line["choice"]) == ("done", "first-sharp0.5", None)
+    assert Path("first-sharp0.5.png").exists()
+    (plan,) = map(json.loads, dsclora(*run, "--sharp", 0.25, "--dry-run", "--json").out.splitlines())
+    assert plan["model"] == "first-sharp0.25"
+
+
+def test_a_result_of_another_strength_is_not_skipped(dsclora, photo: Path) -> None:
+    assert "1 done" in dsclora("upscale", photo, *BETWEEN, "--sharp", 0.5).err
+    assert dsclora("upscale", photo, *BETWEEN, "--sharp", 0.5).err == "nothing to do: 1 already done\n"
+    assert "1 kept" in dsclora("upscale", photo, *BETWEEN, "--sharp", 0.75).err
+    assert "1 kept" in dsclora("upscale", photo, "--weights", FIRST, "--device", "cpu", "-s", 2).err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "error"),
+    [
+        (("--weights", FIRST, "--sharp", 0.5), 2, "first has no sharp model (leave --sharp out, or name a model and"),
+        (("-m", "dsclora-x2", "--sharp", 0.5), 2, "dsclora-x2 has no sharp model (leave --sharp out, or"),
+        (("--weights", FIRST, "--sharp-weights", SHARP), 2, "--sharp-weights is given without --sharp (give a"),
+        (
+            ("-m", "dsclora-x4", "--sharp-weights", SHARP, "--sharp", 0.5),
+            3,
+            "sharp cannot sharpen dsclora-x4.safetensors: their sizes differ (give a sharp network that was trained",
+        ),
+    ],
+)
+def test_errors_are_one_line_and_write_nothing(
+    dsclora, photo: Path, arguments: tuple[object, ...], code: int, error: str
+) -> None:
+    result = dsclora("upscale", photo, *arguments)
+    assert (result.code, result.out) == (code, "")
+    assert f"error: {error}" in result.err
+    assert not Path("photo_x4.png").exists() and not Path("photo_x2.png").exists()
