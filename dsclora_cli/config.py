@@ -224,7 +224,7 @@ class EvalOptions:
     """paper (Y and RGB, border = scale) or ntire (PSNR on RGB, border 4)."""
 
     metrics: tuple[str, ...] = ()
-    """Extra metrics by their names in pyiqa."""
+    """Extra metrics: niqe, and others by their names in pyiqa."""
 
     engine: EngineOptions = EngineOptions(dtype="float32", engine="torch")
     """Where and how networks run; the default is what papers use."""

@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING
 from rich.table import Table
 
 from dsclora_cli.cli import console
-from dsclora_cli.evaluation.report import EvalReport, SetReport
+from dsclora_cli.evaluation.report import NIQE, EvalReport, RowScores, SetReport
 
 if TYPE_CHECKING:
     from dsclora_cli.evaluation.statistics import Comparison
 
-_TITLES = {"psnr_y": "PSNR-Y", "ssim_y": "SSIM-Y", "psnr_rgb": "PSNR-RGB", "ssim_rgb": "SSIM-RGB"}
+_TITLES = {"psnr_y": "PSNR-Y", "ssim_y": "SSIM-Y", "psnr_rgb": "PSNR-RGB", "ssim_rgb": "SSIM-RGB", NIQE: "NIQE"}
 
 
 @dataclass(frozen=True)
@@ -68,9 +68,10 @@ def csv_text(report: EvalReport) -> str:
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(("set", "row", "image", *report.metrics))
     for benchmark in report.sets:
-        for row in benchmark.rows:
+        for row in _rows(benchmark):
             for image, scores in row.images.items():
-                writer.writerow((benchmark.name, row.name, image, *(scores[metric] for metric in report.metrics)))
+                # HR has scores of the metrics without a reference only.
+                writer.writerow((benchmark.name, row.name, image, *(scores.get(name, "") for name in report.metrics)))
     return text.getvalue()
 
 
@@ -83,8 +84,8 @@ def _line(cells: tuple[str, ...]) -> str:
 def _grids(report: EvalReport) -> Iterator[_Grid]:
     for benchmark in report.sets:
         yield _scores(benchmark, report)
-        if benchmark.comparisons:
-            yield _comparisons(benchmark)
+        for metric in dict.fromkeys(each.metric for each in benchmark.comparisons):
+            yield _comparisons(benchmark, metric)
         if any(row.claims for row in benchmark.rows):
             yield _claims(benchmark)
         if benchmark.worst:
@@ -102,12 +103,13 @@ def _scores(benchmark: SetReport, report: EvalReport) -> _Grid:
     degraded = "" if report.jpeg is None else f" from JPEG of quality {report.jpeg}"
     title = f"{benchmark.name} x{report.scale}{degraded}, {benchmark.images} images, {protocol.name} protocol"
     rows = tuple(
-        (row.name, *(_number(row.mean[metric], metric) for metric in report.metrics)) for row in benchmark.rows
+        (row.name, *(_number(row.mean[name], name) if name in row.mean else "" for name in report.metrics))
+        for row in _rows(benchmark)
     )
     notes = [f"HR images: {benchmark.verdict}; border {protocol.border}"]
     if benchmark.warning:
         notes.append(f"warning: {benchmark.warning}")
-    for row in benchmark.rows:
+    for row in _rows(benchmark):
         for metric, count in row.infinite.items():
             label = _TITLES.get(metric, metric)
             notes.append(f"{row.name}: {count} of {benchmark.images} images have infinite {label}, not in the mean")
@@ -115,15 +117,18 @@ def _scores(benchmark: SetReport, report: EvalReport) -> _Grid:
     return _Grid(title, header, rows, tuple(notes))
 
 
-def _comparisons(benchmark: SetReport) -> _Grid:
-    first = benchmark.comparisons[0]
+def _rows(benchmark: SetReport) -> tuple[RowScores, ...]:
+    """Return the rows of a table of scores: the baseline, the models and, where it has scores, HR."""
+    return (*benchmark.rows, *((benchmark.hr,) if benchmark.hr else ()))
+
+
+def _comparisons(benchmark: SetReport, metric: str) -> _Grid:
+    comparisons = [each for each in benchmark.comparisons if each.metric == metric]
+    direction = " (lower is better)" if metric == NIQE else ""
     return _Grid(
-        f"{benchmark.name}: {_TITLES[first.metric]} against {first.against}",
+        f"{benchmark.name}: {_TITLES[metric]} against {comparisons[0].against}{direction}",
         ("model", "difference", "95 % interval", "better", "worse", "equal"),
-        tuple(
-            (each.row, *_interval(each), str(each.wins), str(each.losses), str(each.ties))
-            for each in benchmark.comparisons
-        ),
+        tuple((each.row, *_interval(each), str(each.wins), str(each.losses), str(each.ties)) for each in comparisons),
     )
 
 

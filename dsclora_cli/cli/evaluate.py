@@ -126,7 +126,12 @@ def evaluate(
     ] = _PROTOCOL,
     metric: Annotated[
         list[str] | None,
-        option(_SCORES, "Extra metric of pyiqa: lpips, dists, ... May be repeated.", "--metric", metavar="NAME"),
+        option(
+            _SCORES,
+            "Extra metric: niqe, or one of pyiqa (lpips, dists, ...). May be repeated.",
+            "--metric",
+            metavar="NAME",
+        ),
     ] = None,
     ensemble: Annotated[
         bool,

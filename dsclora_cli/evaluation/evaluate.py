@@ -21,10 +21,10 @@ from dsclora_cli.errors import DscloraError, UsageError
 from dsclora_cli.evaluation.candidates import Candidate, open_candidates
 from dsclora_cli.evaluation.cost import Cost, TimedModel, measure, timed_indices
 from dsclora_cli.evaluation.protocol import Image, Protocol, Scorer, open_metrics, protocol_of
-from dsclora_cli.evaluation.report import BASELINE, EvalCallbacks, EvalReport, SetReport, Worst
+from dsclora_cli.evaluation.report import BASELINE, HR, EvalCallbacks, EvalReport, SetReport, Worst
 from dsclora_cli.evaluation.saved_images import SavedImages
-from dsclora_cli.evaluation.score_cache import ScoreKey, load_scores, pixel_key, save_scores
-from dsclora_cli.evaluation.statistics import ScoreTable, summarize, worst_images
+from dsclora_cli.evaluation.score_cache import ScoreKey, hr_key, load_scores, pixel_key, save_scores
+from dsclora_cli.evaluation.statistics import ScoreTable, mean_scores, summarize, worst_images
 from dsclora_cli.imaging.contact_sheet import Panel, Strip
 
 
@@ -47,7 +47,7 @@ def evaluate(options: EvalOptions, callbacks: EvalCallbacks | None = None) -> Ev
     # Models and metrics are opened before any set is fetched: a wrong name must not cost a long download first.
     protocol = protocol_of(options.protocol, options.scale)
     candidates = open_candidates(options)
-    scorer = Scorer(protocol, open_metrics(options.metrics, options.engine.device))
+    scorer = Scorer(protocol, open_metrics(options.metrics, options.engine.device, protocol.border))
     for candidate in candidates:
         for note in candidate.info.notes:
             callbacks.note_once(note)
@@ -139,6 +139,7 @@ class _Scoring:
         if identity.warning:
             self.callbacks.note_once(f"{benchmark.name}: {identity.warning}")
         scores: ScoreTable = {candidate.info.name: {} for candidate in self.candidates}
+        hr_scores: dict[str, Mapping[str, float]] = {}
         # All candidates are scored on an image before the next image is read: only one image is in memory, and after an
         # interruption whole images are finished.
         for pair in benchmark.pairs:
@@ -147,6 +148,8 @@ class _Scoring:
                 image = self._load(benchmark, pair)
                 for candidate in self.candidates:
                     scores[candidate.info.name][pair.name] = self._score(candidate, image)
+                if self.scorer.no_reference:
+                    hr_scores[pair.name] = self._score_hr(image)
         worst = worst_images(scores, self.protocol.metrics[0], self.options.worst)
         if self.saved_images:
             self._save_sheets(self.saved_images, benchmark, worst, scores)
@@ -162,6 +165,7 @@ class _Scoring:
             rows=rows,
             comparisons=comparisons,
             worst=worst,
+            hr=mean_scores(HR, hr_scores) if hr_scores else None,
         )
 
     def _load(self, benchmark: BenchmarkSet, pair: Pair) -> _LoadedImage:
@@ -183,12 +187,25 @@ class _Scoring:
         if saved:
             saved.save(name, pixels, result)
         scores = self.scorer(result, image.hr, image.name)
+        self._keep(key, scores)
+        return scores
+
+    def _score_hr(self, image: _LoadedImage) -> Mapping[str, float]:
+        """Return the scores of an HR image by the metrics without a reference, kept or computed."""
+        pixels = hr_key(image.hr_digest, self.options.scale)
+        key = ScoreKey(pixels, image.hr_digest, self.protocol.border, self.scorer.no_reference)
+        kept = None if self.options.fresh else load_scores(key)
+        if kept is None:
+            kept = self.scorer.score_hr(image.hr)
+            self._keep(key, kept)
+        return kept
+
+    def _keep(self, key: ScoreKey, scores: Mapping[str, float]) -> None:
         try:
             save_scores(key, scores)
         except OSError as error:
             # A full disk must not end hours of work: the report needs no kept scores.
             self.callbacks.note_once(f"scores are not kept, so an interrupted run would start again: {error}")
-        return scores
 
     def _save_sheets(
         self, saved_images: SavedImages, benchmark: BenchmarkSet, worst: Sequence[Worst], scores: ScoreTable

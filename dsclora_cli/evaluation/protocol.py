@@ -1,6 +1,6 @@
 """Protocols: metrics, channels and border for scoring an image.
 
-Metrics of the package pyiqa (optional) come on top of a protocol: lpips, dists, ...
+Extra metrics come on top of a protocol: NIQE, and metrics of the package pyiqa (optional): lpips, dists, ...
 """
 
 from __future__ import annotations
@@ -15,7 +15,9 @@ import torch
 from numpy.typing import NDArray
 
 from dsclora_cli.errors import ImageError, UsageError
+from dsclora_cli.evaluation.report import NIQE
 from dsclora_cli.imaging.metrics import SSIM_WINDOW, Plane, crop_border, luma, psnr, ssim
+from dsclora_cli.imaging.niqe import niqe
 from dsclora_cli.inference.device import resolve_device
 
 Image = NDArray[np.uint8]
@@ -68,6 +70,8 @@ class Scorer:
         self._fidelity = {name: _FIDELITY[name] for name in protocol.metrics}
         self._extra = extra
         self.metrics = (*self._fidelity, *extra)
+        self.no_reference = tuple(name for name in extra if name == NIQE)
+        """Metrics that score HR itself as well: without a reference, HR shows what a good score is."""
 
     def __call__(self, result: Image, truth: Image, name: str) -> dict[str, float]:
         """Return the score of a result by metric.
@@ -94,12 +98,28 @@ class Scorer:
         }
         return scores | {metric: score(result, truth) for metric, score in self._extra.items()}
 
+    def score_hr(self, truth: Image) -> dict[str, float]:
+        """Return the score of an HR image `(H, W, 3)` uint8, by metric without a reference."""
+        return {metric: self._extra[metric](truth, truth) for metric in self.no_reference}
 
-def open_metrics(names: Sequence[str], device: str) -> dict[str, Metric]:
-    """Return metrics of pyiqa by name, which run on a device; pyiqa may download networks.
 
-    A metric without a reference ignores the HR image. Raises UsageError for an unknown name, and without pyiqa.
+def open_metrics(names: Sequence[str], device: str, border: int) -> dict[str, Metric]:
+    """Return extra metrics by name, in the given order.
+
+    Args:
+        names: `niqe`, which is part of this program, and metrics of pyiqa, which may download networks.
+        device: device for the metrics of pyiqa.
+        border: HR pixels on each side that NIQE does not see; metrics of pyiqa see the whole image.
+
+    Raises:
+        UsageError: a name is unknown, or pyiqa is missing.
     """
+    theirs = _open_pyiqa([name for name in names if name != NIQE], device)
+    return {name: theirs.get(name, lambda result, _: niqe(crop_border(result, border))) for name in names}
+
+
+def _open_pyiqa(names: Sequence[str], device: str) -> dict[str, Metric]:
+    """Return metrics of pyiqa by name; a metric without a reference ignores the HR image. Raises UsageError."""
     if not names:
         return {}
     # Imported by name and only on request: pyiqa is optional, not typed, and takes seconds to import.

@@ -20,6 +20,13 @@ BASELINE = "bicubic"
 """Name of the first row of every set: the LR, upscaled by MATLAB's bicubic resampling."""
 
 
+NIQE = "niqe"
+"""Extra metric without a reference; a lower score is better."""
+
+HR = "HR"
+"""Name of the row with the scores of the HR images themselves, by metrics without a reference."""
+
+
 class EvalCallbacks(Callbacks):
     """Callbacks of an evaluation. Every method here does nothing; override the methods of interest."""
 
@@ -119,10 +126,13 @@ class SetReport:
     """The baseline, then the models in the order of the request."""
 
     comparisons: tuple[Comparison, ...] = ()
-    """Each further model against the first model."""
+    """Each further model against the first model, by the first metric of the protocol and by NIQE if requested."""
 
     worst: tuple[Worst, ...] = ()
     """Images with the least gain, as many for each model as requested."""
+
+    hr: RowScores | None = None
+    """Scores of the HR images themselves; None unless a metric without a reference is requested."""
 
 
 @dataclass(frozen=True)

@@ -8,16 +8,16 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import torch
 
-from dsclora_cli.evaluation.report import BASELINE, RowInfo
+from dsclora_cli.evaluation.report import BASELINE, HR, RowInfo
 from dsclora_cli.paths import atomic_write, read_small, state_dir
 
-SCORES_VERSION = 1
+SCORES_VERSION = 2
 """Version of the arithmetic behind kept scores and saved images, and of the cache files.
 
 Raise the number with every change of code that may change a score or a pixel: reading of pictures, resampling, JPEG
@@ -80,6 +80,11 @@ def pixel_key(row: RowInfo, lr: str, scale: int) -> PixelKey:
         ensemble=row.ensemble,
         tile=row.tile,
     )
+
+
+def hr_key(hr: str, scale: int) -> PixelKey:
+    """Return the key of an HR image itself, with the digest `hr`: no network decides the pixels."""
+    return replace(pixel_key(RowInfo(HR), hr, scale), weights=HR)
 
 
 def load_scores(key: ScoreKey) -> dict[str, float] | None:

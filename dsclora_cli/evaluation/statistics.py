@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
 
 from dsclora_cli.evaluation.protocol import Protocol
-from dsclora_cli.evaluation.report import BASELINE, RowScores, Worst
+from dsclora_cli.evaluation.report import BASELINE, NIQE, RowScores, Worst
 from dsclora_cli.weights.catalog import WeightEntry
 
 ScoreTable = dict[str, dict[str, Mapping[str, float]]]
@@ -26,7 +26,7 @@ _ROUNDING = 1e-9
 
 @dataclass(frozen=True)
 class Comparison:
-    """Paired comparison of two rows on the images of a set; a higher score is better."""
+    """Paired comparison of two rows on the images of a set; a higher score is better, a lower score for NIQE."""
 
     row: str
 
@@ -80,24 +80,31 @@ def summarize(
     Args:
         benchmark: name of the set.
         scores: scores of every row on every image.
-        protocol: the comparisons use the first metric of the protocol.
+        protocol: the comparisons use the first metric of the protocol, and NIQE where there are scores.
         entries: catalog entry of each row, None for a row without published scores.
     """
     rows = []
     for name, images in scores.items():
-        columns = {metric: [image[metric] for image in images.values()] for metric in next(iter(images.values()))}
-        mean = {metric: finite_mean(values) for metric, values in columns.items()}
-        infinite = {metric: sum(map(math.isinf, values)) for metric, values in columns.items()}
-        entry = entries[name]
+        row, entry = mean_scores(name, images), entries[name]
         # The catalog states scores of the paper protocol only.
-        claims = compare_published(entry, benchmark, mean) if entry and protocol.name == "paper" else ()
-        rows.append(RowScores(name, mean, {metric: n for metric, n in infinite.items() if n}, images, claims))
-    metric = protocol.metrics[0]
-    values = {name: [image[metric] for image in images.values()] for name, images in scores.items()}
+        claims = compare_published(entry, benchmark, row.mean) if entry and protocol.name == "paper" else ()
+        rows.append(replace(row, claims=claims))
+    compared = (protocol.metrics[0], *(metric for metric in rows[0].mean if metric == NIQE))
     # The baseline is in the table for orientation; models are compared with the first model.
-    _, first, *others = values
-    comparisons = tuple(compare_rows((name, first), metric, values[name], values[first]) for name in others)
-    return tuple(rows), comparisons
+    _, first, *others = scores
+    comparisons = []
+    for metric in compared:
+        values = {name: [image[metric] for image in images.values()] for name, images in scores.items()}
+        comparisons += [compare_rows((name, first), metric, values[name], values[first]) for name in others]
+    return tuple(rows), tuple(comparisons)
+
+
+def mean_scores(name: str, images: Mapping[str, Mapping[str, float]]) -> RowScores:
+    """Return a row with the mean of each metric; `images` has at least one image, with scores by metric."""
+    columns = {metric: [image[metric] for image in images.values()] for metric in next(iter(images.values()))}
+    mean = {metric: finite_mean(values) for metric, values in columns.items()}
+    infinite = {metric: sum(map(math.isinf, values)) for metric, values in columns.items()}
+    return RowScores(name, mean, {metric: n for metric, n in infinite.items() if n}, images)
 
 
 def finite_mean(values: Sequence[float]) -> float:
@@ -130,7 +137,7 @@ def compare_rows(names: tuple[str, str], metric: str, row: Sequence[float], agai
 
     Args:
         names: names of the two rows.
-        metric: name of the metric, higher is better.
+        metric: name of the metric; higher is better, for NIQE lower.
         row: scores of the first row, by image.
         against: scores of the second row on the same images, in the same order.
     """
@@ -138,6 +145,7 @@ def compare_rows(names: tuple[str, str], metric: str, row: Sequence[float], agai
     finite = np.isfinite(ours) & np.isfinite(theirs)
     differences = ours[finite] - theirs[finite]
     mean, low, high = _bootstrap(differences) if differences.size else (None, None, None)
+    better, worse = (theirs, ours) if metric == NIQE else (ours, theirs)
     return Comparison(
         row=names[0],
         against=names[1],
@@ -145,8 +153,8 @@ def compare_rows(names: tuple[str, str], metric: str, row: Sequence[float], agai
         difference=mean,
         low=low,
         high=high,
-        wins=int((ours > theirs).sum()),
-        losses=int((ours < theirs).sum()),
+        wins=int((better > worse).sum()),
+        losses=int((better < worse).sum()),
         ties=int((ours == theirs).sum()),
         infinite=int((~finite).sum()),
     )

@@ -40,16 +40,29 @@ def matlab_bicubic(image: NDArray[np.uint8], height: int, width: int) -> NDArray
     for axis, length in ((0, height), (1, width)):
         if image.shape[axis] == length:
             continue
-        indices, weights = _contributions(image.shape[axis], length)
-        moved = np.moveaxis(image, axis, 0)
-        total = np.zeros((length, *moved.shape[1:]), np.float64)
-        column = (-1,) + (1,) * (moved.ndim - 1)
-        for tap in range(indices.shape[1]):
-            total += weights[:, tap].reshape(column) * moved[indices[:, tap]]
+        total = _resize_axis(image, axis, length)
         # MATLAB rounds halves up; np.rint would round them to even.
         rounded = np.floor(np.clip(total, 0, 255) + 0.5).astype(np.uint8)
         image = np.ascontiguousarray(np.moveaxis(rounded, 0, axis))
     return image
+
+
+def halve_plane(plane: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return a plane `(H, W)` at half the size, as MATLAB's `imresize(plane, 0.5)` does for floats: not rounded."""
+    for axis in (0, 1):
+        plane = np.moveaxis(_resize_axis(plane, axis, -(-plane.shape[axis] // 2)), 0, axis)
+    return plane
+
+
+def _resize_axis(image: NDArray[np.uint8] | NDArray[np.float64], axis: int, length: int) -> NDArray[np.float64]:
+    """Return the image, resized along one axis to `length`, not rounded; the axis comes first."""
+    indices, weights = _contributions(image.shape[axis], length)
+    moved = np.moveaxis(image, axis, 0)
+    total = np.zeros((length, *moved.shape[1:]), np.float64)
+    column = (-1,) + (1,) * (moved.ndim - 1)
+    for tap in range(indices.shape[1]):
+        total += weights[:, tap].reshape(column) * moved[indices[:, tap]]
+    return total
 
 
 def _contributions(inputs: int, outputs: int) -> tuple[NDArray[np.int64], NDArray[np.float64]]:

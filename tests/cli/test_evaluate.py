@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
 import sys
 import tarfile
 from collections.abc import Iterator
@@ -14,12 +15,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from evaluations import save_network_file
 from hub_server import HubServer
 from PIL import Image
 
 from dsclora_cli.cli import console
 from dsclora_cli.config import ModelOptions
 from dsclora_cli.evaluation import evaluate as task
+from dsclora_cli.imaging.niqe import niqe
 from dsclora_cli.imaging.resize import downscale
 from dsclora_cli.models.lora import Adapters, parse_ranks
 from dsclora_cli.weights.adapters import save_adapters
@@ -102,6 +105,39 @@ def test_csv_has_a_line_for_each_image_and_row(dsclora, hr: Path) -> None:
     ]
     (saved,) = json.loads(dsclora("eval", "--hr", hr, *EMBEDDED, "--json").out)["sets"]
     assert float(lines[0][3]) == saved["rows"][0]["images"]["a"]["psnr_y"]
+
+
+def test_niqe_scores_hr_itself_and_compares_models(dsclora, tmp_path: Path) -> None:
+    photo = Image.open(PHOTO).convert("RGB").resize((400, 300), Image.Resampling.BICUBIC)
+    (tmp_path / "large").mkdir()
+    photo.crop((0, 0, 208, 208)).save(tmp_path / "large" / "a.png")
+    photo.crop((100, 60, 400, 268)).save(tmp_path / "large" / "b.png")
+    photo.crop((0, 0, 104, 104)).save(tmp_path / "large" / "small.png")  # one block: no score
+    run = ("eval", "--hr", tmp_path / "large", "-s", 2, "-m", "dsclora-x2", "--weights", save_network_file(
+        tmp_path / "gray.safetensors", scale=2), "--metric", "niqe", "--device", "cpu", "--offline")  # fmt: skip
+    report = json.loads(dsclora(*run, "--json").out)
+    (result,) = report["sets"]
+    rows = {row["name"]: row for row in (*result["rows"], result["hr"])}
+
+    assert report["metrics"][-1] == "niqe"
+    assert list(rows) == ["bicubic", "dsclora-x2", "gray", "HR"]
+    hr = np.array(Image.open(tmp_path / "large" / "a.png"))
+    assert rows["HR"]["images"]["a"] == {"niqe": niqe(hr[2:-2, 2:-2])}
+    assert rows["HR"]["infinite"] == rows["gray"]["infinite"] == {"niqe": 1}
+    both = [each for each in result["comparisons"] if each["metric"] == "niqe"]
+    assert [(each["row"], each["against"], each["losses"], each["ties"]) for each in both] == [
+        ("gray", "dsclora-x2", 2, 1)
+    ]
+    assert [each["metric"] for each in result["comparisons"]] == ["psnr_y", "niqe"]
+
+    out = dsclora(*run, "--csv", tmp_path / "scores.csv").out
+    assert re.search(r"model +PSNR-Y +SSIM-Y +PSNR-RGB +SSIM-RGB +NIQE\n", out)
+    assert re.search(rf"\nHR +{rows['HR']['mean']['niqe']:.5f} *\n", out)
+    assert "NIQE against dsclora-x2 (lower is better)" in out
+    assert "HR: 1 of 3 images have infinite NIQE, not in the mean" in out
+    lines = list(csv.DictReader((tmp_path / "scores.csv").open()))
+    first = next(line for line in lines if line["row"] == "HR")
+    assert (first["psnr_y"], float(first["niqe"])) == ("", rows["HR"]["images"]["a"]["niqe"])
 
 
 def test_markdown_goes_to_a_file_and_the_table_still_to_the_terminal(dsclora, hr: Path) -> None:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from dsclora_cli.imaging.resize import downscale, matlab_bicubic
+from dsclora_cli.imaging.resize import downscale, halve_plane, matlab_bicubic
 
 
 @pytest.mark.parametrize(("name", "scale"), [("Set5", 2), ("Set5", 3), ("Set5", 4), ("Set14", 2), ("Set14", 4)])
@@ -38,3 +38,13 @@ def test_flat_pictures_stay_flat_and_an_equal_size_changes_nothing() -> None:
 def test_downscale_crops_to_a_multiple_first() -> None:
     noise = np.random.default_rng(2).integers(0, 256, (13, 18, 3), dtype=np.uint8)
     np.testing.assert_array_equal(downscale(noise, 4), downscale(noise[:12, :16], 4))
+
+
+def test_half_of_a_plane_of_floats_is_not_rounded() -> None:
+    picture = np.random.default_rng(0).integers(0, 256, (11, 14), np.uint8)
+    half = halve_plane(picture.astype(np.float64))
+    assert half.shape == (6, 7)
+    assert np.abs(np.clip(half, 0, 255) - matlab_bicubic(picture, 6, 7)).max() <= 1  # rounded once for each axis
+    assert not np.array_equal(half, np.rint(half))
+    assert np.array_equal(halve_plane(half * 2), halve_plane(half) * 2)
+    assert np.abs(halve_plane(np.full((4, 6), 37.0)) - 37).max() < 1e-12
