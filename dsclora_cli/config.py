@@ -169,6 +169,9 @@ class UpscaleOptions:
     max_memory: int | None = None
     """Limit on the host memory of the process in bytes: tiles get smaller, and a picture that needs more is refused."""
 
+    wrap: bool = False
+    """Whether a picture continues at the opposite edge, as a repeating texture does."""
+
 
 @dataclass(frozen=True)
 class CompareOptions:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -29,13 +28,6 @@ COMPARE_EXAMPLES = """[bold]Examples[/]
 
   dsclora compare small.png -m mine.safetensors -m other-program.png --hr original.png
 """
-
-
-def parse_part(text: str) -> str:
-    """Return the text of a part, `X,Y,W,H` in pixels, after checking the spelling."""
-    if not re.fullmatch(r"\d+,\d+,[1-9]\d*,[1-9]\d*", text):
-        raise typer.BadParameter(f"{text!r} is not X,Y,W,H, such as 400,300,320,240.")
-    return text
 
 
 def compare(
@@ -67,7 +59,7 @@ def compare(
             FILES,
             "Part of the picture to compare, in pixels of the input.",
             "--crop",
-            parser=parse_part,
+            parser=options.parse_part,
             metavar="X,Y,W,H",
             show_default="the whole picture, or the middle of a large one",
         ),

@@ -85,6 +85,13 @@ def parse_box(text: str) -> str:
     return text
 
 
+def parse_part(text: str) -> str:
+    """Return the text of a part, `X,Y,W,H` in pixels, after checking the spelling."""
+    if not re.fullmatch(r"\d+,\d+,[1-9]\d*,[1-9]\d*", text):
+        raise typer.BadParameter(f"{text!r} is not X,Y,W,H, such as 400,300,320,240.")
+    return text
+
+
 def parse_device(text: str) -> str:
     """Return the name of a device after checking the spelling; the device may be absent."""
     if not re.fullmatch(_ONE_DEVICE, text):

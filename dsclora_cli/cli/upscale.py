@@ -6,7 +6,7 @@ import sys
 from contextlib import closing
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -16,13 +16,18 @@ from dsclora_cli.config import (
     DEFAULT_SCALE,
     MAX_SCALE,
     BatchOptions,
+    CompareOptions,
     ModelOptions,
     ReadOptions,
     SaveOptions,
     SizeOptions,
     UpscaleOptions,
 )
-from dsclora_cli.errors import UsageError
+from dsclora_cli.errors import DscloraError, UsageError
+
+if TYPE_CHECKING:
+    from dsclora_cli.cli.upscale_progress import UpscaleView
+    from dsclora_cli.upscaling.types import FileResult
 
 _DEFAULT = UpscaleOptions()
 # typer shows the default of an enum option only as a member of the enum.
@@ -51,6 +56,9 @@ class KeptMetadata(StrEnum):
     ALL = "all"
     NONE = "none"
 
+
+_PAGES = 3
+"""Pictures of a run that get a page with `--compare-page`."""
 
 _METADATA = KeptMetadata(_DEFAULT.save.metadata)
 
@@ -168,6 +176,9 @@ def upscale(
     ensemble: Annotated[
         bool, option(SPEED, "Average over 8 flips and rotations: a little better, 8 times slower.", "--ensemble")
     ] = _DEFAULT.engine.ensemble,
+    wrap: Annotated[
+        bool, option(FILES, "Continue pictures at the opposite edge, for textures that repeat.", "--wrap")
+    ] = _DEFAULT.wrap,
     metadata: Annotated[
         KeptMetadata,
         option(
@@ -176,6 +187,24 @@ def upscale(
             "--metadata",
         ),
     ] = _METADATA,
+    crop_preview: Annotated[
+        str | None,
+        option(
+            REPORTING,
+            "Upscale only a part of each picture, in pixels of the input, to try the settings.",
+            "--crop-preview",
+            parser=options.parse_part,
+            metavar="X,Y,W,H",
+        ),
+    ] = None,
+    compare_page: Annotated[
+        bool,
+        option(
+            REPORTING,
+            f"Write a page for browsers with before and after, next to each of the first {_PAGES} results.",
+            "--compare-page",
+        ),
+    ] = False,
     dry_run: Annotated[
         bool, option(REPORTING, "Show what would be done; write and download nothing.", "--dry-run")
     ] = False,
@@ -193,6 +222,7 @@ def upscale(
         batch=BatchOptions(output, name, recursive, overwrite, fail_fast),
         read=ReadOptions(max_pixels, salvage),
         max_memory=max_memory,
+        wrap=wrap,
     )
     _check(asked, inputs, json and not dry_run, dry_run)
     # The Hub's client shows progress bars of its own, and reads the setting when imported.
@@ -206,10 +236,42 @@ def upscale(
     from dsclora_cli.cli.upscale_progress import UpscaleView
     from dsclora_cli.upscaling.batch import upscale_files
 
+    if crop_preview:
+        from dsclora_cli.upscaling.preview import preview_files
+
+        x, y, part_width, part_height = (int(number) for number in crop_preview.split(","))
+        with UpscaleView(json, quiet, verbose) as view:
+            view.show_all(preview_files(inputs, asked, (x, y, part_width, part_height), view))
+        raise typer.Exit(view.exit_code)
     # Closed before the view: after Ctrl-C, threads end before the summary is shown.
     with UpscaleView(json, quiet, verbose) as view, closing(upscale_files(inputs, asked, view)) as results:
         view.show_all(results)
+    if compare_page:
+        for result in view.done[:_PAGES]:
+            _write_page(result, asked, view)
     raise typer.Exit(view.exit_code)
+
+
+def _write_page(result: FileResult, asked: UpscaleOptions, view: UpscaleView) -> None:
+    """Write the page of a finished picture next to the result; a page that cannot be written is a note."""
+    from dsclora_cli.evaluation.compare import BICUBIC, CompareCallbacks, compare
+    from dsclora_cli.evaluation.compare_page import write_page
+
+    if result.output in {None, "-"} or result.input == "-":
+        return
+    written = Path(str(result.output))
+    page = written.with_name(f"{written.stem}-compare.html")
+    if page.exists() and not asked.batch.overwrite:
+        view.on_note(f"{page} exists already and is kept; --overwrite replaces the page")
+        return
+    scale = result.scale or DEFAULT_SCALE
+    options = CompareOptions((BICUBIC, str(written)), scale, engine=asked.engine, read=asked.read)
+    try:
+        write_page(page, *compare(Path(result.input), options, CompareCallbacks()))
+    except (DscloraError, OSError) as error:
+        view.on_note(f"{page} is not written: {error}")
+    else:
+        view.on_note(f"before and after: {page}")
 
 
 def _check(asked: UpscaleOptions, inputs: list[str], json: bool, dry_run: bool) -> None:

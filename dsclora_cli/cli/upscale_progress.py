@@ -59,6 +59,11 @@ class UpscaleView(UpscaleCallbacks):
         failed = any(result.status == "failed" for result in self._results)
         return ExitCode.SOME_FAILED if failed else ExitCode.DONE
 
+    @property
+    def done(self) -> list[FileResult]:
+        """Return the results of the pictures that this run upscaled, in the order in which they finished."""
+        return [result for result in self._results if result.status == "done"]
+
     def __enter__(self) -> UpscaleView:
         """Return the view."""
         return self

@@ -21,8 +21,9 @@ from dsclora_cli.imaging.metrics import SSIM_WINDOW, crop_border, luma, psnr, ss
 from dsclora_cli.imaging.profiles import fitting_profile
 from dsclora_cli.imaging.reader import open_picture
 from dsclora_cli.imaging.resize import matlab_bicubic
-from dsclora_cli.imaging.types import Frame, Header, Pixels
+from dsclora_cli.imaging.types import Header, Pixels
 from dsclora_cli.upscaling.jobs import JobPlanner
+from dsclora_cli.upscaling.part import Part, check_part, cut_part, region_around, upscale_part
 from dsclora_cli.upscaling.picture import PictureUpscaler
 from dsclora_cli.upscaling.types import InputFile
 from dsclora_cli.weights.resolve import AUTO, names_file
@@ -35,14 +36,10 @@ FILTERS = {
 }
 """Candidates that need no network, by name."""
 
-Part = tuple[int, int, int, int]
-"""x, y, width and height of a part of a picture, in pixels."""
-
 _LARGEST_RESULT = 16_000_000
 """Pixels of a result shown without a crop: a page holds all results, and browsers must decode them."""
 
 _MIDDLE = 512  # pixels of the input on each side of the part that is chosen instead
-_CONTEXT = 64  # pixels around a crop; at least the halo of every network in the catalog
 _WEIGHT_SUFFIXES = {".safetensors", ".pth", ".pt", ".ckpt"}
 
 
@@ -142,7 +139,7 @@ def compare(
     height, width = (min(each.pixels.shape[axis] for each in upscaled) for axis in (0, 1))
     upscaled = [replace(each, pixels=each.pixels[:height, :width]) for each in upscaled]
     truth = upscaled[-1].pixels if options.hr is not None else None
-    small = _to_rgb(_cut(source.pixels, source.part, 1))
+    small = _to_rgb(cut_part(source.pixels, source.part, 1))
     scored = tuple(_score(each, truth, small, round(options.scale)) for each in upscaled)
     whole = (0, 0, source.header.width, source.header.height)
     result = CompareResult(
@@ -171,12 +168,7 @@ def _choose_part(header: Header, options: CompareOptions, callbacks: CompareCall
     """Return x, y, width and height of the part to compare, in input pixels."""
     whole = header.width, header.height
     if options.crop is not None:
-        x, y, width, height = options.crop
-        if not (x >= 0 and y >= 0 and width > 0 and height > 0 and x + width <= whole[0] and y + height <= whole[1]):
-            raise UsageError(
-                f"--crop {x},{y},{width},{height} is not inside {header.width}x{header.height}",
-                "give X,Y,W,H in pixels of the input",
-            )
+        check_part(options.crop, header, "--crop")
         return options.crop
     if whole[0] * whole[1] * options.scale**2 <= _LARGEST_RESULT:
         return (0, 0, *whole)
@@ -194,35 +186,27 @@ def _upscale(name: str, source: _Input, options: CompareOptions) -> ComparedPixe
     if names_file(name) and Path(name).suffix.lower() not in _WEIGHT_SUFFIXES:
         return _read_finished(Path(name), "file", source, options)
     begin = perf_counter()
-    # Pixels around the part belong to what a network sees of the part.
-    x, y, width, height = source.part
-    left, top = max(0, x - _CONTEXT), max(0, y - _CONTEXT)
-    region = np.ascontiguousarray(source.pixels[top : y + height + _CONTEXT, left : x + width + _CONTEXT])
     if name in FILTERS:
+        region, inner = region_around(source.pixels, source.part)
         sides = [round(side * options.scale) for side in region.shape[1::-1]]
-        upscaled: Pixels = np.asarray(Image.fromarray(_to_rgb(region)).resize((sides[0], sides[1]), FILTERS[name]))
-        kind = "filter"
+        filtered = np.asarray(Image.fromarray(_to_rgb(region)).resize((sides[0], sides[1]), FILTERS[name]))
+        kind, upscaled = "filter", cut_part(filtered, inner, options.scale)
     else:
-        name, kind, upscaled = _run_model(name, source, region, options)
-    inner = _to_rgb(_cut(upscaled, (x - left, y - top, width, height), options.scale))
+        name, kind, upscaled = _run_model(name, source, options)
     result = ComparedResult(name, kind, perf_counter() - begin, None, None, None)
-    return ComparedPixels(result, inner, fitting_profile(source.header.metadata.icc, 3))
+    return ComparedPixels(result, _to_rgb(upscaled), fitting_profile(source.header.metadata.icc, 3))
 
 
-def _run_model(name: str, source: _Input, region: Pixels, options: CompareOptions) -> tuple[str, str, Pixels]:
-    """Return the name and the kind of a model or of a file of weights, and the upscaled region."""
+def _run_model(name: str, source: _Input, options: CompareOptions) -> tuple[str, str, Pixels]:
+    """Return the name and the kind of a model or of a file of weights, and the upscaled part."""
     is_file = names_file(name)
     model = ModelOptions(weights=Path(name)) if is_file else ModelOptions(name)
     asked = UpscaleOptions(
         model=replace(model, offline=options.offline), size=SizeOptions(scale=options.scale), engine=options.engine
     )
-    upscaler = PictureUpscaler(asked)
-    # The header of the whole picture says whether the picture is a compressed JPEG, for which `auto` has a model.
-    height, width = region.shape[:2]
-    header = replace(source.header, width=width, height=height)
-    job = JobPlanner.for_arrays(asked).plan(InputFile(source.path, str(source.path)), header)
-    upscaled = upscaler.upscale(Frame(region), upscaler.plan(job, streamed=False))
-    return f"{job.model} (auto)" if name == AUTO else name, "weights" if is_file else "model", upscaled.pixels
+    job = JobPlanner.for_arrays(asked).plan(InputFile(source.path, str(source.path)), source.header)
+    upscaled, _ = upscale_part(PictureUpscaler(asked), job, source.pixels, source.part)
+    return f"{job.model} (auto)" if name == AUTO else name, "weights" if is_file else "model", upscaled
 
 
 def _read_finished(path: Path, kind: str, source: _Input, options: CompareOptions) -> ComparedPixels:
@@ -237,20 +221,13 @@ def _read_finished(path: Path, kind: str, source: _Input, options: CompareOption
             f"{width}x{height} is expected; choose the factor with -s",
         )
     result = ComparedResult("HR" if kind == "hr" else str(path), kind, None, None, None, None)
-    cut = _to_rgb(_cut(pixels, source.part, options.scale))
+    cut = _to_rgb(cut_part(pixels, source.part, options.scale))
     return ComparedPixels(result, cut, fitting_profile(found.metadata.icc, 3))
 
 
 def _to_rgb(pixels: Pixels) -> NDArray[np.uint8]:
     """Return `(H, W, 1 to 4)` as `(H, W, 3)` uint8; transparent pixels lie on white."""
     return convert_pixels(pixels, 3, np.uint8).astype(np.uint8, copy=False)
-
-
-def _cut(pixels: Pixels, part: Part, scale: float) -> Pixels:
-    """Return the pixels of a part (x, y, width, height), where all numbers grow by `scale`."""
-    x, y, width, height = part
-    left, top = round(x * scale), round(y * scale)
-    return np.ascontiguousarray(pixels[top : top + round(height * scale), left : left + round(width * scale)])
 
 
 def _score(

@@ -103,7 +103,7 @@ class _DryRun:
     def _plan(self, file: InputFile) -> PlannedFile:
         if file.problem:
             raise file.problem
-        with open_picture(file.source, self._options.read) as reader:
+        with open_picture(file.source, self._options.read, in_bands=not self._options.wrap) as reader:
             job = self._planner.plan(file, reader.header)
         known = job.report("done")
         planned = PlannedFile(

@@ -131,6 +131,8 @@ class JobPlanner:
             "compression": save.compression,
             "metadata": save.metadata,
         }
+        if self._options.wrap:  # absent otherwise, so that records of earlier runs stay valid
+            settings["wrap"] = True
         content = file.source
         input_sha256 = hashlib.sha256(content).hexdigest() if isinstance(content, bytes) else sha256_of(content)
         return Job(

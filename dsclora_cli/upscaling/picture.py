@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from fractions import Fraction
 
 import numpy as np
 
@@ -14,7 +15,7 @@ from dsclora_cli.config import UpscaleOptions
 from dsclora_cli.errors import OutOfMemory
 from dsclora_cli.imaging.color import bleed
 from dsclora_cli.imaging.resize import reduce_bands
-from dsclora_cli.imaging.types import AnyFrame, Pixels, StreamedFrame
+from dsclora_cli.imaging.types import AnyFrame, Frame, Pixels, StreamedFrame
 from dsclora_cli.inference.engine import Engine
 from dsclora_cli.inference.tiling import (
     LARGEST_AUTO_TILE,
@@ -33,6 +34,9 @@ from dsclora_cli.upscaling.jobs import Job
 from dsclora_cli.upscaling.memory import MemoryEstimate, pixel_budget
 from dsclora_cli.upscaling.sizes import SizePlan
 from dsclora_cli.weights.resolve import FoundWeights
+
+_WRAP_MARGIN = 64
+"""Pixels of the input from the opposite edge; more than any network of the catalog sees."""
 
 
 @dataclass(frozen=True)
@@ -130,8 +134,37 @@ class PictureUpscaler:
         source, size = plan.job.source, plan.job.size
         if (height, width) != (source.height, source.width):
             size = size.for_page(width, height)
-        bands = self._upscale_frame(frame, plan, size, on_progress, on_warning)
+        if self._options.wrap:
+            bands = self._upscale_repeating(frame, plan, size, on_progress, on_warning)
+        else:
+            bands = self._upscale_frame(frame, plan, size, on_progress, on_warning)
         return StreamedFrame((size.height, size.width, channels), bands, frame.duration_ms)
+
+    def _upscale_repeating(
+        self,
+        frame: AnyFrame,
+        plan: PicturePlan,
+        size: SizePlan,
+        on_progress: Callable[[float], None],
+        on_warning: Callable[[str], None],
+    ) -> Iterator[Pixels]:
+        """Yield bands of a picture that continues at the opposite edge: `(h, width, 1 to 4)`.
+
+        The picture is upscaled with a margin from the opposite edges, and the upscaled margin is dropped.
+        """
+        height, width = frame.shape[:2]
+        # The margin must grow to whole pixels, or the two sides of a seam would be half a pixel apart.
+        factor = Fraction(str(size.factor)).limit_denominator(1000)
+        margin = -(-_WRAP_MARGIN // factor.denominator) * factor.denominator
+        edge = int(margin * factor)
+        around = Frame(np.pad(frame.pixels, ((margin, margin), (margin, margin), (0, 0)), mode="wrap"))
+        larger = size.for_page(width + 2 * margin, height + 2 * margin)
+        row = -edge  # of the result
+        for band in self._upscale_frame(around, plan, larger, on_progress, on_warning):
+            inside = band[max(0, -row) : max(0, size.height - row), edge : edge + size.width]
+            row += band.shape[0]
+            if inside.size:
+                yield inside
 
     def _upscale_frame(
         self,

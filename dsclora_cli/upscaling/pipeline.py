@@ -128,7 +128,9 @@ class DevicePipeline:
                     started = perf_counter()  # with the lock held: waiting for another device is not decoding
                     if file.problem:
                         raise file.problem
-                    reader = opened.enter_context(open_picture(file.source, self._options.read))
+                    reader = opened.enter_context(
+                        open_picture(file.source, self._options.read, in_bands=not self._options.wrap)
+                    )
                     job = self._state.planner.plan(file, reader.header)
                     seconds = perf_counter() - started
                 picture = PictureInFlight(job, BoundedQueue(self._before_network), BoundedQueue(self._after_network))

@@ -66,3 +66,16 @@ def test_refusals(dsclora, photo: Path, arguments: list[str], code: int, message
     ran = dsclora("compare", *arguments)
     assert (ran.code, message in ran.err, "Traceback" in ran.err) == (code, True, False)
     assert not list(Path().glob("*-compare*"))
+
+
+def test_pages_of_a_run(dsclora, photos: Path) -> None:
+    ran = dsclora("upscale", photos, "-o", "large", "-m", "dsclora-x2", "-s", "2", "--compare-page")
+    assert ran.code == 0
+    pages = sorted(Path("large").glob("*-compare.html"))
+    assert len(pages) == 3
+    assert all(f"before and after: {page}" in ran.err for page in pages)
+    assert pages[0].read_text(encoding="utf-8").count("data:image/png;base64,") == 2
+    pages[0].write_text("mine")
+    again = dsclora("upscale", photos / "0.png", "-o", "large", "-m", "dsclora-x2", "-s", "2.5", "--compare-page")
+    assert again.code == 0
+    assert pages[0].read_text() == "mine"

@@ -1,0 +1,99 @@
+"""Previews: a part of each picture with all settings of a run, to look at before the run."""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Iterable
+from dataclasses import replace
+from time import perf_counter
+
+from dsclora_cli.config import UpscaleOptions
+from dsclora_cli.imaging.reader import open_picture
+from dsclora_cli.imaging.types import Frame
+from dsclora_cli.upscaling.inputs import find_inputs
+from dsclora_cli.upscaling.jobs import JobPlanner
+from dsclora_cli.upscaling.manifest import save_result
+from dsclora_cli.upscaling.part import Part, check_part, upscale_part
+from dsclora_cli.upscaling.picture import PictureUpscaler
+from dsclora_cli.upscaling.types import (
+    RUN_ERRORS,
+    FileResult,
+    InputFile,
+    StageSeconds,
+    UpscaleCallbacks,
+    describe_error,
+)
+
+_ENDING = "-preview"
+
+
+def preview_files(
+    inputs: Iterable[str], options: UpscaleOptions, part: Part, callbacks: UpscaleCallbacks
+) -> Generator[FileResult, None, None]:
+    """Upscale the same part of every picture, and write each as a picture with `-preview` in the name.
+
+    Of an animation or of pages the first frame is taken. Metadata about the whole picture is left out; the color
+    profile stays.
+
+    Args:
+        inputs: Paths, globs and lists, as for `upscale_files`.
+        options: All options of the run; the size is that of the whole picture.
+        part: Part in pixels of the input.
+        callbacks: Called in the iterating thread.
+
+    Yields:
+        A result for every file.
+
+    Raises:
+        UsageError: Contradicting options, or a part outside a picture.
+        WeightsError: Weights cannot be read or downloaded.
+    """
+    stem, _, suffix = options.batch.name.rpartition(".")
+    named = replace(options, batch=replace(options.batch, name=f"{stem}{_ENDING}.{suffix}"))
+    found = find_inputs(inputs, named.batch)
+    callbacks.on_inputs(found)
+    yield from (FileResult(each.name, "left-out", warnings=(each.reason,)) for each in found.left_out)
+    planner, upscaler = JobPlanner(found, named), PictureUpscaler(named)
+    for file in found.inputs:
+        try:
+            yield _preview(file, planner, upscaler, named, part)
+        except RUN_ERRORS:
+            raise
+        except Exception as error:  # noqa: BLE001 - whatever a picture raises, the other pictures are done
+            callbacks.on_bug(file, error)
+            yield FileResult(file.name, "failed", error=describe_error(error))
+
+
+def _preview(
+    file: InputFile, planner: JobPlanner, upscaler: PictureUpscaler, options: UpscaleOptions, part: Part
+) -> FileResult:
+    if file.problem is not None:
+        raise file.problem
+    started = perf_counter()
+    with open_picture(file.source, options.read, in_bands=False) as reader:
+        header = reader.header
+        check_part(part, header, "--crop-preview")
+        pixels = next(iter(reader.frames())).pixels
+    job = planner.plan(file, header)
+    decoded = perf_counter()
+    upscaled, plan = upscale_part(upscaler, job, pixels, part)
+    upscaled_at = perf_counter()
+    height, width = upscaled.shape[:2]
+    result = replace(job.result, width=width, height=height, frames=1, animated=False)
+    key = replace(job.key, settings={**job.key.settings, "part": part})
+    job = replace(job, key=key, result=result)
+    existing = planner.existing_result(job)
+    if existing is None:
+        # EXIF, resolution and places describe the whole picture.
+        warnings = save_result(job.target, result, [Frame(upscaled)], replace(options.save, metadata="none"), key)
+        existing = job.report("done", *warnings)
+    return replace(
+        existing,
+        input_size=part[2:],
+        output_size=(width, height),
+        frames=1,
+        device=plan.engine.device,
+        dtype=plan.engine.dtype,
+        engine=plan.engine.name,
+        tile=plan.tile,
+        seconds=StageSeconds(decoded - started, upscaled_at - decoded, perf_counter() - upscaled_at),
+    )
