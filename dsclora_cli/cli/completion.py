@@ -18,16 +18,15 @@ _NVIDIA = Path("/proc/driver/nvidia/gpus")
 def complete_model(incomplete: str) -> list[tuple[str, str]]:
     """Return the models whose names begin with `incomplete`, with a few words about each."""
     from dsclora_cli.weights.catalog import load_catalog
+    from dsclora_cli.weights.hub_models import list_trusted
 
     try:
         entries = load_catalog().entries
     except DscloraError:  # the user's own catalog is broken
         return []
-    return [
-        (name, f"x{entry.scale} {entry.arch}, {entry.licence}")
-        for name, entry in entries.items()
-        if name.startswith(incomplete)
-    ]
+    models = {name: f"x{entry.scale} {entry.arch}, {entry.licence}" for name, entry in entries.items()}
+    models |= {trusted.reference: f"on the Hub, {trusted.licence}" for trusted in list_trusted()}
+    return [(name, words) for name, words in models.items() if name.startswith(incomplete)]
 
 
 def complete_dataset(incomplete: str) -> list[str]:

@@ -121,6 +121,8 @@ def show_fetched(model: FetchedModel) -> None:
     """Write the path and the sha256 of a fetched model to stdout, and the error of a failed one to stderr."""
     if model.path is not None:
         console.print_line(f"{model.name}: {model.path}, sha256 {model.sha256}")
+        if model.note:
+            console.print_labeled("note", model.note, "cyan")
     elif model.error is not None:
         console.print_labeled("error", console.failure_line(model.name, model.error), "bold red")
 

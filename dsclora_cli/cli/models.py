@@ -53,7 +53,9 @@ _PATH_EXAMPLES = """[bold]Examples[/]
 _Names = Annotated[
     list[str] | None,
     typer.Argument(
-        metavar="NAME...", help="Models, as `dsclora models list` names them.", autocompletion=completion.complete_model
+        metavar="NAME...",
+        help="Models, as `dsclora models list` names them, or references such as hf://USER/REPO/FILE.",
+        autocompletion=completion.complete_model,
     ),
 ]
 

@@ -11,10 +11,12 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from dsclora_cli import hub
 from dsclora_cli.errors import WeightsError
 from dsclora_cli.paths import sha256_of
 from dsclora_cli.weights.catalog import Catalog, Scores, WeightEntry, load_catalog
-from dsclora_cli.weights.download import find_local, known_sha256
+from dsclora_cli.weights.download import Place, find_local, known_sha256
+from dsclora_cli.weights.hub_models import find_trusted, is_hub_reference
 from dsclora_cli.weights.listing import model_row
 from dsclora_cli.weights.resolve import names_file
 
@@ -141,9 +143,23 @@ def describe_model(text: str) -> ModelDescription:
     catalog = load_catalog()
     if names_file(text):
         return _describe_own_file(Path(text), catalog)
+    if is_hub_reference(text):
+        return _describe_reference(text, catalog)
     entry = catalog.entry(text)
     path = find_local(entry)
     known = _describe_entry(entry, catalog, path)
+    return known if path is None else _add_contents(known, path, catalog)
+
+
+def _describe_reference(reference: str, catalog: Catalog) -> ModelDescription:
+    """Return what is known of a file on the Hub that was used before."""
+    trusted = find_trusted(reference)
+    path = hub.find_cached(trusted.wanted)
+    place = Place.CACHED if path else Place.HUB
+    known = ModelDescription(
+        reference, str(place), path, trusted.size, trusted.sha256, scale=None, arch=None, licence=trusted.licence,
+        repo=trusted.repo, revision=trusted.revision,
+    )  # fmt: skip
     return known if path is None else _add_contents(known, path, catalog)
 
 

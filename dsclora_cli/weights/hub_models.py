@@ -10,6 +10,7 @@ import hashlib
 import json
 import re
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from functools import lru_cache
 from pathlib import Path, PurePosixPath
@@ -49,6 +50,11 @@ class TrustedFile:
     """Licence that the model card names."""
 
     @property
+    def wanted(self) -> hub.HubFile:
+        """Return the file, pinned, in the terms of the Hub."""
+        return hub.HubFile(self.repo, self.file, self.size, self.sha256, self.revision)
+
+    @property
     def name(self) -> str:
         """Return the name of the file without folders and suffix."""
         return PurePosixPath(self.file).stem
@@ -80,10 +86,31 @@ def obtain_hub_model(reference: str, offline: bool = False) -> HubModel:
     return _obtain(reference, offline or hub.is_offline(), state_dir())
 
 
+def list_trusted() -> tuple[TrustedFile, ...]:
+    """Return the files of all references that were used before, by reference. Damaged records are left out.
+
+    A damaged record ends the next use of the reference with an error, so no file is trusted again without a word.
+    """
+    found = []
+    for place in (state_dir() / "hub-models").glob("*.json"):
+        with suppress(OSError, ValueError, TypeError, RecursionError):
+            found.append(TrustedFile(**json.loads(read_small(place))))
+    return tuple(sorted(found, key=lambda trusted: trusted.reference))
+
+
+def find_trusted(reference: str) -> TrustedFile:
+    """Return the file of a reference that was used before, without accessing the internet. Raises WeightsError."""
+    trusted = _read_record(_place_of_record(reference, state_dir()), reference)
+    if trusted is None:
+        step = f"run `dsclora models fetch {reference}`, which trusts the file as it is now"
+        raise WeightsError(f"{reference} was never used on this machine", step)
+    return trusted
+
+
 # The note about the first use must reach the user though the scale is asked for before the weights.
 @lru_cache(maxsize=64)
 def _obtain(reference: str, offline: bool, state: Path) -> HubModel:
-    place = state / "hub-models" / f"{hashlib.sha256(reference.encode()).hexdigest()[:32]}.json"
+    place = _place_of_record(reference, state)
     trusted = _read_record(place, reference)
     if trusted is not None:
         return HubModel(_fetch_again(trusted, place, offline), trusted, None)
@@ -96,11 +123,14 @@ def _obtain(reference: str, offline: bool, state: Path) -> HubModel:
     return HubModel(path, trusted, note)
 
 
+def _place_of_record(reference: str, state: Path) -> Path:
+    return state / "hub-models" / f"{hashlib.sha256(reference.encode()).hexdigest()[:32]}.json"
+
+
 def _fetch_again(trusted: TrustedFile, place: Path, offline: bool) -> Path:
     """Return the file of an earlier use. Raises WeightsError where the repository has other bytes now."""
-    wanted = hub.HubFile(trusted.repo, trusted.file, trusted.size, trusted.sha256, trusted.revision)
     try:
-        return hub.fetch_file(wanted, offline)
+        return hub.fetch_file(trusted.wanted, offline)
     except HubUnavailable as error:
         if error.reason != hub.GONE:
             raise

@@ -12,6 +12,7 @@ from dsclora_cli.errors import ErrorInfo, UsageError, WeightsError
 from dsclora_cli.paths import config_dir, downloads_dir, engines_dir
 from dsclora_cli.weights.catalog import EMBEDDED, FILE_NAME, Catalog, Scores, WeightEntry, load_catalog
 from dsclora_cli.weights.download import OnBytes, Place, fetch_step, find_local, known_sha256, obtain, place_of
+from dsclora_cli.weights.hub_models import find_trusted, is_hub_reference, obtain_hub_model
 
 
 @dataclass(frozen=True)
@@ -122,6 +123,9 @@ class FetchedModel:
     error: ErrorInfo | None = None
     """Why the model failed."""
 
+    note: str = ""
+    """Sentence for the user about the first use of a reference to the Hub; otherwise empty."""
+
 
 def select_names(names: Sequence[str], every: bool) -> tuple[str, ...]:
     """Return the models to work on, each once: the named ones, or all of the catalog.
@@ -132,7 +136,9 @@ def select_names(names: Sequence[str], every: bool) -> tuple[str, ...]:
     if bool(names) == every:
         problem = "model names and --all are given together" if every else "no model is named"
         raise UsageError(problem, "give names, as `dsclora models list` shows them, or --all")
-    return tuple(catalog.entries) if every else tuple(dict.fromkeys(catalog.entry(name).name for name in names))
+    if every:
+        return tuple(catalog.entries)
+    return tuple(dict.fromkeys(name if is_hub_reference(name) else catalog.entry(name).name for name in names))
 
 
 def try_fetch(name: str, trust: bool, leave_out: bool, on_bytes: OnBytes | None = None) -> FetchedModel:
@@ -140,12 +146,11 @@ def try_fetch(name: str, trust: bool, leave_out: bool, on_bytes: OnBytes | None 
 
     `leave_out` passes over a model without a known sha256, unless `trust` accepts any bytes.
     """
-    entry = load_catalog().entry(name)
-    if leave_out and not trust and not known_sha256(entry):
+    if leave_out and not trust and not known_sha256(load_catalog().entry(name)):
         return FetchedModel(name, FetchStatus.LEFT_OUT, None, "")
     try:
         return fetch_model(name, trust, on_bytes)
-    except WeightsError as error:
+    except (UsageError, WeightsError) as error:  # UsageError: a repository with several weight files
         return FetchedModel(name, FetchStatus.FAILED, None, "", error.info)
 
 
@@ -155,6 +160,10 @@ def fetch_model(name: str, trust: bool, on_bytes: OnBytes | None = None) -> Fetc
     `trust` accepts a file without a known sha256. Raises UsageError for an unknown name, and WeightsError.
     """
     catalog = load_catalog()
+    if is_hub_reference(name):
+        model = obtain_hub_model(name)
+        status = FetchStatus.FETCHED if model.note else FetchStatus.HERE
+        return FetchedModel(name, status, model.path, model.trusted.sha256, note=model.note or "")
     entry = catalog.entry(name)
     status = FetchStatus.HERE if find_local(entry) else FetchStatus.FETCHED
     if entry.base is not None:
@@ -177,6 +186,12 @@ def find_model_path(name: str) -> ModelPath:
 
     Raises UsageError for an unknown name, and WeightsError for a model that is not here.
     """
+    if is_hub_reference(name):
+        trusted = find_trusted(name)
+        found = hub.find_cached(trusted.wanted)
+        if found is None:
+            raise WeightsError(f"{name} is not on this machine", fetch_step(name, trusted.sha256))
+        return ModelPath(name, found, trusted.sha256)
     entry = load_catalog().entry(name)
     path = find_local(entry)
     if path is None and place_of(entry) is Place.MISSING:

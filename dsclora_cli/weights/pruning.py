@@ -19,6 +19,7 @@ from dsclora_cli.inference.native.weights import is_of_older_layout
 from dsclora_cli.paths import downloads_dir, engines_dir
 from dsclora_cli.weights.catalog import Catalog, WeightEntry, load_catalog
 from dsclora_cli.weights.download import hub_file, path_of
+from dsclora_cli.weights.hub_models import list_trusted
 from dsclora_cli.weights.verification import FileState, verify_models
 
 _RESTING_SECONDS = 120
@@ -87,34 +88,38 @@ def find_prunable(everything: bool = False) -> tuple[PrunableFile, ...]:
 
 def remove_files(files: Iterable[PrunableFile]) -> Iterator[PrunableFile]:
     """Remove files, and yield each with the outcome."""
-    catalog = load_catalog()
+    on_hub = _hub_files(load_catalog())
     for file in files:
         try:
-            _remove(file, catalog)
+            _remove(file, on_hub.get(file.name))
         except OSError as error:
             yield replace(file, error=error.strerror or str(error))
         else:
             yield replace(file, removed=True)
 
 
-def _remove(file: PrunableFile, catalog: Catalog) -> None:
+def _remove(file: PrunableFile, on_hub: hub.HubFile | None) -> None:
     """Remove a file or folder. Raises OSError."""
-    entry = catalog.entries.get(file.name)
-    if entry is not None and entry.repo is not None and file.reason is not PruneReason.PARTIAL:
-        hub.drop_copy(hub_file(entry, entry.repo), file.path)
+    if on_hub is not None and file.reason is not PruneReason.PARTIAL:
+        hub.drop_copy(on_hub, file.path)
     elif file.path.is_dir() and not file.path.is_symlink():
         shutil.rmtree(file.path)
     else:
         file.path.unlink(missing_ok=True)
 
 
+def _hub_files(catalog: Catalog) -> dict[str, hub.HubFile]:
+    """Return the files on the Hub that the catalog, or an earlier use of a reference, names; by name or reference."""
+    named = {entry.name: hub_file(entry, entry.repo) for entry in catalog.entries.values() if entry.repo is not None}
+    return named | {trusted.reference: trusted.wanted for trusted in list_trusted()}
+
+
 def _partial_files(catalog: Catalog) -> Iterator[PrunableFile]:
     """Yield unfinished downloads and conversions that nobody works on any more."""
-    for entry in _downloadable(catalog):
-        if entry.repo is not None:
-            yield from _resting(hub.list_partial(hub_file(entry, entry.repo)), entry.name)
-        else:
-            yield from _resting(path_of(entry).parent.glob(".dsclora-*.part"), entry.name)
+    for name, file in _hub_files(catalog).items():
+        yield from _resting(hub.list_partial(file), name)
+    for entry in _from_the_web(catalog):
+        yield from _resting(path_of(entry).parent.glob(".dsclora-*.part"), entry.name)
     yield from _resting(engines_dir().glob(".dsclora-*.part"), "")
 
 
@@ -133,19 +138,19 @@ def _downloads(catalog: Catalog, everything: bool) -> Iterator[PrunableFile]:
     reasons = {FileState.DAMAGED: PruneReason.DAMAGED, FileState.UNTRUSTED: PruneReason.DAMAGED}
     if everything:
         reasons[FileState.INTACT] = PruneReason.DOWNLOADED
-    names = [entry.name for entry in _downloadable(catalog)]
+    names = [*_hub_files(catalog), *(entry.name for entry in _from_the_web(catalog))]
     for file in verify_models(names) if names else ():
         if file.path is not None and file.state in reasons:
             yield PrunableFile(file.path, file.size, reasons[file.state], file.name)
 
 
-def _downloadable(catalog: Catalog) -> Iterator[WeightEntry]:
-    return (entry for entry in catalog.entries.values() if entry.repo is not None or entry.url is not None)
+def _from_the_web(catalog: Catalog) -> Iterator[WeightEntry]:
+    return (entry for entry in catalog.entries.values() if entry.url is not None)
 
 
 def _unknown_downloads(catalog: Catalog) -> Iterator[PrunableFile]:
     """Yield folders of downloads whose model is in no catalog any more."""
-    known = {path_of(entry).parent for entry in _downloadable(catalog) if entry.url is not None}
+    known = {path_of(entry).parent for entry in _from_the_web(catalog)}
     for folder in sorted(downloads_dir().glob("*")):
         if folder not in known:
             yield PrunableFile(folder, _size(folder), PruneReason.UNKNOWN)

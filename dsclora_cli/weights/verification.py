@@ -11,6 +11,7 @@ from dsclora_cli import hub
 from dsclora_cli.paths import sha256_of
 from dsclora_cli.weights.catalog import WeightEntry, load_catalog
 from dsclora_cli.weights.download import fetch_step, hub_file, known_sha256, mend_local, path_of
+from dsclora_cli.weights.hub_models import TrustedFile, find_trusted, is_hub_reference, list_trusted
 
 
 class FileState(StrEnum):
@@ -44,7 +45,7 @@ class VerifiedFile:
     """Result of `dsclora models verify` for a file; the field names are keys of the JSON output."""
 
     name: str
-    """Name of the model in the catalog."""
+    """Name of the model in the catalog, or the reference to the Hub."""
 
     state: FileState
 
@@ -64,53 +65,92 @@ class VerifiedFile:
     """The next step for a file that cannot be used."""
 
 
+@dataclass(frozen=True)
+class _Expected:
+    """A file that may be on this machine, and what the bytes should be."""
+
+    name: str
+
+    wanted: hub.HubFile | None
+    """The file on the Hub; None for a file elsewhere."""
+
+    path: Path
+    """Place of a file that is not on the Hub; `.` for a file on the Hub."""
+
+    sha256: str
+    """Expected sha256; empty for an unknown one."""
+
+    step: str
+    """The next step for a file with other bytes."""
+
+    can_be_absent: bool
+    """Whether the file is a download, so that no file is no mistake."""
+
+
 def verify_models(names: Sequence[str] = ()) -> Iterator[VerifiedFile]:
     """Yield the state of every file of some models, or of all models, without accessing the internet.
 
-    Raises UsageError for an unknown name, before the first file is hashed.
+    A model is a name of the catalog, or a reference to the Hub that was used before. Raises UsageError for an unknown
+    name, before the first file is hashed.
     """
     catalog = load_catalog()
-    entries = [catalog.entry(name) for name in names] if names else list(catalog.entries.values())
-    for entry in entries:
-        yield from _verify_entry(entry)
-
-
-def _verify_entry(entry: WeightEntry) -> Iterator[VerifiedFile]:
-    """Yield the state of every copy of the file of an entry; the Hub's cache may hold several copies."""
-    if entry.repo is not None:
-        copies = hub.list_copies(hub_file(entry, entry.repo))
+    if names:
+        known = {trusted.reference: trusted for trusted in list_trusted()}
+        expected = [
+            _of_reference(known.get(name) or find_trusted(name))
+            if is_hub_reference(name)
+            else _of_entry(catalog.entry(name))
+            for name in names
+        ]
     else:
-        copies = tuple(path for path in (path_of(entry),) if path.is_file())
-    verified = [_hash_file(entry, path) for path in copies]
+        expected = [*map(_of_entry, catalog.entries.values()), *map(_of_reference, list_trusted())]
+    for each in expected:
+        yield from _verify(each)
+
+
+def _of_reference(trusted: TrustedFile) -> _Expected:
+    step = f"run `dsclora models prune`, then run `dsclora models fetch {trusted.reference}`"
+    return _Expected(trusted.reference, trusted.wanted, Path(), trusted.sha256, step, can_be_absent=True)
+
+
+def _of_entry(entry: WeightEntry) -> _Expected:
+    sha256 = known_sha256(entry)
+    if entry.repo is None and entry.url is None:
+        return _Expected(entry.name, None, path_of(entry), sha256, mend_local(entry), can_be_absent=False)
+    step = f"run `dsclora models prune`, then {fetch_step(entry.name, sha256)}"
+    if entry.repo is not None:
+        return _Expected(entry.name, hub_file(entry, entry.repo), Path(), sha256, step, can_be_absent=True)
+    return _Expected(entry.name, None, path_of(entry), sha256, step, can_be_absent=True)
+
+
+def _verify(expected: _Expected) -> Iterator[VerifiedFile]:
+    """Yield the state of every copy of a file; the Hub's cache may hold several copies."""
+    if expected.wanted is not None:
+        copies = hub.list_copies(expected.wanted)
+    else:
+        copies = tuple(path for path in (expected.path,) if path.is_file())
+    verified = [_hash_file(expected, path) for path in copies]
     # Another program may have fetched another revision of the file: a blob whose own sha256 is its name is in order.
     verified = [each for each in verified if each.state is FileState.INTACT or each.found != _blob_name(each)]
     if verified:
         yield from verified
-    elif entry.repo is None and entry.url is None:
-        yield VerifiedFile(entry.name, FileState.MISSING, path_of(entry), 0, entry.sha256, "", mend_local(entry))
+    elif expected.can_be_absent:
+        yield VerifiedFile(expected.name, FileState.NOT_HERE, None, 0, expected.sha256, "")
     else:
-        yield VerifiedFile(entry.name, FileState.NOT_HERE, None, 0, known_sha256(entry), "")
+        yield VerifiedFile(expected.name, FileState.MISSING, expected.path, 0, expected.sha256, "", expected.step)
 
 
 def _blob_name(verified: VerifiedFile) -> str:
     return verified.path.name if verified.path else ""
 
 
-def _hash_file(entry: WeightEntry, path: Path) -> VerifiedFile:
-    expected = known_sha256(entry)
+def _hash_file(expected: _Expected, path: Path) -> VerifiedFile:
     try:
         found, size = sha256_of(path), path.stat().st_size
     except OSError as error:
         hint = f"{error.strerror}: check the permissions of the file, and the disk"
-        return VerifiedFile(entry.name, FileState.UNREADABLE, path, 0, expected, "", hint)
-    if found == expected:
-        return VerifiedFile(entry.name, FileState.INTACT, path, size, expected, found)
-    state = FileState.DAMAGED if expected else FileState.UNTRUSTED
-    return VerifiedFile(entry.name, state, path, size, expected, found, _mend(entry))
-
-
-def _mend(entry: WeightEntry) -> str:
-    """Return the next step for a file with other bytes than expected."""
-    if entry.repo is None and entry.url is None:
-        return mend_local(entry)
-    return f"run `dsclora models prune`, then {fetch_step(entry.name, known_sha256(entry))}"
+        return VerifiedFile(expected.name, FileState.UNREADABLE, path, 0, expected.sha256, "", hint)
+    if found == expected.sha256:
+        return VerifiedFile(expected.name, FileState.INTACT, path, size, expected.sha256, found)
+    state = FileState.DAMAGED if expected.sha256 else FileState.UNTRUSTED
+    return VerifiedFile(expected.name, state, path, size, expected.sha256, found, expected.step)

@@ -80,6 +80,7 @@ def test_fetch_all_goes_on_after_a_failure_and_names_what_it_leaves_out(dsclora)
         "path": None,
         "sha256": "",
         "error": None,
+        "note": "",
     }
 
 
