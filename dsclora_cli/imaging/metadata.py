@@ -153,11 +153,11 @@ def _without_thumbnail(data: bytearray, layout: tiff_ifd.Layout, first: tiff_ifd
 
 
 def without_details(metadata: Metadata) -> Metadata:
-    """Return the metadata for the option `metadata = "none"`: only ICC profile and PNG color chunks are kept.
+    """Return the metadata for the option `metadata = "none"`: ICC profile, PNG color chunks and the shape of pixels.
 
-    Without profile and color chunks the picture would have other colors.
+    Without them the picture would have other colors or sides.
     """
-    return Metadata(icc=metadata.icc, color_chunks=metadata.color_chunks)
+    return Metadata(icc=metadata.icc, color_chunks=metadata.color_chunks, density=metadata.density)
 
 
 def with_icc(metadata: Metadata, icc: bytes) -> Metadata:

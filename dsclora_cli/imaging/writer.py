@@ -23,6 +23,7 @@ from dsclora_cli.imaging.codecs.png import write_png
 from dsclora_cli.imaging.codecs.pnm import write_pnm
 from dsclora_cli.imaging.color import convert_pixels, pixels_to_image
 from dsclora_cli.imaging.color_fit import NUMBERED, fit_colors
+from dsclora_cli.imaging.containers.surplus import list_names
 from dsclora_cli.imaging.formats import Format, load_plugin, require_format
 from dsclora_cli.imaging.isobmff import with_color_numbers
 from dsclora_cli.imaging.metadata import read_exif_dpi, tags_without_place, without_details, without_orientation
@@ -115,7 +116,7 @@ def _fit_metadata(metadata: Metadata, abilities: Format, name: str) -> tuple[Met
     lost |= _lost_resolution(metadata, abilities)
     losses = []
     if name == "TIFF" and (missing := tags_without_place(metadata.exif)):
-        losses.append(f"entries of EXIF that have no place in a TIFF were left out: {', '.join(map(str, missing))}")
+        losses.append(f"entries of EXIF that have no place in a TIFF were left out: {list_names(map(str, missing))}")
     text = metadata.text
     if "text" not in abilities.metadata:
         allowed = "comment" if "comment" in abilities.metadata else None

@@ -20,6 +20,7 @@ from dsclora_cli.imaging.codecs.png import make_chunk
 from dsclora_cli.imaging.formats import FORMATS
 from dsclora_cli.imaging.isobmff import make_box
 from dsclora_cli.imaging.profiles import adobe_rgb_profile
+from dsclora_cli.imaging.reader import open_picture
 from dsclora_cli.imaging.tiff_ifd import ASCII, EXIF_IFD, LONG, SHORT, UNDEFINED, Entry, pack_exif
 from dsclora_cli.imaging.types import Header, Metadata
 from dsclora_cli.imaging.writer import fit_format
@@ -405,6 +406,21 @@ def test_a_video_behind_the_picture_is_named_and_padding_is_not(format):
     assert header.notes == (f"{len(VIDEO)} bytes behind the end of the picture were left out (a motion video)",)
     assert read(plain(format) + b"notes")[0].notes == ("5 bytes behind the end of the picture were left out",)
     assert read(plain(format) + bytes(99) + b"\r\n")[0].notes == ()
+
+
+def test_pictures_of_an_index_and_cut_files_are_not_counted_as_bytes_behind_the_end():
+    index = with_segment(0xE2, b"MPF\0" + bytes(20))("JPEG")
+    notes = read(index + bytes(30) + plain("JPEG") + VIDEO)[0].notes
+    assert [note for note in notes if "behind the end" in note] == [
+        f"{len(VIDEO)} bytes behind the end of the picture were left out (a motion video)"
+    ]
+    with open_picture(plain("JPEG")[:-2]) as reader:  # the end marker is missing, so nothing is behind
+        assert reader.header.notes == ()
+
+
+def test_shape_of_pixels_stays_without_metadata():
+    bare = saved_still(smooth(), "PNG", Metadata(density=(3, 1), text=(("comment", "x"),)), metadata="none")
+    assert read(bare)[0].metadata == Metadata(density=(3, 1))
 
 
 def test_shape_of_pixels_is_turned_with_the_picture():

@@ -57,6 +57,7 @@ _COLORS_OF_PROFILE = {"GRAY": 1, "RGB": 3, "CMYK": 4}
 _OPACITY, _PREMULTIPLIED, _WHOLE = 1, 2, 0  # types of a channel, and the association with all colors
 _NOTHING = 65535  # association of a channel that belongs to no color
 _MOST_BITS = 16
+_MOST_DEFINITIONS = 1024  # every definition may change all later ones
 _FOR_DECODER = (b"ihdr", b"bpcc", b"pclr", b"cmap", b"cdef")
 _SIGNATURE = b"\r\n\x87\n"
 
@@ -200,7 +201,7 @@ def _read_definitions(data: bytes, channels: int) -> tuple[int | None, bool]:
 
     OpenJPEG puts colors in the order of their definitions; other channels go where the colors came from.
     """
-    count = int.from_bytes(data[:2], "big")
+    count = min(int.from_bytes(data[:2], "big"), _MOST_DEFINITIONS)
     definitions = [list(each) for each in struct.iter_unpack(">HHH", data[2 : 2 + 6 * count][: len(data[2:]) // 6 * 6])]
     order = list(range(channels))
     for index, (channel, kind, color) in enumerate(definitions):

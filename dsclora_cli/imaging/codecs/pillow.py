@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import nullcontext
 from dataclasses import replace
 from functools import partial
 from types import MappingProxyType
@@ -32,6 +33,7 @@ from dsclora_cli.imaging.color import (
 from dsclora_cli.imaging.containers.bmp import read_bmp_colors
 from dsclora_cli.imaging.containers.gif import read_gif_parts
 from dsclora_cli.imaging.containers.tga import read_tga_alpha, read_tga_metadata
+from dsclora_cli.imaging.decoder_messages import collect_complaints
 from dsclora_cli.imaging.formats import FORMATS, load_plugin
 from dsclora_cli.imaging.isobmff import (
     fill_missing,
@@ -136,7 +138,9 @@ def _open_image(file: BinaryIO, name: str) -> ImageFile:
 
         # The registered function turns a JPEG with a second picture behind it (MPO) into an animation.
         return JpegImageFile(file)
-    image = Image.OPEN[name][0](file, "")
+    # The plugin of JPEG XL decodes at once, and prints lines about damaged boxes.
+    with collect_complaints() if name == "JXL" else nullcontext():
+        image = Image.OPEN[name][0](file, "")
     assert isinstance(image, ImageFile)  # the registry has no other kind
     return image
 

@@ -1,1 +1,1 @@
-"""What a file of a format says next to its pixels, read without a decoder."""
+"""Statements of a file next to the pixels, read without a decoder."""

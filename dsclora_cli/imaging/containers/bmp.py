@@ -1,4 +1,4 @@
-"""BMP: the colors that the longer headers (V4 and V5) state, which Pillow does not read."""
+"""BMP: the colors of the longer headers (V4 and V5), unknown to Pillow."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _MAX_PROFILE = 2**24  # bytes
 
 
 def read_bmp_colors(file: BinaryIO) -> tuple[bytes | None, ColorChunks, tuple[str, ...]]:
-    """Return the embedded ICC profile, or primaries and gamma as PNG chunks, and notes about colors that are lost.
+    """Return the embedded ICC profile, or primaries and gamma as PNG chunks, and notes about lost colors.
 
     Nothing for sRGB and for other BMPs.
     """

@@ -1,4 +1,4 @@
-"""GIF: all comments and extensions, of which Pillow reads some, and the shape of the pixels."""
+"""GIF: all comments and extensions (Pillow reads some), and the shape of the pixels."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _HEAD = 13  # bytes before the first color table
 
 @dataclass
 class GifParts:
-    """What stands in a GIF next to the pictures."""
+    """Contents of a GIF next to the pictures."""
 
     comments: list[bytes] = field(default_factory=list)
     """All comments, in the order of the file."""
@@ -25,10 +25,10 @@ class GifParts:
     icc: bytes | None = None
 
     unknown: list[str] = field(default_factory=list)
-    """Names of extensions that are not read."""
+    """Names of unknown extensions."""
 
     texts: int = 0
-    """Number of texts that a viewer should draw over the picture; no viewer of today does."""
+    """Number of texts to be drawn over the picture; no viewer of today draws them."""
 
     density: tuple[int, int] | None = None
     """Pixels across and down in the same length; None for square pixels."""
@@ -64,7 +64,7 @@ def read_gif_parts(file: BinaryIO) -> GifParts:
 
 
 def _read_extension(parts: GifParts, label: int, blocks: bytes) -> None:
-    """Note an extension; `blocks` are its blocks, with a length before each."""
+    """Note an extension; `blocks` have a length before every block."""
     name = blocks[1:12]
     if label == _COMMENT:
         parts.comments.append(_join(blocks))
@@ -87,7 +87,7 @@ def _table_size(flags: int) -> int:
 
 
 def _skip_blocks(data: bytes, at: int) -> int:
-    """Return the offset behind blocks that end with an empty one."""
+    """Return the offset behind a row of blocks, the last of them empty."""
     while at < len(data) and data[at]:
         at += data[at] + 1
     return min(at + 1, len(data))

@@ -1,4 +1,4 @@
-"""Text chunks of a PNG: texts with and without a language, and metadata that programs hide in texts."""
+"""Text chunks of a PNG: texts with and without a language, and metadata hidden in texts."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import zlib
 from collections.abc import Iterator
 from typing import Any
 
+from dsclora_cli.imaging.containers.surplus import list_names
 from dsclora_cli.imaging.types import Metadata
 
 TEXT_CHUNKS = (b"tEXt", b"zTXt", b"iTXt")
@@ -24,7 +25,7 @@ class PngTexts:
         self._further: list[tuple[str, str]] = []
         """Texts whose keyword was there before."""
         self.languages: list[bytes] = []
-        """Contents of the chunks that state a language or a translated keyword."""
+        """Contents of the chunks with a language or a translated keyword."""
         self._room = _MAX_TEXT  # for all texts together
         self._lost: list[str] = []
 
@@ -43,7 +44,7 @@ class PngTexts:
             self._first[key] = value
 
     def take_profiles(self) -> dict[str, bytes]:
-        """Remove and return EXIF ("exif", "app1"), IPTC ("iptc", "8bim") and XMP ("xmp") that texts hold.
+        """Remove and return EXIF ("exif", "app1"), IPTC ("iptc", "8bim") and XMP ("xmp") found in texts.
 
         ImageMagick and ExifTool hide the blocks as hexadecimal digits.
         """
@@ -59,13 +60,13 @@ class PngTexts:
         return tuple((key, value) for key, value in (*self._first.items(), *self._further) if key != XMP_KEY)
 
     def notes(self) -> tuple[str, ...]:
-        """Return a sentence for the user about texts that cannot be read."""
-        names = ", ".join(f'"{key:.40}"' for key in dict.fromkeys(self._lost))
+        """Return a sentence for the user about texts without a readable content."""
+        names = list_names(f'"{key:.40}"' for key in self._lost)
         return (f"texts that are damaged, double or too long were left out: {names}",) if names else ()
 
 
 def _read_text(kind: bytes, data: bytes) -> tuple[str, str | None]:
-    """Return keyword and text of a text chunk; None for a text that is damaged or unreasonably long."""
+    """Return keyword and text of a text chunk; None for a damaged or unreasonably long text."""
     key, _, rest = data.partition(b"\0")
     packed = kind == b"zTXt"
     if packed:
@@ -85,7 +86,7 @@ def _states_language(data: bytes) -> bool:
 
 
 def inflate(data: bytes) -> bytes | None:
-    """Return decompressed data; None for damaged data, and for a bomb that grows beyond `_MAX_TEXT`."""
+    """Return decompressed data; None for damaged data, and for a bomb beyond `_MAX_TEXT`."""
     unpacker: Any = zlib.decompressobj()
     try:
         plain: bytes = unpacker.decompress(data, _MAX_TEXT)

@@ -1,11 +1,12 @@
-"""Parts of a file that are not read: named in sentences for the user, so that nothing is dropped without a word.
+"""Unread parts of a file: named in sentences for the user, so nothing is dropped without a word.
 
-Parts with a sentence of their own elsewhere (second pictures of a JPEG), and parts that say nothing about the picture
+Parts with a sentence of their own elsewhere (second pictures of a JPEG), and parts without a meaning for the picture
 (docs/images.md lists them), have no sentence here.
 """
 
 from __future__ import annotations
 
+import io
 import re
 import struct
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -14,16 +15,18 @@ from typing import BinaryIO
 
 from dsclora_cli.imaging import geotiff, tiff_ifd
 from dsclora_cli.imaging.containers.gif import read_gif_parts
-from dsclora_cli.imaging.isobmff import iter_boxes, names_of_properties
+from dsclora_cli.imaging.isobmff import iter_boxes, names_of_properties, read_content
 
 _CREDENTIALS = "content credentials (C2PA), which are signed for the old picture, were left out"
 _VIDEO = re.compile(rb"MotionPhoto_Data|ftyp(?:mp4|isom|iso[2-9]|qt  |avc1|M4V|3gp)")
 _PADDING = b"\0\r\n\t \xff"
 _MOST_PARTS = 2**16
+_MOST_BYTES, _LOOKED_AT = 2**28, 2**20  # of a JPEG, and behind a picture
+_FURTHER = re.compile(rb"\0*\xff\xd8")
 _MOST_NAMES = 8
 _NAME = re.compile(rb"[\w .-]{4}")
 
-_EOI, _SOI, _SOS = 0xD9, b"\xff\xd8", 0xDA
+_EOI = 0xD9
 _MARKER = re.compile(rb"\xff+([\x01-\xcf\xd8-\xfe])")  # no restart marker
 # Beginnings of segments that are read, have a sentence elsewhere, or say nothing about the picture.
 _KNOWN_SEGMENTS = MappingProxyType(
@@ -76,39 +79,40 @@ _READ_UUIDS = tuple(
 
 
 def surplus_notes(file: BinaryIO, name: str) -> list[str]:
-    """Return a sentence for every kind of part in a file of format `name` that is not read."""
+    """Return a sentence for every kind of unread part in a file of format `name`."""
     notes = _NOTES_OF_FORMAT[name](file) if name in _NOTES_OF_FORMAT else ()
     return list(dict.fromkeys(notes))
 
 
 def _jpeg_notes(file: BinaryIO) -> Iterator[str]:
     file.seek(0)
-    data = file.read()
-    unknown, has_index = [], False
-    end = 2
+    data = file.read(_MOST_BYTES)
+    unknown, has_index, end = [], False, None
     for kind, start, size in _segments(data):
         content = data[start : start + min(size, 64)]
         has_index |= kind == 0xE2 and content.startswith(b"MPF\0")
+        end = start if kind == _EOI else None
         if kind == 0xEB and b"jumb" in content:
             yield _CREDENTIALS
         elif kind == 0xE2 and content.startswith(_GAIN_MAP):
             yield "metadata of parts that are not kept was removed: a gain map"
         elif 0xE0 <= kind <= 0xEF and not content.startswith(_KNOWN_SEGMENTS.get(kind, b"\0\0\0\0")):
             unknown.append(_segment_name(kind, content))
-        end = start + size
     yield from _name_parts("segments of the JPEG", unknown)
     pictures = 0
-    # Pictures that an index (MPF) names have a sentence of their own.
-    while data[end : end + 2] == _SOI and pictures < _MOST_PARTS:
+    while end is not None and (follows := _FURTHER.match(data, end)) and pictures < _MOST_PARTS:
         pictures += 1
-        end = max((start + size for _, start, size in _segments(data, end)), default=end + 2)
+        last = max(_segments(data, follows.end() - 2), key=lambda segment: segment[1], default=None)
+        end = last[1] if last and last[0] == _EOI else None
+    # Pictures in an index (MPF) have a sentence of their own.
     if pictures and not has_index:
         yield f"further pictures behind the picture were left out: {pictures}"
-    yield from _trailing_notes(data[end:])
+    if end is not None:
+        yield from _trailing_notes(file, end)
 
 
 def _segments(data: bytes, begin: int = 0) -> Iterator[tuple[int, int, int]]:
-    """Yield kind, offset and size of the content of each segment of a JPEG, up to the end marker (of no size)."""
+    """Yield kind, offset and size of the content of all segments of a JPEG, up to the end marker (of no size)."""
     at = begin + 2
     while marker := _MARKER.search(data, at):
         kind, at = marker[1][0], marker.end()
@@ -127,18 +131,20 @@ def _segment_name(kind: int, content: bytes) -> str:
 
 
 def _png_notes(file: BinaryIO) -> Iterator[str]:
-    unknown = []
-    for kind, _, _ in _png_chunks(file):
+    unknown, end = [], 0
+    for kind, start, size in _png_chunks(file):
+        end = start + size + 4 if kind == b"IEND" else 0
         if kind == b"caBX":
             yield _CREDENTIALS
         elif kind not in _KNOWN_CHUNKS:
             unknown.append(kind.decode())
     yield from _name_parts("chunks of the PNG", unknown)
-    yield from _trailing_notes(file.read())
+    if end:
+        yield from _trailing_notes(file, end)
 
 
 def _png_chunks(file: BinaryIO) -> Iterator[tuple[bytes, int, int]]:
-    """Yield kind, offset and size of the content of each chunk; the file is then behind the last chunk."""
+    """Yield kind, offset and size of the content of all chunks."""
     at = 8
     while True:
         file.seek(at)
@@ -149,7 +155,6 @@ def _png_chunks(file: BinaryIO) -> Iterator[tuple[bytes, int, int]]:
         yield kind, at + 8, size
         at += 12 + size
         if kind == b"IEND":
-            file.seek(at)
             return
 
 
@@ -169,8 +174,7 @@ def _webp_notes(file: BinaryIO) -> Iterator[str]:
         size = int.from_bytes(head[4:], "little")
         at += 8 + size + size % 2
     yield from _name_parts("chunks of the WebP", unknown)
-    file.seek(end + end % 2)
-    yield from _trailing_notes(file.read())
+    yield from _trailing_notes(file, end + end % 2)
 
 
 def _box_notes(file: BinaryIO) -> Iterator[str]:
@@ -199,15 +203,24 @@ def _box_notes(file: BinaryIO) -> Iterator[str]:
 
 
 def _item_notes(file: BinaryIO) -> Iterator[str]:
-    """Yield notes for HEIF, and for AVIF, of which the decoder ignores some properties."""
+    """Yield notes for HEIF and AVIF. The decoder of AVIF ignores some properties."""
     kinds = names_of_properties(file)
     file.seek(8)
     # libheif cuts the picture, libavif does not.
     if b"clap" in kinds and file.read(4) in (b"avif", b"avis"):
         yield "the crop (clap) that the AVIF states was not applied"
+    if _has_gain_map(file):
+        yield "metadata of parts that are not kept was removed: a gain map"
     if kinds & {b"mdcv", b"clli", b"cclv", b"amve"}:
         yield "the brightness of the HDR picture that the file states was left out"
     yield from _box_notes(file)
+
+
+def _has_gain_map(file: BinaryIO) -> bool:
+    """Return whether the list of items ("iinf") names a picture with a tone map (ISO 21496-1)."""
+    meta = next((box for box in iter_boxes(file) if box.kind == b"meta"), None)
+    inner = iter_boxes(file, meta.start + 4, meta.end) if meta else ()
+    return any(b"tmap" in read_content(file, box) for box in inner if box.kind == b"iinf")
 
 
 def _gif_notes(file: BinaryIO) -> Iterator[str]:
@@ -216,12 +229,11 @@ def _gif_notes(file: BinaryIO) -> Iterator[str]:
     if parts.texts:
         yield f"texts to be drawn over the GIF were left out: {parts.texts}"
     if parts.end is not None:
-        file.seek(parts.end)
-        yield from _trailing_notes(file.read())
+        yield from _trailing_notes(file, parts.end)
 
 
 def tiff_notes(entries: Mapping[int, tiff_ifd.Entry], repeated: Iterable[tuple[int, tiff_ifd.Entry]]) -> Iterator[str]:
-    """Yield notes about tags of the first page of a TIFF that are not read.
+    """Yield notes about unread tags of the first page of a TIFF.
 
     Args:
         entries: All entries of the page.
@@ -234,24 +246,34 @@ def tiff_notes(entries: Mapping[int, tiff_ifd.Entry], repeated: Iterable[tuple[i
         unknown.remove(_CREDENTIALS_TAG)
         yield _CREDENTIALS
     yield from _name_parts("tags of the TIFF", (f"{TIFF.TAGS.get(tag, '')} {tag}".strip() for tag in unknown))
-    again = dict.fromkeys(str(tag) for tag, _ in repeated)
+    again = list_names(str(tag) for tag, _ in repeated)
     if again:
-        yield f"tags of the TIFF that stand there twice count once: {', '.join(again)}"
+        yield f"tags of the TIFF that stand there twice count once: {again}"
 
 
-def _trailing_notes(data: bytes) -> Iterator[str]:
+def _trailing_notes(file: BinaryIO, end: int) -> Iterator[str]:
     """Yield a sentence about the bytes behind the end of a picture; padding needs no sentence."""
-    if not data.strip(_PADDING):
+    size = file.seek(0, io.SEEK_END) - end
+    if size <= 0:
         return
-    what = " (a motion video)" if _VIDEO.search(data) else ""
-    yield f"{len(data)} bytes behind the end of the picture were left out{what}"
+    file.seek(end)
+    data = file.read(_LOOKED_AT)
+    if data.strip(_PADDING) or size > _LOOKED_AT:
+        what = " (a motion video)" if _VIDEO.search(data) else ""
+        yield f"{size} bytes behind the end of the picture were left out{what}"
 
 
 def _name_parts(what: str, names: Iterable[str]) -> Iterator[str]:
+    listed = list_names(names)
+    if listed:
+        yield f"{what} that are not read were left out: {listed}"
+
+
+def list_names(names: Iterable[str]) -> str:
+    """Return distinct names for a sentence, with commas between; of many, the first and the number of the others."""
     distinct = list(dict.fromkeys(names))
     more = f" and {len(distinct) - _MOST_NAMES} more" if len(distinct) > _MOST_NAMES else ""
-    if distinct:
-        yield f"{what} that are not read were left out: {', '.join(distinct[:_MOST_NAMES])}{more}"
+    return f"{', '.join(distinct[:_MOST_NAMES])}{more}"
 
 
 _NOTES_OF_FORMAT: Mapping[str, Callable[[BinaryIO], Iterator[str]]] = MappingProxyType(

@@ -1,4 +1,4 @@
-"""TGA: what alpha means, and texts, gamma and shape of pixels, which Pillow does not look at."""
+"""TGA: the meaning of alpha, texts, gamma and the shape of pixels, all unknown to Pillow."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def read_tga_alpha(file: BinaryIO) -> str:
 
 
 def read_tga_metadata(file: BinaryIO) -> Metadata:
-    """Return texts and the shape of the pixels, and a note about gamma and other parts that are not read."""
+    """Return texts and the shape of the pixels, and a note about gamma and other unread parts."""
     head, extension, developer = _read_parts(file)
     file.seek(18)
     texts = [("comment", _text(file.read(head[0] if head else 0)))]

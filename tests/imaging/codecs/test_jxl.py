@@ -137,3 +137,9 @@ def test_compressed_metadata_is_read():
     assert read_still(data)[0].metadata.xmp == xmp
     bomb = b"xml " + bytes(imagecodecs.brotli_encode(bytes(2**25)))
     assert read_still(plain + struct.pack(">I4s", len(bomb) + 8, b"brob") + bomb)[0].metadata.xmp is None
+
+
+def test_the_plugin_prints_nothing_about_damaged_boxes(capfd):
+    data = saved_still(noise(3), "JXL", Metadata(exif=exif_block())) + struct.pack(">I4sQ", 1, b"abcd", 3)
+    np.testing.assert_array_equal(read_still(data)[1].shape, noise(3).shape)
+    assert capfd.readouterr().err == ""

@@ -151,3 +151,15 @@ def test_compressed_bytes_do_not_depend_on_the_bands(heights: list[int], part: i
         bands = np.split(picture, np.cumsum(heights)[:-1])
         parts = list(png.compress_rows(iter(bands), compression))
         assert parts == list(png.compress_rows(iter([picture]), compression))
+
+
+@pytest.mark.parametrize("surplus", ["rows", "bytes", "both", "many bytes"])
+def test_more_pixels_than_the_size_are_left_out_and_libpng_prints_nothing(surplus, capfd):
+    pixels = smooth()
+    rows = np.concatenate([np.zeros((len(pixels), 1), np.uint8), pixels.reshape(len(pixels), -1)], axis=1).tobytes()
+    rows += bytes(300) * (surplus in ("rows", "both"))
+    data = zlib.compress(rows) + b"behind" * (0 if surplus == "rows" else 20000 if surplus == "many bytes" else 1)
+    head = png.header_chunk(pixels.shape, pixels.dtype)
+    parts = (png.SIGNATURE, head, png.make_chunk(b"IDAT", data), png.make_chunk(b"IEND", b""))
+    np.testing.assert_array_equal(read_still(b"".join(parts))[1], pixels)
+    assert capfd.readouterr().err == ""
