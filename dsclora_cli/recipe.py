@@ -255,9 +255,10 @@ class RunOptions:
 class DistillOptions:
     """Options of distillation. Method dsclora trains adapters for `base`; every other method trains a network.
 
-    The loss is `rec * distance(output, HR) + ts * L1(output, teacher's output)` plus the loss of the method: `ad` times
-    the affinity loss for dsclora, `feature_weight` times the feature loss for fd, fakd and facd, nothing for logits and
-    none. `dsclora train --teacher-images DIR` is method logits with a folder.
+    The loss is `rec * distance(output, HR) + ts * L1(output, teacher's output)`, plus `spectrum` times the distance of
+    their amplitude spectra, plus the loss of the method: `ad` times the affinity loss for dsclora, `feature_weight`
+    times the feature loss for fd, fakd and facd, nothing for logits and none. `dsclora train --teacher-images DIR` is
+    method logits with a folder.
     """
 
     method: str = option_field(
@@ -273,6 +274,12 @@ class DistillOptions:
     )
     rec: float = option_field(1.0, "Weight of the loss between output and HR.", "X", min=0)
     ts: float = option_field(1.0, "Weight of the L1 loss between output and teacher's output.", "X", min=0)
+    spectrum: float = option_field(
+        0.0, "Weight of an L1 loss between the amplitude spectra of output and teacher's output.", "X", min=0
+    )
+    spectrum_block: int = option_field(
+        32, "Edge, in HR pixels, of the blocks whose spectra --spectrum compares; 0 for the whole patch.", "N", min=0
+    )
     ad: float = option_field(1.0, "dsclora: weight of the spatial-affinity loss.", "X", min=0)
     taps: tuple[str, ...] = option_field(
         (),

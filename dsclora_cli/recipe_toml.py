@@ -104,6 +104,8 @@ def _check_distillation(options: DistillOptions) -> None:
         raise UsageError(f"method {method} needs a teacher", f"name its weights: --teacher FILE|NAME{pictures}")
     if folder is not None:
         _check_teacher_folder(options)
+    if options.spectrum and not options.ts:
+        raise UsageError("--spectrum compares with the teacher's output, which --ts 0 leaves out", "raise --ts")
     # A feature weight of None stands for the default of the method, which is not 0.
     weight = {"dsclora": options.ad, "logits": 0.0, "none": 0.0}.get(method, options.feature_weight)
     if not options.rec and (not options.ts or method == "none") and weight == 0:

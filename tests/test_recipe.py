@@ -136,6 +136,7 @@ def test_a_missing_recipe_file_is_named(tmp_path: Path) -> None:
         (Recipe(distill=DistillOptions()), "adapters need a network to adapt"),
         (Recipe(distill=DistillOptions(method="logits", base="b")), "method logits needs a teacher"),
         (with_values(DISTILLATION, {"rec": 0.0, "ts": 0.0, "ad": 0.0}), "every term of the loss has weight 0"),
+        (with_values(DISTILLATION, {"ts": 0.0, "spectrum": 1.0}), "--spectrum compares with the teacher's output"),
     ],
 )
 def test_values_that_contradict_are_refused(recipe: Recipe, wrong: str) -> None:

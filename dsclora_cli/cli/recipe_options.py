@@ -27,6 +27,7 @@ _SHORT_FLAGS = {"scale": ("-s",)}
 _PARSERS: Mapping[str, Callable[[str], Any]] = {"device": parse_device, "max_pixels": parse_pixels}
 _COMPLETIONS = {"device": complete_device, "base": complete_model, "teacher": complete_model, "init": complete_model}
 
+_TEACHER_WEIGHTS = ("rec", "ts", "spectrum", "spectrum_block")
 TEACHER_PICTURES = tuple(
     replace(
         field, metavar="DIR", help="Folder of a teacher's pictures to learn from, by name, at HR size.", default=None
@@ -34,9 +35,9 @@ TEACHER_PICTURES = tuple(
     if field.name == "teacher_images"
     else replace(field, help=f"With --teacher-images: {field.help[0].lower()}{field.help[1:]}")
     for field in option_fields("distill")
-    if field.name in {"teacher_images", "rec", "ts"}
+    if field.name in {"teacher_images", *_TEACHER_WEIGHTS}
 )
-"""Options of `dsclora train` that stand in `[distill]`: a folder of a teacher's pictures, and the two weights."""
+"""Options of `dsclora train` that stand in `[distill]`: a folder of a teacher's pictures, and the terms of the loss."""
 
 Given = Mapping[str, Any]
 """Values by field name of the recipe options that were given on the command line."""
@@ -151,7 +152,7 @@ def resolve_recipe(given: Given, out: Path, config: Path | None, resume: bool, d
         recipe = replace(recipe, distill=recipe.distill or DistillOptions())
     elif "teacher_images" in given:
         recipe = replace(recipe, distill=recipe.distill or DistillOptions(method="logits"))
-    elif weights := sorted(given.keys() & {"rec", "ts"}) if recipe.distill is None else []:
+    elif weights := sorted(given.keys() & set(_TEACHER_WEIGHTS)) if recipe.distill is None else []:
         raise UsageError(f"--{weights[0]} has no teacher's pictures to weigh", "give --teacher-images DIR as well")
     recipe = with_values(recipe, given)
     if recipe.distill and not distill:

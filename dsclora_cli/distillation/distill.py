@@ -189,6 +189,8 @@ class DistillContext:
             # Method none has a weight, but no teacher.
             ts=self.options.ts if teacher or self.options.teacher_folder else 0.0,
             features=features,
+            spectrum=self.options.spectrum,
+            spectrum_block=self.options.spectrum_block,
         )
 
     @property

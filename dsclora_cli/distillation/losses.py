@@ -18,6 +18,7 @@ from torch.autograd.function import once_differentiable
 
 from dsclora_cli.datasets.patches import Batch
 from dsclora_cli.errors import UsageError
+from dsclora_cli.training.losses import amplitude_l1
 
 
 @dataclass(frozen=True)
@@ -51,7 +52,7 @@ FeatureTerm = Callable[[DistillBatch], dict[str, Tensor]]
 
 @dataclass(frozen=True)
 class DistillationLoss:
-    """Loss of a student: `rec * distance(output, HR) + ts * L1(output, teacher's output)` plus a feature loss.
+    """Loss of a student: `rec * distance(output, HR) + ts * L1(output, teacher's output)` plus other terms.
 
     A term with weight 0 is neither computed nor returned. The teacher gets no gradient.
     """
@@ -66,6 +67,11 @@ class DistillationLoss:
     ts: float
     """Weight of the L1 distance to the teacher's output."""
     features: FeatureTerm | None = None
+    """Loss between feature maps."""
+    spectrum: float = 0.0
+    """Weight of the distance to the amplitude spectrum of the teacher's output; only with `ts`."""
+    spectrum_block: int = 0
+    """Edge, in pixels, of the blocks of the spectra; 0 for the whole patch."""
 
     def __call__(self, batch: Batch) -> dict[str, Tensor]:
         """Return the weighted terms of a batch by name, scalars, and the values that are only logged.
@@ -87,6 +93,8 @@ class DistillationLoss:
             terms |= self.features(DistillBatch(batch.lr, batch.hr, output, target, maps, teacher_maps))
         if self.ts and target is not None:
             terms["ts"] = self.ts * F.l1_loss(output, target)
+            if self.spectrum:
+                terms["spectrum"] = self.spectrum * amplitude_l1(output, target, self.spectrum_block)
         return terms
 
 

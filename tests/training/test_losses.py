@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from dsclora_cli.recipe import LossOptions, option_fields
-from dsclora_cli.training.losses import PIXEL_LOSSES, spectral_l1
+from dsclora_cli.training.losses import PIXEL_LOSSES, amplitude_l1, spectral_l1
 
 
 def test_every_loss_that_a_recipe_may_name_exists() -> None:
@@ -62,3 +62,35 @@ def test_spectra_of_float16_are_compared_in_float32() -> None:
 
     assert distance.dtype == torch.float32
     assert output.grad is not None and output.grad.abs().sum() > 0
+
+
+def test_amplitudes_ignore_where_detail_is_within_a_block_and_count_where_it_is_missing() -> None:
+    waves = torch.rand(2, 3, 16, 16)
+    moved = torch.cat([waves[..., :8].roll(3, dims=3), waves[..., 8:].roll(5, dims=3)], dim=3)
+
+    assert amplitude_l1(moved, waves, 8).item() == pytest.approx(0, abs=1e-6)
+    assert (moved - waves).abs().mean() > 0.1
+    soft = waves.mean(3, keepdim=True).expand_as(waves)
+    assert amplitude_l1(soft, waves, 8) > 0.05
+    # Detail in the wrong block: equal amplitudes of the whole patch, other amplitudes of each block.
+    swapped = waves.roll(8, dims=3)
+    assert amplitude_l1(swapped, waves, 0).item() == pytest.approx(0, abs=1e-6)
+    assert amplitude_l1(swapped, waves, 8) > 0.05
+
+
+def test_amplitudes_of_a_cosine() -> None:
+    """As above: a * 8 / 2 in one bin that rfft2 keeps, for each of the four blocks."""
+    wave = 0.5 * torch.cos(2 * torch.pi * 2 * torch.arange(16) / 8).expand(1, 1, 19, 16)
+    nothing = torch.zeros_like(wave)
+
+    assert amplitude_l1(wave, nothing, 8).item() == pytest.approx(0.5 * 4 / (8 * 5), rel=1e-5)
+    assert amplitude_l1(wave, nothing, 99).item() == amplitude_l1(wave, nothing, 0).item()
+
+
+def test_amplitudes_of_equal_float16_pictures_have_a_finite_gradient() -> None:
+    output = torch.rand(1, 3, 8, 8).half().requires_grad_()
+    amplitude_l1(output, output.detach() + 0.0, 8).backward()
+    assert output.grad is not None and output.grad.isfinite().all()
+    flat = torch.zeros(1, 3, 8, 8, requires_grad=True)
+    amplitude_l1(flat, torch.rand(1, 3, 8, 8), 8).backward()
+    assert flat.grad is not None and flat.grad.isfinite().all()
