@@ -23,7 +23,7 @@ SETTINGS = (
     *("ensemble", "format", "quality", "compression", "metadata", "strict", "salvage"),
     *("name", "recursive", "fail-fast"),
 )
-"""Names of the settings, which are the long names of options of `dsclora upscale`."""
+"""Names of the settings, equal to the long names of options of `dsclora upscale`."""
 
 _STEP = "correct or remove the line; docs/config.md lists the settings"
 _NUMBER = re.compile(r"[+-]?(0|[1-9]\d*)(\.\d+)?")
@@ -66,7 +66,7 @@ def find_settings() -> dict[str, Setting]:
 
 
 def read_environment() -> dict[str, Setting]:
-    """Return the settings of the environment; an empty variable counts as no variable."""
+    """Return the settings of the environment; an empty variable has no effect."""
     values = {name: (variable, os.environ.get(variable)) for name in SETTINGS for variable in [variable_of(name)]}
     return {
         name: Setting(name, value, Origin.ENVIRONMENT, variable) for name, (variable, value) in values.items() if value
@@ -121,7 +121,7 @@ def _as_text(value: str | float) -> str:
 
 
 def _read_text(path: Path) -> str:
-    """Return the text of the file; an absent file is an empty one. Raises UsageError."""
+    """Return the text of the file; an absent file has an empty text. Raises UsageError."""
     try:
         return read_small(path)
     except FileNotFoundError:
@@ -135,13 +135,13 @@ def _read_text(path: Path) -> str:
 
 
 def _line_of(text: str, name: str) -> int:
-    """Return the number of the line that sets a name, from 1."""
+    """Return the number of the line of a setting, from 1."""
     pattern = _pattern(name)
     return next((number for number, line in enumerate(text.split("\n"), 1) if pattern.match(line)), 1)
 
 
 def _pattern(name: str) -> re.Pattern[str]:
-    """Return the pattern of a line that sets a name: the name bare or in quotes, or as the heading of a table."""
+    """Return the pattern for the line of a setting: the name bare, in quotes, or in the heading of a table."""
     return re.compile(rf"\s*\[*\s*([\"']?){re.escape(name)}\1\s*[=.\]]")
 
 
@@ -155,7 +155,7 @@ def write_setting(name: str, value: str) -> Setting:
 
 
 def remove_setting(name: str) -> bool:
-    """Remove a setting from the file; return False where the file has no such setting. Raises UsageError."""
+    """Remove a setting from the file; return False where the file does not have the setting. Raises UsageError."""
     if name not in read_file():
         return False
     _edit(name, None)
@@ -176,7 +176,7 @@ def _edit(name: str, line: str | None) -> None:
 
 
 def _is_same_but_for(name: str, before: str, after: str) -> bool:
-    """Return whether two texts are valid and differ in one setting only."""
+    """Return whether two texts are valid and differ in no other setting."""
     try:
         old, new = tomllib.loads(before), tomllib.loads(after)
     except tomllib.TOMLDecodeError:
@@ -185,7 +185,7 @@ def _is_same_but_for(name: str, before: str, after: str) -> bool:
 
 
 def _to_toml(value: str) -> str:
-    """Return a value as TOML: numbers and booleans bare, everything else as a text in quotes."""
+    """Return a value in TOML: numbers and booleans bare, everything else in quotes."""
     if value in {"true", "false"} or _NUMBER.fullmatch(value):
         return value
     return json.dumps(value)  # a JSON string is a TOML string as well
@@ -205,6 +205,6 @@ def _write(text: str) -> None:
 
 
 def shown_settings(defaults: Mapping[str, str]) -> tuple[Setting, ...]:
-    """Return all settings with their values and origins; `defaults` has the default of each option as text."""
+    """Return all settings with their values and origins; `defaults` has the texts of the defaults by option."""
     found = find_settings()
     return tuple(found.get(name, Setting(name, defaults.get(name, ""), Origin.DEFAULT)) for name in SETTINGS)

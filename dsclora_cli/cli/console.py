@@ -156,7 +156,7 @@ def show_fields(fields: Mapping[str, str]) -> None:
     shown = {label: value for label, value in fields.items() if value}
     width = max(map(len, shown), default=0)
     for label, value in shown.items():
-        print_line(escape_control(f"{label:<{width}}  {value}"))
+        print_line(escape_control(f"{label:<{width}}  {value}").rstrip())
 
 
 def ask(question: str) -> bool:

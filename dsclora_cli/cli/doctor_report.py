@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import faulthandler
+import os
 import sys
 from collections.abc import Mapping
 from contextlib import suppress
@@ -47,7 +48,7 @@ def show_diagnosis(found: Diagnosis) -> None:
     """Write the whole report to stdout, in sections."""
     for heading, fields in _sections(found).items():
         console.print_line(heading)
-        console.show_fields({f"  {label}": value for label, value in fields.items()})
+        console.show_fields({f"  {label}": value for label, value in (fields or {"none": " "}).items()})
         console.print_line("")
     for check in found.checks:
         console.print_line(_check_line(check))
@@ -66,7 +67,7 @@ def show_failures(found: Diagnosis) -> None:
 
 def _check_line(check: Check) -> str:
     hint = f" ({check.hint})" if check.hint else ""
-    return f"{check.outcome}  {check.name}: {check.detail}{hint} [{check.seconds:.1f} s]"
+    return _without_home(f"{check.outcome}  {check.name}: {check.detail}{hint} [{check.seconds:.1f} s]")
 
 
 def _sections(found: Diagnosis) -> Mapping[str, Mapping[str, str]]:
@@ -114,13 +115,19 @@ def _auto(found: Diagnosis) -> str:
 
 
 def _folder(folder: Folder) -> str:
-    """Return a folder in a line, with ~ for the home folder: the report is pasted in public."""
-    path = str(folder.path)
-    with suppress(RuntimeError, ValueError):  # a user without a home; a folder elsewhere
-        path = f"~/{folder.path.relative_to(Path.home()).as_posix()}"
     written = "" if folder.writable else ", not writable"
     size = console.format_bytes(folder.size) if folder.size else "empty"
-    return f"{path}: {size}, {console.format_bytes(folder.free)} free on the disk{written}"
+    free = console.format_bytes(folder.free)
+    return f"{_without_home(str(folder.path))}: {size}, {free} free on the disk{written}"
+
+
+def _without_home(text: str) -> str:
+    """Return a text with ~ for the home folder: the report is pasted in public, and the folder has the user's name."""
+    try:
+        home = str(Path.home())
+    except RuntimeError:  # a user without a home
+        return text
+    return text.replace(f"{home}{os.sep}", f"~{os.sep}") if home != os.sep else text
 
 
 def _hub_answer(hub: HubState) -> str:

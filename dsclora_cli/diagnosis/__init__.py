@@ -1,1 +1,1 @@
-"""What `dsclora doctor` does: look at the machine and the installation, and test them."""
+"""Facts about the machine and the installation, and the self-test: the work of `dsclora doctor`."""

@@ -18,8 +18,8 @@ _NOTHING = DoctorCallbacks()
 def diagnose(offline: bool = False, self_test: bool = True, callbacks: DoctorCallbacks = _NOTHING) -> Diagnosis:
     """Look at the machine and the installation, and test them.
 
-    torch is imported only where a GPU may be present, where torch is the engine that `auto` takes, and for the
-    self-test, which compares every engine with torch.
+    torch is imported only where a GPU may be present, where `auto` takes torch, and for the self-test, because the
+    self-test compares every engine with torch.
 
     Args:
         offline: Do not ask the Hub.
@@ -56,7 +56,7 @@ def _list_engines() -> tuple[EngineState, ...]:
 
 
 def _choose_auto(devices: Sequence[Device], engines: Sequence[EngineState]) -> AutoChoice:
-    """Open the engine that `auto` takes: no second copy of the rules could tell for sure."""
+    """Open the engine of `auto`: a second copy of the rules could differ."""
     options = EngineOptions()
     try:
         engine = load_engine(embedded_weights(), choose_device(options), options)
@@ -66,12 +66,13 @@ def _choose_auto(devices: Sequence[Device], engines: Sequence[EngineState]) -> A
     except Exception as error:  # noqa: BLE001
         return AutoChoice(problem=f"{type(error).__name__}: {error}".splitlines()[0])
     passed_over = [f"{state.name} cannot run here" for state in engines if state.problem]
-    reason = "; ".join([_gpu_words(devices), *passed_over])
+    preferred = f"auto prefers {engine.name} on this {'processor' if engine.device == 'cpu' else 'device'}"
+    reason = "; ".join([_gpu_words(devices), *passed_over, preferred])
     return AutoChoice(engine.name, engine.device, engine.dtype, reason)
 
 
 def _gpu_words(devices: Sequence[Device]) -> str:
-    """Return what decides about the device, in words."""
+    """Return the reason for the choice of the device, in words."""
     gpus = [device.name for device in devices if device.name != "cpu"]
     if gpus:
         return f"PyTorch can use {', '.join(gpus)}"

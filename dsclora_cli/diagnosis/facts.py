@@ -71,7 +71,7 @@ def _describe_cpu() -> tuple[str, tuple[str, ...]]:
 
 
 def _variables() -> Mapping[str, str]:
-    """Return the environment variables that matter. A report is pasted in public, so secrets are shown as "set"."""
+    """Return the environment variables of interest. A report is pasted in public, so a secret becomes "set"."""
     names = sorted(name for name in os.environ if _OURS.match(name) or _PROXIES.fullmatch(name))
     return {name: "set" if _SECRET.search(name) else _without_login(os.environ[name]) for name in names}
 
@@ -89,7 +89,7 @@ def _without_login(text: str) -> str:
 
 
 def list_packages() -> tuple[Package, ...]:
-    """Return the packages that dsclora needs, and the packages of its extras, with installed versions."""
+    """Return the required packages, and the packages of the extras, with installed versions."""
     try:
         requirements = metadata.requires("dsclora") or []
     except metadata.PackageNotFoundError:  # a checkout that is not installed
@@ -124,7 +124,7 @@ def list_all_devices() -> tuple[Device, ...]:
 
 
 def list_folders() -> tuple[Folder, ...]:
-    """Return the folders that dsclora uses, with sizes and free space."""
+    """Return the folders in use by dsclora, with sizes and free space."""
     repos = sorted({hub.repo_folder(file) for file in _hub_files()})
     return tuple(
         _describe_folder(purpose, path, counted)
@@ -145,6 +145,7 @@ def list_folders() -> tuple[Folder, ...]:
 
 
 def _describe_folder(purpose: str, path: Path, counted: list[Path]) -> Folder:
+    # Nothing is created: looking at a machine must not change the machine.
     existing = next((folder for folder in (path, *path.parents) if folder.is_dir()), Path("/"))
     size = sum(file.lstat().st_size for folder in counted for file in _files(folder))
     try:
@@ -169,7 +170,7 @@ def _is_writable(folder: Path) -> bool:
 
 
 def list_formats() -> tuple[FormatState, ...]:
-    """Return all picture formats, with the command that installs the package of an unusable one."""
+    """Return all picture formats, with the command for the missing package of an unusable format."""
     return tuple(
         FormatState(name, format.suffixes, usable, "" if usable else f'pip install "dsclora[{format.extra}]"')
         for name, format in FORMATS.items()
@@ -194,7 +195,7 @@ def ask_hub(offline: bool) -> HubState:
 
 
 def _hub_files() -> list[hub.HubFile]:
-    """Return the files of the catalog that are on the Hub; none for a broken catalog, which a check reports."""
+    """Return the catalog's files on the Hub; none for a broken catalog, because a check reports a broken catalog."""
     try:
         entries = load_catalog().entries.values()
     except DscloraError:

@@ -21,49 +21,49 @@ class System:
     """Version and implementation of Python."""
 
     platform: str
-    """Operating system with its version, and the kind of processor."""
+    """Operating system with version, and the kind of processor."""
 
     cpu: str
-    """Name of the processor, as far as the system says."""
+    """Name of the processor; the kind of processor where the system does not say."""
 
     vector_instructions: tuple[str, ...]
-    """Vector instruction sets of the processor that matter for networks; empty where the system does not say."""
+    """Vector instruction sets of the processor; empty where the system does not say."""
 
     cores: int
-    """Number of logical processors that this process may use."""
+    """Number of logical processors available to the process."""
 
     memory: int
     """Memory of the machine in bytes."""
 
     free_memory: int
-    """Memory in bytes that a run may take, within the limits of the process and of a container."""
+    """Memory in bytes available to a run, within the limits of the process and of a container."""
 
     stdout_encoding: str
     """Encoding of text on stdout."""
 
     variables: Mapping[str, str]
-    """Environment variables that change what dsclora does; secrets are shown as "set"."""
+    """Environment variables with an influence on dsclora; a secret has the value "set"."""
 
     settings: Mapping[str, str]
-    """Settings of the user's file, as `dsclora config` shows them; empty for a file with mistakes."""
+    """Settings in the user's file, by name; empty for a file with mistakes."""
 
 
 @dataclass(frozen=True)
 class Package:
-    """A Python package that dsclora uses."""
+    """A Python package in use by dsclora."""
 
     name: str
 
     version: str | None
-    """Installed version; None for a package that is not installed."""
+    """Installed version; None for an absent package."""
 
     extra: str | None = None
-    """Optional dependency that brings the package; None for a package that is always needed."""
+    """Optional dependency with the package; None for a required package."""
 
 
 @dataclass(frozen=True)
 class Device:
-    """A device that can run a network."""
+    """A device for networks."""
 
     name: str
     """Name for `--device`."""
@@ -75,7 +75,7 @@ class Device:
     """Memory in bytes; 0 where the system does not say."""
 
     free_memory: int
-    """Memory in bytes that is free now."""
+    """Free memory in bytes."""
 
 
 @dataclass(frozen=True)
@@ -91,7 +91,7 @@ class EngineState:
 
 @dataclass(frozen=True)
 class AutoChoice:
-    """What `--engine auto --device auto` takes; the names are empty where no engine runs."""
+    """The choice of `--engine auto --device auto`; the names are empty where no engine runs."""
 
     engine: str = ""
     device: str = ""
@@ -108,14 +108,14 @@ class AutoChoice:
 
 @dataclass(frozen=True)
 class Folder:
-    """A folder that dsclora uses."""
+    """A folder in use by dsclora."""
 
     purpose: str
 
     path: Path
 
     size: int
-    """Bytes of the files of dsclora in the folder; 0 for a folder that does not exist."""
+    """Bytes of the files of dsclora in the folder; 0 for a missing folder."""
 
     free: int
     """Free bytes on the disk of the folder."""
@@ -176,7 +176,7 @@ class Outcome(StrEnum):
     PASS = "PASS"  # noqa: S105 - no password
     FAIL = "FAIL"
     SKIP = "SKIP"
-    """The check does not concern this machine."""
+    """The check does not concern the machine."""
 
 
 @dataclass(frozen=True)
@@ -184,18 +184,18 @@ class Check:
     """A part of the self-test."""
 
     name: str
-    """What was tested."""
+    """The tested property."""
 
     outcome: Outcome
 
     detail: str
-    """What was found, with numbers."""
+    """The finding, with numbers."""
 
     hint: str = ""
     """The next step after a failure."""
 
     seconds: float = 0.0
-    """Time that the check took."""
+    """Duration of the check."""
 
 
 @dataclass(frozen=True)
@@ -221,4 +221,4 @@ class DoctorCallbacks(Callbacks):
     """Progress of a diagnosis."""
 
     def on_step(self, name: str) -> None:
-        """Receive the name of the step that starts."""
+        """Receive the name of the next step."""

@@ -39,7 +39,7 @@ from dsclora_cli.weights.resolve import FoundWeights, find_weights
 from dsclora_cli.weights.verification import BAD_STATES, FileState, verify_models
 
 MODEL = "dsclora-x2"
-"""Model of the checks: inside the package, and the quickest one."""
+"""Model of the checks: inside the package, and the quickest."""
 
 _LEVEL = 1
 """Largest allowed difference of 8-bit results: sums in another order change the rounding of a value."""
@@ -48,19 +48,19 @@ _HALF_PSNR = 45.0
 """Least PSNR of float16 against float32 in dB; 59 dB were measured (docs/performance.md)."""
 
 _LOSSY_PSNR = 25.0
-"""Least PSNR of a picture that a lossy format keeps, in dB."""
+"""Least PSNR of a picture after a lossy format, in dB."""
 
 _LOSSLESS = frozenset(("PNG", "TIFF", "BMP", "PPM", "TGA", "JPEG2000"))
 _TILE = 32
 _REPORT = "report what `dsclora doctor` shows"
 
 _Result = tuple[bool, str, str]
-"""Whether a check has passed, what was found, and the next step after a failure."""
+"""Whether a check has passed, the finding, and the next step after a failure."""
 
 
 @dataclass(frozen=True)
 class Surroundings:
-    """Facts that decide what there is to check."""
+    """Facts about the machine, from which the list of checks follows."""
 
     packages: Sequence[Package]
     engines: Sequence[EngineState]
@@ -70,7 +70,8 @@ class Surroundings:
 
 
 def run_checks(found: Surroundings, callbacks: DoctorCallbacks) -> Iterator[Check]:
-    """Yield the outcome of every check, as soon as it is known."""
+    """Yield the outcome of every check."""
+    # From the installation to the pictures: the first failure of the list is often the reason for the others.
     steps: list[tuple[str, Callable[[], _Result | str]]] = [
         ("packages are installed", lambda: _check_packages(found.packages)),
         ("settings can be read", _check_settings),
@@ -91,7 +92,7 @@ def run_checks(found: Surroundings, callbacks: DoctorCallbacks) -> Iterator[Chec
 
 
 def _run_check(name: str, step: Callable[[], _Result | str]) -> Check:
-    """Return the outcome of a check; a step that returns a text instead of a result was not possible here."""
+    """Return the outcome of a check; a text instead of a result gives the reason for skipping the check."""
     start = time.perf_counter()
     try:
         result = step()
@@ -142,7 +143,7 @@ def _check_folders(folders: Sequence[Folder]) -> _Result:
 
 
 def _check_golden() -> _Result:
-    """Compare the result of the engine that `auto` takes with the stored result for a piece of a photograph."""
+    """Compare the result of `auto`'s engine with the stored result for a piece of a photograph."""
     with np.load(_golden_file()) as golden:
         lr, expected = golden["lr"], np.rint(np.clip(golden["sr"], 0, 1) * 255).astype(np.uint8)
     options = EngineOptions(dtype="float32")
@@ -184,7 +185,7 @@ def _engine_check(engine: EngineState, device: Device) -> Callable[[], _Result |
 
 
 def _check_half(weights: FoundWeights, place: str, name: str, detail: str) -> _Result | str:
-    """Compare float16, which `--dtype auto` takes on CUDA, with float32; broken float16 shows as black pictures."""
+    """Compare float16, the choice of `--dtype auto` on CUDA, with float32; broken float16 gives black pictures."""
     options = EngineOptions(device=place, dtype="auto", engine=name)
     engine = load_engine(weights, place, options)
     if engine.dtype != "float16":
@@ -229,6 +230,7 @@ def _format_check(format: FormatState) -> Callable[[], _Result | str]:
 
 def _check_format(name: str) -> _Result:
     """Write a picture of the format's own kind, read the file again, and compare."""
+    # Asking for alpha and 16 bits, so that every format has to keep the most that it can hold.
     wanted = Header(name, 24, 20, channels=4, dtype=np.dtype(np.uint16))
     header, _ = fit_format(wanted, name, strict=False)
     pixels = _ramps(20, 24, header.channels, header.dtype)
@@ -251,7 +253,7 @@ def _check_format(name: str) -> _Result:
 
 
 def _shown(pixels: Pixels) -> NDArray[np.uint8]:
-    """Return pixels `(H, W, 1 to 4)` of 8 bits with color as far as alpha lets it show."""
+    """Return pixels `(H, W, 1 to 4)` of 8 bits with color multiplied by alpha."""
     if pixels.shape[2] not in {2, 4}:
         return pixels.astype(np.uint8)
     alpha = pixels[..., -1:].astype(np.float32) / 255
@@ -264,7 +266,7 @@ def _noise(height: int, width: int) -> NDArray[np.uint8]:
 
 
 def _ramps(height: int, width: int, channels: int, dtype: DTypeLike) -> Pixels:
-    """Return smooth ramps `(height, width, channels)`, which lossy formats keep well; always the same.
+    """Return smooth ramps `(height, width, channels)`, easy for lossy formats; always the same.
 
     `dtype` is uint8 or uint16. The last plane is the alpha of pictures with two or four channels.
     """

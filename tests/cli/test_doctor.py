@@ -128,6 +128,39 @@ def test_an_engine_that_computes_something_else_fails(report, few_formats, monke
     assert checks["torch on cpu equals PyTorch"]["outcome"] == "PASS"
 
 
+class _Half:
+    """An engine of a GPU in float16, with a given error."""
+
+    name, device, dtype, fp16_fallbacks = "torch", "cuda:0", "float16", 3
+
+    def __init__(self, engine, error: float) -> None:
+        self.engine, self.error, self.descriptor = engine, error, engine.descriptor
+
+    def __call__(self, tile):
+        return self.engine(tile) + self.error
+
+
+@pytest.mark.parametrize(("error", "outcome"), [(0.001, "PASS"), (0.5, "FAIL")])
+def test_float16_of_a_gpu_must_come_close_to_float32(report, few_formats, monkeypatch, error, outcome) -> None:
+    gpu = facts.Device("cuda:0", "GPU of a test", 80_000_000_000, 70_000_000_000)
+    devices, load = facts.list_all_devices(), self_test.load_engine
+    monkeypatch.setattr(facts, "list_all_devices", lambda: (*devices, gpu))
+    monkeypatch.setattr("dsclora_cli.diagnosis.doctor.find_problems", lambda: {"torch": ""})
+    monkeypatch.setattr(self_test, "choose_device", lambda options: options.device.replace("auto", "cpu"))
+
+    def load_on_gpu(weights, device, options):
+        engine = load(weights, "cpu", replace(options, device="cpu", engine="torch"))
+        return _Half(engine, error) if (device, options.dtype) == ("cuda:0", "auto") else engine
+
+    monkeypatch.setattr(self_test, "load_engine", load_on_gpu)
+    code, found = report("--offline")
+    check = checks_of(found)["torch on cuda:0 equals PyTorch"]
+    assert (check["outcome"], code) == (outcome, outcome == "FAIL")
+    assert "float16: " in check["detail"] and "3 tiles in float32" in check["detail"]
+    assert check["hint"] == ("" if outcome == "PASS" else "add --dtype float32")
+    assert found["auto"]["reason"].startswith("PyTorch can use cuda:0")
+
+
 def test_tiles_that_see_too_little_fail(report, few_formats, monkeypatch) -> None:
     load = self_test.load_engine
 
