@@ -39,6 +39,8 @@ class MemoryEstimate:
     """Whether the last pass is larger than the result, and bands are reduced before they are written."""
     waiting: int
     """Bytes of pixels that may wait before the network, and again after the network."""
+    encoder_bytes: int = 0
+    """Bytes that the encoder takes for a pixel of a result that is written whole."""
 
     def peak(self, tile: int) -> int:
         """Return the largest number of bytes with tiles of this edge; 0 is the whole picture."""
@@ -57,13 +59,23 @@ class MemoryEstimate:
             hr = min(hr, max(self.waiting, 2 * band)) + band * (1 + self.reduced)
         else:
             # Written whole, a result exists twice: as collected bands, and inside the encoder.
-            hr *= 2
+            hr = 2 * hr + height * width * scale**2 * self.encoder_bytes
         # One tile with halo: network activations, and the pixels as float32 at both ends. The last pass has the
         # largest picture, so only there a tile may reach the full edge.
         halo = self.engine.descriptor.halo
         rows, columns = (min(side, (tile or side) + 2 * halo) for side in (height, width))
         network = rows * columns * (activation_bytes(self.engine) + 3 * 4 * (1 + scale**2))
         return _PROCESS[self.engine.name] + _CODECS + lr + between_passes + hr + network
+
+    def require_free(self, free: int) -> None:
+        """Raise OutOfMemory where a result that is written whole does not fit into `free` bytes, whatever the tile."""
+        needed = self.peak(SMALLEST_TILE) - _PROCESS[self.engine.name]
+        if not self.streamed and needed > free:
+            raise OutOfMemory(
+                f"needs about {needed / 1e9:.2g} GB, because this format is written whole, and {free / 1e9:.2g} GB are"
+                " free",
+                "write PNG, JPEG or TIFF, or close other programs",
+            )
 
     def fitting_tile(self, limit: int, most: int) -> int:
         """Return the largest edge up to `most` whose peak is at most `limit` bytes. Raises OutOfMemory for no edge."""

@@ -13,9 +13,11 @@ import numpy as np
 
 from dsclora_cli.config import UpscaleOptions
 from dsclora_cli.errors import OutOfMemory
+from dsclora_cli.host import host_memory
 from dsclora_cli.imaging.color import bleed
 from dsclora_cli.imaging.resize import reduce_bands
 from dsclora_cli.imaging.types import AnyFrame, Frame, Pixels, StreamedFrame
+from dsclora_cli.imaging.writer import encoder_bytes
 from dsclora_cli.inference.engine import Engine
 from dsclora_cli.inference.tiling import (
     LARGEST_AUTO_TILE,
@@ -76,7 +78,8 @@ class PictureUpscaler:
 
         Raises:
             WeightsError: a weights file holds no network.
-            OutOfMemory: even the smallest tiles need more memory than `max_memory`.
+            OutOfMemory: even the smallest tiles need more memory than `max_memory`, or a file that is written whole
+                needs more memory than is free.
         """
         source, size = job.source, job.size
         # All engines are opened now, so that broken weights are found before a half-done picture. The first engine
@@ -91,7 +94,10 @@ class PictureUpscaler:
             streamed=streamed,
             reduced=(size.height, size.width) != (rows * scale, columns * scale),
             waiting=pixel_budget(self._options.max_memory),
+            encoder_bytes=encoder_bytes(job.result),
         )
+        if job.target is not None:
+            estimate.require_free(host_memory())
         limit, chosen = self._options.max_memory, self._options.engine.tile
         largest = auto_edge(engine) if chosen is None else chosen
         if limit is not None and estimate.peak(largest) > limit:

@@ -134,7 +134,8 @@ def describe_error(error: Exception) -> ErrorInfo:
     if isinstance(error, DscloraError):
         return error.info
     if isinstance(error, MemoryError):
-        return ErrorInfo(ErrorCode.OUT_OF_MEMORY, "there is not enough memory")
+        hint = "close other programs, or write PNG, JPEG or TIFF, which are never in memory whole"
+        return ErrorInfo(ErrorCode.OUT_OF_MEMORY, "there is not enough memory", hint)
     if isinstance(error, OSError):
         # str(error) would begin with a number.
         words = f"{error.filename}: {error.strerror}" if error.filename and error.strerror else str(error)

@@ -11,10 +11,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from batches import EMBEDDED, run, save_photo, states
 
-from dsclora_cli.config import EngineOptions, ModelOptions, SizeOptions, UpscaleOptions
+from dsclora_cli.config import EngineOptions, ModelOptions, SaveOptions, SizeOptions, UpscaleOptions
 from dsclora_cli.errors import OutOfMemory
 from dsclora_cli.imaging.types import Header
+from dsclora_cli.upscaling import picture as picture_module
 from dsclora_cli.upscaling.jobs import JobPlanner
 from dsclora_cli.upscaling.memory import MOST_PIXELS, pixel_budget
 from dsclora_cli.upscaling.picture import PicturePlan, PictureUpscaler
@@ -107,3 +109,23 @@ def test_the_memory_of_a_process_stays_below_the_limit(engine: str, suffix: str,
         ran = subprocess.run(command, cwd=tmp_path, env=environment, check=True, capture_output=True, text=True)
     assert json.loads(ran.stdout)["tile"] >= 16
     assert int(ran.stderr.split()[-1]) * 1024 <= limit * 10**6
+
+
+@pytest.mark.parametrize(("format", "least"), [("WEBP", 42), ("AVIF", 44), ("JXL", 56), ("PPM", 0)])
+def test_the_encoder_of_a_file_that_is_written_whole_counts(format: str, least: int) -> None:
+    """In bytes for a pixel of the result, beyond two copies of the pixels."""
+    small = replace(LARGE, width=1500, height=1000)
+    base = planned(None, streamed=False, header=small).memory_bytes
+    pixels = 1500 * 1000 * 16
+    assert planned(None, streamed=False, header=replace(small, format=format)).memory_bytes - base == least * pixels
+
+
+def test_a_result_that_is_written_whole_and_does_not_fit_is_refused_in_one_line(tmp_path, monkeypatch) -> None:
+    source = save_photo(tmp_path / "a.png", (300, 200))
+    monkeypatch.setattr(picture_module, "host_memory", lambda: 10**8)
+    assert states(run([source])) == {"a.png": "done"}
+    (result,) = run([source], replace(EMBEDDED, save=SaveOptions(format="WEBP")))
+    assert result.status == "failed" and result.error.code == "out-of-memory"
+    assert "because this format is written whole" in result.error.message
+    assert result.error.hint.startswith("write PNG, JPEG or TIFF")
+    assert not (tmp_path / "a_x4.webp").exists()
