@@ -28,7 +28,7 @@ _PLAIN = re.compile(
     r"torch\.(\w*Storage|Tensor|Size|device|bool|[bu]?(float|int|complex)\w*|double|half|long|short|strided|per_\w+)"
     r"|torch\.(_utils\._rebuild_\w+|nn\.parameter\.\w*Parameter|storage\.\w*Storage|_tensor\._rebuild\w+)"
     r"|collections\.(OrderedDict|Counter)|_codecs\.encode|argparse\.Namespace|pathlib(\._local)?\.\w*Path"
-    r"|numpy\.(dtype|ndarray|dtypes\.\w+|_?core\.multiarray\.(scalar|_reconstruct))"
+    r"|numpy\.(dtype|ndarray|dtypes\.\w+|_?core\.(multiarray\.(scalar|_reconstruct)|numeric\._frombuffer))"
 )
 """Names of torch, and of the stand-ins; used to explain a refusal, never to permit anything."""
 
@@ -95,11 +95,19 @@ def _array(*_: object) -> StandInArray:
     return StandInArray()
 
 
+def _array_of_bytes(data: object, dtype: object, shape: object, order: object) -> StandInArray:
+    """Stand in for an array that pickles of protocol 5 make of bytes."""
+    array = StandInArray()
+    array.__setstate__((0, shape, dtype, order == "F", data))
+    return array
+
+
 _PATHS = ("Path", "PosixPath", "WindowsPath", "PurePosixPath", "PureWindowsPath")
 
 STAND_INS: list[Callable[..., object] | tuple[Callable[..., object], str]] = [
     *((_scalar, f"numpy.{core}.multiarray.scalar") for core in ("core", "_core")),
     *((_array, f"numpy.{core}.multiarray._reconstruct") for core in ("core", "_core")),
+    *((_array_of_bytes, f"numpy.{core}.numeric._frombuffer") for core in ("core", "_core")),
     *((StandIn, f"pathlib.{name}") for name in _PATHS),
     *((StandIn, f"pathlib._local.{name}") for name in _PATHS),
     (StandIn, "argparse.Namespace"),

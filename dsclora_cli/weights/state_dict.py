@@ -15,6 +15,7 @@ import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 import torch
 from torch import Tensor
@@ -22,6 +23,7 @@ from torch.serialization import safe_globals
 
 from dsclora_cli.errors import WeightsError
 from dsclora_cli.paths import atomic_write, open_regular
+from dsclora_cli.weights.pickle_protocols import with_protocol_2
 from dsclora_cli.weights.pickles import STAND_INS, find_code, find_protocol
 from dsclora_cli.weights.wrappers import unwrap
 
@@ -130,21 +132,25 @@ def _read_pickle(path: Path) -> object:
             with zipfile.ZipFile(path) as archive:
                 if sum(entry.file_size for entry in archive.infolist()) > MOST_WEIGHT_BYTES:
                     raise WeightsError(f"{path} unpacks to more than 1 GiB", _HINT)
-        # torch warns of pickles that are old or odd, in lines that name no file.
-        with _LOADING, warnings.catch_warnings(), open_regular(path) as file, safe_globals(STAND_INS):
-            warnings.simplefilter("ignore")
-            return torch.load(
-                file, map_location="cpu", weights_only=True
-            )  # a file: for a path, the suffix would decide
+        with _open_pickle(path) as file:
+            return _load(file)
     except _BROKEN as error:
         if code := find_code(path):
             raise _refused(path, code) from error
-        if (protocol := find_protocol(path)) > 2:
-            hint = "load the file where it was made, and save it again with torch.save, or as .safetensors"
-            raise WeightsError(
-                f"{path} is a pickle of protocol {protocol}, which torch cannot read safely", hint
-            ) from error
         raise _broken(path) from error
+
+
+def _open_pickle(path: Path) -> BinaryIO:
+    """Open a pickle, in protocol 2 whatever the protocol of the file is."""
+    return with_protocol_2(path) if find_protocol(path) > 2 else open_regular(path)
+
+
+def _load(file: BinaryIO) -> object:
+    # torch warns of pickles that are old or odd, in lines that name no file.
+    with _LOADING, warnings.catch_warnings(), safe_globals(STAND_INS):
+        warnings.simplefilter("ignore")
+        # A file: for a path, the suffix would decide.
+        return torch.load(file, map_location="cpu", weights_only=True)
 
 
 def _unwrap(loaded: object, path: Path) -> dict[str, Tensor]:

@@ -10,7 +10,7 @@ import threading
 import warnings
 from collections.abc import Callable
 from contextlib import suppress
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
@@ -170,10 +170,48 @@ def test_a_file_that_would_run_code_is_called_so(name: str, form: str, protocol:
 
 
 @pytest.mark.parametrize("zipped", [True, False])
-def test_a_protocol_that_torch_cannot_read_is_not_called_damaged(zipped: bool, tmp_path: Path) -> None:
+@pytest.mark.parametrize("protocol", [2, 3, 4, 5])
+def test_weights_in_every_protocol_are_read(protocol: int, zipped: bool, tmp_path: Path) -> None:
+    path, tensors = tmp_path / "net.pth", small().state_dict()
+    beside = {
+        "args": argparse.Namespace(lr=1e-3, name="a" * 300),
+        "place": PurePosixPath("runs/1"),
+        "best": np.float64(31.5),
+        "step": 2**40,
+        "neg": -5,
+        "raw": b"ab\xff",
+        "list": [1, (2, 3, 4, 5), None, True],
+        "curve": np.arange(4, dtype=np.float32),
+    }
+    content = {"params": tensors, **beside}
+    torch.save(content, path, pickle_protocol=protocol, _use_new_zipfile_serialization=zipped)
+    read = read_tensors(path).tensors
+    assert read.keys() == tensors.keys()
+    assert all(torch.equal(read[name], tensors[name]) for name in tensors)
+
+
+def test_arrays_in_every_protocol_are_read(tmp_path: Path) -> None:
+    plain, turned = np.arange(6.0, dtype=np.float32).reshape(2, 3), np.asfortranarray(np.eye(3, 2, dtype=np.float16))
+    arrays = {"a": plain, "b": turned}
+    for protocol in range(2, 6):
+        torch.save(arrays, tmp_path / "net.pth", pickle_protocol=protocol)
+        read = read_tensors(tmp_path / "net.pth").tensors
+        assert {name: value.tolist() for name, value in read.items()} == {k: v.tolist() for k, v in arrays.items()}
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+def test_a_damaged_pickle_of_protocol_4_is_called_damaged(zipped: bool, tmp_path: Path) -> None:
     path = tmp_path / "net.pth"
     torch.save(small().state_dict(), path, pickle_protocol=4, _use_new_zipfile_serialization=zipped)
-    assert "is a pickle of protocol 4, which torch cannot read safely" in refused(path)
+    path.write_bytes(path.read_bytes()[:300])
+    assert "is truncated, damaged or not a file of weights" in refused(path)
+
+
+def test_the_name_of_an_object_brings_no_opcodes(tmp_path: Path) -> None:
+    name = b"encode\ncos\nsystem\n"
+    texts = b"".join(b"\x8c" + bytes((len(text),)) + text for text in (b"_codecs", name))
+    (tmp_path / "net.pth").write_bytes(b"\x80\4" + texts + b"\x93.")
+    assert "is refused: loading it would run code (" in refused(tmp_path / "net.pth")
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs named pipes")
