@@ -169,7 +169,7 @@ def detect_format(head: bytes, tail: bytes, suffix: str) -> str | None:
         # The main brand, 4 bytes of version, the compatible brands. AVIF files may name a HEIF brand first.
         brands = {head[8:12], *(head[at : at + 4] for at in range(16, len(head), 4))}
         return "AVIF" if brands & _AVIF_BRANDS else "HEIF" if brands & _HEIF_BRANDS else None
-    if head[:1] == b"P" and head[1:2] in b"123456f" and head[2:3].isspace():
+    if head[:1] == b"P" and head[1:2] in b"123456fF" and head[2:3].isspace():
         return "PPM"
     if tail.startswith(b"TRUEVISION-XFILE") or suffix.lower() == ".tga":
         return "TGA"

@@ -23,7 +23,9 @@ DAMAGED_EXIF = "EXIF is damaged and was left out"
 _TIFF_HEADER = re.compile(rb"II[*+]\0|MM\0[*+]")
 _LONGEST_PREFIX = 64
 _THUMBNAIL_AT, _THUMBNAIL_SIZE = 513, 514
+_PHOTOSHOP = b"Photoshop 3.0\0"
 _IPTC_RESOURCE = 0x0404
+_PATHS = range(2000, 2998)
 _MAX_DPI = 10**7
 _MAX_RATIO = 2**16 - 1  # of the fields in a JPEG
 _RESOLUTION, _RESOLUTION_UNIT = (282, 283), 296  # across and down
@@ -282,11 +284,18 @@ def extract_iptc(resources: bytes) -> bytes | None:
 
     Data that already are IPTC records (first byte 0x1C) are returned unchanged.
     """
-    if resources.startswith(b"Photoshop 3.0\0"):
-        resources = resources[14:]
+    resources = resources.removeprefix(_PHOTOSHOP)
     if resources[:1] == b"\x1c":
         return resources
     return next((data for kind, data in _iter_resources(resources) if kind == _IPTC_RESOURCE and data), None)
+
+
+def path_notes(resources: bytes) -> Iterator[str]:
+    """Yield a sentence for the user about paths in Photoshop image resources, which are not written."""
+    resources = resources.removeprefix(_PHOTOSHOP)
+    count = sum(kind in _PATHS for kind, _ in _iter_resources(resources))
+    if count:
+        yield f"paths of Photoshop were left out: {count}"
 
 
 def _iter_resources(data: bytes) -> Iterator[tuple[int, bytes]]:

@@ -33,7 +33,8 @@ from dsclora_cli.imaging.types import AnyFrame, Frame, Header, Metadata, Streame
 _AVIF_SPEED = 8
 """Of 0 to 10: a seventh of the time of Pillow's 6 on photographs, for files a fifth larger."""
 
-_UNKNOWN_DPI = 72.0
+_UNKNOWN_DPI = (72.0, 96.0)
+"""Resolutions without a meaning: EXIF prescribes 72 for an unknown resolution, and 96 is the screen of Windows."""
 
 _STREAMED = ("JPEG", "PNG", "TIFF")
 """Formats that are written as bands arrive; others look at a frame again, or at the next frame."""
@@ -140,8 +141,8 @@ def _fit_metadata(metadata: Metadata, abilities: Format, name: str) -> tuple[Met
 def _lost_resolution(metadata: Metadata, abilities: Format) -> dict[str, str]:
     """Return the fields about resolution that a format has no room for, with words for each."""
     lost = {}
-    # 72 is what EXIF prescribes for an unknown resolution; fields in pixels per meter make 72.009 of it.
-    stated = metadata.dpi and max(abs(dots - _UNKNOWN_DPI) for dots in metadata.dpi) > 0.05
+    # Fields in pixels per meter make 72.009 of 72.
+    stated = metadata.dpi and all(max(abs(dots - known) for dots in metadata.dpi) > 0.05 for known in _UNKNOWN_DPI)
     if metadata.dpi and stated and "dpi" not in abilities.metadata:
         kept = "exif" in abilities.metadata and read_exif_dpi(metadata.exif)
         if not kept or max(abs(one - other) for one, other in zip(kept, metadata.dpi, strict=True)) > 1:

@@ -252,6 +252,7 @@ def animated_jxl(_: str) -> bytes:
     return bytes(imagecodecs.jpegxl_encode(np.stack([smooth(), 255 - smooth()]), lossless=True))
 
 
+PATH = b"8BIM" + struct.pack(">HHI", 2000, 0, 26) + bytes(26)
 C2PA = bytes.fromhex("d8fec3d61b0e483c92975828877ec481")
 WITH_EXIF = ("JPEG", "PNG", "WEBP", "TIFF", "AVIF", "HEIF", "JXL", "JPEG2000")
 SRGB_BOX = colors(1, struct.pack(">I", 16))
@@ -314,6 +315,10 @@ MAKERS: dict[str, dict[str, Callable[[str], bytes]]] = {
         "TIFF": with_tag(52545, UNDEFINED, bytes(20)),
         **dict.fromkeys(("AVIF", "HEIF"), with_box(b"uuid", C2PA + bytes(8))),
         **dict.fromkeys(("JXL", "JPEG2000"), with_box(b"jumb", bytes(20))),
+    },
+    "paths of Photoshop": {
+        "JPEG": with_segment(0xED, b"Photoshop 3.0\0" + PATH),
+        "TIFF": with_tag(34377, UNDEFINED, PATH),
     },
     "unknown parts": {
         "JPEG": with_segment(0xE5, b"Maker\0" + bytes(9)),
@@ -437,9 +442,28 @@ def test_resolution_and_shape_without_room_are_told(format):
     assert any("the resolution of 300 x 150 dpi" in loss for loss in fit_format(header, format, strict=False)[1])
     header, _ = read(saved_still(smooth(), "PNG", Metadata(density=(2, 3))))
     assert any("1.5 times as wide as high" in loss for loss in fit_format(header, format, strict=False)[1])
-    # 72 dpi stand for "unknown".
-    header, _ = read(saved_still(smooth(1), "BMP", Metadata(dpi=(72.0, 72.0))))
-    assert not any("dpi" in loss for loss in fit_format(header, format, strict=False)[1])
+    for unknown in (72.0, 96.0):
+        header, _ = read(saved_still(smooth(1), "BMP", Metadata(dpi=(unknown, unknown))))
+        assert not any("dpi" in loss for loss in fit_format(header, format, strict=False)[1])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("target", sorted(FORMATS))
+@pytest.mark.parametrize("claim", sorted(FIELDS))
+def test_no_claim_is_lost_without_a_word_on_the_way_to_another_format(claim: str, target: str):
+    if FORMATS[target].extra and find_spec(FORMATS[target].module) is None:
+        pytest.skip("an optional package is missing")
+    for format, make in MAKERS[claim].items():
+        if FORMATS[format].extra and find_spec(FORMATS[format].module) is None:
+            continue
+        header, frames = read(make(format))
+        before = getattr(header.metadata, FIELDS[claim])
+        _, losses = fit_format(header, target, strict=False)
+        again = read(saved(header, frames, target))[0].metadata
+        kept = getattr(again, FIELDS[claim]) or (
+            again.icc if claim in ("colours by numbers", "primaries, gamma") else None
+        )
+        assert not before or kept or losses, format
 
 
 def test_other_programs_see_the_shape_of_the_pixels():

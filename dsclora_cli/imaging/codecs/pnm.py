@@ -1,10 +1,11 @@
-"""PBM, PGM and PPM: text and uncommon depths in, and 8 or 16 bits out.
+"""PBM, PGM, PPM and PFM: text, uncommon depths and floats in, and 8 or 16 bits out.
 
 Pillow would cut more than 8 bits to 8, and would clip samples above the maximum that the file states.
 """
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterator
 from functools import partial
@@ -19,7 +20,8 @@ from dsclora_cli.imaging.types import Frame, Header, Metadata, OpenedFile, Pixel
 # Magic number, width, height and white level, separated by space and comments.
 _TOKEN = rb"(?:\s|#[^\n]*\n)+(\d+)"
 _HEAD = re.compile(rb"P([2356])" + _TOKEN * 3 + rb"(?:\s*#[^\n]*)?\s")
-_ANY_HEAD = re.compile(rb"P[1-6f]" + _TOKEN * 2 + rb"(?:\s|#[^\n]*\n)*")
+_FLOAT_HEAD = re.compile(rb"P([fF])" + _TOKEN * 2 + rb"(?:\s|#[^\n]*\n)+([-+]?\d[\d.eE+-]{,20}|[-+]?\.\d+)\s")
+_ANY_HEAD = re.compile(rb"P[1-6fF]" + _TOKEN * 2 + rb"(?:\s|#[^\n]*\n)*")
 _LONGEST_HEAD = 2**16
 _BINARY = (5, 6)
 _COMMENT = re.compile(rb"#[^\n]*")
@@ -32,7 +34,10 @@ def open_deep_pnm(file: BinaryIO, salvage: bool = False) -> OpenedFile | None:
     samples 0, and samples above the maximum white.
     """
     file.seek(0)
-    match = _HEAD.match(file.read(4096))
+    head = file.read(4096)
+    if floats := _FLOAT_HEAD.match(head):
+        return _open_floats(file, floats, salvage)
+    match = _HEAD.match(head)
     if match is None:
         return None
     kind, width, height, white = (int(group) for group in match.groups())
@@ -45,6 +50,31 @@ def open_deep_pnm(file: BinaryIO, salvage: bool = False) -> OpenedFile | None:
     metadata = Metadata(text=read_pnm_comments(file))
     header = Header("PPM", width, height, channels, depth, metadata=metadata, notes=notes)
     return OpenedFile(header, partial(_decode, file, match.end(), header, white, kind not in _BINARY, salvage))
+
+
+def _open_floats(file: BinaryIO, head: re.Match[bytes], salvage: bool) -> OpenedFile:
+    """Open a PFM, `head` being the match of `_FLOAT_HEAD`: floats, rows from bottom to top."""
+    width, height, scale = int(head[2]), int(head[3]), float(head[4])
+    shape = height, width, 3 if head[1] == b"F" else 1
+    notes = () if abs(scale) == 1 else (f"the scale that the PFM states, {abs(scale):g}, was left out",)
+    metadata = Metadata(text=read_pnm_comments(file))
+    header = Header("PPM", width, height, shape[2], np.dtype(np.float32), metadata=metadata, notes=notes)
+
+    def decode() -> Iterator[Frame]:
+        file.seek(head.end())
+        count, note = math.prod(shape), None
+        data = file.read(4 * count)
+        if len(data) < 4 * count:
+            there = len(data) // 4
+            if not salvage:
+                raise ImageError(f"the file is truncated: only {there} of {count} values are present")
+            data, note = data.ljust(4 * count, b"\0"), f"salvaged: {there} of {count} values"
+        values = np.frombuffer(data, "<f4" if scale < 0 else ">f4").reshape(shape)[::-1]
+        if not np.isfinite(values).all():
+            raise ImageError("the PFM holds NaN or infinity", "replace them with numbers")
+        yield Frame(np.ascontiguousarray(values, np.float32), note=note)
+
+    return OpenedFile(header, decode)
 
 
 def read_pnm_comments(file: BinaryIO) -> tuple[tuple[str, str], ...]:

@@ -6,6 +6,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import BinaryIO
 
+from dsclora_cli.imaging.metadata import pixel_density
+
 _EXTENSION, _PICTURE, _TRAILER = 0x21, 0x2C, 0x3B
 _CONTROL, _COMMENT, _PLAIN_TEXT, _APPLICATION = 0xF9, 0xFE, 0x01, 0xFF
 _LOOPS = (b"NETSCAPE2.0", b"ANIMEXTS1.0")
@@ -45,7 +47,7 @@ def read_gif_parts(file: BinaryIO) -> GifParts:
     if len(data) < _HEAD:
         return parts
     if data[12] not in (0, 49):  # 49 is 1:1; the value is (width to height of a pixel) * 64 - 15
-        parts.density = 64, data[12] + 15
+        parts.density = pixel_density(64, data[12] + 15)
     at = _HEAD + _table_size(data[10])
     while at < len(data):
         kind = data[at]

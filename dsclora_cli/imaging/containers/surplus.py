@@ -16,6 +16,7 @@ from typing import BinaryIO
 from dsclora_cli.imaging import geotiff, tiff_ifd
 from dsclora_cli.imaging.containers.gif import read_gif_parts
 from dsclora_cli.imaging.isobmff import iter_boxes, names_of_properties, read_content
+from dsclora_cli.imaging.metadata import path_notes
 
 _CREDENTIALS = "content credentials (C2PA), which are signed for the old picture, were left out"
 _VIDEO = re.compile(rb"MotionPhoto_Data|ftyp(?:mp4|isom|iso[2-9]|qt  |avc1|M4V|3gp)")
@@ -57,7 +58,7 @@ _KNOWN_TAGS = frozenset(
         *(*tiff_ifd.DETAILS, *tiff_ifd.WINDOWS_DETAILS, *geotiff.TAGS),
     )
 )
-_CREDENTIALS_TAG = 52545
+_CREDENTIALS_TAG, _RESOURCES = 52545, 34377
 _KNOWN_BOXES = (
     *(b"ftyp", b"meta", b"mdat", b"idat", b"free", b"skip", b"moov", b"styp", b"JXL ", b"jxlc", b"jxlp", b"jxll"),
     *(b"jxli", b"jbrd", b"Exif", b"xml ", b"brob", b"jP  ", b"jp2h", b"jp2c", b"rreq", b"wide", b"pnot"),
@@ -92,6 +93,8 @@ def _jpeg_notes(file: BinaryIO) -> Iterator[str]:
         content = data[start : start + min(size, 64)]
         has_index |= kind == 0xE2 and content.startswith(b"MPF\0")
         end = start if kind == _EOI else None
+        if kind == 0xED:
+            yield from path_notes(data[start : start + size])
         if kind == 0xEB and b"jumb" in content:
             yield _CREDENTIALS
         elif kind == 0xE2 and content.startswith(_GAIN_MAP):
@@ -246,6 +249,8 @@ def tiff_notes(entries: Mapping[int, tiff_ifd.Entry], repeated: Iterable[tuple[i
         unknown.remove(_CREDENTIALS_TAG)
         yield _CREDENTIALS
     yield from _name_parts("tags of the TIFF", (f"{TIFF.TAGS.get(tag, '')} {tag}".strip() for tag in unknown))
+    if _RESOURCES in entries:
+        yield from path_notes(entries[_RESOURCES].data)
     again = list_names(str(tag) for tag, _ in repeated)
     if again:
         yield f"tags of the TIFF that stand there twice count once: {again}"
