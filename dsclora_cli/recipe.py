@@ -131,7 +131,10 @@ class DataOptions:
 
 @dataclass(frozen=True)
 class DegradeOptions:
-    """Options for degrading LR patches in a camera's order: blur, noise, JPEG. Values are uniform in their range."""
+    """Options for degrading LR patches in a camera's order: blur, noise, sharpening, saving once or twice.
+
+    Values are uniform in their range.
+    """
 
     degrade: bool = option_field(False, "Train for camera pictures: blur the LR patches, add noise, save as JPEG.")
     blur: tuple[float, float] = option_field(
@@ -155,6 +158,33 @@ class DegradeOptions:
         0.8, "With --degrade: share of the JPEGs with 4:2:0 chroma; all others have 4:4:4.", "X", min=0, max=1
     )
     clean: float = option_field(0.1, "With --degrade: share of the patches left unchanged.", "X", min=0, max=1)
+    sharpened: float = option_field(
+        0.0,
+        "With --degrade: share of the patches that are sharpened before saving, which gives halos.",
+        "X",
+        min=0,
+        max=1,
+    )
+    halo: tuple[float, float] = option_field(
+        (0.2, 1.5),
+        "With --sharpened: amount of the unsharp mask; 1 doubles the contrast of edges.",
+        "LOW HIGH",
+        min=0,
+        max=10,
+    )
+    twice: float = option_field(
+        0.0, "With --degrade: share of the patches that are saved, cropped and saved again.", "X", min=0, max=1
+    )
+    first_size: tuple[float, float] = option_field(
+        (1.0, 1.0),
+        "With --twice: size at which a picture was saved the first time, relative to LR; the picture is then resized.",
+        "LOW HIGH",
+        min=0.25,
+        max=4,
+    )
+    webp: float = option_field(
+        0.0, "With --degrade: share of the saved files that are lossy WebP; all others are JPEG.", "X", min=0, max=1
+    )
 
 
 @dataclass(frozen=True)

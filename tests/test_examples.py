@@ -265,6 +265,48 @@ def test_label_ncnn_writes_the_same_pictures_by_tiles_and_resumes(
         tool.main([*line, str(tmp_path / "none"), "--blobs", "image", "output"])
 
 
+def test_saved_pictures_scores_models_by_the_way_of_saving(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tool = example("research/saved_pictures")
+    held_out = tmp_path / "held-out"
+    held_out.mkdir()
+    for number, left in enumerate((0, 40)):
+        Image.open(PHOTO).convert("RGB").crop((left, 0, left + 200, 104)).save(held_out / f"{number}.png")
+    monkeypatch.setattr(tool, "CHAINS", {name: tool.CHAINS[name] for name in ("clean", "JPEG 30", "WebP 50")})
+    monkeypatch.setattr(tool, "QUALITIES", (10, 100))
+    run = [str(held_out), "dsclora-x4", "dsclora-x4-photo"]
+
+    tool.main([*run, "--camera", str(held_out)])
+    header, _, *rows = [line.strip("| \n").split(" | ") for line in capsys.readouterr().out.splitlines()]
+    assert header == [
+        "LR",
+        "dsclora-x4, PSNR-Y",
+        "dsclora-x4, NIQE",
+        "dsclora-x4-photo, PSNR-Y",
+        "dsclora-x4-photo, NIQE",
+    ]
+    scores = {row[0]: [float(cell) for cell in row[1:] if cell.strip()] for row in rows}
+    assert list(scores) == ["clean", "JPEG 30", "WebP 50", "as the camera saved"]
+    assert scores["clean"][0] > scores["JPEG 30"][0] and scores["JPEG 30"][2] > scores["JPEG 30"][0]
+
+    tool.main([*run, "--crossover", "jpeg"])
+    out = capsys.readouterr().out
+    assert re.search(r"\| 10 \| \+\d", out) and out.endswith("\nbelow = 100\n")
+    with pytest.raises(SystemExit, match="upscales by 2, not by 4"):
+        tool.main([str(held_out), "dsclora-x2"])
+
+
+@pytest.mark.parametrize("factor", [1.0, 2.0, 2 / 3])
+def test_saved_pictures_chains_keep_the_size_and_repeat(factor: float) -> None:
+    tool = example("research/saved_pictures")
+    lr = np.asarray(Image.open(PHOTO).convert("RGB"))[:37, :50]
+    for chain in (*tool.CHAINS.values(), tool.twice(50, 90, factor)):
+        saved = chain(lr)
+        assert saved.shape == lr.shape and saved.dtype == np.uint8
+        assert np.array_equal(saved, chain(lr)) and np.abs(saved.astype(int) - lr).mean() < 20
+
+
 @pytest.mark.slow
 def test_gpu_training_trains_by_the_clock_and_resumes(tmp_path: Path) -> None:
     photographs, run = tmp_path / "photographs", tmp_path / "run"
