@@ -322,3 +322,15 @@ def test_gpu_training_trains_by_the_clock_and_resumes(tmp_path: Path) -> None:
     assert 1.2 <= first["seconds"] < second["seconds"] and first["step"] < second["step"]
     assert load_network(run / "best.safetensors").config == SpanConfig(channels=26, blocks=6, scale=4)
     assert max(first["psnr_y"], second["psnr_y"]) > 20
+
+
+def test_gpu_training_writes_weights_of_pytorch_where_safetensors_is_absent(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tool = example("research/gpu_training")
+    network = SPAN(SpanConfig(channels=4, blocks=1, scale=4)).eval()
+    monkeypatch.setattr(tool.importlib.util, "find_spec", lambda name: None)
+    tool.save_weights(network, tmp_path, "a test")
+    assert [path.name for path in tmp_path.iterdir()] == ["best.pth"]
+    loaded = load_network(tmp_path / "best.pth").state_dict()
+    assert all(torch.equal(tensor, loaded[name]) for name, tensor in network.state_dict().items())

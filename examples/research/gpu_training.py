@@ -6,8 +6,9 @@
 Every picture is cut into tiles, and the tiles stay on the device as uint8, so no step waits for a disk or a decoder.
 The learning rate follows the clock, not a number of steps: the run ends in time on any card. Each minute the moving
 average is scored on the held-out pictures, and a checkpoint is written. `dsclora train --init RUN/best.safetensors`
-continues on a CPU, and `--init` here takes the weights of a run on a CPU. The script needs PyTorch, NumPy, Pillow,
-safetensors and platformdirs, and no other package.
+continues on a CPU, and `--init` here takes the weights of a run on a CPU. The script needs PyTorch, NumPy and Pillow,
+and no other package; where dsclora is not installed, put `PYTHONPATH=.` before the command. Without the package
+safetensors, the weights are written to `best.pth`, which dsclora reads as well.
 
 A teacher is optional: `--teacher` names weights that dsclora can load, `--teacher-code` a Python file with a function
 `open_teacher()` that returns a torch module, `(N, 3, H, W)` in [0, 1] to `(N, 3, 4H, 4W)`.
@@ -266,7 +267,7 @@ class Run:
         if psnr > self.best:
             self.best = psnr
             training = f"gpu_training.py, {self.step} steps of {self.options.batch} patches"
-            save_network(copy.deepcopy(self.average.module).cpu(), self.options.out / "best.safetensors", training)
+            save_weights(copy.deepcopy(self.average.module).cpu(), self.options.out, training)
         self.save()
 
     def save(self) -> None:
@@ -291,6 +292,15 @@ class Run:
         self.scaler.load_state_dict(state["scaler"])
         self.patches.load(state["patches"])
         self.step, self.used, self.best = state["numbers"]
+
+
+def save_weights(network: SPAN, folder: Path, training: str) -> None:
+    """Write `best.safetensors`, or `best.pth` where the package safetensors is absent."""
+    if importlib.util.find_spec("safetensors"):
+        save_network(network, folder / "best.safetensors", training)
+        return
+    with atomic_write(folder / "best.pth") as temporary:
+        torch.save(network.state_dict(), temporary)
 
 
 def main(argv: list[str] | None = None) -> None:

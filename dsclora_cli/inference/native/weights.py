@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from safetensors import SafetensorError, safe_open
 
 from dsclora_cli.inference.engine import NO_NORM, PIXEL_RANGE, RGB_MEAN, Descriptor, span_descriptor
 from dsclora_cli.paths import atomic_write, open_regular
@@ -80,6 +79,8 @@ def read_span_weights(path: Path) -> SpanWeights | None:
     A file for which the function returns None may still hold a network: another format, the training form, or other
     metadata. `dsclora_cli.weights.checkpoint` reads all of these, and raises the errors.
     """
+    from safetensors import SafetensorError, safe_open  # absent on a borrowed machine that has little more than torch
+
     try:
         with safe_open(path, framework="np") as file:
             metadata: dict[str, str] = file.metadata() or {}
