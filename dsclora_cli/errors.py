@@ -2,6 +2,7 @@
 
     DscloraError                  failed
     ├── ImageError                image-unusable
+    │   ├── SetUnavailable        set-unavailable
     │   ├── ImageUnreadable       image-unreadable
     │   └── ImageUnwritable       image-unwritable
     ├── UsageError                usage
@@ -41,6 +42,9 @@ class ErrorCode(StrEnum):
 
     IMAGE_UNUSABLE = "image-unusable"
     """A picture, or a set of pictures, cannot be used as asked."""
+
+    SET_UNAVAILABLE = "set-unavailable"
+    """A benchmark set cannot be fetched, or the archive of the set cannot be unpacked."""
 
     IMAGE_UNREADABLE = "image-unreadable"
     """A picture file cannot be read: missing, damaged, too large, or of a format that is unknown or needs a package."""
@@ -127,6 +131,12 @@ class ImageError(DscloraError):
     """A picture cannot be read, upscaled or written."""
 
     code = ErrorCode.IMAGE_UNUSABLE
+
+
+class SetUnavailable(ImageError):
+    """A benchmark set cannot be fetched, or the archive of the set cannot be unpacked."""
+
+    code = ErrorCode.SET_UNAVAILABLE
 
 
 class ImageUnreadable(ImageError):

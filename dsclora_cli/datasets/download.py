@@ -20,7 +20,7 @@ from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import IO
 
-from dsclora_cli.errors import ImageError, UsageError
+from dsclora_cli.errors import ImageError, SetUnavailable, UsageError
 from dsclora_cli.hub import fetch_dataset_file
 from dsclora_cli.hub_client import HubUnavailable
 from dsclora_cli.imaging.formats import is_picture_name
@@ -66,7 +66,7 @@ def fetch_set(name: str, offline: bool = False, on_progress: OnUnpack | None = N
     the next source where the Hub cannot give the first, and unpacked completely or not at all.
 
     Raises:
-        ImageError: no source gives the set, the archive is refused (see `unpack_hr`), or the cache cannot be written.
+        SetUnavailable: no source gives the set, `unpack_hr` refuses the archive, or the cache cannot be written.
     """
     sets = cache_dir() / "datasets"
     folder = sets / name
@@ -78,17 +78,24 @@ def fetch_set(name: str, offline: bool = False, on_progress: OnUnpack | None = N
         _drop_abandoned(sets, name)
         # A rename is atomic: other processes see the whole set or no set.
         with tempfile.TemporaryDirectory(prefix=f".{name}-", dir=sets) as unfinished:
-            unpack_hr(archive, Path(unfinished) / name / "HR", on_progress)
+            _unpack(archive, Path(unfinished) / name / "HR", on_progress)
             (Path(unfinished) / name).rename(folder)
     except OSError as error:
         if not folder.is_dir():  # a folder that exists now is the work of another process, which was faster
             hint = "free some space, or set DSCLORA_CACHE_DIR to a folder that can be written"
-            raise ImageError(f"cannot unpack {name} into {sets}: {error.strerror}", hint) from error
+            raise SetUnavailable(f"cannot unpack {name} into {sets}: {error.strerror}", hint) from error
     return folder / "HR"
 
 
+def _unpack(archive: Path, folder: Path, on_progress: OnUnpack | None) -> None:
+    try:
+        unpack_hr(archive, folder, on_progress)
+    except ImageError as error:
+        raise SetUnavailable(error.message, error.hint) from error
+
+
 def _fetch_archive(name: str, offline: bool) -> Path:
-    """Return the archive of a set from the first source that gives the archive. Raises ImageError if none does."""
+    """Return the archive of a set from the first source that gives the archive. Raises SetUnavailable for no source."""
     failures = []
     for repo, file in SOURCES[name]:
         try:
@@ -97,7 +104,7 @@ def _fetch_archive(name: str, offline: bool) -> Path:
             failures.append(error)
     reasons = "; ".join(error.message for error in failures)
     hint = next((error.hint for error in failures if "--data-dir" in error.hint), _HINT)
-    raise ImageError(f"{name} cannot be fetched: {reasons}", hint) from failures[0]
+    raise SetUnavailable(f"{name} cannot be fetched: {reasons}", hint) from failures[0]
 
 
 def _drop_abandoned(sets: Path, name: str) -> None:

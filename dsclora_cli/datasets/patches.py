@@ -159,12 +159,13 @@ class TrainSet:
         wide = [self.cache.open(name)[window] for name in (picture.hr, picture.teacher) if name]
         return [np.array(patch) for patch in (lr[top : top + size, left : left + size], *wide)]
 
-    def with_teacher(self, images: TeacherImages, name: str) -> TrainSet:
+    def with_teacher(self, images: TeacherImages, name: str, on_picture: OnPicture | None = None) -> TrainSet:
         """Return the set with a teacher's outputs for whole pictures, computed once and kept in the cache.
 
         Args:
             images: Computes the teacher's output for a picture.
             name: Tells teachers apart: other teachers, or other settings of a teacher, need another name.
+            on_picture: Receives progress, which may take hours for a large teacher.
         """
         key = hashlib.sha256(name.encode()).hexdigest()[:16]
 
@@ -176,7 +177,12 @@ class TrainSet:
 
             return replace(picture, teacher=self.cache.add(f"{picture.lr.removesuffix('.npy')}-{key}.npy", make))
 
-        return replace(self, pictures=tuple(with_output(picture) for picture in self.pictures))
+        pictures = []
+        for picture in self.pictures:
+            pictures.append(with_output(picture))
+            if on_picture:
+                on_picture(len(pictures), len(self.pictures))
+        return replace(self, pictures=tuple(pictures))
 
 
 @dataclass(frozen=True)
@@ -324,7 +330,7 @@ def _folder(source: str, offline: bool) -> Path:
         return fetch_set(name, offline)
     except ImageError as error:
         # The hint names the option of `eval`.
-        raise ImageError(error.message, error.hint.replace("--data-dir", "--data")) from error
+        raise type(error)(error.message, error.hint.replace("--data-dir", "--data")) from error
 
 
 @dataclass(frozen=True)

@@ -82,7 +82,8 @@ def distill(recipe: Recipe, run: Path, resume: bool, callbacks: TrainCallbacks, 
             # Outputs for whole pictures are computed once and stored; without `ts` nothing reads the outputs.
             if options.teacher_images in {"whole", "ensemble"} and options.ts:
                 images = teacher_on_whole_pictures(teacher.network, device, options.teacher_images == "ensemble")
-                data = data.with_teacher(images, f"{teacher.sha256} {options.teacher_images}")
+                name = f"{teacher.sha256} {options.teacher_images}"
+                data = data.with_teacher(images, name, callbacks.on_picture)
         network = teacher.network if teacher else None
         context = DistillContext(recipe, options, data, network, base, device, offline, callbacks.note_once)
         digests = [opened.sha256 if opened else "" for opened in (base, teacher)]

@@ -102,6 +102,7 @@ def test_an_error_names_every_source_that_failed(server: HubServer) -> None:
     server.status = 503
     error = refused()
     assert error.message.startswith("Set5 cannot be fetched: ")
+    assert error.code == "set-unavailable"
     assert f"answered 503 for {FILE} of eugenesiow/Set5; " in error.message
     assert f"answered 503 for {ZIP} of goodfellowliu/Set5" in error.message
     assert "--data-dir DIR" in error.hint

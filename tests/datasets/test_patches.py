@@ -189,5 +189,7 @@ def test_the_teachers_output_is_cut_at_the_place_of_hr(photos: Path) -> None:
     assert batch.teacher is not None
     assert torch.allclose(batch.teacher, torch.nn.functional.interpolate(batch.lr, scale_factor=2) - 0.25, atol=1e-4)
     assert torch.equal(again.teacher, batch.teacher)  # type: ignore[arg-type]
-    data.with_teacher(upscale, "another")
+    shown: list[tuple[int, int]] = []
+    data.with_teacher(upscale, "another", lambda done, total: shown.append((done, total)))
+    assert shown == [(done, len(data.pictures)) for done in range(1, len(data.pictures) + 1)]
     assert len(seen) == 8
