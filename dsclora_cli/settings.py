@@ -150,6 +150,10 @@ def write_setting(name: str, value: str) -> Setting:
 
     Raises UsageError for a file with mistakes, and for a file that cannot be written.
     """
+    try:
+        value.encode()
+    except UnicodeEncodeError as error:  # bytes from a terminal with another encoding
+        raise UsageError(f"{name}: the value is no valid text", "set the terminal and the locale to UTF-8") from error
     _edit(name, f"{name} = {_to_toml(value)}")
     return read_file()[name]
 

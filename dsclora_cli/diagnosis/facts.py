@@ -146,7 +146,7 @@ def list_folders() -> tuple[Folder, ...]:
 
 def _describe_folder(purpose: str, path: Path, counted: list[Path]) -> Folder:
     # Nothing is created: looking at a machine must not change the machine.
-    existing = next((folder for folder in (path, *path.parents) if folder.is_dir()), Path("/"))
+    existing = next(place for place in (path, *path.absolute().parents) if os.path.lexists(place))
     size = sum(file.lstat().st_size for folder in counted for file in _files(folder))
     try:
         free = shutil.disk_usage(existing).free
@@ -161,7 +161,10 @@ def _files(folder: Path) -> Iterator[Path]:
 
 
 def _is_writable(folder: Path) -> bool:
-    """Return whether a file can be created in a folder; the permissions alone do not tell of a read-only disk."""
+    """Return whether a file can be created in a folder; the permissions alone do not tell of a read-only disk.
+
+    A file or a broken link in place of the folder is not writable either.
+    """
     try:
         with tempfile.TemporaryFile(dir=folder):
             return True

@@ -165,6 +165,10 @@ def _fetch_from_web(entry: WeightEntry, url: str, path: Path, expected: str, on_
 
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        hint = "set DSCLORA_CACHE_DIR to a folder that can be written"
+        raise WeightsError(f"cannot write to {path.parent}: {error.strerror}", hint) from error
+    try:
         # A file with another sha256 never appears at `path`: the error leaves the context, which removes the file.
         with atomic_write(path) as temporary:
             found = _download(url, temporary, entry.size or _MOST_BYTES, on_bytes)

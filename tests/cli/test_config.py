@@ -96,6 +96,12 @@ def test_a_wrong_value_is_refused_and_not_written(dsclora, file) -> None:
     assert not file.exists()
 
 
+def test_bytes_that_are_no_text_are_refused(dsclora, file) -> None:
+    code, _, err = dsclora("config", "set", "name", "\udce9{stem}.{ext}")
+    assert code == 2 and "name: the value is no valid text (set the terminal and the locale to UTF-8)" in err
+    assert not file.exists()
+
+
 def test_a_link_stays_a_link(dsclora, file, tmp_path) -> None:
     (tmp_path / "dotfiles.toml").write_text("quality = 80\n")
     file.symlink_to(tmp_path / "dotfiles.toml")

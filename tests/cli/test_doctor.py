@@ -225,6 +225,14 @@ def test_a_folder_that_cannot_be_written_fails(report, few_formats, monkeypatch,
     assert {folder["purpose"] for folder in found["folders"] if not folder["writable"]} >= {"cache"}
 
 
+def test_a_file_in_place_of_a_folder_fails(report, few_formats, private_folders) -> None:
+    (private_folders / "state").write_text("a file")
+    (private_folders / "cache").symlink_to(private_folders / "nowhere")
+    _, found = report("--offline", "--no-self-test")
+    writable = {folder["purpose"]: folder["writable"] for folder in found["folders"]}
+    assert (writable["records of finished work"], writable["cache"], writable["configuration"]) == (False, False, True)
+
+
 def test_looking_at_folders_leaves_nothing_behind(report, few_formats, private_folders) -> None:
     report("--offline", "--no-self-test")
     assert not (private_folders / "config").exists() and not (private_folders / "state").exists()

@@ -75,6 +75,14 @@ def place() -> str:
     return next(row.place for row in list_models() if row.name == "plain")
 
 
+def test_a_cache_that_cannot_be_written_is_named(site: tuple[str, Path]) -> None:
+    write_catalog(f"{site[0]}/edsr.pt")
+    cache_dir().parent.mkdir(parents=True, exist_ok=True)
+    cache_dir().write_text("a file in place of the folder")
+    with pytest.raises(WeightsError, match=r"cannot write to .*weights/plain: .* \(set DSCLORA_CACHE_DIR to"):
+        fetch_model("plain", trust=True)
+
+
 def test_a_file_without_a_pin_is_fetched_only_with_trust(site: tuple[str, Path]) -> None:
     address, file = site
     write_catalog(f"{address}/edsr.pt")
