@@ -56,14 +56,14 @@ def test_wheel_carries_the_catalog_the_weights_and_nothing_else(wheel: Path) -> 
     assert {name for name in names if name.startswith(f"{NATIVE}/") and not name.endswith(".py")} == compiled
     assert metadata["Requires-Python"] == ">=3.11"
     assert "torch<2.14,>=2.6" in metadata.get_all("Requires-Dist", [])
-    assert beyond_the_weights(wheel) < 250_000
+    assert beyond_the_weights(wheel) < 450_000
 
 
 @pytest.mark.slow
 def test_source_archive_builds_the_same_wheel(wheel: Path, tmp_path: Path) -> None:
     sources = unpacked_sources(tmp_path / "sdist")
     [archive] = (tmp_path / "sdist").glob("*.tar.gz")
-    assert beyond_the_weights(archive) < 1_000_000
+    assert beyond_the_weights(archive) < 1_400_000
     rebuilt = build("wheel:standard", tmp_path / "wheel", sources)
     with zipfile.ZipFile(wheel) as ours, zipfile.ZipFile(rebuilt) as theirs:
         assert theirs.namelist() == ours.namelist()
