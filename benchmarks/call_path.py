@@ -1,6 +1,6 @@
 """Count the functions that a picture, or the options about it, passes on its way through a command.
 
-    python benchmarks/call_path.py upscale photo.jpg -o large.jpg --overwrite --offline --engine torch
+    python benchmarks/call_path.py upscale photo.jpg -o large.jpg --overwrite --offline
     python benchmarks/call_path.py --list eval --dataset Set5 --data-dir DIR -m dsclora-x4 --offline --fresh
 
 A function of the package counts once, at the first call that hands it something of the work: an object of the package,
@@ -27,7 +27,7 @@ import dsclora_cli
 from dsclora_cli.cli.app import main
 
 PACKAGE = f"{Path(dsclora_cli.__file__).parent}{os.sep}"
-NO_WORK = ("dsclora_cli.models", "dsclora_cli.weights.catalog", "dsclora_cli.inference.fusion")
+NO_WORK = ("dsclora_cli.models", "dsclora_cli.weights.catalog")
 """Modules of networks and of the catalog: their objects are no picture and no options."""
 
 WORK = {"ndarray", "Tensor", "Image", "JpegImageFile", "PngImageFile", "generator"}

@@ -33,7 +33,6 @@ import torch
 from results import parser_of, save_results
 
 from dsclora_cli.config import ModelOptions
-from dsclora_cli.inference.fusion import fuse
 from dsclora_cli.inference.native.engine import NativeEngine
 from dsclora_cli.inference.native.library import CPU_VARIABLE, why_unavailable
 from dsclora_cli.inference.native.weights import span_weights
@@ -52,11 +51,10 @@ def candidates(
     """Return functions that run the network on a picture `(1, 3, H, W)`, by name; ratios refer to `plain`."""
     last = picture.contiguous(memory_format=torch.channels_last)
     laid = copy.deepcopy(network).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    fused, tile = fuse(network), rows(picture)
+    tile = rows(picture)
     found: dict[str, Callable[[], object]] = {
         "plain": lambda: network(picture),
-        "channels_last": lambda: laid(last),
-        "dsclora torch": lambda: fused(last),
+        "channels_last": lambda: laid(last),  # what the engine `torch` runs
     }
     if not why_unavailable():
         for cpu in ("", *cpus):

@@ -21,7 +21,7 @@ SCORES_VERSION = 2
 """Version of the arithmetic behind kept scores and saved images, and of the cache files.
 
 Raise the number with every change of code that may change a score or a pixel: reading of pictures, resampling, JPEG
-degradation, tiling, fused operations, rounding, color conversion, metrics. All images are then scored again. Leave the
+degradation, tiling, engines, rounding, color conversion, metrics. All images are then scored again. Leave the
 number alone when names, messages, options or tables change.
 """
 

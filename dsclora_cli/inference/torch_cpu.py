@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
+import copy
+
 import torch
 from torch import Tensor, nn
 
 from dsclora_cli.errors import OutOfMemory
 from dsclora_cli.inference.device import is_out_of_memory
 from dsclora_cli.inference.engine import Descriptor, Engine, UnitPixels, require_finite
-from dsclora_cli.inference.fusion import can_fuse, fuse
 from dsclora_cli.inference.torch_gpu import TorchGpuEngine
 
 
 def open_torch_engine(network: nn.Module, descriptor: Descriptor, device: torch.device, dtype: torch.dtype) -> Engine:
     """Return the PyTorch engine for a device.
-
-    On the CPU in float32 a fused form of the network runs, where the installed PyTorch has the operators.
 
     Args:
         network: Maps `(N, 3, H, W)` to `(N, 3, scale*H, scale*W)`.
@@ -25,7 +24,8 @@ def open_torch_engine(network: nn.Module, descriptor: Descriptor, device: torch.
     """
     if device.type != "cpu":
         return TorchGpuEngine(network, descriptor, device, dtype)
-    return TorchCpuEngine(fuse(network) if can_fuse(device, dtype) else network, descriptor, dtype)
+    # A copy: the layout of a network in training must not change.
+    return TorchCpuEngine(copy.deepcopy(network), descriptor, dtype)
 
 
 class TorchCpuEngine:
