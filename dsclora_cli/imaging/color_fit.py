@@ -52,7 +52,8 @@ def fit_colors(header: Header, name: str, channels: int) -> tuple[Metadata, list
             # Many readers of PNG know profiles only.
             metadata = replace(metadata, icc=profile_of_chunks(chunks, channels))
         return metadata, losses, notes
-    if name in NUMBERED and b"cICP" in dict(chunks) and not metadata.icc:
+    in_full_range = dict(chunks).get(b"cICP", b"")[2:] == b"\0\1"
+    if name in NUMBERED and in_full_range and not metadata.icc:
         kept = tuple(chunk for chunk in chunks if chunk[0] == b"cICP")
         if any(kind in CHUNKS_OF_HDR for kind, _ in chunks):
             notes.append(f"the brightness of the HDR picture (mDCV, cLLI) was left out: {name} is written without")
@@ -103,11 +104,16 @@ def with_exif_colors(header: Header) -> Header:
     elif words:
         note = _NO_COLORS.format("EXIF")
     else:
-        name = find_value(metadata.xmp, "photoshop:ICCProfile").decode("utf-8", "replace")
-        if not name or "srgb" in name.lower():
-            return header
-        note = f'XMP names the colour profile "{name:.60}", but the file has no colour profile: sRGB is assumed'
-    return replace(header, metadata=metadata, notes=(*header.notes, note))
+        note = _note_on_xmp_colors(metadata.xmp)
+    return replace(header, metadata=metadata, notes=(*header.notes, note)) if note else header
+
+
+def _note_on_xmp_colors(xmp: bytes | None) -> str:
+    """Return a sentence for the user about colors that XMP alone states; empty for sRGB."""
+    name = find_value(xmp, "photoshop:ICCProfile").decode("utf-8", "replace")
+    if name and "srgb" not in name.lower():
+        return f'XMP names the colour profile "{name:.60}", but the file has no colour profile: sRGB is assumed'
+    return _NO_COLORS.format("XMP") if find_value(xmp, "exif:ColorSpace") in (b"2", b"65535") else ""
 
 
 def _read_exif_colors(exif: bytes | None, channels: int) -> tuple[bytes | None, str]:

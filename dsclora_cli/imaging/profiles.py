@@ -158,8 +158,9 @@ def profile_of_chunks(chunks: ColorChunks, channels: int) -> bytes | None:
     primaries: Points = _BT709
     tone: Tone = _srgb_tone
     if len(stated.get(b"cICP", b"")) == 4:
-        first, second = stated[b"cICP"][:2]
-        if first not in _PRIMARIES or second not in _TONES:
+        first, second, matrix, full = stated[b"cICP"]
+        # A narrow range would need other pixels.
+        if first not in _PRIMARIES or second not in _TONES or matrix or not full:
             return None
         primaries, tone = _PRIMARIES[first], _TONES[second]
     elif b"sRGB" not in stated:

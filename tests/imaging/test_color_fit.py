@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import struct
+import zlib
 
 import imagecodecs
 import numpy as np
@@ -23,6 +24,7 @@ from pictures import (
 from PIL import Image
 
 from dsclora_cli.errors import ImageError
+from dsclora_cli.imaging.codecs.png import make_chunk
 from dsclora_cli.imaging.formats import FORMATS
 from dsclora_cli.imaging.profiles import profile_of_chunks, profile_space, srgb_profile
 from dsclora_cli.imaging.tiff_ifd import EXIF_IFD, INTEROP_IFD, LONG, RATIONAL, SHORT, Entry, pack_exif
@@ -234,6 +236,7 @@ def test_colors_that_exif_gives_by_primaries_become_a_profile():
     [
         (Metadata(exif=exif_of_colors(65535)), "EXIF states colours other than sRGB, but"),
         (Metadata(exif=exif_of_colors(0xFFFD, b"R98")), "EXIF states colours other than sRGB, but"),
+        (Metadata(xmp=b'<a exif:ColorSpace="65535"/>'), "XMP states colours other than sRGB, but"),
         (Metadata(xmp=b'<a photoshop:ICCProfile="eciRGB v2"/>'), 'XMP names the colour profile "eciRGB v2", but'),
     ],
 )
@@ -254,3 +257,27 @@ def test_colors_without_a_profile_are_told(metadata, note):
 def test_srgb_and_files_with_a_profile_get_no_other_profile(metadata):
     header, _ = read_still(saved_still(smooth(), "JPEG", metadata))
     assert header.notes == () and header.metadata.icc == metadata.icc
+
+
+@pytest.mark.parametrize("name", ["JPEG", "AVIF", "GIF"])
+def test_a_narrow_range_is_kept_in_png_and_told_elsewhere(name):
+    narrow = ((b"cICP", bytes((1, 1, 0, 0))),)
+    assert fitted(3, "PNG", Metadata(color_chunks=narrow)) == (Metadata(color_chunks=narrow), ())
+    metadata, losses = fitted(3, name, Metadata(color_chunks=narrow))
+    assert metadata.color_chunks == () and metadata.icc is None
+    assert f"{name} has no room for the colours stated by cICP: the picture will look different" in losses
+
+
+def test_a_profile_in_the_text_of_a_png_is_read():
+    hidden = f"\nicc\n{len(rgb_profile()):8}\n{rgb_profile().hex()}\n".encode()
+    chunk = make_chunk(b"zTXt", b"Raw profile type icc\0\0" + zlib.compress(hidden))
+    png = saved_still(smooth(), "PNG")
+    header, _ = read_still(png[:33] + chunk + png[33:])
+    assert header.metadata.icc == rgb_profile() and header.metadata.text == ()
+
+
+def test_a_profile_of_which_a_part_is_missing_is_told():
+    part = b"ICC_PROFILE\0\1\2" + rgb_profile()
+    segment = b"\xff\xe2" + struct.pack(">H", len(part) + 2) + part
+    header, _ = read_still(b"\xff\xd8" + segment + saved_still(smooth(), "JPEG")[2:])
+    assert header.notes == ("the colour profile is damaged and was left out",) and header.metadata.icc is None

@@ -295,8 +295,8 @@ def scan_png(file: BinaryIO) -> tuple[Mapping[bytes, bytes], Metadata]:
     app1 = raw.get("app1", b"")
     iptc = raw.get("iptc") or raw.get("8bim")
     xmp = raw.get("xmp") or (app1 if b"<x:xmpmeta" in app1 else None)
-    # The profile is behind its name and the method of compression.
-    icc = inflate(once[b"iCCP"].partition(b"\0")[2][1:]) if b"iCCP" in once else None
+    # The profile is behind its name and the method of compression. Old programs hide a profile in a text.
+    icc = inflate(once[b"iCCP"].partition(b"\0")[2][1:]) if b"iCCP" in once else raw.get("icc") or raw.get("icm")
     exif = once.get(b"eXIf") or raw.get("exif") or (app1 if xmp is not app1 else None)
     return once, Metadata(
         icc=icc or None,

@@ -12,7 +12,7 @@ from dsclora_cli.imaging.types import Metadata
 
 TEXT_CHUNKS = (b"tEXt", b"zTXt", b"iTXt")
 XMP_KEY = "XML:com.adobe.xmp"
-_RAW_PROFILE = re.compile(r"Raw profile type (iptc|8bim|exif|APP1|xmp)")
+_RAW_PROFILE = re.compile(r"Raw profile type (iptc|8bim|exif|APP1|xmp|icc|icm)")
 _MAX_TEXT = 2**26  # bytes after decompression
 
 
@@ -44,7 +44,7 @@ class PngTexts:
             self._first[key] = value
 
     def take_profiles(self) -> dict[str, bytes]:
-        """Remove and return EXIF ("exif", "app1"), IPTC ("iptc", "8bim") and XMP ("xmp") found in texts.
+        """Remove and return blocks found in texts: "exif" or "app1", "iptc" or "8bim", "xmp", "icc" or "icm".
 
         ImageMagick and ExifTool hide the blocks as hexadecimal digits.
         """

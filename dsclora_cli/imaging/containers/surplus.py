@@ -29,18 +29,18 @@ _NAME = re.compile(rb"[\w .-]{4}")
 
 _EOI = 0xD9
 _MARKER = re.compile(rb"\xff+([\x01-\xcf\xd8-\xfe])")  # no restart marker
+_GAIN_MAP = b"urn:iso:std:iso:ts:21496:-1\0"
 # Beginnings of segments that are read, have a sentence elsewhere, or say nothing about the picture.
 _KNOWN_SEGMENTS = MappingProxyType(
     {
         0xE0: (b"JFIF\0", b"JFXX\0"),
         0xE1: (b"Exif\0", b"http://ns.adobe.com/xap/1.0/\0", b"http://ns.adobe.com/xmp/extension/\0"),
-        0xE2: (b"ICC_PROFILE\0", b"MPF\0"),
+        0xE2: (b"ICC_PROFILE\0", b"MPF\0", _GAIN_MAP),
         0xEC: (b"Ducky",),
         0xED: (b"Photoshop 3.0\0", b"Adobe_CM"),
         0xEE: (b"Adobe",),
     }
 )
-_GAIN_MAP = b"urn:iso:std:iso:ts:21496:-1\0"
 
 _KNOWN_CHUNKS = (
     *(b"IHDR", b"PLTE", b"IDAT", b"IEND", b"tRNS", b"gAMA", b"cHRM", b"sRGB", b"iCCP", b"cICP", b"mDCV", b"mDCv"),
@@ -88,30 +88,42 @@ def surplus_notes(file: BinaryIO, name: str) -> list[str]:
 def _jpeg_notes(file: BinaryIO) -> Iterator[str]:
     file.seek(0)
     data = file.read(_MOST_BYTES)
-    unknown, has_index, end = [], False, None
-    for kind, start, size in _segments(data):
+    segments = list(_segments(data))
+    yield from _segment_notes(data, segments)
+    end, pictures = _end_of(segments), 0
+    while end and (follows := _FURTHER.match(data, end)) and pictures < _MOST_PARTS:
+        pictures += 1
+        end = _end_of(list(_segments(data, follows.end() - 2)))
+    # Pictures in an index (MPF) have a sentence of their own.
+    if pictures and not any(data.startswith(b"MPF\0", start) for kind, start, _ in segments if kind == 0xE2):
+        yield f"further pictures behind the picture were left out: {pictures}"
+    if end:
+        yield from _trailing_notes(file, end)
+
+
+def _end_of(segments: list[tuple[int, int, int]]) -> int:
+    """Return the offset behind the end marker of a JPEG, 0 for a JPEG without an end marker."""
+    return segments[-1][1] if segments and segments[-1][0] == _EOI else 0
+
+
+def _segment_notes(data: bytes, segments: list[tuple[int, int, int]]) -> Iterator[str]:
+    unknown, profile = [], []
+    for kind, start, size in segments:
         content = data[start : start + min(size, 64)]
-        has_index |= kind == 0xE2 and content.startswith(b"MPF\0")
-        end = start if kind == _EOI else None
-        if kind == 0xED:
-            yield from path_notes(data[start : start + size])
         if kind == 0xEB and b"jumb" in content:
             yield _CREDENTIALS
-        elif kind == 0xE2 and content.startswith(_GAIN_MAP):
+            continue
+        if kind == 0xE2 and content.startswith(_GAIN_MAP):
             yield "metadata of parts that are not kept was removed: a gain map"
-        elif 0xE0 <= kind <= 0xEF and not content.startswith(_KNOWN_SEGMENTS.get(kind, b"\0\0\0\0")):
+        elif kind == 0xE2 and content.startswith(b"ICC_PROFILE\0"):
+            profile.append(content[13:14])  # the number of all parts
+        elif kind == 0xED:
+            yield from path_notes(data[start : start + size])
+        if 0xE0 <= kind <= 0xEF and not content.startswith(_KNOWN_SEGMENTS.get(kind, b"\0\0\0\0")):
             unknown.append(_segment_name(kind, content))
+    if any(count != bytes((len(profile) % 256,)) for count in profile):
+        yield "the colour profile is damaged and was left out"
     yield from _name_parts("segments of the JPEG", unknown)
-    pictures = 0
-    while end is not None and (follows := _FURTHER.match(data, end)) and pictures < _MOST_PARTS:
-        pictures += 1
-        last = max(_segments(data, follows.end() - 2), key=lambda segment: segment[1], default=None)
-        end = last[1] if last and last[0] == _EOI else None
-    # Pictures in an index (MPF) have a sentence of their own.
-    if pictures and not has_index:
-        yield f"further pictures behind the picture were left out: {pictures}"
-    if end is not None:
-        yield from _trailing_notes(file, end)
 
 
 def _segments(data: bytes, begin: int = 0) -> Iterator[tuple[int, int, int]]:
