@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import atexit
+import logging
 import os
 import signal
 import sys
+import warnings
 from contextlib import suppress
 from io import TextIOWrapper
 from types import FrameType
@@ -20,6 +22,7 @@ def run() -> None:
     if handled:
         signal.signal(signal.SIGINT, _end_at_once)
     _mend_streams()
+    _silence_libraries()
     from dsclora_cli.cli.app import main
 
     try:
@@ -35,6 +38,22 @@ def run() -> None:
 
 def _end_at_once(number: int, frame: FrameType | None) -> None:  # noqa: ARG001
     os._exit(_INTERRUPTED)
+
+
+def _silence_libraries() -> None:
+    """Keep remarks of libraries off stderr: users read sentences of this program, and can do nothing about the others.
+
+    DSCLORA_DEBUG=1 and the settings of Python and of the libraries let the remarks through.
+    """
+    if os.environ.get("DSCLORA_DEBUG") == "1":
+        return
+    # Read by the C++ part of torch and by OpenMP when they are loaded.
+    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
+    os.environ.setdefault("KMP_WARNINGS", "0")
+    if not sys.warnoptions:
+        warnings.simplefilter("ignore")
+    # Also for loggers that do not exist yet, such as those of torch.compile.
+    logging.disable(logging.WARNING)
 
 
 def _mend_streams() -> None:

@@ -27,6 +27,21 @@ entry.run()
 """
 
 
+TALKING = """
+import logging, os, sys, warnings
+import dsclora_cli.__main__ as entry
+import dsclora_cli.cli.app as app
+def main():
+    warnings.warn("a remark of Python")
+    logging.getLogger("torch._inductor.utils").warning("a remark of a logger")
+    if os.environ.get("TORCH_CPP_LOG_LEVEL") != "ERROR":
+        sys.stderr.write("a remark of C++")
+    return 0
+app.main = main
+entry.run()
+"""
+
+
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     """Return a folder with a picture, which a run with `--width 4` skips without a network."""
@@ -51,6 +66,13 @@ def test_a_closed_stream_changes_nothing(folder: Path, streams: str) -> None:
     done = shell(folder, f"D upscale a.png --width 4 {streams}")
     assert (done.returncode, done.stdout) == (0, "")
     assert done.stderr in ("", "nothing to do: 1 large enough\n")
+
+
+@pytest.mark.parametrize("debug", ["0", "1"])
+def test_remarks_of_libraries_reach_developers_only(tmp_path: Path, debug: str) -> None:
+    done = shell(tmp_path, f"exec {sys.executable} -c '{TALKING}'", DSCLORA_DEBUG=debug)
+    assert done.returncode == 0
+    assert done.stderr.count("a remark of") >= 3 if debug == "1" else done.stderr == ""
 
 
 def test_a_closed_standard_input_is_an_empty_picture(folder: Path) -> None:
