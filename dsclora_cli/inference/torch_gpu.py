@@ -189,9 +189,16 @@ class TorchGpuEngine:
 
 
 def _placed(network: nn.Module, device: torch.device, dtype: torch.dtype) -> nn.Module:
-    """Return a copy of the network on a device, in channels_last: the fastest layout for convolutions."""
+    """Return a copy of the network on a device, in the layout of the device."""
     placed = copy.deepcopy(network).eval()
-    return placed.to(device=device, dtype=dtype, memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]
+    return placed.to(device=device, dtype=dtype, memory_format=_layout(device))  # type: ignore[call-overload,no-any-return]
+
+
+def _layout(device: torch.device) -> torch.memory_format:
+    """Return the layout of feature maps: channels_last, the fastest for convolutions, but contiguous on MPS."""
+    # Some releases of PyTorch compute convolutions of channels_last views wrongly on MPS, without an error
+    # (github.com/pytorch/pytorch/issues/180984).
+    return torch.contiguous_format if device.type == "mps" else torch.channels_last
 
 
 def _at(pending: PendingArrays, index: int) -> tuple[NDArray[Any], int]:
@@ -206,11 +213,12 @@ def _gpu_function(network: nn.Module, kind: _BatchKind) -> GpuFunction:
     The function maps `(N, H, W, 1 or 3)` in the transfer dtype to `(N, scale*H, scale*W, 1 or 3)` of the same dtype and
     to the states `(N,)`. Gray goes through the network as three equal channels and comes back as their mean.
     """
-    dtype, span = next(network.parameters()).dtype, kind.high - kind.low
+    weight, span = next(network.parameters()), kind.high - kind.low
+    dtype, layout = weight.dtype, _layout(weight.device)
 
     def upscale(sent: Tensor) -> tuple[Tensor, Tensor]:
         unit = (sent.permute(0, 3, 1, 2).float() - kind.low) * (1.0 / span)
-        result: Tensor = network(unit.expand(-1, 3, -1, -1).to(dtype)).float()
+        result: Tensor = network(unit.expand(-1, 3, -1, -1).to(dtype).contiguous(memory_format=layout)).float()
         # Judged before clamping, which would hide infinity. Black is suspicious only where the tile has some light.
         brightest, light = result.flatten(1).amax(1), unit.flatten(1).amax(1)
         blackness = torch.where((brightest < _BLACK) & (light > 0.01), _ALL_BLACK, _USABLE)

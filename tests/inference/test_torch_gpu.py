@@ -168,6 +168,25 @@ def test_a_tile_that_does_not_fit_is_halved_or_an_error() -> None:
         upscale(engine, pixels, 50)
 
 
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("layout", [torch.channels_last, torch.contiguous_format])
+def test_networks_get_maps_in_the_layout_of_the_device(
+    layout: torch.memory_format, channels: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    network, seen = Double(), list[bool]()
+    network.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0].is_contiguous(memory_format=layout)))
+    monkeypatch.setattr(torch_gpu, "_placed", lambda network, device, dtype: network)
+    monkeypatch.setattr(torch_gpu, "_layout", lambda device: layout)
+    pixels = photo(20, 30, channels)
+    np.testing.assert_array_equal(upscale(streamed(network), pixels, 0), doubled(pixels))
+    assert seen == [True]
+
+
+def test_only_mps_has_contiguous_maps() -> None:
+    layouts = [torch_gpu._layout(torch.device(name)) for name in ("mps", "cuda", "cpu")]
+    assert layouts == [torch.contiguous_format, torch.channels_last, torch.channels_last]
+
+
 def test_other_errors_are_raised_unchanged() -> None:
     class Broken(BatchRunner):
         def run(self, *_: object, **__: object) -> PendingArrays:
