@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
+import other_programs
 import pytest
 from hypothesis import settings
 from native_build import built, is_current
@@ -35,6 +37,19 @@ def no_openvino(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch)
     """Where OpenVINO is installed every test would convert its network; those that mean it ask for `openvino`."""
     if "openvino" not in request.fixturenames:
         monkeypatch.setattr("dsclora_cli.inference.openvino.is_installed", lambda: False)
+
+
+@pytest.fixture(autouse=True)
+def no_spandrel(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Importing spandrel takes seconds, for every file that is refused; those that mean it ask for `spandrel`."""
+    if "spandrel" not in request.fixturenames:
+        monkeypatch.setattr("dsclora_cli.weights.foreign.find_spec", lambda name: None)
+
+
+@pytest.fixture
+def spandrel() -> Any:
+    """The library spandrel; the tests that ask for this skip where the library is absent."""
+    return other_programs.import_spandrel()
 
 
 @pytest.fixture

@@ -62,6 +62,9 @@ def export_model(
     chosen.check_package()
     found = find_weights(model, None)
     network = open_network(found)
+    if not network.config.descriptor.traceable:
+        arch = network.config.descriptor.arch
+        raise UsageError(f"{found.name} is a network of spandrel ({arch})", "other programs open its own file as well")
     metadata = describe_export(found, network.config.descriptor)
     contents = chosen.convert(network, metadata)
     _write_all(dict(zip(paths, contents, strict=True)))

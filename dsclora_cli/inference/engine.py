@@ -57,6 +57,12 @@ class Descriptor:
     exact_tiles: bool = True
     """False where a part of the network sees the whole picture: tiles then differ a little from the whole picture."""
 
+    multiple: int = 1
+    """Places and sizes of tiles are multiples of this number of LR pixels; above 1 for networks with windows."""
+
+    traceable: bool = True
+    """Whether tracers can follow the forward pass for every size; False for networks of other libraries."""
+
 
 def span_descriptor(channels: int, blocks: int, scale: int) -> Descriptor:
     """Return the facts on a SPAN. The receptive-field radius is `3 * blocks + 3` LR pixels.

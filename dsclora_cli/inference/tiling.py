@@ -157,9 +157,10 @@ class _TiledUpscaling:
     def _with_halo(self, core: Tile) -> Tile:
         """Return the core grown by the halo, inside the picture, and to the shape of the other tiles."""
         halo, (rows, columns) = self._engine.descriptor.halo, self._least
+        multiple, height, width = self._engine.descriptor.multiple, self._source.height, self._source.width
         return Tile(
-            *_grown(core.top - halo, core.bottom + halo, self._source.height, rows),
-            *_grown(core.left - halo, core.right + halo, self._source.width, columns),
+            *_on_grid(_grown(core.top - halo, core.bottom + halo, height, rows), height, multiple),
+            *_on_grid(_grown(core.left - halo, core.right + halo, width, columns), width, multiple),
         )
 
     def _start(self, tile: Pixels) -> _PendingWindow:
@@ -347,6 +348,12 @@ def _grown(start: int, stop: int, size: int, least: int) -> tuple[int, int]:
     start, stop = max(0, start), min(size, stop)
     stop = max(stop, min(size, start + least))
     return min(start, max(0, stop - least)), stop
+
+
+def _on_grid(interval: tuple[int, int], size: int, multiple: int) -> tuple[int, int]:
+    """Lengthen an interval inside 0 and `size` until both ends are multiples; `size` itself is always a good end."""
+    start, stop = interval
+    return start // multiple * multiple, min(size, -(-stop // multiple) * multiple)
 
 
 def _cuts(start: int, stop: int, edge: int) -> list[tuple[int, int]]:

@@ -182,6 +182,8 @@ def _load_openvino(weights: FoundWeights, options: EngineOptions) -> Engine | No
 
         network = open_network(weights)
         try:
+            if not network.config.descriptor.traceable:
+                raise RuntimeError("the network cannot be traced")
             converted = openvino.convert_network(network, network.config.descriptor)
         except RuntimeError as error:
             if options.engine == "auto":

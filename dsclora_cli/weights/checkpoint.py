@@ -13,17 +13,21 @@ from dsclora_cli.errors import WeightsError
 from dsclora_cli.inference.engine import NO_NORM, Descriptor
 from dsclora_cli.models.network import Network
 from dsclora_cli.models.span import SpanConfig
-from dsclora_cli.weights.detect import HINT, architecture_of, detect_architecture, list_some
+from dsclora_cli.weights.detect import HINT, UnknownNetwork, architecture_of, detect_architecture, list_some
 from dsclora_cli.weights.state_dict import pack_tensors, read_tensors, require_finite_tensor, write_tensors
 
 
 def load_network(path: Path) -> Network:
     """Load the network of a file: merged, float32, on the CPU, in eval mode.
 
-    Raises WeightsError for anything but exactly one network of a known architecture with finite weights.
+    Raises WeightsError for anything but exactly one network with finite weights, of an architecture that this program
+    or the library spandrel, where installed, knows.
     """
     file = read_tensors(path)
-    architecture, config = detect_architecture(file, path)
+    try:
+        architecture, config = detect_architecture(file, path)
+    except UnknownNetwork as error:
+        return _foreign_network(path, error)
     # SPAN's training form may come with a stale merged copy of the weights (`eval_conv`).
     stale = ".eval_conv." if isinstance(config, SpanConfig) and config.expanded else None
     state = {name: tensor for name, tensor in file.tensors.items() if name != NO_NORM and not (stale and stale in name)}
@@ -39,8 +43,24 @@ def load_network(path: Path) -> Network:
 
 
 def describe_file(path: Path) -> Descriptor:
-    """Return the facts on the network of a file, without building the network. Raises WeightsError."""
-    return detect_architecture(read_tensors(path), path)[1].descriptor
+    """Return the facts on the network of a file; a network of spandrel is opened for that. Raises WeightsError."""
+    try:
+        return detect_architecture(read_tensors(path), path)[1].descriptor
+    except UnknownNetwork as error:
+        return _foreign_network(path, error).config.descriptor
+
+
+def _foreign_network(path: Path, unknown: UnknownNetwork) -> Network:
+    """Return the network that spandrel opens. Raises `unknown`, perhaps with a longer hint, where there is none."""
+    from dsclora_cli.weights.foreign import UnusableSpandrel, open_foreign
+
+    try:
+        network = open_foreign(path)
+    except UnusableSpandrel as error:
+        raise UnknownNetwork(unknown.message, f"{unknown.hint}; {error}") from error
+    if network is None:
+        raise unknown
+    return network
 
 
 def save_network(network: Network, path: Path, training: str) -> None:

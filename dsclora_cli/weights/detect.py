@@ -26,6 +26,10 @@ LIMITS = {"channels": (1, 1024), "blocks": (1, 64), "groups": (1, 64), "attentio
 HINT = "expected a SPAN or DSCLoRA network, merged or in training form, a Compact, an EDSR or an RCAN"
 
 
+class UnknownNetwork(WeightsError):
+    """A file holds tensors, and no network of an architecture that this program defines."""
+
+
 @dataclass(frozen=True)
 class Architecture:
     """An architecture, and how to recognize a file of the architecture."""
@@ -46,11 +50,14 @@ class Architecture:
 
 
 def detect_architecture(file: TensorFile, path: Path) -> tuple[Architecture, NetworkConfig]:
-    """Return the architecture and the sizes of the network in a file. Raises WeightsError for any other content."""
+    """Return the architecture and the sizes of the network in a file.
+
+    Raises UnknownNetwork for another architecture, and WeightsError for layers that do not fit together.
+    """
     convolutions = {name for name, tensor in file.tensors.items() if tensor.ndim == 4}
     architecture = next((each for each in KNOWN if convolutions.issuperset(each.layers)), None)
     if architecture is None:
-        raise WeightsError(f"unsupported model file {path}: found keys {list_some(file.tensors)}", HINT)
+        raise UnknownNetwork(f"unsupported model file {path}: found keys {list_some(file.tensors)}", HINT)
     config = architecture.config(file)
     if config is None:
         raise WeightsError(f"unsupported {architecture.name} network in {path}: layers do not fit together", HINT)

@@ -55,8 +55,11 @@ class TensorFile:
     """Metadata of a safetensors file; empty for other formats."""
 
 
-def read_tensors(path: Path) -> TensorFile:
-    """Read a safetensors file, or a zipped or old-style PyTorch file. Raises WeightsError in one line."""
+def read_tensors(path: Path, keep_names: bool = False) -> TensorFile:
+    """Read a safetensors file, or a zipped or old-style PyTorch file. Raises WeightsError in one line.
+
+    `keep_names` keeps prefixes such as `model.`, which belong to the names in some architectures.
+    """
     try:
         with open_regular(path) as file:
             head, size = file.read(16), os.fstat(file.fileno()).st_size
@@ -66,9 +69,9 @@ def read_tensors(path: Path) -> TensorFile:
         raise WeightsError(f"{path} is larger than 1 GiB", _HINT)
     # safetensors: the length of the header in 8 bytes, then the header as JSON.
     if head[8:9] == b"{" and int.from_bytes(head[:8], "little") <= size:
-        return _read_safetensors(path)
+        return _read_safetensors(path, keep_names)
     if head.startswith((b"PK\x03\x04", *_PROTOCOLS)):
-        return TensorFile(_unwrap(_read_pickle(path), path), {})
+        return TensorFile(_unwrap(_read_pickle(path), path, keep_names), {})
     if code := find_code(path):
         raise _refused(path, code)
     raise WeightsError(f"{path} is not a file of weights", _HINT)
@@ -114,13 +117,13 @@ def _sort_header(file: bytes) -> bytes:
     return len(header).to_bytes(8, "little") + header + file[end:]
 
 
-def _read_safetensors(path: Path) -> TensorFile:
+def _read_safetensors(path: Path, keep_names: bool) -> TensorFile:
     from safetensors import SafetensorError, safe_open
 
     try:
         with safe_open(path, framework="pt", device="cpu") as file:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
-            return TensorFile(_unwrap(tensors, path), dict(file.metadata() or {}))
+            return TensorFile(_unwrap(tensors, path, keep_names), dict(file.metadata() or {}))
     except (*_BROKEN, SafetensorError) as error:
         raise _broken(path) from error
 
@@ -153,9 +156,9 @@ def _load(file: BinaryIO) -> object:
         return torch.load(file, map_location="cpu", weights_only=True)
 
 
-def _unwrap(loaded: object, path: Path) -> dict[str, Tensor]:
+def _unwrap(loaded: object, path: Path, keep_names: bool) -> dict[str, Tensor]:
     try:
-        tensors = unwrap(loaded, path)
+        tensors = unwrap(loaded, path, keep_names)
         claimed = sum(tensor.numel() * tensor.element_size() for tensor in tensors.values())
     except _BROKEN as error:
         raise _broken(path) from error

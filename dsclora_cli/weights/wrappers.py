@@ -38,8 +38,8 @@ _MOST_LAYERS = 8
 _HINT = "expected weights as .safetensors, .pth or .pt"
 
 
-def unwrap(loaded: object, path: Path) -> dict[str, Tensor]:
-    """Return tensors by name, without wrappers, prefixes and counters. Raises WeightsError for anything else."""
+def unwrap(loaded: object, path: Path, keep_names: bool = False) -> dict[str, Tensor]:
+    """Return tensors by name, without wrappers, counters, and (unless `keep_names`) prefixes. Raises WeightsError."""
     tensors: dict[str, Tensor] = {}
     for name, value in (_find_state(loaded, set()) or {}).items():
         found = value.tensor() if isinstance(value, StandInArray) else value
@@ -50,7 +50,7 @@ def unwrap(loaded: object, path: Path) -> dict[str, Tensor]:
         tensors[name] = found
     if not tensors:
         raise WeightsError(f"{path} holds no tensors by name", _HINT)
-    return _without_prefixes(tensors)
+    return tensors if keep_names else _without_prefixes(tensors)
 
 
 def _find_state(loaded: object, seen: set[int]) -> Mapping[object, object] | None:
