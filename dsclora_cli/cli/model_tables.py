@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 _METRICS = {"psnr_y": "dB", "ssim_y": "SSIM", "psnr_rgb": "dB RGB"}
 
 
-def show_models(rows: Iterable[ModelRow]) -> None:
-    """Write the catalog to stdout as a table, in the order of the catalog."""
+def show_models(rows: Iterable[ModelRow], references: Sequence[str]) -> None:
+    """Write the catalog to stdout as a table, and to stderr the references to the Hub that were used before."""
     rows = list(rows)
     columns = {
         "name": [row.name for row in rows],
@@ -33,6 +33,9 @@ def show_models(rows: Iterable[ModelRow]) -> None:
         "licence": [row.licence for row in rows],
     }
     console.show_columns(columns, ("published", "licence", "measured", "arch", "size", "auto"))
+    if references:
+        text = f"also used here, from the Hub: {', '.join(references)} (`dsclora models info` describes each)"
+        console.print_labeled("note", text, "cyan")
 
 
 def _choice(rank: int | None, photo: float | None) -> str:

@@ -70,8 +70,9 @@ def list_command(json: options.JsonOption = False) -> None:
             console.show_json(row)
         return
     from dsclora_cli.cli.model_tables import show_models
+    from dsclora_cli.weights.hub_models import list_trusted
 
-    show_models(list_models())
+    show_models(list_models(), [trusted.reference for trusted in list_trusted()])
 
 
 @app.command("info", epilog=_INFO_EXAMPLES, no_args_is_help=True)

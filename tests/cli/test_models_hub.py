@@ -47,6 +47,13 @@ def test_a_reference_is_fetched_once_and_then_described_without_a_request(dsclor
     assert server.requests == []
 
 
+def test_the_list_names_references_that_were_used(dsclora, server) -> None:
+    assert dsclora("models", "list").err == ""
+    dsclora("models", "fetch", REFERENCE)
+    err = dsclora("models", "list").err
+    assert err == f"note: also used here, from the Hub: {REFERENCE} (`dsclora models info` describes each)\n"
+
+
 def test_a_file_that_changed_in_the_cache_is_found_and_pruned(dsclora, server) -> None:
     dsclora("models", "fetch", REFERENCE)
     files = [json.loads(line) for line in dsclora("models", "verify", "--json").out.splitlines()]
