@@ -353,7 +353,9 @@ def _prepare(pair: Pair, recipe: Recipe, cache: TrainCache) -> _Prepared:
             return _Prepared(reasons=(f"{pair.lr} has {len(lr.pages)} pages, not {len(hr.pages)} as {pair.hr}",))
         pages = [_prepare_page(pair, index, hr, lr, recipe, cache) for index in range(len(hr.pages))]
     except ImageError as error:
-        return _Prepared(reasons=(error.message,))
+        # Of the hints, only the one about an option of the command helps with pictures that are left out.
+        allows = "; --max-pixels allows more" if "--max-pixels" in error.hint else ""
+        return _Prepared(reasons=(error.message + allows,))
     except DscloraError:
         raise
     except MemoryError:
