@@ -95,6 +95,7 @@ def upscale(
         bool, option(FILES, "Also upscale pictures in subfolders, and keep the folder tree.", "-r", "--recursive")
     ] = _DEFAULT.batch.recursive,
     overwrite: Annotated[bool, option(FILES, "Replace existing files.", "--overwrite")] = _DEFAULT.batch.overwrite,
+    watch: Annotated[bool, option(FILES, "Wait for more pictures in the folders, until Ctrl-C.", "--watch")] = False,
     fail_fast: Annotated[
         bool, option(FILES, "Stop at the first picture that fails.", "--fail-fast")
     ] = _DEFAULT.batch.fail_fast,
@@ -242,6 +243,15 @@ def upscale(
         x, y, part_width, part_height = (int(number) for number in crop_preview.split(","))
         with UpscaleView(json, quiet, verbose) as view:
             view.show_all(preview_files(inputs, asked, (x, y, part_width, part_height), view))
+        raise typer.Exit(view.exit_code)
+    if watch:
+        from threading import Event
+
+        from dsclora_cli.upscaling.watch import watch_files
+
+        with UpscaleView(json, quiet, verbose) as view, closing(watch_files(inputs, asked, view, Event())) as results:
+            view.on_note("waiting for pictures; Ctrl-C ends")
+            view.show_all(results)
         raise typer.Exit(view.exit_code)
     # Closed before the view: after Ctrl-C, threads end before the summary is shown.
     with UpscaleView(json, quiet, verbose) as view, closing(upscale_files(inputs, asked, view)) as results:
