@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +46,14 @@ def no_spandrel(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch)
     """Importing spandrel takes seconds, for every file that is refused; those that mean it ask for `spandrel`."""
     if "spandrel" not in request.fixturenames:
         monkeypatch.setattr("dsclora_cli.weights.foreign.find_spec", lambda name: None)
+
+
+@pytest.fixture
+def uncollected() -> Iterator[None]:
+    """No garbage collection: Hypothesis has a hook there, and would swallow the KeyboardInterrupt of a signal."""
+    gc.disable()
+    yield
+    gc.enable()
 
 
 @pytest.fixture

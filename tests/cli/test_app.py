@@ -71,6 +71,7 @@ def test_a_bug_is_one_line_and_with_debug_a_traceback(dsclora, monkeypatch: pyte
     assert debug.err.endswith("error: this is a bug in dsclora: ZeroDivisionError: first line\n")
 
 
+@pytest.mark.usefixtures("uncollected")
 def test_sigterm_is_exit_code_130_and_the_handler_is_restored(dsclora, monkeypatch: pytest.MonkeyPatch) -> None:
     def interrupt() -> None:
         os.kill(os.getpid(), signal.SIGTERM) if sys.platform != "win32" else signal.raise_signal(signal.SIGTERM)

@@ -89,6 +89,7 @@ def test_wrong_options_are_errors_of_one_line(dsclora, photos: Path) -> None:
     assert not Path("run").exists()
 
 
+@pytest.mark.usefixtures("uncollected")
 def test_a_stopped_run_leaves_a_checkpoint_to_resume_from(
     dsclora, photos: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -26,6 +26,7 @@ def photos(tmp_path: Path) -> Path:
     return photographs(tmp_path / "photos")
 
 
+@pytest.mark.usefixtures("uncollected")
 @pytest.mark.parametrize("optimiser", ["adam", "soap"])
 def test_a_stopped_run_resumes_to_the_same_bits(photos: Path, tmp_path: Path, optimiser: str) -> None:
     recipe = tiny_recipe(photos, optimiser=optimiser)

@@ -188,6 +188,7 @@ def test_the_loss_receives_the_whole_batch(photos: Path, tmp_path: Path) -> None
 _STOPPING = "stopping after this step; a second Ctrl-C stops at once, and loses the steps since the last checkpoint"
 
 
+@pytest.mark.usefixtures("uncollected")
 def test_the_first_signal_is_reported_at_once_and_the_second_stops_at_once(photos: Path, tmp_path: Path) -> None:
     recorder = Recorder()
     reported: list[bool] = []
@@ -208,6 +209,7 @@ def test_the_first_signal_is_reported_at_once_and_the_second_stops_at_once(photo
     assert len(recorder.losses) == 2 and not any("stopped after" in note for note in recorder.notes)
 
 
+@pytest.mark.usefixtures("uncollected")
 def test_a_signal_during_a_callback_is_reported_after_the_callback(photos: Path, tmp_path: Path) -> None:
     during: list[str] = []
 
