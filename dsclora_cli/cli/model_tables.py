@@ -64,6 +64,7 @@ def show_description(model: ModelDescription) -> None:
         **_adapter_facts(model),
         "training": ", ".join(f"{key} {_value(value)}" for key, value in model.training.items()),
         "auto": _choice(model.auto, model.photo),
+        "sharp": model.sharp or "",
         "licence": model.licence,
         "source": model.source,
         "Hub": "" if model.repo is None else model.repo + (f" at {model.revision}" if model.revision else ""),

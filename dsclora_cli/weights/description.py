@@ -128,6 +128,9 @@ class ModelDescription:
     photo: float | None = None
     """JPEG quality below which `--model auto` tries this model first."""
 
+    sharp: str | None = None
+    """Name of the weights towards which `--sharp` moves the model."""
+
     published: Scores = field(default_factory=dict)
     """Scores printed in `source`, by set and metric; PSNR in dB."""
 
@@ -195,6 +198,7 @@ def _describe_entry(entry: WeightEntry, catalog: Catalog, path: Path | None) -> 
         url=entry.url,
         auto=row.auto,
         photo=row.photo,
+        sharp=row.sharp,
         published=entry.published,
         reference=entry.reference,
     )
