@@ -83,10 +83,12 @@ def _network_facts(network: NetworkFacts | None) -> Mapping[str, str]:
     if network is None:
         return {}
     return {
-        "channels": str(network.channels),
-        "blocks": str(network.blocks),
+        "channels": str(network.channels or ""),
+        "blocks": str(network.blocks or ""),
         "parameters": f"{network.parameters:,}".replace(",", " "),
-        "multiply-adds": f"{network.multiply_adds / 1e9:.3g} G for an input of 256x256",
+        "multiply-adds": f"{network.multiply_adds / 1e9:.3g} G for an input of 256x256"
+        if network.multiply_adds
+        else "",
         "halo": f"{network.halo} pixels",
         "tiles": "equal to the whole picture" if network.exact_tiles else "slightly different from the whole picture",
         "float16": "allowed" if network.half_precision else "not allowed",

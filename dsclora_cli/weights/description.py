@@ -35,16 +35,16 @@ class NetworkFacts:
     """Factor by which the network enlarges the sides in one pass."""
 
     channels: int
-    """Number of channels between the layers."""
+    """Number of channels between the layers; 0 for a network of spandrel."""
 
     blocks: int
-    """Number of blocks in the body (RCAN: in every group of the body)."""
+    """Number of blocks in the body (RCAN: in every group of the body); 0 for a network of spandrel."""
 
     parameters: int
     """Number of weights and biases."""
 
     multiply_adds: int
-    """Multiply-adds of all convolutions for an input of 256x256, without biases."""
+    """Multiply-adds of all convolutions for an input of 256x256, without biases; 0 for a network of spandrel."""
 
     halo: int
     """Radius of the receptive field in LR pixels: the context of a tile."""
@@ -235,14 +235,16 @@ def _network_facts(path: Path) -> NetworkFacts:
     from dsclora_cli.weights.checkpoint import load_network
 
     network = load_network(path)
-    config, descriptor, counted = network.config, network.config.descriptor, complexity(network)
+    config, descriptor = network.config, network.config.descriptor
+    # A network of spandrel looks at values, which the meta device of the count does not have.
+    counted = complexity(network).multiply_adds if descriptor.traceable else 0
     return NetworkFacts(
         arch=descriptor.arch,
         scale=descriptor.scale,
         channels=config.channels,
         blocks=config.blocks,
-        parameters=counted.parameters,
-        multiply_adds=counted.multiply_adds,
+        parameters=sum(parameter.numel() for parameter in network.parameters()),
+        multiply_adds=counted,
         halo=descriptor.halo,
         exact_tiles=descriptor.exact_tiles,
         half_precision=descriptor.supports_half,

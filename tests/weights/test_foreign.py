@@ -169,3 +169,12 @@ def test_a_spandrel_that_cannot_be_imported_is_named(tmp_path: Path, monkeypatch
 def test_spandrel_does_not_know_everything(spandrel: Any, tmp_path: Path) -> None:
     torch.save({"conv.weight": torch.zeros(3, 3, 3, 3)}, tmp_path / "net.pth")
     assert "unsupported model file" in refused(tmp_path / "net.pth")
+
+
+def test_info_describes_a_network_of_spandrel(spandrel: Any, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    save("ESRGAN", folder / "net.pth")
+    assert main(["models", "info", "net.pth"]) == 0
+    facts = dict(line.split("  ", 1) for line in capsys.readouterr().out.splitlines())
+    assert (facts["architecture"].strip(), facts["scale"].strip(), facts["where"].strip()) == ("esrgan", "x2", "file")
+    assert "channels" not in facts and "multiply-adds" not in facts
+    assert facts["tiles"].strip() == "equal to the whole picture"
