@@ -100,8 +100,8 @@ class Header:
     notes: tuple[str, ...] = ()
     """Sentences for the user about conversions while reading, such as CMYK to sRGB."""
 
-    jpeg_quality: int | None = None
-    """Quality of a JPEG, 1 to 100, estimated from the quantization tables; None for other formats."""
+    lossy_quality: int | None = None
+    """Quality that a JPEG or a lossy WebP was saved with, 0 to 100, estimated from the file; None for other files."""
 
 
 @dataclass(frozen=True)

@@ -111,8 +111,9 @@ class JobPlanner:
         grown = replace(header, width=size.width, height=size.height, metadata=metadata)
         # Before the weights: a picture that the format cannot hold needs no download.
         result, losses = fit_format(grown, format, save.strict)
-        # Only the first pass sees the JPEG artifacts of the input, so only the first pass may use the photo weights.
-        first, choice = select_model(self._options.model, header.jpeg_quality, size.passes[0], self._photo)
+        # Only the first pass sees the artifacts of the input, so only the first pass may use the photo weights.
+        saved = header.format, header.lossy_quality
+        first, choice = select_model(self._options.model, saved, size.passes[0], self._photo)
         passes = [(self._options.model if index else first, scale) for index, scale in enumerate(size.passes)]
         for each in passes:
             if each not in self._found:

@@ -92,13 +92,13 @@ class WeightEntry:
 
 @dataclass(frozen=True)
 class PhotoRule:
-    """Choice of `--model auto` for compressed JPEGs."""
+    """Choice of `--model auto` for compressed pictures, at one native scale."""
 
-    below: float
-    """JPEG quality, 0 to 100; the rule holds for JPEGs of a lower quality."""
+    model: str
+    """Name of an entry."""
 
-    models: Mapping[int, str]
-    """Native scale to name of an entry."""
+    below: Mapping[str, float]
+    """Format, JPEG or WEBP, to a quality from 0 to 100; the rule holds for pictures of a lower quality."""
 
 
 @dataclass(frozen=True)
@@ -111,8 +111,8 @@ class Catalog:
     auto: Mapping[int, tuple[str, ...]]
     """Native scale to the names that `--model auto` tries in turn."""
 
-    photo: PhotoRule | None = None
-    """Choice for compressed JPEGs, if there is a special one."""
+    photo: Mapping[int, PhotoRule] = field(default_factory=dict)
+    """Native scale to the choice for compressed pictures, where there is a special one."""
 
     def entry(self, name: str) -> WeightEntry:
         """Return the entry called `name`. Raises UsageError with similar names."""
@@ -190,9 +190,10 @@ def read_catalog(path: Path, folder: Path) -> Catalog:
     entries = {name: _read_entry(name, weights.table(name), folder) for name in list(weights.rest)}
     auto = document.table("auto")
     choices = {auto.scale_of(key): auto.names(key) for key in list(auto.rest)}
-    photo = _read_photo(document.table("photo"))
+    photo = document.table("photo")
+    rules = {photo.scale_of(key): _read_rule(photo.table(key)) for key in list(photo.rest)}
     document.close()
-    return Catalog(entries, choices, photo)
+    return Catalog(entries, choices, rules)
 
 
 def _read_entry(name: str, table: TomlTable, folder: Path) -> WeightEntry:
@@ -232,20 +233,22 @@ def _read_entry(name: str, table: TomlTable, folder: Path) -> WeightEntry:
     return entry
 
 
-def _read_photo(table: TomlTable) -> PhotoRule | None:
-    """Read the table `[photo]`; return None for an empty table."""
-    if not table.rest:
-        return None
-    below = table.number("below")
-    if not 0 <= below <= 100:
-        raise table.error("below", below, "a JPEG quality, 0 to 100")
-    models = {table.scale_of(key): table.text(key) for key in list(table.rest)}
-    return PhotoRule(below, models)
+def _read_rule(table: TomlTable) -> PhotoRule:
+    """Read the table of one native scale in `[photo]`. Raises UsageError for a wrong key or value."""
+    model, below = table.text("model"), {}
+    for key in ("jpeg", *(("webp",) if "webp" in table.rest else ())):
+        quality = table.number(key)
+        # Above the best quality, so that a rule can hold for every file of the format.
+        if not 0 <= quality <= 101:
+            raise table.error(key, quality, "a quality, 0 to 101")
+        below[key.upper()] = quality
+    table.close()
+    return PhotoRule(model, below)
 
 
 def _check_names(catalog: Catalog, path: Path) -> Catalog:
     """Return the catalog. Raises UsageError for a reference to an entry that is missing or has another scale."""
-    entries, photo = catalog.entries, catalog.photo.models if catalog.photo else {}
+    entries = catalog.entries
     # The base of an adapter must be plain weights: adapters of adapters are not supported.
     plain: Mapping[str, WeightEntry] = {name: entry for name, entry in entries.items() if entry.base is None}
     references = [
@@ -255,7 +258,7 @@ def _check_names(catalog: Catalog, path: Path) -> Catalog:
         (f"[weights.{each.name}] sharp", each.sharp, each.scale, plain) for each in entries.values() if each.sharp
     ]
     references += [(f"[auto] {scale}", name, scale, entries) for scale, names in catalog.auto.items() for name in names]
-    references += [(f"[photo] {scale}", name, scale, entries) for scale, name in photo.items()]
+    references += [(f"[photo.{scale}] model", rule.model, scale, entries) for scale, rule in catalog.photo.items()]
     for where, name, scale, allowed in references:
         if name not in allowed or allowed[name].scale != scale:
             problem = f"{path}: {where}: {name!r} is not the name of weights of scale {scale}"

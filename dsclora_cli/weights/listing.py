@@ -44,6 +44,9 @@ class ModelRow:
     photo: float | None
     """JPEG quality below which `--model auto` tries this model first; None for all other models."""
 
+    photo_webp: float | None
+    """WebP quality below which `--model auto` tries this model first; None for all other models."""
+
     base: str | None
     """Name of the weights that an adapter is for; None for plain weights."""
 
@@ -70,7 +73,7 @@ def model_row(entry: WeightEntry, catalog: Catalog) -> ModelRow:
     """Return the row of an entry, without accessing the internet."""
     # The rank counts inside one scale, for `auto` compares only models of the wanted scale.
     ranked = catalog.auto.get(entry.scale, ())
-    photo = catalog.photo
+    rule = next((rule for rule in catalog.photo.values() if rule.model == entry.name), None)
     return ModelRow(
         name=entry.name,
         arch=entry.arch,
@@ -81,7 +84,8 @@ def model_row(entry: WeightEntry, catalog: Catalog) -> ModelRow:
         source=entry.source,
         place=str(place_of(entry)),
         auto=ranked.index(entry.name) + 1 if entry.name in ranked else None,
-        photo=photo.below if photo and entry.name in photo.models.values() else None,
+        photo=rule.below["JPEG"] if rule else None,
+        photo_webp=rule.below.get("WEBP") if rule else None,
         base=entry.base,
         sharp=entry.sharp,
         repo=entry.repo,

@@ -5,6 +5,7 @@ No torch until a file must be opened: for `open_network`, for an adapter, for th
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -22,8 +23,10 @@ if TYPE_CHECKING:
 
 AUTO = "auto"
 
-AUTO_PHOTO = "auto for a compressed JPEG"
+AUTO_PHOTO = "auto for a compressed picture"
 """Model name that `select_model` puts in place of `auto`; users cannot type the name."""
+
+_SPOKEN = {"JPEG": "JPEG", "WEBP": "WebP"}
 
 _SHARP_HINT = "leave --sharp out, or name a model and its sharp model: --weights FILE --sharp-weights FILE"
 
@@ -188,28 +191,33 @@ def _auto_scales(options: ModelOptions, catalog: Catalog) -> tuple[int, ...]:
 
 
 def select_model(
-    options: ModelOptions, jpeg_quality: int | None, scale: int, photo: PhotoRule | None
+    options: ModelOptions, saved: tuple[str, int | None], scale: int, rules: Mapping[int, PhotoRule]
 ) -> tuple[ModelOptions, str | None]:
-    """Choose between the weights for compressed JPEGs and all other weights, for one picture.
+    """Choose between the weights for compressed pictures and all other weights, for one picture.
 
     Args:
         options: The user's choice. Only `auto` leaves a choice to make.
-        jpeg_quality: Quality of the JPEG, 0 to 100; None for a picture in another format.
+        saved: Format of the picture and, for a JPEG and a lossy WebP, the quality from 0 to 100.
         scale: First native scale that the picture goes through.
-        photo: Rule of the catalog.
+        rules: Rules of the catalog, by native scale.
 
     Returns:
         Options to use for the first pass, and the reason in words; None as reason if there was no choice.
     """
-    if photo is None or (options.model, options.weights, options.adapter) != (AUTO, None, None):
+    if not rules or (options.model, options.weights, options.adapter) != (AUTO, None, None):
         return options, None
-    if jpeg_quality is None:
-        return options, "not a JPEG"
-    if jpeg_quality >= photo.below:
-        return options, f"a JPEG of quality {jpeg_quality}, not below {photo.below:g}"
-    if scale not in photo.models:
-        return options, f"a JPEG of quality {jpeg_quality}, but no model for photographs upscales by {scale}"
-    return replace(options, model=AUTO_PHOTO), f"a JPEG of quality {jpeg_quality}, below {photo.below:g}"
+    format, quality = saved
+    if quality is None:
+        return options, "neither a JPEG nor a lossy WebP"
+    picture = f"a {_SPOKEN[format]} of quality {quality}"
+    if scale not in rules:
+        return options, f"{picture}, but no model for photographs upscales by {scale}"
+    below = rules[scale].below.get(format)
+    if below is None:
+        return options, f"{picture}, but no quality is measured for the model for photographs"
+    if quality >= below:
+        return options, f"{picture}, not below {below:g}"
+    return replace(options, model=AUTO_PHOTO), f"{picture}, below {below:g}"
 
 
 def _check_options(options: ModelOptions) -> None:
@@ -234,8 +242,8 @@ def _find_auto(options: ModelOptions, catalog: Catalog, scale: int) -> FoundWeig
     if scale not in catalog.auto:
         scales = ", ".join(str(known) for known in sorted(catalog.auto))
         raise UsageError(f"no model upscales by {scale} in one pass", f"there are models for {scales}")
-    photo = catalog.photo.models.get(scale) if catalog.photo and options.model == AUTO_PHOTO else None
-    names = (*((photo,) if photo else ()), *catalog.auto[scale])
+    rule = catalog.photo.get(scale) if options.model == AUTO_PHOTO else None
+    names = (*((rule.model,) if rule else ()), *catalog.auto[scale])
     # Results and scores must not depend on luck without a word: every fallback is reported in `note`.
     problems: list[str] = []
     missed: list[HubUnavailable] = []

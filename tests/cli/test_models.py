@@ -37,7 +37,7 @@ def test_json_has_every_entry_with_its_sha256(dsclora) -> None:
 
 def test_the_table_marks_adapters_and_models_for_photographs(dsclora, tmp_path, monkeypatch) -> None:
     entry = 'arch = "span"\nscale = 2\nchannels = 4\nsize = 1\nlicence = "MIT"\nsource = "me"\n'
-    text = '[auto]\n2 = ["plain"]\n[photo]\nbelow = 82.5\n2 = "photo"\n'
+    text = '[auto]\n2 = ["plain"]\n[photo.2]\nmodel = "photo"\njpeg = 82.5\n'
     for index, (name, more) in enumerate({"plain": 'repo = "a/b"\n', "photo": "", "plus": 'base = "plain"\n'}.items()):
         text += f'[weights.{name}]\nfile = "{name}.pth"\nsha256 = "{index:064}"\n{more}{entry}'
     packaged = tmp_path / "weights.toml"

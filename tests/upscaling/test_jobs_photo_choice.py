@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -30,7 +31,7 @@ X2 = UpscaleOptions(size=SizeOptions(scale=2))
 @pytest.fixture
 def rules(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A packaged catalog of two small networks, `plain` and `photo`, with the crossover at 80."""
-    text = '[auto]\n2 = ["plain"]\n[photo]\nbelow = 80\n2 = "photo"\n'
+    text = '[auto]\n2 = ["plain"]\n[photo.2]\nmodel = "photo"\njpeg = 80\n'
     for seed, name in enumerate(("plain", "photo")):
         torch.manual_seed(seed)
         path = tmp_path / f"{name}.safetensors"
@@ -83,7 +84,7 @@ def test_each_picture_gets_its_weights_and_a_reason(rules: Path, folder: Path) -
         "a JPEG of quality 50, below 80",
         "a JPEG of quality 95, not below 80",
         "a JPEG of quality 80, not below 80",
-        "not a JPEG",
+        "neither a JPEG nor a lossy WebP",
     ]
     assert {result.weights_sha256 for result in results[1:]} != {results[0].weights_sha256}
 
@@ -142,7 +143,7 @@ def test_a_dry_run_reports_the_same_choice(rules: Path, folder: Path) -> None:
 def test_finished_pictures_stay_finished_until_the_rule_changes(rules: Path, folder: Path) -> None:
     _run(folder)
     assert [result.status for result in _run(folder)] == ["skipped"] * 4
-    rules.write_text(rules.read_text().replace("below = 80", "below = 97"))
+    rules.write_text(rules.read_text().replace("jpeg = 80", "jpeg = 97"))
     again = _run(folder)
 
     assert [result.status for result in again] == ["skipped", "kept", "kept", "skipped"]
@@ -155,24 +156,50 @@ def test_only_the_first_pass_uses_photo_weights(rules: Path, folder: Path) -> No
 
 
 def test_without_photo_weights_of_that_scale_the_reason_says_so(rules: Path, folder: Path) -> None:
-    rules.write_text(rules.read_text().replace('below = 80\n2 = "photo"', "below = 80"))
+    text = rules.read_text().replace("[photo.2]", "[photo.3]").replace('model = "photo"', 'model = "large"')
+    rules.write_text(text + rules.read_text()[rules.read_text().index("[weights.photo]") :].replace("photo]", "large]"
+        ).replace("scale = 2", "scale = 3"))  # fmt: skip
     result = _run(folder)[0]
 
     assert result.model == "plain"
     assert result.choice == "a JPEG of quality 50, but no model for photographs upscales by 2"
 
 
+def test_a_lossy_webp_gets_the_photo_network_below_its_own_quality(rules: Path, tmp_path: Path) -> None:
+    picture = Image.fromarray(np.random.default_rng(0).integers(0, 256, (48, 64, 3), np.uint8))
+    (tmp_path / "webp").mkdir()
+    for name, settings in {
+        "a": {"quality": 50},
+        "b": {"quality": 95},
+        "c": {"lossless": True},
+    }.items():
+        picture.save(tmp_path / "webp" / f"{name}.webp", **settings)
+    without = _run(tmp_path / "webp")
+    assert [result.model for result in without] == ["plain"] * 3
+    assert "but no quality is measured for the model for photographs" in str(without[0].choice)
+    rules.write_text(rules.read_text().replace("jpeg = 80", "jpeg = 80\nwebp = 70"))
+    results = _run(tmp_path / "webp", replace(X2, batch=replace(X2.batch, overwrite=True)))
+
+    assert [result.model for result in results] == ["photo", "plain", "plain"]
+    assert re.fullmatch(r"a WebP of quality (4[5-9]|5\d), below 70", str(results[0].choice))
+    assert re.fullmatch(r"a WebP of quality 9\d, not below 70", str(results[1].choice))
+    assert results[2].choice == "neither a JPEG nor a lossy WebP"
+
+
 @pytest.mark.parametrize(
     ("rule", "problem"),
     [
-        ('2 = "photo"', r"\[photo\] below: missing"),
-        ("below = 80\n2 = 7", r"\[photo\] 2: 7 is not text"),
-        ('below = 101\n2 = "photo"', r"\[photo\] below: 101\.0 is not a JPEG quality, 0 to 100"),
-        ('below = 80\n3 = "photo"', r"\[photo\] 3: 'photo' is not the name of weights of scale 3"),
-        ('below = 80\nmost = "photo"', r"\[photo\] most: 'most' is not a native scale"),
+        ('model = "photo"', r"\[photo\.2\] jpeg: missing"),
+        ("jpeg = 80", r"\[photo\.2\] model: missing"),
+        ("jpeg = 80\nmodel = 7", r"\[photo\.2\] model: 7 is not text"),
+        ('jpeg = 102\nmodel = "photo"', r"\[photo\.2\] jpeg: 102\.0 is not a quality, 0 to 101"),
+        ('jpeg = 80\nwebp = -1\nmodel = "photo"', r"\[photo\.2\] webp: -1\.0 is not a quality, 0 to 101"),
+        ('jpeg = 80\nmodel = "nobody"', r"\[photo\.2\] model: 'nobody' is not the name of weights of scale 2"),
+        ('jpeg = 80\nmodel = "photo"\navif = 3', r"\[photo\.2\] avif: unknown key"),
+        ('jpeg = 80\nmodel = "photo"\n[photo.most]', r"\[photo\] most: 'most' is not a native scale"),
     ],
 )
 def test_a_bad_rule_in_the_catalog_is_reported(rules: Path, folder: Path, rule: str, problem: str) -> None:
-    rules.write_text(rules.read_text().replace('below = 80\n2 = "photo"', rule))
+    rules.write_text(rules.read_text().replace('model = "photo"\njpeg = 80', rule))
     with pytest.raises(UsageError, match=problem):
         _run(folder)

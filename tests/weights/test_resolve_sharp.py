@@ -26,7 +26,7 @@ SEEDS = {"first": 0, "body": 1, "photo": 2, "crisp": 3}
 @pytest.fixture
 def files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A packaged catalog where `body` and `photo` have the sharp network `crisp`, and auto's `first` has none."""
-    text = '[auto]\n2 = ["first", "body"]\n3 = ["large"]\n[photo]\nbelow = 80\n2 = "photo"\n'
+    text = '[auto]\n2 = ["first", "body"]\n3 = ["large"]\n[photo.2]\nmodel = "photo"\njpeg = 80\n'
     for name, seed in SEEDS.items():
         save_network(small(seed), tmp_path / f"{name}.safetensors", "test")
         text += _entry(tmp_path / f"{name}.safetensors", 2, 'sharp = "crisp"' if name in {"body", "photo"} else "")

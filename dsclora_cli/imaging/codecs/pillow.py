@@ -23,6 +23,7 @@ from dsclora_cli.imaging.codecs.jxl import JxlFacts, read_first_frame, read_jxl_
 from dsclora_cli.imaging.codecs.png import open_png
 from dsclora_cli.imaging.codecs.pnm import further_picture, open_deep_pnm, read_pnm_comments
 from dsclora_cli.imaging.codecs.unsupported import CONVERT
+from dsclora_cli.imaging.codecs.webp import estimate_webp_quality
 from dsclora_cli.imaging.color import (
     apply_orientation,
     conversion_note,
@@ -118,11 +119,17 @@ def open_with_pillow(file: BinaryIO, name: str, salvage: bool = False) -> Opened
         loop=_read_loop(image, name) if animated else None,
         metadata=metadata,
         notes=tuple(notes),
-        jpeg_quality=estimate_quality(image.quantization) if name == "JPEG" else None,  # type: ignore[attr-defined]
+        lossy_quality=_lossy_quality(image, file, name),
     )
     shown = read_first_frame(file) if facts and facts.animated else image
     decode = partial(_decode, shown, header, icc, alpha == "premultiplied", turn)
     return OpenedFile(header, partial(decode_salvaged if salvage else decode_whole, file, header, decode))
+
+
+def _lossy_quality(image: ImageFile, file: BinaryIO, name: str) -> int | None:
+    if name == "WEBP":
+        return estimate_webp_quality(file)
+    return estimate_quality(image.quantization) if name == "JPEG" else None  # type: ignore[attr-defined]
 
 
 def _open_image(file: BinaryIO, name: str) -> ImageFile:

@@ -15,7 +15,7 @@ from dsclora_cli.imaging.reader import open_picture
 
 def _read(file: BytesIO | Path) -> int | None:
     with open_picture(file if isinstance(file, Path) else file.getvalue()) as picture:
-        return picture.header.jpeg_quality
+        return picture.header.lossy_quality
 
 
 @pytest.mark.parametrize("mode", ["RGB", "L"])
