@@ -136,7 +136,8 @@ def load_catalog() -> Catalog:
     """
     own = config_dir() / FILE_NAME
     try:
-        has_own = own.is_file()
+        # A pipe or a folder of this name is no catalog, and reading says so.
+        has_own = own.is_file() or own.exists()
     except OSError:  # a folder that this user may not enter, such as the folder of another user
         has_own = False
     return _load(_version(packaged_file()), _version(own) if has_own else None)
@@ -184,7 +185,8 @@ def read_catalog(path: Path, folder: Path) -> Catalog:
     try:
         document = TomlTable(path, tomllib.loads(read_small(path)))
     except (OSError, ValueError, RecursionError) as error:
-        raise UsageError(f"{path}: {error}", "see docs/weights.md for an example") from error
+        reason = (isinstance(error, OSError) and error.strerror) or error
+        raise UsageError(f"{path}: {reason}", "see docs/weights.md for an example") from error
     weights = document.table("weights")
     # Lists of the keys, because reading a key takes it out of `rest`.
     entries = {name: _read_entry(name, weights.table(name), folder) for name in list(weights.rest)}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -194,3 +195,11 @@ def test_a_folder_that_may_not_be_entered_holds_no_catalog(monkeypatch: pytest.M
 
     monkeypatch.setattr(Path, "is_file", lambda self: refuse(self) if self.parent == config_dir() else self.exists())
     assert "dscf-x4" in load_catalog().entries
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs named pipes")
+def test_a_pipe_as_the_users_catalog_is_an_error_and_never_waits(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setenv("DSCLORA_CONFIG_DIR", str(tmp_path))
+    os.mkfifo(tmp_path / "weights.toml")
+    with pytest.raises(UsageError, match=r"weights\.toml: not a regular file \("):
+        load_catalog()
