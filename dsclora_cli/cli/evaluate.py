@@ -78,7 +78,15 @@ def evaluate(
         ),
     ] = _DEFAULT.lr,
     scale: Annotated[
-        int, option(_DATA, "Factor between the sides of LR and HR images.", "-s", "--scale", min=2, max=16)
+        int,
+        option(
+            _DATA,
+            "Factor between the sides of LR and HR images; 1 for models that restore.",
+            "-s",
+            "--scale",
+            min=1,
+            max=16,
+        ),
     ] = _DEFAULT.scale,
     jpeg: Annotated[
         int | None,

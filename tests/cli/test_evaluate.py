@@ -244,7 +244,7 @@ def test_an_interruption_reports_the_finished_images(dsclora, hr: Path, monkeypa
     [
         (["-s", "4"], 2, "there is nothing to evaluate on (name a set, --dataset Set5, or a folder, --hr DIR)"),
         (["--hr", "small set", "--dataset", "Set5"], 2, "both --dataset and --hr are given"),
-        (["--hr", "small set", "-s", "1"], 2, "'--scale'"),
+        (["--hr", "small set", "-s", "0"], 2, "'--scale'"),
         (["--hr", "small set", "-m", "nonsense"], 2, "no model is called 'nonsense'"),
         (["--hr", "small set", "-m", "dsclora-x4", "-s", "3"], 2, "dsclora-x4 upscales by 4, not by 3"),
         (["--hr", "small set", "--weights", "absent.pth"], 3, "cannot read absent.pth"),

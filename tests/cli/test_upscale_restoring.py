@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -74,3 +75,14 @@ def test_scale_1_stays_refused_for_other_models(dsclora, folder: Path) -> None:
     ran = dsclora("upscale", "photo.png", "-m", "dsclora-x4", "-s", "1")
     assert ran.code == 2
     assert "--scale 1 is not above 1 and at most 16" in ran.err
+
+
+def test_a_restoring_network_is_scored_against_the_damaged_picture(dsclora, folder: Path) -> None:
+    Path("hr").mkdir()
+    Image.open("photo.png").save("hr/photo.png")
+    arguments = ("--hr", "hr", "-s", "1", "--jpeg", "50", "--weights", "span.safetensors", "--device", "cpu")
+    code, out, err = dsclora("eval", *arguments, "--json")
+    assert code == 0, err
+    rows = {row["name"]: row for row in json.loads(out)["sets"][0]["rows"]}
+    # Bicubic at scale 1 is the JPEG itself.
+    assert rows["bicubic"]["mean"]["psnr_y"] > rows["span"]["mean"]["psnr_y"] > 0

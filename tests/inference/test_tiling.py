@@ -215,3 +215,31 @@ def test_a_width_just_above_the_edge_is_cut_into_two_equal_tiles() -> None:
 
 def test_whole_picture_is_one_tile() -> None:
     assert plan_bands(70, 90, 0) == [[Tile(0, 70, 0, 90)]]
+
+
+class Windows:
+    """An engine that adds to every pixel the mean of its window of 4x4, as networks with windows of attention do."""
+
+    name, device, dtype, fp16_fallbacks = "torch", "cpu", "float64", 0
+
+    def __init__(self, multiple: int) -> None:
+        self.descriptor = Descriptor("windows", scale=1, halo=3, floats_per_pixel=6, multiple=multiple)
+
+    def __call__(self, tile: UnitPixels) -> UnitPixels:
+        height, width = tile.shape[:2]
+        padded = np.pad(tile, ((0, -height % 4), (0, -width % 4), (0, 0)), mode="edge")
+        means = padded.reshape(padded.shape[0] // 4, 4, -1, 4, 3).mean((1, 3))
+        return tile + means.repeat(4, 0).repeat(4, 1)[:height, :width]
+
+
+@settings(max_examples=50)
+@given(st.integers(1, 50), st.integers(1, 50), st.integers(1, 20), st.integers(0, 2**31))
+def test_tiles_on_the_grid_of_the_windows_equal_the_whole(height: int, width: int, tile: int, seed: int) -> None:
+    image = np.random.default_rng(seed).random((height, width, 3))
+    whole = upscale(Windows(4), image, 0)
+    np.testing.assert_allclose(upscale(Windows(4), image, tile), whole, rtol=0, atol=1e-12)
+
+
+def test_tiles_off_the_grid_differ() -> None:
+    image = np.random.default_rng(0).random((50, 50, 3))
+    assert np.abs(upscale(Windows(1), image, 18) - upscale(Windows(1), image, 0)).max() > 0.01
