@@ -129,6 +129,9 @@ class BatchOptions:
     fail_fast: bool = False
     """Start no other picture after the first failure."""
 
+    shard: tuple[int, int] | None = None
+    """Number of a shard, from 1, and number of shards: only the pictures of the shard are upscaled."""
+
 
 @dataclass(frozen=True)
 class ReadOptions:

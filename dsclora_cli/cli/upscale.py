@@ -96,6 +96,15 @@ def upscale(
     ] = _DEFAULT.batch.recursive,
     overwrite: Annotated[bool, option(FILES, "Replace existing files.", "--overwrite")] = _DEFAULT.batch.overwrite,
     watch: Annotated[bool, option(FILES, "Wait for more pictures in the folders, until Ctrl-C.", "--watch")] = False,
+    shard: Annotated[
+        str | None,
+        option(
+            FILES,
+            "Upscale only the pictures of shard I of N, from 1; auto takes I and N from the job array.",
+            "--shard",
+            metavar="I/N|auto|auto/N",
+        ),
+    ] = None,
     fail_fast: Annotated[
         bool, option(FILES, "Stop at the first picture that fails.", "--fail-fast")
     ] = _DEFAULT.batch.fail_fast,
@@ -220,7 +229,7 @@ def upscale(
         size=SizeOptions(scale, width, height, (box[0], box[1]) if box else None, long_edge, short_edge, megapixels),
         engine=options.engine_options(device, dtype, tile, threads, ensemble, engine.value),
         save=SaveOptions(format, quality, compression, metadata.value, strict),
-        batch=BatchOptions(output, name, recursive, overwrite, fail_fast),
+        batch=BatchOptions(output, name, recursive, overwrite, fail_fast, _parse_shard(shard)),
         read=ReadOptions(max_pixels, salvage),
         max_memory=max_memory,
         wrap=wrap,
@@ -282,6 +291,14 @@ def _write_page(result: FileResult, asked: UpscaleOptions, view: UpscaleView) ->
         view.on_note(f"{page} is not written: {error}")
     else:
         view.on_note(f"before and after: {page}")
+
+
+def _parse_shard(text: str | None) -> tuple[int, int] | None:
+    if text is None:
+        return None
+    from dsclora_cli.upscaling.shards import parse_shard
+
+    return parse_shard(text)
 
 
 def _check(asked: UpscaleOptions, inputs: list[str], json: bool, dry_run: bool) -> None:

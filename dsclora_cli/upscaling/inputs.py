@@ -19,6 +19,7 @@ from dsclora_cli.imaging.formats import is_picture_name
 from dsclora_cli.paths import read_named, read_pipe
 from dsclora_cli.upscaling.manifest import is_recorded
 from dsclora_cli.upscaling.output_names import STDOUT, check_template, possible_stems
+from dsclora_cli.upscaling.shards import keep_shard
 from dsclora_cli.upscaling.types import STDIN, FoundInputs, InputFile, LeftOut, path_key
 
 _PIPE_LIMIT = 2**30
@@ -54,7 +55,7 @@ def find_inputs(arguments: Iterable[str | os.PathLike[str]], batch: BatchOptions
     Standard input is read for `-`, and a named pipe is read. A missing file becomes an InputFile with a `problem`.
 
     Raises:
-        UsageError: a list cannot be read, or `check_template` refuses the name template.
+        UsageError: a list cannot be read, or `check_template` or `keep_shard` refuses the name template.
     """
     check_template(batch.name)
     found = _Found(batch)
@@ -66,7 +67,7 @@ def find_inputs(arguments: Iterable[str | os.PathLike[str]], batch: BatchOptions
         is_list = argument.startswith("@") and not os.path.lexists(argument)
         for path in _read_list(Path(argument[1:])) if is_list else [argument]:
             found.add_all(path)
-    return found.sorted_out()
+    return keep_shard(found.sorted_out(), batch)
 
 
 class _Found:

@@ -98,7 +98,7 @@ class OutputNamer:
         self._to_folder = self._needs_folder(found.many)
         self.format = self._choose_format(options.save.format)
         """Pillow name of the format for all results; None where results keep the format of the input."""
-        self._taken = {file.key for file in found.inputs}
+        self._taken = {file.key for file in (*found.inputs, *found.others)}
 
     def _needs_folder(self, many: bool) -> bool:
         output = self._output

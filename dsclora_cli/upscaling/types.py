@@ -54,6 +54,8 @@ class FoundInputs:
     """Sentences for the user."""
     left_out: tuple[LeftOut, ...] = ()
     """Files and folders that were seen and will not be upscaled."""
+    others: tuple[InputFile, ...] = ()
+    """Inputs of other shards; no result may replace them."""
 
 
 @dataclass(frozen=True)
