@@ -1,7 +1,7 @@
 """Shards: several machines share the pictures of a run without talking to each other.
 
-Every picture belongs to one of N shards by a hash of its place in the tree of folders. The shard therefore depends neither
-on the order nor on the machine, nor on the place where the tree is mounted.
+Every picture belongs to one of N shards by a hash of its place in the tree of folders. The shard therefore depends
+neither on the order nor on the machine, nor on the place where the tree is mounted.
 """
 
 from __future__ import annotations

@@ -21,9 +21,8 @@ from dsclora_cli.upscaling.shards import parse_shard, shard_of
 def tree(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Pictures in two folders, two pairs of which compete for one name."""
     monkeypatch.chdir(tmp_path)
-    for level, name in enumerate(
-        ["a.png", "a.bmp", "b.png", "sub/a.png", "sub/A.bmp", "sub/c.png", "sub/d.png", "e.png"]
-    ):
+    names = ["a.png", "a.bmp", "b.png", "sub/a.png", "sub/A.bmp", "sub/c.png", "sub/d.png", "e.png"]
+    for level, name in enumerate(names):
         path = tmp_path / "in" / name
         path.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(np.full((4, 5, 3), 30 * level, np.uint8)).save(path)
