@@ -57,10 +57,10 @@ def missing_bytes(data: bytes, length: int, name: str, pixels: int) -> int:
     """
     zeros = len(data) - len(data.rstrip(b"\0"))
     allowed = _WEBP_ZEROS + pixels // (16 * 256) if name == "WEBP" else _ZEROS
-    # A codestream of JPEG 2000 ends with a marker, and one zero may fill up a box.
-    if name == "JPEG2000" and zeros and not data[: len(data) - zeros].endswith(_END_OF_CODESTREAM):
-        allowed = 1
-    return length - len(data) + (zeros if zeros >= allowed else 0)
+    # A codestream of JPEG 2000 ends with a marker: zeros behind the marker are room, and any others are missing pixels.
+    if name == "JPEG2000":
+        allowed = len(data) + 1 if data[: len(data) - zeros].endswith(_END_OF_CODESTREAM) else 1
+    return length - len(data) + (zeros if zeros and zeros >= allowed else 0)
 
 
 def coded_end(file: BinaryIO, name: str) -> int:

@@ -107,12 +107,39 @@ def test_zeros_at_the_end_are_missing_pixels(format, pixels):
     assert note.endswith("% of the coded pixels") and taken.shape == pixels.shape
 
 
-@pytest.mark.parametrize("format", ["WEBP", "AVIF", "PNG", "GIF", "BMP", "PPM", "JPEG"])
+def test_room_behind_a_codestream_of_jpeg_2000_is_no_damage_and_one_missing_byte_is():
+    data = saved_still(smooth(3, SIZE), "JPEG2000")
+    whole = read_still(data)[1]
+    assert data.endswith(b"\xff\xd9")
+    stream = data[data.index(b"\xff\x4f\xff\x51") :]
+    for file in (data, stream):
+        np.testing.assert_array_equal(read_still(file + bytes(50))[1], whole)
+        for missing in (3, 9, 40):
+            for end in (b"", bytes(missing)):
+                with pytest.raises(ImageError, match="damaged"):
+                    read(file[:-missing] + end)
+
+
+@pytest.mark.parametrize("format", ["WEBP", "AVIF", "PNG", "GIF", "BMP", "PPM", "JPEG", "JPEG2000"])
 def test_a_truncated_file_is_salvaged(format):
     pixels = smooth(3, SIZE)
     data = saved_still(pixels, format)
     (note,), taken = salvaged(data[: len(data) * 7 // 10])
     assert note.startswith("salvaged: ") and taken.shape == pixels.shape
+
+
+@pytest.mark.parametrize("compression", [None, "tga_rle"])
+def test_a_short_tga_is_refused_and_salvaged(tmp_path, compression):
+    pixels = noise(3, np.uint8, SIZE)
+    data = pillow_file(Image.fromarray(pixels), "TGA", compression=compression)
+    (tmp_path / "short.tga").write_bytes(data[: len(data) // 2])
+    with pytest.raises(ImageError), open_picture(tmp_path / "short.tga") as picture:
+        list(picture.frames())
+    with open_picture(tmp_path / "short.tga", ReadOptions(salvage=True)) as picture:
+        (frame,) = picture.frames()
+    assert frame.note.startswith("salvaged: about ") and frame.note.endswith(" of 120 rows")
+    # A TGA begins with the lowest row.
+    np.testing.assert_array_equal(frame.pixels[-50:], pixels[-50:])
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
