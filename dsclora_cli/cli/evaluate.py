@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from enum import StrEnum
 from pathlib import Path
 from types import TracebackType
@@ -123,6 +124,21 @@ def evaluate(
             metavar="FILE",
         ),
     ] = None,
+    sharp: Annotated[
+        list[float] | None,
+        option(
+            MODEL,
+            "Sharpness above 0 and up to 1: adds a row for each model, moved towards its sharp model. May be repeated.",
+            "--sharp",
+            metavar="X",
+            min=0,
+            max=1,
+        ),
+    ] = None,
+    sharp_weights: Annotated[
+        Path | None,
+        option(MODEL, "File of the sharp model, instead of the one in the catalogue.", "--sharp-weights"),
+    ] = None,
     offline: options.OfflineOption = _DEFAULT.offline,
     protocol: Annotated[
         ProtocolName,
@@ -198,7 +214,7 @@ def evaluate(
         lr=lr,
         scale=scale,
         jpeg=jpeg,
-        models=_models(model, weights, adapter),
+        models=_sharpened(_models(model, weights, adapter), sharp, sharp_weights),
         protocol=protocol.value,
         metrics=tuple(metric or ()),
         engine=options.engine_options(device, dtype, tile, threads, ensemble, engine.value),
@@ -236,6 +252,20 @@ def _models(
     by_name = [ModelOptions(name) for name in names or ()]
     by_file = [ModelOptions(weights=file) for file in weights or ()]
     return (*by_name, *by_file, *(ModelOptions(adapter=file) for file in adapters or ()))
+
+
+def _sharpened(
+    models: tuple[ModelOptions, ...], sharp: list[float] | None, sharp_weights: Path | None
+) -> tuple[ModelOptions, ...]:
+    """Return the models, each followed by the same model at every sharpness; without any, `auto` is the only model."""
+    if not sharp:
+        if sharp_weights:
+            raise UsageError("--sharp-weights is given without --sharp", "give a sharpness from 0 to 1 with --sharp")
+        return models
+    rows = []
+    for model in models or (ModelOptions(),):
+        rows += [model, *(replace(model, sharp=each, sharp_weights=sharp_weights) for each in sharp)]
+    return tuple(rows)
 
 
 class EvalProgress(EvalCallbacks):

@@ -99,3 +99,18 @@ def test_errors_are_one_line_and_write_nothing(
     assert (result.code, result.out) == (code, "")
     assert f"error: {error}" in result.err
     assert not Path("photo_x4.png").exists() and not Path("photo_x2.png").exists()
+
+
+def test_eval_has_a_row_for_each_sharpness(dsclora, photo: Path) -> None:
+    Path("hr").mkdir()
+    Image.open(photo).resize((48, 40)).save("hr/a.png")
+    run = ("eval", "--hr", "hr", "-s", 2, "--weights", FIRST, "--sharp-weights", SHARP, "--device", "cpu", "--json")
+    report = json.loads(dsclora(*run, "--sharp", 0.5, "--sharp", 1).out)
+    rows = {row["name"]: row["mean"]["psnr_y"] for row in report["sets"][0]["rows"]}
+    assert list(rows) == ["bicubic", "first", "first-sharp0.5", "first-sharp1"]
+    only = json.loads(dsclora("eval", "--hr", "hr", "-s", 2, "--weights", SHARP, "--device", "cpu", "--json").out)
+    assert only["sets"][0]["rows"][1]["mean"]["psnr_y"] == rows["first-sharp1"] != rows["first"]
+
+    assert dsclora(*run).err.startswith("error: --sharp-weights is given without --sharp (give a sharpness from 0 to 1")
+    code, _, err = dsclora(*run[:7], "--sharp", 0.5)
+    assert (code, err.splitlines()[0][:35]) == (2, "error: first has no sharp model (le")
