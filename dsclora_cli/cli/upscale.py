@@ -273,8 +273,9 @@ def upscale(
 
 def _write_page(result: FileResult, asked: UpscaleOptions, view: UpscaleView) -> None:
     """Write the page of a finished picture next to the result; a page that cannot be written is a note."""
-    from dsclora_cli.evaluation.compare import BICUBIC, CompareCallbacks, compare
+    from dsclora_cli.evaluation.compare import CompareCallbacks, compare
     from dsclora_cli.evaluation.compare_page import write_page
+    from dsclora_cli.imaging.resize import BICUBIC
 
     if result.output in {None, "-"} or result.input == "-":
         return

@@ -11,7 +11,6 @@ from time import perf_counter
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from dsclora_cli.callbacks import Callbacks
 from dsclora_cli.config import CompareOptions, ModelOptions, SizeOptions, UpscaleOptions
@@ -20,21 +19,13 @@ from dsclora_cli.imaging.color import convert_pixels
 from dsclora_cli.imaging.metrics import SSIM_WINDOW, crop_border, luma, psnr, ssim
 from dsclora_cli.imaging.profiles import fitting_profile
 from dsclora_cli.imaging.reader import open_picture
-from dsclora_cli.imaging.resize import matlab_bicubic
+from dsclora_cli.imaging.resize import BICUBIC, FILTERS, matlab_bicubic, resize_with
 from dsclora_cli.imaging.types import Header, Pixels
 from dsclora_cli.upscaling.jobs import JobPlanner
 from dsclora_cli.upscaling.part import Part, check_part, cut_part, region_around, upscale_part
 from dsclora_cli.upscaling.picture import PictureUpscaler
 from dsclora_cli.upscaling.types import InputFile
 from dsclora_cli.weights.resolve import AUTO, names_file
-
-BICUBIC = "bicubic"
-FILTERS = {
-    "nearest": Image.Resampling.NEAREST,
-    BICUBIC: Image.Resampling.BICUBIC,
-    "lanczos": Image.Resampling.LANCZOS,
-}
-"""Candidates that need no network, by name."""
 
 _LARGEST_RESULT = 16_000_000
 """Pixels of a result shown without a crop: a page holds all results, and browsers must decode them."""
@@ -188,8 +179,8 @@ def _upscale(name: str, source: _Input, options: CompareOptions) -> ComparedPixe
     begin = perf_counter()
     if name in FILTERS:
         region, inner = region_around(source.pixels, source.part)
-        sides = [round(side * options.scale) for side in region.shape[1::-1]]
-        filtered = np.asarray(Image.fromarray(_to_rgb(region)).resize((sides[0], sides[1]), FILTERS[name]))
+        sides = [round(side * options.scale) for side in region.shape[1::-1]]  # width, height
+        filtered = resize_with(name, _to_rgb(region), *sides)
         kind, upscaled = "filter", cut_part(filtered, inner, options.scale)
     else:
         name, kind, upscaled = _run_model(name, source, options)

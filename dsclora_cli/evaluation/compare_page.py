@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import base64
-import io
 import json
 from collections.abc import Sequence
 from importlib.resources import files
 from pathlib import Path
 
-from PIL import Image
-
 from dsclora_cli.evaluation.compare import ComparedPixels, ComparedResult, CompareResult
-from dsclora_cli.imaging.contact_sheet import Panel, RgbImage, Strip, contact_sheet
+from dsclora_cli.imaging.contact_sheet import Panel, RgbImage, Strip, contact_sheet, png_bytes
 from dsclora_cli.paths import atomic_write
 
 _DATA = "__DATA__"
@@ -60,7 +57,5 @@ def write_page(target: Path, result: CompareResult, pictures: Sequence[ComparedP
 
 
 def _data_url(picture: ComparedPixels) -> str:
-    buffer = io.BytesIO()
     # PNG, because a lossy format would blur the differences to look at.
-    Image.fromarray(picture.pixels).save(buffer, "PNG", compress_level=3, icc_profile=picture.profile)
-    return f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}"
+    return f"data:image/png;base64,{base64.b64encode(png_bytes(picture.pixels, picture.profile)).decode()}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import ceil
@@ -95,3 +96,10 @@ def save_png(pixels: RgbImage, target: Path) -> None:
     """Write `(H, W, 3)` uint8 as a PNG, whole or not at all. Raise OSError."""
     with atomic_write(target) as temporary:
         Image.fromarray(pixels).save(temporary, format="PNG")
+
+
+def png_bytes(pixels: RgbImage, profile: bytes | None) -> bytes:
+    """Return `(H, W, 3)` uint8 as the bytes of a PNG with a color profile."""
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, "PNG", compress_level=3, icc_profile=profile)
+    return buffer.getvalue()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from fractions import Fraction
+from types import MappingProxyType
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,9 +12,24 @@ from PIL import Image
 
 from dsclora_cli.imaging.types import Pixels
 
+BICUBIC = "bicubic"
+FILTERS = MappingProxyType(
+    {
+        "nearest": Image.Resampling.NEAREST,
+        BICUBIC: Image.Resampling.BICUBIC,
+        "lanczos": Image.Resampling.LANCZOS,
+    }
+)
+"""Pillow's filters by name, for `resize_with`."""
+
 _SUPPORT = 4.0  # width of the cubic kernel in pixels
 _CUBIC_A = -0.5
 _REACH = 3  # of the Lanczos filter, in pixels of the result
+
+
+def resize_with(name: str, image: NDArray[np.uint8], width: int, height: int) -> NDArray[np.uint8]:
+    """Return an image `(H, W, 3)` resized by the filter `name` of `FILTERS` to `(height, width, 3)`."""
+    return np.asarray(Image.fromarray(image).resize((width, height), FILTERS[name]))
 
 
 def downscale(image: NDArray[np.uint8], scale: int) -> NDArray[np.uint8]:
