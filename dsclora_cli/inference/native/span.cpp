@@ -3,12 +3,13 @@
 // The functions at the end, with C linkage, are the whole interface; dsclora_cli/inference/native/library.py calls them.
 //
 // A picture is cut into blocks of 8 rows by 4 * lanes columns. A stage is the reading of the picture, or a layer. A task
-// computes one block of one stage. Tasks run in an order in which a stage is one band of blocks behind the stage before,
-// so a map (the output of a stage) keeps only the last few bands, and most of what a task reads was written a moment ago.
+// computes one block of one stage. Tasks run in an order in which a stage is two bands of blocks behind the stage before,
+// so a map (the output of a stage) keeps only the last few bands, and what a task reads was written a short time ago.
 // The arithmetic of a block depends neither on the order nor on the number of threads, so the result has the same bytes.
 
 #include <algorithm>
 #include <atomic>
+#include <chrono>
 #include <cstddef>
 #include <cstdint>
 #include <cstdlib>
@@ -40,7 +41,10 @@ constexpr int kTall = 2;           // tiles of a block above one another: the tw
 constexpr int kRows = 4 * kTall;   // pixel rows of a block
 constexpr int kCell = 16 * kTall;  // vectors of a channel of a block: [row][x modulo 4]
 constexpr int kTaps = 36;          // products of a tile
-constexpr int kLag = 1;            // bands that a stage is behind the stage before
+
+// Bands that a stage is behind the stage before. With 1, a task waits for tasks right before it; with 2, for tasks that
+// all threads have long left behind, also where another program holds the core of a thread for a while.
+constexpr int kLag = 2;
 
 // Winograd's points are 0, +-kA, +-kB and infinity. With the usual 1 and 2 rounding errors are 2.2 times as large; these
 // are the best of multiples of 1/16, whose powers and products are exact floats.
@@ -373,8 +377,14 @@ size_t scratch_floats(const Run& run, const Kernels& kernels) {
 void wait_for_turn(const Run& run, int stage, int band, int chunk) {
   auto wait = [&](int of_stage, int of_chunk, int bands) {
     const std::atomic<int>& done = run.progress[size_t(of_stage) * run.chunks + of_chunk];
-    for (int spins = 0; done.load(std::memory_order_acquire) < bands; spins++)
-      if (spins > 200) std::this_thread::yield();  // another program may hold the core of the thread to wait for
+    for (int spins = 0; done.load(std::memory_order_acquire) < bands; spins++) {
+      // A task takes microseconds. A longer wait means that another program holds the core of the thread to wait for.
+      if (spins > 400) {
+        std::this_thread::sleep_for(std::chrono::microseconds(50));
+      } else if (spins > 200) {
+        std::this_thread::yield();
+      }
+    }
   };
   const int left = std::max(0, chunk - 1), right = std::min(run.chunks - 1, chunk + 1);
   wait(stage, chunk, band);
