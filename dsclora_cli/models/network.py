@@ -94,10 +94,11 @@ def interpolate(network: Network, other: Network, share: float) -> Network:
         other: The network at a share of 1, of the same sizes and form.
         share: Share of the way: 0 gives exactly the weights of `network`, 1 exactly the weights of `other`.
     """
-    result, target = copy.deepcopy(network), other.state_dict()
-    result.load_state_dict(
-        {name: torch.lerp(value, target[name], share) for name, value in network.state_dict().items()}
-    )
+    result, target, mixed = copy.deepcopy(network), other.state_dict(), {}
+    for name, value in network.state_dict().items():
+        # Whole numbers, such as positions of a window, are no weights.
+        mixed[name] = torch.lerp(value, target[name], share) if value.is_floating_point() else value
+    result.load_state_dict(mixed)
     return result
 
 

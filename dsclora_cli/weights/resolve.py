@@ -126,12 +126,17 @@ def open_network(found: FoundWeights) -> Network:
     if found.sharp is None:
         return network
     sharp = load_network(found.sharp.path)
-    if sharp.config != network.config:
+    if sharp.config != network.config or _shapes(sharp) != _shapes(network):
         raise WeightsError(
             f"{found.sharp.name} cannot sharpen {found.path.name}: their sizes differ",
             "give a sharp network that was trained from the same network",
         )
     return interpolate(network, sharp, found.strength)
+
+
+def _shapes(network: Network) -> dict[str, tuple[int, ...]]:
+    """Return the shape of every tensor: the configuration of a network from another library does not tell all sizes."""
+    return {name: tuple(tensor.shape) for name, tensor in network.state_dict().items()}
 
 
 def find_named_weights(text: str, offline: bool = False) -> FoundWeights:

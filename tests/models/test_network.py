@@ -23,3 +23,10 @@ def test_interpolation_begins_and_ends_exactly_at_the_two_networks(name: str) ->
         assert torch.equal(first[key], value) and torch.equal(last[key], target)
         assert torch.allclose(middle[key], 0.75 * value + 0.25 * target, atol=1e-6)
         assert torch.equal(network.state_dict()[key], value)
+
+
+def test_whole_numbers_are_left_alone() -> None:
+    network, other = made("span"), made("span")
+    for each, position in ((network, 3), (other, 8)):
+        each.register_buffer("position", torch.tensor(position))
+    assert interpolate(network, other, 0.5).get_buffer("position") == 3

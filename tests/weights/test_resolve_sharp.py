@@ -13,6 +13,7 @@ from dsclora_cli.config import ModelOptions
 from dsclora_cli.errors import UsageError, WeightsError
 from dsclora_cli.models.lora import Adapters, merge_adapters, parse_ranks
 from dsclora_cli.models.network import Network, interpolate
+from dsclora_cli.models.span import SpanConfig
 from dsclora_cli.paths import sha256_of
 from dsclora_cli.weights import catalog
 from dsclora_cli.weights.adapters import save_adapters
@@ -93,6 +94,14 @@ def test_a_sharp_network_by_file_serves_any_model(files: Path) -> None:
         find_weights(replace(options, sharp_weights=files / "absent.pth"), 2)
     with pytest.raises(WeightsError, match=r"large cannot sharpen first\.safetensors: their sizes differ"):
         open_network(find_weights(replace(options, sharp_weights=files / "large.safetensors"), 2))
+
+
+def test_equal_configurations_with_other_tensors_are_refused(files: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The configuration of a network from another library does not tell all sizes."""
+    monkeypatch.setattr(SpanConfig, "__eq__", lambda *_: True)
+    options = ModelOptions("first", sharp=0.5, sharp_weights=files / "large.safetensors")
+    with pytest.raises(WeightsError, match=r"large cannot sharpen first\.safetensors: their sizes differ"):
+        open_network(find_weights(options, 2))
 
 
 def test_an_adapted_model_is_sharpened_after_the_adapter_is_merged(files: Path) -> None:
