@@ -222,7 +222,7 @@ def _list_passes(head: bytes, size: tuple[int, int]) -> list[tuple[slice, slice,
 
 
 def fill_png(data: bytes, max_pixels: int) -> tuple[bytes, str] | None:
-    """Return a still PNG whose missing pixels are 0, and how much was there; None for a PNG that is whole.
+    """Return a still PNG whose missing pixels are 0, and how much was there; None for a whole or an empty PNG.
 
     Damage in chunks other than those of pixels is not mended. Of an animation, the picture for viewers without
     animation is returned. A PNG that claims more than `max_pixels` is left to the decoder.
@@ -247,7 +247,7 @@ def fill_png(data: bytes, max_pixels: int) -> tuple[bytes, str] | None:
         return None
     wanted = sum(length for *_, length in _list_passes(head, (width, height)))
     raw = inflate_start(b"".join(packed), wanted)
-    if whole and len(raw) == wanted:
+    if not raw or (whole and len(raw) == wanted):
         return None
     parts = [kept[kind] for kind in kept if kind not in (b"IEND", b"acTL", b"fcTL", b"fdAT")]
     what = "the pixels of the first frame" if b"acTL" in kept else "the pixels"

@@ -154,6 +154,13 @@ def test_rows_of_a_png_that_are_there_are_salvaged_exactly(dtype):
     assert not taken[60:].any()
 
 
+def test_a_png_without_a_pixel_is_refused_with_salvage_too():
+    data = saved_still(smooth(3, SIZE), "PNG")
+    for part in (data[: data.index(b"IDAT") + 4], data[:33]):
+        with pytest.raises(ImageError):
+            salvaged(part)
+
+
 @pytest.mark.parametrize("name", ["StripByteCounts", "StripOffsets"])
 @pytest.mark.parametrize("options", [{}, {"compression": "zlib"}, {"tile": (32, 32)}], ids=str)
 def test_strips_and_tiles_without_data_are_missing(options, name):
