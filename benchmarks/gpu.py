@@ -21,6 +21,7 @@ import threading
 import time
 import traceback
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -196,7 +197,8 @@ def logic(bench: Bench) -> dict[str, Any]:
     }
     for name, value in found.items():
         show(name, f"{value} levels")
-    show("graphs kept now", len(getattr(runner, "_graphs", ())))
+    kept = len(getattr(runner, "_graphs", ()))
+    show("graphs kept now", kept if bench.is_cuda else "copies, graphs and streams not exercised: no CUDA device")
     return found
 
 
@@ -211,10 +213,10 @@ def in_threads(bench: Bench, tiles: list[Pixels]) -> tuple[list[Pixels], list[Pi
 
     def work(index: int) -> None:
         engine = gpu_engine(bench, bench.half)
-        if not bench.is_cuda:
-            done[index] = [upscale_array(tile, engine, TileOptions(32)) for tile in halves[index]]
-            return
-        with torch.cuda.stream(torch.cuda.Stream(bench.device)):
+        # Not two captures on a device at once: dsclora never does this, for every device has a single network thread.
+        engine._runner._captures = False  # type: ignore[attr-defined]
+        stream = torch.cuda.stream(torch.cuda.Stream(bench.device)) if bench.is_cuda else nullcontext()
+        with stream:
             done[index] = [upscale_array(tile, engine, TileOptions(32)) for tile in halves[index]]
 
     threads = [threading.Thread(target=work, args=(index,)) for index in range(2)]
