@@ -200,6 +200,10 @@ def test_embed_writes_weights_log_golden_and_scores(tmp_path: Path, monkeypatch:
     assert (logged["part"], logged["psnr_y"], logged["loss"]) == (1, 30.1235, 0.123457)
     golden = np.load(tmp_path / "tests" / "golden" / "dsclora-x4.npz")
     assert (golden["lr"].shape, golden["sr"].shape) == ((10, 16, 3), (40, 64, 3))
+    (run / "last.safetensors").write_bytes(b"the last weights")
+    monkeypatch.setattr(sys, "argv", ["embed.py", "dsclora-x4", str(run), "--last"])
+    tool.main()
+    assert (package / "dsclora-x4.safetensors").read_bytes() == b"the last weights"
 
 
 class EnlargingNcnn:

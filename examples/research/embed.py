@@ -1,10 +1,11 @@
 """Put the result of a training run into the package: weights, log, golden file and scores in the catalog.
 
-    python examples/research/embed.py NAME RUN... --data-dir DIR
+    python examples/research/embed.py NAME RUN... --data-dir DIR [--last]
 
 NAME is an entry of weights.toml without a repository; the script replaces size, sha256 and reference scores. RUN is a
 folder of `dsclora train` or `distill`. Of several RUNs, each started with the weights of the RUN before, and the last
-RUN gives the weights. DIR holds Set5, Set14 and BSD100 as `dsclora eval --data-dir` expects them.
+RUN gives the weights: the best by PSNR, or with `--last` the last, for sharp models, which PSNR does not prefer. DIR
+holds Set5, Set14 and BSD100 as `dsclora eval --data-dir` expects them.
 """
 
 from __future__ import annotations
@@ -30,9 +31,10 @@ CATALOG = ROOT / "weights.toml"
 DECIMALS = {"loss": 6, "terms": 6, "psnr_y": 4, "rate": 6, "seconds": 0}
 
 
-def put_file(run: Path, entry: WeightEntry) -> None:
+def put_file(run: Path, entry: WeightEntry, last: bool = False) -> None:
     """Copy the weights of a run, and write size and sha256 into the catalog."""
-    kept = run / ("best.safetensors" if entry.base is None else "adapter.safetensors")
+    network = "last.safetensors" if last else "best.safetensors"
+    kept = run / (network if entry.base is None else "adapter.safetensors")
     target = EMBEDDED / entry.file
     shutil.copyfile(kept, target)
     rewrite(entry.name, r"^size = \d+$", f"size = {target.stat().st_size}")
@@ -104,9 +106,10 @@ def main() -> None:
     parser.add_argument("name")
     parser.add_argument("runs", nargs="+", type=Path, metavar="RUN")
     parser.add_argument("--data-dir", type=Path)
+    parser.add_argument("--last", action="store_true", help="take the last weights instead of the best by PSNR")
     args = parser.parse_args()
     # The weights first: the golden file and the scores come from the new file under the new sha256.
-    put_file(args.runs[-1], load_catalog().entry(args.name))
+    put_file(args.runs[-1], load_catalog().entry(args.name), args.last)
     entry = load_catalog().entry(args.name)
     put_log(args.runs, entry)
     if entry.base is None:
