@@ -16,6 +16,7 @@ from batches import EMBEDDED, run, save_photo, states
 from dsclora_cli.config import EngineOptions, ModelOptions, SaveOptions, SizeOptions, UpscaleOptions
 from dsclora_cli.errors import OutOfMemory
 from dsclora_cli.imaging.types import Header
+from dsclora_cli.inference.native.library import why_unavailable
 from dsclora_cli.upscaling import picture as picture_module
 from dsclora_cli.upscaling.jobs import JobPlanner
 from dsclora_cli.upscaling.memory import MOST_PIXELS, pixel_budget
@@ -30,7 +31,7 @@ def planned(
 ) -> PicturePlan:
     options = UpscaleOptions(
         model=ModelOptions("dsclora-x4"),
-        engine=EngineOptions(device="cpu", tile=tile),
+        engine=EngineOptions(device="cpu", tile=tile, engine="torch"),
         size=SizeOptions(scale=scale),
         max_memory=max_memory,
     )
@@ -88,12 +89,15 @@ def test_fewer_pixels_wait_under_a_memory_limit() -> None:
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="read from /proc")
 @pytest.mark.parametrize(
-    ("engine", "suffix", "limit"), [("torch", "png", 560), ("openvino", "jpg", 300), ("openvino", "tiff", 350)]
+    ("engine", "suffix", "limit"),
+    [("torch", "png", 560), ("openvino", "jpg", 300), ("openvino", "tiff", 350), ("native", "png", 220)],
 )
 def test_the_memory_of_a_process_stays_below_the_limit(engine: str, suffix: str, limit: int, tmp_path: Path) -> None:
     """What `getrusage` says would be no less than the memory of this very process, which starts the other."""
     if engine == "openvino":
         pytest.importorskip("openvino")
+    if engine == "native" and (reason := why_unavailable()):
+        pytest.skip(reason)
     from PIL import Image
 
     wave = np.add.outer(np.arange(900) % 251, np.arange(1200) % 241).astype(np.uint8)
