@@ -32,6 +32,7 @@ def test_the_list_of_models_shows_where_files_are(server: HubServer) -> None:
         "dscf-x4-plus": ("embedded", None),
         "spantiny-x4": ("on the web", None),
         "spantiny-x4-dsclora": ("embedded", None),
+        "nomosuni-span-x4": ("on the web", None),
     }
     assert server.requests == []
     find_weights(ModelOptions(), 4)
