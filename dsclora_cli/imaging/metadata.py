@@ -243,17 +243,21 @@ def normalize_dpi(across: float, down: float) -> tuple[float, float] | None:
     return (float(across), float(down)) if plausible else None
 
 
-def read_exif_dpi(exif: bytes | None) -> tuple[float, float] | None:
-    """Return the resolution that EXIF states, in dots per inch; None without one."""
+def read_exif_resolution(exif: bytes | None) -> tuple[tuple[float, float] | None, tuple[int, int] | None]:
+    """Return the resolution that EXIF states in dots per inch, and without a unit the shape of the pixels."""
     try:
         layout, first = tiff_ifd.parse_exif(exif or b"")
     except ValueError:
-        return None
-    dots = [tiff_ifd.read_fractions(first.entries.get(tag), layout.order) for tag in _RESOLUTION]
-    unit = {_NO_UNIT: 0.0, _CENTIMETER: 2.54}.get(
-        tiff_ifd.read_integer(first.entries.get(_RESOLUTION_UNIT), layout.order) or _INCH, 1.0
-    )
-    return normalize_dpi(dots[0][0] * unit, dots[1][0] * unit) if all(dots) else None
+        return None, None
+    dots = [tiff_ifd.read_fractions(first.entries.get(tag), layout.order)[:1] for tag in _RESOLUTION]
+    if not all(dots):
+        return None, None
+    across, down = (values[0] for values in dots)
+    unit = tiff_ifd.read_integer(first.entries.get(_RESOLUTION_UNIT), layout.order) or _INCH
+    if unit == _NO_UNIT:
+        return None, pixel_density(across, down)
+    factor = 2.54 if unit == _CENTIMETER else 1.0
+    return normalize_dpi(across * factor, down * factor), None
 
 
 def tags_without_place(exif: bytes | None) -> list[int]:

@@ -26,7 +26,7 @@ from dsclora_cli.imaging.color_fit import NUMBERED, fit_colors
 from dsclora_cli.imaging.containers.surplus import list_names
 from dsclora_cli.imaging.formats import Format, load_plugin, require_format
 from dsclora_cli.imaging.isobmff import with_color_numbers
-from dsclora_cli.imaging.metadata import read_exif_dpi, tags_without_place, without_details, without_orientation
+from dsclora_cli.imaging.metadata import read_exif_resolution, tags_without_place, without_details, without_orientation
 from dsclora_cli.imaging.profiles import is_default_of_jxl
 from dsclora_cli.imaging.types import AnyFrame, Frame, Header, Metadata, StreamedFrame
 
@@ -144,7 +144,7 @@ def _lost_resolution(metadata: Metadata, abilities: Format) -> dict[str, str]:
     # Fields in pixels per meter make 72.009 of 72.
     stated = metadata.dpi and all(max(abs(dots - known) for dots in metadata.dpi) > 0.05 for known in _UNKNOWN_DPI)
     if metadata.dpi and stated and "dpi" not in abilities.metadata:
-        kept = "exif" in abilities.metadata and read_exif_dpi(metadata.exif)
+        kept = read_exif_resolution(metadata.exif)[0] if "exif" in abilities.metadata else None
         if not kept or max(abs(one - other) for one, other in zip(kept, metadata.dpi, strict=True)) > 1:
             across, down = metadata.dpi
             lost["dpi"] = f"the resolution of {across:.4g}{'' if across == down else f' x {down:.4g}'} dpi"

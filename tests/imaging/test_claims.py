@@ -21,7 +21,7 @@ from dsclora_cli.imaging.formats import FORMATS
 from dsclora_cli.imaging.isobmff import make_box
 from dsclora_cli.imaging.profiles import adobe_rgb_profile
 from dsclora_cli.imaging.reader import open_picture
-from dsclora_cli.imaging.tiff_ifd import ASCII, EXIF_IFD, LONG, SHORT, UNDEFINED, Entry, pack_exif
+from dsclora_cli.imaging.tiff_ifd import ASCII, EXIF_IFD, LONG, RATIONAL, SHORT, UNDEFINED, Entry, pack_exif
 from dsclora_cli.imaging.types import Header, Metadata
 from dsclora_cli.imaging.writer import fit_format
 
@@ -493,3 +493,20 @@ def test_damaged_profile_of_a_png_is_told():
     png = plain("PNG")
     header, _ = read(png[:33] + make_chunk(b"iCCP", b"x\0\0" + zlib.compress(b"a" * 99)[:-6]) + png[33:])
     assert header.notes == ("the colour profile is damaged and was left out",)
+
+
+@pytest.mark.parametrize(
+    ("unit", "dpi", "density"),
+    [(2, (300.0, 150.0), None), (3, (762.0, 381.0), None), (1, None, (2, 1)), (None, (300.0, 150.0), None)],
+)
+def test_resolution_that_exif_alone_states_keeps_both_values(unit, dpi, density):
+    entries = {
+        282: Entry(RATIONAL, struct.pack("<II", 300, 1)),
+        283: Entry(RATIONAL, struct.pack("<II", 150, 1)),
+        **({} if unit is None else {296: Entry(SHORT, struct.pack("<H", unit))}),
+    }
+    jpeg = saved_still(smooth(), "JPEG", Metadata(exif=pack_exif(entries, "<")))
+    # The head (JFIF) is the first segment, of 18 bytes with its marker.
+    assert jpeg[6:10] == b"JFIF"
+    header, _ = read(jpeg[:2] + jpeg[20:])
+    assert (header.metadata.dpi, header.metadata.density) == (dpi, density)

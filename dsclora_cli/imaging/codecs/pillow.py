@@ -10,7 +10,7 @@ from contextlib import nullcontext
 from dataclasses import replace
 from functools import partial
 from types import MappingProxyType
-from typing import BinaryIO, cast
+from typing import Any, BinaryIO, cast
 
 from PIL import Image
 from PIL.ImageFile import ImageFile
@@ -49,6 +49,7 @@ from dsclora_cli.imaging.metadata import (
     normalize_exif,
     normalize_xmp,
     pixel_density,
+    read_exif_resolution,
     with_icc,
     with_size,
 )
@@ -156,18 +157,36 @@ def _read_metadata(image: ImageFile, file: BinaryIO, name: str) -> Metadata:
     info = image.info
     # Of several comments in a JPEG, Pillow's `info` has the last.
     comments = [data for kind, data in getattr(image, "applist", ()) if kind == "COM"]
-    dpi = info.get("dpi")
+    exif = normalize_exif(info.get("exif"))
+    dpi, density = _read_resolution(info, exif)
     metadata = Metadata(
         icc=info.get("icc_profile"),
-        exif=normalize_exif(info.get("exif")),
+        exif=exif,
         notes=exif_notes(info.get("exif")),
         xmp=normalize_xmp(info.get("xmp")),
         iptc=info.get("photoshop", {}).get(_IPTC_RESOURCE) or None,
-        dpi=normalize_dpi(*dpi) if dpi else None,
-        density=pixel_density(*info["jfif_density"]) if info.get("jfif_unit") == 0 else None,
+        dpi=dpi,
+        density=density,
         text=_comment_texts(comments),
     )
     return _add_from_file(metadata, file, name)
+
+
+def _read_resolution(
+    info: Mapping[Any, Any], exif: bytes | None
+) -> tuple[tuple[float, float] | None, tuple[int, int] | None]:
+    """Return dots per inch, and the shape of pixels without a unit; the head of a JPEG (JFIF) comes before EXIF."""
+    dpi = normalize_dpi(*info["dpi"]) if info.get("dpi") else None
+    if "jfif_density" not in info and "dpi" not in info:
+        return dpi, None
+    if info.get("jfif_unit") in (1, 2):
+        return dpi, None
+    density = pixel_density(*info["jfif_density"]) if "jfif_density" in info else None
+    # Of the resolution in EXIF, Pillow gives the horizontal for both.
+    stated, shape = read_exif_resolution(exif)
+    if stated and stated[0] != stated[1]:
+        return stated, None
+    return (None, shape) if shape else (None if density else dpi, density)
 
 
 def _add_from_file(metadata: Metadata, file: BinaryIO, name: str) -> Metadata:
