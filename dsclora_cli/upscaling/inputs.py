@@ -46,6 +46,7 @@ _KINDS = {
 """Plurals by reason."""
 
 _SECOND_NAMES = "second names of inputs"
+_EMPTY = "folders without pictures"
 _BY_NAME = "results by their names"
 
 
@@ -78,7 +79,6 @@ class _Found:
         self._output = path_key(Path(batch.output)) if batch.output else ""
         self._files: dict[str, InputFile] = {}
         self._left_out: dict[str, LeftOut] = {}
-        self._notes: list[str] = []
 
     def add(self, file: InputFile) -> None:
         """Take a file, unless the same file was taken before."""
@@ -95,8 +95,7 @@ class _Found:
             if path.is_dir():
                 if not self._walk(path):
                     more = "" if self._batch.recursive else "; -r includes subfolders"
-                    self._notes.append(f"{argument} holds no pictures{more}")
-                    self._leave_out(path, argument, f"holds no pictures{more}")
+                    self._leave_out(path, argument, f"holds no pictures{more}", _EMPTY)
             # A file that really has brackets in the name is no glob.
             elif any(sign in argument for sign in "*?[") and not os.path.lexists(path):
                 self._add_glob(path, argument)
@@ -130,7 +129,7 @@ class _Found:
         kept = {_absolute(file.source) for file in inputs if isinstance(file.source, Path)}
         left_out = tuple(each for each in self._left_out.values() if _absolute(each.path) not in kept)
         many = len(inputs) > 1 or any(file.folder is not None for file in inputs)
-        return FoundInputs(tuple(inputs), many, tuple(self._notes), left_out)
+        return FoundInputs(tuple(inputs), many, left_out=left_out)
 
     def _result_folder(self, file: InputFile, source: Path) -> Path | None:
         """Return the folder of the result of an input, where several pictures are upscaled."""

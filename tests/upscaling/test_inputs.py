@@ -98,15 +98,13 @@ def test_a_missing_file_is_an_input_with_a_problem() -> None:
     assert found.problem is None
 
 
-def test_an_empty_folder_gives_a_note_and_is_no_failure() -> None:
+def test_an_empty_folder_has_an_account_and_is_no_failure() -> None:
     Path("in").mkdir()
     found = find_inputs(["in"], FLAT)
     assert found.inputs == ()
-    assert found.notes == ("in holds no pictures; -r includes subfolders",)
-    # `--json` has an object for the folder.
-    assert [(each.name, each.reason) for each in found.left_out] == [
-        ("in", "holds no pictures; -r includes subfolders")
-    ]
+    (folder,) = found.left_out
+    assert (folder.name, folder.reason) == ("in", "holds no pictures; -r includes subfolders")
+    assert folder.kind == "folders without pictures"
 
 
 def test_each_file_counts_once() -> None:
