@@ -79,10 +79,10 @@ def test_every_file_seen_has_one_account_however_the_run_ends(dsclora, kinds, mo
         opened = iter(range(100))
         real = pipeline.open_picture
 
-        def interrupt(*arguments: object) -> object:
+        def interrupt(*arguments: object, **named: object) -> object:
             if next(opened) == 7:
                 raise KeyboardInterrupt
-            return real(*arguments)
+            return real(*arguments, **named)
 
         monkeypatch.setattr(pipeline, "open_picture", interrupt)
     code, out, err = dsclora("upscale", "in", "-o", "out", "-m", "dsclora-x4", "--json", *options)

@@ -118,9 +118,9 @@ def test_whatever_one_picture_raises_anywhere_fails_that_picture_only(
             raise error
 
     def failing(here: str, real: Callable, source_of: Callable) -> Callable:
-        def call(*given: object):
+        def call(*given: object, **named: object):
             fail_at(here, source_of(*given))
-            return real(*given)
+            return real(*given, **named)
 
         return call
 
@@ -193,7 +193,9 @@ def test_memory_does_not_grow_with_the_number_of_pictures(tmp_path: Path, monkey
     opened: list[Path] = []
     real = pipeline_module.open_picture
     monkeypatch.setattr(
-        pipeline_module, "open_picture", lambda source, options: opened.append(source) or real(source, options)
+        pipeline_module,
+        "open_picture",
+        lambda source, *rest, **named: opened.append(source) or real(source, *rest, **named),
     )
     ahead: list[int] = []
 
