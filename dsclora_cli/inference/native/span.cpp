@@ -12,7 +12,6 @@
 #include <chrono>
 #include <cstddef>
 #include <cstdint>
-#include <cstdlib>
 #include <cstring>
 #include <mutex>
 #include <new>
@@ -21,7 +20,9 @@
 #include <utility>
 #include <vector>
 
-#if defined(__x86_64__) || defined(__i386__)
+// GCC for Windows keeps vectors of 32 and 64 bytes at addresses of the stack where the CPU refuses them (GCC bug 54412).
+// The portable code needs no more than the 16 bytes that are guaranteed there; Clang has no such bug.
+#if (defined(__x86_64__) || defined(__i386__)) && !(defined(_WIN32) && !defined(__clang__))
 #define DSCLORA_X86 1
 #include <immintrin.h>
 #elif defined(__aarch64__)
@@ -227,14 +228,12 @@ class FlushDenormals {
 // Memory that grows and never shrinks: touching new pages costs as much as several layers.
 class Workspace {
  public:
-  ~Workspace() { std::free(data_); }
+  ~Workspace() { release(); }
   float* grown_to(size_t floats) {
     if (floats > size_) {
-      std::free(data_);
-      size_ = 0;
+      release();
       const size_t bytes = (floats * sizeof(float) + kHugePage - 1) / kHugePage * kHugePage;
-      data_ = static_cast<float*>(std::aligned_alloc(kHugePage, bytes));
-      if (!data_) throw std::bad_alloc();
+      data_ = static_cast<float*>(::operator new(bytes, std::align_val_t(kHugePage)));
 #if defined(__linux__)
       // A task reads hundreds of small pages, more than a core remembers the addresses of.
       madvise(data_, bytes, MADV_HUGEPAGE);
@@ -245,6 +244,12 @@ class Workspace {
   }
 
  private:
+  void release() {
+    ::operator delete(data_, std::align_val_t(kHugePage));
+    data_ = nullptr;
+    size_ = 0;
+  }
+
   static constexpr size_t kHugePage = size_t(1) << 21;
 
   float* data_ = nullptr;
