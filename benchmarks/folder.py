@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import json
 import os
-import statistics
 import subprocess
 import sys
 import tempfile
@@ -38,13 +37,15 @@ def fill(folder: Path, count: int) -> list[Path]:
     return paths
 
 
-def ours(folder: Path, engine: str) -> tuple[float, float]:
-    """Return the seconds of the whole command, and the seconds inside the network."""
+def ours(folder: Path, engine: str) -> tuple[float, ...]:
+    """Return the seconds of the whole command, the seconds inside the network, and the CPU seconds."""
     command = [sys.executable, "-m", "dsclora_cli", "upscale", str(folder), "-o", str(folder / "out"), "--json"]
     command += ["-m", "dsclora-x4", "--device", "cpu", "--engine", engine, "--overwrite"]
-    started = time.perf_counter()
+    started, before = time.perf_counter(), os.times()
     lines = subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines()
-    return time.perf_counter() - started, sum(json.loads(line)["seconds"]["network"] for line in lines)
+    seconds, after = time.perf_counter() - started, os.times()
+    cpu = after.children_user + after.children_system - before.children_user - before.children_system
+    return seconds, sum(json.loads(line)["seconds"]["network"] for line in lines), cpu
 
 
 def main() -> None:
@@ -61,20 +62,20 @@ def main() -> None:
         pictures = fill(folder, args.pictures)
         (folder / "out").mkdir()
         script, scrap = [sys.executable, "-c", PLAIN], str(folder / "out" / "plain.png")
-        plain: list[float] = []
-        taken: dict[str, list[tuple[float, float]]] = {engine: [] for engine in args.engines}
+        plain: list[tuple[float, ...]] = []
+        taken: dict[str, list[tuple[float, ...]]] = {engine: [] for engine in args.engines}
         for _ in range(args.rounds):
-            plain += [run([*script, str(each), scrap, "0", ""])[0] for each in pictures[: args.plain]]
+            plain += [run([*script, str(each), scrap, "0", ""]) for each in pictures[: args.plain]]
             for engine, times in taken.items():
                 times.append(ours(folder, engine))
-    loop = statistics.median(plain) * args.pictures
+    loop, _, loop_cpu = (args.pictures * median for median in medians(plain))
     save_results(args, {"plain": loop, **{engine: medians(times) for engine, times in taken.items()}})
-    print(f"plain, a process each   {loop:7.1f} s")
+    print(f"plain, a process each   {loop:7.1f} s   CPU {loop_cpu:.1f} s")
     for engine, times in taken.items():
-        whole, network = medians(times)
+        whole, network, cpu = medians(times)
         print(
             f"dsclora, {engine:14} {whole:7.1f} s   plain / this {loop / whole:.1f}   network {network:.1f} s,"
-            f" the rest {whole / network - 1:.0%}"
+            f" the rest {whole / network - 1:.0%}   CPU {cpu:.1f} s, plain / this in CPU time {loop_cpu / cpu:.1f}"
         )
 
 

@@ -36,7 +36,7 @@ def main() -> None:
     parser.add_argument("--engine", default="auto")
     args = parser.parse_args()
     image = Image.open(args.photo).convert("RGB")
-    taken: dict[float, list[tuple[float, float]]] = {size: [] for size in args.megapixels}
+    taken: dict[float, list[tuple[float, ...]]] = {size: [] for size in args.megapixels}
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         os.environ["DSCLORA_STATE_DIR"] = name
@@ -51,9 +51,9 @@ def main() -> None:
     save_results(args, {size: medians(times) for size, times in taken.items()})
     before = None
     for size, times in taken.items():
-        seconds, megabytes = medians(times)
+        seconds, megabytes, cpu = medians(times)
         ratio = f"{seconds / before:.2f} times the part before" if before else ""
-        print(f"{size:6} MP {seconds:8.2f} s {megabytes:8.0f} MB   {ratio}", flush=True)
+        print(f"{size:6} MP {seconds:8.2f} s {megabytes:8.0f} MB, CPU {cpu:7.2f} s   {ratio}", flush=True)
         before = seconds
 
 
