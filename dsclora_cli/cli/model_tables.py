@@ -27,7 +27,7 @@ def show_models(rows: Iterable[ModelRow], references: Sequence[str]) -> None:
         "arch": [row.arch for row in rows],
         "size": [console.format_bytes(row.size) if row.size else "" for row in rows],
         "where": [row.place if row.base is None else f"{row.place}, over {row.base}" for row in rows],
-        "auto": [_choice(row.auto, row.photo) for row in rows],
+        "auto": [_choice(row) for row in rows],
         "measured": [_first_score(row.reference) for row in rows],
         "published": [_first_score(row.published) for row in rows],
         "licence": [row.licence for row in rows],
@@ -38,10 +38,11 @@ def show_models(rows: Iterable[ModelRow], references: Sequence[str]) -> None:
         console.print_labeled("note", text, "cyan")
 
 
-def _choice(rank: int | None, photo: float | None) -> str:
-    if photo is not None:
-        return f"JPEG < {photo:g}"
-    return "" if rank is None else f"{rank}."
+def _choice(model: ModelRow | ModelDescription) -> str:
+    """Return when `--model auto` takes a model: a rank, or the qualities below which the model comes first."""
+    limits = {"JPEG": model.photo, "WebP": model.photo_webp}
+    below = [f"{format} < {quality:g}" for format, quality in limits.items() if quality is not None]
+    return ", ".join(below) or ("" if model.auto is None else f"{model.auto}.")
 
 
 def _first_score(scores: Scores) -> str:
@@ -63,7 +64,7 @@ def show_description(model: ModelDescription) -> None:
         **_network_facts(model.network),
         **_adapter_facts(model),
         "training": ", ".join(f"{key} {_value(value)}" for key, value in model.training.items()),
-        "auto": _choice(model.auto, model.photo),
+        "auto": _choice(model),
         "sharp": model.sharp or "",
         "licence": model.licence,
         "source": model.source,

@@ -128,6 +128,9 @@ class ModelDescription:
     photo: float | None = None
     """JPEG quality below which `--model auto` tries this model first."""
 
+    photo_webp: float | None = None
+    """WebP quality below which `--model auto` tries this model first."""
+
     sharp: str | None = None
     """Name of the weights towards which `--sharp` moves the model."""
 
@@ -198,6 +201,7 @@ def _describe_entry(entry: WeightEntry, catalog: Catalog, path: Path | None) -> 
         url=entry.url,
         auto=row.auto,
         photo=row.photo,
+        photo_webp=row.photo_webp,
         sharp=row.sharp,
         published=entry.published,
         reference=entry.reference,

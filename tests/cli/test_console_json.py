@@ -212,6 +212,7 @@ def test_models_list_writes_an_object_for_each_entry(dsclora) -> None:
         "place": "embedded",
         "auto": 2,
         "photo": None,
+        "photo_webp": None,
         "sharp": None,
         "base": None,
         "repo": None,
