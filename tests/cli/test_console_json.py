@@ -153,6 +153,7 @@ def test_eval_writes_one_object(dsclora, photo: Path) -> None:
                 ],
                 "comparisons": [],
                 "worst": [],
+                "hr": None,
             }
         ],
         "versions": {
