@@ -5,8 +5,8 @@
 
 Nothing is fetched, and nothing but the folder of `--out` is written. Every section prints as it goes and has a share of
 the time; `gpu.json` in `--out` is written after each section, so that a run that is cut off has left its results.
-`compiled` comes last, in a process that is ended when the time is over. `--small` makes pictures small enough for a CPU,
-where the script proves only itself.
+`compiled` comes last, in a process that is ended when the time is over. `--small` makes pictures small enough for a
+CPU, where the script proves only itself.
 
 PNG is measured where the package isal is installed. To carry isal (one megabyte) to a machine without internet: `pip
 install --no-deps --target carry isal`, with `--python-version` and `--only-binary=:all:` for another Python, and there
