@@ -46,7 +46,7 @@ def test_pip_compiles_the_engine_from_a_git_repository(sources: Path, tmp_path: 
     if shutil.which("git") is None:
         pytest.skip("this machine has no git")
     repository = tmp_path / "repository"
-    shutil.copytree(sources, repository, ignore=shutil.ignore_patterns("*.so", "tests"))
+    shutil.copytree(sources, repository, ignore=shutil.ignore_patterns("*.so"))
     author = ["-c", "user.name=a", "-c", "user.email=a@b"]
     for arguments in (["init", "-q"], ["add", "."], [*author, "commit", "-q", "-m", "all"]):
         subprocess.run(["git", *arguments], cwd=repository, check=True)
