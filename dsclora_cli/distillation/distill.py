@@ -26,6 +26,7 @@ from dsclora_cli.inference.torch_cpu import open_torch_engine
 from dsclora_cli.models.features import FeatureExtractor, ProjectedFeatures, select_feature_maps
 from dsclora_cli.models.lora import AdaptedNetwork, Adapters, merge_adapters, parse_ranks
 from dsclora_cli.models.network import Network
+from dsclora_cli.models.span import SPAN
 from dsclora_cli.recipe import DEFAULT_FEATURE_DISTANCE, DEFAULT_FEATURE_WEIGHTS, DistillOptions, Recipe
 from dsclora_cli.recipe_toml import read_recipe, resolve_defaults
 from dsclora_cli.training.compile import compiled
@@ -205,7 +206,8 @@ def build_dsclora(context: DistillContext) -> TrainingSetup:
     """Set up adapters for the base or, with adapters "none", all weights of the base (DSCLoRA, arXiv 2504.11271)."""
     options, base = context.options, context.base
     assert base is not None
-    maps = select_feature_maps(base.network, options.taps or _DSCLORA_MAPS) if options.ad else ()
+    usual = _DSCLORA_MAPS if isinstance(base.network, SPAN) else base.network.thirds
+    maps = select_feature_maps(base.network, options.taps or usual) if options.ad else ()
     teacher_maps = teacher_maps_for(context, maps)
     term = AffinityLoss(options.ad, options.positions) if options.ad else None
     if options.adapters == "none":

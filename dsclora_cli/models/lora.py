@@ -28,6 +28,9 @@ PRESETS = {
 }
 """Rules for `parse_ranks`, by name; `{last}` stands for the name of the last block."""
 
+_ELSEWHERE = {"paper": "*:8", "small": "*:2"}
+"""Rules of the presets for networks without the names of a SPAN."""
+
 
 @dataclass(frozen=True)
 class Rank:
@@ -51,7 +54,8 @@ def parse_ranks(network: Network, rules: str) -> dict[str, Rank]:
     """
     convolutions = {name: layer for name, layer in network.named_modules() if isinstance(layer, nn.Conv2d)}
     chosen: dict[str, Rank] = {}
-    for rule in PRESETS.get(rules, rules).replace("{last}", f"block_{network.config.blocks}").split():
+    presets = PRESETS if any(name.startswith("block_1.") for name in convolutions) else _ELSEWHERE
+    for rule in presets.get(rules, rules).replace("{last}", f"block_{network.config.blocks}").split():
         pattern, asked, strength = _parse(rule)
         matched = [name for name in convolutions if fnmatchcase(name, pattern)]
         if not matched:

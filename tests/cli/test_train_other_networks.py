@@ -66,3 +66,18 @@ def test_a_network_learns_to_restore_pictures_at_their_size(dsclora, photos: Pat
 def test_scale_1_needs_damaged_inputs(dsclora, photos: Path) -> None:
     code, _, err = dsclora("train", "--arch", "span", "--scale", "1", "--data", photos, "--out", "run")
     assert code == 2 and "--scale: at 1 the inputs equal the targets without --degrade" in err
+
+
+@pytest.mark.parametrize("arch", ["compact", "edsr"])
+def test_adapters_of_other_networks_are_trained_and_merged(dsclora, photos: Path, arch: str) -> None:
+    trained = dsclora("train", "--arch", arch, *SHAPES[arch], "--data", photos, "--out", "run", *QUICK, *HERE)
+    assert trained.code == 0, trained.err
+    quick = ("--patch", "8", "--batch", "2", "--steps", "2", "--validate", "1", "--scale", "2")
+    base = ("--base", "run/best.safetensors", "--learning-rate", "1e-3")
+    adapted = dsclora("distill", *base, "--data", photos, "--out", "mine", *quick, *HERE)
+    assert adapted.code in {0, 1}, adapted.err  # 1: two steps need not be better than the base
+    assert adapted.err.count("error") == 0
+    if adapted.code == 0:
+        adapter = "mine/adapter.safetensors"
+        assert dsclora("merge", "run/best.safetensors", adapter, "-o", "both.safetensors").code == 0
+        assert load_network(Path("both.safetensors")).config.descriptor.arch == arch
