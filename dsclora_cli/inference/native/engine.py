@@ -19,10 +19,10 @@ from dsclora_cli.inference.native.weights import SpanWeights
 _TYPES: dict[np.dtype[Any], int] = {np.dtype(np.uint8): 0, np.dtype(np.uint16): 1, np.dtype(np.float32): 2}
 """Numbers of the pixel types in the library."""
 
-_FLOATS_OF_MAP = 0.16
+_FLOATS_OF_MAP = 0.26
 """Floats of a feature map for each channel and pixel of a tile of 256: the library keeps a few bands of rows of a map.
 
-Measured: 22, 48 and 90 MB for tiles of 256, 554 and 1066 pixels a side, so larger tiles need less for each pixel.
+Measured: 36, 80 and 148 MB for tiles of 256, 554 and 1066 pixels a side, so larger tiles need less for each pixel.
 """
 
 _NO_MEMORY, _NOT_FINITE = 1, 2  # what `dsclora_native_upscale` returns
