@@ -40,7 +40,10 @@ _STREAMED = ("JPEG", "PNG", "TIFF")
 """Formats that are written as bands arrive; others look at a frame again, or at the next frame."""
 
 _ENCODER_BYTES = {"WEBP": 42, "AVIF": 44, "HEIF": 30, "JXL": 56, "JPEG2000": 21, "GIF": 22}
-"""Most bytes that an encoder takes for a pixel of RGB, in addition to the pixels; measured with 2 to 8 megapixels."""
+"""Most bytes that an encoder takes for a pixel of RGB, in addition to the pixels.
+
+Measured: WebP and AVIF with 3 and 7.7 megapixels, the others with 1.9.
+"""
 
 _BLOCK_NAMES = {
     "icc": "the colour profile",
