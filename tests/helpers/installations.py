@@ -37,7 +37,9 @@ def unpacked_sources(folder: Path) -> Path:
     """Build a source archive, and return the folder of its unpacked files."""
     archive = build("sdist", folder)
     with tarfile.open(archive) as files:
-        files.extractall(folder, filter="data")
+        # Python 3.11.3 and older have no filters.
+        safely = {"filter": "data"} if hasattr(tarfile, "data_filter") else {}
+        files.extractall(folder, **safely)
     return folder / archive.name.removesuffix(".tar.gz")
 
 
