@@ -9,7 +9,7 @@ import typer
 
 from dsclora_cli.cli import console, options
 from dsclora_cli.cli.completion import complete_model
-from dsclora_cli.cli.options import FILES, MODEL, SIZE, SPEED, option
+from dsclora_cli.cli.options import FILES, MODEL, SIZE, option
 from dsclora_cli.config import MAX_SCALE, CompareOptions, ReadOptions
 from dsclora_cli.errors import ImageUnwritable, UsageError
 
@@ -75,17 +75,7 @@ def compare(
     dtype: options.DtypeOption = _DTYPE,
     tile: options.TileOption = options.AUTO_TILE,
     threads: options.ThreadsOption = _DEFAULT.engine.threads,
-    max_pixels: Annotated[
-        int,
-        option(
-            SPEED,
-            "Most pixels of a picture in memory at once, such as 500MP; larger pictures are refused.",
-            "--max-pixels",
-            parser=options.parse_pixels,
-            metavar="PIXELS",
-            show_default=f"{_DEFAULT.read.max_pixels // 10**6}MP",
-        ),
-    ] = _DEFAULT.read.max_pixels,
+    max_pixels: options.MaxPixelsOption = _DEFAULT.read.max_pixels,
     json: options.JsonOption = False,
     quiet: options.QuietOption = False,
 ) -> None:

@@ -11,7 +11,16 @@ from pathlib import Path
 from types import TracebackType
 
 from dsclora_cli.cli import console
-from dsclora_cli.diagnosis.report import Check, Diagnosis, DoctorCallbacks, Folder, HubAnswer, HubState, Outcome
+from dsclora_cli.diagnosis.report import (
+    Check,
+    Diagnosis,
+    DoctorCallbacks,
+    Folder,
+    HubAnswer,
+    HubState,
+    Outcome,
+    Package,
+)
 
 
 class DoctorProgress(DoctorCallbacks):
@@ -81,7 +90,7 @@ def _sections(found: Diagnosis) -> Mapping[str, Mapping[str, str]]:
             "system": system.platform,
             "encoding": system.stdout_encoding,
             **{
-                package.name: package.version or f'not installed: pip install "dsclora[{package.extra}]"'
+                package.name: package.version or f"not installed: pip install {_requirement(package)}"
                 for package in found.packages
             },
         },
@@ -102,6 +111,11 @@ def _sections(found: Diagnosis) -> Mapping[str, Mapping[str, str]]:
         "Environment": dict(system.variables),
         "Settings": dict(system.settings),
     }
+
+
+def _requirement(package: Package) -> str:
+    """Return what pip must install to add a package: the extra with the package, or a required package itself."""
+    return f'"dsclora[{package.extra}]"' if package.extra else package.name
 
 
 def _memory(free: int, total: int) -> str:

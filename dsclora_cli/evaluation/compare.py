@@ -155,8 +155,8 @@ def _read(path: Path, options: CompareOptions) -> tuple[Header, Pixels]:
         return reader.header, np.concatenate(list(frame.bands()))
 
 
-def _choose_part(header: Header, options: CompareOptions, callbacks: CompareCallbacks) -> tuple[int, int, int, int]:
-    """Return x, y, width and height of the part to compare, in input pixels."""
+def _choose_part(header: Header, options: CompareOptions, callbacks: CompareCallbacks) -> Part:
+    """Return the part to compare, in input pixels."""
     whole = header.width, header.height
     if options.crop is not None:
         check_part(options.crop, header, "--crop")

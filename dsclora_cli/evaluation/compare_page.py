@@ -40,10 +40,9 @@ def write_page(target: Path, result: CompareResult, pictures: Sequence[ComparedP
             {
                 "name": each.result.name,
                 "seconds": each.result.seconds,
-                "psnr": each.result.psnr_y,
+                "psnr": _finite(each.result.psnr_y),
                 "ssim": each.result.ssim_y,
-                # JSON has no infinity: a result equal to the input in the small size.
-                "faithfulness": min(each.result.faithfulness or 0.0, 99.0),
+                "faithfulness": _finite(each.result.faithfulness),
                 "source": _data_url(each),
             }
             for each in pictures
@@ -54,6 +53,11 @@ def write_page(target: Path, result: CompareResult, pictures: Sequence[ComparedP
     text = template.replace(_DATA, json.dumps(data).replace("<", "\\u003c"))
     with atomic_write(target) as temporary:
         temporary.write_text(text, encoding="utf-8")
+
+
+def _finite(decibels: float | None) -> float | None:
+    """Return a PSNR of at most 99 dB: equal pictures have an infinite PSNR, and JSON has no infinity."""
+    return None if decibels is None else min(decibels, 99.0)
 
 
 def _data_url(picture: ComparedPixels) -> str:

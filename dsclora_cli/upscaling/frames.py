@@ -18,7 +18,7 @@ from dsclora_cli.config import UpscaleOptions, VideoOptions
 from dsclora_cli.errors import ImageUnreadable, UsageError
 from dsclora_cli.imaging.raw_video import FrameLayout, VideoHeader, read_frame, read_header
 from dsclora_cli.imaging.types import Frame, Pixels
-from dsclora_cli.upscaling.bounded_queue import BoundedQueue, ByteBudget, Worker
+from dsclora_cli.upscaling.bounded_queue import BoundedQueue, ByteBudget, ClosedError, Worker
 from dsclora_cli.upscaling.jobs import JobPlanner
 from dsclora_cli.upscaling.picture import PictureUpscaler
 
@@ -160,5 +160,7 @@ def _read_all(
             pixels = layout.to_pixels(samples)
             waiting.put((marker, pixels), pixels.nbytes)
         waiting.close()
-    except ImageUnreadable as error:
+    except ClosedError:  # the reader of the queue has stopped
+        raise
+    except Exception as error:  # noqa: BLE001 - raised again by the reader, who would otherwise wait for ever
         waiting.fail(error)

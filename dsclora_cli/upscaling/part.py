@@ -15,7 +15,7 @@ Part = tuple[int, int, int, int]
 """x, y, width and height of a part of a picture, in pixels."""
 
 CONTEXT = 64
-"""Pixels of the input around a part; more than any network of the catalog sees."""
+"""Pixels of the input around a part; more than any network inside the package sees."""
 
 
 def check_part(part: Part, header: Header, option: str) -> None:

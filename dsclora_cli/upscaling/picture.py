@@ -38,7 +38,7 @@ from dsclora_cli.upscaling.sizes import SizePlan
 from dsclora_cli.weights.resolve import FoundWeights
 
 _WRAP_MARGIN = 64
-"""Pixels of the input from the opposite edge; more than any network of the catalog sees."""
+"""Pixels of the input from the opposite edge; more than any network inside the package sees."""
 
 
 @dataclass(frozen=True)

@@ -51,6 +51,15 @@ def y4m(frames: np.ndarray, layout: FrameLayout, name: str, more: str = "") -> b
     return head + b"".join(b"FRAME\n" + layout.to_bytes(each / np.float32(255)) for each in frames)
 
 
+def test_a_reader_that_breaks_ends_the_command(pipe, rgb: np.ndarray, monkeypatch: pytest.MonkeyPatch) -> None:
+    def break_down(*_: object) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr("dsclora_cli.upscaling.frames.read_frame", break_down)
+    ran, out = pipe(rgb.tobytes(), "--size", "12x9", *EMBEDDED)
+    assert (ran.code, out) == (1, b"")
+
+
 def test_raw_frames_equal_pictures(dsclora, pipe, rgb: np.ndarray) -> None:
     ran, out = pipe(rgb.tobytes(), "--size", "12x9", *EMBEDDED)
     assert ran.code == 0

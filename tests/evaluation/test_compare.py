@@ -100,6 +100,18 @@ def test_names_stay_text(tmp_path: Path) -> None:
     assert "https://" not in text
 
 
+def test_the_page_of_equal_pictures_holds_no_infinity(small: Path, tmp_path: Path) -> None:
+    Image.open(small).resize((75, 70), Image.Resampling.BICUBIC).save(tmp_path / "lr.png")
+    shutil.copy(small, tmp_path / "equal.png")
+    options = CompareOptions((str(tmp_path / "equal.png"),), 2.0, hr=small)
+    result, pictures = compare(tmp_path / "lr.png", options, CompareCallbacks())
+    assert result.results[0].psnr_y == float("inf")
+    write_page(tmp_path / "page.html", result, pictures)
+    data = re.search(r'id="data">(.*)</script>', (tmp_path / "page.html").read_text(encoding="utf-8"))
+    assert "Infinity" not in data[1]
+    assert json.loads(data[1])["pictures"][0]["psnr"] == 99
+
+
 DRIVE = """
 <script>
 addEventListener("load", () => setTimeout(() => {

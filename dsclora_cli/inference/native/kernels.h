@@ -291,7 +291,7 @@ void convolve_pointwise(const Run& run, const Layer& layer, int band, int chunk,
 
 // Compute a block of a layer. Returns false if a value of the result is not finite.
 //
-// scratch   kScratch floats for one thread
+// scratch   memory of one thread: `scratch_floats` floats
 bool run_layer(const Run& run, int stage, int band, int chunk, float* scratch) {
   const Layer& layer = run.network.layers[stage - 1];
   const size_t cell = size_t(kCell) * kLanes;

@@ -44,7 +44,7 @@ def chosen_cpu() -> str:
 def _load(path: Path) -> tuple[ctypes.CDLL | None, str]:
     """Return the library of a file, or None and the reason."""
     if not path.is_file():
-        return None, f"{path.name} was not built: no C++ compiler was found when the package was installed"
+        return None, f"{path.name} was not built when the package was installed: no C++ compiler, or DSCLORA_NATIVE=off"
     try:
         library = ctypes.CDLL(str(path))
         if (version := library.dsclora_native_version()) != _VERSION:
