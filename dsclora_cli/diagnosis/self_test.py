@@ -45,7 +45,7 @@ _LEVEL = 1
 """Largest allowed difference of 8-bit results: sums in another order change the rounding of a value."""
 
 _HALF_PSNR = 45.0
-"""Least PSNR of float16 against float32 in dB; 59 dB were measured (docs/performance.md)."""
+"""Least PSNR of float16 against float32 in dB; 60 dB were measured for the picture of the check, on a CPU."""
 
 _LOSSY_PSNR = 25.0
 """Least PSNR of a picture after a lossy format, in dB."""
