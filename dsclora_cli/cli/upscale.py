@@ -234,6 +234,9 @@ def upscale(
         max_memory=max_memory,
         wrap=wrap,
     )
+    _check_modes(
+        {"--dry-run": dry_run, "--crop-preview": bool(crop_preview), "--watch": watch, "--compare-page": compare_page}
+    )
     _check(asked, inputs, json and not dry_run, dry_run)
     # The Hub's client shows progress bars of its own, and reads the setting when imported.
     if quiet:
@@ -292,6 +295,13 @@ def _write_page(result: FileResult, asked: UpscaleOptions, view: UpscaleView) ->
         view.on_note(f"{page} is not written: {error}")
     else:
         view.on_note(f"before and after: {page}")
+
+
+def _check_modes(asked: dict[str, bool]) -> None:
+    """Raise UsageError for options of which each changes what the whole command does."""
+    names = [name for name, is_asked in asked.items() if is_asked]
+    if len(names) > 1:
+        raise UsageError(f"{' and '.join(names)} cannot be combined", "choose one of them")
 
 
 def _parse_shard(text: str | None) -> tuple[int, int] | None:

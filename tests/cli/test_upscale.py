@@ -222,3 +222,10 @@ def test_an_interrupted_run_is_clean_and_resumes(tmp_path: Path, photo: Path, nu
         Image.open(path).load()
     again = subprocess.run(command_line, stderr=subprocess.PIPE, text=True, env=environment, check=True)
     assert f"{len(written)} already done" in again.stderr
+
+
+@pytest.mark.parametrize("options", [["--dry-run", "--watch"], ["--compare-page", "--crop-preview", "0,0,4,4"]])
+def test_options_that_exclude_each_other(dsclora, photo: Path, options: list[str]) -> None:
+    code, out, err = dsclora("upscale", photo, *options)
+    assert (code, out) == (2, "")
+    assert "cannot be combined" in err
