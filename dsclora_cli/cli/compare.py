@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from dsclora_cli.callbacks import Callbacks
 from dsclora_cli.cli import console, options
 from dsclora_cli.cli.completion import complete_model
 from dsclora_cli.cli.options import FILES, MODEL, SIZE, option
@@ -82,11 +84,10 @@ def compare(
     """Upscale a picture with several models, and write a contact sheet (PNG) and a page for browsers (HTML)."""
     if not 1 < scale <= MAX_SCALE:
         raise UsageError(f"--scale {scale:g} is not above 1 and at most {MAX_SCALE:g}", "for example --scale 2.5")
-    part = [int(number) for number in crop.split(",")] if crop else None
     asked = CompareOptions(
         candidates=tuple(candidates or ()),
         scale=scale,
-        crop=(part[0], part[1], part[2], part[3]) if part else None,
+        crop=options.part_of(crop) if crop else None,
         hr=hr,
         offline=offline,
         engine=options.engine_options(device, dtype, tile, threads, ensemble=False, engine=engine.value),
@@ -109,24 +110,26 @@ def _write(base: Path, picture: Path, asked: CompareOptions, overwrite: bool, qu
     if taken and not overwrite:
         raise UsageError(f"{' and '.join(taken)} exists already", "choose another name with -o, or add --overwrite")
     # Imported here, as NumPy and the image libraries would slow down `--help`.
-    from dataclasses import replace
-
-    from dsclora_cli.evaluation.compare import CompareCallbacks, compare
+    from dsclora_cli.evaluation.compare import compare
     from dsclora_cli.evaluation.compare_page import draw_sheet, write_page
     from dsclora_cli.imaging.contact_sheet import save_png
 
-    class View(CompareCallbacks):
-        """Notes on stderr."""
-
-        def on_note(self, note: str) -> None:
-            """Show a note."""
-            if not quiet:
-                console.print_labeled("note", note, "cyan")
-
-    result, pictures = compare(picture, asked, View())
+    result, pictures = compare(picture, asked, _Notes(quiet))
     try:
         save_png(draw_sheet(pictures), sheet)
         write_page(page, result, pictures)
     except OSError as error:
         raise ImageUnwritable(f"{base} cannot be written ({error.strerror})", "choose another place with -o") from error
     return replace(result, sheet=str(sheet), page=str(page))
+
+
+class _Notes(Callbacks):
+    """Notes on stderr."""
+
+    def __init__(self, quiet: bool) -> None:
+        self._quiet = quiet
+
+    def on_note(self, note: str) -> None:
+        """Show a note."""
+        if not self._quiet:
+            console.print_labeled("note", note, "cyan")

@@ -173,6 +173,21 @@ def can_ask() -> bool:
     return sys.stdin is not None and sys.stdin.isatty()
 
 
+def check_stdout(kind: str, as_json: bool, is_written: bool, example: str) -> None:
+    """Raise UsageError where stdout cannot take a picture or a video: JSON goes there, or a terminal shows the bytes.
+
+    Args:
+        kind: Word for the bytes.
+        as_json: Whether JSON is written.
+        is_written: Whether the bytes are written, and not only planned.
+        example: Words for another way, behind "name a file with -o, or".
+    """
+    if as_json:
+        raise UsageError(f"--json and the {kind} would both go to stdout", "name a file with -o")
+    if is_written and sys.stdout.isatty():
+        raise UsageError(f"a {kind} is not shown on a terminal", f"name a file with -o, or {example}")
+
+
 def write_text(target: str, text: str) -> None:
     """Write a text to a file, or to stdout for "-". Raises UsageError if the file cannot be written."""
     if target == "-":

@@ -11,10 +11,8 @@ from pathlib import Path
 from typing import Annotated, BinaryIO
 
 from dsclora_cli.cli import console, options
-from dsclora_cli.cli.options import FILES, SIZE, SPEED, option
+from dsclora_cli.cli.options import FILES, option
 from dsclora_cli.config import (
-    DEFAULT_SCALE,
-    MAX_SCALE,
     ModelOptions,
     ReadOptions,
     SizeOptions,
@@ -74,18 +72,9 @@ def frames(
     range_: Annotated[
         Range, option(VIDEO, "Range of YUV samples; auto follows the stream, else is limited.", "--range")
     ] = Range.AUTO,
-    scale: Annotated[
-        float | None,
-        option(
-            SIZE,
-            f"Enlarge both sides by this factor, above 1 and up to {MAX_SCALE:g}.",
-            "-s",
-            "--scale",
-            show_default=f"{DEFAULT_SCALE:g}",
-        ),
-    ] = None,
-    width: Annotated[int | None, option(SIZE, "Width of the result in pixels.", "--width", min=1)] = None,
-    height: Annotated[int | None, option(SIZE, "Height of the result in pixels.", "--height", min=1)] = None,
+    scale: options.ScaleOption = None,
+    width: options.WidthOption = None,
+    height: options.HeightOption = None,
     model: options.ModelOption = _DEFAULT.model.model,
     weights: options.WeightsOption = _DEFAULT.model.weights,
     adapter: options.AdapterOption = _DEFAULT.model.adapter,
@@ -95,17 +84,7 @@ def frames(
     dtype: options.DtypeOption = _DTYPE,
     tile: options.TileOption = options.AUTO_TILE,
     threads: options.ThreadsOption = _DEFAULT.engine.threads,
-    max_pixels: Annotated[
-        int,
-        option(
-            SPEED,
-            "Most pixels of a frame, such as 500MP; larger frames are refused.",
-            "--max-pixels",
-            parser=options.parse_pixels,
-            metavar="PIXELS",
-            show_default=f"{_DEFAULT.read.max_pixels // 10**6}MP",
-        ),
-    ] = _DEFAULT.read.max_pixels,
+    max_pixels: options.MaxPixelsOption = _DEFAULT.read.max_pixels,
     json: options.JsonOption = False,
     quiet: options.QuietOption = False,
 ) -> None:
@@ -116,9 +95,8 @@ def frames(
         engine=options.engine_options(device, dtype, tile, threads, ensemble=False, engine=engine.value),
         read=ReadOptions(max_pixels),
     )
-    columns, _, rows = (size or "").partition("x")
     video = VideoOptions(
-        rgb_size=(int(columns), int(rows)) if size else None,
+        rgb_size=options.box_of(size) if size else None,
         matrix=None if matrix is Matrix.AUTO else matrix.value,
         full_range=None if range_ is Range.AUTO else range_ is Range.FULL,
     )
@@ -141,10 +119,8 @@ def _check(output: Path | None, json: bool) -> None:
     pipe = "ffmpeg -i in.mp4 -f yuv4mpegpipe - | dsclora frames | ffmpeg -i - out.mp4"
     if sys.stdin.isatty():
         raise UsageError("no video comes on stdin", f"for example: {pipe}")
-    if output is None and json:
-        raise UsageError("--json and the video would both go to stdout", "name a file with -o")
-    if output is None and sys.stdout.isatty():
-        raise UsageError("a video is not shown on a terminal", f"name a file with -o, or for example: {pipe}")
+    if output is None:
+        console.check_stdout("video", json, True, f"for example: {pipe}")
 
 
 @contextmanager
@@ -152,7 +128,7 @@ def _target(output: Path | None) -> Iterator[BinaryIO]:
     """Yield the stream for the video. Raises ImageUnwritable where bytes cannot be written."""
     try:
         if output is None:
-            yield _target_stream()
+            yield sys.stdout.buffer
             return
         from dsclora_cli.paths import atomic_write
 
@@ -162,7 +138,3 @@ def _target(output: Path | None) -> Iterator[BinaryIO]:
         raise
     except OSError as error:
         raise ImageUnwritable(f"{output or 'stdout'} cannot be written ({error.strerror})") from error
-
-
-def _target_stream() -> BinaryIO:
-    return sys.stdout.buffer

@@ -13,7 +13,7 @@ from typing import Annotated, Any
 import typer
 
 from dsclora_cli.cli.completion import complete_device, complete_devices, complete_model
-from dsclora_cli.config import EngineOptions, ReadOptions
+from dsclora_cli.config import DEFAULT_SCALE, MAX_SCALE, EngineOptions, ReadOptions
 
 FILES = "Input and output"
 SIZE = "Size"
@@ -90,6 +90,18 @@ def parse_part(text: str) -> str:
     if not re.fullmatch(r"\d+,\d+,[1-9]\d*,[1-9]\d*", text):
         raise typer.BadParameter(f"{text!r} is not X,Y,W,H, such as 400,300,320,240.")
     return text
+
+
+def box_of(text: str) -> tuple[int, int]:
+    """Return width and height of a text that `parse_box` has passed."""
+    width, height = text.split("x")
+    return int(width), int(height)
+
+
+def part_of(text: str) -> tuple[int, int, int, int]:
+    """Return x, y, width and height of a text that `parse_part` has passed."""
+    x, y, width, height = text.split(",")
+    return int(x), int(y), int(width), int(height)
 
 
 def parse_device(text: str) -> str:
@@ -172,6 +184,18 @@ TileOption = Annotated[
         show_default="auto",
     ),
 ]
+ScaleOption = Annotated[
+    float | None,
+    option(
+        SIZE,
+        f"Enlarge both sides by this factor, above 1 and up to {MAX_SCALE:g}.",
+        "-s",
+        "--scale",
+        show_default=f"{DEFAULT_SCALE:g}",
+    ),
+]
+WidthOption = Annotated[int | None, option(SIZE, "Width of results in pixels.", "--width", min=1)]
+HeightOption = Annotated[int | None, option(SIZE, "Height of results in pixels.", "--height", min=1)]
 MaxPixelsOption = Annotated[
     int,
     option(

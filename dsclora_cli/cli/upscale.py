@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from contextlib import closing
 from enum import StrEnum
 from pathlib import Path
@@ -10,11 +9,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from dsclora_cli.callbacks import Callbacks
 from dsclora_cli.cli import console, options
 from dsclora_cli.cli.options import FILES, METADATA, MODEL, REPORTING, SIZE, SPEED, option
 from dsclora_cli.config import (
     DEFAULT_SCALE,
-    MAX_SCALE,
     BatchOptions,
     CompareOptions,
     ModelOptions,
@@ -26,6 +25,8 @@ from dsclora_cli.config import (
 from dsclora_cli.errors import DscloraError, UsageError
 
 if TYPE_CHECKING:
+    from collections.abc import Generator
+
     from dsclora_cli.cli.upscale_progress import UpscaleView
     from dsclora_cli.upscaling.types import FileResult
 
@@ -120,20 +121,9 @@ def upscale(
     salvage: Annotated[
         bool, option(FILES, "Take what is there of an incomplete picture, and say how much.", "--salvage")
     ] = _DEFAULT.read.salvage,
-    scale: Annotated[
-        float | None,
-        option(
-            SIZE,
-            f"Enlarge both sides by this factor, above 1 and up to {MAX_SCALE:g}.",
-            "-s",
-            "--scale",
-            show_default=f"{DEFAULT_SCALE:g}",
-        ),
-    ] = _DEFAULT.size.scale,
-    width: Annotated[int | None, option(SIZE, "Width of results in pixels.", "--width", min=1)] = _DEFAULT.size.width,
-    height: Annotated[
-        int | None, option(SIZE, "Height of results in pixels.", "--height", min=1)
-    ] = _DEFAULT.size.height,
+    scale: options.ScaleOption = _DEFAULT.size.scale,
+    width: options.WidthOption = _DEFAULT.size.width,
+    height: options.HeightOption = _DEFAULT.size.height,
     fit: Annotated[
         str | None,
         option(SIZE, "Largest size inside a box of WxH pixels.", "--fit", parser=options.parse_box, metavar="WxH"),
@@ -223,10 +213,10 @@ def upscale(
     verbose: options.VerboseOption = False,
 ) -> None:
     """Upscale pictures. Finished pictures are skipped: the same command resumes an interrupted run."""
-    box = tuple(int(side) for side in fit.split("x")) if fit else None
+    box = options.box_of(fit) if fit else None
     asked = UpscaleOptions(
         model=ModelOptions(model, weights, offline, adapter, sharp, sharp_weights),
-        size=SizeOptions(scale, width, height, (box[0], box[1]) if box else None, long_edge, short_edge, megapixels),
+        size=SizeOptions(scale, width, height, box, long_edge, short_edge, megapixels),
         engine=options.engine_options(device, dtype, tile, threads, ensemble, engine.value),
         save=SaveOptions(format, quality, compression, metadata.value, strict),
         batch=BatchOptions(output, name, recursive, overwrite, fail_fast, _parse_shard(shard)),
@@ -247,26 +237,12 @@ def upscale(
         raise typer.Exit(console.show_plans(plan_files(inputs, asked), json))
     # Imported here, as NumPy and the image libraries would slow down `--help`.
     from dsclora_cli.cli.upscale_progress import UpscaleView
-    from dsclora_cli.upscaling.batch import upscale_files
 
-    if crop_preview:
-        from dsclora_cli.upscaling.preview import preview_files
-
-        x, y, part_width, part_height = (int(number) for number in crop_preview.split(","))
-        with UpscaleView(json, quiet, verbose) as view:
-            view.show_all(preview_files(inputs, asked, (x, y, part_width, part_height), view))
-        raise typer.Exit(view.exit_code)
-    if watch:
-        from threading import Event
-
-        from dsclora_cli.upscaling.watch import watch_files
-
-        with UpscaleView(json, quiet, verbose) as view, closing(watch_files(inputs, asked, view, Event())) as results:
-            view.on_note("waiting for pictures; Ctrl-C ends")
-            view.show_all(results)
-        raise typer.Exit(view.exit_code)
     # Closed before the view: after Ctrl-C, threads end before the summary is shown.
-    with UpscaleView(json, quiet, verbose) as view, closing(upscale_files(inputs, asked, view)) as results:
+    with (
+        UpscaleView(json, quiet, verbose) as view,
+        closing(_start(inputs, asked, view, crop_preview, watch)) as results,
+    ):
         view.show_all(results)
     if compare_page:
         for result in view.done[:_PAGES]:
@@ -274,9 +250,29 @@ def upscale(
     raise typer.Exit(view.exit_code)
 
 
+def _start(
+    inputs: list[str], asked: UpscaleOptions, view: UpscaleView, crop_preview: str | None, watch: bool
+) -> Generator[FileResult, None, None]:
+    """Return the results of a preview, of a watch or of a run, to be read one by one."""
+    if crop_preview:
+        from dsclora_cli.upscaling.preview import preview_files
+
+        return preview_files(inputs, asked, options.part_of(crop_preview), view)
+    if watch:
+        from threading import Event
+
+        from dsclora_cli.upscaling.watch import watch_files
+
+        view.on_note("waiting for pictures; Ctrl-C ends")
+        return watch_files(inputs, asked, view, Event())
+    from dsclora_cli.upscaling.batch import upscale_files
+
+    return upscale_files(inputs, asked, view)
+
+
 def _write_page(result: FileResult, asked: UpscaleOptions, view: UpscaleView) -> None:
     """Write the page of a finished picture next to the result; a page that cannot be written is a note."""
-    from dsclora_cli.evaluation.compare import CompareCallbacks, compare
+    from dsclora_cli.evaluation.compare import compare
     from dsclora_cli.evaluation.compare_page import write_page
     from dsclora_cli.imaging.resize import BICUBIC
 
@@ -288,9 +284,9 @@ def _write_page(result: FileResult, asked: UpscaleOptions, view: UpscaleView) ->
         view.on_note(f"{page} exists already and is kept; --overwrite replaces the page")
         return
     scale = result.scale or DEFAULT_SCALE
-    options = CompareOptions((BICUBIC, str(written)), scale, engine=asked.engine, read=asked.read)
+    compared = CompareOptions((BICUBIC, str(written)), scale, engine=asked.engine, read=asked.read)
     try:
-        write_page(page, *compare(Path(result.input), options, CompareCallbacks()))
+        write_page(page, *compare(Path(result.input), compared, Callbacks()))
     except (DscloraError, OSError) as error:
         view.on_note(f"{page} is not written: {error}")
     else:
@@ -320,7 +316,4 @@ def _check(asked: UpscaleOptions, inputs: list[str], json: bool, dry_run: bool) 
     output = asked.batch.output
     # Standard input goes to standard output unless -o names a file.
     if output == "-" or (output is None and "-" in inputs):
-        if json:
-            raise UsageError("--json and the picture would both go to stdout", "name a file with -o")
-        if sys.stdout.isatty() and not dry_run:
-            raise UsageError("a picture is not shown on a terminal", "name a file with -o, or add > picture.png")
+        console.check_stdout("picture", json, not dry_run, "add > picture.png")

@@ -16,7 +16,7 @@ from dsclora_cli.callbacks import Callbacks
 from dsclora_cli.config import CompareOptions, ModelOptions, SizeOptions, UpscaleOptions
 from dsclora_cli.errors import ImageError, UsageError
 from dsclora_cli.imaging.color import convert_pixels
-from dsclora_cli.imaging.metrics import SSIM_WINDOW, crop_border, luma, psnr, ssim
+from dsclora_cli.imaging.metrics import SSIM_WINDOW, crop_border, luma, psnr, psnr_y, ssim
 from dsclora_cli.imaging.profiles import fitting_profile
 from dsclora_cli.imaging.reader import open_picture
 from dsclora_cli.imaging.resize import BICUBIC, FILTERS, matlab_bicubic, resize_with
@@ -24,14 +24,14 @@ from dsclora_cli.imaging.types import Header, Pixels
 from dsclora_cli.upscaling.jobs import JobPlanner
 from dsclora_cli.upscaling.part import Part, check_part, cut_part, region_around, upscale_part
 from dsclora_cli.upscaling.picture import PictureUpscaler
-from dsclora_cli.upscaling.types import InputFile
+from dsclora_cli.weights.hub_models import WEIGHT_SUFFIXES
 from dsclora_cli.weights.resolve import AUTO, names_file
 
 _LARGEST_RESULT = 16_000_000
 """Pixels of a result shown without a crop: a page holds all results, and browsers must decode them."""
 
 _MIDDLE = 512  # pixels of the input on each side of the part that is chosen instead
-_WEIGHT_SUFFIXES = {".safetensors", ".pth", ".pt", ".ckpt"}
+_NO_PICTURES = WEIGHT_SUFFIXES | {".ckpt"}
 
 
 @dataclass(frozen=True)
@@ -85,29 +85,21 @@ class ComparedPixels:
 class _Input:
     """Picture to upscale."""
 
-    path: Path
     header: Header
     pixels: Pixels
     """`(H, W, 1 to 4)` of the whole picture."""
     part: Part
 
 
-class CompareCallbacks(Callbacks):
-    """Callbacks of `compare`."""
-
-    def on_candidate(self, name: str) -> None:
-        """Receive the name of a candidate before the candidate is upscaled."""
-
-
 def compare(
-    picture: Path, options: CompareOptions, callbacks: CompareCallbacks
+    picture: Path, options: CompareOptions, callbacks: Callbacks
 ) -> tuple[CompareResult, tuple[ComparedPixels, ...]]:
     """Upscale a picture, or a part of a picture, with every candidate.
 
     Args:
         picture: File of the picture; of an animation or of several pages, the first.
         options: Candidates, part, HR and factor.
-        callbacks: Receives notes and the name of each candidate.
+        callbacks: Receives notes.
 
     Returns:
         The results without and with pixels. HR, if given, is the last.
@@ -121,10 +113,7 @@ def compare(
     if twice := {name for name in names if names.count(name) > 1}:
         raise UsageError(f"{', '.join(sorted(twice))} is named twice", "name each candidate once")
     source = _open_input(picture, options, callbacks)
-    upscaled = []
-    for name in names:
-        callbacks.on_candidate(name)
-        upscaled.append(_upscale(name, source, options))
+    upscaled = [_upscale(name, source, options) for name in names]
     if options.hr is not None:
         upscaled.append(_read_finished(options.hr, "hr", source, options))
     height, width = (min(each.pixels.shape[axis] for each in upscaled) for axis in (0, 1))
@@ -143,9 +132,9 @@ def compare(
     return result, scored
 
 
-def _open_input(picture: Path, options: CompareOptions, callbacks: CompareCallbacks) -> _Input:
+def _open_input(picture: Path, options: CompareOptions, callbacks: Callbacks) -> _Input:
     header, pixels = _read(picture, options)
-    return _Input(picture, header, pixels, _choose_part(header, options, callbacks))
+    return _Input(header, pixels, _choose_part(header, options, callbacks))
 
 
 def _read(path: Path, options: CompareOptions) -> tuple[Header, Pixels]:
@@ -155,7 +144,7 @@ def _read(path: Path, options: CompareOptions) -> tuple[Header, Pixels]:
         return reader.header, np.concatenate(list(frame.bands()))
 
 
-def _choose_part(header: Header, options: CompareOptions, callbacks: CompareCallbacks) -> Part:
+def _choose_part(header: Header, options: CompareOptions, callbacks: Callbacks) -> Part:
     """Return the part to compare, in input pixels."""
     whole = header.width, header.height
     if options.crop is not None:
@@ -174,7 +163,7 @@ def _choose_part(header: Header, options: CompareOptions, callbacks: CompareCall
 
 def _upscale(name: str, source: _Input, options: CompareOptions) -> ComparedPixels:
     """Return the part of the picture, upscaled by a candidate."""
-    if names_file(name) and Path(name).suffix.lower() not in _WEIGHT_SUFFIXES:
+    if names_file(name) and Path(name).suffix.lower() not in _NO_PICTURES:
         return _read_finished(Path(name), "file", source, options)
     begin = perf_counter()
     if name in FILTERS:
@@ -195,7 +184,7 @@ def _run_model(name: str, source: _Input, options: CompareOptions) -> tuple[str,
     asked = UpscaleOptions(
         model=replace(model, offline=options.offline), size=SizeOptions(scale=options.scale), engine=options.engine
     )
-    job = JobPlanner.for_arrays(asked).plan(InputFile(source.path, str(source.path)), source.header)
+    job = JobPlanner.for_arrays(asked).plan_in_memory(source.header)
     upscaled, _ = upscale_part(PictureUpscaler(asked), job, source.pixels, source.part)
     return f"{job.model} (auto)" if name == AUTO else name, "weights" if is_file else "model", upscaled
 
@@ -227,7 +216,7 @@ def _score(
     """Return the result with scores against HR, where there is HR, and against the input."""
     pixels, result = compared.pixels, compared.result
     reduced = matlab_bicubic(pixels, small.shape[0], small.shape[1])
-    result = replace(result, faithfulness=psnr(luma(reduced), luma(small)))
+    result = replace(result, faithfulness=psnr_y(reduced, small, border=0))
     if truth is not None and result.kind != "hr" and min(truth.shape[:2]) >= 2 * border + SSIM_WINDOW:
         planes = luma(crop_border(pixels, border)), luma(crop_border(truth, border))
         result = replace(result, psnr_y=psnr(*planes), ssim_y=ssim(*planes))

@@ -12,11 +12,9 @@ from dsclora_cli.errors import UsageError, WeightsError
 from dsclora_cli.exporting.file_formats import FORMATS
 from dsclora_cli.inference.engine import Descriptor
 from dsclora_cli.paths import atomic_write
+from dsclora_cli.weights.hub_models import NO_LICENCE
 from dsclora_cli.weights.resolve import FoundWeights, find_weights, open_network
 from dsclora_cli.weights.state_dict import read_tensors
-
-UNKNOWN_LICENCE = "not stated"
-"""Licence of a file that no catalog knows: the user must ask the author."""
 
 
 @dataclass(frozen=True)
@@ -107,7 +105,7 @@ def describe_export(found: FoundWeights, descriptor: Descriptor) -> dict[str, st
         "scale": str(descriptor.scale),
         "halo": str(descriptor.halo),
         "exact_tiles": str(descriptor.exact_tiles).lower(),
-        "licence": entry.licence if entry else found.licence or stored.get("licence", UNKNOWN_LICENCE),
+        "licence": entry.licence if entry else found.licence or stored.get("licence", NO_LICENCE),
         "source": entry.source if entry else stored.get("source", ""),
         "weights_sha256": found.sha256,
         "training": stored.get("training", ""),

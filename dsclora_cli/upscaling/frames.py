@@ -11,13 +11,11 @@ from itertools import count
 from time import perf_counter
 from typing import BinaryIO
 
-import numpy as np
-
 from dsclora_cli.callbacks import Callbacks
 from dsclora_cli.config import UpscaleOptions, VideoOptions
 from dsclora_cli.errors import ImageUnreadable, UsageError
 from dsclora_cli.imaging.raw_video import FrameLayout, VideoHeader, read_frame, read_header
-from dsclora_cli.imaging.types import Frame, Pixels
+from dsclora_cli.imaging.types import Frame, Header, Pixels
 from dsclora_cli.upscaling.bounded_queue import BoundedQueue, ByteBudget, ClosedError, Worker
 from dsclora_cli.upscaling.jobs import JobPlanner
 from dsclora_cli.upscaling.picture import PictureUpscaler
@@ -82,8 +80,8 @@ def upscale_frames(
         )
     upscaler = PictureUpscaler(options)
     # One plan serves all frames: all have the same size.
-    first = np.zeros((layout.height, layout.width, layout.channels), layout.dtype)
-    plan = upscaler.plan(JobPlanner.for_arrays(options).plan_array(first), streamed=False)
+    frame = Header("PNG", layout.width, layout.height, layout.channels, layout.dtype)
+    plan = upscaler.plan(JobPlanner.for_arrays(options).plan_in_memory(frame), streamed=False)
     size = plan.job.size
     larger = layout.with_size(size.width, size.height)
     if header:

@@ -93,7 +93,11 @@ class JobPlanner:
     def plan_array(self, pixels: Pixels) -> Job:
         """Plan a picture in memory, `(H, W, 1 to 4)`, of any dtype. Raises as `plan` does."""
         height, width, channels = pixels.shape
-        return self.plan(InputFile(b"", "array"), Header("PNG", width, height, channels, pixels.dtype))
+        return self.plan_in_memory(Header("PNG", width, height, channels, pixels.dtype))
+
+    def plan_in_memory(self, header: Header) -> Job:
+        """Plan a picture in memory from the header alone: no file is hashed or named. Raises as `plan` does."""
+        return self.plan(InputFile(b"", "array"), header)
 
     def plan(self, file: InputFile, header: Header) -> Job:
         """Plan one picture from the header of the input.

@@ -9,13 +9,10 @@ import numpy as np
 from dsclora_cli.errors import UsageError
 from dsclora_cli.imaging.types import Frame, Header, Pixels
 from dsclora_cli.upscaling.jobs import Job
-from dsclora_cli.upscaling.picture import PicturePlan, PictureUpscaler
+from dsclora_cli.upscaling.picture import CONTEXT, PicturePlan, PictureUpscaler
 
 Part = tuple[int, int, int, int]
 """x, y, width and height of a part of a picture, in pixels."""
-
-CONTEXT = 64
-"""Pixels of the input around a part; more than any network inside the package sees."""
 
 
 def check_part(part: Part, header: Header, option: str) -> None:

@@ -37,8 +37,8 @@ from dsclora_cli.upscaling.memory import MemoryEstimate, pixel_budget
 from dsclora_cli.upscaling.sizes import SizePlan
 from dsclora_cli.weights.resolve import FoundWeights
 
-_WRAP_MARGIN = 64
-"""Pixels of the input from the opposite edge; more than any network inside the package sees."""
+CONTEXT = 64
+"""Pixels of the input around a part of a picture; more than any network inside the package sees."""
 
 
 @dataclass(frozen=True)
@@ -140,37 +140,12 @@ class PictureUpscaler:
         source, size = plan.job.source, plan.job.size
         if (height, width) != (source.height, source.width):
             size = size.for_page(width, height)
-        if self._options.wrap:
-            bands = self._upscale_repeating(frame, plan, size, on_progress, on_warning)
-        else:
-            bands = self._upscale_frame(frame, plan, size, on_progress, on_warning)
+
+        def bands_of(whole: AnyFrame, target: SizePlan) -> Iterator[Pixels]:
+            return self._upscale_frame(whole, plan, target, on_progress, on_warning)
+
+        bands = _repeating(frame, size, bands_of) if self._options.wrap else bands_of(frame, size)
         return StreamedFrame((size.height, size.width, channels), bands, frame.duration_ms)
-
-    def _upscale_repeating(
-        self,
-        frame: AnyFrame,
-        plan: PicturePlan,
-        size: SizePlan,
-        on_progress: Callable[[float], None],
-        on_warning: Callable[[str], None],
-    ) -> Iterator[Pixels]:
-        """Yield bands of a picture that continues at the opposite edge: `(h, width, 1 to 4)`.
-
-        The picture is upscaled with a margin from the opposite edges, and the upscaled margin is dropped.
-        """
-        height, width = frame.shape[:2]
-        # The margin must grow to whole pixels, or the two sides of a seam would be half a pixel apart.
-        factor = Fraction(str(size.factor)).limit_denominator(1000)
-        margin = -(-_WRAP_MARGIN // factor.denominator) * factor.denominator
-        edge = int(margin * factor)
-        around = Frame(np.pad(frame.pixels, ((margin, margin), (margin, margin), (0, 0)), mode="wrap"))
-        larger = size.for_page(width + 2 * margin, height + 2 * margin)
-        row = -edge  # of the result
-        for band in self._upscale_frame(around, plan, larger, on_progress, on_warning):
-            inside = band[max(0, -row) : max(0, size.height - row), edge : edge + size.width]
-            row += band.shape[0]
-            if inside.size:
-                yield inside
 
     def _upscale_frame(
         self,
@@ -242,6 +217,28 @@ class PictureUpscaler:
 
     def _count_fallbacks(self) -> int:
         return sum(engine.fp16_fallbacks for engine in self._engines.values())
+
+
+def _repeating(
+    frame: AnyFrame, size: SizePlan, upscale: Callable[[AnyFrame, SizePlan], Iterator[Pixels]]
+) -> Iterator[Pixels]:
+    """Yield bands of a picture that continues at the opposite edge: `(h, width, 1 to 4)`.
+
+    The picture is upscaled with a margin from the opposite edges, and the upscaled margin is dropped.
+    """
+    height, width = frame.shape[:2]
+    # The margin must grow to whole pixels, or the two sides of a seam would be half a pixel apart.
+    factor = Fraction(str(size.factor)).limit_denominator(1000)
+    margin = -(-CONTEXT // factor.denominator) * factor.denominator
+    edge = int(margin * factor)
+    around = Frame(np.pad(frame.pixels, ((margin, margin), (margin, margin), (0, 0)), mode="wrap"))
+    larger = size.for_page(width + 2 * margin, height + 2 * margin)
+    row = -edge  # of the result
+    for band in upscale(around, larger):
+        inside = band[max(0, -row) : max(0, size.height - row), edge : edge + size.width]
+        row += band.shape[0]
+        if inside.size:
+            yield inside
 
 
 def _tile_edge(largest: int, height: int, width: int) -> int:

@@ -11,12 +11,14 @@ from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from threading import Event
-from time import monotonic
+from time import monotonic, time
 
 from dsclora_cli.config import UpscaleOptions
 from dsclora_cli.errors import UsageError
 from dsclora_cli.upscaling.batch import BatchRun
+from dsclora_cli.upscaling.engines import list_devices
 from dsclora_cli.upscaling.inputs import find_inputs
+from dsclora_cli.upscaling.picture import PictureUpscaler
 from dsclora_cli.upscaling.types import FileResult, FoundInputs, InputFile, UpscaleCallbacks
 
 SETTLE_SECONDS = 2.0
@@ -50,6 +52,9 @@ def watch_files(
     paths = _check_folders(folders)
     waves = _Waves([str(path) for path in paths], options)
     changes = _changes(paths, options.batch.recursive, stop)
+    # Opened engines serve all waves; several devices cannot share them. Made late: choosing a device may import torch.
+    is_shared = len(list_devices(options.engine)) == 1
+    upscaler: PictureUpscaler | None = None
     # The watch begins before the first look: a file that arrives in between is seen by one of the two.
     must_look = True
     while not stop.is_set():
@@ -60,8 +65,10 @@ def watch_files(
         if changed or must_look or waves.unsettled:
             must_look = False
             ready = waves.take()
+            if ready.inputs and is_shared:
+                upscaler = upscaler or PictureUpscaler(options)
             if ready.inputs or ready.left_out:
-                yield from BatchRun(ready, options, callbacks, None).results()
+                yield from BatchRun(ready, options, callbacks, upscaler).results()
 
 
 def _check_folders(folders: Iterable[str]) -> list[Path]:
@@ -136,6 +143,4 @@ def _stamp(file: InputFile) -> _Stamp | None:
 
 def _age(stamp: _Stamp) -> float:
     """Return the seconds since the last change, at least 0: clocks of other machines may be ahead."""
-    from time import time
-
     return max(0.0, time() - stamp[1] / 1e9)

@@ -24,7 +24,7 @@ WEIGHT_SUFFIXES = frozenset({".pth", ".pt", ".safetensors"})
 """Suffixes of weight files."""
 
 NO_LICENCE = "not stated"
-"""Licence of a repository whose model card names none."""
+"""Licence of a file whose author states none, or whose author is unknown."""
 
 _SCHEME = "hf://"
 _PART = r"\w+(?:[.-]+\w+)*"

@@ -14,7 +14,6 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from dsclora_cli.cli import frames as command
 from dsclora_cli.imaging.raw_video import FrameLayout
 
 EMBEDDED = ("-m", "dsclora-x2", "-s", "2")
@@ -174,10 +173,12 @@ def test_a_file_and_json(pipe, rgb: np.ndarray) -> None:
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
-def test_a_full_disk_is_one_line(pipe, rgb: np.ndarray, monkeypatch: pytest.MonkeyPatch) -> None:
-    with Path("/dev/full").open("wb", buffering=0) as full:
-        monkeypatch.setattr(command, "_target_stream", lambda: full)
-        ran, _ = pipe(rgb.tobytes(), "--size", "12x9", *EMBEDDED)
+def test_a_full_disk_is_one_line(dsclora, rgb: np.ndarray, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "stdin").write_bytes(rgb.tobytes())
+    with (tmp_path / "stdin").open() as stdin, Path("/dev/full").open("wb", buffering=0) as full:
+        monkeypatch.setattr(sys, "stdin", stdin)
+        monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(full))
+        ran = dsclora("frames", "--size", "12x9", *EMBEDDED)
     assert (ran.code, ran.err) == (1, "error: stdout cannot be written (No space left on device)\n")
 
 

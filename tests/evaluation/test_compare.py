@@ -12,9 +12,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from dsclora_cli.callbacks import Callbacks
 from dsclora_cli.config import CompareOptions
 from dsclora_cli.errors import ImageError, UsageError
-from dsclora_cli.evaluation.compare import BICUBIC, CompareCallbacks, compare
+from dsclora_cli.evaluation.compare import BICUBIC, compare
 from dsclora_cli.evaluation.compare_page import draw_sheet, write_page
 from dsclora_cli.upscaling.upscaler import Upscaler
 
@@ -30,7 +31,7 @@ def small(tmp_path: Path) -> Path:
 def test_a_part_equals_the_part_of_the_whole(small: Path) -> None:
     """The crop is upscaled with what surrounds it: no network sees a border that the picture does not have."""
     options = CompareOptions(("dsclora-x2", BICUBIC), 2.0, crop=(70, 66, 12, 9))
-    result, pictures = compare(small, options, CompareCallbacks())
+    result, pictures = compare(small, options, Callbacks())
     assert (result.input_size, result.output_size, result.crop) == ((12, 9), (24, 18), (70, 66, 12, 9))
     whole = Upscaler("dsclora-x2", scale=2)(np.asarray(Image.open(small)))
     assert np.array_equal(pictures[0].pixels, whole[132:150, 140:164])
@@ -44,7 +45,7 @@ def test_scores_and_finished_files(small: Path, tmp_path: Path) -> None:
     lr.save(tmp_path / "lr.png")
     lr.resize((150, 140), Image.Resampling.LANCZOS).save(tmp_path / "other.png")
     options = CompareOptions((str(tmp_path / "other.png"), "nearest"), 2.0, hr=small)
-    result, pictures = compare(tmp_path / "lr.png", options, CompareCallbacks())
+    result, pictures = compare(tmp_path / "lr.png", options, Callbacks())
     other, nearest, hr = result.results
     assert (other.kind, nearest.kind, hr.kind, hr.name) == ("file", "filter", "hr", "HR")
     assert other.psnr_y > nearest.psnr_y
@@ -58,7 +59,7 @@ def test_scores_and_finished_files(small: Path, tmp_path: Path) -> None:
 def test_a_large_picture_shows_the_middle(tmp_path: Path) -> None:
     Image.new("L", (1400, 1000), 90).save(tmp_path / "large.png")
     notes = []
-    callbacks = CompareCallbacks()
+    callbacks = Callbacks()
     callbacks.on_note = notes.append
     result, _ = compare(tmp_path / "large.png", CompareOptions((BICUBIC,)), callbacks)
     assert result.crop == (444, 244, 512, 512)
@@ -69,15 +70,15 @@ def test_a_large_picture_shows_the_middle(tmp_path: Path) -> None:
 @pytest.mark.parametrize("crop", [(0, 0, 151, 10), (149, 0, 2, 2), (0, 0, 0, 5)])
 def test_a_part_outside_the_picture(small: Path, crop: tuple[int, int, int, int]) -> None:
     with pytest.raises(UsageError, match="is not inside 150x140"):
-        compare(small, CompareOptions((BICUBIC,), crop=crop), CompareCallbacks())
+        compare(small, CompareOptions((BICUBIC,), crop=crop), Callbacks())
 
 
 def test_a_finished_file_of_another_size(small: Path, tmp_path: Path) -> None:
     Image.new("RGB", (10, 10)).save(tmp_path / "other.png")
     with pytest.raises(ImageError, match="10x10 is not 2 times 150x140"):
-        compare(small, CompareOptions((str(tmp_path / "other.png"),), 2.0), CompareCallbacks())
+        compare(small, CompareOptions((str(tmp_path / "other.png"),), 2.0), Callbacks())
     with pytest.raises(UsageError, match="bicubic is named twice"):
-        compare(small, CompareOptions((BICUBIC, BICUBIC)), CompareCallbacks())
+        compare(small, CompareOptions((BICUBIC, BICUBIC)), Callbacks())
 
 
 def hostile_page(folder: Path) -> Path:
@@ -87,7 +88,7 @@ def hostile_page(folder: Path) -> Path:
     Image.new("RGB", (8, 6), (200, 30, 30)).save(picture)
     Image.new("RGB", (16, 12), (30, 200, 30)).save(folder / f"2{name}")
     options = CompareOptions((BICUBIC, "nearest", str(folder / f"2{name}")), 2.0)
-    write_page(folder / "page.html", *compare(picture, options, CompareCallbacks()))
+    write_page(folder / "page.html", *compare(picture, options, Callbacks()))
     return folder / "page.html"
 
 
@@ -104,7 +105,7 @@ def test_the_page_of_equal_pictures_holds_no_infinity(small: Path, tmp_path: Pat
     Image.open(small).resize((75, 70), Image.Resampling.BICUBIC).save(tmp_path / "lr.png")
     shutil.copy(small, tmp_path / "equal.png")
     options = CompareOptions((str(tmp_path / "equal.png"),), 2.0, hr=small)
-    result, pictures = compare(tmp_path / "lr.png", options, CompareCallbacks())
+    result, pictures = compare(tmp_path / "lr.png", options, Callbacks())
     assert result.results[0].psnr_y == float("inf")
     write_page(tmp_path / "page.html", result, pictures)
     data = re.search(r'id="data">(.*)</script>', (tmp_path / "page.html").read_text(encoding="utf-8"))
