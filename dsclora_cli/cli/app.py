@@ -32,9 +32,9 @@ COMMANDS = MappingProxyType(
         "distill": ("train", "distill", "DISTILL_EXAMPLES"),
         "merge": ("train", "merge", "MERGE_EXAMPLES"),
         "export": ("export", "export", "EXPORT_EXAMPLES"),
-        "models": ("models", "app", ""),
+        "models": ("models", "models_app", ""),
         "doctor": ("doctor", "doctor", "DOCTOR_EXAMPLES"),
-        "config": ("config", "app", ""),
+        "config": ("config", "config_app", ""),
     }
 )
 """Command to module in `cli`, function or command group in the module, and name of the examples in the module."""

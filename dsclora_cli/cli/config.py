@@ -18,7 +18,7 @@ from dsclora_cli.errors import UsageError
 if TYPE_CHECKING:
     from dsclora_cli.settings import Setting
 
-app = typer.Typer(help="Show and change the defaults of options.", no_args_is_help=True)
+config_app = typer.Typer(help="Show and change the defaults of options.", no_args_is_help=True)
 
 _PICTURE_COMMANDS = ("upscale", "frames", "compare")
 """Commands that take all settings. Scores and training must not depend on a file, so others take `offline` only."""
@@ -58,7 +58,7 @@ _Name = Annotated[
 ]
 
 
-@app.command("show", epilog=_SHOW_EXAMPLES)
+@config_app.command("show", epilog=_SHOW_EXAMPLES)
 def show_command(
     name: Annotated[
         str | None,
@@ -93,15 +93,15 @@ def show_command(
     console.show_columns(columns)
 
 
-@app.command("path")
-def path_command() -> None:
+@config_app.command("path")
+def settings_path_command() -> None:
     """Show the path of the file with the settings; the file need not exist."""
     from dsclora_cli.settings import settings_file
 
     console.print_line(str(settings_file()))
 
 
-@app.command("set", epilog=_SET_EXAMPLES, no_args_is_help=True)
+@config_app.command("set", epilog=_SET_EXAMPLES, no_args_is_help=True)
 def set_command(
     name: _Name,
     value: Annotated[
@@ -125,7 +125,7 @@ def set_command(
         console.print_labeled("note", f"{variable} in the environment still comes first", "cyan")
 
 
-@app.command("unset", no_args_is_help=True)
+@config_app.command("unset", no_args_is_help=True)
 def unset_command(name: _Name) -> None:
     """Remove a setting from the file, so that the default of the option holds again."""
     from dsclora_cli.settings import check_name, remove_setting, settings_file

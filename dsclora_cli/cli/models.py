@@ -9,7 +9,7 @@ import typer
 from dsclora_cli.cli import completion, console, options
 from dsclora_cli.errors import ExitCode, UsageError
 
-app = typer.Typer(help="List models, and download, verify and prune weights.", no_args_is_help=True)
+models_app = typer.Typer(help="List models, and download, verify and prune weights.", no_args_is_help=True)
 
 _LIST_EXAMPLES = """[bold]Examples[/]
 
@@ -60,7 +60,7 @@ _Names = Annotated[
 ]
 
 
-@app.command("list", epilog=_LIST_EXAMPLES)
+@models_app.command("list", epilog=_LIST_EXAMPLES)
 def list_command(json: options.JsonOption = False) -> None:
     """List the models of the catalogue, their scores, and where their weights are. Does not access the internet."""
     from dsclora_cli.weights.listing import list_models
@@ -75,7 +75,7 @@ def list_command(json: options.JsonOption = False) -> None:
     show_models(list_models(), [trusted.reference for trusted in list_trusted()])
 
 
-@app.command("info", epilog=_INFO_EXAMPLES, no_args_is_help=True)
+@models_app.command("info", epilog=_INFO_EXAMPLES, no_args_is_help=True)
 def info_command(
     model: Annotated[
         str,
@@ -98,7 +98,7 @@ def info_command(
         show_description(described)
 
 
-@app.command("fetch", epilog=_FETCH_EXAMPLES, no_args_is_help=True)
+@models_app.command("fetch", epilog=_FETCH_EXAMPLES, no_args_is_help=True)
 def fetch_command(
     names: _Names = None,
     every: Annotated[
@@ -133,7 +133,7 @@ def fetch_command(
         raise typer.Exit(ExitCode.WEIGHTS)
 
 
-@app.command("verify", epilog=_VERIFY_EXAMPLES)
+@models_app.command("verify", epilog=_VERIFY_EXAMPLES)
 def verify_command(names: _Names = None, json: options.JsonOption = False) -> None:
     """Hash every weight file on this machine again, and compare with the catalogue. Does not access the internet."""
     from dsclora_cli.cli.model_tables import show_verified
@@ -150,7 +150,7 @@ def verify_command(names: _Names = None, json: options.JsonOption = False) -> No
         raise typer.Exit(ExitCode.WEIGHTS)
 
 
-@app.command("prune", epilog=_PRUNE_EXAMPLES)
+@models_app.command("prune", epilog=_PRUNE_EXAMPLES)
 def prune_command(
     every: Annotated[
         bool,
@@ -181,8 +181,8 @@ def prune_command(
         raise typer.Exit(ExitCode.SOME_FAILED)
 
 
-@app.command("path", epilog=_PATH_EXAMPLES)
-def path_command(
+@models_app.command("path", epilog=_PATH_EXAMPLES)
+def model_path_command(
     name: Annotated[
         str | None,
         typer.Argument(

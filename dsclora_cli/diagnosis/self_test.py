@@ -38,7 +38,7 @@ from dsclora_cli.upscaling.engines import choose_device, load_engine
 from dsclora_cli.weights.resolve import FoundWeights, find_weights
 from dsclora_cli.weights.verification import BAD_STATES, FileState, verify_models
 
-MODEL = "dsclora-x2"
+TESTED_MODEL = "dsclora-x2"
 """Model of the checks: inside the package, and the quickest."""
 
 _LEVEL = 1
@@ -154,7 +154,7 @@ def _check_golden() -> _Result:
 def _golden_file() -> Path:
     """Return the golden file inside an installed wheel, else the golden file of the tests in a checkout."""
     packaged = Path(__file__).with_name("golden.npz")
-    return packaged if packaged.is_file() else Path(__file__).parents[2] / "tests" / "golden" / f"{MODEL}.npz"
+    return packaged if packaged.is_file() else Path(__file__).parents[2] / "tests" / "golden" / f"{TESTED_MODEL}.npz"
 
 
 def _check_tiles() -> _Result:
@@ -211,7 +211,7 @@ def _reference() -> NDArray[np.uint8]:
 
 def embedded_weights() -> FoundWeights:
     """Return the weights of the checks. Raises WeightsError for a damaged installation."""
-    return find_weights(ModelOptions(MODEL, offline=True), None)
+    return find_weights(ModelOptions(TESTED_MODEL, offline=True), None)
 
 
 def _compare(result: Pixels, expected: Pixels, where: str) -> _Result:

@@ -309,7 +309,7 @@ def test_the_golden_file_belongs_to_the_embedded_weights() -> None:
     with np.load(self_test._golden_file()) as golden:
         assert golden["sr"].shape == (*tuple(2 * side for side in golden["lr"].shape[:2]), 3)
     project = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
-    assert f'"tests/golden/{self_test.MODEL}.npz" = "dsclora_cli/diagnosis/golden.npz"' in project
+    assert f'"tests/golden/{self_test.TESTED_MODEL}.npz" = "dsclora_cli/diagnosis/golden.npz"' in project
 
 
 def test_bug_reports_are_asked_for_the_report() -> None:
