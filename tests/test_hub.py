@@ -6,15 +6,17 @@ import hashlib
 import os
 import select
 import socket
+import struct
 import subprocess
 import sys
 import threading
 from collections.abc import Iterator
 from dataclasses import replace
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 
 import pytest
-from hub_server import COMMIT, HubServer
+from hub_server import COMMIT, HubServer, QuietServer
 
 from dsclora_cli import hub
 from dsclora_cli.errors import WeightsError
@@ -248,6 +250,17 @@ def test_progress_is_for_terminals_only(server: HubServer, capfd: pytest.Capture
 
 
 @pytest.mark.slow
+def test_the_test_server_prints_nothing_when_a_client_resets_its_connection(capfd: pytest.CaptureFixture[str]) -> None:
+    server = QuietServer(("127.0.0.1", 0), BaseHTTPRequestHandler)
+    server.daemon_threads = False  # so that closing waits for the handler
+    with socket.create_connection(server.server_address[:2]) as client:
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        client.sendall(b"GET / HTTP/1.1\r\n")
+    server.handle_request()
+    server.server_close()
+    assert capfd.readouterr().err == ""
+
+
 def test_two_processes_at_once_download_once(server: HubServer) -> None:
     server.delay = 0.5
     code = f"from dsclora_cli import hub; assert hub.sha256_of(hub.fetch_file(hub.{WANTED!r})) == {WANTED.sha256!r}"

@@ -9,11 +9,12 @@ import time
 from collections.abc import Iterator
 from contextlib import suppress
 from functools import partial
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from http.server import SimpleHTTPRequestHandler
 from pathlib import Path
 
 import pytest
 import torch
+from hub_server import QuietServer
 
 from dsclora_cli.config import ModelOptions
 from dsclora_cli.errors import UsageError, WeightsError
@@ -56,7 +57,7 @@ def site(tmp_path: Path) -> Iterator[tuple[str, Path]]:
     torch.manual_seed(0)
     (tmp_path / "site").mkdir()
     torch.save(EDSR(EdsrConfig(4, 1, 2)).state_dict(), tmp_path / "site" / "edsr.pt")
-    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=tmp_path / "site"))
+    server = QuietServer(("127.0.0.1", 0), partial(Quiet, directory=tmp_path / "site"))
     threading.Thread(target=server.serve_forever, daemon=True).start()
     yield f"http://127.0.0.1:{server.server_port}", tmp_path / "site" / "edsr.pt"
     server.shutdown()
