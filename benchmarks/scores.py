@@ -11,7 +11,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from dsclora_cli.cli.eval_tables import markdown_text
+from dsclora_cli.cli.views.eval_tables import markdown_text
 from dsclora_cli.config import EngineOptions, EvalOptions, ModelOptions
 from dsclora_cli.evaluation.evaluate import evaluate
 from dsclora_cli.evaluation.report import EvalReport

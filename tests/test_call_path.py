@@ -28,7 +28,7 @@ def test_the_functions_that_a_picture_passes_are_listed_in_the_order_of_first_ca
             ("upscaling/jobs.py", "JobPlanner.plan"),
             ("upscaling/picture.py", "PictureUpscaler.upscale"),
             ("imaging/codecs/png.py", "write_png"),
-            ("cli/upscale_progress.py", "UpscaleView.show"),
+            ("cli/views/upscale_progress.py", "UpscaleView.show"),
         )
     ]
     assert places == sorted(places)

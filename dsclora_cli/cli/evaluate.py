@@ -228,7 +228,7 @@ def evaluate(
     if quiet:
         # Before the imports below: the Hub client reads the environment variable once, when imported.
         console.hide_download_bars()
-    from dsclora_cli.cli import eval_tables
+    from dsclora_cli.cli.views import eval_tables
 
     # Imported here, not above: torch takes seconds, and `--help` must not wait for torch.
     from dsclora_cli.evaluation.evaluate import evaluate as run

@@ -104,7 +104,7 @@ def frames(
     if quiet:
         console.hide_download_bars()
     # Imported here, as NumPy and the image libraries would slow down `--help`.
-    from dsclora_cli.cli.frames_progress import FramesView
+    from dsclora_cli.cli.views.frames_progress import FramesView
     from dsclora_cli.upscaling.frames import upscale_frames
 
     with FramesView(quiet) as view, _target(output) as target:

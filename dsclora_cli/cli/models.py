@@ -69,7 +69,7 @@ def list_command(json: options.JsonOption = False) -> None:
         for row in list_models():
             console.show_json(row)
         return
-    from dsclora_cli.cli.model_tables import show_models
+    from dsclora_cli.cli.views.model_tables import show_models
     from dsclora_cli.weights.hub_models import list_trusted
 
     show_models(list_models(), [trusted.reference for trusted in list_trusted()])
@@ -88,7 +88,7 @@ def info_command(
     json: options.JsonOption = False,
 ) -> None:
     """Show architecture, size, training, licence and scores of a model. Does not access the internet."""
-    from dsclora_cli.cli.model_tables import show_description
+    from dsclora_cli.cli.views.model_tables import show_description
     from dsclora_cli.weights.description import describe_model
 
     described = describe_model(model)
@@ -116,7 +116,7 @@ def fetch_command(
     json: options.JsonOption = False,
 ) -> None:
     """Download weights, so that later commands can run offline. A model that fails does not stop the others."""
-    from dsclora_cli.cli import model_tables
+    from dsclora_cli.cli.views import model_tables
     from dsclora_cli.weights.listing import select_names, try_fetch
 
     fetched = []
@@ -136,7 +136,7 @@ def fetch_command(
 @models_app.command("verify", epilog=_VERIFY_EXAMPLES)
 def verify_command(names: _Names = None, json: options.JsonOption = False) -> None:
     """Hash every weight file on this machine again, and compare with the catalogue. Does not access the internet."""
-    from dsclora_cli.cli.model_tables import show_verified
+    from dsclora_cli.cli.views.model_tables import show_verified
     from dsclora_cli.weights.verification import BAD_STATES, verify_models
 
     files = []
@@ -163,7 +163,7 @@ def prune_command(
     json: options.JsonOption = False,
 ) -> None:
     """Remove half-finished, damaged and unused downloads, after a question. Weights inside the package always stay."""
-    from dsclora_cli.cli.model_tables import show_prunable, show_removed
+    from dsclora_cli.cli.views.model_tables import show_prunable, show_removed
     from dsclora_cli.weights.pruning import find_prunable, remove_files
 
     files = find_prunable(every)
@@ -194,7 +194,7 @@ def model_path_command(
     json: options.JsonOption = False,
 ) -> None:
     """Show the path of the verified file of a model, or all folders with weights. Does not access the internet."""
-    from dsclora_cli.cli.model_tables import show_folders
+    from dsclora_cli.cli.views.model_tables import show_folders
     from dsclora_cli.weights.listing import find_model_path, list_folders
 
     if name is None:

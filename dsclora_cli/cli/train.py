@@ -1,7 +1,7 @@
 """`dsclora train`, `dsclora distill` and `dsclora merge`.
 
 `recipe_options` makes a recipe of the options; `training.train`, `distillation.distill` and `distillation.merge` do the
-work; `train_progress` shows the progress of a run.
+work; `views.train_progress` shows the progress of a run.
 """
 
 from __future__ import annotations
@@ -105,7 +105,7 @@ def _run(recipe: Recipe, out: Path, resume: bool, offline: bool, json: bool, qui
     if quiet:
         console.hide_download_bars()
     # Imports torch, so the imports wait until the options are checked.
-    from dsclora_cli.cli.train_progress import TrainView
+    from dsclora_cli.cli.views.train_progress import TrainView
 
     with TrainView(json, quiet) as view:
         # `train --teacher-images` is method logits without a network, so the recipe decides and not the command.

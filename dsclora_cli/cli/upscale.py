@@ -27,7 +27,7 @@ from dsclora_cli.errors import DscloraError, UsageError
 if TYPE_CHECKING:
     from collections.abc import Generator
 
-    from dsclora_cli.cli.upscale_progress import UpscaleView
+    from dsclora_cli.cli.views.upscale_progress import UpscaleView
     from dsclora_cli.upscaling.types import FileResult
 
 _DEFAULT = UpscaleOptions()
@@ -236,7 +236,7 @@ def upscale(
 
         raise typer.Exit(console.show_plans(plan_files(inputs, asked), json))
     # Imported here, as NumPy and the image libraries would slow down `--help`.
-    from dsclora_cli.cli.upscale_progress import UpscaleView
+    from dsclora_cli.cli.views.upscale_progress import UpscaleView
 
     # Closed before the view: after Ctrl-C, threads end before the summary is shown.
     with (

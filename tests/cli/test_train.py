@@ -11,7 +11,7 @@ import pytest
 from rich.console import Console
 
 from dsclora_cli.cli import console
-from dsclora_cli.cli.train_progress import TrainView
+from dsclora_cli.cli.views.train_progress import TrainView
 from dsclora_cli.recipe_toml import read_recipe
 from dsclora_cli.weights.checkpoint import load_network
 

@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from dsclora_cli.cli import console, train_progress
-from dsclora_cli.cli.train_progress import TrainView
+from dsclora_cli.cli import console
+from dsclora_cli.cli.views import train_progress
+from dsclora_cli.cli.views.train_progress import TrainView
 from dsclora_cli.errors import ExitCode
 from dsclora_cli.training.trainer import Score, TrainResult
 

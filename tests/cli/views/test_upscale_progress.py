@@ -11,7 +11,7 @@ import pytest
 from rich.console import Console
 
 from dsclora_cli.cli import console
-from dsclora_cli.cli.upscale_progress import UpscaleView
+from dsclora_cli.cli.views.upscale_progress import UpscaleView
 from dsclora_cli.errors import ErrorCode, ErrorInfo
 from dsclora_cli.upscaling.types import FileResult, FoundInputs, InputFile, StageSeconds
 

@@ -6,7 +6,7 @@ import csv
 import io
 import math
 
-from dsclora_cli.cli.eval_tables import csv_text, markdown_text, show_tables
+from dsclora_cli.cli.views.eval_tables import csv_text, markdown_text, show_tables
 from dsclora_cli.evaluation.protocol import Protocol
 from dsclora_cli.evaluation.report import EvalReport, RowInfo, RowScores, SetReport
 from dsclora_cli.evaluation.statistics import compare_rows

@@ -1,0 +1,1 @@
+"""What commands show: progress bars, messages, tables and summaries."""
