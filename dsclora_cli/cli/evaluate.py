@@ -249,7 +249,7 @@ def _models(
     names: list[str] | None, weights: list[Path] | None, adapters: list[Path] | None
 ) -> tuple[ModelOptions, ...]:
     """Return the models in the order of the rows: names, then weights files, then adapters."""
-    by_name = [ModelOptions(name) for name in names or ()]
+    by_name = [options.model_options(name, None, offline=False, adapter=None) for name in names or ()]
     by_file = [ModelOptions(weights=file) for file in weights or ()]
     return (*by_name, *by_file, *(ModelOptions(adapter=file) for file in adapters or ()))
 

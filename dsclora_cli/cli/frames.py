@@ -13,7 +13,6 @@ from typing import Annotated, BinaryIO
 from dsclora_cli.cli import console, options
 from dsclora_cli.cli.options import FILES, option
 from dsclora_cli.config import (
-    ModelOptions,
     ReadOptions,
     SizeOptions,
     UpscaleOptions,
@@ -90,7 +89,7 @@ def frames(
 ) -> None:
     """Upscale a video from stdin to stdout, frame by frame: y4m, or raw RGB with --size."""
     asked = UpscaleOptions(
-        model=ModelOptions(model, weights, offline, adapter),
+        model=options.model_options(model, weights, offline, adapter),
         size=SizeOptions(scale, width, height),
         engine=options.engine_options(device, dtype, tile, threads, ensemble=False, engine=engine.value),
         read=ReadOptions(max_pixels),

@@ -13,7 +13,7 @@ from typing import Annotated, Any
 import typer
 
 from dsclora_cli.cli.completion import complete_device, complete_devices, complete_model
-from dsclora_cli.config import DEFAULT_SCALE, MAX_SCALE, EngineOptions, ReadOptions
+from dsclora_cli.config import DEFAULT_SCALE, MAX_SCALE, EngineOptions, ModelOptions, ReadOptions
 
 FILES = "Input and output"
 SIZE = "Size"
@@ -127,11 +127,27 @@ def engine_options(
     return EngineOptions(device, dtype.value, None if tile == AUTO_TILE else tile, threads, ensemble, engine)
 
 
+def model_options(
+    model: str,
+    weights: Path | None,
+    offline: bool,
+    adapter: Path | None,
+    sharp: float | None = None,
+    sharp_weights: Path | None = None,
+) -> ModelOptions:
+    """Return the options of the panel "Model"; a `model` that is the path of a weight file counts as `weights`."""
+    from dsclora_cli.weights.hub_models import WEIGHT_SUFFIXES
+
+    if weights is None and Path(model).suffix in WEIGHT_SUFFIXES and Path(model).is_file():
+        model, weights = "auto", Path(model)
+    return ModelOptions(model, weights, offline, adapter, sharp, sharp_weights)
+
+
 ModelOption = Annotated[
     str,
     option(
         MODEL,
-        "Name of a model in the catalogue, or hf://USER/REPO/FILE on the Hub; auto selects for the scale.",
+        "Name of a model in the catalogue, weight file, or hf://USER/REPO/FILE on the Hub; auto selects for the scale.",
         "-m",
         "--model",
         autocompletion=complete_model,

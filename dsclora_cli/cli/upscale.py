@@ -16,7 +16,6 @@ from dsclora_cli.config import (
     DEFAULT_SCALE,
     BatchOptions,
     CompareOptions,
-    ModelOptions,
     ReadOptions,
     SaveOptions,
     SizeOptions,
@@ -215,7 +214,7 @@ def upscale(
     """Upscale pictures. Finished pictures are skipped: the same command resumes an interrupted run."""
     box = options.box_of(fit) if fit else None
     asked = UpscaleOptions(
-        model=ModelOptions(model, weights, offline, adapter, sharp, sharp_weights),
+        model=options.model_options(model, weights, offline, adapter, sharp, sharp_weights),
         size=SizeOptions(scale, width, height, box, long_edge, short_edge, megapixels),
         engine=options.engine_options(device, dtype, tile, threads, ensemble, engine.value),
         save=SaveOptions(format, quality, compression, metadata.value, strict),

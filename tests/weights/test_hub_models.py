@@ -128,6 +128,15 @@ def test_a_damaged_record_is_never_trusted_again_without_a_word(
         assert str(record) in err
 
 
+def test_a_weight_file_of_this_machine_is_no_reference(server: HubServer, capsys: pytest.CaptureFixture[str]) -> None:
+    Path("models").mkdir()
+    Path("models/mine.safetensors").write_bytes(server.files[FILE])
+    assert upscale(capsys, "models/mine.safetensors")[0] == 0
+    assert not server.requests
+    assert main(["upscale", "photo.png", "-m", "models/mine.safetensors", "--weights", "models/mine.safetensors"]) == 2
+    assert "give only one of them" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("model", "code", "message"),
     [
