@@ -24,7 +24,8 @@ _OLD_PART = 24 * 3600
 _REFUSED = frozenset('\\:*?"<>|')
 """Characters that separate folders, or have a meaning of their own, on Windows."""
 
-_MOST_TEXT = 1 << 26
+MOST_TEXT = 1 << 26
+"""Bytes of the longest text file that is read."""
 
 PIPE_SECONDS = 30.0
 """Longest time without a byte from a pipe."""
@@ -162,8 +163,8 @@ def append_line(path: Path, line: str) -> None:
 def read_small(path: Path) -> str:
     """Return the text of a regular file of at most 64 MiB: a record, a note, a list. Raises OSError and ValueError."""
     with open_regular(path) as file:
-        data = file.read(_MOST_TEXT + 1)
-    if len(data) > _MOST_TEXT:
+        data = file.read(MOST_TEXT + 1)
+    if len(data) > MOST_TEXT:
         raise ValueError(f"{path} is larger than 64 MiB")
     return data.decode("utf-8")
 
@@ -171,10 +172,10 @@ def read_small(path: Path) -> str:
 def read_named(path: Path) -> bytes:
     """Return the bytes of a text file or a pipe that the user names, at most 64 MiB. Raises OSError."""
     if stat.S_ISFIFO(path.stat().st_mode):
-        return read_pipe(path, _MOST_TEXT)
+        return read_pipe(path, MOST_TEXT)
     with open_regular(path) as file:
-        data = file.read(_MOST_TEXT + 1)
-    if len(data) > _MOST_TEXT:
+        data = file.read(MOST_TEXT + 1)
+    if len(data) > MOST_TEXT:
         raise OSError(errno.EFBIG, "larger than 64 MiB", str(path))
     return data
 

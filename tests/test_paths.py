@@ -135,7 +135,7 @@ def test_a_named_text_may_be_a_pipe_and_ends(tmp_path: Path, monkeypatch: pytest
     assert paths.read_named(tmp_path / "pipe") == b"text"
     writer.join()
     monkeypatch.setattr(paths, "PIPE_SECONDS", 0.05)
-    monkeypatch.setattr(paths, "_MOST_TEXT", 3)
+    monkeypatch.setattr(paths, "MOST_TEXT", 3)
     (tmp_path / "file").write_bytes(b"text")
     for place, words in (("pipe", "nothing came"), ("file", "larger than"), ("/dev/zero", "not a regular file")):
         with pytest.raises(OSError, match=words):

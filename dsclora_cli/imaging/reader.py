@@ -9,7 +9,7 @@ import io
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from pathlib import Path
+from pathlib import Path, PurePath
 from types import TracebackType
 from typing import BinaryIO, TypeVar
 
@@ -35,13 +35,16 @@ _DEFAULTS = ReadOptions()
 _GET_AGAIN = "copy or download the file again"
 
 
-def open_picture(source: Path | bytes, options: ReadOptions = _DEFAULTS, *, in_bands: bool = True) -> PictureReader:
+def open_picture(
+    source: Path | bytes, options: ReadOptions = _DEFAULTS, *, in_bands: bool = True, name: str = ""
+) -> PictureReader:
     """Open a picture file and read the header; no pixel is decoded yet.
 
     Args:
         source: Path of a file, or a whole file in memory. The content decides about the format, not the name.
         options: Limits.
         in_bands: False where the caller needs the pixels of a `StreamedFrame` all at once, so that all count.
+        name: Name for messages, with the suffix; for a picture that was copied from elsewhere.
 
     Returns:
         A reader, to be used as a context manager.
@@ -50,7 +53,8 @@ def open_picture(source: Path | bytes, options: ReadOptions = _DEFAULTS, *, in_b
         ImageUnreadable: The file cannot be read, is no picture, is damaged, claims more pixels than allowed or
             than memory can hold, or needs an optional package. The message names the file.
     """
-    name, suffix = ("<stdin>", "") if isinstance(source, bytes) else (str(source), source.suffix)
+    name = name or ("<stdin>" if isinstance(source, bytes) else str(source))
+    suffix = PurePath(name).suffix if name != "<stdin>" else ""
     with _name_errors(name), silent():
         if isinstance(source, Path) and source.is_dir():
             raise ImageError("is a folder, not a picture", "give the path of a picture file")

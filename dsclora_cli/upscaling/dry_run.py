@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -14,11 +15,10 @@ import numpy as np
 
 from dsclora_cli.config import ModelOptions, SizeOptions, UpscaleOptions
 from dsclora_cli.errors import ErrorInfo, WeightsError
-from dsclora_cli.imaging.reader import open_picture
 from dsclora_cli.imaging.types import Frame
 from dsclora_cli.imaging.writer import can_stream
 from dsclora_cli.upscaling.engines import list_devices
-from dsclora_cli.upscaling.inputs import find_inputs
+from dsclora_cli.upscaling.inputs import find_inputs, open_input
 from dsclora_cli.upscaling.jobs import Job, JobPlanner
 from dsclora_cli.upscaling.sizes import AlreadyLargeEnough
 from dsclora_cli.upscaling.types import RUN_ERRORS, InputFile, describe_error
@@ -103,8 +103,10 @@ class _DryRun:
     def _plan(self, file: InputFile) -> PlannedFile:
         if file.problem:
             raise file.problem
-        with open_picture(file.source, self._options.read, in_bands=not self._options.wrap) as reader:
-            job = self._planner.plan(file, reader.header)
+        with ExitStack() as opened:
+            copied, reader = open_input(file, self._options.read, not self._options.wrap, opened)
+            job = self._planner.plan(copied, reader.header)
+            size = _size_of(copied)
         known = job.report("done")
         planned = PlannedFile(
             input=known.input,
@@ -121,7 +123,7 @@ class _DryRun:
         existing = self._planner.existing_result(job)
         if existing is not None:
             return replace(planned, action="skip" if existing.status == "skipped" else "keep", notes=existing.warnings)
-        planned = replace(planned, disk_bytes=_disk_bytes(job))
+        planned = replace(planned, disk_bytes=_disk_bytes(job, size))
         if not all(weights.sha256 for weights in job.weights):
             return replace(planned, notes=(*planned.notes, "the weights would be downloaded first"))
         return self._with_costs(planned, job)
@@ -179,13 +181,17 @@ def _weights_on_disk(options: ModelOptions, scale: int) -> FoundWeights:
         return FoundWeights(Path(), "", options.model, None)
 
 
-def _disk_bytes(job: Job) -> int:
+def _size_of(file: InputFile) -> int:
+    content = file.source if file.content is None else file.content
+    return len(content) if isinstance(content, bytes) else Path(str(content)).stat().st_size
+
+
+def _disk_bytes(job: Job, size: int) -> int:
     """Return the bytes of the input grown with the area where the format stays, else the bytes of the raw pixels."""
-    header, source = job.source, job.file.source
+    header = job.source
     area = job.size.width * job.size.height
     raw = area * header.channels * header.dtype.itemsize * job.result.frames
     if job.result.format != header.format:
         return raw
     # At most the raw pixels: an encoder that cannot compress stores the pixels as they are.
-    size = len(source) if isinstance(source, bytes) else source.stat().st_size
     return min(raw, size * area // (header.width * header.height))

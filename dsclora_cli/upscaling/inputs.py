@@ -1,4 +1,4 @@
-"""Expand arguments into a list of pictures, without duplicates: files, folders, globs, lists, standard input.
+"""Expand arguments into a list of pictures, without duplicates: files, folders, globs, URLs, lists, standard input.
 
 Every file that is seen becomes an input, or is left out with a reason.
 """
@@ -11,12 +11,16 @@ import os
 import stat
 import sys
 from collections.abc import Iterable
+from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 
-from dsclora_cli.config import BatchOptions
+from dsclora_cli.config import BatchOptions, ReadOptions
 from dsclora_cli.errors import ImageUnreadable, UsageError
 from dsclora_cli.imaging.formats import is_picture_name
-from dsclora_cli.paths import read_named, read_pipe
+from dsclora_cli.imaging.reader import PictureReader, open_picture
+from dsclora_cli.paths import MOST_TEXT, read_named, read_pipe
+from dsclora_cli.storage.places import Place, RemotePlace, is_url, parse_place
 from dsclora_cli.upscaling.manifest import is_recorded
 from dsclora_cli.upscaling.output_names import STDOUT, check_template, possible_stems
 from dsclora_cli.upscaling.shards import keep_shard
@@ -66,9 +70,32 @@ def find_inputs(arguments: Iterable[str | os.PathLike[str]], batch: BatchOptions
             continue
         # A file whose name begins with @ is a picture, not a list.
         is_list = argument.startswith("@") and not os.path.lexists(argument)
-        for path in _read_list(Path(argument[1:])) if is_list else [argument]:
+        for path in _read_list(parse_place(argument[1:])) if is_list else [argument]:
             found.add_all(path)
     return keep_shard(found.sorted_out(), batch)
+
+
+def open_input(
+    file: InputFile, options: ReadOptions, in_bands: bool, opened: ExitStack
+) -> tuple[InputFile, PictureReader]:
+    """Open the picture of an input; a picture at a URL is copied to this machine first. Raises as `open_picture` does.
+
+    Args:
+        file: The input.
+        options: Limits.
+        in_bands: As for `open_picture`.
+        opened: Closes the reader, and removes the copy.
+
+    Returns:
+        The input, with the copy as `content` for a picture at a URL, and a reader with the header.
+    """
+    if not isinstance(file.source, RemotePlace):
+        return file, opened.enter_context(open_picture(file.source, options, in_bands=in_bands))
+    from dsclora_cli.storage.objects import local_copy
+
+    content = opened.enter_context(local_copy(file.source))
+    reader = open_picture(content, options, in_bands=in_bands, name=str(file.source))
+    return replace(file, content=content), opened.enter_context(reader)
 
 
 class _Found:
@@ -76,21 +103,30 @@ class _Found:
 
     def __init__(self, batch: BatchOptions) -> None:
         self._batch = batch
-        self._output = path_key(Path(batch.output)) if batch.output else ""
+        self._output = path_key(parse_place(batch.output)) if batch.output else ""
         self._files: dict[str, InputFile] = {}
         self._left_out: dict[str, LeftOut] = {}
+        self._recorded: set[str] = set()
+        """Keys of the objects with a record, in the folders seen so far."""
 
     def add(self, file: InputFile) -> None:
         """Take a file, unless the same file was taken before."""
         before = self._files.setdefault(file.key, file)
         # Another spelling of a path is the same name; the name of a link is another name.
         known = before.source
-        if isinstance(file.source, Path) and isinstance(known, Path) and _absolute(file.source) != _absolute(known):
+        if isinstance(file.source, bytes) or isinstance(known, bytes):
+            return
+        if _absolute(file.source) != _absolute(known):
             self._leave_out(file.source, file.name, f"the same file as {before.name}", _SECOND_NAMES)
 
     def add_all(self, argument: str) -> None:
-        """Take the pictures of a file, a folder or a glob."""
-        path = Path(argument)
+        """Take the pictures of a file, a folder, a glob or a URL."""
+        path = parse_place(argument)
+        if isinstance(path, RemotePlace):
+            self._add_url(path)
+            return
+        # The place of file:// is a path like any other.
+        argument = str(path) if is_url(argument) else argument
         try:
             if path.is_dir():
                 if not self._walk(path):
@@ -116,33 +152,33 @@ class _Found:
         owners = {
             (path_key(folder), file.stem): file.name
             for file in self._files.values()
-            if isinstance(file.source, Path) and (folder := self._result_folder(file, file.source)) is not None
+            if not isinstance(file.source, bytes) and (folder := self._result_folder(file, file.source)) is not None
         }
         inputs = []
         for file in self._files.values():
             reason = self._reason_of_result(file, owners)
             if reason is None:
                 inputs.append(file)
-            elif isinstance(file.source, Path):
+            elif not isinstance(file.source, bytes):
                 self._leave_out(file.source, file.name, reason, _BY_NAME)
         # A hidden file, for example, may be named as well as seen in a folder.
-        kept = {_absolute(file.source) for file in inputs if isinstance(file.source, Path)}
+        kept = {_absolute(file.source) for file in inputs if not isinstance(file.source, bytes)}
         left_out = tuple(each for each in self._left_out.values() if _absolute(each.path) not in kept)
         many = len(inputs) > 1 or any(file.folder is not None for file in inputs)
         return FoundInputs(tuple(inputs), many, left_out=left_out)
 
-    def _result_folder(self, file: InputFile, source: Path) -> Path | None:
+    def _result_folder(self, file: InputFile, source: Place) -> Place | None:
         """Return the folder of the result of an input, where several pictures are upscaled."""
         if self._batch.output is None:
             return source.parent
-        return None if self._batch.output == STDOUT else Path(self._batch.output) / (file.folder or "")
+        return None if self._batch.output == STDOUT else parse_place(self._batch.output) / (file.folder or "")
 
     def _reason_of_result(self, file: InputFile, owners: dict[tuple[str, str], str]) -> str | None:
         """Return why a file is the result of another input: by a record, or by the name; None for a true input."""
-        if not isinstance(file.source, Path) or file.problem:
+        if isinstance(file.source, bytes) or file.problem:
             return None
         # A recorded result that the user names is upscaled again; the record counts in folders only.
-        if file.folder is not None and is_recorded(file.source):
+        if file.folder is not None and self._may_be_recorded(file.source) and is_recorded(file.source):
             return _RESULT
         folder = path_key(file.source.parent)
         for stem in possible_stems(self._batch.name, file.source.name):
@@ -150,10 +186,77 @@ class _Found:
                 return f"by its name the result of {owners[folder, stem]}; to upscale the file, choose a folder with -o"
         return None
 
-    def _leave_out(self, path: Path, name: str, reason: str, kind: str = "") -> None:
+    def _may_be_recorded(self, source: Place) -> bool:
+        # A request for each of a million pictures would take hours.
+        return isinstance(source, Path) or source.key in self._recorded
+
+    def _leave_out(self, path: Place, name: str, reason: str, kind: str = "") -> None:
         """Note a file with a reason; `kind` is the plural for a reason that is not in `_KINDS`."""
         plural = _KINDS.get(reason, kind)
         self._left_out.setdefault(name, LeftOut(path, name, reason, plural, expected=reason in _EXPECTED))
+
+    def _add_url(self, place: RemotePlace) -> None:
+        """Take the pictures of an object, a folder of objects, or a pattern of URLs."""
+        from dsclora_cli.storage.objects import find_object
+
+        try:
+            has_signs = any(sign in place.path for sign in "*?[")
+            # A list may name millions of pictures, and asking for each would take hours: reading finds what is missing.
+            if is_picture_name(Path(place.name)) and not has_signs:
+                self.add(InputFile(place, str(place)))
+                return
+            facts = find_object(place)
+            if facts is not None and facts.is_folder:
+                if not self._walk_objects(place):
+                    more = "" if self._batch.recursive else "; -r includes subfolders"
+                    self._leave_out(place, str(place), f"holds no pictures{more}", _EMPTY)
+            elif facts is None and has_signs:
+                self._add_matches(place)
+            else:
+                problem = None if facts else ImageUnreadable(f"{place} does not exist", "check the URL")
+                self.add(InputFile(place, str(place), problem=problem))
+        except ImageUnreadable as error:
+            self.add(InputFile(place, str(place), problem=error))
+
+    def _add_matches(self, place: RemotePlace) -> None:
+        from dsclora_cli.storage.objects import match_objects
+
+        matches = match_objects(place)
+        if not matches:
+            problem = ImageUnreadable(f"no object matches {place}", "check the pattern")
+            self.add(InputFile(place, str(place), problem=problem))
+        for match in matches:
+            if match.is_folder:
+                self._walk_objects(match.place)
+            else:
+                self._add_seen(match.place, None)
+
+    def _walk_objects(self, top: RemotePlace) -> bool:
+        """Take the pictures of a folder of objects as `_walk` does, in the same order."""
+        from dsclora_cli.storage.objects import list_folder
+        from dsclora_cli.storage.records import RECORDS, recorded_places
+
+        pictures = False
+        folders = [(top, Path())]
+        while folders:
+            here, relative = folders.pop()
+            try:
+                below, files = list_folder(here)
+                if any(facts.place.name == RECORDS for facts in below):
+                    self._recorded |= recorded_places(here)
+            except ImageUnreadable as problem:
+                self.add(InputFile(here, str(here), relative, problem))
+                pictures = True
+                continue
+            reasons = {facts.place: self._reason_of_folder(facts.place) for facts in below}
+            for folder, reason in reasons.items():
+                if reason is not None:
+                    self._leave_out(folder, str(folder), reason)
+            for facts in files:
+                pictures |= self._add_seen(facts.place, relative)
+            entered = [folder for folder, reason in reasons.items() if reason is None]
+            folders += [(folder, relative / folder.name) for folder in reversed(entered)]
+        return pictures
 
     def _add_glob(self, path: Path, argument: str) -> None:
         # Path.glob takes no absolute pattern.
@@ -188,25 +291,25 @@ class _Found:
             self.add(InputFile(Path(error.filename), str(error.filename), Path(), problem))
         return pictures or bool(unreadable)
 
-    def _reason_of_folder(self, path: Path) -> str | None:
+    def _reason_of_folder(self, path: Place) -> str | None:
         """Return why a folder inside a folder is not entered; None for a folder to enter."""
         if path_key(path) == self._output:
             return "the folder of results"
         if path.name.startswith("."):
             return "a hidden folder"
-        if path.is_symlink():
+        if isinstance(path, Path) and path.is_symlink():
             return "a link to a folder"
         return None if self._batch.recursive else "a folder; -r includes subfolders"
 
-    def _add_seen(self, path: Path, folder: Path | None) -> bool:
+    def _add_seen(self, path: Place, folder: Path | None) -> bool:
         """Take a file that the user has not named, or leave the file out; return whether the file was taken."""
         hidden = path.name.startswith(".")
-        if not is_picture_name(path):
+        if not is_picture_name(Path(path.name)):
             of_system = hidden or path.name.lower() in _HIDDEN_ON_WINDOWS
             self._leave_out(path, str(path), _SYSTEM_FILE if of_system else "not named like a picture")
         elif hidden and folder is not None:
             self._leave_out(path, str(path), "a hidden file")
-        elif not path.is_file():
+        elif isinstance(path, Path) and not path.is_file():
             self._leave_out(path, str(path), "a link that leads nowhere" if path.is_symlink() else "no regular file")
         else:
             self.add(InputFile(path, str(path), folder))
@@ -214,8 +317,10 @@ class _Found:
         return False
 
 
-def _absolute(path: Path) -> str:
+def _absolute(path: Place) -> str:
     """Return the absolute path with links unresolved: a link and the file of the link are two names."""
+    if isinstance(path, RemotePlace):
+        return path.key
     return os.path.abspath(path)  # noqa: PTH100 - Path.resolve follows links
 
 
@@ -257,10 +362,10 @@ def _too_long(name: str) -> ImageUnreadable:
     return ImageUnreadable(f"{name} has more than {_PIPE_LIMIT >> 30} GiB", "write a file first, and name the file")
 
 
-def _read_list(path: Path) -> list[str]:
+def _read_list(path: Place) -> list[str]:
     """Return the paths in a list: one path a line, in UTF-8, or in UTF-16 with a byte order mark."""
     try:
-        data = read_named(path)
+        data = _read_remote_list(path) if isinstance(path, RemotePlace) else read_named(path)
         encoding = "utf-16" if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) else "utf-8-sig"
         lines = data.decode(encoding).splitlines()
     except OSError as error:
@@ -268,3 +373,12 @@ def _read_list(path: Path) -> list[str]:
     except UnicodeDecodeError as error:
         raise UsageError(f"the list {path} is not text", "save the list as UTF-8, one path a line") from error
     return [line.strip() for line in lines if line.strip()]
+
+
+def _read_remote_list(place: RemotePlace) -> bytes:
+    from dsclora_cli.storage.objects import read_object
+
+    try:
+        return read_object(place, MOST_TEXT)
+    except ImageUnreadable as error:
+        raise UsageError(f"the list cannot be read: {error.message}", error.hint) from error

@@ -8,13 +8,13 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 from dsclora_cli.config import BatchOptions, ModelOptions, SaveOptions, UpscaleOptions
 from dsclora_cli.imaging.metadata import with_size
 from dsclora_cli.imaging.types import Header, Pixels
 from dsclora_cli.imaging.writer import fit_format
 from dsclora_cli.paths import sha256_of
+from dsclora_cli.storage.places import Place, RemotePlace
 from dsclora_cli.upscaling.manifest import ResultKey, result_state
 from dsclora_cli.upscaling.output_names import STDOUT, OutputNamer
 from dsclora_cli.upscaling.sizes import SizePlan, plan_size
@@ -42,7 +42,7 @@ class Job:
     """Names of the weights, without duplicates, joined with "+"."""
     choice: str | None
     """Property of the picture that made `auto` choose the weights of the first pass."""
-    target: Path | None
+    target: Place | None
     """File to write; None for standard output."""
     key: ResultKey
     warnings: tuple[str, ...]
@@ -138,10 +138,8 @@ class JobPlanner:
         }
         if self._options.wrap:  # absent otherwise, so that records of earlier runs stay valid
             settings["wrap"] = True
-        content = file.source
-        input_sha256 = hashlib.sha256(content).hexdigest() if isinstance(content, bytes) else sha256_of(content)
         return Job(
-            file=file,
+            file=replace(file, content=None),
             source=header,
             result=result,
             size=size,
@@ -149,7 +147,7 @@ class JobPlanner:
             model=model,
             choice=choice,
             target=target.path,
-            key=ResultKey(input_sha256, "+".join(weights.sha256 for weights in found), settings),
+            key=ResultKey(_sha256_of_input(file), "+".join(weights.sha256 for weights in found), settings),
             warnings=(*header.notes, *losses, *((target.note,) if target.note else ())),
         )
 
@@ -164,3 +162,9 @@ class JobPlanner:
             reason = "not the result of this picture with these settings; --overwrite replaces the file"
             return job.report("kept", f"{job.target} is kept: {reason}")
         return None
+
+
+def _sha256_of_input(file: InputFile) -> str:
+    content = file.source if file.content is None else file.content
+    assert not isinstance(content, RemotePlace), "pictures at URLs are copied before the plan is made"
+    return hashlib.sha256(content).hexdigest() if isinstance(content, bytes) else sha256_of(content)

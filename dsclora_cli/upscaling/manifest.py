@@ -1,7 +1,7 @@
 """Write results and remember them: atomic saving, and one small JSON record for each result.
 
-Records lie in the state folder of the user. A record tells a later run whether a file is the result of the same input
-with the same weights and settings.
+Records lie in the state folder of the user, and for results at URLs next to the results. A record tells a later run
+whether a file is the result of the same input with the same weights and settings.
 """
 
 from __future__ import annotations
@@ -21,6 +21,9 @@ from dsclora_cli.errors import ImageError, ImageUnwritable
 from dsclora_cli.imaging.types import AnyFrame, Header
 from dsclora_cli.imaging.writer import write_picture
 from dsclora_cli.paths import atomic_write, read_small, sha256_of, state_dir
+from dsclora_cli.storage.objects import find_object, local_copy, temporary_file, write_object
+from dsclora_cli.storage.places import Place, RemotePlace
+from dsclora_cli.storage.records import read_remote_record, write_remote_record
 from dsclora_cli.upscaling.types import path_key
 
 _VERSION = 1
@@ -40,15 +43,15 @@ class ResultKey:
     """All settings that change the file, as JSON values; tile, threads, device and engine are not among them."""
 
 
-def result_state(output: Path, key: ResultKey) -> ResultState:
+def result_state(output: Place, key: ResultKey) -> ResultState:
     """Return whether `output` is missing, is the complete result for `key`, or is a different file."""
-    if not output.exists():
+    if not (output.exists() if isinstance(output, Path) else find_object(output)):
         return "missing"
     record = _read_record(output)
     return "complete" if record.get("recipe") == _as_json(key) and _is_unchanged(output, record) else "different"
 
 
-def is_recorded(path: Path) -> bool:
+def is_recorded(path: Place) -> bool:
     """Return whether the file is a result of an earlier run, unchanged since."""
     return _is_unchanged(path, _read_record(path))
 
@@ -59,7 +62,7 @@ class ResultClaim:
     The system frees the lock of a process that ends, however the process ends, so no claim is ever stale.
     """
 
-    def __init__(self, target: Path) -> None:
+    def __init__(self, target: Place) -> None:
         from filelock import FileLock, Timeout
 
         self.taken = True
@@ -83,15 +86,15 @@ class ResultClaim:
 
 
 def save_result(
-    target: Path | None, header: Header, frames: Iterable[AnyFrame], options: SaveOptions, key: ResultKey
+    target: Place | None, header: Header, frames: Iterable[AnyFrame], options: SaveOptions, key: ResultKey
 ) -> tuple[str, ...]:
     """Write a picture as `write_picture` does, and record the result.
 
     The file is written under a hidden name in the same folder and renamed when the file is whole, so no reader ever
-    sees half a picture. After an error no other file remains.
+    sees half a picture. After an error no other file remains. For a URL, the file is written on this machine first.
 
     Args:
-        target: file to write; None for standard output, for which nothing is recorded.
+        target: place to write; None for standard output, for which nothing is recorded.
         header: header of the result, from `fit_format`.
         frames: `(H, W, C)` pixels, or bands of rows.
         options: how to encode.
@@ -107,6 +110,8 @@ def save_result(
         write_picture(sys.stdout.buffer, header, frames, options)
         sys.stdout.buffer.flush()
         return ()
+    if isinstance(target, RemotePlace):
+        return _save_remote(target, header, frames, options, key)
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -114,11 +119,7 @@ def save_result(
         raise ImageUnwritable(message, "choose another folder with -o") from error
     try:
         with atomic_write(target) as temporary:
-            try:
-                write_picture(temporary, header, frames, options)
-            except ImageError as error:
-                # The user does not know the hidden name.
-                raise type(error)(error.message.replace(str(temporary), str(target)), error.hint) from error
+            _write_named(temporary, target, header, frames, options)
             # Before the rename: after a cut in between, the record fits no file, and counts as absent.
             try:
                 record_result(target, temporary, key)
@@ -130,37 +131,86 @@ def save_result(
         raise ImageUnwritable(message, "check the folder and the free space") from error
 
 
+def _save_remote(
+    target: RemotePlace, header: Header, frames: Iterable[AnyFrame], options: SaveOptions, key: ResultKey
+) -> tuple[str, ...]:
+    """Write a picture on this machine, then the record, then the object, all at once. Raises ImageError."""
+    with temporary_file(target.suffix) as temporary:
+        _write_named(temporary, target, header, frames, options)
+        # Before the picture, as for local files. The MD5 saves a later run from reading the whole object.
+        with temporary.open("rb") as written:
+            md5 = hashlib.file_digest(written, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
+        warnings: tuple[str, ...] = ()
+        try:
+            write_remote_record(target, _record(target.name, temporary, key) | {"md5": md5})
+        except ImageUnwritable as error:
+            warnings = (f"not recorded, so the next run cannot skip the picture: {error.message}",)
+        write_object(target, temporary)
+        return warnings
+
+
+def _write_named(
+    temporary: Path, target: Place, header: Header, frames: Iterable[AnyFrame], options: SaveOptions
+) -> None:
+    """Write a picture; errors name the target, because the user does not know the temporary file."""
+    try:
+        write_picture(temporary, header, frames, options)
+    except ImageError as error:
+        raise type(error)(error.message.replace(str(temporary), str(target)), error.hint) from error
+
+
 def record_result(output: Path, written: Path, key: ResultKey) -> None:
     """Record the result in the file `written`, which is about to be renamed to `output`. Raises OSError."""
-    record = {
-        "version": _VERSION,
-        "output": str(output.resolve()),
-        "bytes": written.stat().st_size,
-        "sha256": sha256_of(written),
-        "recipe": _as_json(key),
-    }
+    record = _record(str(output.resolve()), written, key)
     path = _record_path(output)
     path.parent.mkdir(parents=True, exist_ok=True)
     with atomic_write(path) as temporary:
         temporary.write_text(json.dumps(record, indent=1), encoding="utf-8")
 
 
-def _record_path(output: Path) -> Path:
+def _record(output: str, written: Path, key: ResultKey) -> dict[str, object]:
+    return {
+        "version": _VERSION,
+        "output": output,
+        "bytes": written.stat().st_size,
+        "sha256": sha256_of(written),
+        "recipe": _as_json(key),
+    }
+
+
+def _record_path(output: Place) -> Path:
     return state_dir() / "results" / f"{hashlib.sha256(os.fsencode(path_key(output))).hexdigest()}.json"
 
 
-def _read_record(output: Path) -> dict[str, Any]:
+def _read_record(output: Place) -> dict[str, Any]:
     """Return the record of `output`, or an empty dict where no record of this version can be read."""
     try:
-        record = json.loads(read_small(_record_path(output)))
+        if isinstance(output, RemotePlace):
+            record: object = read_remote_record(output)
+        else:
+            record = json.loads(read_small(_record_path(output)))
     except (OSError, ValueError, RecursionError):
         return {}
     return record if isinstance(record, dict) and record.get("version") == _VERSION else {}
 
 
-def _is_unchanged(output: Path, record: Mapping[str, Any]) -> bool:
+def _is_unchanged(output: Place, record: Mapping[str, Any]) -> bool:
+    if isinstance(output, RemotePlace):
+        return _is_unchanged_object(output, record)
     # The size is compared first: comparing sizes costs nothing, and most changed files have another size.
     return output.stat().st_size == record.get("bytes") and sha256_of(output) == record.get("sha256")
+
+
+def _is_unchanged_object(output: RemotePlace, record: Mapping[str, Any]) -> bool:
+    facts = find_object(output) if record else None
+    if facts is None or facts.size != record.get("bytes"):
+        return False
+    if facts.md5 is not None and facts.md5 == record.get("md5"):
+        return True
+    # Not every storage states the MD5: not for an object of several parts, nor for one with a key of its own.
+    with local_copy(output) as content:
+        sha256 = hashlib.sha256(content).hexdigest() if isinstance(content, bytes) else sha256_of(content)
+    return sha256 == record.get("sha256")
 
 
 def _as_json(key: ResultKey) -> dict[str, object]:

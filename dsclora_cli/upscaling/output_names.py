@@ -12,6 +12,7 @@ from string import Formatter
 from dsclora_cli.config import UpscaleOptions
 from dsclora_cli.errors import ImageError, UsageError
 from dsclora_cli.imaging.formats import FORMATS, format_of_suffix
+from dsclora_cli.storage.places import Place, parse_place
 from dsclora_cli.upscaling.sizes import SizePlan
 from dsclora_cli.upscaling.types import FoundInputs, InputFile, path_key
 
@@ -32,7 +33,7 @@ _NUMBER = re.compile(r"-\d+(?=\.[^.]+$)")
 class Target:
     """Place of a result."""
 
-    path: Path | None
+    path: Place | None
     """None for standard output."""
     note: str | None = None
     """Reason why the name differs from the template."""
@@ -106,22 +107,24 @@ class OutputNamer:
             if many and output:
                 raise UsageError("-o - takes one picture, and there are several", "name a folder with -o")
             return False
-        if many and Path(output).is_file():
-            raise UsageError(f"-o {output} is a file, and there are several pictures", "name a folder with -o")
-        return many or output.endswith(("/", os.sep)) or Path(output).is_dir() or not Path(output).suffix
+        place = parse_place(output)
+        is_file, is_folder = _look_up(place)
+        if many and is_file:
+            raise UsageError(f"-o {place} is a file, and there are several pictures", "name a folder with -o")
+        return many or output.endswith(("/", os.sep)) or is_folder or not place.suffix
 
     def _choose_format(self, format: str | None) -> str | None:
         asked = parse_format(format) if format else None
         named = self._output if self._output and self._output != STDOUT and not self._to_folder else self._template
-        suffix = PurePath(named).suffix
+        suffix = parse_place(named).suffix
         if suffix == ".{ext}":
             return asked
         try:
             from_suffix = format_of_suffix(suffix)
         except ImageError as error:
-            raise UsageError(f"{named}: {error.message}", error.hint) from error
+            raise UsageError(f"{parse_place(named)}: {error.message}", error.hint) from error
         if asked and asked != from_suffix:
-            raise UsageError(f"--format {format} and the name {named} disagree", "leave one of them out")
+            raise UsageError(f"--format {format} and the name {parse_place(named)} disagree", "leave one of them out")
         return from_suffix
 
     def target(self, file: InputFile, size: SizePlan, model: str, format: str) -> Target:
@@ -139,9 +142,7 @@ class OutputNamer:
         wanted = self._wanted_path(file, size, model, format)
         if wanted is None:
             return Target(None)
-        source = file.source if isinstance(file.source, Path) else None
-        # samefile: a hard link is the same file under another path.
-        if source and (path_key(wanted) == path_key(source) or (wanted.exists() and wanted.samefile(source))):
+        if not isinstance(file.source, bytes) and _is_same(wanted, file.source):
             raise UsageError(f"the result of {file.name} would replace the input", "choose another --name or -o")
         path, number = wanted, 2
         while path_key(path) in self._taken:
@@ -151,22 +152,22 @@ class OutputNamer:
             path, None if path == wanted else f"named {path.name}, because {wanted.name} is taken in this run"
         )
 
-    def _wanted_path(self, file: InputFile, size: SizePlan, model: str, format: str) -> Path | None:
+    def _wanted_path(self, file: InputFile, size: SizePlan, model: str, format: str) -> Place | None:
         """Return the path before numbering; None for standard output."""
         if self._output == STDOUT:
             return None
         if self._output is not None:
-            output = Path(self._output)
+            output = parse_place(self._output)
             if not self._to_folder:
                 return output
             # The tree of a folder argument is kept below the output folder.
             return output / (file.folder or "") / self._name(file, size, model, format)
-        if isinstance(file.source, Path):
+        if not isinstance(file.source, bytes):
             return file.source.parent / self._name(file, size, model, format)
         return None
 
     def _name(self, file: InputFile, size: SizePlan, model: str, format: str) -> str:
-        suffix = file.source.suffix if isinstance(file.source, Path) else ""
+        suffix = "" if isinstance(file.source, bytes) else file.source.suffix
         try:
             same = format_of_suffix(suffix) == format
         except ImageError:
@@ -181,3 +182,23 @@ class OutputNamer:
             width=size.width,
             height=size.height,
         )
+
+
+def _look_up(output: Place) -> tuple[bool, bool]:
+    """Return whether a place is a file, and whether a place is a folder; both are False where nothing is yet."""
+    if isinstance(output, Path):
+        return output.is_file(), output.is_dir()
+    from dsclora_cli.storage.objects import find_object
+
+    if output.parent == output:  # a bucket, whose name may have a dot
+        return False, True
+    facts = find_object(output)
+    return facts is not None and not facts.is_folder, facts is not None and facts.is_folder
+
+
+def _is_same(wanted: Place, source: Place) -> bool:
+    """Return whether two places are one file."""
+    if path_key(wanted) == path_key(source):
+        return True
+    # samefile: a hard link is the same file under another path.
+    return isinstance(wanted, Path) and isinstance(source, Path) and wanted.exists() and wanted.samefile(source)

@@ -17,10 +17,11 @@ from typing import TYPE_CHECKING, TypeVar
 
 from dsclora_cli.config import UpscaleOptions
 from dsclora_cli.errors import ErrorCode
-from dsclora_cli.imaging.reader import PictureReader, open_picture
+from dsclora_cli.imaging.reader import PictureReader
 from dsclora_cli.imaging.types import AnyFrame, Frame, Pixels, StreamedFrame
 from dsclora_cli.imaging.writer import can_stream
 from dsclora_cli.upscaling.bounded_queue import BoundedQueue, ByteBudget, CancelledError, ClosedError, Worker
+from dsclora_cli.upscaling.inputs import open_input
 from dsclora_cli.upscaling.jobs import Job, JobPlanner
 from dsclora_cli.upscaling.manifest import ResultClaim, save_result
 from dsclora_cli.upscaling.memory import pixel_budget
@@ -128,10 +129,8 @@ class DevicePipeline:
                     started = perf_counter()  # with the lock held: waiting for another device is not decoding
                     if file.problem:
                         raise file.problem
-                    reader = opened.enter_context(
-                        open_picture(file.source, self._options.read, in_bands=not self._options.wrap)
-                    )
-                    job = self._state.planner.plan(file, reader.header)
+                    copied, reader = open_input(file, self._options.read, not self._options.wrap, opened)
+                    job = self._state.planner.plan(copied, reader.header)
                     seconds = perf_counter() - started
                 picture = PictureInFlight(job, BoundedQueue(self._before_network), BoundedQueue(self._after_network))
                 picture.seconds["decode"] = seconds

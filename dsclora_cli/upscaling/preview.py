@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Generator, Iterable
+from contextlib import ExitStack
 from dataclasses import replace
 from time import perf_counter
 
 from dsclora_cli.config import UpscaleOptions
-from dsclora_cli.imaging.reader import open_picture
 from dsclora_cli.imaging.types import Frame
-from dsclora_cli.upscaling.inputs import find_inputs
+from dsclora_cli.upscaling.inputs import find_inputs, open_input
 from dsclora_cli.upscaling.jobs import JobPlanner
 from dsclora_cli.upscaling.manifest import save_result
 from dsclora_cli.upscaling.part import Part, check_part, upscale_part
@@ -69,11 +69,12 @@ def _preview(
     if file.problem is not None:
         raise file.problem
     started = perf_counter()
-    with open_picture(file.source, options.read, in_bands=False) as reader:
+    with ExitStack() as opened:
+        copied, reader = open_input(file, options.read, False, opened)
         header = reader.header
         check_part(part, header, "--crop-preview")
         pixels = next(iter(reader.frames())).pixels
-    job = planner.plan(file, header)
+        job = planner.plan(copied, header)
     decoded = perf_counter()
     upscaled, plan = upscale_part(upscaler, job, pixels, part)
     upscaled_at = perf_counter()

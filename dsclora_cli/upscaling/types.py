@@ -10,6 +10,7 @@ from typing import Literal
 
 from dsclora_cli.callbacks import Callbacks
 from dsclora_cli.errors import DscloraError, ErrorCode, ErrorInfo, ImageError, UsageError, WeightsError, bug_info
+from dsclora_cli.storage.places import Place, RemotePlace
 
 STDIN = "-"
 
@@ -21,26 +22,28 @@ RUN_ERRORS = (UsageError, WeightsError)
 class InputFile:
     """Picture to upscale, or the reason for a missing picture."""
 
-    source: Path | bytes
-    """A file, or the bytes of a whole file."""
+    source: Place | bytes
+    """A local file, an object at a URL, or the bytes of a whole file."""
     name: str
     """Name of the input in messages and results."""
     folder: Path | None = None
     """Place in the tree of a folder argument, kept below an output folder; None for a file named by the user."""
     problem: ImageError | None = None
     """Reason for failing before any file is opened, for example a missing file."""
+    content: Path | bytes | None = None
+    """Local copy of an object at a URL, while the picture is read."""
 
     @property
     def stem(self) -> str:
         """Return the text for `{stem}` in a name template."""
-        if isinstance(self.source, Path):
+        if not isinstance(self.source, bytes):
             return self.source.stem
         return "stdin" if self.name == STDIN else PurePath(self.name).stem
 
     @property
     def key(self) -> str:
         """Return an identifier of the file, equal for two inputs of the same file."""
-        return path_key(self.source) if isinstance(self.source, Path) else self.name
+        return self.name if isinstance(self.source, bytes) else path_key(self.source)
 
 
 @dataclass(frozen=True)
@@ -62,7 +65,7 @@ class FoundInputs:
 class LeftOut:
     """File or folder that was seen and will not be upscaled."""
 
-    path: Path
+    path: Place
     name: str
     """Name in messages and results."""
     reason: str
@@ -73,11 +76,13 @@ class LeftOut:
     """Whether no user wonders about the reason, as with the results of earlier runs."""
 
 
-def path_key(path: Path) -> str:
+def path_key(path: Place) -> str:
     """Return an identifier of a path, equal for all spellings of the path.
 
     Links are resolved. Upper and lower case are equal where the system ignores case in file names.
     """
+    if isinstance(path, RemotePlace):
+        return path.key
     try:
         key = os.path.normcase(os.path.realpath(path))  # unlike Path.resolve, passes over a link to itself
     except ValueError:  # no file has a NUL in the name

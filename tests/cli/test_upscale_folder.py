@@ -13,7 +13,7 @@ import tifffile
 from PIL import Image
 
 from dsclora_cli.imaging.reader import open_picture
-from dsclora_cli.upscaling import pipeline
+from dsclora_cli.upscaling import inputs
 
 SIZE = (10, 8)
 RGB = np.arange(240, dtype=np.uint8).reshape(8, 10, 3)
@@ -77,14 +77,14 @@ def test_every_file_seen_has_one_account_however_the_run_ends(dsclora, kinds, mo
     options = ["--fail-fast"] if stop == "fail-fast" else []
     if stop == "interrupt":
         opened = iter(range(100))
-        real = pipeline.open_picture
+        real = inputs.open_picture
 
         def interrupt(*arguments: object, **named: object) -> object:
             if next(opened) == 7:
                 raise KeyboardInterrupt
             return real(*arguments, **named)
 
-        monkeypatch.setattr(pipeline, "open_picture", interrupt)
+        monkeypatch.setattr(inputs, "open_picture", interrupt)
     code, out, err = dsclora("upscale", "in", "-o", "out", "-m", "dsclora-x4", "--json", *options)
     assert code == (1 if options else 130)
     objects = [json.loads(line) for line in out.splitlines()]

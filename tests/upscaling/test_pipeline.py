@@ -16,6 +16,7 @@ from dsclora_cli.errors import ErrorCode, ErrorInfo, ImageError, OutOfMemory, We
 from dsclora_cli.imaging.reader import PictureReader
 from dsclora_cli.imaging.types import AnyFrame, Frame, StreamedFrame
 from dsclora_cli.upscaling import batch as batch_module
+from dsclora_cli.upscaling import inputs as inputs_module
 from dsclora_cli.upscaling import picture as picture_module
 from dsclora_cli.upscaling import pipeline as pipeline_module
 from dsclora_cli.upscaling.batch import FileResult, UpscaleCallbacks, upscale_files
@@ -125,7 +126,8 @@ def test_whatever_one_picture_raises_anywhere_fails_that_picture_only(
         return call
 
     planner, module = pipeline_module.JobPlanner, pipeline_module
-    monkeypatch.setattr(module, "open_picture", failing("open", module.open_picture, lambda source, options: source))
+    opened = failing("open", inputs_module.open_picture, lambda source, options: source)
+    monkeypatch.setattr(inputs_module, "open_picture", opened)
     monkeypatch.setattr(planner, "plan", failing("plan job", planner.plan, lambda self, file, header: file.source))
     existing = failing("existing", planner.existing_result, lambda self, job: job.file.source)
     monkeypatch.setattr(planner, "existing_result", existing)
@@ -191,9 +193,9 @@ def test_memory_does_not_grow_with_the_number_of_pictures(tmp_path: Path, monkey
     size = 100 * 80 * 3
     monkeypatch.setattr(pipeline_module, "pixel_budget", lambda limit: 20 * size)
     opened: list[Path] = []
-    real = pipeline_module.open_picture
+    real = inputs_module.open_picture
     monkeypatch.setattr(
-        pipeline_module,
+        inputs_module,
         "open_picture",
         lambda source, *rest, **named: opened.append(source) or real(source, *rest, **named),
     )

@@ -1,0 +1,1 @@
+"""Places outside the local file system: object stores, archives and the web, through fsspec."""

@@ -1,0 +1,129 @@
+"""Places of pictures and results: a local path, or the URL of an object. No fsspec: names only.
+
+`objects.py` reads, writes and lists the objects.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path, PurePath, PurePosixPath
+from urllib.parse import unquote
+
+# Two letters at least: `C:\` is a drive of Windows.
+_URL = re.compile(r"(?P<scheme>[A-Za-z][A-Za-z0-9+.-]+)://")
+_PARTS = re.compile(
+    r"(?P<root>[a-z][a-z0-9+.-]+://)"
+    r"(?P<path>.*?)"
+    r"(?P<query>\?[\w.~%-]+=[^?]*?)?"  # a signature, or a version; other question marks belong to the name
+    r"(?P<chain>::.*)?",
+    re.DOTALL,
+)
+_QUERY = re.compile(r"\?[\w.~%-]+=[^\s'\"?]*?(?=::|$|[\s'\"])")
+_LOGIN = re.compile(r"(?<=://)[^\s/@'\"]+@")
+
+
+def is_url(text: str) -> bool:
+    """Return whether a text is a URL, and not a local path."""
+    return _URL.match(text) is not None
+
+
+def parse_place(text: str) -> Place:
+    """Return the place that a text names: a `RemotePlace` for a URL, else a local path, also for `file://`."""
+    match = _URL.match(text)
+    if match is None:
+        return Path(text)
+    scheme, rest = match["scheme"].lower(), text[match.end() :]
+    if scheme in {"file", "local"}:
+        # file://localhost/a%20b names the file "/a b" by RFC 8089.
+        return Path(unquote(rest.removeprefix("localhost") if rest.startswith("localhost/") else rest))
+    return RemotePlace(f"{scheme}://{rest}")
+
+
+def without_secrets(text: str) -> str:
+    """Return a text with URLs without logins and without the values of queries, which may be signatures."""
+    return _LOGIN.sub("...@", _QUERY.sub("?...", text))
+
+
+@dataclass(frozen=True)
+class RemotePlace:
+    """Object or folder at a URL, with the names that `pathlib.PurePath` has for the same things.
+
+    The text of a place, `str(place)`, is for people: the text holds no login and no signature. Programs that hand a
+    place on use `url`, and `parse_place` returns an equal place.
+    """
+
+    url: str
+    """Whole URL, secrets included."""
+
+    def __str__(self) -> str:
+        """Return the URL for messages and reports."""
+        return without_secrets(self.url)
+
+    def __repr__(self) -> str:
+        """Return the URL without secrets: a traceback may show the text."""
+        return f"RemotePlace({str(self)!r})"
+
+    def __truediv__(self, below: str | PurePath) -> RemotePlace:
+        """Return the place of a relative path below a folder."""
+        relative = PurePosixPath(below).as_posix()
+        if relative == ".":
+            return self
+        root, path, query, chain = self.parts
+        folder = f"{path.rstrip('/')}/" if path.strip("/") else path
+        return RemotePlace(f"{root}{folder}{relative}{query}{chain}")
+
+    @cached_property
+    def parts(self) -> tuple[str, str, str, str]:
+        """Return scheme with `://`, path, query with `?`, and the URL of an archive with `::`."""
+        match = _PARTS.fullmatch(self.url)
+        assert match is not None, "parse_place makes places"
+        return match["root"], match["path"], match["query"] or "", match["chain"] or ""
+
+    @property
+    def scheme(self) -> str:
+        """Return the name of the kind of storage, such as "s3"."""
+        return self.parts[0].removesuffix("://")
+
+    @property
+    def key(self) -> str:
+        """Return an identifier that is equal for the spellings of a place with and without a slash at the end."""
+        root, path, query, chain = self.parts
+        return f"{root}{path.rstrip('/')}{query}{chain}"
+
+    @property
+    def path(self) -> str:
+        """Return the path inside the storage, with the bucket, without scheme, query and archive."""
+        return self.parts[1]
+
+    @property
+    def name(self) -> str:
+        """Return the last part of the path."""
+        return self.path.rstrip("/").rpartition("/")[2]
+
+    @property
+    def stem(self) -> str:
+        """Return the name without the suffix."""
+        return PurePosixPath(self.name).stem
+
+    @property
+    def suffix(self) -> str:
+        """Return the suffix of the name, with the dot."""
+        return PurePosixPath(self.name).suffix
+
+    @property
+    def parent(self) -> RemotePlace:
+        """Return the folder of the place; a bucket is the parent of itself."""
+        root, path, query, chain = self.parts
+        above = path.rstrip("/").rpartition("/")[0]
+        # Archives and memory have a root without a name; a bucket and a host have names.
+        return RemotePlace(f"{root}{above}{query}{chain}") if above or chain or self.scheme == "memory" else self
+
+    def with_name(self, name: str) -> RemotePlace:
+        """Return the place of another name in the same folder."""
+        return self.parent / name
+
+
+Place = Path | RemotePlace
+"""A local path, or an object at a URL."""

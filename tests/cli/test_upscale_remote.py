@@ -1,0 +1,149 @@
+"""`dsclora upscale` between URLs: the same results, names, records, reports and errors as between folders."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import fsspec
+import pytest
+from batches import fill, save_photo
+
+from dsclora_cli.cli.app import main
+
+QUICK = ["-m", "dsclora-x2", "-s", "2", "--engine", "native"]
+
+pytestmark = pytest.mark.usefixtures("native")
+
+
+@pytest.fixture
+def memory() -> Iterator[fsspec.AbstractFileSystem]:
+    """The storage behind memory://, empty before and after a test."""
+    system = fsspec.filesystem("memory")
+    system.store.clear()
+    system.pseudo_dirs[:] = [""]
+    yield system
+    system.store.clear()
+    system.pseudo_dirs[:] = [""]
+
+
+def put_tree(system: fsspec.AbstractFileSystem, top: Path, url: str) -> None:
+    for path in top.rglob("*"):
+        if path.is_file():
+            system.pipe_file(f"{url}/{path.relative_to(top).as_posix()}", path.read_bytes())
+
+
+def contents(system: fsspec.AbstractFileSystem, url: str) -> dict[str, bytes]:
+    """The objects below a URL without the records, by relative name."""
+    top = system._strip_protocol(url)
+    found = {name.removeprefix(top).lstrip("/"): system.cat_file(name) for name in system.find(top)}
+    return {name: data for name, data in found.items() if ".dsclora/" not in name}
+
+
+def local_contents(top: Path) -> dict[str, bytes]:
+    return {path.relative_to(top).as_posix(): path.read_bytes() for path in top.rglob("*") if path.is_file()}
+
+
+def reports(capsys: pytest.CaptureFixture[str]) -> list[dict[str, object]]:
+    return [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+
+
+def tree(tmp_path: Path) -> Path:
+    """Pictures in two folders, of which two compete for a name, a broken picture and hidden files."""
+    top = fill(tmp_path / "in")
+    save_photo(top / "a.png", seed=4)
+    save_photo(top / "sub" / "deep" / "f.png", seed=5)
+    save_photo(top / ".hidden" / "g.png", seed=6)
+    return top
+
+
+def test_a_tree_of_objects_becomes_the_results_of_the_tree_of_files(
+    tmp_path: Path, memory: fsspec.AbstractFileSystem, capsys: pytest.CaptureFixture[str]
+) -> None:
+    top = tree(tmp_path)
+    put_tree(memory, top, "memory://in")
+    options = ["-r", "-f", "png", *QUICK, "--json"]
+    assert main(["upscale", str(top), "-o", str(tmp_path / "out"), *options]) == 1
+    local = reports(capsys)
+    assert main(["upscale", "memory://in", "-o", "memory://out", *options]) == 1
+    remote = reports(capsys)
+    assert contents(memory, "memory://out") == local_contents(tmp_path / "out")
+    assert {"a_x2.png", "a_x2-2.png", "sub/deep/f_x2.png"} <= set(contents(memory, "memory://out"))
+
+    def words(found: list[dict[str, object]], top: str, out: str) -> list[object]:
+        return [
+            (
+                str(each["input"]).replace(top, ""),
+                str(each["output"]).replace(out, ""),
+                *(each[key] for key in ("status", "input_size", "output_size", "frames", "model")),
+                [str(warning).replace(top, "") for warning in each["warnings"]],
+                each["error"] and each["error"]["code"],
+            )
+            for each in found
+        ]
+
+    assert words(remote, "memory://in", "memory://out") == words(local, str(top), str(tmp_path / "out"))
+    messages = [each["error"]["message"] for each in remote if each["error"]]
+    assert len(messages) == 1
+    assert messages[0].startswith("memory://in/e.png: the PNG is truncated")
+
+
+def test_another_machine_skips_what_is_done(
+    tmp_path: Path,
+    memory: fsspec.AbstractFileSystem,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    put_tree(memory, fill(tmp_path / "in"), "memory://in")
+    command = ["upscale", "memory://in", "-o", "memory://out", *QUICK, "--json"]
+    assert main(command) == 1
+    capsys.readouterr()
+    monkeypatch.setenv("DSCLORA_STATE_DIR", str(tmp_path / "other"))
+    assert main(command) == 1
+    assert sorted(str(each["status"]) for each in reports(capsys)) == [
+        *("failed", "left-out", "skipped", "skipped", "skipped", "skipped")
+    ]
+    memory.pipe_file("memory://out/b_x2.png", b"other bytes")
+    assert main([*command, "-q"]) == 1
+    kept = [each for each in reports(capsys) if each["status"] == "kept"]
+    assert [each["output"] for each in kept] == ["memory://out/b_x2.png"]
+    assert memory.cat_file("memory://out/b_x2.png") == b"other bytes"
+    assert main([*command, "--overwrite"]) == 1
+    assert [each["status"] for each in reports(capsys)].count("done") == 4
+    assert memory.cat_file("memory://out/b_x2.png") != b"other bytes"
+
+
+def test_results_next_to_the_objects_are_no_inputs_of_the_next_run(
+    tmp_path: Path, memory: fsspec.AbstractFileSystem, capsys: pytest.CaptureFixture[str]
+) -> None:
+    memory.pipe_file("memory://in/a.png", save_photo(tmp_path / "a.png").read_bytes())
+    command = ["upscale", "memory://in", *QUICK, "--json", "--name", "{stem} large.{ext}"]
+    assert main(command) == 0
+    assert sorted(contents(memory, "memory://in")) == ["a large.png", "a.png"]
+    capsys.readouterr()
+    assert main(command) == 0
+    found = {str(each["input"]): (each["status"], each["warnings"]) for each in reports(capsys)}
+    assert found["memory://in/a.png"] == ("skipped", [])
+    assert found["memory://in/a large.png"] == ("left-out", ["a result of an earlier run"])
+    assert found["memory://in/.dsclora"] == ("left-out", ["a hidden folder"])
+
+
+def test_one_object_a_pattern_a_list_and_a_pipe(
+    tmp_path: Path, memory: fsspec.AbstractFileSystem, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    picture = save_photo(tmp_path / "a.png").read_bytes()
+    for name in ("a.png", "b.png", "c[1].png", "d.jpg"):
+        memory.pipe_file(f"memory://in/{name}", picture)
+    memory.pipe_file("memory://list.txt", f"memory://in/*.png\n{tmp_path / 'a.png'}\n".encode())
+    assert main(["upscale", "memory://in/a.png", "-o", "memory://one/big.jpg", *QUICK]) == 0
+    assert memory.cat_file("memory://one/big.jpg")[:2] == b"\xff\xd8"
+    assert main(["upscale", "memory://in/c[1].png", "-o", str(tmp_path / "here") + "/", *QUICK]) == 0
+    assert [path.name for path in (tmp_path / "here").iterdir()] == ["c[1]_x2.png"]
+    assert main(["upscale", "@memory://list.txt", "-o", "memory://listed", *QUICK]) == 0
+    names = ["a_x2-2.png", "a_x2.png", "b_x2.png", "c[1]_x2.png"]
+    assert sorted(contents(memory, "memory://listed")) == names
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(picture)))
+    assert main(["upscale", "-", "-o", "memory://piped/x.png", *QUICK]) == 0
+    assert contents(memory, "memory://piped")["x.png"] == contents(memory, "memory://listed")["a_x2.png"]
