@@ -15,6 +15,7 @@ from types import NoneType, UnionType
 from typing import Any, get_args, get_origin, get_type_hints
 
 from dsclora_cli.config import ReadOptions
+from dsclora_cli.methods import DISTILL_METHODS, method_names
 
 DEFAULT_SHAPES = {"dsclora": (26, 6), "span": (48, 6), "compact": (64, 16), "edsr": (64, 16), "rcan": (64, 20)}
 """Channels and blocks of each architecture; for RCAN the blocks of one group."""
@@ -25,11 +26,11 @@ DEFAULT_RCAN_GROUPS = 10
 OPTIMIZER_DEFAULTS = {"adam": (1e-3, (0.9, 0.99)), "adamw": (1e-3, (0.9, 0.99)), "soap": (0.05, (0.95, 0.97))}
 """Learning rate and decay rates of the two moments (`betas`) of each optimizer."""
 
-DISTILL_METHODS = ("dsclora", "logits", "fd", "fakd", "facd", "none")
-"""Methods of distillation; `distillation.distill` has a builder for every method."""
-
 DEFAULT_FEATURE_WEIGHTS = {"fd": 0.01, "fakd": 0.04, "facd": 10.0}
 """Weight of the feature loss of each method. FAKD's authors use 10 for images in [0, 255]; 0.04 is 10 / 255."""
+
+PLUGIN_FEATURE_WEIGHT = 1.0
+"""Weight of the feature loss of methods of other packages."""
 
 DEFAULT_FEATURE_DISTANCE = "l2"
 """Distance between feature maps for FD and FACD."""
@@ -294,7 +295,7 @@ class DistillOptions:
     method: str = option_field(
         "dsclora",
         "dsclora: train adapters for a base. Other methods train a network: logits by the teacher's output, fd, fakd"
-        " and facd by the teacher's feature maps as well, none without a teacher.",
+        " and facd by the teacher's feature maps as well, none without a teacher. Installed packages may add methods.",
         "|".join(DISTILL_METHODS),
     )
     base: str | None = option_field(None, "dsclora: weights to adapt.", _WEIGHTS)
@@ -323,7 +324,11 @@ class DistillOptions:
         "PATTERN",
     )
     feature_weight: float | None = option_field(
-        None, "fd, fakd, facd: weight of the feature loss; default 0.01 for fd, 0.04 for fakd, 10 for facd.", "X", min=0
+        None,
+        "fd, fakd, facd, methods of packages: weight of the feature loss; default 0.01 for fd, 0.04 for fakd, 10 for"
+        " facd, 1 for methods of packages.",
+        "X",
+        min=0,
     )
     feature_distance: str | None = option_field(
         None,
@@ -424,6 +429,8 @@ class OptionField:
     @property
     def choices(self) -> tuple[str, ...]:
         """Return the words that a text may be; empty for any text. A metavar in capitals is a placeholder ("FILE")."""
+        if self.name == "method":
+            return method_names()  # the metavar has no methods of other packages
         return tuple(self.metavar.split("|")) if self.kind is str and self.metavar == self.metavar.lower() else ()
 
 

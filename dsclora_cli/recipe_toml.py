@@ -16,6 +16,7 @@ from difflib import get_close_matches
 from pathlib import Path
 
 from dsclora_cli.errors import UsageError
+from dsclora_cli.methods import find_plugin
 from dsclora_cli.paths import read_named
 from dsclora_cli.recipe import (
     DEFAULT_RCAN_GROUPS,
@@ -97,9 +98,12 @@ def check_recipe(recipe: Recipe) -> None:
 def _check_distillation(options: DistillOptions) -> None:
     """Raise UsageError unless the networks and pictures of the method are named, and the loss is not 0 everywhere."""
     method, folder = options.method, options.teacher_folder
+    plugin = find_plugin(method)
     if method == "dsclora" and options.base is None:
         raise UsageError("adapters need a network to adapt", "name its weights: --base FILE|NAME")
-    if method not in {"dsclora", "none"} and options.teacher is None and (method != "logits" or folder is None):
+    # Whether the method of a plugin needs a teacher is known only after its function has run.
+    needs_teacher = not plugin and method not in {"dsclora", "none"}
+    if needs_teacher and options.teacher is None and (method != "logits" or folder is None):
         pictures = ", or a folder of its pictures: --teacher-images DIR" if method == "logits" else ""
         raise UsageError(f"method {method} needs a teacher", f"name its weights: --teacher FILE|NAME{pictures}")
     if folder is not None:

@@ -76,6 +76,14 @@ def test_make_photo_renders_the_example_photograph(tmp_path: Path, monkeypatch: 
     assert PHOTO.stat().st_size < 100_000
 
 
+def test_the_loss_of_the_example_method_equals_independent_code() -> None:
+    maps = torch.randn(3, 5, 4, 6, generator=torch.Generator().manual_seed(0))
+    expected = np.array([[np.mean(m[:, y, x] ** 2) for y in range(4) for x in range(6)] for m in maps.numpy()])
+    expected /= np.sqrt((expected**2).sum(1, keepdims=True))
+    attention = example("method_plugin/dsclora_attention").attention(maps)
+    assert np.allclose(attention.numpy(), expected, atol=1e-6)
+
+
 @pytest.mark.slow
 def test_compare_distillation_writes_a_table_of_every_method(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     photo = Image.open(PHOTO).convert("RGB")

@@ -43,6 +43,15 @@ def complete_setting(incomplete: str) -> list[str]:
     return [name for name in SETTINGS if name.startswith(incomplete)]
 
 
+def complete_method(incomplete: str) -> list[tuple[str, str]]:
+    """Return the methods of distillation whose names begin with `incomplete`, with the package of each."""
+    from dsclora_cli.methods import DISTILL_METHODS, find_plugins
+
+    methods = {plugin.name: f"of the package {plugin.package}" for plugin in find_plugins()}
+    methods |= dict.fromkeys(DISTILL_METHODS, "of dsclora")
+    return [(name, words) for name, words in methods.items() if name.startswith(incomplete)]
+
+
 def complete_device(incomplete: str) -> list[str]:
     """Return the devices that this machine seems to have and whose names begin with `incomplete`."""
     return [name for name in ("auto", "cpu", *_gpus()) if name.startswith(incomplete)]

@@ -16,7 +16,7 @@ from typing import Annotated, Any
 
 import typer
 
-from dsclora_cli.cli.completion import complete_device, complete_model
+from dsclora_cli.cli.completion import complete_device, complete_method, complete_model
 from dsclora_cli.cli.options import option, parse_device, parse_pixels
 from dsclora_cli.errors import UsageError
 from dsclora_cli.recipe import EXPERT_OPTIONS, DistillOptions, OptionField, Recipe, option_fields
@@ -25,7 +25,11 @@ from dsclora_cli.recipe_toml import check_recipe, read_recipe, with_values
 _RUN_FOLDER = "Run folder"
 _SHORT_FLAGS = {"scale": ("-s",)}
 _PARSERS: Mapping[str, Callable[[str], Any]] = {"device": parse_device, "max_pixels": parse_pixels}
-_COMPLETIONS = {"device": complete_device, "base": complete_model, "teacher": complete_model, "init": complete_model}
+_COMPLETIONS: Mapping[str, Callable[[str], Any]] = {
+    "device": complete_device,
+    "method": complete_method,
+    **dict.fromkeys(("base", "teacher", "init"), complete_model),
+}
 
 _TEACHER_WEIGHTS = ("rec", "ts", "spectrum", "spectrum_block")
 TEACHER_PICTURES = tuple(
@@ -101,8 +105,8 @@ def _parameter(field: OptionField, second_flag: str | None) -> inspect.Parameter
         flag,
         *([second_flag] if second_flag else []),
         help=field.help,
-        metavar=field.metavar or None,
-        parser=_one_of(field.choices) if field.choices else _PARSERS.get(field.name),
+        metavar="|".join(field.choices) or field.metavar or None,
+        parser=_one_of(field) if field.choices else _PARSERS.get(field.name),
         show_default=format_default(field.default) or False,
         autocompletion=_COMPLETIONS.get(field.name),
         rich_help_panel=field.table.capitalize(),
@@ -111,10 +115,10 @@ def _parameter(field: OptionField, second_flag: str | None) -> inspect.Parameter
     return inspect.Parameter(field.name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=kind | None)
 
 
-def _one_of(choices: tuple[str, ...]) -> Callable[[str], str]:
+def _one_of(field: OptionField) -> Callable[[str], str]:
     def parse(text: str) -> str:
-        if text not in choices:
-            raise typer.BadParameter(f"{text!r} is not one of {', '.join(choices)}.")
+        if text not in field.choices:
+            raise typer.BadParameter(f"{text!r} is not one of {', '.join(field.choices)}.")
         return text
 
     return parse

@@ -10,6 +10,7 @@ from dsclora_cli.diagnosis.report import AutoChoice, Device, Diagnosis, DoctorCa
 from dsclora_cli.diagnosis.self_test import Surroundings, embedded_weights, run_checks
 from dsclora_cli.errors import DscloraError
 from dsclora_cli.inference.system import find_driver
+from dsclora_cli.methods import find_plugins
 from dsclora_cli.upscaling.engines import choose_device, find_problems, load_engine
 
 _NOTHING = DoctorCallbacks()
@@ -32,10 +33,10 @@ def diagnose(offline: bool = False, self_test: bool = True, callbacks: DoctorCal
     devices, engines = facts.list_all_devices(), _list_engines()
     auto = _choose_auto(devices, engines)
     callbacks.on_step("folders")
-    folders, formats = facts.list_folders(), facts.list_formats()
+    folders, formats, methods = facts.list_folders(), facts.list_formats(), find_plugins()
     callbacks.on_step("Hugging Face Hub")
     hub = facts.ask_hub(offline)
-    found = Surroundings(packages, engines, devices, formats, folders)
+    found = Surroundings(packages, engines, devices, formats, folders, methods)
     checks = tuple(run_checks(found, callbacks)) if self_test else ()
     return Diagnosis(
         system=system,
@@ -46,6 +47,7 @@ def diagnose(offline: bool = False, self_test: bool = True, callbacks: DoctorCal
         folders=folders,
         hub=hub,
         formats=formats,
+        methods=methods,
         checks=checks,
         failed=sum(check.outcome is Outcome.FAIL for check in checks),
     )

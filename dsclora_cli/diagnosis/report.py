@@ -8,6 +8,7 @@ from enum import StrEnum
 from pathlib import Path
 
 from dsclora_cli.callbacks import Callbacks
+from dsclora_cli.methods import MethodPlugin
 
 
 @dataclass(frozen=True)
@@ -211,6 +212,10 @@ class Diagnosis:
     folders: tuple[Folder, ...]
     hub: HubState
     formats: tuple[FormatState, ...]
+
+    methods: tuple[MethodPlugin, ...]
+    """Methods of distillation that other packages add."""
+
     checks: tuple[Check, ...]
 
     failed: int

@@ -33,6 +33,7 @@ from dsclora_cli.imaging.types import Frame, Header, Pixels
 from dsclora_cli.imaging.writer import fit_format, write_picture
 from dsclora_cli.inference.engine import Engine
 from dsclora_cli.inference.tiling import TileOptions, upscale_array
+from dsclora_cli.methods import MethodPlugin, find_plugin, load_plugin
 from dsclora_cli.settings import read_file, settings_file
 from dsclora_cli.upscaling.engines import choose_device, load_engine
 from dsclora_cli.weights.resolve import FoundWeights, find_weights
@@ -67,6 +68,7 @@ class Surroundings:
     devices: Sequence[Device]
     formats: Sequence[FormatState]
     folders: Sequence[Folder]
+    methods: Sequence[MethodPlugin] = ()
 
 
 def run_checks(found: Surroundings, callbacks: DoctorCallbacks) -> Iterator[Check]:
@@ -86,6 +88,7 @@ def run_checks(found: Surroundings, callbacks: DoctorCallbacks) -> Iterator[Chec
         for device in found.devices
     ]
     steps += [(f"{format.name} keeps a picture", _format_check(format)) for format in found.formats]
+    steps += [(f"method {plugin.name} can be imported", _method_check(plugin)) for plugin in found.methods]
     for name, step in steps:
         callbacks.on_step(name)
         yield _run_check(name, step)
@@ -222,6 +225,15 @@ def _compare(result: Pixels, expected: Pixels, where: str) -> _Result:
     share = float((difference > 0).mean())
     detail = f"{where}: largest difference {difference.max()} of 255, {share:.3%} of the values differ"
     return bool(difference.max() <= _LEVEL), detail, f"choose another --engine, and {_REPORT}"
+
+
+def _method_check(plugin: MethodPlugin) -> Callable[[], _Result]:
+    def check() -> _Result:
+        find_plugin(plugin.name)  # raises UsageError for an ambiguous name
+        load_plugin(plugin)
+        return True, f"{plugin.function} of {plugin.package} {plugin.version}", ""
+
+    return check
 
 
 def _format_check(format: FormatState) -> Callable[[], _Result | str]:

@@ -1,38 +1,48 @@
-"""Train with a teacher: `dsclora distill`. Every method has one builder in this file, listed in `BUILDERS`.
+"""Train with a teacher: `dsclora distill`. Every method of dsclora has one builder in this file, listed in `BUILDERS`.
 
 `distill` opens the base and the teacher and hands a builder to the training loop (`training.trainer.fit`). A builder
-takes a `DistillContext` and returns what to train with which loss; the losses are in `distillation.losses`.
+takes a `DistillContext` and returns what to train with which loss; the losses are in `distillation.losses`. Other
+packages add builders as entry points, see `dsclora_cli.methods`.
 """
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from dsclora_cli.datasets.patches import TeacherImages, TrainSet
+from dsclora_cli.datasets.patches import Batch, TeacherImages, TrainSet
 from dsclora_cli.datasets.teacher_pictures import with_teacher_pictures
 from dsclora_cli.distillation.losses import AffinityLoss, ContrastiveLoss, DistillationLoss, FeatureLoss, FeatureTerm
-from dsclora_cli.errors import UsageError
+from dsclora_cli.errors import DscloraError, UsageError
 from dsclora_cli.inference.engine import Engine, Ensemble
 from dsclora_cli.inference.tiling import TileOptions, upscale_array, value_range
 from dsclora_cli.inference.torch_cpu import open_torch_engine
+from dsclora_cli.methods import MethodPlugin, find_plugin, load_plugin
 from dsclora_cli.models.features import FeatureExtractor, ProjectedFeatures, select_feature_maps
 from dsclora_cli.models.lora import AdaptedNetwork, Adapters, merge_adapters, parse_ranks
 from dsclora_cli.models.network import Network
 from dsclora_cli.models.span import SPAN
-from dsclora_cli.recipe import DEFAULT_FEATURE_DISTANCE, DEFAULT_FEATURE_WEIGHTS, DistillOptions, Recipe
+from dsclora_cli.recipe import (
+    DEFAULT_FEATURE_DISTANCE,
+    DEFAULT_FEATURE_WEIGHTS,
+    PLUGIN_FEATURE_WEIGHT,
+    DistillOptions,
+    Recipe,
+)
 from dsclora_cli.recipe_toml import read_recipe, resolve_defaults
 from dsclora_cli.training.compile import compiled
 from dsclora_cli.training.losses import ReconstructionLoss
 from dsclora_cli.training.train import initial_digest, initial_network, network_setup
-from dsclora_cli.training.trainer import Run, TrainCallbacks, TrainingSetup, TrainResult, fit
+from dsclora_cli.training.trainer import LossTerms, Run, TrainCallbacks, TrainingSetup, TrainResult, fit
 from dsclora_cli.weights.adapters import save_adapters
 from dsclora_cli.weights.resolve import find_named_weights, open_network
 
@@ -53,12 +63,13 @@ def distill(recipe: Recipe, run: Path, resume: bool, callbacks: TrainCallbacks, 
         offline: Do not access the internet.
 
     Raises:
-        UsageError: The networks do not fit together, or as in `fit`.
+        UsageError: The networks do not fit together, a method cannot be imported, or as in `fit`.
         WeightsError: Weights cannot be found, downloaded or read.
     """
     options = recipe.distill
     assert options is not None
-    # Open the networks before the run folder is made, so that a wrong name leaves nothing behind.
+    # Open everything with a name before the run folder is made, so that a wrong name leaves nothing behind.
+    builder = _find_builder(options.method)
     base_name = options.base if options.method == "dsclora" else None
     teacher_name = None if options.method == "none" else options.teacher or options.base
     base = open_weights(base_name, recipe.network.scale, offline) if base_name else None
@@ -89,9 +100,50 @@ def distill(recipe: Recipe, run: Path, resume: bool, callbacks: TrainCallbacks, 
         context = DistillContext(recipe, options, data, network, base, device, offline, callbacks.note_once)
         digests = [opened.sha256 if opened else "" for opened in (base, teacher)]
         init = "" if options.method == "dsclora" else initial_digest(recipe.network, offline)
-        return replace(BUILDERS[options.method](context), weights=(*digests, init)), data
+        return replace(builder(context), weights=(*digests, init)), data
 
     return fit(resolve_defaults(recipe), Run(run, resume, offline, callbacks), build)
+
+
+def _find_builder(method: str) -> MethodBuilder:
+    """Return the builder of a method. Raises UsageError for a method that is unknown or cannot be imported."""
+    plugin = find_plugin(method)
+    if plugin is None:
+        return BUILDERS[method]
+    build = load_plugin(plugin)
+
+    def checked(context: DistillContext) -> TrainingSetup:
+        with _errors_named(plugin):
+            setup = build(context)
+        if not isinstance(setup, TrainingSetup):
+            raise UsageError(
+                f"{plugin.title} returned {type(setup).__name__}, no TrainingSetup",
+                "the function returns context.student_setup(...), see docs/distillation.md",
+            )
+
+        def loss_terms(batch: Batch) -> LossTerms:
+            with _errors_named(plugin):
+                return setup.loss_terms(batch)
+
+        return replace(setup, loss_terms=loss_terms)
+
+    return checked
+
+
+@contextmanager
+def _errors_named(plugin: MethodPlugin) -> Iterator[None]:
+    """Turn an exception of another package's code into one line with the name of the package."""
+    try:
+        yield
+    except (DscloraError, torch.OutOfMemoryError):  # explained in a line already
+        raise
+    # The code of a plugin may raise anything.
+    except Exception as error:
+        text = next(iter(str(error).splitlines()), "")
+        raise DscloraError(
+            f"{plugin.title} failed: {type(error).__name__}: {text}",
+            f"report the error to the authors of {plugin.package}; DSCLORA_DEBUG=1 shows where",
+        ) from error
 
 
 def _facd_distance(run: Path, resume: bool) -> str | None:
@@ -157,13 +209,39 @@ class DistillContext:
     """Options of `[distill]`."""
     data: TrainSet
     teacher: Network | None
-    """Teacher on `device`, without gradients; None for method none, and for logits with a folder of pictures."""
+    """Teacher on `device`, without gradients; None without `--teacher`, and for method none."""
     base: OpenedWeights | None
     """Base on `device`; None for every method but dsclora."""
     device: torch.device
     offline: bool
     on_note: Callable[[str], None]
     """Callback for a sentence about the whole run."""
+
+    def student_setup(
+        self, features: FeatureTerm | None = None, maps: Literal["none", "plain", "projected"] = "none"
+    ) -> TrainingSetup:
+        """Return the setup of a new student that learns from HR, from the teacher's output, and by one more loss.
+
+        Args:
+            features: The loss of the method; None for no further loss.
+            maps: Feature maps that `features` gets. "none": no maps. "plain": the maps of student and teacher, which
+                may differ in channels. "projected": a 1x1 convolution, trained with the student and not saved, takes
+                each map of the student to the teacher's channels.
+
+        Raises:
+            UsageError: A loss without a teacher, or maps that do not pair.
+        """
+        student = self.new_student()
+        if features and self.teacher is None:
+            raise UsageError(f"method {self.options.method} needs a teacher", "name its weights: --teacher FILE|NAME")
+        names, teacher_names = compared_maps(self, student) if maps != "none" else ((), ())
+        module: Network | ProjectedFeatures = student
+        forward: nn.Module = FeatureExtractor(student, names)
+        if maps == "projected":
+            assert self.teacher is not None
+            forward = ProjectedFeatures(FeatureExtractor(student, names), self.teacher.config.channels).to(self.device)
+            module = forward
+        return network_setup(module, self.loss(forward, teacher_names, features), self.recipe, self.data)
 
     def new_student(self) -> Network:
         """Return a network of the shape in `[network]`, with initial weights, on `device`."""
@@ -197,9 +275,9 @@ class DistillContext:
 
     @property
     def feature_weight(self) -> float:
-        """Return the weight of the feature loss of fd, fakd or facd."""
+        """Return the weight of the loss of fd, fakd, facd or the method of a plugin."""
         weight = self.options.feature_weight
-        return DEFAULT_FEATURE_WEIGHTS[self.options.method] if weight is None else weight
+        return DEFAULT_FEATURE_WEIGHTS.get(self.options.method, PLUGIN_FEATURE_WEIGHT) if weight is None else weight
 
 
 def build_dsclora(context: DistillContext) -> TrainingSetup:
@@ -243,24 +321,19 @@ _DSCLORA_MAPS = ("block_1.*", "block_2.*", "block_3.*")
 
 def build_logits(context: DistillContext) -> TrainingSetup:
     """Set up a network that learns from HR and the teacher's output; for method none, from HR alone."""
-    student = context.new_student()
-    loss = context.loss(FeatureExtractor(student, ()))
-    return network_setup(student, loss, context.recipe, context.data)
+    return context.student_setup()
 
 
 def build_fakd(context: DistillContext) -> TrainingSetup:
     """Set up a network that learns from spatial affinities as well; maps may differ in channels (FAKD, ICIP 2020)."""
-    student = context.new_student()
-    maps, teacher_maps = compared_maps(context, student)
     term = AffinityLoss(context.feature_weight, context.options.positions, summed=True, name="fakd")
-    loss = context.loss(FeatureExtractor(student, maps), teacher_maps, term)
-    return network_setup(student, loss, context.recipe, context.data)
+    return context.student_setup(term, "plain")
 
 
 def build_fd(context: DistillContext) -> TrainingSetup:
     """Set up a network that learns from the teacher's feature maps as well (FitNets, arXiv 1412.6550)."""
     distance = context.options.feature_distance or DEFAULT_FEATURE_DISTANCE
-    return _set_up_projected(context, FeatureLoss(context.feature_weight, distance))
+    return context.student_setup(FeatureLoss(context.feature_weight, distance), "projected")
 
 
 def build_facd(context: DistillContext) -> TrainingSetup:
@@ -275,20 +348,13 @@ def build_facd(context: DistillContext) -> TrainingSetup:
         margin=options.margin,
         temperature=options.temperature,
     )
-    return replace(_set_up_projected(context, term), logged_only=("passed",))
+    return replace(context.student_setup(term, "projected"), logged_only=("passed",))
 
 
-def _set_up_projected(context: DistillContext, term: FeatureTerm) -> TrainingSetup:
-    """Set up a network and, trained together, 1x1 convolutions from the student's maps to the teacher's channels."""
-    assert context.teacher is not None
-    student = context.new_student()
-    maps, teacher_maps = compared_maps(context, student)
-    projected = ProjectedFeatures(FeatureExtractor(student, maps), context.teacher.config.channels).to(context.device)
-    loss = context.loss(projected, teacher_maps, term)
-    return network_setup(projected, loss, context.recipe, context.data)
+MethodBuilder = Callable[[DistillContext], TrainingSetup]
+"""Function of a method: returns what to train with which loss."""
 
-
-BUILDERS: Mapping[str, Callable[[DistillContext], TrainingSetup]] = {
+BUILDERS: Mapping[str, MethodBuilder] = {
     "dsclora": build_dsclora,
     "none": build_logits,
     "logits": build_logits,

@@ -67,7 +67,7 @@ def test_the_text_has_a_section_for_everything(dsclora, few_formats) -> None:
     assert (code, err) == (0, "")
     headings = [line for line in out.splitlines() if line and not line.startswith(" ")]
     assert headings[:5] == ["Versions", "Devices", "Engines", "Folders", "Hugging Face Hub"]
-    assert headings[5:] == ["Formats", "Environment", "Settings"]
+    assert headings[5:] == ["Formats", "Methods of other packages", "Environment", "Settings"]
     assert "  auto takes" in out and "  torch " in out and "not asked: the program is offline" in out
 
 

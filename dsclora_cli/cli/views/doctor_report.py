@@ -108,6 +108,10 @@ def _sections(found: Diagnosis) -> Mapping[str, Mapping[str, str]]:
         "Folders": {folder.purpose: _folder(folder) for folder in found.folders},
         "Hugging Face Hub": {"address": found.hub.endpoint, "answers": _hub_answer(found.hub)},
         "Formats": {format.name: format.hint or " ".join(format.suffixes) for format in found.formats},
+        "Methods of other packages": {
+            plugin.name: f"{plugin.package} {plugin.version}" + (f": {plugin.problem}" if plugin.problem else "")
+            for plugin in found.methods
+        },
         "Environment": dict(system.variables),
         "Settings": dict(system.settings),
     }

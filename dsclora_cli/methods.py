@@ -1,0 +1,109 @@
+"""Methods of distillation by name: the methods of dsclora, and methods of other packages.
+
+A package adds a method by an entry point of the group `dsclora.methods`: the name of the method, and a function like
+the builders in `distillation.distill`. Listing the methods imports no package, so that a broken package disturbs only
+the runs with a method of the package.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib.metadata import EntryPoint, entry_points
+
+from dsclora_cli.errors import UsageError
+
+DISTILL_METHODS = ("dsclora", "logits", "fd", "fakd", "facd", "none")
+"""Methods of dsclora; `distillation.distill` has a builder for every method."""
+
+METHOD_GROUP = "dsclora.methods"
+"""Group of the entry points."""
+
+
+@dataclass(frozen=True)
+class MethodPlugin:
+    """A method of another package; the field names are keys of the JSON output of `dsclora doctor`."""
+
+    name: str
+    """Name of the method, as in `--method`."""
+
+    package: str
+    """Name of the package, as pip shows the name."""
+
+    version: str
+    """Version of the package."""
+
+    function: str
+    """Place of the function, `module:name`."""
+
+    problem: str = ""
+    """Why the name of the method is ambiguous; empty for a unique name."""
+
+    @property
+    def title(self) -> str:
+        """Return method, package and version, to begin an error with."""
+        return f"method {self.name} of the package {self.package} {self.version}"
+
+
+def find_plugins() -> tuple[MethodPlugin, ...]:
+    """Return the methods of other packages, sorted by name and package, without importing a package."""
+    found = {
+        (
+            entry.name,
+            entry.dist.name if entry.dist else "unknown",
+            entry.dist.version if entry.dist else "",
+            entry.value,
+        )
+        for entry in entry_points(group=METHOD_GROUP)
+    }
+    names = Counter(name for name, *_ in found)
+    return tuple(MethodPlugin(*facts, problem=_clash(facts[0], names)) for facts in sorted(found))
+
+
+def _clash(name: str, names: Counter[str]) -> str:
+    """Return why a name is ambiguous; empty for a unique name."""
+    if name in DISTILL_METHODS:
+        return f"dsclora has a method {name} of its own"
+    return f"{names[name]} packages add a method {name}" if names[name] > 1 else ""
+
+
+def method_names() -> tuple[str, ...]:
+    """Return the names of all methods, the methods of dsclora first."""
+    return tuple(dict.fromkeys((*DISTILL_METHODS, *(plugin.name for plugin in find_plugins()))))
+
+
+def find_plugin(method: str) -> MethodPlugin | None:
+    """Return the plugin of a method; None for a method of dsclora.
+
+    Raises UsageError for an unknown method, and for a name that two packages claim: with either choice a user could get
+    results of another method than expected.
+    """
+    plugins = [plugin for plugin in find_plugins() if plugin.name == method]
+    for plugin in plugins:
+        if plugin.problem:
+            packages = ", ".join(each.package for each in plugins)
+            raise UsageError(
+                f"method {method} of the package {packages}: {plugin.problem}",
+                f"uninstall {packages}, or rename the entry in {METHOD_GROUP}",
+            )
+    if not plugins and method not in DISTILL_METHODS:
+        raise UsageError(
+            f"no method is called {method!r}", f"there are {', '.join(method_names())}; a package may add its own"
+        )
+    return plugins[0] if plugins else None
+
+
+def load_plugin(plugin: MethodPlugin) -> Callable[..., object]:
+    """Import the function of a method. Raises UsageError, in a single line, where the function cannot be imported."""
+    hint = f"repair or uninstall {plugin.package}"
+    try:
+        function = EntryPoint(plugin.name, plugin.function, METHOD_GROUP).load()
+    # The import runs code of another package, which may raise anything; SystemExit would end the command silently.
+    except (Exception, SystemExit) as error:
+        text = next(iter(str(error).splitlines()), "")
+        raise UsageError(f"{plugin.title} cannot be imported: {type(error).__name__}: {text}", hint) from error
+    if not callable(function):
+        raise UsageError(f"{plugin.title} cannot be used: {plugin.function} is no function", hint)
+    checked: Callable[..., object] = function
+    return checked

@@ -1,0 +1,179 @@
+"""Methods of other packages: found without an import, used by name, explained where broken, installed."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from installations import ROOT, build, new_environment, run, try_run
+
+from dsclora_cli.cli.app import main
+from dsclora_cli.cli.completion import complete_method
+from dsclora_cli.methods import DISTILL_METHODS, find_plugins, method_names
+from dsclora_cli.models.edsr import EDSR, EdsrConfig
+from dsclora_cli.recipe_toml import read_recipe
+from dsclora_cli.weights.checkpoint import load_network, save_network
+
+EXAMPLE = ROOT / "examples" / "method_plugin"
+QUICK = (
+    "--student",
+    "edsr",
+    "--student-width",
+    "4",
+    "--student-blocks",
+    "1",
+    "-s",
+    "2",
+    "--patch",
+    "8",
+    "--batch",
+    "4",
+)
+HERE = ("--steps", "2", "--validate", "2", "--device", "cpu", "--compile", "off", "--threads", "1", "--data", "photos")
+MEAN = """
+def build(context):
+    return context.student_setup(lambda batch: {"mean": batch.output.mean() ** 2}, maps="projected")
+"""
+
+
+@pytest.fixture
+def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Install a package of one module for this test: `install(package, code, method="module:function")`."""
+    places = tmp_path / "site"
+    places.mkdir()
+    monkeypatch.syspath_prepend(places)
+
+    def make(package: str, code: str, **methods: str) -> None:
+        module = package.replace("-", "_")
+        (places / f"{module}.py").write_text(code)
+        monkeypatch.delitem(sys.modules, module, raising=False)
+        info = places / f"{module}-1.2.dist-info"
+        info.mkdir()
+        (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {package}\nVersion: 1.2\n")
+        entries = "\n".join(f"{name} = {function}" for name, function in methods.items())
+        (info / "entry_points.txt").write_text(f"[dsclora.methods]\n{entries}\n")
+
+    return make
+
+
+@pytest.fixture
+def distill(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys) -> Callable[..., tuple[int, str, str]]:
+    """Run `dsclora distill --method NAME` with a tiny teacher, in a folder with six pictures."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "200")
+    prepare()
+
+    def distilled(*arguments: str) -> tuple[int, str, str]:
+        code = main(["distill", *QUICK, *HERE, *arguments])
+        return code, *capsys.readouterr()
+
+    return distilled
+
+
+def prepare() -> None:
+    """Write a tiny teacher and a folder of pictures into the current folder."""
+    from training import photographs
+
+    photographs(Path("photos"))
+    torch.manual_seed(0)
+    save_network(EDSR(EdsrConfig(channels=6, blocks=1, scale=2)), Path("teacher.safetensors"), training="{}")
+
+
+def test_without_plugins_there_are_our_methods(install) -> None:
+    assert find_plugins() == () and method_names() == DISTILL_METHODS
+
+
+def test_a_method_of_another_package_trains_and_resumes(install, distill) -> None:
+    install("dsclora-mean", MEAN, mean="dsclora_mean:build")
+    code, out, err = distill("--method", "mean", "--teacher", "teacher.safetensors", "--out", "run", "--json")
+    assert code == 0, err
+    score, result = [json.loads(line) for line in out.splitlines()]
+    assert set(score["terms"]) == {"rec", "ts", "mean"}
+    assert load_network(Path(result["file"])).config == EdsrConfig(channels=4, blocks=1, scale=2)
+    recipe = read_recipe(Path("run/recipe.toml"))
+    assert recipe.distill is not None and recipe.distill.method == "mean"
+    assert distill("--out", "run", "--resume")[0] == 0
+
+
+def test_help_completion_and_doctor_show_the_method(install, distill, capsys, monkeypatch) -> None:
+    install("dsclora-mean", MEAN, mean="dsclora_mean:build")
+    assert complete_method("m") == [("mean", "of the package dsclora-mean")]
+    assert ("fakd", "of dsclora") in complete_method("")
+    # The help is made when the module of the command is imported: by users in a new process.
+    monkeypatch.delitem(sys.modules, "dsclora_cli.cli.train", raising=False)
+    assert main(["distill", "--help"]) == 0
+    assert "|none|mean" in capsys.readouterr().out.replace("\n", "")
+    assert main(["doctor", "--offline", "--no-self-test"]) == 0
+    assert "Methods of other packages\n  mean  dsclora-mean 1.2\n" in capsys.readouterr().out
+    assert "dsclora_mean" not in sys.modules
+
+
+@pytest.mark.parametrize(
+    ("code", "problem"),
+    [
+        ("import not_there", "cannot be imported: ModuleNotFoundError: No module named 'not_there'"),
+        ("raise SystemExit(0)", "cannot be imported: SystemExit: 0"),
+        ("", "cannot be imported: AttributeError: module 'dsclora_bad' has no attribute 'build'"),
+        ("build = 3", "cannot be used: dsclora_bad:build is no function"),
+        ("def build(context): return None", "returned NoneType, no TrainingSetup"),
+        ("def build(context): return 1 / 0", "failed: ZeroDivisionError: division by zero"),
+        (
+            "def build(context): return context.student_setup(lambda batch: {'bad': batch.nothing})",
+            "failed: AttributeError: 'DistillBatch' object has no attribute 'nothing'",
+        ),
+    ],
+)
+def test_a_broken_method_is_one_line(install, distill, code: str, problem: str) -> None:
+    install("dsclora-bad", code, bad="dsclora_bad:build")
+    status, _, err = distill("--method", "bad", "--teacher", "teacher.safetensors", "--out", "run", "-q")
+    assert status in {1, 2} and err.count("\n") == 1, err
+    assert err.startswith(f"error: method bad of the package dsclora-bad 1.2 {problem}")
+
+
+def test_a_method_that_needs_a_teacher_says_so(install, distill) -> None:
+    install("dsclora-mean", MEAN, mean="dsclora_mean:build")
+    status, _, err = distill("--method", "mean", "--out", "run", "-q")
+    assert (status, err) == (2, "error: method mean needs a teacher (name its weights: --teacher FILE|NAME)\n")
+    assert not Path("run").exists()
+
+
+def test_a_name_of_ours_or_of_two_packages_is_refused(install, distill, capsys) -> None:
+    install("dsclora-fd", MEAN, fd="dsclora_fd:build")
+    install("dsclora-one", MEAN, mean="dsclora_one:build")
+    install("dsclora-two", MEAN, mean="dsclora_two:build")
+    teacher = ("--teacher", "teacher.safetensors", "--out", "run", "-q")
+    clash = "method fd of the package dsclora-fd: dsclora has a method fd of its own"
+    hint = "uninstall dsclora-fd, or rename the entry in dsclora.methods"
+    assert distill("--method", "fd", *teacher)[::2] == (2, f"error: {clash} ({hint})\n")
+    status, _, err = distill("--method", "mean", *teacher)
+    assert status == 2 and "method mean of the package dsclora-one, dsclora-two: 2 packages add a method mean" in err
+    # Other methods are not disturbed.
+    assert distill("--method", "logits", *teacher)[0] == 0
+    assert main(["doctor", "--offline", "--no-self-test", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)["methods"]
+    assert [(each["name"], each["package"], bool(each["problem"])) for each in found] == [
+        ("fd", "dsclora-fd", True),
+        ("mean", "dsclora-one", True),
+        ("mean", "dsclora-two", True),
+    ]
+
+
+@pytest.mark.slow
+def test_the_example_package_is_built_installed_and_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    wheel = build("wheel:standard", tmp_path / "dist", source=EXAMPLE)
+    python = new_environment(tmp_path / "venv", wheel)
+    site = next((tmp_path / "venv").rglob("site-packages"))
+    (site / "zz_dsclora.pth").write_text(f"{ROOT}\n", encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    prepare()
+    distill = ("-m", "dsclora_cli", "distill", "--method", "attention", "--teacher", "teacher.safetensors")
+    out = run(python, tmp_path, *distill, *QUICK, *HERE, "--out", "run", "--json", "-q")
+    score, result = [json.loads(line) for line in out.splitlines()]
+    assert set(score["terms"]) == {"rec", "ts", "attention"} and Path(result["file"]).exists()
+    assert "|none|attention" in run(python, tmp_path, "-m", "dsclora_cli", "distill", "--help").replace("\n", "")
+    without = try_run(new_environment(tmp_path / "bare", None), tmp_path, "-c", "import dsclora_attention")
+    assert without.returncode == 1
