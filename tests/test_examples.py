@@ -98,23 +98,47 @@ def test_compare_distillation_writes_a_table_of_every_method(tmp_path: Path, mon
     shape = tool.NetworkOptions("edsr", 4, 4, 1)
     monkeypatch.setattr(tool, "SHAPES", {"edsr": (shape, shape)})
     places = ["--data", "photos", "--val", "held-out", "--benchmarks", "sets", "--out", "runs", "--page", "table.md"]
-    quick = ["--teacher-steps", "2", "--steps", "2", "--validate", "1", "--batch", "2", "--patch", "8"]
+    quick = ["--teacher-steps", "2", "--steps", "2", "--validate", "1", "--batch", "2", "--patch", "8", "--seeds", "1"]
     here = ["--threads", "1", "--device", "cpu", "--compile", "off", "--advantage", "-99"]
     monkeypatch.chdir(tmp_path)
+    both = [*places, *quick, "2", *here]
 
-    tool.main([*places, *quick, *here])
-    rows = [line.split("|")[1].strip() for line in Path("table.md").read_text().splitlines()[2:]]
-    assert rows == ["teacher", "none", "logits", "fd", "fakd", "facd-l1", "facd-l2"]
+    tool.main(both)
+    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in Path("table.md").read_text().splitlines()]
+    assert rows[0][-2:] == ["over fd, held-out", "over fd, all images of the sets"]
+    assert [row[0] for row in rows[2:]] == ["teacher", "none", "logits", "fd", "fakd", "facd-l1", "facd-l2"]
+    assert [" to " in row[-1] for row in rows[2:]] == [False, True, True, False, True, True, True]
     assert Path("table.png").stat().st_size > 1000
     assert len(list(Path("runs").iterdir())) == 1 + 6 * 2
     before = Path("table.md").read_text()
-    monkeypatch.setattr(tool, "distill", None)  # finished runs are not trained again
-    tool.main([*places, *quick, *here])
-    assert Path("table.md").read_text() == before
-    tool.main([*places, *quick, *here, "--methods", "none", "fd"])
-    assert Path("table.md").read_text().splitlines() == before.splitlines()[:4] + before.splitlines()[5:6]
+    with monkeypatch.context() as still:
+        still.setattr(tool, "distill", None)  # finished runs are not trained again
+        tool.main(both)
+        assert Path("table.md").read_text() == before
+        tool.main([*both, "--methods", "none", "fd"])
+        assert Path("table.md").read_text().splitlines() == before.splitlines()[:4] + before.splitlines()[5:6]
+    # A comparison that was cut short: the table has what is finished.
+    shutil.rmtree("runs/x4-edsr-facd-l2-1")
+    shutil.rmtree("runs/x4-edsr-facd-l2-2")
+    shutil.rmtree("runs/x4-edsr-fakd-2")
+    tool.main([*both, "--finished"])
+    text = Path("table.md").read_text()
+    assert "| fakd |" in text and "(one seed)" in text and "facd-l2" not in text
     with pytest.raises(SystemExit, match="raise --teacher-steps"):
-        tool.main([*places, *quick, *here[:-1], "99"])
+        tool.main([*both[:-1], "99"])
+    with pytest.raises(SystemExit, match="holds no finished run of --scale 2"):
+        tool.main([*both, "--finished", "--scale", "2"])
+
+
+def test_the_difference_of_two_methods_has_the_interval_of_students_t() -> None:
+    tool = example("research/compare_distillation")
+    own, other = {1: 30.3, 2: 30.1, 3: 30.5, 4: 99.0}, {1: 30.0, 2: 30.0, 3: 30.0}
+    mean, half = tool.difference(own, other)
+    assert mean == pytest.approx(0.3) and half == pytest.approx(4.303 * 0.2 / 3**0.5)
+    assert tool.difference_text(own, other) == "+0.300 (-0.197 to +0.797)"
+    assert tool.difference_text({1: 30.29, 2: 30.3, 3: 30.31}, other) == "**+0.300 (+0.275 to +0.325)**"
+    assert tool.difference_text({3: 30.0}, other) == "+0.000 (one seed)"
+    assert tool.difference({5: 30.0}, other) is None
 
 
 def test_make_pages_renders_pages_of_text(tmp_path: Path) -> None:

@@ -2,15 +2,18 @@
 
     python examples/research/compare_distillation.py --data PHOTOS --val HELD-OUT --benchmarks DIR --out RUNS
 
-At x4, an EDSR of 8 blocks with 32 channels teaches an EDSR of 4 blocks with 16 channels; `--arch rcan` compares small
-RCANs. Finished runs are used again and stopped runs resume, so the same command continues after an interruption.
-DIR holds Set5, Set14 and BSD100 as `dsclora eval --data-dir` expects them; the default is to download the sets.
+An EDSR of 8 blocks with 32 channels teaches an EDSR of 4 blocks with 16 channels; `--arch rcan` compares small RCANs.
+Finished runs are used again and stopped runs resume, so the same command continues after an interruption; `--finished`
+trains nothing and writes table and plot of the runs that are finished. All methods of a seed are trained before the
+next seed. DIR holds Set5, Set14 and BSD100 as `dsclora eval --data-dir` expects them; the default is to download the
+sets.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import math
 import statistics
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,7 +21,7 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from dsclora_cli.config import EvalOptions, ModelOptions
+from dsclora_cli.config import EngineOptions, EvalOptions, ModelOptions
 from dsclora_cli.distillation.distill import distill
 from dsclora_cli.evaluation.evaluate import evaluate
 from dsclora_cli.recipe import DataOptions, DistillOptions, NetworkOptions, OptimizerOptions, Recipe, RunOptions
@@ -26,10 +29,9 @@ from dsclora_cli.training.train import train
 from dsclora_cli.training.trainer import Score, TrainCallbacks
 
 SETS = ("Set5", "Set14", "BSD100")
-SCALE = 4
 SHAPES = {
-    "edsr": (NetworkOptions("edsr", SCALE, 32, 8), NetworkOptions("edsr", SCALE, 16, 4)),
-    "rcan": (NetworkOptions("rcan", SCALE, 32, 4, groups=3), NetworkOptions("rcan", SCALE, 16, 2, groups=3)),
+    "edsr": (NetworkOptions("edsr", 4, 32, 8), NetworkOptions("edsr", 4, 16, 4)),
+    "rcan": (NetworkOptions("rcan", 4, 32, 4, groups=3), NetworkOptions("rcan", 4, 16, 2, groups=3)),
 }
 METHODS = {
     "none": DistillOptions("none", rec=1.0),
@@ -37,18 +39,28 @@ METHODS = {
     "fakd": DistillOptions("fakd", rec=0.5, ts=0.5, positions=512),
     "facd-l1": DistillOptions("facd", rec=0.5, ts=0.5, feature_distance="l1"),
     "facd-l2": DistillOptions("facd", rec=0.5, ts=0.5, feature_distance="l2"),
+    "facd-infonce": DistillOptions("facd", rec=0.5, ts=0.5, feature_distance="l2", contrast="infonce"),
+    "facd-own-negatives": DistillOptions("facd", rec=0.5, ts=0.5, feature_distance="l2", negatives="student"),
 }
+USUAL = ("none", "logits", "fd", "fakd", "facd-l1", "facd-l2")
+BASELINE = "fd"
+"""Method that every difference refers to: distillation of feature maps, which the FACD paper compares with."""
+
+STUDENT_T = {1: 12.706, 2: 4.303, 3: 3.182, 4: 2.776, 5: 2.571, 6: 2.447, 7: 2.365, 8: 2.306, 9: 2.262}
+"""97.5 % quantile of Student's t by degrees of freedom."""
 
 
 @dataclass(frozen=True)
 class Row:
-    """Scores of the runs of one network, with a value for each seed."""
+    """Scores of the runs of one network; every mapping to values by seed has the same seeds."""
 
     name: str
-    held_out: list[float]
-    """Best PSNR-Y on the held-out pictures, in dB."""
-    psnr_y: dict[str, list[float]]
-    """PSNR-Y by benchmark set, in dB."""
+    held_out: dict[int, float]
+    """Best PSNR-Y on the held-out pictures by seed, in dB."""
+    sets: dict[str, dict[int, float]]
+    """PSNR-Y by benchmark set and seed, in dB."""
+    images: dict[int, float]
+    """Mean PSNR-Y over the images of all sets together, by seed, in dB."""
     hours: float
     """Time of all steps of a run at the median pace, so that other load on the machine hardly counts."""
 
@@ -71,18 +83,86 @@ class Printed(TrainCallbacks):
         print(f"{self._run}: step {score.step}, {score.psnr_y:.3f} dB{' (best)' if best else ''}", flush=True)
 
 
+def main(arguments: list[str] | None = None) -> None:
+    """Train all networks, evaluate them, and write table and plot."""
+    args = parsed(arguments)
+    teacher, runs = train_all(args)
+    runs = {name: found for name in METHODS if (found := runs.get(name))}
+    if not runs:
+        raise SystemExit(f"{args.out} holds no finished run of --scale {args.scale} and --arch {args.arch}")
+    every = {"teacher": {0: teacher}, **runs}
+    rows = [measured(name, folders, args) for name, folders in every.items()]
+    args.page.write_text(table(rows), encoding="utf-8")
+    draw(runs, rows, args.page.with_suffix(".png"))
+    print(table(rows))
+
+
+def train_all(args: argparse.Namespace) -> tuple[Path, dict[str, dict[int, Path]]]:
+    """Train the teacher and every student; return the teacher's folder, and the folders by method and seed."""
+    teacher_shape, student_shape = (replace(shape, scale=args.scale) for shape in SHAPES[args.arch])
+    plain = Recipe(
+        data=DataOptions(tuple(args.data), val=args.val, batch=args.batch, patch=args.patch),
+        optimiser=OptimizerOptions(learning_rate=args.learning_rate, ema=0.998),
+        run=RunOptions(validate=args.validate, threads=args.threads, device=args.device, compile=args.compile),
+    )
+    kind = f"x{args.scale}-{args.arch}"
+    # The teacher needs more steps than the students, because large networks learn more slowly.
+    longer = replace(plain.run, steps=args.teacher_steps)
+    teacher = args.out / f"{kind}-teacher"
+    trained(replace(plain, network=teacher_shape, run=longer), teacher, args.finished)
+    runs: dict[str, dict[int, Path]] = {}
+    # Seed by seed, so that a comparison cut short still has every method of some seeds.
+    for seed in args.seeds:
+        for name in (each for each in METHODS if each in args.methods):
+            options = replace(METHODS[name], teacher=None if name == "none" else str(teacher / "best.safetensors"))
+            run = replace(plain.run, steps=args.steps, seed=seed)
+            folder = args.out / f"{kind}-{name}-{seed}"
+            recipe = replace(plain, network=student_shape, run=run, distill=options)
+            if trained(recipe, folder, args.finished):
+                runs.setdefault(name, {})[seed] = folder
+            if name == "none" and not args.finished:  # the first method: a teacher without an advantage teaches nothing
+                check_advantage(teacher, folder, args.advantage)
+    return teacher, runs
+
+
+def trained(recipe: Recipe, run: Path, only_look: bool) -> bool:
+    """Train, or resume a stopped run, unless the run is finished or `only_look`; return whether the run is finished."""
+    finished = bool(lines(run)) and lines(run)[-1]["step"] >= recipe.run.steps
+    if finished or only_look:
+        return finished
+    make = distill if recipe.distill else train
+    make(recipe, run, run.exists(), Printed(run.name), offline=True)
+    return True
+
+
 def lines(run: Path) -> list[dict[str, Any]]:
     """Return the log of a run, empty before the first score."""
     log = run / "log.jsonl"
     return [json.loads(line) for line in log.read_text(encoding="utf-8").splitlines()] if log.exists() else []
 
 
-def trained(recipe: Recipe, run: Path) -> Path:
-    """Train, or resume a stopped run, unless the run is finished; return the run folder."""
-    if not lines(run) or lines(run)[-1]["step"] < recipe.run.steps:
-        make = distill if recipe.distill else train
-        make(recipe, run, run.exists(), Printed(run.name), offline=True)
-    return run
+def check_advantage(teacher: Path, scratch: Path, least: float) -> None:
+    """Exit if the teacher is hardly better than a student without a teacher, so that methods cannot differ."""
+    best, own = (max(line["psnr_y"] for line in lines(run)) for run in (teacher, scratch))
+    print(f"the teacher is {best - own:.3f} dB above a student without one", flush=True)
+    if best - own < least:
+        raise SystemExit(f"the advantage is below {least} dB: raise --teacher-steps, or make the teacher larger")
+
+
+def measured(name: str, runs: dict[int, Path], args: argparse.Namespace) -> Row:
+    """Evaluate the best weights of each run."""
+    models = tuple(ModelOptions(weights=run / "best.safetensors") for run in runs.values())
+    engine = EngineOptions(dtype="float32", engine="torch", device=args.device)
+    # All seeds in a single evaluation; the rows of the models follow the row of bicubic.
+    options = EvalOptions(datasets=SETS, data_dir=args.benchmarks, models=models, scale=args.scale, engine=engine)
+    scores = {each.name: dict(zip(runs, each.rows[-len(runs) :], strict=True)) for each in evaluate(options).sets}
+    sets = {each: {seed: row.mean["psnr_y"] for seed, row in rows.items()} for each, rows in scores.items()}
+    images = {
+        seed: statistics.mean(image["psnr_y"] for rows in scores.values() for image in rows[seed].images.values())
+        for seed in runs
+    }
+    best = {seed: max(line["psnr_y"] for line in lines(run)) for seed, run in runs.items()}
+    return Row(name, best, sets, images, statistics.mean(hours(run, args.batch) for run in runs.values()))
 
 
 def hours(run: Path, batch: int) -> float:
@@ -92,14 +172,21 @@ def hours(run: Path, batch: int) -> float:
     return float(log[-1]["step"] * batch / pace / 3600)
 
 
-def measured(name: str, runs: list[Path], data_dir: Path | None, batch: int) -> Row:
-    """Evaluate the best weights of each run."""
-    models = tuple(ModelOptions(weights=run / "best.safetensors") for run in runs)
-    # All seeds in a single evaluation; the rows of the models follow the row of bicubic.
-    report = evaluate(EvalOptions(datasets=SETS, data_dir=data_dir, models=models, scale=SCALE))
-    psnr_y = {each.name: [row.mean["psnr_y"] for row in each.rows[-len(runs) :]] for each in report.sets}
-    best = [max(line["psnr_y"] for line in lines(run)) for run in runs]
-    return Row(name, best, psnr_y, statistics.mean(hours(run, batch) for run in runs))
+def table(rows: list[Row]) -> str:
+    """Return the rows as a Markdown table, with differences to `BASELINE` where the baseline has the same seeds."""
+    baseline = next((row for row in rows if row.name == BASELINE), None)
+    head = ["", "held-out", *SETS, "hours"]
+    if baseline:
+        head += [f"over {BASELINE}, held-out", f"over {BASELINE}, all images of the sets"]
+    body = []
+    for row in rows:
+        values = [row.held_out, *row.sets.values()]
+        cells = [row.name, *(mean_and_spread(list(each.values())) for each in values), f"{row.hours:.2f}"]
+        if baseline:
+            pairs = ((row.held_out, baseline.held_out), (row.images, baseline.images))
+            cells += ["" if row.name in {"teacher", BASELINE} else difference_text(*pair) for pair in pairs]
+        body.append(cells)
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in (head, ["---"] * len(head), *body)) + "\n"
 
 
 def mean_and_spread(values: list[float]) -> str:
@@ -108,66 +195,52 @@ def mean_and_spread(values: list[float]) -> str:
     return f"{statistics.mean(values):.3f}{spread}"
 
 
-def table(rows: list[Row]) -> str:
-    """Return the rows as a Markdown table."""
-    head = ["", "held-out", *SETS, "hours"]
-    body = [
-        [row.name, mean_and_spread(row.held_out), *map(mean_and_spread, row.psnr_y.values()), f"{row.hours:.2f}"]
-        for row in rows
-    ]
-    return "\n".join(f"| {' | '.join(cells)} |" for cells in (head, ["---"] * len(head), *body)) + "\n"
+def difference(own: dict[int, float], other: dict[int, float]) -> tuple[float, float] | None:
+    """Return mean and half width of the 95 % interval of a paired difference over the seeds of both.
+
+    The interval is Student's t. The half width is infinite for a single seed; None without a common seed.
+    """
+    gaps = [own[seed] - other[seed] for seed in sorted(own.keys() & other.keys())]
+    if not gaps:
+        return None
+    if len(gaps) == 1:
+        return gaps[0], math.inf
+    return statistics.mean(gaps), STUDENT_T[min(len(gaps) - 1, 9)] * statistics.stdev(gaps) / math.sqrt(len(gaps))
 
 
-def draw(runs: dict[str, list[Path]], target: Path) -> None:
-    """Write a PNG of the held-out PSNR-Y over the steps, the mean over the seeds."""
-    figure = Figure(figsize=(8, 4.5), layout="constrained")
-    axes = figure.subplots()
+def difference_text(own: dict[int, float], other: dict[int, float]) -> str:
+    """Return a difference with its interval, in bold type where the interval excludes zero."""
+    found = difference(own, other)
+    if found is None:
+        return ""
+    mean, half = found
+    if math.isinf(half):
+        return f"{mean:+.3f} (one seed)"
+    text = f"{mean:+.3f} ({mean - half:+.3f} to {mean + half:+.3f})"
+    return f"**{text}**" if abs(mean) > half else text
+
+
+def draw(runs: dict[str, dict[int, Path]], rows: list[Row], target: Path) -> None:
+    """Write a PNG: held-out PSNR-Y over the steps, the mean over the seeds, and the differences to `BASELINE`."""
+    figure = Figure(figsize=(11, 4.5), layout="constrained")
+    curves, gaps = figure.subplots(1, 2, width_ratios=[3, 2])
     for name, folders in runs.items():
-        logs = [lines(run) for run in folders]
+        logs = [lines(run) for run in folders.values()]
         scores = [statistics.mean(line["psnr_y"] for line in step) for step in zip(*logs, strict=True)]
-        axes.plot([line["step"] for line in logs[0]], scores, label=name)
-    axes.set(xlabel="step", ylabel="held-out PSNR-Y in dB")
-    axes.legend()
+        curves.plot([line["step"] for line in logs[0]], scores, marker=".", label=name)
+    curves.set(xlabel="step", ylabel="held-out PSNR-Y in dB")
+    curves.legend()
+    by_name = {row.name: row for row in rows}
+    baseline = by_name.get(BASELINE)
+    names = [name for name in runs if name != BASELINE] if baseline else []
+    found = [(name, difference(by_name[name].held_out, baseline.held_out)) for name in names] if baseline else []
+    known = [(name, each) for name, each in found if each is not None]
+    for place, (_, (mean, half)) in enumerate(known):
+        gaps.errorbar(mean, place, xerr=0 if math.isinf(half) else half, fmt="o", capsize=4)
+    gaps.axvline(0, color="gray", linewidth=1)
+    gaps.set_yticks(range(len(known)), [name for name, _ in known])
+    gaps.set(xlabel=f"held-out PSNR-Y over {BASELINE} in dB, 95 % interval over seeds")
     figure.savefig(target, dpi=120)
-
-
-def main(arguments: list[str] | None = None) -> None:
-    """Train all networks, evaluate them, and write table and plot."""
-    args = parsed(arguments)
-    teacher_shape, student_shape = SHAPES[args.arch]
-    plain = Recipe(
-        data=DataOptions(tuple(args.data), val=args.val, batch=args.batch, patch=args.patch),
-        optimiser=OptimizerOptions(learning_rate=args.learning_rate, ema=0.998),
-        run=RunOptions(validate=args.validate, threads=args.threads, device=args.device, compile=args.compile),
-    )
-    # The teacher needs more steps than the students, because large networks learn more slowly.
-    longer = replace(plain.run, steps=args.teacher_steps)
-    teacher = trained(replace(plain, network=teacher_shape, run=longer), args.out / f"{args.arch}-teacher")
-    runs: dict[str, list[Path]] = {}
-    for name, method in METHODS.items():
-        if name not in args.methods:
-            continue
-        options = replace(method, teacher=None if name == "none" else str(teacher / "best.safetensors"))
-        for seed in args.seeds:
-            run = replace(plain.run, steps=args.steps, seed=seed)
-            recipe = replace(plain, network=student_shape, run=run, distill=options)
-            runs.setdefault(name, []).append(trained(recipe, args.out / f"{args.arch}-{name}-{seed}"))
-        if name == "none":  # the first method: nothing else is trained for a teacher without an advantage
-            check_advantage(teacher, runs[name], args.advantage)
-    every = {"teacher": [teacher], **runs}
-    rows = [measured(name, folders, args.benchmarks, args.batch) for name, folders in every.items()]
-    args.page.write_text(table(rows), encoding="utf-8")
-    draw(runs, args.page.with_suffix(".png"))
-    print(table(rows))
-
-
-def check_advantage(teacher: Path, scratch: list[Path], least: float) -> None:
-    """Exit if the teacher is hardly better than students without a teacher, so that methods cannot differ."""
-    best = statistics.mean(max(line["psnr_y"] for line in lines(run)) for run in scratch)
-    advantage = max(line["psnr_y"] for line in lines(teacher)) - best
-    print(f"the teacher is {advantage:.3f} dB above students without one", flush=True)
-    if advantage < least:
-        raise SystemExit(f"the advantage is below {least} dB: raise --teacher-steps, or make the teacher larger")
 
 
 def parsed(arguments: list[str] | None) -> argparse.Namespace:
@@ -184,10 +257,12 @@ def parsed(arguments: list[str] | None) -> argparse.Namespace:
         help="Markdown file; the plot is a PNG next to it",
     )
     parser.add_argument("--arch", choices=SHAPES, default="edsr")
-    parser.add_argument("--methods", choices=METHODS, nargs="+", default=list(METHODS))
+    parser.add_argument("--scale", type=int, choices=(2, 3, 4), default=4)
+    parser.add_argument("--methods", choices=METHODS, nargs="+", default=USUAL)
     parser.add_argument("--teacher-steps", type=int, default=6000)
     parser.add_argument("--steps", type=int, default=3000)
-    parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2])
+    parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
+    parser.add_argument("--finished", action="store_true", help="train nothing; use the runs that are finished")
     parser.add_argument("--advantage", type=float, default=0.15, help="least advantage of the teacher in dB")
     parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--patch", type=int, default=48)
