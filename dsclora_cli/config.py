@@ -177,6 +177,23 @@ class UpscaleOptions:
 
 
 @dataclass(frozen=True)
+class ClusterOptions:
+    """Where the workers of a run on a Ray cluster start, and how much of a machine each worker has."""
+
+    address: str | None = None
+    """Address of the cluster: auto, or HOST:PORT; None takes the variable RAY_ADDRESS, else this machine alone."""
+
+    workers: int | None = None
+    """Number of workers; None starts as many as the cluster has room for."""
+
+    cpus: int = 2
+    """CPUs of a worker, and threads of the network where the options of the engine name no number."""
+
+    gpus: float = 0.0
+    """GPUs of a worker; workers may share a GPU."""
+
+
+@dataclass(frozen=True)
 class CompareOptions:
     """All options of `dsclora compare` but the picture and the places of the results."""
 

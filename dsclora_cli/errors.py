@@ -61,6 +61,9 @@ class ErrorCode(StrEnum):
     OUT_OF_MEMORY = "out-of-memory"
     """The smallest tile does not fit the memory of the device or the limit of `--max-memory`."""
 
+    WORKER_LOST = "worker-lost"
+    """On a cluster, every process that began a picture ended before the picture was finished."""
+
     INTERRUPTED = "interrupted"
     """Ctrl-C or SIGTERM ended the command."""
 

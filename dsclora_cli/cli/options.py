@@ -20,6 +20,7 @@ SIZE = "Size"
 MODEL = "Model"
 SPEED = "Speed and memory"
 METADATA = "Metadata"
+CLUSTER = "Cluster"
 REPORTING = "Reporting"
 
 AUTO_TILE = -1

@@ -11,10 +11,11 @@ import typer
 
 from dsclora_cli.callbacks import Callbacks
 from dsclora_cli.cli import console, options
-from dsclora_cli.cli.options import FILES, METADATA, MODEL, REPORTING, SIZE, SPEED, option
+from dsclora_cli.cli.options import CLUSTER, FILES, METADATA, MODEL, REPORTING, SIZE, SPEED, option
 from dsclora_cli.config import (
     DEFAULT_SCALE,
     BatchOptions,
+    ClusterOptions,
     CompareOptions,
     ReadOptions,
     SaveOptions,
@@ -50,6 +51,13 @@ UPSCALE_EXAMPLES = """[bold]Examples[/]
 """
 
 
+class Executor(StrEnum):
+    """Places where pictures are upscaled."""
+
+    LOCAL = "local"
+    RAY = "ray"
+
+
 class KeptMetadata(StrEnum):
     """Metadata that a result keeps."""
 
@@ -57,10 +65,9 @@ class KeptMetadata(StrEnum):
     NONE = "none"
 
 
-_PAGES = 3
-"""Pictures of a run that get a page with `--compare-page`."""
-
 _METADATA = KeptMetadata(_DEFAULT.save.metadata)
+_EXECUTOR = Executor.LOCAL
+_CLUSTER = ClusterOptions()
 
 
 def upscale(
@@ -178,6 +185,27 @@ def upscale(
     wrap: Annotated[
         bool, option(FILES, "Continue pictures at the opposite edge, for textures that repeat.", "--wrap")
     ] = _DEFAULT.wrap,
+    executor: Annotated[
+        Executor,
+        option(CLUSTER, "Where pictures are upscaled: in this process, or on a Ray cluster.", "--executor"),
+    ] = _EXECUTOR,
+    ray_address: Annotated[
+        str | None,
+        option(
+            CLUSTER,
+            "Address of the Ray cluster, auto or HOST:PORT.",
+            "--ray-address",
+            show_default="RAY_ADDRESS, else a cluster on this machine",
+        ),
+    ] = _CLUSTER.address,
+    ray_workers: Annotated[
+        int | None,
+        option(CLUSTER, "Number of Ray workers.", "--ray-workers", min=1, show_default="as many as there is room for"),
+    ] = _CLUSTER.workers,
+    ray_cpus: Annotated[int, option(CLUSTER, "CPUs of each Ray worker.", "--ray-cpus", min=1)] = _CLUSTER.cpus,
+    ray_gpus: Annotated[
+        float, option(CLUSTER, "GPUs of each Ray worker; 0.5 lets two workers share a GPU.", "--ray-gpus", min=0)
+    ] = _CLUSTER.gpus,
     metadata: Annotated[
         KeptMetadata,
         option(
@@ -200,7 +228,7 @@ def upscale(
         bool,
         option(
             REPORTING,
-            f"Write a page for browsers with before and after, next to each of the first {_PAGES} results.",
+            "Write a page for browsers with before and after, next to each of the first 3 results.",
             "--compare-page",
         ),
     ] = False,
@@ -223,8 +251,10 @@ def upscale(
         max_memory=max_memory,
         wrap=wrap,
     )
+    cluster = _cluster_of(executor, ClusterOptions(ray_address, ray_workers, ray_cpus, ray_gpus))
     _check_modes(
-        {"--dry-run": dry_run, "--crop-preview": bool(crop_preview), "--watch": watch, "--compare-page": compare_page}
+        {"--dry-run": dry_run, "--crop-preview": bool(crop_preview), "--watch": watch, "--compare-page": compare_page},
+        cluster,
     )
     _check(asked, inputs, json and not dry_run, dry_run)
     # The Hub's client shows progress bars of its own, and reads the setting when imported.
@@ -240,19 +270,28 @@ def upscale(
     # Closed before the view: after Ctrl-C, threads end before the summary is shown.
     with (
         UpscaleView(json, quiet, verbose) as view,
-        closing(_start(inputs, asked, view, crop_preview, watch)) as results,
+        closing(_start(inputs, asked, view, crop_preview, watch, cluster)) as results,
     ):
         view.show_all(results)
     if compare_page:
-        for result in view.done[:_PAGES]:
+        for result in view.done:
             _write_page(result, asked, view)
     raise typer.Exit(view.exit_code)
 
 
 def _start(
-    inputs: list[str], asked: UpscaleOptions, view: UpscaleView, crop_preview: str | None, watch: bool
+    inputs: list[str],
+    asked: UpscaleOptions,
+    view: UpscaleView,
+    crop_preview: str | None,
+    watch: bool,
+    cluster: ClusterOptions | None,
 ) -> Generator[FileResult, None, None]:
     """Return the results of a preview, of a watch or of a run, to be read one by one."""
+    if cluster:
+        from dsclora_cli.cluster.run import upscale_on_cluster
+
+        return upscale_on_cluster(inputs, asked, cluster, view)
     if crop_preview:
         from dsclora_cli.upscaling.preview import preview_files
 
@@ -292,9 +331,21 @@ def _write_page(result: FileResult, asked: UpscaleOptions, view: UpscaleView) ->
         view.on_note(f"before and after: {page}")
 
 
-def _check_modes(asked: dict[str, bool]) -> None:
+def _cluster_of(executor: Executor, cluster: ClusterOptions) -> ClusterOptions | None:
+    """Return the options of the cluster; None for a run on this machine. Raises UsageError for options without use."""
+    if executor is Executor.RAY:
+        return cluster
+    if cluster != _CLUSTER:
+        raise UsageError("--ray-address, --ray-workers, --ray-cpus and --ray-gpus need a cluster", "add --executor ray")
+    return None
+
+
+def _check_modes(asked: dict[str, bool], cluster: ClusterOptions | None) -> None:
     """Raise UsageError for options of which each changes what the whole command does."""
     names = [name for name, is_asked in asked.items() if is_asked]
+    # A dry run lists and plans on this machine, wherever the work will be done.
+    if cluster and names and names != ["--dry-run"]:
+        raise UsageError(f"{names[0]} and --executor ray cannot be combined", "leave one of them out")
     if len(names) > 1:
         raise UsageError(f"{' and '.join(names)} cannot be combined", "choose one of them")
 

@@ -17,8 +17,10 @@ from dsclora_cli.config import UpscaleOptions
 from dsclora_cli.upscaling.bounded_queue import POLL_SECONDS
 from dsclora_cli.upscaling.engines import list_devices
 from dsclora_cli.upscaling.inputs import find_inputs
+from dsclora_cli.upscaling.jobs import WeightsFinder
 from dsclora_cli.upscaling.pipeline import BatchState, DevicePipeline
 from dsclora_cli.upscaling.types import RUN_ERRORS, FileResult, FoundInputs, UpscaleCallbacks
+from dsclora_cli.weights.resolve import find_weights
 
 if TYPE_CHECKING:
     from dsclora_cli.upscaling.picture import PictureUpscaler
@@ -67,9 +69,10 @@ class BatchRun:
         options: UpscaleOptions,
         callbacks: UpscaleCallbacks,
         upscaler: PictureUpscaler | None,
+        find: WeightsFinder = find_weights,
     ) -> None:
         self._found, self._callbacks = found, callbacks
-        self._state = BatchState(found, options)
+        self._state = BatchState(found, options, find)
         devices = list_devices(options.engine)
         # All devices share the memory of the host.
         memory = options.max_memory and options.max_memory // len(devices)
@@ -98,13 +101,13 @@ class BatchRun:
             # Pictures that wait for the encoder are finished first, and reported. Ctrl-C once more gives them up, and
             # is raised again below.
             with suppress(KeyboardInterrupt):
-                self._stop()
+                self.stop()
             yield from left_out
             yield from self._take_results(0)
             yield from self._not_reached()
             raise
         finally:
-            self._stop()
+            self.stop()
         yield from self._not_reached()
 
     def _run(self) -> Iterator[FileResult]:
@@ -140,6 +143,7 @@ class BatchRun:
                     event(self._callbacks)
                 event = self._state.events.get_nowait()
 
-    def _stop(self) -> None:
+    def stop(self) -> None:
+        """End the run early, from any thread: pictures that wait for the encoder are finished, others not begun."""
         for pipeline in self._pipelines:
             pipeline.stop()

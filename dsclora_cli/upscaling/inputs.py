@@ -14,6 +14,7 @@ from collections.abc import Iterable
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
+from typing import NamedTuple
 
 from dsclora_cli.config import BatchOptions, ReadOptions
 from dsclora_cli.errors import ImageUnreadable, UsageError
@@ -98,12 +99,52 @@ def open_input(
     return replace(file, content=content), opened.enter_context(reader)
 
 
+class ListedFile(NamedTuple):
+    """File of a listing that nobody has opened yet; small, because millions travel between machines."""
+
+    path: str
+    """Absolute path, or a URL."""
+    name: str
+    """Name in messages and results."""
+    folder: str | None
+    """Place in the tree of a folder argument; None for a file that the user named, or that a glob matches."""
+    is_named: bool
+    """Whether the user named the file; a file that only was seen may be left out."""
+
+
+def find_listed(files: Iterable[ListedFile], batch: BatchOptions) -> FoundInputs:
+    """Return files of a listing as inputs, by the rules of `find_inputs`; `many` is True."""
+    found = _Found(batch)
+    for file in files:
+        place = parse_place(file.path)
+        if file.is_named:
+            found.add_named(place, file.name)
+        else:
+            found.add_seen(place, None if file.folder is None else Path(file.folder), file.name)
+    return replace(found.sorted_out(), many=True)
+
+
+def reason_of_folder(path: Place, batch: BatchOptions) -> str | None:
+    """Return why a folder inside a folder is not entered; None for a folder to enter."""
+    if batch.output and path_key(path) == path_key(parse_place(batch.output)):
+        return "the folder of results"
+    if path.name.startswith("."):
+        return "a hidden folder"
+    if isinstance(path, Path) and path.is_symlink():
+        return "a link to a folder"
+    return None if batch.recursive else "a folder; -r includes subfolders"
+
+
+def is_glob(argument: str) -> bool:
+    """Return whether an argument is a glob. A file that really has brackets in the name is no glob."""
+    return any(sign in argument for sign in "*?[") and not os.path.lexists(argument)
+
+
 class _Found:
     """The files seen so far."""
 
     def __init__(self, batch: BatchOptions) -> None:
         self._batch = batch
-        self._output = path_key(parse_place(batch.output)) if batch.output else ""
         self._files: dict[str, InputFile] = {}
         self._left_out: dict[str, LeftOut] = {}
         self._recorded: set[str] = set()
@@ -132,19 +173,20 @@ class _Found:
                 if not self._walk(path):
                     more = "" if self._batch.recursive else "; -r includes subfolders"
                     self._leave_out(path, argument, f"holds no pictures{more}", _EMPTY)
-            # A file that really has brackets in the name is no glob.
-            elif any(sign in argument for sign in "*?[") and not os.path.lexists(path):
+            elif is_glob(argument):
                 self._add_glob(path, argument)
             else:
-                self.add(_named_file(path, argument, self._batch))
-        # A name longer than any file's, a NUL in the name, a folder that may not be entered.
+                self.add_named(path, argument)
         except (OSError, ValueError) as error:
-            reason = error.strerror if isinstance(error, OSError) else error
-            self.add(
-                InputFile(
-                    path, argument, problem=ImageUnreadable(f"{argument} cannot be opened: {reason}", "check the path")
-                )
-            )
+            self.add(_unopened(path, argument, error))
+
+    def add_named(self, path: Place, name: str) -> None:
+        """Take a file that the user has named, whatever the file is; nobody looks for an object before reading."""
+        try:
+            named = _named_file(path, name, self._batch) if isinstance(path, Path) else InputFile(path, name)
+            self.add(named)
+        except (OSError, ValueError) as error:
+            self.add(_unopened(path, name, error))
 
     def sorted_out(self) -> FoundInputs:
         """Return the inputs without results of other inputs, and everything that is left out."""
@@ -229,7 +271,7 @@ class _Found:
             if match.is_folder:
                 self._walk_objects(match.place)
             else:
-                self._add_seen(match.place, None)
+                self.add_seen(match.place, None)
 
     def _walk_objects(self, top: RemotePlace) -> bool:
         """Take the pictures of a folder of objects as `_walk` does, in the same order."""
@@ -248,12 +290,12 @@ class _Found:
                 self.add(InputFile(here, str(here), relative, problem))
                 pictures = True
                 continue
-            reasons = {facts.place: self._reason_of_folder(facts.place) for facts in below}
+            reasons = {facts.place: reason_of_folder(facts.place, self._batch) for facts in below}
             for folder, reason in reasons.items():
                 if reason is not None:
                     self._leave_out(folder, str(folder), reason)
             for facts in files:
-                pictures |= self._add_seen(facts.place, relative)
+                pictures |= self.add_seen(facts.place, relative)
             entered = [folder for folder, reason in reasons.items() if reason is None]
             folders += [(folder, relative / folder.name) for folder in reversed(entered)]
         return pictures
@@ -269,7 +311,7 @@ class _Found:
             if match.is_dir():
                 self._walk(match)
             else:
-                self._add_seen(match, None)
+                self.add_seen(match, None)
 
     def _walk(self, top: Path) -> bool:
         """Take the pictures of a folder and, with `recursive`, of the folders inside; return whether there are any."""
@@ -278,41 +320,38 @@ class _Found:
         # Links to folders are not followed: a link to a folder above would never end.
         for folder, below, names in os.walk(top, onerror=unreadable.append):
             here = Path(folder)
-            reasons = {name: self._reason_of_folder(here / name) for name in sorted(below)}
+            reasons = {name: reason_of_folder(here / name, self._batch) for name in sorted(below)}
             for name, reason in reasons.items():
                 if reason is not None:
                     self._leave_out(here / name, str(here / name), reason)
             # Changed in place: os.walk enters only the folders that remain in the list.
             below[:] = [name for name, reason in reasons.items() if reason is None]
             for name in sorted(names):
-                pictures |= self._add_seen(here / name, here.relative_to(top))
+                pictures |= self.add_seen(here / name, here.relative_to(top))
         for error in unreadable:
             problem = ImageUnreadable(f"{error.filename} cannot be listed: {error.strerror}", "check the permissions")
             self.add(InputFile(Path(error.filename), str(error.filename), Path(), problem))
         return pictures or bool(unreadable)
 
-    def _reason_of_folder(self, path: Place) -> str | None:
-        """Return why a folder inside a folder is not entered; None for a folder to enter."""
-        if path_key(path) == self._output:
-            return "the folder of results"
-        if path.name.startswith("."):
-            return "a hidden folder"
-        if isinstance(path, Path) and path.is_symlink():
-            return "a link to a folder"
-        return None if self._batch.recursive else "a folder; -r includes subfolders"
+    def add_seen(self, path: Place, folder: Path | None, name: str | None = None) -> bool:
+        """Take a file that the user has not named, or leave the file out; return whether the file was taken.
 
-    def _add_seen(self, path: Place, folder: Path | None) -> bool:
-        """Take a file that the user has not named, or leave the file out; return whether the file was taken."""
+        Args:
+            path: The file.
+            folder: Place in the tree of a folder argument; None for a match of a glob.
+            name: Name in messages and results; None takes the path.
+        """
+        name = name or str(path)
         hidden = path.name.startswith(".")
         if not is_picture_name(Path(path.name)):
             of_system = hidden or path.name.lower() in _HIDDEN_ON_WINDOWS
-            self._leave_out(path, str(path), _SYSTEM_FILE if of_system else "not named like a picture")
+            self._leave_out(path, name, _SYSTEM_FILE if of_system else "not named like a picture")
         elif hidden and folder is not None:
-            self._leave_out(path, str(path), "a hidden file")
+            self._leave_out(path, name, "a hidden file")
         elif isinstance(path, Path) and not path.is_file():
-            self._leave_out(path, str(path), "a link that leads nowhere" if path.is_symlink() else "no regular file")
+            self._leave_out(path, name, "a link that leads nowhere" if path.is_symlink() else "no regular file")
         else:
-            self.add(InputFile(path, str(path), folder))
+            self.add(InputFile(path, name, folder))
             return True
         return False
 
@@ -322,6 +361,12 @@ def _absolute(path: Place) -> str:
     if isinstance(path, RemotePlace):
         return path.key
     return os.path.abspath(path)  # noqa: PTH100 - Path.resolve follows links
+
+
+def _unopened(path: Place, name: str, error: OSError | ValueError) -> InputFile:
+    """Return an input that fails: a name that is too long or holds a NUL, or a folder that may not be entered."""
+    reason = error.strerror if isinstance(error, OSError) else error
+    return InputFile(path, name, problem=ImageUnreadable(f"{name} cannot be opened: {reason}", "check the path"))
 
 
 def _named_file(path: Path, argument: str, batch: BatchOptions) -> InputFile:

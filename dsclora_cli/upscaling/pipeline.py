@@ -22,7 +22,7 @@ from dsclora_cli.imaging.types import AnyFrame, Frame, Pixels, StreamedFrame
 from dsclora_cli.imaging.writer import can_stream
 from dsclora_cli.upscaling.bounded_queue import BoundedQueue, ByteBudget, CancelledError, ClosedError, Worker
 from dsclora_cli.upscaling.inputs import open_input
-from dsclora_cli.upscaling.jobs import Job, JobPlanner
+from dsclora_cli.upscaling.jobs import Job, JobPlanner, WeightsFinder
 from dsclora_cli.upscaling.manifest import ResultClaim, save_result
 from dsclora_cli.upscaling.memory import pixel_budget
 from dsclora_cli.upscaling.sizes import AlreadyLargeEnough
@@ -309,8 +309,8 @@ class PictureInFlight:
 class BatchState:
     """State shared by all pipelines of a batch."""
 
-    def __init__(self, found: FoundInputs, options: UpscaleOptions) -> None:
-        self.planner = JobPlanner(found, options)
+    def __init__(self, found: FoundInputs, options: UpscaleOptions, find: WeightsFinder) -> None:
+        self.planner = JobPlanner(found, options, find)
         self.planning = Lock()
         """Lock around taking an input and planning, so that output names are numbered in input order."""
         self.inputs = iter(found.inputs)

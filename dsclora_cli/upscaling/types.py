@@ -134,6 +134,8 @@ class FileResult:
     seconds: StageSeconds = StageSeconds()
     warnings: tuple[str, ...] = ()
     error: ErrorInfo | None = None
+    attempts: int = 1
+    """How often the picture was begun; more than 1 only on a cluster, after a lost worker or a refused write."""
 
 
 def describe_error(error: Exception) -> ErrorInfo:
@@ -157,7 +159,13 @@ class UpscaleCallbacks(Callbacks):
     """
 
     def on_inputs(self, found: FoundInputs) -> None:
-        """Receive the inputs before the first picture is opened; notes about inputs come through `on_note`."""
+        """Receive the inputs before the first picture is opened; notes about inputs come through `on_note`.
+
+        A watch and a run on a cluster call the method again with the inputs found since.
+        """
+
+    def on_listed(self, count: int, is_complete: bool) -> None:
+        """Receive the number of inputs listed so far, where a run on a cluster upscales while listing."""
 
     def on_start(self, file: InputFile) -> None:
         """Receive a picture just before the network starts on the picture."""

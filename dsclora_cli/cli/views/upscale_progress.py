@@ -34,6 +34,12 @@ _SUMMARY = (
 )
 """Words of the summary, in order."""
 
+FIRST_RESULTS = 3
+"""Results that the view keeps, for `--compare-page`."""
+
+_FAILURES = 1000
+"""Pictures that failed and are named at the end."""
+
 
 class UpscaleView(UpscaleCallbacks):
     """Context manager for showing a run: bars on a terminal, plain lines elsewhere, a summary at the end.
@@ -48,7 +54,11 @@ class UpscaleView(UpscaleCallbacks):
         self._json, self._quiet, self._verbose = json, quiet, verbose
         self._console = console.stderr()
         self._bars = _Bars(self._console) if self._console.is_terminal and not quiet else None
-        self._results: list[FileResult] = []
+        # Counts, and few results: a run on a cluster has millions.
+        self._counts: Counter[str] = Counter()  # results by the words of the summary
+        self._failures: list[FileResult] = []
+        self.done: list[FileResult] = []
+        """The first results that this run made, in the order in which they finished, at most `FIRST_RESULTS`."""
         self._expected = 0  # inputs of the run
         self._kinds: Counter[str] = Counter()  # of the files that are left out
         self._started = perf_counter()
@@ -56,13 +66,7 @@ class UpscaleView(UpscaleCallbacks):
     @property
     def exit_code(self) -> int:
         """Return the exit code of the program, unless an exception ended the run."""
-        failed = any(result.status == "failed" for result in self._results)
-        return ExitCode.SOME_FAILED if failed else ExitCode.DONE
-
-    @property
-    def done(self) -> list[FileResult]:
-        """Return the results of the pictures that this run upscaled, in the order in which they finished."""
-        return [result for result in self._results if result.status == "done"]
+        return ExitCode.SOME_FAILED if self._counts["failed"] else ExitCode.DONE
 
     def __enter__(self) -> UpscaleView:
         """Return the view."""
@@ -75,17 +79,19 @@ class UpscaleView(UpscaleCallbacks):
         if self._bars:
             self._bars.stop()
         # Failures come last, where they are not overlooked.
-        for result in self._results:
-            if result.error is not None:
-                text = console.failure_line(result.input, result.error)
-                self._console.print(Text.assemble(("failed: ", "bold red"), escape_control(text)))
+        for result in self._failures:
+            assert result.error is not None
+            text = console.failure_line(result.input, result.error)
+            self._console.print(Text.assemble(("failed: ", "bold red"), escape_control(text)))
+        if more := self._counts["failed"] - len(self._failures):
+            self._console.print(Text.assemble(("failed: ", "bold red"), f"{more} more; --json names each"))
         if not self._quiet and (kind is None or issubclass(kind, KeyboardInterrupt)):
             self._console.print(Text(self._summary(interrupted=kind is not None)))
 
     def on_inputs(self, found: FoundInputs) -> None:
         """Set the length of the bar for the whole run, and show the files that are left out, a line for each reason."""
-        self._expected = len(found.inputs)
-        self._kinds = Counter(each.kind for each in found.left_out)
+        self._expected += len(found.inputs)
+        self._kinds.update(each.kind for each in found.left_out)
         groups: dict[str, list[str]] = {}
         for each in found.left_out:
             # With `verbose`, every file has a line of its own.
@@ -95,7 +101,14 @@ class UpscaleView(UpscaleCallbacks):
             more = f" and {len(names) - 1} more" if len(names) > 1 else ""
             self._say("left out", f"{names[0]}{more}: {reason}", "yellow")
         if self._bars:
-            self._bars.expect(len(found.inputs))
+            self._bars.expect(self._expected)
+
+    def on_listed(self, count: int, is_complete: bool) -> None:
+        """Set the length of the bar to the inputs listed so far, and show the bar before the first picture."""
+        self._expected = count
+        if self._bars:
+            self._bars.expect(count, is_complete)
+            self._bars.begin()
 
     def on_note(self, note: str) -> None:
         """Show a note."""
@@ -129,7 +142,7 @@ class UpscaleView(UpscaleCallbacks):
 
     def show(self, result: FileResult) -> None:
         """Show a result in a line, and with `json` in a JSON object on stdout."""
-        self._results.append(result)
+        self._count(result)
         if self._bars and result.status not in ("left-out", "not-reached"):
             self._bars.done(result)
         if self._json:
@@ -152,6 +165,15 @@ class UpscaleView(UpscaleCallbacks):
             if not self.was_noted(warning):
                 self._say("warning", f"{result.input}: {warning}", "yellow")
 
+    def _count(self, result: FileResult) -> None:
+        words = {"interrupted": "cut short", "left-out": "left out", "not-reached": "not started"}
+        word = _word_of_skipped(result) if result.status == "skipped" else words.get(result.status, result.status)
+        self._counts[word] += 1
+        if result.error is not None and len(self._failures) < _FAILURES:
+            self._failures.append(result)
+        if result.status == "done" and len(self.done) < FIRST_RESULTS:
+            self.done.append(result)
+
     def _show_json(self, result: FileResult) -> None:
         try:
             console.show_json(result)
@@ -165,11 +187,7 @@ class UpscaleView(UpscaleCallbacks):
             self._console.print(Text.assemble((f"{label}: ", style), escape_control(text)))
 
     def _summary(self, interrupted: bool) -> str:
-        words = {"interrupted": "cut short", "left-out": "left out", "not-reached": "not started"}
-        counts = Counter(
-            _word_of_skipped(result) if result.status == "skipped" else words.get(result.status, result.status)
-            for result in self._results
-        )
+        counts = self._counts.copy()
         # The numbers add up to the files that were seen, also where an interrupt has ended the results early.
         counts["not started"] += max(0, self._expected - sum(counts.values()) + counts["left out"])
         counts["left out"] = max(counts["left out"], self._kinds.total())
@@ -222,19 +240,23 @@ class _Bars:
         self._all: TaskID = self._progress.add_task("all", total=None, state="")
         self._pictures: dict[str, tuple[TaskID, float]] = {}  # bar and share of each picture that has a bar
         self._expected = 0
+        self._is_complete = True  # False while a cluster still lists inputs
         self._finished = 0
         self._megapixels = 0.0
         self._started = 0.0
 
-    def expect(self, count: int) -> None:
-        self._expected = count
-        self._progress.update(self._all, total=count)
+    def expect(self, count: int, is_complete: bool = True) -> None:
+        self._expected, self._is_complete = count, is_complete
+        self._progress.update(self._all, total=count if is_complete else None)
 
-    def start(self, name: str) -> None:
+    def begin(self) -> None:
         # The bars appear with the first picture: earlier, they would cross the progress bar of a download.
         if not self._progress.live.is_started:
             self._started = perf_counter()
             self._progress.start()
+
+    def start(self, name: str) -> None:
+        self.begin()
         self._remove(name)
         self._pictures[name] = self._progress.add_task(escape_control(name), total=1.0, state=""), 0.0
 
@@ -261,7 +283,7 @@ class _Bars:
             width, height = result.output_size
             self._megapixels += width * height * result.frames / 1e6
         rate = self._megapixels / max(perf_counter() - self._started, 1e-3)
-        state = f"{self._finished}/{self._expected}  {rate:.1f} MP/s"
+        state = f"{self._finished}/{self._expected}{'' if self._is_complete else '+'}  {rate:.1f} MP/s"
         self._progress.update(self._all, completed=self._finished, state=state)
 
     def stop(self) -> None:

@@ -1,0 +1,1 @@
+"""Upscale on many machines: what `dsclora upscale --executor ray` does."""

@@ -1,0 +1,328 @@
+"""Workers on a Ray cluster: start, replace and stop them, and keep everything that Ray prints off the terminal.
+
+Ray's own actors and `ray.wait` rather than Ray Data: docs/scale.md has the measurements behind the choice.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import socket
+import threading
+from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from time import monotonic, sleep
+from typing import Any, Literal
+
+from dsclora_cli import __version__
+from dsclora_cli.cluster.schedule import Task
+from dsclora_cli.cluster.worker import TaskReport, UpscaleWorker, WorkerFacts
+from dsclora_cli.config import ClusterOptions, UpscaleOptions
+from dsclora_cli.errors import DscloraError, UsageError, bug_info
+
+_DEPTH = 2
+"""Tasks that a worker has at a time: one at work, and one that waits in the worker, so that no worker is idle."""
+
+_START_SECONDS = 120.0
+"""Longest wait for the first worker; a cluster that grows on demand may need minutes for a machine."""
+
+_CONNECT_SECONDS = 5.0
+_MOST_STARTS = 3
+"""Workers, for each place, that may end one after another without a finished task: nothing can be done there."""
+
+_OBJECT_STORE = 100 << 20  # bytes; a local cluster passes only paths and results
+
+_AGREE = f"install the same versions of dsclora ({__version__}), ray and Python on all machines of the cluster"
+
+
+@dataclass(eq=False)
+class PoolWorker:
+    """Worker of the pool, as the driver sees the worker."""
+
+    actor: Any
+    is_ready: bool = False
+    tasks: list[Task] = field(default_factory=list)
+    """Tasks without a report, the oldest first; only the oldest may have been begun."""
+
+
+@dataclass(frozen=True)
+class PoolEvent:
+    """Something that happened to a task."""
+
+    kind: Literal["finished", "lost", "never-begun"]
+    task: Task
+    report: TaskReport | None = None
+    """For a finished task."""
+    reason: str = ""
+    """For a lost task: how the worker ended."""
+    bug: BaseException | None = None
+    """Exception that nobody foresaw and that ended a task, not the worker."""
+
+
+class WorkerPool:
+    """Workers of a run. All methods are called by the driver's thread.
+
+    Args:
+        cluster: where and how many.
+        options: all options of the run, with absolute paths.
+        state: folder of records for workers, as `UpscaleWorker` takes it.
+
+    Raises:
+        UsageError: ray is not installed, there is no cluster at the address, or versions differ.
+    """
+
+    def __init__(self, cluster: ClusterOptions, options: UpscaleOptions, state: str | None) -> None:
+        self._ray = _import_ray()
+        self._owns_ray = _connect(self._ray, cluster)
+        self._cluster, self._arguments = cluster, (options, state)
+        remote = self._ray.remote(num_cpus=cluster.cpus, num_gpus=cluster.gpus, concurrency_groups={"control": 1})
+        self._actor_class = remote(_with_control_group(self._ray))
+        self.size = cluster.workers or _room(self._ray.nodes(), cluster)
+        """Number of workers; some may still be waiting for a machine."""
+        self._began = monotonic()
+        self._starts = 0  # workers started since the last finished task
+        self._refs: dict[Any, tuple[PoolWorker, Task | None]] = {}
+        self._workers: list[PoolWorker] = []
+        self.events: deque[PoolEvent] = deque()
+        """What happened, in order; emptied by the caller."""
+        for _ in range(self.size):
+            self._start()
+
+    def free(self) -> Iterator[PoolWorker]:
+        """Yield each worker as long as the worker can take another task; idle workers come first."""
+        for depth in range(_DEPTH):
+            for worker in self._workers:
+                if worker.is_ready and len(worker.tasks) <= depth:
+                    yield worker
+
+    def submit(self, worker: PoolWorker, task: Task) -> None:
+        """Hand a task to a worker."""
+        worker.tasks.append(task)
+        self._refs[worker.actor.upscale.remote(task.files)] = worker, task
+
+    def wait(self, timeout: float) -> None:
+        """Wait at most `timeout` seconds for something to happen, and add what happened to `events`.
+
+        Raises:
+            UsageError: no worker can be started.
+            DscloraError: workers end as soon as they start.
+        """
+        if not self._refs:
+            sleep(timeout)
+            return
+        refs = list(self._refs)
+        ready, _ = self._ray.wait(refs, num_returns=1, timeout=timeout)
+        if not ready:
+            self._check_started()
+            return
+        # All that are ready: with a thousand workers, one by one would be too slow.
+        ready, _ = self._ray.wait(refs, num_returns=len(refs), timeout=0)
+        for ref in ready:
+            if ref in self._refs:  # else of a worker that was lost a moment ago
+                self._receive(ref)
+
+    def stop(self, timeout: float) -> None:
+        """Let all workers finish what waits for the encoder, and add what happens until then to `events`."""
+        for worker in self._workers:
+            worker.actor.stop.remote()
+        until = monotonic() + timeout
+        while any(worker.tasks for worker in self._workers) and monotonic() < until:
+            self.wait(0.1)
+
+    def close(self) -> None:
+        """End the workers; a cluster that was started for the run ends as well."""
+        for worker in self._workers:
+            with suppress(Exception):
+                self._ray.kill(worker.actor)
+        if self._owns_ray:
+            with _sigterm_kept():
+                self._ray.shutdown()
+
+    def _start(self) -> None:
+        worker = PoolWorker(self._actor_class.remote(*self._arguments))
+        self._starts += 1
+        self._workers.append(worker)
+        self._refs[worker.actor.describe.remote()] = worker, None
+
+    def _receive(self, ref: Any) -> None:  # noqa: ANN401 - the class of Ray has no public name
+        worker, task = self._refs[ref]
+        try:
+            value = self._ray.get(ref)
+        except self._ray.exceptions.RayActorError as error:
+            self._replace(worker, task, error)
+        except Exception as error:
+            # A task that raised has a bug; the process of the worker lives on.
+            if task is None:
+                raise UsageError(f"a worker of the cluster cannot start: {_first_line(error)}", _AGREE) from error
+            self._end(ref, PoolEvent("lost", task, reason=bug_info(error).message, bug=error))
+        else:
+            if task is None:
+                del self._refs[ref]
+                self._greet(worker, value)
+            else:
+                self._starts = 0
+                self._end(ref, PoolEvent("finished", task, value))
+
+    def _end(self, ref: Any, event: PoolEvent) -> None:  # noqa: ANN401
+        # The event first: an interrupt in between must not lose the event.
+        self.events.append(event)
+        worker, _ = self._refs.pop(ref)
+        worker.tasks.remove(event.task)
+
+    def _greet(self, worker: PoolWorker, facts: WorkerFacts) -> None:
+        if facts.version != __version__:
+            raise UsageError(f"{facts.host} has dsclora {facts.version}, and this machine {__version__}", _AGREE)
+        worker.is_ready = True
+
+    def _replace(self, worker: PoolWorker, task: Task | None, error: Exception) -> None:
+        """Start a worker in the place of a lost one, and add the events of all tasks of the lost worker."""
+        reason = _reason_of_end(error)
+        if task is None and "creation task" in str(error):
+            raise UsageError(f"a worker of the cluster cannot start: {reason}", _AGREE) from error
+        if self._starts > _MOST_STARTS * self.size:
+            hint = "give each worker more memory or more --ray-cpus, or read the logs of Ray"
+            raise DscloraError(f"workers of the cluster end before they finish anything: {reason}", hint) from error
+        # The tasks behind the oldest one still waited in the worker.
+        self.events += [
+            PoolEvent("never-begun" if index else "lost", each, reason=reason)
+            for index, each in enumerate(worker.tasks)
+        ]
+        self._workers.remove(worker)
+        for ref in [ref for ref, (owner, _) in self._refs.items() if owner is worker]:
+            del self._refs[ref]
+        self._start()
+
+    def _check_started(self) -> None:
+        """Raise UsageError where no worker has started for too long."""
+        if any(worker.is_ready for worker in self._workers) or monotonic() - self._began < _START_SECONDS:
+            return
+        resources = self._ray.cluster_resources()
+        has = f"{resources.get('CPU', 0):g} CPUs and {resources.get('GPU', 0):g} GPUs"
+        wants = f"{self._cluster.cpus} CPUs and {self._cluster.gpus:g} GPUs"
+        raise UsageError(
+            f"no worker with {wants} has started within {_START_SECONDS:g} seconds; the cluster has {has}",
+            "choose --ray-cpus and --ray-gpus that a machine has, or wait until the cluster is free",
+        )
+
+
+def _import_ray() -> Any:  # noqa: ANN401 - a module
+    # Ray reads the variables when imported. No usage statistics: docs/privacy.md promises no telemetry.
+    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+    # A worker without a GPU sees no GPU, so that --device auto takes the CPU.
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "1")
+    try:
+        import ray
+        import ray.exceptions
+    except ImportError as error:
+        raise UsageError("--executor ray needs Ray", 'pip install "dsclora[ray]"') from error
+    return ray
+
+
+def _connect(ray: Any, cluster: ClusterOptions) -> bool:  # noqa: ANN401 - a module
+    """Connect to a cluster, or start a cluster on this machine; return False where the caller did so."""
+    if ray.is_initialized():
+        return False
+    address = cluster.address or os.environ.get("RAY_ADDRESS") or "local"
+    quiet = not _is_debugging()
+    settings: dict[str, Any] = {"log_to_driver": not quiet, "logging_level": logging.ERROR if quiet else logging.INFO}
+    if address == "local":
+        room = (cluster.workers or 1) * cluster.cpus
+        settings["num_cpus"] = max(room, os.cpu_count() or 1)
+        settings |= {"include_dashboard": False, "object_store_memory": _OBJECT_STORE, "_node_ip_address": "127.0.0.1"}
+    else:
+        _check_address(address)
+    try:
+        with _sigterm_kept():
+            ray.init(address=address, **settings)
+    except Exception as error:
+        hint = _AGREE if "ersion mismatch" in str(error) else "check --ray-address, and `ray status` on the cluster"
+        raise UsageError(f"no connection to the Ray cluster at {address}: {_first_line(error)}", hint) from error
+    if quiet:
+        _silence(ray)
+    return True
+
+
+def _check_address(address: str) -> None:
+    """Raise UsageError for an address of another kind, and where nobody listens: Ray itself would wait for minutes."""
+    hint = "give auto or HOST:PORT, and run dsclora on a machine of the cluster"
+    if "://" in address:
+        raise UsageError(f"--ray-address {address} is no address of a cluster's head", hint)
+    host, _, port = address.rpartition(":")
+    if address == "auto":
+        return
+    if not host or not port.isdecimal():
+        raise UsageError(f"--ray-address {address} is neither auto nor HOST:PORT", hint)
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), _CONNECT_SECONDS).close()
+    except (OSError, OverflowError) as error:
+        raise UsageError(f"no Ray cluster listens at {address}: {error}", hint) from error
+
+
+def _silence(ray: Any) -> None:  # noqa: ANN401 - a module
+    """Drop what Ray prints about lost workers: the driver counts attempts, and reports what is lost for good."""
+    # No setting exists. Where the function has another name, messages are printed, and nothing else is wrong.
+    if hasattr(ray._private.worker, "print_to_stdstream"):
+        ray._private.worker.print_to_stdstream = lambda *_, **__: None
+    logging.getLogger("ray").setLevel(logging.CRITICAL)
+
+
+@contextmanager
+def _sigterm_kept() -> Iterator[None]:
+    """Keep the handler of SIGTERM: Ray's own would end the program without a summary."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _is_debugging() -> bool:
+    return os.environ.get("DSCLORA_DEBUG") == "1"
+
+
+def _with_control_group(ray: Any) -> type[UpscaleWorker]:  # noqa: ANN401 - a module
+    """Return the worker with a thread of Ray's for `stop`, so that a task can be ended."""
+
+    class Worker(UpscaleWorker):
+        """Worker whose `stop` does not wait for the task."""
+
+        @ray.method(concurrency_group="control")  # type: ignore[untyped-decorator]
+        def stop(self) -> None:
+            """End the task."""
+            super().stop()
+
+    return Worker
+
+
+def _room(nodes: list[dict[str, Any]], cluster: ClusterOptions) -> int:
+    """Return the number of workers that the machines of the cluster have room for, at least one."""
+
+    def room_of(resources: dict[str, float]) -> int:
+        rooms = [resources.get("CPU", 0) // cluster.cpus]
+        if cluster.gpus:
+            rooms.append(resources.get("GPU", 0) // cluster.gpus)
+        return int(min(rooms))
+
+    return max(1, sum(room_of(node["Resources"]) for node in nodes if node["Alive"]))
+
+
+def _first_line(error: BaseException) -> str:
+    """Return the last line that says something: tracebacks of Ray end with the error of the worker."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return (lines or [type(error).__name__])[-1]
+
+
+def _reason_of_end(error: Exception) -> str:
+    """Return how a worker ended, in a few words."""
+    text = str(error)
+    if "OutOfMemory" in type(error).__name__ or "memory monitor" in text or "running low on memory" in text:
+        return "the machine ran out of memory"
+    if "ModuleNotFoundError" in text or "The actor died because of an error raised in its creation task" in text:
+        return _first_line(error)
+    return "the process was killed, or the machine has gone"

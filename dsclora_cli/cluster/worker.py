@@ -1,0 +1,117 @@
+"""The process that Ray starts on machines of the cluster: upscales the files of a task as a run on one machine does."""
+
+from __future__ import annotations
+
+import os
+import platform
+from contextlib import suppress
+from dataclasses import dataclass, field
+from functools import cache
+from threading import Lock
+from time import perf_counter
+
+from dsclora_cli import __version__
+from dsclora_cli.cluster.listing import Group
+from dsclora_cli.config import UpscaleOptions
+from dsclora_cli.errors import DscloraError
+from dsclora_cli.upscaling.batch import BatchRun
+from dsclora_cli.upscaling.inputs import find_listed
+from dsclora_cli.upscaling.picture import PictureUpscaler
+from dsclora_cli.upscaling.types import RUN_ERRORS, FileResult, FoundInputs, LeftOut, UpscaleCallbacks
+from dsclora_cli.weights.resolve import find_weights
+
+
+@dataclass(frozen=True)
+class WorkerFacts:
+    """Machine and version of a worker."""
+
+    host: str
+    version: str
+    """Version of dsclora."""
+
+
+@dataclass(frozen=True)
+class TaskReport:
+    """What a worker has done with the files of a task."""
+
+    results: tuple[FileResult, ...]
+    """A result for each file."""
+    left_out: tuple[LeftOut, ...]
+    notes: tuple[str, ...]
+    """Sentences about the whole run."""
+    seconds: float
+    error: DscloraError | None = None
+    """Error that concerns all pictures, such as missing weights."""
+
+
+class UpscaleWorker:
+    """Worker of a cluster; opens the engine once.
+
+    Two threads of Ray call the methods: one calls `upscale` for one task after another, the other one calls `stop`.
+
+    Args:
+        options: all options of the run, with absolute paths.
+        state: folder of records of results and of claims; None for the folder of the machine's user.
+    """
+
+    def __init__(self, options: UpscaleOptions, state: str | None) -> None:
+        if state is not None:
+            os.environ["DSCLORA_STATE_DIR"] = state
+        self._options = options
+        self._upscaler: PictureUpscaler | None = None
+        # Without internet, asking the Hub takes seconds, so once in the life of the worker.
+        self._find = cache(find_weights)
+        self._lock = Lock()
+        """Lock around the two fields below."""
+        self._run: BatchRun | None = None
+        self._is_stopped = False
+
+    def describe(self) -> WorkerFacts:
+        """Return machine and version; the call also tells the driver that the worker has started."""
+        return WorkerFacts(platform.node(), __version__)
+
+    def upscale(self, files: Group) -> TaskReport:
+        """Upscale files. Whatever happens becomes a part of the report, except the end of the process."""
+        started, notes = perf_counter(), _Notes()
+        found, results, failure = FoundInputs((), many=True), list[FileResult](), None
+        try:
+            found = find_listed(files, self._options.batch)
+            for result in self._start(found, notes).results():
+                results.append(result)
+        except RUN_ERRORS as error:
+            failure = error
+        finally:
+            with self._lock:
+                self._run = None
+        seconds = perf_counter() - started
+        return TaskReport(tuple(results), found.left_out, tuple(dict.fromkeys(notes.notes)), seconds, failure)
+
+    def _start(self, found: FoundInputs, callbacks: UpscaleCallbacks) -> BatchRun:
+        """Return a run over the inputs, which `stop` can end."""
+        self._upscaler = self._upscaler or PictureUpscaler(self._options)
+        run = BatchRun(found, self._options, callbacks, self._upscaler, self._find)
+        with self._lock:
+            self._run = run
+            if self._is_stopped:
+                run.stop()
+        return run
+
+    def stop(self) -> None:
+        """Finish the pictures that wait for the encoder, and begin no others."""
+        with self._lock:
+            self._is_stopped = True
+            run = self._run
+        if run is not None:
+            with suppress(RuntimeError):  # threads that are just being started
+                run.stop()
+
+
+@dataclass
+class _Notes(UpscaleCallbacks):
+    """Callbacks that keep the notes of a task for the driver."""
+
+    notes: list[str] = field(default_factory=list)
+
+    def on_note(self, note: str) -> None:
+        """Keep the note."""
+        self.notes.append(note)
