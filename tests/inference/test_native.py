@@ -193,6 +193,12 @@ def test_a_tile_without_memory_is_out_of_memory(student: SPAN, monkeypatch: pyte
         engine(tile)
 
 
+def test_a_network_without_memory_is_out_of_memory(student: SPAN, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(load_library(), "dsclora_native_open", lambda *arguments: None)
+    with pytest.raises(OutOfMemory, match="the network does not fit the memory"):
+        native_engine(student)
+
+
 def test_an_instruction_set_that_the_cpu_lacks_is_an_error(student: SPAN, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(CPU_VARIABLE, "avx4096")
     with pytest.raises(UsageError, match="DSCLORA_NATIVE_CPU=avx4096"):

@@ -41,7 +41,7 @@ class NativeEngine:
     """The library works on a tile with all threads, so a second tile in flight gains nothing."""
 
     def __init__(self, weights: SpanWeights, threads: int | None = None) -> None:
-        """Open the network. Raises RuntimeError without the library, and UsageError for a CPU that cannot run it."""
+        """Open the network. Raises RuntimeError without the library, OutOfMemory, and UsageError for the wrong CPU."""
         floats = math.ceil(_FLOATS_OF_MAP * weights.channels * (3 * weights.blocks + 4))
         self.descriptor = replace(weights.descriptor, floats_per_pixel=floats)
         self._threads = threads or _usable_cpus()
@@ -50,6 +50,8 @@ class NativeEngine:
         self._handle = self._library.dsclora_native_open(
             *sizes, weights.mean.ctypes.data, weights.pixel_range, weights.values.ctypes.data, chosen_cpu().encode()
         )
+        if not self._handle and not chosen_cpu():  # every CPU runs the portable kernels
+            raise OutOfMemory("the network does not fit the memory of cpu", "close other programs to free memory")
         if not self._handle:
             problem = f"this CPU cannot run the native engine with {CPU_VARIABLE}={chosen_cpu()}"
             raise UsageError(problem, "leave the variable out, or choose avx512, avx2, neon or portable")
