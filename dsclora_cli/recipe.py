@@ -287,7 +287,7 @@ class DistillOptions:
     """Options of distillation. Method dsclora trains adapters for `base`; every other method trains a network.
 
     The loss is `rec * distance(output, HR) + ts * L1(output, teacher's output)`, plus `spectrum` times the distance of
-    their amplitude spectra, plus the loss of the method: `ad` times the affinity loss for dsclora, `feature_weight`
+    their amounts of detail (`band_l1`), plus the loss of the method: `ad` times the affinity loss for dsclora, `feature_weight`
     times the feature loss for fd, fakd and facd, nothing for logits and none. `dsclora train --teacher-images DIR` is
     method logits with a folder.
     """
@@ -306,10 +306,10 @@ class DistillOptions:
     rec: float = option_field(1.0, "Weight of the loss between output and HR.", "X", min=0)
     ts: float = option_field(1.0, "Weight of the L1 loss between output and teacher's output.", "X", min=0)
     spectrum: float = option_field(
-        0.0, "Weight of an L1 loss between the amplitude spectra of output and teacher's output.", "X", min=0
+        0.0, "Weight of a loss between the amounts of detail in output and teacher's output.", "X", min=0
     )
     spectrum_block: int = option_field(
-        32, "Edge, in HR pixels, of the blocks whose spectra --spectrum compares; 0 for the whole patch.", "N", min=0
+        32, "Edge, in HR pixels, of the blocks that --spectrum compares; 0 for the whole patch.", "N", min=0
     )
     ad: float = option_field(1.0, "dsclora: weight of the spatial-affinity loss.", "X", min=0)
     taps: tuple[str, ...] = option_field(

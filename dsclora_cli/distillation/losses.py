@@ -18,7 +18,7 @@ from torch.autograd.function import once_differentiable
 
 from dsclora_cli.datasets.patches import Batch
 from dsclora_cli.errors import UsageError
-from dsclora_cli.training.losses import amplitude_l1
+from dsclora_cli.training.losses import band_l1
 
 
 @dataclass(frozen=True)
@@ -69,9 +69,9 @@ class DistillationLoss:
     features: FeatureTerm | None = None
     """Loss between feature maps."""
     spectrum: float = 0.0
-    """Weight of the distance to the amplitude spectrum of the teacher's output; only with `ts`."""
+    """Weight of the distance to the amount of detail in the teacher's output (`band_l1`); only with `ts`."""
     spectrum_block: int = 0
-    """Edge, in pixels, of the blocks of the spectra; 0 for the whole patch."""
+    """Edge, in pixels, of the blocks of `band_l1`; 0 for the whole patch."""
 
     def __call__(self, batch: Batch) -> dict[str, Tensor]:
         """Return the weighted terms of a batch by name, scalars, and the values that are only logged.
@@ -94,7 +94,7 @@ class DistillationLoss:
         if self.ts and target is not None:
             terms["ts"] = self.ts * F.l1_loss(output, target)
             if self.spectrum:
-                terms["spectrum"] = self.spectrum * amplitude_l1(output, target, self.spectrum_block)
+                terms["spectrum"] = self.spectrum * band_l1(output, target, self.spectrum_block)
         return terms
 
 

@@ -2,11 +2,13 @@
 
 import math
 
+import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
 
 from dsclora_cli.recipe import LossOptions, option_fields
-from dsclora_cli.training.losses import PIXEL_LOSSES, amplitude_l1, spectral_l1
+from dsclora_cli.training.losses import PIXEL_LOSSES, band_l1, spectral_l1
 
 
 def test_every_loss_that_a_recipe_may_name_exists() -> None:
@@ -64,33 +66,62 @@ def test_spectra_of_float16_are_compared_in_float32() -> None:
     assert output.grad is not None and output.grad.abs().sum() > 0
 
 
-def test_amplitudes_ignore_where_detail_is_within_a_block_and_count_where_it_is_missing() -> None:
-    waves = torch.rand(2, 3, 16, 16)
-    moved = torch.cat([waves[..., :8].roll(3, dims=3), waves[..., 8:].roll(5, dims=3)], dim=3)
+def test_bands_ignore_where_detail_is_within_a_block_and_count_where_it_is_missing() -> None:
+    texture = 0.5 + 0.2 * torch.randn(2, 3, 64, 64)
+    moved = texture.roll((1, 2), dims=(2, 3))
 
-    assert amplitude_l1(moved, waves, 8).item() == pytest.approx(0, abs=1e-6)
-    assert (moved - waves).abs().mean() > 0.1
-    soft = waves.mean(3, keepdim=True).expand_as(waves)
-    assert amplitude_l1(soft, waves, 8) > 0.05
-    # Detail in the wrong block: equal amplitudes of the whole patch, other amplitudes of each block.
-    swapped = waves.roll(8, dims=3)
-    assert amplitude_l1(swapped, waves, 0).item() == pytest.approx(0, abs=1e-6)
-    assert amplitude_l1(swapped, waves, 8) > 0.05
-
-
-def test_amplitudes_of_a_cosine() -> None:
-    """As above: a * 8 / 2 in one bin that rfft2 keeps, for each of the four blocks."""
-    wave = 0.5 * torch.cos(2 * torch.pi * 2 * torch.arange(16) / 8).expand(1, 1, 19, 16)
-    nothing = torch.zeros_like(wave)
-
-    assert amplitude_l1(wave, nothing, 8).item() == pytest.approx(0.5 * 4 / (8 * 5), rel=1e-5)
-    assert amplitude_l1(wave, nothing, 99).item() == amplitude_l1(wave, nothing, 0).item()
+    assert (moved - texture).abs().mean() > 0.2
+    assert band_l1(moved, texture, 32) < 0.15
+    assert band_l1(0.5 + (texture - 0.5) / 2, texture, 32).item() == pytest.approx(math.log(2), rel=0.01)
+    # Detail in the wrong half: as much detail in the whole patch, but not in each block.
+    half = torch.cat([texture[..., :32], torch.full((2, 3, 64, 32), 0.5)], dim=3)
+    assert band_l1(half.roll(32, dims=3), half, 0) < 0.3
+    assert band_l1(half.roll(32, dims=3), half, 16) > 2
+    assert band_l1(texture, texture, 16) == 0
 
 
-def test_amplitudes_of_equal_float16_pictures_have_a_finite_gradient() -> None:
+def test_rounding_is_no_detail() -> None:
+    flat = torch.full((1, 3, 32, 32), 0.5)
+    rounded = flat + (torch.rand(flat.shape) - 0.5) / 255
+    assert band_l1(rounded, flat, 16) < 0.05
+    assert band_l1(flat + torch.randn(flat.shape) * 0.1, flat, 16) > 1
+
+
+@pytest.mark.parametrize(("height", "width", "block"), [(19, 16, 8), (12, 11, 5), (16, 24, 0), (9, 9, 99)])
+def test_bands_equal_sums_over_the_full_spectrum(height: int, width: int, block: int) -> None:
+    first, second = torch.rand(2, 1, 3, height, width)
+    differences = np.abs(log_amplitudes(first[0].numpy(), block) - log_amplitudes(second[0].numpy(), block))
+    assert band_l1(first, second, block).item() == pytest.approx(differences.mean(), rel=1e-3)
+
+
+def log_amplitudes(picture: NDArray[np.float32], block: int) -> NDArray[np.float64]:
+    """Return the log amplitudes of all bands of all blocks of `(3, H, W)`, one after the other."""
+    height, width = (min(block, edge) if block else edge for edge in picture.shape[1:])
+    hann = [np.sqrt(0.5 - 0.5 * np.cos(2 * np.pi * np.arange(edge) / edge)) for edge in (height, width)]
+    window = np.outer(*hann)
+    window /= np.sqrt((window**2).mean())
+    found = []
+    for top in range(0, picture.shape[1] - height + 1, height // 2):
+        for left in range(0, picture.shape[2] - width + 1, width // 2):
+            piece = picture[:, top : top + height, left : left + width]
+            spectrum = np.fft.fft2((piece - piece.mean((1, 2), keepdims=True)) * window)
+            power = np.abs(spectrum) ** 2 / (height * width) ** 2
+            power[:, 0, 0] = 0  # the mean of the windowed block
+            bands: dict[tuple[int, int], NDArray[np.float64]] = {}
+            for row in range(height):
+                for column in range(width):
+                    # A negative frequency across counts as its opposite.
+                    down, across = (row, column) if column <= width // 2 else (-row, width - column)
+                    key = ((down + height // 2) % height // 4, across // 4)
+                    bands[key] = bands.get(key, np.zeros(3)) + power[:, row, column]
+            found += [0.5 * np.log(energy + 1e-6) for energy in bands.values()]
+    return np.array(found)
+
+
+def test_bands_of_equal_float16_pictures_have_a_finite_gradient() -> None:
     output = torch.rand(1, 3, 8, 8).half().requires_grad_()
-    amplitude_l1(output, output.detach() + 0.0, 8).backward()
+    band_l1(output, output.detach() + 0.0, 8).backward()
     assert output.grad is not None and output.grad.isfinite().all()
     flat = torch.zeros(1, 3, 8, 8, requires_grad=True)
-    amplitude_l1(flat, torch.rand(1, 3, 8, 8), 8).backward()
+    band_l1(flat, torch.rand(1, 3, 8, 8), 8).backward()
     assert flat.grad is not None and flat.grad.isfinite().all()
