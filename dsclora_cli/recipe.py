@@ -287,9 +287,9 @@ class DistillOptions:
     """Options of distillation. Method dsclora trains adapters for `base`; every other method trains a network.
 
     The loss is `rec * distance(output, HR) + ts * L1(output, teacher's output)`, plus `spectrum` times the distance of
-    their amounts of detail (`band_l1`), plus the loss of the method: `ad` times the affinity loss for dsclora, `feature_weight`
-    times the feature loss for fd, fakd and facd, nothing for logits and none. `dsclora train --teacher-images DIR` is
-    method logits with a folder.
+    their amounts of detail (`band_l1`), plus the loss of the method: `ad` times the affinity loss for dsclora,
+    `feature_weight` times the feature loss for fd, fakd and facd, nothing for logits and none. `dsclora train
+    --teacher-images DIR` is method logits with a folder.
     """
 
     method: str = option_field(
