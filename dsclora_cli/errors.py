@@ -7,6 +7,7 @@
     │   └── ImageUnwritable       image-unwritable
     ├── UsageError                usage
     ├── WeightsError              weights-unusable
+    ├── UploadFailed              upload-failed
     └── OutOfMemory               out-of-memory
 
     KeyboardInterrupt             interrupted
@@ -63,6 +64,9 @@ class ErrorCode(StrEnum):
 
     WORKER_LOST = "worker-lost"
     """On a cluster, every process that began a picture ended before the picture was finished."""
+
+    UPLOAD_FAILED = "upload-failed"
+    """The Hub takes no files: no internet, no token, no right to write, or a refusal."""
 
     INTERRUPTED = "interrupted"
     """Ctrl-C or SIGTERM ended the command."""
@@ -166,6 +170,12 @@ class WeightsError(DscloraError):
 
     exit_code = ExitCode.WEIGHTS
     code = ErrorCode.WEIGHTS_UNUSABLE
+
+
+class UploadFailed(DscloraError):
+    """The Hub takes no files: no internet, no token, no right to write, or a refusal."""
+
+    code = ErrorCode.UPLOAD_FAILED
 
 
 class OutOfMemory(DscloraError):

@@ -29,6 +29,7 @@ from dsclora_cli.hub_client import (
     HubUnavailable,
     check_settings,
     connection_errors,
+    connection_failure,
     head,
     one_line,
     progress_bar,
@@ -63,6 +64,9 @@ T = TypeVar("T")
 
 GONE = "no longer in its repository"
 """Reason of a HubUnavailable: the repository has no file with the pinned sha256."""
+
+NO_REPO = "repository not found"
+"""Reason of a HubUnavailable: the repository does not exist, or this user may not see the repository."""
 
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _COMMIT = re.compile(r"[0-9a-f]{40}")
@@ -127,6 +131,8 @@ class ListedFile:
     """Size in bytes; 0 where the Hub states none."""
     sha256: str | None
     """sha256 of a large file; None for a small file, which the Hub lists without one."""
+    blob: str = ""
+    """Object id in git: of a small file, the SHA-1 of the bytes behind a header."""
 
 
 @dataclass(frozen=True)
@@ -137,6 +143,10 @@ class RepoDescription:
     """Licence in the model card; empty where the card names none."""
     files: Mapping[str, ListedFile]
     """Path inside the repository to facts."""
+    commit: str = ""
+    """Commit that the description is about."""
+    private: bool = False
+    """Whether only the owner sees the repository."""
 
 
 def describe_repo(repo: str, revision: str | None = None) -> RepoDescription:
@@ -148,7 +158,8 @@ def describe_repo(repo: str, revision: str | None = None) -> RepoDescription:
         raise HubUnavailable("no such revision", message, "check the part after @")
     card = listing.get("cardData")
     licence = str(card.get("license_name") or card.get("license") or "") if isinstance(card, dict) else ""
-    return RepoDescription(licence[:80], dict(map(_listed, listing.get("siblings") or ())))
+    files = dict(map(_listed, listing.get("siblings") or ()))
+    return RepoDescription(licence[:80], files, str(listing.get("sha") or ""), listing.get("private") is True)
 
 
 def _listed(file: Mapping[str, Any]) -> tuple[str, ListedFile]:
@@ -156,7 +167,8 @@ def _listed(file: Mapping[str, Any]) -> tuple[str, ListedFile]:
     sha256 = (file.get("lfs") or {}).get("sha256")
     size = file.get("size")
     right = isinstance(sha256, str) and _SHA256.fullmatch(sha256) and isinstance(size, int)
-    return str(file.get("rfilename")), ListedFile(int(size or 0), sha256 if right else None)
+    listed = ListedFile(int(size or 0), sha256 if right else None, str(file.get("blobId") or ""))
+    return str(file.get("rfilename")), listed
 
 
 def fetch_dataset_file(repo: str, file: str, offline: bool = False) -> Path:
@@ -453,32 +465,13 @@ class _Download:
             return self.not_found()
         if isinstance(error, HfHubHTTPError):
             return self.refusal(error.response.status_code)
-        return self.explain_connection(error)
+        purpose = f"{self.wanted.file} of {self.wanted.repo}"
+        return connection_failure(error, self.endpoint, purpose, _INSTEAD[self.wanted.kind])
 
     def not_found(self) -> HubUnavailable:
         """Return the error for users for a repository that does not exist, or that this user may not see."""
         message = f"{self.endpoint} has no repository {self.wanted.repo}, or hides it"
-        return HubUnavailable("repository not found", message, "check the name and, for a private repository, HF_TOKEN")
-
-    def explain_connection(self, error: BaseException) -> HubUnavailable:
-        """Return the error for users for a failed connection, by the name of the exception's class.
-
-        Names, because the client may bring one of several HTTP libraries, each with its own classes.
-        """
-        where, exception = f"{self.wanted.file} of {self.wanted.repo}", type(error).__name__
-        hint = f"check the internet connection, proxy and HF_ENDPOINT, or {_INSTEAD[self.wanted.kind]}"
-        if "CERTIFICATE_VERIFY_FAILED" in str(error):
-            hint = "check the clock of this machine and SSL_CERT_FILE"
-            return HubUnavailable("certificate not trusted", f"{self.endpoint} shows no trusted certificate", hint)
-        if "Timeout" in exception:
-            return HubUnavailable("time-out", f"{self.endpoint} did not answer in time for {where}", hint)
-        if exception in {"ConnectError", "ConnectionError", "OfflineModeIsEnabled"}:
-            return HubUnavailable("no internet", f"cannot reach {self.endpoint} for {where}", hint)
-        if isinstance(error, connection_errors()):
-            message = f"the connection to {self.endpoint} broke during {where}"
-            return HubUnavailable("connection lost", message, "try again")
-        message = f"the client of the Hub failed for {where}: {exception}: {one_line(error)}"
-        return HubUnavailable("failure of the Hub's client", message, hint)
+        return HubUnavailable(NO_REPO, message, "check the name and, for a private repository, HF_TOKEN")
 
 
 def _store(incomplete: Path, folder: Path, sha256: str, place: str) -> Path:

@@ -155,6 +155,32 @@ def connection_errors() -> tuple[type[BaseException], ...]:
     return HfHubHTTPError.__bases__[0], OSError
 
 
+def connection_failure(error: BaseException, endpoint: str, purpose: str, instead: str) -> HubUnavailable:
+    """Return the error for users for a failed connection, by the name of the exception's class.
+
+    Names, because the client may bring one of several HTTP libraries, each with its own classes.
+
+    Args:
+        error: Exception of the client.
+        endpoint: Address of the Hub.
+        purpose: What the connection was for, such as a file of a repository.
+        instead: Another way to reach the user's aim, in the imperative.
+    """
+    exception = type(error).__name__
+    hint = f"check the internet connection, proxy and HF_ENDPOINT, or {instead}"
+    if "CERTIFICATE_VERIFY_FAILED" in str(error):
+        hint = "check the clock of this machine and SSL_CERT_FILE"
+        return HubUnavailable("certificate not trusted", f"{endpoint} shows no trusted certificate", hint)
+    if "Timeout" in exception:
+        return HubUnavailable("time-out", f"{endpoint} did not answer in time for {purpose}", hint)
+    if exception in {"ConnectError", "ConnectionError", "OfflineModeIsEnabled"}:
+        return HubUnavailable("no internet", f"cannot reach {endpoint} for {purpose}", hint)
+    if isinstance(error, connection_errors()):
+        return HubUnavailable("connection lost", f"the connection to {endpoint} broke during {purpose}", "try again")
+    message = f"the client of the Hub failed for {purpose}: {exception}: {one_line(error)}"
+    return HubUnavailable("failure of the Hub's client", message, hint)
+
+
 @contextmanager
 def progress_bar(file: str) -> Iterator[OnWatch]:
     """Yield the callback of the client's progress bar, which is shown if stderr is a terminal."""
@@ -170,6 +196,22 @@ def progress_bar(file: str) -> Iterator[OnWatch]:
 def one_line(error: BaseException) -> str:
     """Return the first line of an exception's text, without control characters."""
     return "".join(letter if letter.isprintable() else "?" for letter in str(error).partition("\n")[0])[:160]
+
+
+@contextmanager
+def without_telemetry() -> Iterator[None]:
+    """Keep the client from describing this machine in the headers of the requests that the client builds itself.
+
+    The client would add the version of torch, and ask the Hub for a list of AI agents to report the found one.
+    """
+    from huggingface_hub import constants
+
+    before = constants.HF_HUB_DISABLE_TELEMETRY
+    constants.HF_HUB_DISABLE_TELEMETRY = True
+    try:
+        yield
+    finally:
+        constants.HF_HUB_DISABLE_TELEMETRY = before
 
 
 @contextmanager

@@ -10,7 +10,7 @@ import hashlib
 import json
 import math
 import tomllib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 from difflib import get_close_matches
 from pathlib import Path
@@ -62,9 +62,13 @@ def read_recipe(path: Path) -> Recipe:
     return with_values(Recipe(distill=DistillOptions() if "distill" in tables else None), given)
 
 
-def recipe_to_toml(recipe: Recipe) -> str:
-    """Return a recipe in TOML, without options of value None; `read_recipe` reads an equal recipe."""
-    return _to_toml(_values(recipe))
+def recipe_to_toml(recipe: Recipe, is_wanted: Callable[[OptionField, object], bool] | None = None) -> str:
+    """Return a recipe in TOML, without options of value None; `read_recipe` reads an equal recipe.
+
+    With `is_wanted`, only the options for which the function returns True are written.
+    """
+    values = _values(recipe)
+    return _to_toml(values if is_wanted is None else (each for each in values if is_wanted(*each)))
 
 
 def with_values(recipe: Recipe, given: Mapping[str, object]) -> Recipe:

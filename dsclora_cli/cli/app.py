@@ -32,6 +32,7 @@ COMMANDS = MappingProxyType(
         "distill": ("train", "distill", "DISTILL_EXAMPLES"),
         "merge": ("train", "merge", "MERGE_EXAMPLES"),
         "export": ("export", "export", "EXPORT_EXAMPLES"),
+        "push": ("push", "push", "PUSH_EXAMPLES"),
         "models": ("models", "models_app", ""),
         "doctor": ("doctor", "doctor", "DOCTOR_EXAMPLES"),
         "config": ("config", "config_app", ""),

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from dsclora_cli.errors import WeightsError
 from dsclora_cli.models.lora import Adapters, Rank
 from dsclora_cli.models.network import Network
-from dsclora_cli.weights.state_dict import TensorFile, read_tensors, require_finite_tensor, write_tensors
+from dsclora_cli.weights.state_dict import TensorFile, pack_tensors, read_tensors, require_finite_tensor, write_tensors
 
 _KIND = "dsclora adapter"
 _HINT = "expected an adapter as `dsclora distill` writes it"
@@ -107,4 +107,13 @@ def save_adapters(adapters: Adapters, path: Path, base_sha256: str, training: st
     Raises:
         WeightsError: The file cannot be written.
     """
-    write_tensors(path, adapters.state_dict(), {"kind": _KIND, "base_sha256": base_sha256, "training": training})
+    write_tensors(path, adapters.state_dict(), _metadata(base_sha256, training))
+
+
+def pack_adapters(file: LoadedAdapter, training: str) -> bytes:
+    """Return the bytes of a file as `save_adapters` writes one, with other words about the training."""
+    return pack_tensors(file.tensors, _metadata(file.base_sha256, training))
+
+
+def _metadata(base_sha256: str, training: str) -> dict[str, str]:
+    return {"kind": _KIND, "base_sha256": base_sha256, "training": training}

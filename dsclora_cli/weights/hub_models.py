@@ -11,7 +11,7 @@ import json
 import re
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
 from pathlib import Path, PurePosixPath
 
@@ -73,6 +73,24 @@ class HubModel:
 def is_hub_reference(model: str) -> bool:
     """Return whether a model's name means a repository on the Hub: names in the catalog have no slash."""
     return "/" in model
+
+
+def is_repo_name(text: str) -> bool:
+    """Return whether a text is the plain name of a repository on the Hub, `USER/REPO`."""
+    match = _REFERENCE.fullmatch(text)
+    return match is not None and match["repo"] == text
+
+
+def renew_trust(repo: str, file: str, size: int, sha256: str) -> None:
+    """Trust new bytes of a file that was used here before, for all references without a revision.
+
+    Raises WeightsError.
+    """
+    for trusted in list_trusted():
+        if (trusted.repo, trusted.file, trusted.revision) == (repo, file, None) and trusted.sha256 != sha256:
+            place = _place_of_record(trusted.reference, state_dir())
+            _write_record(place, replace(trusted, size=size, sha256=sha256))
+    _obtain.cache_clear()
 
 
 def obtain_hub_model(reference: str, offline: bool = False) -> HubModel:

@@ -175,13 +175,21 @@ def native_scales(options: ModelOptions) -> tuple[int, ...]:
     if options.model == AUTO:
         return _auto_scales(options, catalog)
     if is_hub_reference(options.model):
-        from dsclora_cli.weights.checkpoint import describe_file
-
-        return (describe_file(obtain_hub_model(options.model, options.offline).path).scale,)
+        return _scales_on_hub(options)
     entry = catalog.entry(options.model)
     if options.sharp and options.sharp_weights is None:
         _sharp_entry(entry.name, entry, catalog)  # before any picture is read
     return (entry.scale,)
+
+
+def _scales_on_hub(options: ModelOptions) -> tuple[int, ...]:
+    """Return the scale of the weights in a repository of the Hub, or of the base of an adapter there."""
+    from dsclora_cli.weights.checkpoint import describe_file
+
+    path = obtain_hub_model(options.model, options.offline).path
+    if _holds_adapter(path):
+        return native_scales(_with_local_adapter(options, path))
+    return (describe_file(path).scale,)
 
 
 def _auto_scales(options: ModelOptions, catalog: Catalog) -> tuple[int, ...]:
@@ -281,14 +289,42 @@ def _find_entry(entry: WeightEntry, catalog: Catalog, offline: bool) -> FoundWei
 
 
 def _find_on_hub(options: ModelOptions, scale: int | None) -> FoundWeights:
-    """Return the weights in a repository of the Hub. Raises UsageError where the scale does not match."""
+    """Return the weights in a repository of the Hub, or the base of an adapter there, with the adapter to merge.
+
+    Raises UsageError where the scale does not match.
+    """
     from dsclora_cli.weights.checkpoint import describe_file
 
     model = obtain_hub_model(options.model, options.offline)
     trusted = model.trusted
+    if _holds_adapter(model.path):
+        found = _find_adapted(_with_local_adapter(options, model.path), model.path, scale)
+        note = "; ".join(filter(None, (model.note, found.note))) or None
+        return replace(found, note=note, licence=trusted.licence)
     if scale is not None and (native := describe_file(model.path).scale) != scale:
         raise UsageError(f"{options.model} upscales by {native}, not by {scale}", "leave the size out, or change it")
     return FoundWeights(model.path, trusted.sha256, trusted.name, None, model.note, licence=trusted.licence)
+
+
+def _holds_adapter(path: Path) -> bool:
+    from dsclora_cli.weights.adapters import is_adapter
+    from dsclora_cli.weights.state_dict import read_tensors
+
+    return is_adapter(read_tensors(path))
+
+
+def _with_local_adapter(options: ModelOptions, adapter: Path) -> ModelOptions:
+    """Return options for an adapter that came from the Hub. Raises WeightsError for a base outside the catalog."""
+    from dsclora_cli.weights.adapters import load_adapters
+
+    base_sha256 = load_adapters(adapter).base_sha256
+    base = load_catalog().with_sha256(base_sha256)
+    if base is None:
+        raise WeightsError(
+            f"{options.model} is an adapter for weights that are not in the catalogue: sha256 {base_sha256[:12]}...",
+            f"give the adapter and its base: --adapter {adapter} --weights FILE",
+        )
+    return replace(options, model=base.name, adapter=adapter)
 
 
 def _sharpen(found: FoundWeights, options: ModelOptions, catalog: Catalog) -> FoundWeights:

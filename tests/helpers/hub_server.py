@@ -63,6 +63,8 @@ class HubServer:
     """Send downloads without a length and without an end, until the client closes the connection."""
     card: dict[str, object] = field(default_factory=dict)
     """Head of the model card, as the listing states it."""
+    commit: str = COMMIT
+    """Last commit."""
     revisions: tuple[str, ...] = ("main", COMMIT)
     requests: list[str] = field(default_factory=list)
     """All requests so far, as `METHOD /path`."""
@@ -71,7 +73,7 @@ class HubServer:
 
     def __enter__(self) -> HubServer:
         self.released = threading.Event()
-        handler = type("Handler", (_Handler,), {"hub": self})
+        handler = type("Handler", (self.handler(),), {"hub": self})
         self._server = QuietServer(("127.0.0.1", 0), handler)
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.02,), daemon=True)
         self._thread.start()
@@ -82,6 +84,10 @@ class HubServer:
         self._server.shutdown()
         self._server.server_close()
         self._thread.join()
+
+    def handler(self) -> type[HubHandler]:
+        """Return the class that answers requests."""
+        return HubHandler
 
     @property
     def url(self) -> str:
@@ -98,14 +104,14 @@ class HubServer:
         return {
             "id": self.repo,
             "modelId": self.repo,
-            "sha": COMMIT,
+            "sha": self.commit,
             "private": False,
             "siblings": siblings,
             "cardData": self.card,
         }
 
 
-class _Handler(BaseHTTPRequestHandler):
+class HubHandler(BaseHTTPRequestHandler):
     hub: HubServer
     protocol_version = "HTTP/1.1"
 
@@ -151,7 +157,7 @@ class _Handler(BaseHTTPRequestHandler):
         data = hub.served.get(file, files[file])
         sha256 = hashlib.sha256(files[file]).hexdigest()
         etag = sha256 if hub.lfs else hashlib.sha1(files[file]).hexdigest()
-        headers = {"X-Repo-Commit": COMMIT, "ETag": f'"{etag}"', "Accept-Ranges": "bytes"}
+        headers = {"X-Repo-Commit": hub.commit, "ETag": f'"{etag}"', "Accept-Ranges": "bytes"}
         if hub.lfs:
             headers |= {"X-Linked-Etag": f'"{sha256}"', "X-Linked-Size": str(len(data))}
         wanted = self.headers.get("Range")

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from hub_server import HubServer
 from networks import small
 
 from dsclora_cli.config import ModelOptions
@@ -100,3 +101,23 @@ def test_an_entry_may_be_an_adapter_for_another_entry(base: Path, adapter: Path)
     _catalog(mine=(base, ""), plus=(adapter, 'base = "mine"'), more=(adapter, 'base = "plus"'))
     with pytest.raises(UsageError, match="base: 'plus' is not the name of weights of scale 2"):
         find_weights(ModelOptions("more"), 2)
+
+
+def test_an_adapter_on_the_hub_finds_its_base_in_the_catalog(base: Path, adapter: Path, monkeypatch) -> None:
+    files = {"mine.safetensors": adapter.read_bytes()}
+    with HubServer("me/portraits", files, card={"license": "cc0-1.0"}) as server:
+        monkeypatch.setenv("HF_ENDPOINT", server.url)
+        options = ModelOptions("me/portraits")
+        with pytest.raises(
+            WeightsError, match="me/portraits is an adapter for weights that are not in the catalogue"
+        ) as caught:
+            find_weights(options, 2)
+        assert caught.value.hint.startswith("give the adapter and its base: --adapter ")
+
+        _catalog(base=(base, ""))
+        found = find_weights(options, None)
+        assert (found.name, found.licence) == ("base-mine", "cc0-1.0")
+        assert found.sha256 == f"{sha256_of(base)}/{sha256_of(adapter)}"
+        assert native_scales(options) == (2,) and _equal(options)
+        with pytest.raises(UsageError, match="base upscales by 2, not by 3"):
+            find_weights(options, 3)
