@@ -7,6 +7,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from dsclora_cli.storage.places import Place
 
 DEFAULT_SCALE = 4.0
 """Factor of the sides when no size is given."""
@@ -22,8 +26,8 @@ class ModelOptions:
     model: str = "auto"
     """Name of a model in the catalog, or hf://USER/REPO/FILE[@REVISION] on the Hub; auto selects for the scale."""
 
-    weights: Path | None = None
-    """File of weights, instead of a model's name."""
+    weights: Place | None = None
+    """File of weights, as a path or at a URL, instead of a model's name."""
 
     offline: bool = False
     """Do not access the internet."""

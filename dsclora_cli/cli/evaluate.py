@@ -14,6 +14,7 @@ from dsclora_cli.cli.options import MODEL, REPORTING, SPEED, option
 from dsclora_cli.config import EvalOptions, ModelOptions
 from dsclora_cli.errors import UsageError
 from dsclora_cli.evaluation.report import EvalCallbacks
+from dsclora_cli.storage.places import parse_place
 
 _DEFAULT = EvalOptions()
 _ENGINE = options.EngineName(_DEFAULT.engine.engine)
@@ -113,7 +114,8 @@ def evaluate(
         ),
     ] = None,
     weights: Annotated[
-        list[Path] | None, option(MODEL, "Weights file of a model. May be repeated.", "--weights", metavar="FILE")
+        list[str] | None,
+        option(MODEL, "Weights file of a model, or its URL. May be repeated.", "--weights", metavar="FILE"),
     ] = None,
     adapter: Annotated[
         list[Path] | None,
@@ -246,11 +248,11 @@ def evaluate(
 
 
 def _models(
-    names: list[str] | None, weights: list[Path] | None, adapters: list[Path] | None
+    names: list[str] | None, weights: list[str] | None, adapters: list[Path] | None
 ) -> tuple[ModelOptions, ...]:
     """Return the models in the order of the rows: names, then weights files, then adapters."""
     by_name = [options.model_options(name, None, offline=False, adapter=None) for name in names or ()]
-    by_file = [ModelOptions(weights=file) for file in weights or ()]
+    by_file = [options.model_options("auto", parse_place(file), offline=False, adapter=None) for file in weights or ()]
     return (*by_name, *by_file, *(ModelOptions(adapter=file) for file in adapters or ()))
 
 

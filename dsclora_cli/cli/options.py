@@ -14,6 +14,7 @@ import typer
 
 from dsclora_cli.cli.completion import complete_device, complete_devices, complete_model
 from dsclora_cli.config import DEFAULT_SCALE, MAX_SCALE, EngineOptions, ModelOptions, ReadOptions
+from dsclora_cli.storage.places import Place, RemotePlace, is_url, parse_place
 
 FILES = "Input and output"
 SIZE = "Size"
@@ -130,17 +131,22 @@ def engine_options(
 
 def model_options(
     model: str,
-    weights: Path | None,
+    weights: Place | None,
     offline: bool,
     adapter: Path | None,
     sharp: float | None = None,
     sharp_weights: Path | None = None,
 ) -> ModelOptions:
-    """Return the options of the panel "Model"; a `model` that is the path of a weight file counts as `weights`."""
+    """Return the options of the panel "Model".
+
+    A `model` that is the path or the URL of a weight file counts as `weights`, and weights on the Hub count as a model.
+    """
     from dsclora_cli.weights.hub_models import WEIGHT_SUFFIXES
 
-    if weights is None and Path(model).suffix in WEIGHT_SUFFIXES and Path(model).is_file():
-        model, weights = "auto", Path(model)
+    if weights is None and (is_url(model) or (Path(model).suffix in WEIGHT_SUFFIXES and Path(model).is_file())):
+        model, weights = "auto", parse_place(model)
+    if isinstance(weights, RemotePlace) and weights.scheme == "hf" and model == "auto":
+        model, weights = weights.url, None
     return ModelOptions(model, weights, offline, adapter, sharp, sharp_weights)
 
 
@@ -154,7 +160,16 @@ ModelOption = Annotated[
         autocompletion=complete_model,
     ),
 ]
-WeightsOption = Annotated[Path | None, option(MODEL, "File of weights, instead of a model's name.", "--weights")]
+WeightsOption = Annotated[
+    Any,  # typer knows no other classes than its own, even with a parser
+    option(
+        MODEL,
+        "File of weights, or its URL, instead of a model's name.",
+        "--weights",
+        parser=parse_place,
+        metavar="FILE",
+    ),
+]
 AdapterOption = Annotated[
     Path | None,
     option(

@@ -23,6 +23,7 @@ from dsclora_cli.config import (
     UpscaleOptions,
 )
 from dsclora_cli.errors import DscloraError, UsageError
+from dsclora_cli.storage.places import is_url
 
 if TYPE_CHECKING:
     from collections.abc import Generator
@@ -75,14 +76,18 @@ def upscale(
         list[str],
         typer.Argument(
             metavar="INPUT...",
-            help="Pictures, folders, globs, @list.txt with a path on each line, or - for stdin.",
+            help="Pictures, folders, globs, URLs, @list.txt with a path on each line, or - for stdin.",
             rich_help_panel=FILES,
         ),
     ],
     output: Annotated[
         str | None,
         option(
-            FILES, "File or folder for results, or - for stdout.", "-o", "--output", show_default="next to the input"
+            FILES,
+            "File or folder for results, also as a URL, or - for stdout.",
+            "-o",
+            "--output",
+            show_default="next to the input",
         ),
     ] = _DEFAULT.batch.output,
     format: Annotated[
@@ -257,6 +262,8 @@ def upscale(
         cluster,
     )
     _check(asked, inputs, json and not dry_run, dry_run)
+    if compare_page and any(map(is_url, (*inputs, output or ""))):
+        raise UsageError("--compare-page takes pictures of this machine, and no URLs", "leave --compare-page out")
     # The Hub's client shows progress bars of its own, and reads the setting when imported.
     if quiet:
         console.hide_download_bars()

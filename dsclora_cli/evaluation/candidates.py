@@ -20,6 +20,7 @@ from dsclora_cli.paths import sha256_of
 from dsclora_cli.upscaling.engines import auto_edge, choose_device, load_engine, with_fitting_tile
 from dsclora_cli.weights.adapters import load_adapters
 from dsclora_cli.weights.catalog import WeightEntry
+from dsclora_cli.weights.remote import local_weights
 from dsclora_cli.weights.resolve import AUTO, FoundWeights, find_weights, native_scales
 
 
@@ -80,7 +81,8 @@ def _find(model: ModelOptions, options: EvalOptions) -> FoundWeights:
     if model.adapter is not None and model.weights is None and model.model == AUTO:
         # Prefer a base among the weights that are compared; else the adapter's base comes from the catalog.
         base_sha256 = load_adapters(model.adapter).base_sha256
-        files = (other.weights for other in options.models if other.weights is not None and other.weights.is_file())
+        given = (local_weights(other.weights, model.offline) for other in options.models if other.weights is not None)
+        files = (file for file in given if file.is_file())
         model = replace(model, weights=next((file for file in files if sha256_of(file) == base_sha256), None))
     native = native_scales(model)
     if options.scale not in native and _model_name(model) != AUTO:

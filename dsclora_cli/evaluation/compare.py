@@ -21,6 +21,7 @@ from dsclora_cli.imaging.profiles import fitting_profile
 from dsclora_cli.imaging.reader import open_picture
 from dsclora_cli.imaging.resize import BICUBIC, FILTERS, matlab_bicubic, resize_with
 from dsclora_cli.imaging.types import Header, Pixels
+from dsclora_cli.storage.places import is_url, parse_place
 from dsclora_cli.upscaling.jobs import JobPlanner
 from dsclora_cli.upscaling.part import Part, check_part, cut_part, region_around, upscale_part
 from dsclora_cli.upscaling.picture import PictureUpscaler
@@ -163,7 +164,7 @@ def _choose_part(header: Header, options: CompareOptions, callbacks: Callbacks) 
 
 def _upscale(name: str, source: _Input, options: CompareOptions) -> ComparedPixels:
     """Return the part of the picture, upscaled by a candidate."""
-    if names_file(name) and Path(name).suffix.lower() not in _NO_PICTURES:
+    if names_file(name) and not is_url(name) and Path(name).suffix.lower() not in _NO_PICTURES:
         return _read_finished(Path(name), "file", source, options)
     begin = perf_counter()
     if name in FILTERS:
@@ -180,7 +181,7 @@ def _upscale(name: str, source: _Input, options: CompareOptions) -> ComparedPixe
 def _run_model(name: str, source: _Input, options: CompareOptions) -> tuple[str, str, Pixels]:
     """Return the name and the kind of a model or of a file of weights, and the upscaled part."""
     is_file = names_file(name)
-    model = ModelOptions(weights=Path(name)) if is_file else ModelOptions(name)
+    model = ModelOptions(weights=parse_place(name)) if is_file else ModelOptions(name)
     asked = UpscaleOptions(
         model=replace(model, offline=options.offline), size=SizeOptions(scale=options.scale), engine=options.engine
     )

@@ -22,7 +22,10 @@ _CREDENTIALS = {
     "az": "set AZURE_STORAGE_ACCOUNT_NAME and AZURE_STORAGE_ACCOUNT_KEY, or log in with `az login`",
     "hf": "set HF_TOKEN",
 }
-_KINDS = {"s3a": "s3", "gcs": "gs", "abfs": "az", "abfss": "az", "adl": "az"}
+_RIGHTS = "check the credentials and the rights of the account"
+_DENIED = {"http": "get a new address: a signature ends after some time"}
+_KINDS = {"https": "http", "s3a": "s3", "gcs": "gs", "abfs": "az", "abfss": "az", "adl": "az"}
+_NO_CREDENTIALS = ("Credential", "Unauthenticated", "TokenRetrieval")
 _UNREACHABLE = ("ConnectionError", "ConnectTimeout", "ConnectorError", "ReadTimeout", "TimeoutError", "gaierror")
 """Parts of names of exceptions: each library of a storage has exceptions of its own."""
 
@@ -52,6 +55,11 @@ def named_failures(place: RemotePlace, kind: type[ImageUnreadable | ImageUnwrita
         raise kind(f"{place}: {reason}", hint) from hidden
 
 
+def lacks_bucket(error: FileNotFoundError) -> bool:
+    """Return whether a storage says that the whole bucket is absent, and not only an object."""
+    return any(words in str(error) for words in ("specified bucket does not exist", "ContainerNotFound"))
+
+
 def _missing_package(place: RemotePlace, error: ImportError) -> UsageError:
     package, extra = _PACKAGES.get(place.scheme, ("fsspec", "remote"))
     if place.scheme not in _PACKAGES and error.name != "fsspec":
@@ -61,22 +69,22 @@ def _missing_package(place: RemotePlace, error: ImportError) -> UsageError:
 
 def _explain(place: RemotePlace, error: Exception) -> tuple[str, str]:
     """Return the reason of a failure and the next step."""
-    names = " ".join(each.__name__ for each in type(error).__mro__)
+    names, line = " ".join(each.__name__ for each in type(error).__mro__), _first_line(error)
     kind = _KINDS.get(place.scheme, place.scheme)
-    credentials = _CREDENTIALS.get(kind, "check the credentials")
+    reason, hint = line, "check the URL, and run again"
     if isinstance(error, FileNotFoundError):
-        bucket = "bucket" in str(error).lower() and "not exist" in str(error).lower()
-        return ("the bucket does not exist" if bucket else "does not exist"), "check the URL"
-    if "Credential" in names or "Unauthenticated" in names or "TokenRetrieval" in names:
-        return "no credentials were found", credentials
-    if isinstance(error, PermissionError):
-        return f"access denied ({_first_line(error)})", f"check the rights of the account; {credentials}"
-    if any(part in names for part in _UNREACHABLE):
+        reason = "the bucket does not exist" if lacks_bucket(error) else "does not exist"
+        hint = "check the URL"
+    elif any(part in names for part in _NO_CREDENTIALS):
+        reason, hint = "no credentials were found", _CREDENTIALS.get(kind, _RIGHTS)
+    elif isinstance(error, PermissionError) or getattr(error, "status", None) in {401, 403}:
+        reason, hint = f"access denied ({line})", _DENIED.get(kind, _RIGHTS)
+    elif any(part in names for part in _UNREACHABLE):
         endpoint = " and AWS_ENDPOINT_URL" if kind == "s3" else ""
-        return f"cannot be reached ({_first_line(error)})", f"check the connection{endpoint}, and run again"
-    if isinstance(error, NotImplementedError):
-        return f"{place.scheme}:// cannot do this", "choose another place"
-    return _first_line(error), "check the URL, and run again"
+        reason, hint = f"cannot be reached ({line})", f"check the connection{endpoint}, and run again"
+    elif isinstance(error, NotImplementedError):
+        reason, hint = f"{place.scheme}:// cannot do this", "choose another place"
+    return reason, hint
 
 
 def _first_line(error: Exception) -> str:

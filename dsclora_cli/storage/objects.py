@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dsclora_cli.errors import ImageUnreadable, ImageUnwritable, UsageError
-from dsclora_cli.storage.failures import named_failures
+from dsclora_cli.storage.failures import lacks_bucket, named_failures
 from dsclora_cli.storage.places import RemotePlace
 
 if TYPE_CHECKING:
@@ -26,7 +26,6 @@ _CHUNK = 2**22
 _WHOLE = frozenset({"s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "adl", "hf", "memory"})
 """Kinds of storage where an object appears when the last byte has arrived, and never before."""
 
-_READ_ONLY = frozenset({"http", "https", "zip", "tar", "github"})
 _OPTIONS: dict[str, dict[str, Any]] = {"s3": {"max_concurrency": 2}, "s3a": {"max_concurrency": 2}}
 """By scheme: s3fs would hold 10 parts of 50 MB of a large result in memory."""
 
@@ -57,8 +56,11 @@ def find_object(place: RemotePlace) -> ObjectFacts | None:
         try:
             return _facts(place, system.info(path))
         except FileNotFoundError as error:
-            if "bucket" in str(error):  # a misspelled bucket is no place where nothing is yet
+            if lacks_bucket(error):  # a misspelled bucket is no place where nothing is yet
                 raise
+            # The web client of fsspec calls everything absent, from a lost connection to a refused signature.
+            if "http" in place.scheme and isinstance(error.__cause__, Exception):
+                raise error.__cause__ from None
             return None
 
 
@@ -144,7 +146,7 @@ def write_object(place: RemotePlace, data: Path | bytes) -> None:
         UsageError: A package is missing.
     """
     with named_failures(place, ImageUnwritable):
-        if place.scheme in _READ_ONLY:
+        if not place.is_writable:
             raise ImageUnwritable(f"{place}: nothing can be written to {place.scheme}://", "choose another place")
         system, path = _open_storage(place)
         if place.scheme in _WHOLE:

@@ -20,6 +20,8 @@ _PARTS = re.compile(
     r"(?P<chain>::.*)?",
     re.DOTALL,
 )
+_READ_ONLY = frozenset({"http", "https", "zip", "tar", "libarchive", "github"})
+
 _QUERY = re.compile(r"\?[\w.~%-]+=[^\s'\"?]*?(?=::|$|[\s'\"])")
 _LOGIN = re.compile(r"(?<=://)[^\s/@'\"]+@")
 
@@ -85,6 +87,11 @@ class RemotePlace:
     def scheme(self) -> str:
         """Return the name of the kind of storage, such as "s3"."""
         return self.parts[0].removesuffix("://")
+
+    @property
+    def is_writable(self) -> bool:
+        """Return whether objects of the kind of storage can be written at all."""
+        return self.scheme not in _READ_ONLY
 
     @property
     def key(self) -> str:

@@ -10,9 +10,9 @@ from pathlib import Path, PurePath
 from string import Formatter
 
 from dsclora_cli.config import UpscaleOptions
-from dsclora_cli.errors import ImageError, UsageError
+from dsclora_cli.errors import ImageError, ImageUnreadable, ImageUnwritable, UsageError
 from dsclora_cli.imaging.formats import FORMATS, format_of_suffix
-from dsclora_cli.storage.places import Place, parse_place
+from dsclora_cli.storage.places import Place, RemotePlace, parse_place
 from dsclora_cli.upscaling.sizes import SizePlan
 from dsclora_cli.upscaling.types import FoundInputs, InputFile, path_key
 
@@ -86,7 +86,8 @@ def possible_stems(template: str, name: str) -> Iterator[str]:
 class OutputNamer:
     """Namer for the results of a run. Called in input order, so the same run always gives the same names.
 
-    Raises UsageError where the output cannot take the results of the inputs.
+    Raises UsageError where the output cannot take the results of the inputs, and ImageUnwritable where the place of the
+    output cannot be asked.
 
     Args:
         found: the inputs.
@@ -108,6 +109,7 @@ class OutputNamer:
                 raise UsageError("-o - takes one picture, and there are several", "name a folder with -o")
             return False
         place = parse_place(output)
+        _require_writable(place)
         is_file, is_folder = _look_up(place)
         if many and is_file:
             raise UsageError(f"-o {place} is a file, and there are several pictures", "name a folder with -o")
@@ -163,6 +165,7 @@ class OutputNamer:
             # The tree of a folder argument is kept below the output folder.
             return output / (file.folder or "") / self._name(file, size, model, format)
         if not isinstance(file.source, bytes):
+            _require_writable(file.source)
             return file.source.parent / self._name(file, size, model, format)
         return None
 
@@ -192,7 +195,10 @@ def _look_up(output: Place) -> tuple[bool, bool]:
 
     if output.parent == output:  # a bucket, whose name may have a dot
         return False, True
-    facts = find_object(output)
+    try:
+        facts = find_object(output)
+    except ImageUnreadable as error:
+        raise ImageUnwritable(error.message, error.hint) from error
     return facts is not None and not facts.is_folder, facts is not None and facts.is_folder
 
 
@@ -202,3 +208,10 @@ def _is_same(wanted: Place, source: Place) -> bool:
         return True
     # samefile: a hard link is the same file under another path.
     return isinstance(wanted, Path) and isinstance(source, Path) and wanted.exists() and wanted.samefile(source)
+
+
+def _require_writable(place: Place) -> None:
+    """Raise UsageError where no result can be written to the kind of storage."""
+    if isinstance(place, RemotePlace) and not place.is_writable:
+        message = f"{place}: no result can be written to {place.scheme}://"
+        raise UsageError(message, "name another place with -o")

@@ -10,6 +10,7 @@ from dsclora_cli.config import UpscaleOptions
 from dsclora_cli.errors import ImageError
 from dsclora_cli.imaging.arrays import InMemory, to_pixels
 from dsclora_cli.imaging.types import Frame
+from dsclora_cli.storage.places import Place, RemotePlace, parse_place
 from dsclora_cli.upscaling.batch import upscale_files
 from dsclora_cli.upscaling.jobs import JobPlanner
 from dsclora_cli.upscaling.picture import PictureUpscaler
@@ -44,7 +45,7 @@ class Upscaler:
         device: str = _DEFAULTS.engine.device,
         *,
         scale: float | None = None,
-        weights: Path | str | None = None,
+        weights: Place | str | None = None,
         adapter: Path | str | None = None,
         options: UpscaleOptions = _DEFAULTS,
     ) -> None:
@@ -52,7 +53,7 @@ class Upscaler:
         chosen = replace(
             options.model,
             model=options.model.model if model == _DEFAULTS.model.model else model,
-            weights=options.model.weights if weights is None else Path(weights),
+            weights=options.model.weights if weights is None else parse_place(_text_of(weights)),
             adapter=options.model.adapter if adapter is None else Path(adapter),
         )
         runs_on = options.engine.device if device == _DEFAULTS.engine.device else device
@@ -66,35 +67,37 @@ class Upscaler:
         self._planner = JobPlanner.for_arrays(self.options)
 
     @overload
-    def __call__(self, picture: Path | str, output: Path | str | None = None) -> Path: ...
+    def __call__(self, picture: Place | str, output: Place | str | None = None) -> Place: ...
 
     @overload
     def __call__(self, picture: InMemory) -> InMemory: ...
 
-    def __call__(self, picture: Path | str | InMemory, output: Path | str | None = None) -> Path | InMemory:
+    def __call__(self, picture: Place | str | InMemory, output: Place | str | None = None) -> Place | InMemory:
         """Upscale one picture.
 
         Args:
-            picture: path of a file, Pillow image, or array `(H, W)` or `(H, W, 1 to 4)` in uint8, uint16 or float.
-            output: file or folder for the result of a file; next to the input by default.
+            picture: path or URL of a file, Pillow image, or array `(H, W)` or `(H, W, 1 to 4)` in uint8, uint16 or
+                float.
+            output: file or folder, also as a URL, for the result of a file; next to the input by default.
 
         Returns:
-            The path of the written file for a path, else an image or an array of the same kind.
+            The path of the written file for a file, or a `RemotePlace` where the file lies at a URL; else an image or
+            an array of the same kind.
 
         Raises:
             ImageError: the picture cannot be read or written, or the output exists already with other settings and
                 `options.batch.overwrite` is not set.
             WeightsError: weights cannot be read or downloaded.
         """
-        if isinstance(picture, (str, Path)):
-            return self._upscale_file(Path(picture), output)
+        if isinstance(picture, (str, Path, RemotePlace)):
+            return self._upscale_file(_text_of(picture), output)
         pixels, back = to_pixels(picture)
         plan = self._upscaler.plan(self._planner.plan_array(pixels), streamed=False)
         return back(self._upscaler.upscale(Frame(pixels), plan).pixels)
 
-    def _upscale_file(self, path: Path, output: Path | str | None) -> Path:
-        batch = replace(self.options.batch, output=None if output is None else str(output))
-        (result,) = upscale_files([str(path)], replace(self.options, batch=batch), upscaler=self._upscaler)
+    def _upscale_file(self, path: str, output: Place | str | None) -> Place:
+        batch = replace(self.options.batch, output=None if output is None else _text_of(output))
+        (result,) = upscale_files([path], replace(self.options, batch=batch), upscaler=self._upscaler)
         if result.status == "kept":
             raise ImageError(
                 f"{result.output} already exists with other settings", "choose another output, or set batch.overwrite"
@@ -102,5 +105,9 @@ class Upscaler:
         if result.error is not None:
             raise ImageError(result.error.message, result.error.hint)
         if result.output is None:
-            raise ImageError(f"{path}: {'; '.join(result.warnings)}")
-        return Path(result.output)
+            raise ImageError(f"{result.input}: {'; '.join(result.warnings)}")
+        return parse_place(result.output)
+
+
+def _text_of(place: Place | str) -> str:
+    return place.url if isinstance(place, RemotePlace) else str(place)

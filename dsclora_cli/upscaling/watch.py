@@ -15,6 +15,7 @@ from time import monotonic, time
 
 from dsclora_cli.config import UpscaleOptions
 from dsclora_cli.errors import UsageError
+from dsclora_cli.storage.places import RemotePlace, parse_place
 from dsclora_cli.upscaling.batch import BatchRun
 from dsclora_cli.upscaling.engines import list_devices
 from dsclora_cli.upscaling.inputs import find_inputs
@@ -72,7 +73,11 @@ def watch_files(
 
 
 def _check_folders(folders: Iterable[str]) -> list[Path]:
-    paths = [Path(folder) for folder in folders]
+    places = [parse_place(folder) for folder in folders]
+    for place in places:
+        if isinstance(place, RemotePlace):
+            raise UsageError(f"--watch takes folders of this machine, not {place}", "run again from time to time")
+    paths = [place for place in places if isinstance(place, Path)]
     for path in paths:
         if not path.is_dir():
             raise UsageError(f"--watch takes folders, and {path} is none", "name a folder")

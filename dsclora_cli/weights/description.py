@@ -14,10 +14,12 @@ from typing import TYPE_CHECKING, Any
 from dsclora_cli import hub
 from dsclora_cli.errors import WeightsError
 from dsclora_cli.paths import sha256_of
+from dsclora_cli.storage.places import parse_place
 from dsclora_cli.weights.catalog import Catalog, Scores, WeightEntry, load_catalog
 from dsclora_cli.weights.download import Place, find_local, known_sha256
 from dsclora_cli.weights.hub_models import find_trusted, is_hub_reference
 from dsclora_cli.weights.listing import model_row
+from dsclora_cli.weights.remote import local_weights
 from dsclora_cli.weights.resolve import names_file
 
 if TYPE_CHECKING:
@@ -148,7 +150,7 @@ def describe_model(text: str) -> ModelDescription:
     """
     catalog = load_catalog()
     if names_file(text):
-        return _describe_own_file(Path(text), catalog)
+        return _describe_own_file(local_weights(parse_place(text), offline=True), catalog)
     if is_hub_reference(text):
         return _describe_reference(text, catalog)
     entry = catalog.entry(text)

@@ -14,9 +14,11 @@ from dsclora_cli.config import DEFAULT_SCALE, ModelOptions
 from dsclora_cli.errors import UsageError, WeightsError
 from dsclora_cli.hub_client import HubUnavailable
 from dsclora_cli.paths import sha256_of
+from dsclora_cli.storage.places import is_url, parse_place
 from dsclora_cli.weights.catalog import Catalog, PhotoRule, WeightEntry, load_catalog
 from dsclora_cli.weights.download import known_sha256, obtain
 from dsclora_cli.weights.hub_models import WEIGHT_SUFFIXES, is_hub_reference, obtain_hub_model
+from dsclora_cli.weights.remote import local_weights
 
 if TYPE_CHECKING:
     from dsclora_cli.models.network import Network
@@ -98,7 +100,7 @@ def _find_unsharpened(options: ModelOptions, catalog: Catalog, scale: int | None
     if options.adapter is not None:
         return _find_adapted(options, options.adapter, scale)
     if options.weights is not None:
-        return _find_file(options.weights, catalog)
+        return _find_file(local_weights(options.weights, options.offline), catalog)
     if options.model in {AUTO, AUTO_PHOTO}:
         return _find_auto(options, catalog, int(DEFAULT_SCALE) if scale is None else scale)
     if is_hub_reference(options.model):
@@ -146,15 +148,17 @@ def find_named_weights(text: str, offline: bool = False) -> FoundWeights:
 
 def named_options(text: str, offline: bool = False, adapter: Path | None = None) -> ModelOptions:
     """Return the options for weights given in one word: the path of a file, or a name in the catalog."""
-    options = ModelOptions(weights=Path(text)) if names_file(text) else ModelOptions(text)
+    options = ModelOptions(weights=parse_place(text)) if names_file(text) else ModelOptions(text)
     return replace(options, offline=offline, adapter=adapter)
 
 
 def names_file(text: str) -> bool:
-    """Return whether a text is the path of a weight file, and not the name of a model."""
+    """Return whether a text is the path or the URL of a weight file, and not the name of a model."""
+    if is_url(text):
+        return not text.startswith("hf://")  # the name of a model on the Hub
     path = Path(text)
     # A known suffix means a path even if no such file exists, so that the error names the missing file.
-    return path.is_file() or (path.suffix in WEIGHT_SUFFIXES and not text.startswith("hf://"))
+    return path.is_file() or path.suffix in WEIGHT_SUFFIXES
 
 
 def native_scales(options: ModelOptions) -> tuple[int, ...]:
@@ -170,7 +174,7 @@ def native_scales(options: ModelOptions) -> tuple[int, ...]:
     if options.weights is not None:
         from dsclora_cli.weights.checkpoint import describe_file
 
-        return (describe_file(options.weights).scale,)
+        return (describe_file(local_weights(options.weights, options.offline)).scale,)
     catalog = load_catalog()
     if options.model == AUTO:
         return _auto_scales(options, catalog)

@@ -1,0 +1,77 @@
+"""Weight files at URLs, copied to the cache of downloads: `--weights s3://BUCKET/FILE`. No torch."""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+
+from dsclora_cli.errors import ImageUnreadable, WeightsError
+from dsclora_cli.paths import atomic_write, downloads_dir, is_inner_path
+from dsclora_cli.storage.places import Place, RemotePlace
+
+_MOST_BYTES = 1 << 30
+"""As for downloads from web addresses."""
+
+
+def local_weights(place: Place, offline: bool) -> Path:
+    """Return the path of a weight file; a file at a URL is copied to the cache, again after each change of the file.
+
+    Raises:
+        WeightsError: The file cannot be fetched; with `offline`, the file was never fetched before.
+        UsageError: A package for the kind of storage is missing.
+    """
+    if isinstance(place, Path):
+        return place
+    # Without secrets: the signature in a web address changes with every address.
+    folder = downloads_dir() / f"url-{hashlib.sha256(str(place).encode()).hexdigest()[:32]}"
+    if offline:
+        return _newest(folder, place)
+    try:
+        return _copy_to(folder, place)
+    except ImageUnreadable as error:
+        raise WeightsError(error.message, error.hint) from error
+    except OSError as error:
+        hint = "free some space, or set DSCLORA_CACHE_DIR to a folder that can be written"
+        raise WeightsError(f"{place} cannot be copied to {folder}: {error.strerror}", hint) from error
+
+
+def _newest(folder: Path, place: RemotePlace) -> Path:
+    copies = sorted(_copies(folder), key=lambda path: path.stat().st_mtime)
+    if not copies:
+        raise WeightsError(
+            f"{place} is not on this machine yet, and nothing is downloaded", "run once without --offline and --dry-run"
+        )
+    return copies[-1]
+
+
+def _copies(folder: Path) -> Iterator[Path]:
+    return (path for path in folder.glob("*/*") if path.is_file() and not path.name.startswith("."))
+
+
+def _copy_to(folder: Path, place: RemotePlace) -> Path:
+    """Return the copy of the file as the file is now. Raises ImageUnreadable and OSError."""
+    from dsclora_cli.storage.objects import find_object, local_copy
+
+    facts = find_object(place)
+    if facts is None or facts.is_folder:
+        what = "does not exist" if facts is None else "is a folder, not a weight file"
+        raise ImageUnreadable(f"{place} {what}", "check the URL")
+    if facts.size is not None and facts.size > _MOST_BYTES:
+        raise ImageUnreadable(f"{place}: {facts.size} bytes are more than 1 GiB", "check the URL")
+    version = hashlib.sha256(f"{facts.size} {facts.tag}".encode()).hexdigest()[:16]
+    copy = folder / version / (place.name if is_inner_path(place.name) else "weights")
+    if not copy.is_file():
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        with local_copy(place) as content, atomic_write(copy) as temporary:
+            if isinstance(content, bytes):
+                temporary.write_bytes(content)
+            else:
+                shutil.copyfile(content, temporary)
+        for old in folder.iterdir():
+            if old.name != version:
+                with suppress(OSError):  # another process may still read the older file
+                    shutil.rmtree(old)
+    return copy
