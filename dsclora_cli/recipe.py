@@ -301,7 +301,12 @@ class DistillOptions:
     base: str | None = option_field(None, "dsclora: weights to adapt.", _WEIGHTS)
     teacher: str | None = option_field(None, "Weights of the teacher; default for dsclora: the base.", _WEIGHTS)
     adapters: str = option_field(
-        "paper", "dsclora: ranks of the adapters; none trains every weight of the base.", "paper|small|none|RULES"
+        "paper",
+        "dsclora: ranks of the adapters; none trains every weight of the base.",
+        "paper|figure|small|none|RULES",
+    )
+    init_adapter: Path | None = option_field(  # noqa: RUF009
+        None, "dsclora: adapter file to continue in a new run, of the same base and ranks.", "FILE"
     )
     rec: float = option_field(1.0, "Weight of the loss between output and HR.", "X", min=0)
     ts: float = option_field(1.0, "Weight of the L1 loss between output and teacher's output.", "X", min=0)

@@ -105,6 +105,9 @@ def _check_distillation(options: DistillOptions) -> None:
     plugin = find_plugin(method)
     if method == "dsclora" and options.base is None:
         raise UsageError("adapters need a network to adapt", "name its weights: --base FILE|NAME")
+    if options.init_adapter is not None and (method != "dsclora" or options.adapters == "none"):
+        trained = f"method {method}" if method != "dsclora" else "--adapters none"
+        raise UsageError(f"--init-adapter is of no use to {trained}, which trains no adapter", "leave the option out")
     # Whether the method of a plugin needs a teacher is known only after its function has run.
     needs_teacher = not plugin and method not in {"dsclora", "none"}
     if needs_teacher and options.teacher is None and (method != "logits" or folder is None):

@@ -173,7 +173,7 @@ def test_the_digest_without_files_changes_with_every_option_but_paths() -> None:
         if recipe_digest(changed, files=False) == recipe_digest(DISTILLATION, files=False):
             same.add(option.name)
     free = {"device", "threads", "compile", "accumulate", "checkpoint_minutes", "max_pixels", "most_skips"}
-    assert same - free == {"data", "lr", "val", "init", "base", "teacher", "teacher_images"}
+    assert same - free == {"data", "lr", "val", "init", "init_adapter", "base", "teacher", "teacher_images"}
     words = [with_values(DISTILLATION, {"teacher_images": word}) for word in ("patch", "whole", "ensemble")]
     assert len({recipe_digest(recipe, files=False) for recipe in words}) == 3
 

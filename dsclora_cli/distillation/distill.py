@@ -31,6 +31,7 @@ from dsclora_cli.models.features import FeatureExtractor, ProjectedFeatures, sel
 from dsclora_cli.models.lora import AdaptedNetwork, Adapters, merge_adapters, parse_ranks
 from dsclora_cli.models.network import Network
 from dsclora_cli.models.span import SPAN
+from dsclora_cli.paths import sha256_of
 from dsclora_cli.recipe import (
     DEFAULT_FEATURE_DISTANCE,
     DEFAULT_FEATURE_WEIGHTS,
@@ -43,7 +44,7 @@ from dsclora_cli.training.compile import compiled
 from dsclora_cli.training.losses import ReconstructionLoss
 from dsclora_cli.training.train import initial_digest, initial_network, network_setup
 from dsclora_cli.training.trainer import LossTerms, Run, TrainCallbacks, TrainingSetup, TrainResult, fit
-from dsclora_cli.weights.adapters import save_adapters
+from dsclora_cli.weights.adapters import build_adapters, load_adapters, save_adapters
 from dsclora_cli.weights.resolve import find_named_weights, open_network
 
 _TILE = 256
@@ -70,13 +71,11 @@ def distill(recipe: Recipe, run: Path, resume: bool, callbacks: TrainCallbacks, 
     assert options is not None
     # Open everything with a name before the run folder is made, so that a wrong name leaves nothing behind.
     builder = _find_builder(options.method)
-    base_name = options.base if options.method == "dsclora" else None
     teacher_name = None if options.method == "none" else options.teacher or options.base
-    base = open_weights(base_name, recipe.network.scale, offline) if base_name else None
-    if base and base.has_adapter:
-        raise UsageError(f"{base_name} already contains an adapter", "merge them first: `dsclora merge`")
+    base = _open_base(options, recipe.network.scale, offline)
     teacher = open_weights(teacher_name, recipe.network.scale, offline) if teacher_name else None
-    if base and options.adapters != "none" and recipe.run.amp == "auto":
+    adapters = _initial_adapters(base, options, recipe.run.seed)
+    if adapters and recipe.run.amp == "auto":
         # Half precision resolves 0.1 % of a weight at best, and adapters change weights by 0.5 % in all.
         recipe = replace(recipe, run=replace(recipe.run, amp="off"))
     if options.method == "facd" and options.feature_distance is None:
@@ -97,12 +96,54 @@ def distill(recipe: Recipe, run: Path, resume: bool, callbacks: TrainCallbacks, 
                 name = f"{teacher.sha256} {options.teacher_images}"
                 data = data.with_teacher(images, name, callbacks.on_picture)
         network = teacher.network if teacher else None
-        context = DistillContext(recipe, options, data, network, base, device, offline, callbacks.note_once)
+        context = DistillContext(recipe, options, data, network, base, adapters, device, offline, callbacks.note_once)
         digests = [opened.sha256 if opened else "" for opened in (base, teacher)]
-        init = "" if options.method == "dsclora" else initial_digest(recipe.network, offline)
+        if options.method == "dsclora":
+            init = sha256_of(options.init_adapter) if options.init_adapter else ""
+        else:
+            init = initial_digest(recipe.network, offline)
         return replace(builder(context), weights=(*digests, init)), data
 
     return fit(resolve_defaults(recipe), Run(run, resume, offline, callbacks), build)
+
+
+def _open_base(options: DistillOptions, scale: int, offline: bool) -> OpenedWeights | None:
+    """Open the base of method dsclora; None for every other method. Raises as `open_weights`, and for a merged base."""
+    if options.method != "dsclora":
+        return None
+    assert options.base is not None
+    base = open_weights(options.base, scale, offline)
+    if base.has_adapter:
+        raise UsageError(f"{options.base} already contains an adapter", "merge them first: `dsclora merge`")
+    return base
+
+
+def _initial_adapters(base: OpenedWeights | None, options: DistillOptions, seed: int) -> Adapters | None:
+    """Return the adapters that a run starts from: zero, or the adapters in the file of `init_adapter`.
+
+    None for a run that trains no adapters.
+
+    Raises:
+        UsageError: Rules for the ranks that do not fit the base, or other ranks in the file.
+        WeightsError: A file that cannot be read, or an adapter for other weights.
+    """
+    if base is None or options.adapters == "none":
+        return None
+    adapters = Adapters(base.network, parse_ranks(base.network, options.adapters), seed)
+    if options.init_adapter is None:
+        return adapters
+    found = build_adapters(base.network, base.sha256, load_adapters(options.init_adapter))
+    # Ranks of the file without a word would make the recipe of the new run a lie.
+    own, wanted = (
+        {name: tuple(each.shape) for name, each in module.named_parameters()} for module in (found, adapters)
+    )
+    if own != wanted:
+        name = min(name for name in own.keys() | wanted.keys() if own.get(name) != wanted.get(name))
+        raise UsageError(
+            f"{options.init_adapter} has other ranks than --adapters {options.adapters}, at {name.rpartition('.')[0]}",
+            "give --adapters as for the run that made the adapter",
+        )
+    return found
 
 
 def _find_builder(method: str) -> MethodBuilder:
@@ -212,6 +253,8 @@ class DistillContext:
     """Teacher on `device`, without gradients; None without `--teacher`, and for method none."""
     base: OpenedWeights | None
     """Base on `device`; None for every method but dsclora."""
+    adapters: Adapters | None
+    """Adapters at the start, not yet on `device`; None for every method but dsclora, and for adapters "none"."""
     device: torch.device
     offline: bool
     on_note: Callable[[str], None]
@@ -288,12 +331,12 @@ def build_dsclora(context: DistillContext) -> TrainingSetup:
     maps = select_feature_maps(base.network, options.taps or usual) if options.ad else ()
     teacher_maps = teacher_maps_for(context, maps)
     term = AffinityLoss(options.ad, options.positions) if options.ad else None
-    if options.adapters == "none":
+    adapters = context.adapters
+    if adapters is None:
         # A copy: the base stays unchanged as the baseline to beat, and may be the teacher as well.
         network = copy.deepcopy(base.network)
         loss = context.loss(FeatureExtractor(network, maps), teacher_maps, term)
         return replace(network_setup(network, loss, context.recipe, context.data), baseline=base.network)
-    adapters = Adapters(base.network, parse_ranks(base.network, options.adapters), context.recipe.run.seed)
     adapters.to(context.device)
     student = AdaptedNetwork(FeatureExtractor(base.network, maps), adapters)
 

@@ -23,12 +23,15 @@ from dsclora_cli.models.network import Network
 PRESETS = {
     # Ranks that the singular values of (released student - its base) show.
     "paper": "block_1.*:8 {last}.*:4 block_*:12 conv_2.*:full upsampler.0:16",
+    # The same, and the convolution after the concatenation, where the paper's figures draw an adapter. The released
+    # student has none there.
+    "figure": "block_1.*:8 {last}.*:4 block_*:12 conv_2.*:full conv_cat:full upsampler.0:16",
     # Ranks in a commented-out configuration of the authors' code.
     "small": "block_*:2 conv_2.*:8 upsampler.0:8",
 }
 """Rules for `parse_ranks`, by name; `{last}` stands for the name of the last block."""
 
-_ELSEWHERE = {"paper": "*:8", "small": "*:2"}
+_ELSEWHERE = {"paper": "*:8", "figure": "*:8", "small": "*:2"}
 """Rules of the presets for networks without the names of a SPAN."""
 
 

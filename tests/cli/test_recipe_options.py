@@ -53,8 +53,9 @@ def typed(option: OptionField) -> tuple[list[str], Any]:
 
 @pytest.mark.parametrize(("command", "tables"), [("train", TRAIN), ("distill", TABLES)])
 def test_every_field_is_an_option(parsed, command: str, tables: list[str]) -> None:
-    # `expanded` contradicts the last `arch`; that it is an option is seen below.
-    given = {option.name: typed(option) for option in option_fields(*tables) if option.name != "expanded"}
+    # `expanded` contradicts the last `arch`, and `init_adapter` the last method; that both are options is seen below.
+    apart = {"expanded", "init_adapter"}
+    given = {option.name: typed(option) for option in option_fields(*tables) if option.name not in apart}
     recipe = parsed(command, *(word for words, _ in given.values() for word in words))
     empty = Recipe(distill=DistillOptions() if "distill" in tables else None)
     assert recipe == with_values(empty, {name: value for name, (_, value) in given.items()})
@@ -63,6 +64,8 @@ def test_every_field_is_an_option(parsed, command: str, tables: list[str]) -> No
 def test_without_options_a_recipe_has_the_defaults(parsed) -> None:
     assert parsed("train") == Recipe()
     assert parsed("distill", "--base", "dscf-x4") == Recipe(distill=DistillOptions(base="dscf-x4"))
+    continued = DistillOptions(base="dscf-x4", init_adapter=Path("a.safetensors"))
+    assert parsed("distill", "--base", "dscf-x4", "--init-adapter", "a.safetensors") == Recipe(distill=continued)
 
 
 def test_options_win_over_the_recipe_file_and_the_file_over_defaults(parsed, tmp_path: Path) -> None:
@@ -114,6 +117,14 @@ def test_train_learns_from_a_teachers_pictures_as_method_logits(parsed, tmp_path
         (
             ("distill", "--method", "logits", "--teacher", "b", "--teacher-images", "a"),
             "error: --teacher-images a and --teacher b are two teachers (leave one",
+        ),
+        (
+            ("distill", "--method", "logits", "--teacher", "b", "--init-adapter", "a"),
+            "error: --init-adapter is of no use to method logits, which trains no adapter (leave",
+        ),
+        (
+            ("distill", "--base", "b", "--adapters", "none", "--init-adapter", "a"),
+            "error: --init-adapter is of no use to --adapters none, which trains no adapter (leave",
         ),
         (("distill", "--method", "fd", "--teacher-images", "a"), "error: method fd needs a teacher (name its weights"),
     ],

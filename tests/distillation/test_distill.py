@@ -16,7 +16,7 @@ from training import Recorder, photographs, tiny_recipe
 from dsclora_cli.datasets.patches import open_data
 from dsclora_cli.distillation import distill as distilling
 from dsclora_cli.distillation.distill import BUILDERS, distill
-from dsclora_cli.errors import UsageError
+from dsclora_cli.errors import UsageError, WeightsError
 from dsclora_cli.models.initialization import lsuv_init
 from dsclora_cli.models.lora import merge_adapters
 from dsclora_cli.models.span import SPAN, SpanConfig
@@ -123,6 +123,54 @@ def test_a_run_resumes_where_networks_and_pictures_of_a_teacher_have_moved(
         with pytest.raises(UsageError, match="is a run of other pictures or weights"):
             distill(with_paths({**moved, name: other}), tmp_path / "cut", True, Recorder(), True)
     assert distill(with_paths(moved), tmp_path / "cut", True, Recorder(), True).steps == 6
+
+
+def test_a_second_run_continues_an_adapter(recipe: Recipe, base: Path, tmp_path: Path) -> None:
+    first = distill(recipe, tmp_path / "first", False, Recorder(), True).file
+    assert first is not None
+    # Without a learning rate nothing changes, so the second run ends where the first ended.
+    still = replace(recipe, optimiser=replace(recipe.optimiser, learning_rate=0.0), run=replace(recipe.run, steps=2))
+    larger = replace(changed(still, init_adapter=first), data=replace(still.data, patch=12))
+    second = distill(larger, tmp_path / "second", False, Recorder(), True)
+    assert second.file is not None and second.floor_psnr_y is not None
+    assert second.best_psnr_y > second.floor_psnr_y  # the base is the score to beat, in the second run too
+    before, after = load_adapters(first), load_adapters(second.file)
+    assert after.base_sha256 == before.base_sha256 and after.tensors.keys() == before.tensors.keys()
+    for name, tensor in before.tensors.items():
+        torch.testing.assert_close(after.tensors[name], tensor)
+    trained = distill(replace(larger, optimiser=recipe.optimiser), tmp_path / "third", False, Recorder(), True)
+    assert trained.file is not None
+    assert any(
+        not torch.equal(load_adapters(trained.file).tensors[name], each) for name, each in before.tensors.items()
+    )
+
+    moved = first.rename(tmp_path / "moved.safetensors")
+    assert distill(changed(larger, init_adapter=moved), tmp_path / "second", True, Recorder(), True).steps == 2
+    with pytest.raises(UsageError, match="is a run of other pictures or weights"):
+        distill(changed(larger, init_adapter=trained.file), tmp_path / "second", True, Recorder(), True)
+
+
+def test_an_adapter_of_other_ranks_or_of_another_base_is_not_continued(recipe: Recipe, tmp_path: Path) -> None:
+    first = distill(replace(recipe, run=replace(recipe.run, steps=1)), tmp_path / "first", False, Recorder(), True)
+    start = changed(recipe, init_adapter=tmp_path / "first" / "last.safetensors")
+    assert first.steps == 1
+    with pytest.raises(
+        UsageError, match=r"last\.safetensors has other ranks than --adapters small, at block_1\.c1_r\."
+    ):
+        distill(changed(start, adapters="small"), tmp_path / "run", False, Recorder(), True)
+    with pytest.raises(UsageError, match="has other ranks than --adapters figure, at conv_cat"):
+        distill(changed(start, adapters="figure"), tmp_path / "run", False, Recorder(), True)
+    other = network(tmp_path / "other.safetensors", seed=3)
+    with pytest.raises(WeightsError, match="is an adapter for weights with sha256"):
+        distill(changed(start, base=str(other)), tmp_path / "run", False, Recorder(), True)
+    assert not (tmp_path / "run").exists()
+
+
+def test_the_affinities_of_a_wider_teacher_teach_adapters(recipe: Recipe, tmp_path: Path) -> None:
+    wide, recorder = network(tmp_path / "wide.safetensors", seed=4, channels=6), Recorder()
+    taps = ("block_1", "block_2", "conv_2")
+    distill(changed(recipe, teacher=str(wide), taps=taps, adapters="figure"), tmp_path / "run", False, recorder, True)
+    assert recorder.scores[-1].terms["ad"] > 0
 
 
 def test_adapters_none_trains_all_weights_of_the_base(recipe: Recipe, base: Path, tmp_path: Path) -> None:

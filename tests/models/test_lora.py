@@ -48,6 +48,8 @@ def test_ranks_of_the_presets_on_the_network_of_the_paper() -> None:
     blocks = {f"block_{i}.c{j}_r": i for i in range(1, 7) for j in (1, 2, 3)}
     paper = {name: {1: (8, 16), 6: (4, 8)}.get(i, (12, 24)) for name, i in blocks.items()}
     assert of_layers(network, "paper") == {**paper, "conv_2": (26, 52), "upsampler.0": (16, 32)}
+    figure = {**paper, "conv_2": (26, 52), "conv_cat": (26, 52), "upsampler.0": (16, 32)}
+    assert of_layers(network, "figure") == figure
     small = dict.fromkeys(blocks, (2, 4))
     assert of_layers(network, "small") == {**small, "conv_2": (8, 16), "upsampler.0": (8, 16)}
 
