@@ -246,5 +246,10 @@ JsonOption = Annotated[bool, option(REPORTING, "Write one JSON object on each li
 QuietOption = Annotated[bool, option(REPORTING, "Show errors only.", "-q", "--quiet")]
 VerboseOption = Annotated[
     bool,
-    option(REPORTING, "Also show skipped pictures, and model, device and time of each picture.", "-v", "--verbose"),
+    option(
+        REPORTING,
+        "Also show skipped pictures, and model, device, time and faithfulness of each picture.",
+        "-v",
+        "--verbose",
+    ),
 ]

@@ -255,6 +255,7 @@ def upscale(
         read=ReadOptions(max_pixels, salvage),
         max_memory=max_memory,
         wrap=wrap,
+        measure=verbose,
     )
     cluster = _cluster_of(executor, ClusterOptions(ray_address, ray_workers, ray_cpus, ray_gpus))
     _check_modes(

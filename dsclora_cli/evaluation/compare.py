@@ -16,12 +16,13 @@ from dsclora_cli.callbacks import Callbacks
 from dsclora_cli.config import CompareOptions, ModelOptions, SizeOptions, UpscaleOptions
 from dsclora_cli.errors import ImageError, UsageError
 from dsclora_cli.imaging.color import convert_pixels
-from dsclora_cli.imaging.metrics import SSIM_WINDOW, crop_border, luma, psnr, psnr_y, ssim
+from dsclora_cli.imaging.metrics import SSIM_WINDOW, crop_border, luma, psnr, ssim
 from dsclora_cli.imaging.profiles import fitting_profile
 from dsclora_cli.imaging.reader import open_picture
-from dsclora_cli.imaging.resize import BICUBIC, FILTERS, matlab_bicubic, resize_with
+from dsclora_cli.imaging.resize import BICUBIC, FILTERS, resize_with
 from dsclora_cli.imaging.types import Header, Pixels
 from dsclora_cli.storage.places import is_url, parse_place
+from dsclora_cli.upscaling.faithfulness import measure_pixels
 from dsclora_cli.upscaling.jobs import JobPlanner
 from dsclora_cli.upscaling.part import Part, check_part, cut_part, region_around, upscale_part
 from dsclora_cli.upscaling.picture import PictureUpscaler
@@ -216,8 +217,7 @@ def _score(
 ) -> ComparedPixels:
     """Return the result with scores against HR, where there is HR, and against the input."""
     pixels, result = compared.pixels, compared.result
-    reduced = matlab_bicubic(pixels, small.shape[0], small.shape[1])
-    result = replace(result, faithfulness=psnr_y(reduced, small, border=0))
+    result = replace(result, faithfulness=measure_pixels(small, pixels))
     if truth is not None and result.kind != "hr" and min(truth.shape[:2]) >= 2 * border + SSIM_WINDOW:
         planes = luma(crop_border(pixels, border)), luma(crop_border(truth, border))
         result = replace(result, psnr_y=psnr(*planes), ssim_y=ssim(*planes))

@@ -5,6 +5,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from dsclora_cli.imaging.types import Pixels
+
 Plane = NDArray[np.float64]
 """`(H, W)` float64 with values in 0-255."""
 
@@ -21,9 +23,10 @@ def psnr_y(result: NDArray[np.uint8], truth: NDArray[np.uint8], border: int) -> 
     return psnr(luma(crop_border(result, border)), luma(crop_border(truth, border)))
 
 
-def luma(image: NDArray[np.uint8]) -> Plane:
-    """Return BT.601 luma in 16-235, not rounded, as MATLAB's `rgb2ycbcr` does: `(H, W, 3)` uint8 -> `(H, W)`."""
-    plane: Plane = image.astype(np.float64) @ np.array([65.481, 128.553, 24.966]) / _PEAK + 16.0
+def luma(image: Pixels) -> Plane:
+    """Return BT.601 luma in 16-235, not rounded, as MATLAB's `rgb2ycbcr` does: `(H, W, 3)` integers -> `(H, W)`."""
+    white = 65535.0 if image.dtype == np.uint16 else _PEAK
+    plane: Plane = image.astype(np.float64) @ np.array([65.481, 128.553, 24.966]) / white + 16.0
     return plane
 
 
@@ -34,7 +37,11 @@ def crop_border(image: NDArray[np.uint8], border: int) -> NDArray[np.uint8]:
 
 def psnr(result: NDArray[np.uint8] | Plane, truth: NDArray[np.uint8] | Plane) -> float:
     """Return the PSNR in dB of two arrays of equal shape with values in 0-255; infinity where they are equal."""
-    error = np.mean((result.astype(np.float64) - truth) ** 2)
+    return psnr_of_error(float(np.mean((result.astype(np.float64) - truth) ** 2)))
+
+
+def psnr_of_error(error: float) -> float:
+    """Return the PSNR in dB for a mean squared error of values in 0-255; infinity for 0."""
     return float("inf") if error == 0 else float(10 * np.log10(_PEAK**2 / error))
 
 

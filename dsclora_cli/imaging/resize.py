@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from fractions import Fraction
+from functools import lru_cache
 from types import MappingProxyType
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,6 +27,9 @@ FILTERS = MappingProxyType(
 _SUPPORT = 4.0  # width of the cubic kernel in pixels
 _CUBIC_A = -0.5
 _REACH = 3  # of the Lanczos filter, in pixels of the result
+
+_Contributions = tuple[NDArray[np.int64], NDArray[np.float64]]
+"""Input indices and weights, both `(outputs, taps)`."""
 
 
 def resize_with(name: str, image: NDArray[np.uint8], width: int, height: int) -> NDArray[np.uint8]:
@@ -56,32 +61,75 @@ def matlab_bicubic(image: NDArray[np.uint8], height: int, width: int) -> NDArray
     for axis, length in ((0, height), (1, width)):
         if image.shape[axis] == length:
             continue
-        total = _resize_axis(image, axis, length)
-        # MATLAB rounds halves up; np.rint would round them to even.
-        rounded = np.floor(np.clip(total, 0, 255) + 0.5).astype(np.uint8)
-        image = np.ascontiguousarray(np.moveaxis(rounded, 0, axis))
+        total = _resize_axis(image, axis, _contributions(image.shape[axis], length))
+        image = np.ascontiguousarray(np.moveaxis(_round(total, image.dtype), 0, axis))
     return image
+
+
+class StreamedBicubic:
+    """Resizes a picture as `matlab_bicubic` does, with equal values, while the bands of the picture arrive.
+
+    No more rows are held than the kernel reaches. 16 bits are rounded to 16 bits.
+    """
+
+    def __init__(self, rows: int, width: int, height: int) -> None:
+        """Take the height of the picture, and the new width and height, in pixels."""
+        self._indices, self._weights = _contributions(rows, height)
+        self._first, self._last = self._indices.min(axis=1), self._indices.max(axis=1)
+        self._width, self._height = width, height
+        self._held: Pixels | None = None
+        self._top = self._done = 0  # the first row in `_held`, and the rows of the result so far
+
+    def add(self, band: Pixels) -> Pixels | None:
+        """Take the next rows `(h, W, C)`, uint8 or uint16; return the next rows of the result, or None for none yet."""
+        held = band if self._held is None else np.concatenate([self._held, band])
+        ready = int(np.searchsorted(self._last, self._top + len(held), side="left"))
+        reduced = self._rows(held, ready) if ready > self._done else None
+        self._done = max(self._done, ready)
+        needless = self._first[self._done :].min() - self._top if self._done < self._height else len(held)
+        self._held, self._top = held[needless:], self._top + needless
+        return reduced
+
+    def _rows(self, held: Pixels, ready: int) -> Pixels:
+        """Return the rows of the result from `_done` to `ready`."""
+        indices, weights = self._indices[self._done : ready] - self._top, self._weights[self._done : ready]
+        reduced = _round(_weighted_sum(held, indices, weights), held.dtype)
+        across = _resize_axis(reduced, 1, _contributions(reduced.shape[1], self._width))
+        return np.moveaxis(_round(across, held.dtype), 0, 1)
+
+
+def _round(values: NDArray[np.float64], dtype: np.dtype[Any]) -> Pixels:
+    """Return values as integers of a dtype. MATLAB rounds halves up; np.rint would round them to even."""
+    rounded: Pixels = np.floor(np.clip(values, 0, np.iinfo(dtype).max) + 0.5).astype(dtype)
+    return rounded
 
 
 def halve_plane(plane: NDArray[np.float64]) -> NDArray[np.float64]:
     """Return a plane `(H, W)` at half the size, as MATLAB's `imresize(plane, 0.5)` does for floats: not rounded."""
     for axis in (0, 1):
-        plane = np.moveaxis(_resize_axis(plane, axis, -(-plane.shape[axis] // 2)), 0, axis)
+        length = plane.shape[axis]
+        plane = np.moveaxis(_resize_axis(plane, axis, _contributions(length, -(-length // 2))), 0, axis)
     return plane
 
 
-def _resize_axis(image: NDArray[np.uint8] | NDArray[np.float64], axis: int, length: int) -> NDArray[np.float64]:
-    """Return the image, resized along one axis to `length`, not rounded; the axis comes first."""
-    indices, weights = _contributions(image.shape[axis], length)
-    moved = np.moveaxis(image, axis, 0)
-    total = np.zeros((length, *moved.shape[1:]), np.float64)
-    column = (-1,) + (1,) * (moved.ndim - 1)
+def _resize_axis(image: Pixels | NDArray[np.float64], axis: int, contributions: _Contributions) -> NDArray[np.float64]:
+    """Return the image, resized along one axis, not rounded; the axis comes first."""
+    return _weighted_sum(np.moveaxis(image, axis, 0), *contributions)
+
+
+def _weighted_sum(
+    values: Pixels | NDArray[np.float64], indices: NDArray[np.int64], weights: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """Return `(outputs, ...)`: sums of `values` along the first axis, by indices and weights `(outputs, taps)`."""
+    total = np.zeros((len(indices), *values.shape[1:]), np.float64)
+    column = (-1,) + (1,) * (values.ndim - 1)
     for tap in range(indices.shape[1]):
-        total += weights[:, tap].reshape(column) * moved[indices[:, tap]]
+        total += weights[:, tap].reshape(column) * values[indices[:, tap]]
     return total
 
 
-def _contributions(inputs: int, outputs: int) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+@lru_cache(maxsize=8)
+def _contributions(inputs: int, outputs: int) -> _Contributions:
     """Return input indices and weights, both `(outputs, taps)`, of a 1-D resize from `inputs` to `outputs` pixels.
 
     The steps are those of `contributions` in MATLAB's imresize.m, in the same order.

@@ -21,6 +21,7 @@ from dsclora_cli.imaging.reader import PictureReader
 from dsclora_cli.imaging.types import AnyFrame, Frame, Pixels, StreamedFrame
 from dsclora_cli.imaging.writer import can_stream
 from dsclora_cli.upscaling.bounded_queue import BoundedQueue, ByteBudget, CancelledError, ClosedError, Worker
+from dsclora_cli.upscaling.faithfulness import FaithfulnessMeter
 from dsclora_cli.upscaling.inputs import open_input
 from dsclora_cli.upscaling.jobs import Job, JobPlanner, WeightsFinder
 from dsclora_cli.upscaling.manifest import ResultClaim, save_result
@@ -196,6 +197,9 @@ class DevicePipeline:
             if self._upscaler is None:
                 self._upscaler = PictureUpscaler(self._options)
             picture.plan = self._upscaler.plan(job, can_stream(job.result))
+            # The values of floating-point pictures have no fixed range, so no decibels.
+            if self._options.measure and job.source.dtype.kind == "u":
+                picture.meter = FaithfulnessMeter()
         except RUN_ERRORS:
             raise
         except Exception as error:  # noqa: BLE001 - as in `_decode_next`
@@ -224,7 +228,8 @@ class DevicePipeline:
                 done = (index + share) / job.result.frames
                 self._state.events.put(lambda callbacks: callbacks.on_progress(job.file, done))
 
-            yield upscaler.upscale(frame, plan, on_progress, picture.warnings.append)
+            upscale = partial(upscaler.upscale, plan=plan, on_progress=on_progress, on_warning=picture.warnings.append)
+            yield picture.meter.upscale(frame, upscale) if picture.meter else upscale(frame)
             del frame  # else the pixels would stay in memory while the next frame is decoded
 
     def _encode_all(self) -> None:
@@ -277,6 +282,8 @@ class PictureInFlight:
     """None until the decode thread has found no result, and for standard output."""
     plan: PicturePlan | None = None
     """None until the network starts."""
+    meter: FaithfulnessMeter | None = None
+    """None until the network starts, and where nothing is measured."""
     warnings: list[str] = field(default_factory=list)
     seconds: dict[str, float] = field(default_factory=lambda: dict.fromkeys(("decode", "network", "encode"), 0.0))
     """Seconds of work, by stage."""
@@ -302,8 +309,11 @@ class PictureInFlight:
             known = replace(known, output=None)
         if self.plan is None:
             return known
-        engine = self.plan.engine
-        return replace(known, device=engine.device, dtype=engine.dtype, engine=engine.name, tile=self.plan.tile)
+        engine, faithfulness = self.plan.engine, None
+        if self.meter is not None and status == "done":
+            faithfulness = self.meter.decibels
+        known = replace(known, device=engine.device, dtype=engine.dtype, engine=engine.name, tile=self.plan.tile)
+        return replace(known, faithfulness=faithfulness)
 
 
 class BatchState:

@@ -9,10 +9,11 @@ from time import perf_counter
 
 from dsclora_cli.config import UpscaleOptions
 from dsclora_cli.imaging.types import Frame
+from dsclora_cli.upscaling.faithfulness import measure_pixels
 from dsclora_cli.upscaling.inputs import find_inputs, open_input
 from dsclora_cli.upscaling.jobs import JobPlanner
 from dsclora_cli.upscaling.manifest import save_result
-from dsclora_cli.upscaling.part import Part, check_part, upscale_part
+from dsclora_cli.upscaling.part import Part, check_part, cut_part, upscale_part
 from dsclora_cli.upscaling.picture import PictureUpscaler
 from dsclora_cli.upscaling.types import (
     RUN_ERRORS,
@@ -78,6 +79,7 @@ def _preview(
     decoded = perf_counter()
     upscaled, plan = upscale_part(upscaler, job, pixels, part)
     upscaled_at = perf_counter()
+    faithfulness = measure_pixels(cut_part(pixels, part, 1), upscaled) if options.measure else None
     height, width = upscaled.shape[:2]
     result = replace(job.result, width=width, height=height, frames=1, animated=False)
     key = replace(job.key, settings={**job.key.settings, "part": part})
@@ -96,5 +98,6 @@ def _preview(
         dtype=plan.engine.dtype,
         engine=plan.engine.name,
         tile=plan.tile,
+        faithfulness=faithfulness,
         seconds=StageSeconds(decoded - started, upscaled_at - decoded, perf_counter() - upscaled_at),
     )

@@ -132,6 +132,9 @@ class FileResult:
     tile: int | None = None
     """Edge of a tile in input pixels, 0 for the whole picture."""
     seconds: StageSeconds = StageSeconds()
+    faithfulness: float | None = None
+    """PSNR of luma in dB between the input and the result, reduced to the size of the input by MATLAB's bicubic; None
+    where nothing was measured, and for floating-point pictures, whose values have no fixed range."""
     warnings: tuple[str, ...] = ()
     error: ErrorInfo | None = None
     attempts: int = 1

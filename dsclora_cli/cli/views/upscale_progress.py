@@ -219,7 +219,8 @@ def _done_line(result: FileResult, verbose: bool) -> str:
         tile = f"tiles of {result.tile}" if result.tile else "whole"
         stages = f"decode {seconds.decode:.2f} s, network {seconds.network:.2f} s, encode {seconds.encode:.2f} s"
         model = console.model_with_reason(result)
-        line += f"  ({model} on {result.device} by {result.engine}, {result.dtype}, {tile}; {stages})"
+        faithful = "" if result.faithfulness is None else f"; faithfulness {result.faithfulness:.2f} dB"
+        line += f"  ({model} on {result.device} by {result.engine}, {result.dtype}, {tile}; {stages}{faithful})"
     return line
 
 
