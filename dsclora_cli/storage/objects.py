@@ -43,6 +43,11 @@ class ObjectFacts:
     md5: str | None
     """MD5 of the bytes in hex digits, where the storage states one."""
 
+    @property
+    def version(self) -> str | None:
+        """Return a text that changes with the bytes of the object; None where the storage states too little."""
+        return None if self.size is None or self.tag is None else f"{self.size} {self.tag}"
+
 
 def find_object(place: RemotePlace) -> ObjectFacts | None:
     """Return the properties of an object or a folder; None where nothing is there.
@@ -75,19 +80,34 @@ def read_object(place: RemotePlace, limit: int) -> bytes:
     return data
 
 
+def find_version(place: RemotePlace) -> str | None:
+    """Return the version of an object; None where there is none, or the storage cannot be asked. Raises UsageError."""
+    try:
+        facts = find_object(place)
+    except ImageUnreadable:
+        return None
+    return None if facts is None or facts.is_folder else facts.version
+
+
+def require_object(place: RemotePlace) -> ObjectFacts:
+    """Return the properties of an object. Raises ImageUnreadable where nothing, or a folder, is there; UsageError."""
+    facts = find_object(place)
+    if facts is None:
+        raise ImageUnreadable(f"{place} does not exist", "check the URL")
+    if facts.is_folder:
+        raise ImageUnreadable(f"{place}: is a folder, not a picture", "give the URL of a picture file")
+    return facts
+
+
 @contextmanager
-def local_copy(place: RemotePlace) -> Iterator[bytes | Path]:
+def local_copy(facts: ObjectFacts) -> Iterator[bytes | Path]:
     """Yield a whole object: the bytes, or a temporary file with the bytes of a large object.
 
     Raises:
         ImageUnreadable: The object cannot be read, or the temporary folder has no room.
         UsageError: A package is missing.
     """
-    facts = find_object(place)
-    if facts is None:
-        raise ImageUnreadable(f"{place} does not exist", "check the URL")
-    if facts.is_folder:
-        raise ImageUnreadable(f"{place}: is a folder, not a picture", "give the URL of a picture file")
+    place = facts.place
     if facts.size is not None and facts.size <= _IN_MEMORY:
         with named_failures(place, ImageUnreadable):
             system, path = _open_storage(place)

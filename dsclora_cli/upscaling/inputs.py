@@ -92,11 +92,12 @@ def open_input(
     """
     if not isinstance(file.source, RemotePlace):
         return file, opened.enter_context(open_picture(file.source, options, in_bands=in_bands))
-    from dsclora_cli.storage.objects import local_copy
+    from dsclora_cli.storage.objects import local_copy, require_object
 
-    content = opened.enter_context(local_copy(file.source))
+    facts = require_object(file.source)
+    content = opened.enter_context(local_copy(facts))
     reader = open_picture(content, options, in_bands=in_bands, name=str(file.source))
-    return replace(file, content=content), opened.enter_context(reader)
+    return replace(file, content=content, version=facts.version), opened.enter_context(reader)
 
 
 class ListedFile(NamedTuple):

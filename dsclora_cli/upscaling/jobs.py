@@ -6,18 +6,23 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
 
 from dsclora_cli.config import BatchOptions, ModelOptions, SaveOptions, UpscaleOptions
+from dsclora_cli.errors import ImageError
 from dsclora_cli.imaging.metadata import with_size
 from dsclora_cli.imaging.types import Header, Pixels
 from dsclora_cli.imaging.writer import fit_format
 from dsclora_cli.paths import sha256_of
+from dsclora_cli.storage.objects import find_version
 from dsclora_cli.storage.places import Place, RemotePlace
-from dsclora_cli.upscaling.manifest import ResultKey, result_state
+from dsclora_cli.upscaling.manifest import ResultKey, read_record, result_state
 from dsclora_cli.upscaling.output_names import STDOUT, OutputNamer
-from dsclora_cli.upscaling.sizes import SizePlan, plan_size
+from dsclora_cli.upscaling.sizes import SizePlan, fixed_factor, plan_size
 from dsclora_cli.upscaling.types import FileResult, FileStatus, FoundInputs, InputFile
 from dsclora_cli.weights.catalog import load_catalog
 from dsclora_cli.weights.resolve import FoundWeights, find_weights, native_scales, select_model
@@ -46,6 +51,26 @@ class Job:
     """File to write; None for standard output."""
     key: ResultKey
     warnings: tuple[str, ...]
+
+    @property
+    def source_facts(self) -> dict[str, object] | None:
+        """Return what the record says of an object at a URL, as JSON values; None for every other input."""
+        if self.file.version is None:
+            return None
+        header = self.source
+        return {
+            "version": self.file.version,
+            "header": {
+                "format": header.format,
+                "width": header.width,
+                "height": header.height,
+                "channels": header.channels,
+                "dtype": header.dtype.name,
+                "lossy_quality": header.lossy_quality,
+            },
+            "frames": self.result.frames,
+            "warnings": self.warnings,
+        }
 
     def report(self, status: FileStatus, *warnings: str) -> FileResult:
         """Return a FileResult with all values known before a network runs."""
@@ -99,8 +124,32 @@ class JobPlanner:
         """Plan a picture in memory from the header alone: no file is hashed or named. Raises as `plan` does."""
         return self.plan(InputFile(b"", "array"), header)
 
-    def plan(self, file: InputFile, header: Header) -> Job:
-        """Plan one picture from the header of the input.
+    def find_done(self, file: InputFile) -> FileResult | None:
+        """Return the result of an object at a URL that was upscaled before, without reading the object.
+
+        The record of the result holds the version and the header of the input. None where anything is in doubt: the
+        object is then read, as any other input. Raises UsageError and WeightsError as `plan` does.
+        """
+        if not isinstance(file.source, RemotePlace) or self._options.batch.overwrite:
+            return None
+        target = self._namer.guess(file, fixed_factor(self._options.size))
+        record = read_record(target) if target is not None else {}
+        known = _known_source(record)
+        if known is None or find_version(file.source) != known.version:
+            return None
+        try:
+            job = self.plan(replace(file, version=known.version), known.header, known.sha256)
+        except ImageError:
+            return None
+        existing = self.existing_result(job) if job.target == target else None
+        if existing is not None and existing.status == "skipped":
+            return replace(existing, frames=known.frames, warnings=known.warnings)
+        assert job.target is not None, "a result with a record is a file"
+        self._namer.forget(job.target)
+        return None
+
+    def plan(self, file: InputFile, header: Header, sha256: str | None = None) -> Job:
+        """Plan one picture from the header of the input; `sha256` is known of an input that is not read.
 
         Raises:
             AlreadyLargeEnough: the picture is already at the requested size, or larger.
@@ -147,7 +196,7 @@ class JobPlanner:
             model=model,
             choice=choice,
             target=target.path,
-            key=ResultKey(_sha256_of_input(file), "+".join(weights.sha256 for weights in found), settings),
+            key=ResultKey(sha256 or _sha256_of_input(file), "+".join(weights.sha256 for weights in found), settings),
             warnings=(*header.notes, *losses, *((target.note,) if target.note else ())),
         )
 
@@ -168,3 +217,29 @@ def _sha256_of_input(file: InputFile) -> str:
     content = file.source if file.content is None else file.content
     assert not isinstance(content, RemotePlace), "pictures at URLs are copied before the plan is made"
     return hashlib.sha256(content).hexdigest() if isinstance(content, bytes) else sha256_of(content)
+
+
+@dataclass(frozen=True)
+class _KnownSource:
+    """Input at a URL, as the record of the result describes the input."""
+
+    version: str
+    header: Header
+    """Without metadata."""
+    sha256: str
+    frames: int
+    """Frames of the result."""
+    warnings: tuple[str, ...]
+
+
+def _known_source(record: Mapping[str, Any]) -> _KnownSource | None:
+    """Return the input of a record; None where the record does not describe the input."""
+    try:
+        source, header = record["source"], dict(record["source"]["header"])
+        if not all(isinstance(header[name], int) for name in ("width", "height", "channels")):
+            return None
+        header["dtype"] = np.dtype(header["dtype"])
+        sha256, warnings = str(record["recipe"]["input_sha256"]), tuple(map(str, source["warnings"]))
+        return _KnownSource(str(source["version"]), Header(**header), sha256, int(source["frames"]), warnings)
+    except (KeyError, TypeError, ValueError, AttributeError):
+        return None

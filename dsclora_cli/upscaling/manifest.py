@@ -47,13 +47,13 @@ def result_state(output: Place, key: ResultKey) -> ResultState:
     """Return whether `output` is missing, is the complete result for `key`, or is a different file."""
     if not (output.exists() if isinstance(output, Path) else find_object(output)):
         return "missing"
-    record = _read_record(output)
+    record = read_record(output)
     return "complete" if record.get("recipe") == _as_json(key) and _is_unchanged(output, record) else "different"
 
 
 def is_recorded(path: Place) -> bool:
     """Return whether the file is a result of an earlier run, unchanged since."""
-    return _is_unchanged(path, _read_record(path))
+    return _is_unchanged(path, read_record(path))
 
 
 class ResultClaim:
@@ -86,7 +86,12 @@ class ResultClaim:
 
 
 def save_result(
-    target: Place | None, header: Header, frames: Iterable[AnyFrame], options: SaveOptions, key: ResultKey
+    target: Place | None,
+    header: Header,
+    frames: Iterable[AnyFrame],
+    options: SaveOptions,
+    key: ResultKey,
+    source: Mapping[str, object] | None = None,
 ) -> tuple[str, ...]:
     """Write a picture as `write_picture` does, and record the result.
 
@@ -99,6 +104,7 @@ def save_result(
         frames: `(H, W, C)` pixels, or bands of rows.
         options: how to encode.
         key: everything that decides the pixels.
+        source: facts about an input at a URL, as JSON values, with which `read_record` saves a later run the reading.
 
     Returns:
         Warnings for the user.
@@ -111,7 +117,7 @@ def save_result(
         sys.stdout.buffer.flush()
         return ()
     if isinstance(target, RemotePlace):
-        return _save_remote(target, header, frames, options, key)
+        return _save_remote(target, header, frames, options, _record(key, source))
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -122,7 +128,7 @@ def save_result(
             _write_named(temporary, target, header, frames, options)
             # Before the rename: after a cut in between, the record fits no file, and counts as absent.
             try:
-                record_result(target, temporary, key)
+                record_result(target, temporary, key, source)
             except OSError as error:
                 return (f"not recorded, so the next run cannot skip the picture: {error}",)
             return ()
@@ -132,7 +138,7 @@ def save_result(
 
 
 def _save_remote(
-    target: RemotePlace, header: Header, frames: Iterable[AnyFrame], options: SaveOptions, key: ResultKey
+    target: RemotePlace, header: Header, frames: Iterable[AnyFrame], options: SaveOptions, record: dict[str, object]
 ) -> tuple[str, ...]:
     """Write a picture on this machine, then the record, then the object, all at once. Raises ImageError."""
     with temporary_file(target.suffix) as temporary:
@@ -142,7 +148,7 @@ def _save_remote(
             md5 = hashlib.file_digest(written, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
         warnings: tuple[str, ...] = ()
         try:
-            write_remote_record(target, _record(target.name, temporary, key) | {"md5": md5})
+            write_remote_record(target, record | _facts_of(temporary, target.name) | {"md5": md5})
         except ImageUnwritable as error:
             warnings = (f"not recorded, so the next run cannot skip the picture: {error.message}",)
         write_object(target, temporary)
@@ -159,30 +165,30 @@ def _write_named(
         raise type(error)(error.message.replace(str(temporary), str(target)), error.hint) from error
 
 
-def record_result(output: Path, written: Path, key: ResultKey) -> None:
+def record_result(output: Path, written: Path, key: ResultKey, source: Mapping[str, object] | None = None) -> None:
     """Record the result in the file `written`, which is about to be renamed to `output`. Raises OSError."""
-    record = _record(str(output.resolve()), written, key)
+    record = _record(key, source) | _facts_of(written, str(output.resolve()))
     path = _record_path(output)
     path.parent.mkdir(parents=True, exist_ok=True)
     with atomic_write(path) as temporary:
         temporary.write_text(json.dumps(record, indent=1), encoding="utf-8")
 
 
-def _record(output: str, written: Path, key: ResultKey) -> dict[str, object]:
-    return {
-        "version": _VERSION,
-        "output": output,
-        "bytes": written.stat().st_size,
-        "sha256": sha256_of(written),
-        "recipe": _as_json(key),
-    }
+def _record(key: ResultKey, source: Mapping[str, object] | None) -> dict[str, object]:
+    """Return what a record says of the input and the settings."""
+    return {"version": _VERSION, "recipe": _as_json(key), **({"source": source} if source else {})}
+
+
+def _facts_of(written: Path, output: str) -> dict[str, object]:
+    """Return what a record says of the file of the result."""
+    return {"output": output, "bytes": written.stat().st_size, "sha256": sha256_of(written)}
 
 
 def _record_path(output: Place) -> Path:
     return state_dir() / "results" / f"{hashlib.sha256(os.fsencode(path_key(output))).hexdigest()}.json"
 
 
-def _read_record(output: Place) -> dict[str, Any]:
+def read_record(output: Place) -> dict[str, Any]:
     """Return the record of `output`, or an empty dict where no record of this version can be read."""
     try:
         if isinstance(output, RemotePlace):
@@ -208,7 +214,7 @@ def _is_unchanged_object(output: RemotePlace, record: Mapping[str, Any]) -> bool
     if facts.md5 is not None and facts.md5 == record.get("md5"):
         return True
     # Not every storage states the MD5: not for an object of several parts, nor for one with a key of its own.
-    with local_copy(output) as content:
+    with local_copy(facts) as content:
         sha256 = hashlib.sha256(content).hexdigest() if isinstance(content, bytes) else sha256_of(content)
     return sha256 == record.get("sha256")
 

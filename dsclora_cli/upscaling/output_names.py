@@ -146,13 +146,43 @@ class OutputNamer:
             return Target(None)
         if not isinstance(file.source, bytes) and _is_same(wanted, file.source):
             raise UsageError(f"the result of {file.name} would replace the input", "choose another --name or -o")
-        path, number = wanted, 2
-        while path_key(path) in self._taken:
-            path, number = wanted.with_name(f"{wanted.stem}-{number}{wanted.suffix}"), number + 1
+        path = self._number(wanted)
         self._taken.add(path_key(path))
         return Target(
             path, None if path == wanted else f"named {path.name}, because {wanted.name} is taken in this run"
         )
+
+    def guess(self, file: InputFile, factor: float | None) -> Place | None:
+        """Return the place that the result of an unread input probably has; None where the name depends on the picture.
+
+        Args:
+            file: the input.
+            factor: factor of the sides; None where the factor depends on the picture.
+        """
+        fields = {field for _, field, *_ in Formatter().parse(self._template)}
+        if (
+            isinstance(file.source, bytes)
+            or fields - {None, "stem", "ext", "scale"}
+            or ("scale" in fields and factor is None)
+        ):
+            return None
+        try:
+            format = self.format or format_of_suffix(file.source.suffix)
+        except ImageError:
+            return None
+        wanted = self._wanted_path(file, SizePlan(0, 0, (), factor or 0), "", format)
+        return None if wanted is None else self._number(wanted)
+
+    def forget(self, target: Place) -> None:
+        """Give a name back that no result has got."""
+        self._taken.discard(path_key(target))
+
+    def _number(self, wanted: Place) -> Place:
+        """Return the place, with a number where another result of the run has the name."""
+        path, number = wanted, 2
+        while path_key(path) in self._taken:
+            path, number = wanted.with_name(f"{wanted.stem}-{number}{wanted.suffix}"), number + 1
+        return path
 
     def _wanted_path(self, file: InputFile, size: SizePlan, model: str, format: str) -> Place | None:
         """Return the path before numbering; None for standard output."""

@@ -20,6 +20,7 @@ from dsclora_cli.errors import ErrorCode
 from dsclora_cli.imaging.reader import PictureReader
 from dsclora_cli.imaging.types import AnyFrame, Frame, Pixels, StreamedFrame
 from dsclora_cli.imaging.writer import can_stream
+from dsclora_cli.storage.places import RemotePlace
 from dsclora_cli.upscaling.bounded_queue import BoundedQueue, ByteBudget, CancelledError, ClosedError, Worker
 from dsclora_cli.upscaling.faithfulness import FaithfulnessMeter
 from dsclora_cli.upscaling.inputs import open_input
@@ -130,6 +131,9 @@ class DevicePipeline:
                     started = perf_counter()  # with the lock held: waiting for another device is not decoding
                     if file.problem:
                         raise file.problem
+                    if known := self._state.planner.find_done(file):
+                        self._state.report(known)
+                        return True
                     copied, reader = open_input(file, self._options.read, not self._options.wrap, opened)
                     job = self._state.planner.plan(copied, reader.header)
                     seconds = perf_counter() - started
@@ -147,7 +151,8 @@ class DevicePipeline:
         return True
 
     def _decode(self, reader: PictureReader, picture: PictureInFlight) -> None:
-        if self._report_existing(picture):
+        # For a place at a URL, each look costs a request, and the look under the claim is enough.
+        if not isinstance(picture.job.target, RemotePlace) and self._report_existing(picture):
             return
         if picture.job.target is not None:
             picture.claim = ResultClaim(picture.job.target)
@@ -244,7 +249,9 @@ class DevicePipeline:
         job, started = picture.job, perf_counter()
         frames = _timed(picture.upscaled, picture.seconds, "encode", waiting=True)
         try:
-            picture.warnings.extend(save_result(job.target, job.result, frames, self._options.save, job.key))
+            picture.warnings.extend(
+                save_result(job.target, job.result, frames, self._options.save, job.key, job.source_facts)
+            )
         except ClosedError:
             # The run was stopped before the last band; the hidden file is gone.
             picture.release()

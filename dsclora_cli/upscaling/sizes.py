@@ -46,6 +46,14 @@ class SizePlan:
         return tuple(sides)
 
 
+def fixed_factor(options: SizeOptions) -> float | None:
+    """Return the factor of the sides that all pictures have; None where the factor depends on the picture."""
+    others = (options.width, options.height, options.fit, options.long_edge, options.short_edge, options.megapixels)
+    if any(other is not None for other in others):
+        return None
+    return DEFAULT_SCALE if options.scale is None else options.scale
+
+
 def plan_size(width: int, height: int, options: SizeOptions, native: Iterable[int]) -> SizePlan:
     """Return the size of the result for a picture of `width` x `height` pixels.
 

@@ -32,6 +32,8 @@ class InputFile:
     """Reason for failing before any file is opened, for example a missing file."""
     content: Path | bytes | None = None
     """Local copy of an object at a URL, while the picture is read."""
+    version: str | None = None
+    """Text that changes with the bytes of an object at a URL; None for a local file, and until the storage is asked."""
 
     @property
     def stem(self) -> str:

@@ -65,7 +65,7 @@ def _copy_to(folder: Path, place: RemotePlace) -> Path:
     copy = folder / version / (place.name if is_inner_path(place.name) else "weights")
     if not copy.is_file():
         copy.parent.mkdir(parents=True, exist_ok=True)
-        with local_copy(place) as content, atomic_write(copy) as temporary:
+        with local_copy(facts) as content, atomic_write(copy) as temporary:
             if isinstance(content, bytes):
                 temporary.write_bytes(content)
             else:

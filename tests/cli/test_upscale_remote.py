@@ -73,16 +73,16 @@ def test_a_tree_of_objects_becomes_the_results_of_the_tree_of_files(
     assert {"a_x2.png", "a_x2-2.png", "sub/deep/f_x2.png"} <= set(contents(memory, "memory://out"))
 
     def words(found: list[dict[str, object]], top: str, out: str) -> list[object]:
-        return [
+        return sorted(
             (
                 str(each["input"]).replace(top, ""),
                 str(each["output"]).replace(out, ""),
-                *(each[key] for key in ("status", "input_size", "output_size", "frames", "model")),
+                *(str(each[key]) for key in ("status", "input_size", "output_size", "frames", "model")),
                 [str(warning).replace(top, "") for warning in each["warnings"]],
-                each["error"] and each["error"]["code"],
+                str(each["error"] and each["error"]["code"]),
             )
             for each in found
-        ]
+        )
 
     assert words(remote, "memory://in", "memory://out") == words(local, str(top), str(tmp_path / "out"))
     messages = [each["error"]["message"] for each in remote if each["error"]]
@@ -113,6 +113,50 @@ def test_another_machine_skips_what_is_done(
     assert main([*command, "--overwrite"]) == 1
     assert [each["status"] for each in reports(capsys)].count("done") == 4
     assert memory.cat_file("memory://out/b_x2.png") != b"other bytes"
+
+
+@pytest.mark.parametrize("output", ["memory://out", "out"])
+def test_what_is_done_is_skipped_without_reading_the_pictures(
+    tmp_path: Path,
+    memory: fsspec.AbstractFileSystem,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    output: str,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    put_tree(memory, fill(tmp_path / "in"), "memory://in")
+    memory.pipe_file("memory://in/a.png", save_photo(tmp_path / "a.png", seed=7).read_bytes())
+    command = ["upscale", "memory://in", "-f", "png", *QUICK, "--json", "-o", output]
+    assert main(command) == 1
+    first = {each["input"]: each for each in reports(capsys) if each["status"] == "done"}
+    read: list[str] = []
+    real = type(memory).cat_file
+    with monkeypatch.context() as patched:
+        patched.setattr(type(memory), "cat_file", lambda self, path, **rest: read.append(path) or real(self, path))
+        assert main(command) == 1
+    # The broken picture has no result. A storage without MD5 sums lets results be compared by their bytes.
+    assert [path for path in read if path.startswith("/in/")] == ["/in/e.png"]
+    again = {each["input"]: each for each in reports(capsys) if each["status"] == "skipped"}
+    same = ("output", "input_size", "output_size", "frames", "scale", "model", "choice", "warnings")
+    assert {name: [each[key] for key in same] for name, each in again.items()} == {
+        name: [each[key] for key in same] for name, each in first.items()
+    }
+    assert any("named a_x2-2.png" in str(each["warnings"]) for each in again.values())
+    memory.pipe_file("memory://in/b.png", save_photo(tmp_path / "new.png", seed=9).read_bytes())
+    assert main(command) == 1
+    assert [each["output"] for each in reports(capsys) if each["status"] == "kept"] == [f"{output}/b_x2.png"]
+
+
+@pytest.mark.parametrize("damage", [b"", b"{}", b"[1]", b'{"version": 1, "source": {"header": {}}}', b"\xff"])
+def test_a_damaged_record_counts_as_absent(
+    tmp_path: Path, memory: fsspec.AbstractFileSystem, damage: bytes, capsys: pytest.CaptureFixture[str]
+) -> None:
+    memory.pipe_file("memory://in/a.png", save_photo(tmp_path / "a.png").read_bytes())
+    command = ["upscale", "memory://in", *QUICK, "--json", "-o", "memory://out"]
+    assert main(command) == 0
+    memory.pipe_file("memory://out/.dsclora/a_x2.png.json", damage)
+    assert main(command) == 0
+    assert [each["status"] for each in reports(capsys)] == ["done", "kept"]
 
 
 def test_results_next_to_the_objects_are_no_inputs_of_the_next_run(

@@ -66,11 +66,11 @@ def test_random_errors_lose_no_result(
     rng = random.Random(seed)
     save_result = pipeline_module.save_result
 
-    def unreliable_save(target, header, frames, options, key):
+    def unreliable_save(target, header, frames, options, key, source):
         if rng.random() < 0.1:
             next(next(iter(frames)).bands())
             raise ImageError("the disk is full")
-        return save_result(target, header, frames, options, key)
+        return save_result(target, header, frames, options, key, source)
 
     budget, devices = rng.choice(_BUDGETS), rng.choice((1, 1, 2, 3))
     monkeypatch.setattr(pipeline_module, "save_result", unreliable_save)
