@@ -124,10 +124,55 @@ def test_compare_distillation_writes_a_table_of_every_method(tmp_path: Path, mon
     tool.main([*both, "--finished"])
     text = Path("table.md").read_text()
     assert "| fakd |" in text and "(one seed)" in text and "facd-l2" not in text
+    tool.main([*both, "--finished", "--held-out-only"])
+    text = Path("table.md").read_text()
+    assert text.startswith("|  | held-out | hours | over fd, held-out |\n") and "(one seed)" in text
     with pytest.raises(SystemExit, match="raise --teacher-steps"):
         tool.main([*both[:-1], "99"])
     with pytest.raises(SystemExit, match="holds no finished run of --scale 2"):
         tool.main([*both, "--finished", "--scale", "2"])
+
+
+@pytest.mark.slow
+def test_compare_adapters_writes_a_table_of_gains(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.manual_seed(0)
+    for name, channels in (("base", 4), ("wide", 6)):
+        save_network(SPAN(SpanConfig(channels=channels, blocks=4)), tmp_path / f"{name}.safetensors", training="{}")
+    photo = Image.open(PHOTO).convert("RGB")
+    for folder, corners in (("photos", range(0, 80, 20)), ("held-out", (100,)), ("answers", range(0, 80, 20))):
+        (tmp_path / folder).mkdir()
+        for left in corners:
+            photo.crop((left, 0, left + 64, 64)).save(tmp_path / folder / f"{left}.png")
+    for name in ("Set5", "Set14", "BSD100"):
+        (tmp_path / "sets" / name / "HR").mkdir(parents=True)
+        photo.crop((0, 60, 48, 100)).save(tmp_path / "sets" / name / "HR" / "a.png")
+    monkeypatch.chdir(tmp_path)
+    example("research/compare_distillation")  # which the script imports
+    tool = example("research/compare_adapters")
+    monkeypatch.setattr(tool, "SECOND_PATCH", 12)
+    config = tool.RECIPE.read_text().replace("patch = 48", "patch = 8")
+    Path("quick.toml").write_text(config)
+    places = ["--base", "base.safetensors", "--data", "photos", "--val", "held-out", "--benchmarks", "sets"]
+    chosen = ["--teachers", "base", "wide.safetensors", "--pictures", "answers", "--ranks", "paper", "2"]
+    chosen += ["--taps", "figure", "none"]
+    quick = ["--config", "quick.toml", "--steps", "2", "--second-stage", "1", "--validate", "1", "--seeds", "1", "2"]
+    here = ["--threads", "1", "--device", "cpu", "--compile", "off", "--out", "runs", "--page", "table.md"]
+
+    tool.main([*places, *chosen, *quick, *here])
+    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in Path("table.md").read_text().splitlines()]
+    taught = [
+        f"{teacher} {taps} paper" for teacher in ("base", "wide", "pictures") for taps in ("figure", "commit", "none")
+    ]
+    assert [row[0] for row in rows[2:]] == [*taught, "base figure 2"]
+    assert all(" to " in cell for row in rows[2:] for cell in row[1:])
+    second = tomllib.loads(Path("runs/pictures-figure-paper-2-second/recipe.toml").read_text())
+    assert second["data"]["patch"] == 12 and "pictures-figure-paper-2/" in second["distill"]["init_adapter"]
+    assert second["distill"]["teacher_images"] == "answers" and second["run"]["seed"] == 2
+    assert tomllib.loads(Path("runs/base-none-paper-1/recipe.toml").read_text())["distill"]["ad"] == 0
+    before = Path("table.md").read_text()
+    monkeypatch.setattr(tool, "distill", None)  # finished runs are not trained again
+    tool.main([*places, *chosen, *quick, *here])
+    assert Path("table.md").read_text() == before
 
 
 def test_the_difference_of_two_methods_has_the_interval_of_students_t() -> None:

@@ -1,0 +1,164 @@
+"""Train adapters with every choice of feature maps, teacher and ranks, and write their gains over the base as a table.
+
+    python examples/research/compare_adapters.py --base spantiny-x4 --data PHOTOS --val HELD-OUT --benchmarks DIR
+    --out RUNS --teachers base team00_SPAN.pth --pictures ANSWERS --ranks paper 2 4 8 12 full
+
+The recipe is examples/recipes/dsclora-paper.toml unless --config names another. With the first of the ranks, every
+teacher is combined with every choice of maps; the other ranks are trained with the first teacher and the first maps.
+ANSWERS is a folder of a strong teacher's pictures, which serve the loss to the teacher's output, while the affinities
+are the affinities of the base. --second-stage N continues each adapter for N steps with HR patches of 256. Finished
+runs are used again and stopped runs resume. A run that does not beat the base counts with its last adapter, so a loss
+shows as a loss.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+
+from compare_distillation import SETS, Printed, difference_text, lines
+
+from dsclora_cli.config import EngineOptions, EvalOptions, ModelOptions
+from dsclora_cli.distillation.distill import distill
+from dsclora_cli.evaluation.evaluate import evaluate
+from dsclora_cli.recipe import Recipe
+from dsclora_cli.recipe_toml import read_recipe, with_values
+from dsclora_cli.weights.resolve import named_options
+
+RECIPE = Path(__file__).parents[1] / "recipes" / "dsclora-paper.toml"
+TAPS = {
+    "figure": ("block_1", "block_2", "block_3", "conv_2"),
+    "commit": ("block_1.*", "block_2.*", "block_3.*"),
+    "none": (),
+}
+SECOND_PATCH = 64
+"""Patch of the second stage in LR pixels: 256 pixels of HR at x4."""
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Train all adapters, evaluate them, and write the table."""
+    args = parsed(arguments)
+    runs: dict[str, dict[int, Path]] = {}
+    # Seed by seed, so that a comparison cut short still has every choice for some seeds.
+    for seed in args.seeds:
+        for name, values in choices(args).items():
+            recipe = with_values(base_recipe(args), {**values, "seed": seed})
+            run = trained(recipe, args.out / f"{name.replace(' ', '-')}-{seed}")
+            if args.second_stage:
+                further = {"init_adapter": best_adapter(run), "patch": SECOND_PATCH, "steps": args.second_stage}
+                run = trained(with_values(recipe, further), Path(f"{run}-second"))
+            runs.setdefault(name, {})[seed] = run
+    text = table(runs, args)
+    args.page.write_text(text, encoding="utf-8")
+    print(text)
+
+
+def choices(args: argparse.Namespace) -> dict[str, Mapping[str, object]]:
+    """Return the options of each run by the name of its row."""
+    teachers: dict[str, dict[str, object]] = {
+        Path(each).stem: {} if each == "base" else {"teacher": each} for each in args.teachers
+    }
+    if args.pictures:
+        teachers["pictures"] = {"teacher_images": str(args.pictures)}
+    found: dict[str, Mapping[str, object]] = {}
+    for teacher, named in teachers.items():
+        for taps in args.taps:
+            loss = {"taps": TAPS[taps]} if TAPS[taps] else {"taps": (), "ad": 0.0}
+            found[f"{teacher} {taps} {args.ranks[0]}"] = {**named, **loss, "adapters": rules(args.ranks[0])}
+    first = next(iter(found))
+    for ranks in args.ranks[1:]:
+        found[f"{first.rpartition(' ')[0]} {ranks}"] = {**found[first], "adapters": rules(ranks)}
+    return found
+
+
+def rules(ranks: str) -> str:
+    """Return the value of --adapters: a preset by its name, or one rank for every convolution that a preset adapts."""
+    if ranks != "full" and not ranks.isdigit():
+        return ranks
+    return f"block_*:{ranks} conv_2.*:{ranks} upsampler.0:{ranks}"
+
+
+def base_recipe(args: argparse.Namespace) -> Recipe:
+    """Return the recipe that all runs share."""
+    recipe = with_values(read_recipe(args.config), {"base": args.base, "data": tuple(args.data), "val": args.val})
+    run = replace(recipe.run, validate=args.validate, threads=args.threads, device=args.device, compile=args.compile)
+    return replace(recipe, run=replace(run, steps=args.steps or run.steps))
+
+
+def trained(recipe: Recipe, run: Path) -> Path:
+    """Train, or resume a stopped run, unless the run is finished; return the run folder."""
+    if not lines(run) or lines(run)[-1]["step"] < recipe.run.steps:
+        distill(recipe, run, run.exists(), Printed(run.name), offline=True)
+    return run
+
+
+def best_adapter(run: Path) -> Path:
+    """Return the adapter that beat the base, or the last adapter where none did."""
+    kept = run / "adapter.safetensors"
+    return kept if kept.exists() else run / "last.safetensors"
+
+
+def table(runs: dict[str, dict[int, Path]], args: argparse.Namespace) -> str:
+    """Return a Markdown table of gains over the base in dB: means over the seeds with Student's 95 % intervals."""
+    rows = [["gain in dB", "held-out", *SETS, "all images of the sets"], ["---"] * (len(SETS) + 3)]
+    for name, folders in runs.items():
+        files = {seed: best_adapter(run) for seed, run in folders.items()}
+        adapters = {seed: named_options(args.base, offline=True, adapter=file) for seed, file in files.items()}
+        held_out = gains(adapters, EvalOptions(hr=args.val), args)
+        sets = gains(adapters, EvalOptions(datasets=SETS, data_dir=args.benchmarks), args)
+        together = {seed: [gain for each in sets.values() for gain in each[seed]] for seed in folders}
+        columns = [*held_out.values(), *sets.values(), together]
+        zero = dict.fromkeys(folders, 0.0)
+        means = ({seed: statistics.mean(each) for seed, each in column.items()} for column in columns)
+        rows.append([name, *(difference_text(each, zero) for each in means)])
+    return "\n".join(f"| {' | '.join(row)} |" for row in rows) + "\n"
+
+
+def gains(
+    adapters: dict[int, ModelOptions], options: EvalOptions, args: argparse.Namespace
+) -> dict[str, dict[int, list[float]]]:
+    """Return the gain in PSNR-Y over the base of every image, in dB, by set and seed."""
+    engine = EngineOptions(dtype="float32", engine="torch", device=args.device)
+    models = (named_options(args.base, offline=True), *adapters.values())
+    report = evaluate(replace(options, models=models, scale=base_recipe(args).network.scale, engine=engine))
+    found = {}
+    for each in report.sets:
+        # The rows of the models follow the row of bicubic: the base, then an adapter for each seed.
+        base, *own = each.rows[-len(models) :]
+        pairs = zip(adapters, own, strict=True)
+        found[each.name] = {
+            seed: [scores["psnr_y"] - base.images[image]["psnr_y"] for image, scores in row.images.items()]
+            for seed, row in pairs
+        }
+    return found
+
+
+def parsed(arguments: list[str] | None) -> argparse.Namespace:
+    """Parse the command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--base", required=True, help="file or name of the weights to adapt")
+    parser.add_argument("--data", action="append", required=True)
+    parser.add_argument("--val", type=Path, required=True)
+    parser.add_argument("--benchmarks", type=Path)
+    parser.add_argument("--out", type=Path, required=True, help="folder for the run folders")
+    parser.add_argument("--page", type=Path, default=Path("adapters.md"), help="Markdown file of the table")
+    parser.add_argument("--config", type=Path, default=RECIPE)
+    parser.add_argument("--teachers", nargs="+", default=["base"], help="weight files; base is the base itself")
+    parser.add_argument("--pictures", type=Path, help="folder of a teacher's pictures: one more teacher")
+    parser.add_argument("--taps", choices=TAPS, nargs="+", default=list(TAPS))
+    parser.add_argument("--ranks", nargs="+", default=["paper"], help="presets, numbers or full")
+    parser.add_argument("--steps", type=int, help="steps of a run; default: as in the recipe")
+    parser.add_argument("--second-stage", type=int, default=0, help="steps of a second stage; 0 for none")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
+    parser.add_argument("--validate", type=int, default=250)
+    parser.add_argument("--threads", type=int)
+    parser.add_argument("--device", default="auto")
+    parser.add_argument("--compile", default="auto")
+    return parser.parse_args(arguments)
+
+
+if __name__ == "__main__":
+    main()
