@@ -21,6 +21,9 @@ def run() -> None:
     handled = signal.getsignal(signal.SIGINT) is signal.default_int_handler
     if handled:
         signal.signal(signal.SIGINT, _end_at_once)
+    # `main` has a handler of its own while a command runs. Before and after, SIGTERM ends with the same exit code.
+    if signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
+        signal.signal(signal.SIGTERM, _end_at_once)
     _mend_streams()
     _silence_libraries()
     from dsclora_cli.cli.app import main

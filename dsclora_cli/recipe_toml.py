@@ -29,6 +29,9 @@ from dsclora_cli.recipe import (
     option_fields,
 )
 
+_LARGEST = 2**63 - 1
+"""Largest whole number of an option: larger ones fit neither a float nor a tensor."""
+
 _TYPE_NAMES = {bool: "true or false", int: "a whole number", float: "a number", str: "text", Path: "a path"}
 _COUNT_NAMES = {0: "a list, each ", 1: "", 2: "a list of two, each "}
 
@@ -46,7 +49,7 @@ def read_recipe(path: Path) -> Recipe:
         tables = tomllib.loads(read_named(path).decode("utf-8"))
     except OSError as error:
         raise UsageError(f"cannot read {path}: {error.strerror}", "give a recipe file, see docs/train.md") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise _wrong(str(path), f"not TOML: {error}") from error
     # Field names are unique over all tables, so a flat mapping holds the values of all tables.
     given: dict[str, object] = {}
@@ -227,7 +230,10 @@ def _parse(option: OptionField, value: object, where: str) -> object:
 def _convert(kind: type, value: object) -> object:
     """Convert a TOML value to `kind`; return None for a value of another type."""
     if kind is float and type(value) is int:
-        return float(value)
+        try:
+            return float(value)
+        except OverflowError:
+            return math.inf  # which `_problems` refuses
     if kind is Path and type(value) is str:
         return Path(value)
     return value if type(value) is kind else None  # not isinstance: True is an int
@@ -243,6 +249,8 @@ def _problems(option: OptionField, value: object) -> Iterator[str]:
             # A file name that is not Unicode reaches Python as lone surrogates, which TOML cannot hold.
             if str(each) != str(each).encode("utf-8", "replace").decode("utf-8"):
                 yield f"{str(each)!r} is not Unicode, so no recipe can hold it"
+        elif isinstance(each, int) and abs(each) > _LARGEST:
+            yield f"{str(each)[:20]}... has too many digits"
         elif not math.isfinite(each):
             yield f"{each!r} is not finite"
         elif each < option.min:

@@ -84,7 +84,7 @@ def read_file() -> dict[str, Setting]:
     text = _read_text(path)
     try:
         document = tomllib.loads(text)
-    except (tomllib.TOMLDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:  # ValueError: also a number of thousands of digits
         # The message of the library ends with the place: "(at line 3, column 8)".
         line = re.search(r"\(at line (\d+)", str(error))
         number = line[1] if line else len(text.splitlines())  # "(at end of document)"
@@ -183,7 +183,7 @@ def _is_same_but_for(name: str, before: str, after: str) -> bool:
     """Return whether two texts are valid and differ in no other setting."""
     try:
         old, new = tomllib.loads(before), tomllib.loads(after)
-    except tomllib.TOMLDecodeError:
+    except (ValueError, RecursionError):
         return False
     return {key: old[key] for key in old if key != name} == {key: new[key] for key in new if key != name}
 

@@ -20,7 +20,7 @@ import dsclora_cli.__main__ as entry
 class Finder:
     def find_spec(name, *_):
         if name == {name!r}:
-            os.kill(os.getpid(), signal.SIGINT)
+            os.kill(os.getpid(), signal.{number})
 sys.meta_path.insert(0, Finder)
 sys.argv = ["dsclora", "upscale", "a.png", "--width", "4"]
 entry.run()
@@ -116,8 +116,9 @@ def test_a_name_that_the_encoding_lacks_is_shown_escaped(folder: Path, encoding:
 
 
 @pytest.mark.parametrize("name", ["dsclora_cli.cli.app", "typer", "dsclora_cli.upscaling.batch", "numpy"])
-def test_ctrl_c_during_imports_is_silent(folder: Path, name: str) -> None:
-    (folder / "script.py").write_text(INTERRUPTED.format(name=name), encoding="utf-8")
+@pytest.mark.parametrize("number", ["SIGINT", "SIGTERM"])
+def test_ctrl_c_and_termination_during_imports_are_silent(folder: Path, name: str, number: str) -> None:
+    (folder / "script.py").write_text(INTERRUPTED.format(name=name, number=number), encoding="utf-8")
     done = shell(folder, f"{sys.executable} script.py")
     assert (done.returncode, done.stdout) == (130, "")
     assert "Traceback" not in done.stderr

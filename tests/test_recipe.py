@@ -109,6 +109,10 @@ def test_missing_tables_and_keys_have_their_defaults(tmp_path: Path) -> None:
         ("[data]\ndata = 'photos'\n", "[data] data: 'photos' is not a list, each text"),
         ("[data]\nval = 3\n", "[data] val: 3 is not a path"),
         ("[run\n", "not TOML: "),
+        (f"a = {'[' * 5000}", "not TOML: "),
+        (f"a = {'9' * 5000}", "not TOML: "),
+        (f"[run]\nsteps = {'9' * 400}", "[run] steps: 99999999999999999999... has too many digits"),
+        (f"[optimiser]\nlearning_rate = {'9' * 400}", "[optimiser] learning_rate: inf is not finite"),
     ],
 )
 def test_an_error_in_a_recipe_names_file_table_and_key(tmp_path: Path, text: str, wrong: str) -> None:

@@ -19,7 +19,7 @@ _HINT = "cut the picture into parts; --max-pixels allows more"
 
 
 def check_claim(header: Header, at_once: int, max_pixels: int) -> None:
-    """Raise ImageError where a file claims more pixels than allowed, or more than free memory can hold.
+    """Raise ImageError where a file claims no pixels, more pixels than allowed, or more than free memory can hold.
 
     Args:
         header: What the file claims.
@@ -28,6 +28,9 @@ def check_claim(header: Header, at_once: int, max_pixels: int) -> None:
     """
     frames = f" in each of {header.frames} frames" if header.frames > 1 else ""
     claim = f"claims {header.width} x {header.height} pixels{frames}"
+    # Some decoders open such a file without complaint: in JPEG 2000, a size is the difference of two values.
+    if header.width < 1 or header.height < 1:
+        raise ImageError(f"{claim}: the file is damaged", "copy or download the file again")
     if at_once > max_pixels:
         raise ImageError(f"{claim}, more than the {_millions(max_pixels)} million allowed at once", _HINT)
     # `at_once` counts as well: strips may be larger than the picture.

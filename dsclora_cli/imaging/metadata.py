@@ -21,6 +21,9 @@ _ORIENTATION = 274
 _WIDTHS, _HEIGHTS = (256, 40962), (257, 40963)  # ImageWidth and PixelXDimension, ImageLength and PixelYDimension
 DAMAGED_EXIF = "EXIF is damaged and was left out"
 _TIFF_HEADER = re.compile(rb"II[*+]\0|MM\0[*+]")
+_HEADER_BYTES = 8
+"""Bytes of the header of a TIFF stream: order of bytes, a number, and the offset of the first directory."""
+
 _LONGEST_PREFIX = 64
 _THUMBNAIL_AT, _THUMBNAIL_SIZE = 513, 514
 _PHOTOSHOP = b"Photoshop 3.0\0"
@@ -208,6 +211,8 @@ def normalize_exif(exif: bytes | None) -> bytes | None:
         if layout.big:  # no reader knows EXIF with offsets of 64 bits
             return None
         (start,) = struct.unpack_from(layout.order + "I", block, 4)
+        if start < _HEADER_BYTES:  # the new number of entries would lie over the header
+            continue
         return block[:start] + struct.pack(layout.order + "H", first.count) + block[start + 2 :]
     return None
 

@@ -258,8 +258,8 @@ def _read_subdirectory(
 
 
 def _read_exactly(stream: BinaryIO, offset: int, size: int) -> bytes:
-    # Offsets of BigTIFF have 64 bits, one more than a position in a file may have.
-    if offset >= 2**63:
+    # Offsets and counts of BigTIFF have 64 bits, one more than a position in a file may have.
+    if max(offset, size) >= 2**63:
         raise ValueError("a directory points beyond any file")
     stream.seek(offset)
     data = stream.read(size)

@@ -12,6 +12,7 @@ import sys
 import tempfile
 import warnings
 import zipfile
+import zlib
 from collections import OrderedDict
 from dataclasses import asdict, dataclass
 from importlib.util import find_spec
@@ -36,7 +37,9 @@ _KEPT = 2**19
 _LARGE = 2**17
 """Pixels of a tile from which a plan pays even for a single run."""
 
-_BROKEN = (OSError, ValueError, TypeError, KeyError, zipfile.BadZipFile)
+_BROKEN = (
+    OSError, ValueError, TypeError, LookupError, EOFError, RuntimeError, zlib.error, zipfile.BadZipFile,
+)  # fmt: skip
 """Exceptions that a missing or damaged file leads to."""
 
 _NO_MEMORY = ("alloc", "Resource temporarily unavailable")

@@ -12,6 +12,7 @@ import struct
 import threading
 import warnings
 import zipfile
+import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -39,7 +40,7 @@ _LOADING = threading.Lock()
 _HINT = "expected weights as .safetensors, .pth or .pt"
 _BROKEN = (
     pickle.UnpicklingError, EOFError, RuntimeError, LookupError, ValueError, TypeError, AttributeError, AssertionError,
-    ArithmeticError, MemoryError, OSError, struct.error, zipfile.BadZipFile,
+    ArithmeticError, MemoryError, OSError, struct.error, zipfile.BadZipFile, zlib.error,
 )  # fmt: skip
 """Exceptions of the readers for damaged bytes. A pickle is a program, so a damaged one can raise almost any error."""
 

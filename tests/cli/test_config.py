@@ -126,6 +126,8 @@ def test_a_line_that_cannot_be_replaced_alone_is_left_to_the_user(dsclora, file)
         (b"quality = 90\nquality = 80\n", "line 2: Cannot overwrite a value"),
         (b"[upscale]\nquality = 90\n", "line 1: there is no setting 'upscale'"),
         (b"[quality]\na = 90\n", "line 1: quality is neither a text, nor a number, nor true or false"),
+        (b"quality = " + b"9" * 5000 + b"\n", "line 1: Exceeds the limit"),
+        (b"quality = " + b"[" * 5000 + b"\n", "line 1: "),
         (b"quality = 90\nname = '\xff'\n", "line 2: not UTF-8"),
         (b"\nquality = 900\n", "line 2: quality: 900 is not in the range"),
         (b"device = true\n", "line 1: device: 'true' is not auto"),

@@ -65,6 +65,16 @@ def test_a_small_file_that_claims_many_pixels_is_refused_in_one_line(data, claim
     assert "--max-pixels" in message and "\n" not in message
 
 
+@pytest.mark.parametrize("side", [8, 12])
+def test_a_size_of_zero_is_damage(side):
+    """The size of a JPEG 2000 is a difference of two values, and the decoder opens a file whose difference is 0."""
+    data = bytearray(pillow_file(Image.fromarray(smooth()), "JPEG2000", no_jp2=True))
+    data[side + 8 : side + 12] = data[side : side + 4]
+    with pytest.raises(ImageError, match=r"claims .* pixels: the file is damaged|damaged or truncated") as caught:
+        open_picture(bytes(data))
+    assert "\n" not in str(caught.value)
+
+
 def test_more_pixels_are_allowed_on_demand():
     data = saved_still(smooth(3, (50, 60)), "PNG")
     with pytest.raises(ImageError, match=r"more than the 0\.001 million allowed"):

@@ -356,3 +356,10 @@ def test_texts_of_a_png_are_kept_with_their_language_and_repeated_keywords():
     written = saved_still(smooth(), "PNG", header.metadata)
     assert all(part in written for part in (*chunks, language))
     assert fit_format(header, "JPEG", strict=False)[1] == ('JPEG has no room for text "Title"',)
+
+
+def test_exif_whose_directory_lies_over_its_header_is_left_out():
+    """The number of entries is written anew, which would damage the header: no writer could read the block again."""
+    block = b"II*\0" + struct.pack("<I", 3) + bytes.fromhex("0402000102000400000043616d00120103000100") + bytes(9300)
+    assert tiff_ifd.parse_exif(block)[1].entries is not None
+    assert blocks.normalize_exif(b"Exif\0\0" + block) is None

@@ -66,6 +66,16 @@ def test_random_bytes_are_a_directory_or_a_value_error(data):
         assert len(directory.entries) <= 4096
 
 
+@pytest.mark.parametrize("size", [2**62, 2**64 - 1])
+def test_sizes_of_64_bits_are_damage_and_no_other_exception(size):
+    head = b"II+\0\x08\0\0\0" + struct.pack("<Q", 16)
+    for data in (struct.pack("<Q", size), struct.pack("<QHHQQ", 1, 271, 2, size, 8)):
+        stream = io.BytesIO(head + data)
+        layout, first = tiff_ifd.parse_header(head)
+        with pytest.raises(ValueError, match="a directory"):
+            list(tiff_ifd.iter_pages(stream, layout, first if len(data) == 8 else size))
+
+
 def test_damaged_entries_are_left_out():
     good = struct.pack("<HHII", 271, 2, 2, 0x41)
     unknown_type = struct.pack("<HHII", 272, 99, 1, 0)

@@ -80,7 +80,9 @@ def test_any_other_file_is_left_to_the_full_reader(tmp_path: Path) -> None:
     assert read_span_weights(path) is not None
 
 
-@pytest.mark.parametrize("damage", ["none", "absent", "cut", "flipped", "no archive", "other tensors"])
+@pytest.mark.parametrize(
+    "damage", ["none", "absent", "cut", "flipped", "no archive", "packed otherwise", "other tensors"]
+)
 def test_only_an_undamaged_file_is_loaded_again(tmp_path: Path, damage: str) -> None:
     path = tmp_path / "engines" / kept_name("aa/bb")
     assert path.name.startswith("aa+bb-native-")
@@ -98,6 +100,10 @@ def test_only_an_undamaged_file_is_loaded_again(tmp_path: Path, damage: str) -> 
         path.write_bytes(data)
     elif damage == "no archive":
         path.write_bytes(b"something else")
+    elif damage == "packed otherwise":  # the number of the method in the directory of the archive
+        at = data.rindex(b"PK\x01\x02")
+        data[at + 10] = 99
+        path.write_bytes(data)
     found = load_kept(path)
     assert (found is not None) is (damage == "none")
     if found is not None:

@@ -69,7 +69,7 @@ def test_a_converted_network_survives_saving_and_loading(small: Converted, tmp_p
     assert [file.name for file in path.parent.iterdir()] == ["network.zip"]
 
 
-@pytest.mark.parametrize("damage", ["absent", "cut", "flipped", "other fields", "no archive"])
+@pytest.mark.parametrize("damage", ["absent", "cut", "flipped", "other fields", "no archive", "packed otherwise"])
 def test_a_damaged_or_missing_file_loads_as_none(
     damage: str, small: Converted, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -87,6 +87,10 @@ def test_a_damaged_or_missing_file_loads_as_none(
         path.write_bytes(data)
     elif damage == "no archive":
         path.write_bytes(b"something else")
+    elif damage == "packed otherwise":  # the number of the method in the directory of the archive
+        at = data.rindex(b"PK\x01\x02")
+        data[at + 10] = 99
+        path.write_bytes(data)
     assert load_converted(path) is None
 
 

@@ -24,6 +24,9 @@ SALVAGE_HINT = "get the file again, or take what is there with upscale --salvage
 
 _DECODER_ERRORS = (ImageError, OSError, EOFError, ValueError, SyntaxError, struct.error)
 
+_MOST_MISSING = 2**26
+"""Bytes that may be missing at the end of any file."""
+
 _ANIMATED = ("GIF", "PNG", "WEBP")
 
 _LENIENT = RLock()
@@ -92,7 +95,8 @@ def fill_gaps(file: BinaryIO, name: str, max_pixels: int) -> tuple[BinaryIO, str
         return (io.BytesIO(filled[0]), filled[1]) if filled else (file, None)
     end = coded_end(file, name)
     size = file.seek(0, io.SEEK_END)
-    if not size < end <= size + 4 * max_pixels:
+    # A few bytes may state a length of gigabytes. Of a picture of which so little is there, nothing would be seen.
+    if not size < end <= size + min(4 * max_pixels, max(_MOST_MISSING, 16 * size)):
         return file, None
     file.seek(0)
     padded = io.BytesIO(file.read().ljust(end, b"\0"))

@@ -54,7 +54,10 @@ def open_deep_pnm(file: BinaryIO, salvage: bool = False) -> OpenedFile | None:
 
 def _open_floats(file: BinaryIO, head: re.Match[bytes], salvage: bool) -> OpenedFile:
     """Open a PFM, `head` being the match of `_FLOAT_HEAD`: floats, rows from bottom to top."""
-    width, height, scale = int(head[2]), int(head[3]), float(head[4])
+    try:
+        width, height, scale = int(head[2]), int(head[3]), float(head[4])
+    except ValueError as error:
+        raise ImageError(f"the file is damaged: the PFM states the scale {head[4].decode()}") from error
     shape = height, width, 3 if head[1] == b"F" else 1
     notes = () if abs(scale) == 1 else (f"the scale that the PFM states, {abs(scale):g}, was left out",)
     metadata = Metadata(text=read_pnm_comments(file))
@@ -101,7 +104,10 @@ def _decode(file: BinaryIO, start: int, header: Header, white: int, is_text: boo
     count = header.width * header.height * header.channels
     if is_text:
         text = _COMMENT.sub(b"", file.read()).split(maxsplit=count)[:count]
-        values = np.array(text, dtype=np.int64)
+        try:
+            values = np.array(text, dtype=np.int64)
+        except (ValueError, OverflowError) as error:  # also for thousands of digits
+            raise ImageError("the file is damaged: a value is no whole number of a usual size") from error
     else:
         size = header.dtype.itemsize
         data = file.read(size * count)

@@ -10,8 +10,11 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import TYPE_CHECKING, BinaryIO
 
+from PIL import Image
+
 from dsclora_cli.imaging.codecs.coded_tail import coded_end, present_share
 from dsclora_cli.imaging.codecs.jpeg_scan import count_whole_rows, repaired
+from dsclora_cli.imaging.codecs.jxl import read_jxl_facts
 from dsclora_cli.imaging.codecs.png import inflate_start
 
 if TYPE_CHECKING:
@@ -24,8 +27,12 @@ _PLAIN, _LZW, _DEFLATE, _OLD_DEFLATE, _PACK_BITS, _LZMA = 1, 5, 8, 32946, 32773,
 _CODED = {50001: "WEBP", 34712: "JPEG2000", 33003: "JPEG2000", 33004: "JPEG2000", 33005: "JPEG2000"}
 """Compressions in the form of a whole file, with the Pillow name of the format."""
 
+_BOMB = 2**14, 2**14
+"""Size that stands for a picture so large that Pillow does not tell the size: above 179 million pixels."""
+
 _START_OF_JPEG, _START_OF_SCAN = b"\xff\xd8", b"\xff\xda"
 _REVERSED_BITS = 2
+_SMALLEST = 2**16  # bytes that may be missing in any strip or tile
 _STEP = 16  # bytes that are unpacked at once, as an error loses the step
 _PLACE_TAGS = (("StripOffsets", "StripByteCounts"), ("TileOffsets", "TileByteCounts"))
 _LONG, _LONG8 = 4, 16  # TIFF types
@@ -36,8 +43,31 @@ def may_be_cut(page: TiffPage) -> bool:
     return page.compression == JPEG or page.compression in _CODED
 
 
+def holds_pictures(page: TiffPage) -> bool:
+    """Return whether every strip or tile is a picture with a size of its own: JPEG, WebP, JPEG 2000, PNG and others."""
+    from tifffile import TIFF
+
+    return page.compression == JPEG or page.compression in _CODED or page.compression in TIFF.IMAGE_COMPRESSIONS
+
+
+def picture_size(data: bytes) -> tuple[int, int] | None:
+    """Return width and height that the picture in a strip or tile states; None where Pillow does not know the kind."""
+    if facts := read_jxl_facts(io.BytesIO(data)):
+        return facts.width, facts.height
+    # Pillow reads the header only, and meets damage with any exception.
+    try:
+        with Image.open(io.BytesIO(data)) as picture:
+            return picture.size
+    except Image.DecompressionBombError:
+        return _BOMB
+    except Exception:  # noqa: BLE001 - of any decoder
+        return None
+
+
 def is_cut(page: TiffPage, data: bytes) -> bool:
-    """Return whether a strip or tile of a compression in `may_be_cut` is incomplete."""
+    """Return whether a strip or tile is incomplete, where `may_be_cut`; False for other compressions."""
+    if not may_be_cut(page):
+        return False
     if page.compression == JPEG:
         # Kinds that Pillow cannot read are left to the decoder.
         with suppress(Exception):
@@ -60,7 +90,11 @@ def mend_segment(page: TiffPage, data: bytes, number: int) -> tuple[bytes, float
     if page.compression in _CODED:
         name = _CODED[page.compression]
         share = present_share(io.BytesIO(data), name, rows * width)
-        return data.ljust(coded_end(io.BytesIO(data), name), b"\0"), 1.0 if share is None else share
+        end = coded_end(io.BytesIO(data), name)
+        # A few bytes may state a length of gigabytes, and no coder needs more than the samples themselves.
+        if end > len(data) + 2 * rows * width * samples * page.bitspersample + _SMALLEST:
+            return data, 0.0
+        return data.ljust(end, b"\0"), 1.0 if share is None else share
     start, pack = _CODECS.get(page.compression, (None, None))
     if start is None or pack is None or page.fillorder == _REVERSED_BITS:
         return data, 1.0

@@ -11,7 +11,16 @@ from numpy.typing import NDArray
 
 from dsclora_cli.errors import ImageError
 from dsclora_cli.imaging.codecs.incomplete import SALVAGE_HINT
-from dsclora_cli.imaging.codecs.tiff_mending import JPEG, empty_jpeg, is_cut, may_be_cut, mend_segment, mended_copy
+from dsclora_cli.imaging.codecs.tiff_mending import (
+    JPEG,
+    empty_jpeg,
+    holds_pictures,
+    is_cut,
+    may_be_cut,
+    mend_segment,
+    mended_copy,
+    picture_size,
+)
 
 if TYPE_CHECKING:
     from tifffile import TiffPage
@@ -22,18 +31,30 @@ _SAMPLES = 4
 
 _NEARLY_ALL = 0.999
 
+_MORE = 4
+"""Times the pixels of a strip or tile that the picture inside may claim: encoders round sizes up, to whole blocks."""
+
+_SMALLEST = 2**16
+"""Pixels that the picture in any strip or tile may claim."""
+
 
 def pixels_at_once(page: TiffPage, in_bands: bool) -> int:
     """Return the most pixels of a page in memory at once; `in_bands` where the page is read in bands of rows."""
+    tile = _segment_pixels(page)
     if page.is_tiled:
-        tile = page.tilelength * page.tilewidth
         # A row of tiles is put together, with one tile more in the decoder.
         band = tile + page.tilelength * page.imagewidth
     else:
-        tile = min(page.rowsperstrip, page.imagelength) * page.imagewidth
         band = page.imagewidth if page.is_contiguous else tile
     pixels = band if in_bands else max(tile, page.imagelength * page.imagewidth)
     return pixels * -(-page.samplesperpixel // _SAMPLES)
+
+
+def _segment_pixels(page: TiffPage) -> int:
+    """Return the pixels of a whole strip or tile."""
+    if page.is_tiled:
+        return int(page.tilelength * page.tilewidth)
+    return int(min(page.rowsperstrip, page.imagelength) * page.imagewidth)
 
 
 def present_segments(page: TiffPage, size: int) -> list[int]:
@@ -60,15 +81,33 @@ def require_segments(page: TiffPage, file: BinaryIO) -> None:
     if len(present) < count:
         missing = count - len(present)
         raise ImageError(f"the file is damaged: {missing} of {count} {name} of the TIFF hold no data", SALVAGE_HINT)
-    cut = sum(is_cut(page, read_segment(page, file, number)) for number in present) if may_be_cut(page) else 0
+    coded = (read_segment(page, file, number) for number in present) if holds_pictures(page) else ()
+    cut = sum(is_cut(page, data) for data in coded)
     if cut:
         raise ImageError(f"the file is damaged: {cut} of {count} {name} of the TIFF are incomplete", SALVAGE_HINT)
 
 
 def read_segment(page: TiffPage, file: BinaryIO, number: int) -> bytes:
-    """Return the coded bytes of a strip or tile, as far as they are in the file."""
+    """Return the coded bytes of a strip or tile, as far as they are in the file.
+
+    Raises:
+        ImageError: The bytes are a picture that claims many more pixels than the strip or tile has.
+    """
     file.seek(page.dataoffsets[number])
-    return file.read(page.databytecounts[number])
+    data = file.read(page.databytecounts[number])
+    _check_picture(page, data, number)
+    return data
+
+
+def _check_picture(page: TiffPage, data: bytes, number: int) -> None:
+    """Raise ImageError for a strip or tile that is a picture of many more pixels than the strip or tile has.
+
+    Decoders take the size from the picture inside, and no limit of the TIFF holds for that size.
+    """
+    size = picture_size(data) if holds_pictures(page) else None
+    if size and size[0] * size[1] > max(_SMALLEST, _MORE * _segment_pixels(page)):
+        name = f"{segment_name(page)[:-1]} {number + 1} of the TIFF"
+        raise ImageError(f"the file is damaged: {name} claims {size[0]} x {size[1]} pixels")
 
 
 def read_salvaged(page: TiffPage, file: BinaryIO) -> tuple[NDArray[Any], str | None]:
@@ -79,7 +118,7 @@ def read_salvaged(page: TiffPage, file: BinaryIO) -> tuple[NDArray[Any], str | N
     whole: NDArray[Any] | None = None
     shares = []
     for number in present_segments(page, file.seek(0, 2)):
-        segment, (plane, _, top, left, _), share = _decode_partly(page, read_segment(page, file, number), number)
+        segment, (plane, _, top, left, _), share = _decode_partly(page, file, number)
         shares.append(share)
         if segment is None:
             continue
@@ -104,12 +143,16 @@ def describe_shares(page: TiffPage, shares: list[float]) -> str | None:
     return f"salvaged: about {sum(shares) / count:.0%} of the pixels of the TIFF"
 
 
-def _decode_partly(page: TiffPage, data: bytes, number: int) -> tuple[NDArray[Any] | None, tuple[int, ...], float]:
+def _decode_partly(page: TiffPage, file: BinaryIO, number: int) -> tuple[NDArray[Any] | None, tuple[int, ...], float]:
     """Return the samples of a strip or tile (None for a lost segment), the place, and the share that is there, 0 to 1.
 
     Samples are `(depth, h, w, samples)`.
     """
     decode = page.keyframe.decode
+    try:
+        data = read_segment(page, file, number)
+    except ImageError:
+        return None, (0, 0, 0, 0, 0), 0.0
     # Decoders meet damage with any exception.
     if not (may_be_cut(page) and is_cut(page, data)):
         with suppress(Exception):
@@ -117,6 +160,7 @@ def _decode_partly(page: TiffPage, data: bytes, number: int) -> tuple[NDArray[An
             return segment, place, 1.0 if segment is not None else 0.0
     with suppress(Exception):
         mended, share = mend_segment(page, data, number)
+        _check_picture(page, mended, number)  # a decoder may not know the size before the end is there
         segment, place, _ = decode(mended, number, jpegtables=page.jpegtables)
         # Less than all: the decoder has refused the segment.
         return (segment if share else None), place, min(share, _NEARLY_ALL)
@@ -131,7 +175,9 @@ def mend_page(page: TiffPage, file: BinaryIO) -> tuple[BinaryIO, str | None]:
     segments, shares, lost, model = {}, [], [], b""
     present = set(present_segments(page, file.seek(0, 2)))
     for number, stated in enumerate(page.databytecounts):
-        data, share = read_segment(page, file, number) if number in present else b"", 0.0
+        data, share = b"", 0.0
+        with suppress(ImageError):
+            data = read_segment(page, file, number) if number in present else b""
         mended = data
         with suppress(Exception):
             mended, share = mend_segment(page, data, number)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+import struct
 import zipfile
+import zlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,7 +25,11 @@ _LAYOUT = 1
 
 _NAME_END = f"-native-{_LAYOUT}.npz"
 
-_BROKEN = (OSError, ValueError, TypeError, KeyError, EOFError, zipfile.BadZipFile)
+_BROKEN = (
+    OSError, ValueError, TypeError, LookupError, EOFError, ArithmeticError, MemoryError, RuntimeError, struct.error,
+    zlib.error, zipfile.BadZipFile,
+)  # fmt: skip
+"""Exceptions that a missing or damaged file leads to. RuntimeError: an archive with a password, or packed otherwise."""
 
 
 @dataclass(frozen=True)

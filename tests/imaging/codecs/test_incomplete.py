@@ -15,6 +15,7 @@ from PIL import Image
 from dsclora_cli.config import ReadOptions
 from dsclora_cli.errors import ImageError
 from dsclora_cli.imaging.codecs import png
+from dsclora_cli.imaging.codecs.incomplete import fill_gaps
 from dsclora_cli.imaging.reader import open_picture
 
 SIZE = (120, 90)
@@ -140,6 +141,14 @@ def test_a_short_tga_is_refused_and_salvaged(tmp_path, compression):
     assert frame.note.startswith("salvaged: about ") and frame.note.endswith(" of 120 rows")
     # A TGA begins with the lowest row.
     np.testing.assert_array_equal(frame.pixels[-50:], pixels[-50:])
+
+
+@pytest.mark.parametrize("stated", [2**28, 2**32 - 16])
+def test_a_few_bytes_that_state_a_length_of_gigabytes_are_not_filled(stated):
+    data = saved_still(smooth(), "WEBP")
+    long = data[:4] + stated.to_bytes(4, "little") + data[8:]
+    filled, note = fill_gaps(io.BytesIO(long), "WEBP", 2 * 10**8)
+    assert (filled.seek(0, io.SEEK_END), note) == (len(data), None)
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16])

@@ -31,10 +31,21 @@ def test_a_pgm_with_another_white_level_is_stretched_to_16_bits():
     assert read_still(b"P5\n3 1\n1023\n" + struct.pack(">3H", 0, 512, 1023))[1].ravel().tolist() == [0, 32800, 65535]
 
 
+@pytest.mark.parametrize("word", [b"9" * 5000, b"9" * 30, b"x", b"1.5"])
+def test_a_value_that_is_no_number_of_a_usual_size_is_damage(word):
+    with pytest.raises(ImageUnreadable, match="a value is no whole number of a usual size"):
+        read_still(b"P2 2 1 70\n0 " + word)
+
+
 @pytest.mark.parametrize("one", [b"P5\n2 1\n65535\nabcd", b"P5\n2 1\n255\nab", b"P6\n1 1\n255\nabc", b"P4\n9 1\nab"])
 def test_a_further_picture_in_the_file_is_told(one):
     assert read_still(one)[0].notes == ()
     assert read_still(one + one)[0].notes == ("only the first picture in this PPM was read",)
+
+
+def test_a_pfm_with_a_scale_that_is_no_number_is_damage():
+    with pytest.raises(ImageUnreadable, match=r"states the scale -1\.-7"):
+        read_still(b"PF\n1 1\n-1.-7\n" + bytes(12))
 
 
 def pfm(kind: bytes, scale: float, values: np.ndarray) -> bytes:

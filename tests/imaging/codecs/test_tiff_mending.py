@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import re
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -127,3 +128,40 @@ def test_pages_behind_a_cut_are_left_out_with_a_note():
     with open_picture(part, ReadOptions(salvage=True)) as picture:
         assert (picture.header.frames, len(list(picture.frames()))) == (2, 2)
         assert "salvaged: 2 of 3 pages" in picture.header.notes
+
+
+CLAIMS = {
+    "jpeg": lambda data: re.sub(
+        rb"(\xff\xc0..\x08)....", lambda found: found[1] + b"\x75\x30" * 2, data, flags=re.DOTALL
+    ),
+    # VP8L: 14 bits of the width minus 1 and 14 of the height behind the signature.
+    "webp": lambda data: re.sub(rb"(VP8L....\x2f)...", lambda found: found[1] + b"\xff\xff\xff", data, flags=re.DOTALL),
+    "jpeg 2000": lambda data: re.sub(
+        rb"(ihdr|\xff\x4f\xff\x51....)........", lambda found: found[1] + b"\0\0\x75\x30" * 2, data, flags=re.DOTALL
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", CLAIMS)
+def test_a_strip_that_claims_more_pixels_than_the_page_is_never_decoded(kind, monkeypatch):
+    """Decoders take the size from the picture in a strip, which could ask for gigabytes."""
+    data = CLAIMS[kind](tiff(**KINDS[kind]))
+    assert data != tiff(**KINDS[kind])
+    decoded = []
+    for name in ("jpeg_decode", "webp_decode", "jpeg2k_decode"):
+        monkeypatch.setattr(f"imagecodecs.{name}", lambda *args, **options: decoded.append(args))
+    with pytest.raises(ImageError, match=r"strip 1 of the TIFF claims [0-9]+ x [0-9]+ pixels"):
+        read(data)
+    with pytest.raises(ImageError, match=r"none of 1 strips of the TIFF can be read|decoder error"):
+        salvaged(data)
+    assert decoded == []
+
+
+def test_a_strip_that_states_a_length_of_gigabytes_is_not_filled():
+    data = tiff(**KINDS["webp"])
+    place = data.index(b"RIFF") + 4
+    tracemalloc.start()
+    with pytest.raises(ImageError, match="none of 1 strips of the TIFF can be read"):
+        salvaged(data[:place] + b"\xf0\xff\xff\x3f" + data[place + 4 : place + 40] + bytes(60))
+    assert tracemalloc.get_traced_memory()[1] < 2**26
+    tracemalloc.stop()
