@@ -81,7 +81,7 @@ def _without_times(value: object) -> object:
 
 def _prepare_pictures(folder: Path) -> None:
     for index, suffix in enumerate((".png", ".jpg", ".webp", ".tif", ".png", ".jpg", ".bmp", ".tif")):
-        save_photo(folder / "in" / f"{index}{suffix}", (64, 48), seed=index)
+        save_photo(folder / "in" / f"{index}{suffix}", (320, 240), seed=index)
     save_animation(folder / "in" / "moving.gif")
 
 

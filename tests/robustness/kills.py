@@ -142,7 +142,9 @@ def _is_whole(name: str, data: bytes) -> bool:
 def _judge_end(code: int, stderr: str, series: Sequence[int], place: Path) -> Iterator[str]:
     if signal.SIGKILL in series:
         return
-    if code not in (0, 130):
+    # Before Python has loaded a line of this program, SIGTERM ends the process as the system does, without a word.
+    early = code == -signal.SIGTERM and not stderr
+    if code not in (0, 130) and not early:
         yield f"ended with {_end(code)}: {stderr[-200:]!r}"
     if any(word in stderr for word in _QUIET):
         yield f"stderr: {stderr[-300:]!r}"
