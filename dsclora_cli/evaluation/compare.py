@@ -32,6 +32,7 @@ from dsclora_cli.weights.resolve import AUTO, names_file
 _LARGEST_RESULT = 16_000_000
 """Pixels of a result shown without a crop: a page holds all results, and browsers must decode them."""
 
+_FILTER_MARGIN = 8  # pixels of the input; more than the filters of `resize_with` reach when they enlarge
 _MIDDLE = 512  # pixels of the input on each side of the part that is chosen instead
 _NO_PICTURES = WEIGHT_SUFFIXES | {".ckpt"}
 
@@ -169,7 +170,7 @@ def _upscale(name: str, source: _Input, options: CompareOptions) -> ComparedPixe
         return _read_finished(Path(name), "file", source, options)
     begin = perf_counter()
     if name in FILTERS:
-        region, inner = region_around(source.pixels, source.part)
+        region, inner = region_around(source.pixels, source.part, _FILTER_MARGIN)
         sides = [round(side * options.scale) for side in region.shape[1::-1]]  # width, height
         filtered = resize_with(name, _to_rgb(region), *sides)
         kind, upscaled = "filter", cut_part(filtered, inner, options.scale)

@@ -154,6 +154,11 @@ def _contributions(inputs: int, outputs: int) -> _Contributions:
     return indices[:, used], weights[:, used]
 
 
+def filter_reach(ratio: Fraction) -> Fraction:
+    """Return the pixels on each side that decide about a pixel of `reduce_bands`, for a source larger by `ratio`."""
+    return _REACH * max(ratio, Fraction(1)) + 1
+
+
 def reduce_bands(bands: Iterable[Pixels], rows: int, width: int, height: int) -> Iterator[Pixels]:
     """Reduce a picture with an antialiased Lanczos filter while the bands arrive.
 
@@ -169,7 +174,7 @@ def reduce_bands(bands: Iterable[Pixels], rows: int, width: int, height: int) ->
     """
     # Fractions: where a band starts in the source must not depend on rounding.
     ratio = Fraction(rows, height)
-    reach = _REACH * max(ratio, Fraction(1)) + 1
+    reach = filter_reach(ratio)
     held: Pixels | None = None
     top = done = 0  # the first row in `held`, and the rows of the result so far
     for band in bands:

@@ -13,7 +13,8 @@ from typing import BinaryIO
 
 from dsclora_cli.callbacks import Callbacks
 from dsclora_cli.config import UpscaleOptions, VideoOptions
-from dsclora_cli.errors import ImageUnreadable, UsageError
+from dsclora_cli.errors import UsageError
+from dsclora_cli.imaging.limits import check_claim
 from dsclora_cli.imaging.raw_video import FrameLayout, VideoHeader, read_frame, read_header
 from dsclora_cli.imaging.types import Frame, Header, Pixels
 from dsclora_cli.upscaling.bounded_queue import BoundedQueue, ByteBudget, ClosedError, Worker
@@ -69,18 +70,15 @@ def upscale_frames(
 
     Raises:
         ImageUnreadable: The stream is no video that can be read, or ends inside a frame; all frames before are written.
+        ImageError: A frame has more pixels than allowed, or than free memory can hold.
         UsageError: The requested size is not larger than the video.
         OSError: The result cannot be written.
     """
     header, layout = _open(source, video)
-    if layout.width * layout.height > options.read.max_pixels:
-        raise ImageUnreadable(
-            f"frames of {layout.width}x{layout.height} are larger than {options.read.max_pixels} pixels",
-            "allow more with --max-pixels",
-        )
-    upscaler = PictureUpscaler(options)
-    # One plan serves all frames: all have the same size.
+    # One header and one plan serve all frames: all have the same size.
     frame = Header("PNG", layout.width, layout.height, layout.channels, layout.dtype)
+    check_claim(frame, layout.width * layout.height, options.read.max_pixels)
+    upscaler = PictureUpscaler(options)
     plan = upscaler.plan(JobPlanner.for_arrays(options).plan_in_memory(frame), streamed=False)
     size = plan.job.size
     larger = layout.with_size(size.width, size.height)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePath
 from string import Formatter
 
@@ -26,7 +26,11 @@ _PATTERNS = {
     "height": r"\d+",
 }
 """Fields of a name template, with a regular expression for the text of the field."""
-_NUMBER = re.compile(r"-\d+(?=\.[^.]+$)")
+PREVIEW = "-preview"
+"""Ending of the stem of a preview."""
+
+_ENDING = re.compile(rf"(?:{PREVIEW})?(?:-\d+)?(?=\.[^.]+$)")
+"""What may stand behind the template: the ending of a preview, and a number where a name was taken."""
 
 
 @dataclass(frozen=True)
@@ -66,7 +70,7 @@ def check_template(template: str) -> None:
 
 
 def possible_stems(template: str, name: str) -> Iterator[str]:
-    """Yield the stems of inputs with a result called `name` by the template, with or without a number.
+    """Yield the stems of inputs with a result called `name` by the template, with or without ending and number.
 
     Where the name of a model makes the stem ambiguous, the longest and the shortest stem are yielded.
     """
@@ -77,10 +81,24 @@ def possible_stems(template: str, name: str) -> Iterator[str]:
     if pattern.count(_PATTERNS["stem"]) != 1:
         return
     for either in (pattern, pattern.replace(_PATTERNS["stem"], "(?P<stem>.+?)")):
-        for candidate in (name, _NUMBER.sub("", name)):
+        for candidate in (name, _ENDING.sub("", name, count=1)):
             match = re.fullmatch(either, candidate)
             if match and match["stem"] != PurePath(name).stem:
                 yield match["stem"]
+
+
+def for_previews(options: UpscaleOptions, many: bool) -> UpscaleOptions:
+    """Return options for results with the ending of previews, whether names come from the template or from `-o`.
+
+    Raises as `OutputNamer`.
+    """
+    batch = options.batch
+    stem, _, suffix = batch.name.rpartition(".")
+    named = replace(batch, name=f"{stem}{PREVIEW}.{suffix}")
+    if batch.output not in {None, STDOUT} and not _needs_folder(batch.output, many):
+        place = parse_place(str(batch.output))
+        named = replace(named, output=str(place.with_name(f"{place.stem}{PREVIEW}{place.suffix}")))
+    return replace(options, batch=named)
 
 
 class OutputNamer:
@@ -97,23 +115,10 @@ class OutputNamer:
     def __init__(self, found: FoundInputs, options: UpscaleOptions) -> None:
         self._template = options.batch.name
         self._output = options.batch.output
-        self._to_folder = self._needs_folder(found.many)
+        self._to_folder = _needs_folder(self._output, found.many)
         self.format = self._choose_format(options.save.format)
         """Pillow name of the format for all results; None where results keep the format of the input."""
         self._taken = {file.key for file in (*found.inputs, *found.others)}
-
-    def _needs_folder(self, many: bool) -> bool:
-        output = self._output
-        if output is None or output == STDOUT:
-            if many and output:
-                raise UsageError("-o - takes one picture, and there are several", "name a folder with -o")
-            return False
-        place = parse_place(output)
-        _require_writable(place)
-        is_file, is_folder = _look_up(place)
-        if many and is_file:
-            raise UsageError(f"-o {place} is a file, and there are several pictures", "name a folder with -o")
-        return many or output.endswith(("/", os.sep)) or is_folder or not place.suffix
 
     def _choose_format(self, format: str | None) -> str | None:
         asked = parse_format(format) if format else None
@@ -215,6 +220,20 @@ class OutputNamer:
             width=size.width,
             height=size.height,
         )
+
+
+def _needs_folder(output: str | None, many: bool) -> bool:
+    """Return whether results go into the folder `output`. Raises UsageError for several pictures and one file."""
+    if output is None or output == STDOUT:
+        if many and output:
+            raise UsageError("-o - takes one picture, and there are several", "name a folder with -o")
+        return False
+    place = parse_place(output)
+    _require_writable(place)
+    is_file, is_folder = _look_up(place)
+    if many and is_file:
+        raise UsageError(f"-o {place} is a file, and there are several pictures", "name a folder with -o")
+    return many or output.endswith(("/", os.sep)) or is_folder or not place.suffix
 
 
 def _look_up(output: Place) -> tuple[bool, bool]:

@@ -9,7 +9,7 @@ import numpy as np
 from dsclora_cli.errors import UsageError
 from dsclora_cli.imaging.types import Frame, Header, Pixels
 from dsclora_cli.upscaling.jobs import Job
-from dsclora_cli.upscaling.picture import CONTEXT, PicturePlan, PictureUpscaler
+from dsclora_cli.upscaling.picture import PicturePlan, PictureUpscaler
 
 Part = tuple[int, int, int, int]
 """x, y, width and height of a part of a picture, in pixels."""
@@ -26,11 +26,18 @@ def check_part(part: Part, header: Header, option: str) -> None:
         )
 
 
-def region_around(pixels: Pixels, part: Part) -> tuple[Pixels, Part]:
-    """Return a part of `(H, W, C)` with the context, and the place of the part in the region."""
+def region_around(pixels: Pixels, part: Part, margin: int, wrap: bool = False) -> tuple[Pixels, Part]:
+    """Return a part of `(H, W, C)` with a margin, and the place of the part in the region.
+
+    At an edge of the picture the margin ends; with `wrap` the margin continues at the opposite edge.
+    """
     x, y, width, height = part
-    left, top = max(0, x - CONTEXT), max(0, y - CONTEXT)
-    region = pixels[top : y + height + CONTEXT, left : x + width + CONTEXT]
+    left, top = (x - margin, y - margin) if wrap else (max(0, x - margin), max(0, y - margin))
+    rows, columns = np.arange(top, y + height + margin), np.arange(left, x + width + margin)
+    if wrap:
+        region = pixels.take(rows, axis=0, mode="wrap").take(columns, axis=1, mode="wrap")
+    else:
+        region = pixels[top : y + height + margin, left : x + width + margin]
     return np.ascontiguousarray(region), (x - left, y - top, width, height)
 
 
@@ -41,16 +48,19 @@ def cut_part(pixels: Pixels, part: Part, factor: float) -> Pixels:
     return np.ascontiguousarray(pixels[top : top + round(height * factor), left : left + round(width * factor)])
 
 
-def upscale_part(upscaler: PictureUpscaler, job: Job, pixels: Pixels, part: Part) -> tuple[Pixels, PicturePlan]:
+def upscale_part(
+    upscaler: PictureUpscaler, job: Job, pixels: Pixels, part: Part, wrap: bool = False
+) -> tuple[Pixels, PicturePlan]:
     """Return the upscaled part of a picture, and the plan of the region.
 
     Args:
-        upscaler: Engines.
+        upscaler: Engines, without `wrap`: a part does not continue at its own opposite edge.
         job: Plan of the whole picture.
         pixels: `(H, W, 1 to 4)` of the whole picture.
         part: Part inside the picture.
+        wrap: Whether the picture continues at the opposite edge.
     """
-    region, inner = region_around(pixels, part)
+    region, inner = region_around(pixels, part, upscaler.margin(job), wrap)
     height, width = region.shape[:2]
     source = replace(job.source, width=width, height=height)
     whole = replace(job, source=source, size=job.size.for_page(width, height))

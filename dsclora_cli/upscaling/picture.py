@@ -5,6 +5,7 @@ Size and weights come from `jobs.py`; threads and files are in `pipeline.py`.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
@@ -15,7 +16,7 @@ from dsclora_cli.config import UpscaleOptions
 from dsclora_cli.errors import OutOfMemory
 from dsclora_cli.host import host_memory
 from dsclora_cli.imaging.color import bleed
-from dsclora_cli.imaging.resize import reduce_bands
+from dsclora_cli.imaging.resize import filter_reach, reduce_bands
 from dsclora_cli.imaging.types import AnyFrame, Frame, Pixels, StreamedFrame
 from dsclora_cli.imaging.writer import encoder_bytes
 from dsclora_cli.inference.engine import Engine
@@ -36,9 +37,6 @@ from dsclora_cli.upscaling.jobs import Job
 from dsclora_cli.upscaling.memory import MemoryEstimate, pixel_budget
 from dsclora_cli.upscaling.sizes import SizePlan
 from dsclora_cli.weights.resolve import FoundWeights
-
-CONTEXT = 64
-"""Pixels of the input around a part of a picture; more than any network inside the package sees."""
 
 
 @dataclass(frozen=True)
@@ -82,10 +80,15 @@ class PictureUpscaler:
                 needs more memory than is free.
         """
         source, size = job.source, job.size
+        height, width = source.height, source.width
         # All engines are opened now, so that broken weights are found before a half-done picture. The first engine
         # stands for all: the engines differ in nothing but the weights.
         engine, *_ = [self._engine(weights) for weights in job.weights]
-        passes = size.lr_sides(source.height, source.width)
+        if self._options.wrap:  # the picture is upscaled with a margin on each side
+            margin = self.margin(job)
+            height, width = height + 2 * margin, width + 2 * margin
+            size = size.for_page(width, height)
+        passes = size.lr_sides(height, width)
         rows, columns, scale = passes[-1]
         estimate = MemoryEstimate(
             passes=passes,
@@ -107,9 +110,24 @@ class PictureUpscaler:
                 raise OutOfMemory(
                     f"--tile {chosen} needs more memory than --max-memory allows", f"--tile {largest} fits"
                 )
-        tile = _tile_edge(largest, source.height, source.width)
+        tile = _tile_edge(largest, height, width)
         tiles = sum(count_tiles(rows, columns, _tile_edge(largest, rows, columns)) for rows, columns, _ in passes)
         return PicturePlan(job, engine, tile, largest, tiles, estimate.peak(tile))
+
+    def margin(self, job: Job) -> int:
+        """Return the pixels around a part of an input that decide about the upscaled part.
+
+        The margin grows to a whole number of pixels of the result, where the factor is a fraction of small numbers.
+        """
+        reach, factor = Fraction(0), 1
+        for scale, weights in zip(job.size.passes, job.weights, strict=True):
+            # The halo of a later pass is in pixels that the earlier passes have made smaller.
+            reach += Fraction(self._engine(weights).descriptor.halo, factor)
+            factor *= scale
+        ratio = factor / Fraction(str(job.size.factor))
+        if ratio != 1:
+            reach += Fraction(filter_reach(ratio)) / factor
+        return _whole_steps(math.ceil(reach), job.size.factor)
 
     def _engine(self, weights: FoundWeights) -> Engine:
         if weights.sha256 not in self._engines:
@@ -144,7 +162,8 @@ class PictureUpscaler:
         def bands_of(whole: AnyFrame, target: SizePlan) -> Iterator[Pixels]:
             return self._upscale_frame(whole, plan, target, on_progress, on_warning)
 
-        bands = _repeating(frame, size, bands_of) if self._options.wrap else bands_of(frame, size)
+        wrap = self._options.wrap
+        bands = _repeating(frame, size, self.margin(plan.job), bands_of) if wrap else bands_of(frame, size)
         return StreamedFrame((size.height, size.width, channels), bands, frame.duration_ms)
 
     def _upscale_frame(
@@ -219,18 +238,24 @@ class PictureUpscaler:
         return sum(engine.fp16_fallbacks for engine in self._engines.values())
 
 
+def _whole_steps(margin: int, factor: float) -> int:
+    """Return the margin, enlarged to a multiple of the fewest pixels that grow to whole pixels.
+
+    Without that, the two sides of a seam would be half a pixel apart.
+    """
+    step = Fraction(str(factor)).limit_denominator(1000).denominator
+    return -(-margin // step) * step
+
+
 def _repeating(
-    frame: AnyFrame, size: SizePlan, upscale: Callable[[AnyFrame, SizePlan], Iterator[Pixels]]
+    frame: AnyFrame, size: SizePlan, margin: int, upscale: Callable[[AnyFrame, SizePlan], Iterator[Pixels]]
 ) -> Iterator[Pixels]:
     """Yield bands of a picture that continues at the opposite edge: `(h, width, 1 to 4)`.
 
     The picture is upscaled with a margin from the opposite edges, and the upscaled margin is dropped.
     """
     height, width = frame.shape[:2]
-    # The margin must grow to whole pixels, or the two sides of a seam would be half a pixel apart.
-    factor = Fraction(str(size.factor)).limit_denominator(1000)
-    margin = -(-CONTEXT // factor.denominator) * factor.denominator
-    edge = int(margin * factor)
+    edge = round(margin * size.factor)
     around = Frame(np.pad(frame.pixels, ((margin, margin), (margin, margin), (0, 0)), mode="wrap"))
     larger = size.for_page(width + 2 * margin, height + 2 * margin)
     row = -edge  # of the result

@@ -13,6 +13,7 @@ from dsclora_cli.upscaling.faithfulness import measure_pixels
 from dsclora_cli.upscaling.inputs import find_inputs, open_input
 from dsclora_cli.upscaling.jobs import JobPlanner
 from dsclora_cli.upscaling.manifest import save_result
+from dsclora_cli.upscaling.output_names import for_previews
 from dsclora_cli.upscaling.part import Part, check_part, cut_part, upscale_part
 from dsclora_cli.upscaling.picture import PictureUpscaler
 from dsclora_cli.upscaling.types import (
@@ -24,13 +25,13 @@ from dsclora_cli.upscaling.types import (
     describe_error,
 )
 
-_ENDING = "-preview"
-
 
 def preview_files(
     inputs: Iterable[str], options: UpscaleOptions, part: Part, callbacks: UpscaleCallbacks
 ) -> Generator[FileResult, None, None]:
     """Upscale the same part of every picture, and write each as a picture with `-preview` in the name.
+
+    A name that the user gives with -o gets the ending too: the run after the preview would find its name taken.
 
     Of an animation or of pages the first frame is taken. Metadata about the whole picture is left out; the color
     profile stays.
@@ -48,12 +49,14 @@ def preview_files(
         UsageError: Contradicting options, or a part outside a picture.
         WeightsError: Weights cannot be read or downloaded.
     """
-    stem, _, suffix = options.batch.name.rpartition(".")
-    named = replace(options, batch=replace(options.batch, name=f"{stem}{_ENDING}.{suffix}"))
-    found = find_inputs(inputs, named.batch)
+    # Results of earlier previews are no inputs, and neither are results of earlier runs.
+    found = find_inputs(inputs, options.batch)
+    named = for_previews(options, found.many)
     callbacks.on_inputs(found)
     yield from (FileResult(each.name, "left-out", warnings=(each.reason,)) for each in found.left_out)
-    planner, upscaler = JobPlanner(found, named), PictureUpscaler(named)
+    planner = JobPlanner(found, named)
+    # A part does not repeat, even if the picture does.
+    upscaler = PictureUpscaler(replace(named, wrap=False))
     for file in found.inputs:
         try:
             yield _preview(file, planner, upscaler, named, part)
@@ -77,7 +80,7 @@ def _preview(
         pixels = next(iter(reader.frames())).pixels
         job = planner.plan(copied, header)
     decoded = perf_counter()
-    upscaled, plan = upscale_part(upscaler, job, pixels, part)
+    upscaled, plan = upscale_part(upscaler, job, pixels, part, options.wrap)
     upscaled_at = perf_counter()
     faithfulness = measure_pixels(cut_part(pixels, part, 1), upscaled) if options.measure else None
     height, width = upscaled.shape[:2]

@@ -10,7 +10,6 @@ import warnings
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import asdict
-from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -20,11 +19,9 @@ from torch import Tensor
 
 from dsclora_cli.errors import WeightsError
 from dsclora_cli.models.spandrel_network import SpandrelNetwork, TileFacts, measure_tiles
-from dsclora_cli.paths import atomic_write, engines_dir, read_small, sha256_of
+from dsclora_cli.paths import atomic_write, read_small, sha256_of
+from dsclora_cli.weights.spandrel_records import record_path
 from dsclora_cli.weights.state_dict import read_tensors, require_finite_tensor
-
-_LAYOUT = 1
-"""Version of the measured facts: raise by one when `measure_tiles` changes."""
 
 _INSTEAD = "choose a network that enlarges or restores pictures of any kind"
 
@@ -105,7 +102,7 @@ def _check_kind(model: Any, path: Path) -> None:  # noqa: ANN401
 
 def _facts(model: Any, sha256: str) -> TileFacts:  # noqa: ANN401
     """Return the measured facts on a network, from the cache where an earlier run has measured the same file."""
-    place = engines_dir() / f"{sha256}-spandrel-{version('spandrel')}-{_LAYOUT}.json"
+    place = record_path(sha256)
     with suppress(OSError, ValueError, TypeError, RecursionError):
         return TileFacts(**json.loads(read_small(place)))
     with torch.random.fork_rng(devices=[]):

@@ -20,6 +20,7 @@ from dsclora_cli.paths import downloads_dir, engines_dir
 from dsclora_cli.weights.catalog import Catalog, WeightEntry, load_catalog
 from dsclora_cli.weights.download import hub_file, path_of
 from dsclora_cli.weights.hub_models import list_trusted
+from dsclora_cli.weights.spandrel_records import is_old_record
 from dsclora_cli.weights.verification import FileState, verify_models
 
 _RESTING_SECONDS = 120
@@ -39,7 +40,7 @@ class PruneReason(StrEnum):
     """A download of a model that is in no catalog any more."""
 
     OUTDATED = "outdated"
-    """A network converted for another version of an engine."""
+    """A network converted for another version of an engine, or facts on a network for another version of spandrel."""
 
     DOWNLOADED = "downloaded"
     """An intact download; only with `--all`."""
@@ -158,7 +159,7 @@ def _unknown_downloads(catalog: Catalog) -> Iterator[PrunableFile]:
 
 def _converted_files(everything: bool) -> Iterator[PrunableFile]:
     for path in sorted(engines_dir().glob("[!.]*")):
-        if openvino.is_outdated(path.name) or is_of_older_layout(path.name):
+        if openvino.is_outdated(path.name) or is_of_older_layout(path.name) or is_old_record(path.name):
             yield PrunableFile(path, _size(path), PruneReason.OUTDATED)
         elif everything:
             yield PrunableFile(path, _size(path), PruneReason.CONVERTED)

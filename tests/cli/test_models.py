@@ -221,6 +221,7 @@ def caches(own_catalog, private_folders):
         "trusted": cache / "weights/web/web.pth.sha256",
         "converted": cache / "engines/abc-openvino-0.0.1-1.zip",
         "kept": cache / "engines/abc-native-0.npz",
+        "record": cache / "engines/abc-spandrel-0.0.1-1.json",
         "picture": cache / "datasets/Set5/HR/baby.png",
         "other": private_folders / "hf/hub/models--other--one/blobs/0123.incomplete",
     }
@@ -236,14 +237,14 @@ def test_prune_shows_and_removes_what_nothing_uses(dsclora, caches) -> None:
     code, out, err = dsclora("models", "prune", "--dry-run")
     assert code == 0 and all(path.exists() for path in caches.values())
     assert [line.split()[2] for line in out.splitlines()[1:]] == [
-        *("half-downloaded", "damaged", "no-catalogue-entry", "outdated", "outdated")
+        *("half-downloaded", "damaged", "no-catalogue-entry", "outdated", "outdated", "outdated")
     ]
-    assert "note: removing 5 files would give 50 bytes free" in err
+    assert "note: removing 6 files would give 60 bytes free" in err
 
     code, out, err = dsclora("models", "prune", "--yes", "--json")
     removed = [json.loads(line) for line in out.splitlines()]
     assert code == 0 and [(file["reason"], file["removed"]) for file in removed] == [
-        *(("half-downloaded", True), ("damaged", True), ("no-catalogue-entry", True), *[("outdated", True)] * 2)
+        *(("half-downloaded", True), ("damaged", True), ("no-catalogue-entry", True), *[("outdated", True)] * 3)
     ]
     assert {name for name, path in caches.items() if path.exists()} == {"young", "trusted", "picture", "other"}
 
@@ -273,7 +274,7 @@ def test_prune_names_what_cannot_be_removed_and_goes_on(dsclora, caches, monkeyp
     code, _, err = dsclora("models", "prune", "--yes")
     assert code == 1 and not caches["half"].exists()
     assert "cannot be removed: Permission denied (check the permissions of its folder)" in err
-    assert "done: removed 4 files; 40 bytes are free now" in err
+    assert "done: removed 5 files; 50 bytes are free now" in err
 
 
 def test_path_is_for_scripts(dsclora, private_folders) -> None:

@@ -10,6 +10,8 @@ import pytest
 from PIL import Image
 
 from dsclora_cli.cli.app import main
+from dsclora_cli.models.edsr import EDSR, EdsrConfig
+from dsclora_cli.weights.checkpoint import save_network
 
 MODEL = ("-m", "dsclora-x2", "-s", "2", "-q")
 
@@ -65,3 +67,39 @@ def test_a_preview_with_other_settings_is_kept(picture: Path, capsys: pytest.Cap
     assert main(other) == 0
     assert "is kept" in capsys.readouterr().err
     assert main([*other, "--overwrite"]) == 0
+
+
+def test_a_named_output_gets_the_ending_too(picture: Path) -> None:
+    crop = ["--crop-preview", "10,10,20,10"]
+    assert main(["upscale", str(picture), *MODEL, "-o", "large.png", *crop]) == 0
+    assert Path("large-preview.png").exists() and not Path("large.png").exists()
+    assert main(["upscale", str(picture), *MODEL, "-o", "large.png"]) == 0
+    assert Path("large.png").exists()
+    assert main(["upscale", str(picture), *MODEL, "-o", "folder/", *crop]) == 0
+    assert [path.name for path in Path("folder").iterdir()] == ["a_x2-preview.png"]
+
+
+def test_no_later_run_takes_a_preview_for_a_picture(picture: Path) -> None:
+    for more in (["--crop-preview", "10,10,20,10"], [], ["--crop-preview", "10,10,20,10"], []):
+        assert main(["upscale", ".", *MODEL, *more]) == 0
+    assert sorted(path.name for path in Path().iterdir()) == ["a.png", "a_x2-preview.png", "a_x2.png"]
+
+
+@pytest.mark.parametrize("factor", ["2", "1.5", "3"])
+def test_the_preview_of_a_texture_continues_at_the_edges_of_the_picture(picture: Path, factor: str) -> None:
+    wrapped = ("--offline", "-s", factor, "-q", "--wrap")
+    assert main(["upscale", str(picture), *wrapped, "-o", "whole.png"]) == 0
+    assert main(["upscale", str(picture), *wrapped, "--crop-preview", "0,80,20,10", "-o", "part.png"]) == 0
+    whole, part = (np.asarray(Image.open(name)).astype(int) for name in ("whole.png", "part-preview.png"))
+    top, side = round(80 * float(factor)), round(20 * float(factor))
+    assert np.abs(part - whole[top:, :side]).max() <= 1
+
+
+def test_a_preview_sees_as_far_as_the_network(picture: Path, tmp_path: Path) -> None:
+    save_network(EDSR(EdsrConfig(channels=4, blocks=40, scale=2)), tmp_path / "deep.safetensors", "")
+    deep = ("--weights", str(tmp_path / "deep.safetensors"), "-s", "2", "-q", "--device", "cpu")
+    Image.open(picture).resize((220, 24)).save("wide.png")
+    assert main(["upscale", "wide.png", *deep, "--tile", "0"]) == 0
+    assert main(["upscale", "wide.png", *deep, "--crop-preview", "100,4,16,16"]) == 0
+    whole, part = (np.asarray(Image.open(name)) for name in ("wide_x2.png", "wide_x2-preview.png"))
+    assert np.abs(part.astype(int) - whole[8:40, 200:232]).max() <= 1

@@ -8,8 +8,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from dsclora_cli.config import ModelOptions, UpscaleOptions
+from dsclora_cli.config import EngineOptions, ModelOptions, SizeOptions, UpscaleOptions
 from dsclora_cli.upscaling.batch import upscale_files
+from dsclora_cli.upscaling.jobs import JobPlanner
+from dsclora_cli.upscaling.picture import PictureUpscaler
 from dsclora_cli.upscaling.upscaler import Upscaler
 
 OPTIONS = UpscaleOptions(model=ModelOptions("dsclora-x2"), wrap=True)
@@ -52,3 +54,25 @@ def test_the_setting_belongs_to_the_result(tmp_path) -> None:
     assert [each.status for each in upscale_files([tmp_path / "a.png"], options)] == ["done"]
     assert [each.status for each in upscale_files([tmp_path / "a.png"], options)] == ["skipped"]
     assert [each.status for each in upscale_files([tmp_path / "a.png"], replace(options, wrap=False))] == ["kept"]
+
+
+def test_the_plan_counts_the_margin() -> None:
+    """A texture is upscaled with what continues at its edges: more tiles, and more memory."""
+    job = JobPlanner.for_arrays(replace(OPTIONS, size=SizeOptions(scale=2))).plan_array(texture(60, 60, 3))
+    tiled = replace(OPTIONS, engine=EngineOptions(tile=64))
+    wrapped, plain = (PictureUpscaler(replace(tiled, wrap=wrap)).plan(job, streamed=True) for wrap in (True, False))
+    assert (plain.tiles, plain.tile) == (1, 0) and (wrapped.tiles, wrapped.tile) == (4, 64)
+    assert wrapped.memory_bytes > plain.memory_bytes
+
+
+def test_the_margin_follows_from_the_halos_of_the_passes() -> None:
+    planner = JobPlanner.for_arrays(replace(OPTIONS, size=SizeOptions(scale=2)))
+    upscaler = PictureUpscaler(OPTIONS)
+    job = planner.plan_array(texture(60, 60, 3))
+    halo = upscaler.plan(job, streamed=True).engine.descriptor.halo
+    assert upscaler.margin(job) == halo
+    twice = replace(job, size=replace(job.size, passes=(2, 2), factor=4.0), weights=job.weights * 2)
+    assert upscaler.margin(twice) == halo + -(-halo // 2)
+    # The reduction from x4 to x3.5 looks a little further, and two pixels become seven whole ones.
+    reduced = replace(twice, size=replace(twice.size, factor=3.5))
+    assert upscaler.margin(reduced) % 2 == 0 and 0 < upscaler.margin(reduced) - upscaler.margin(twice) <= 4
