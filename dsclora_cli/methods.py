@@ -14,7 +14,7 @@ from importlib.metadata import EntryPoint, entry_points
 
 from dsclora_cli.errors import UsageError
 
-DISTILL_METHODS = ("dsclora", "logits", "fd", "fakd", "facd", "none")
+DISTILL_METHODS = ("dsclora", "logits", "fd", "fakd", "facd", "augkd", "none")
 """Methods of dsclora; `distillation.distill` has a builder for every method."""
 
 METHOD_GROUP = "dsclora.methods"

@@ -26,7 +26,7 @@ DEFAULT_RCAN_GROUPS = 10
 OPTIMIZER_DEFAULTS = {"adam": (1e-3, (0.9, 0.99)), "adamw": (1e-3, (0.9, 0.99)), "soap": (0.05, (0.95, 0.97))}
 """Learning rate and decay rates of the two moments (`betas`) of each optimizer."""
 
-DEFAULT_FEATURE_WEIGHTS = {"fd": 0.01, "fakd": 0.04, "facd": 10.0}
+DEFAULT_FEATURE_WEIGHTS = {"fd": 0.01, "fakd": 0.04, "facd": 10.0, "augkd": 0.5}
 """Weight of the feature loss of each method. FAKD's authors use 10 for images in [0, 255]; 0.04 is 10 / 255."""
 
 PLUGIN_FEATURE_WEIGHT = 1.0
@@ -288,14 +288,15 @@ class DistillOptions:
 
     The loss is `rec * distance(output, HR) + ts * L1(output, teacher's output)`, plus `spectrum` times the distance of
     their amounts of detail (`band_l1`), plus the loss of the method: `ad` times the affinity loss for dsclora,
-    `feature_weight` times the feature loss for fd, fakd and facd, nothing for logits and none. `dsclora train
-    --teacher-images DIR` is method logits with a folder.
+    `feature_weight` times the loss of the method for fd, fakd, facd and augkd, nothing for logits and none.
+    `dsclora train --teacher-images DIR` is method logits with a folder.
     """
 
     method: str = option_field(
         "dsclora",
         "dsclora: train adapters for a base. Other methods train a network: logits by the teacher's output, fd, fakd"
-        " and facd by the teacher's feature maps as well, none without a teacher. Installed packages may add methods.",
+        " and facd by the teacher's feature maps as well, augkd by the teacher's output on zoomed and changed inputs as"
+        " well, none without a teacher. Installed packages may add methods.",
         "|".join(DISTILL_METHODS),
     )
     base: str | None = option_field(None, "dsclora: weights to adapt.", _WEIGHTS)
@@ -330,8 +331,8 @@ class DistillOptions:
     )
     feature_weight: float | None = option_field(
         None,
-        "fd, fakd, facd, methods of packages: weight of the feature loss; default 0.01 for fd, 0.04 for fakd, 10 for"
-        " facd, 1 for methods of packages.",
+        "fd, fakd, facd, augkd, methods of packages: weight of the loss of the method; default 0.01 for fd, 0.04 for"
+        " fakd, 10 for facd, 0.5 for augkd, 1 for methods of packages.",
         "X",
         min=0,
     )

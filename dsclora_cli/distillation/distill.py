@@ -21,7 +21,14 @@ from torch import nn
 
 from dsclora_cli.datasets.patches import Batch, TeacherImages, TrainSet
 from dsclora_cli.datasets.teacher_pictures import with_teacher_pictures
-from dsclora_cli.distillation.losses import AffinityLoss, ContrastiveLoss, DistillationLoss, FeatureLoss, FeatureTerm
+from dsclora_cli.distillation.losses import (
+    AffinityLoss,
+    AugmentedLoss,
+    ContrastiveLoss,
+    DistillationLoss,
+    FeatureLoss,
+    FeatureTerm,
+)
 from dsclora_cli.errors import DscloraError, UsageError
 from dsclora_cli.inference.engine import Engine, Ensemble
 from dsclora_cli.inference.tiling import TileOptions, upscale_array, value_range
@@ -318,7 +325,7 @@ class DistillContext:
 
     @property
     def feature_weight(self) -> float:
-        """Return the weight of the loss of fd, fakd, facd or the method of a plugin."""
+        """Return the weight of the loss of fd, fakd, facd, augkd or the method of a plugin."""
         weight = self.options.feature_weight
         return DEFAULT_FEATURE_WEIGHTS.get(self.options.method, PLUGIN_FEATURE_WEIGHT) if weight is None else weight
 
@@ -394,6 +401,11 @@ def build_facd(context: DistillContext) -> TrainingSetup:
     return replace(context.student_setup(term, "projected"), logged_only=("passed",))
 
 
+def build_augkd(context: DistillContext) -> TrainingSetup:
+    """Set up a network that learns the teacher's output on zoomed and changed inputs as well (AugKD, ICLR 2025)."""
+    return context.student_setup(AugmentedLoss(context.feature_weight))
+
+
 MethodBuilder = Callable[[DistillContext], TrainingSetup]
 """Function of a method: returns what to train with which loss."""
 
@@ -404,6 +416,7 @@ BUILDERS: Mapping[str, MethodBuilder] = {
     "fd": build_fd,
     "fakd": build_fakd,
     "facd": build_facd,
+    "augkd": build_augkd,
 }
 """Builders by name of the method, as in `--method`."""
 

@@ -1,13 +1,14 @@
 """Losses that compare a student with its teacher. A new loss between feature maps is one class in this file.
 
 `DistillationLoss` computes the loss of a batch: a distance to HR, a distance to the teacher's output, and at most one
-loss between feature maps: `FeatureLoss` (FitNets), `AffinityLoss` (DSCLoRA, FAKD) or `ContrastiveLoss` (FACD).
+loss of a method: `FeatureLoss` (FitNets), `AffinityLoss` (DSCLoRA, FAKD), `ContrastiveLoss` (FACD) or `AugmentedLoss`
+(AugKD).
 `distill` builds these objects from a recipe; the training loop in `training.trainer` calls `DistillationLoss`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -37,10 +38,18 @@ class DistillBatch:
     """Student's feature maps, `(N, C, h, w)`."""
     teacher_maps: tuple[Tensor, ...]
     """Teacher's feature maps in the same order, `(N, C', h, w)`."""
+    student: NetworkWithFeatures | None = None
+    """Student, for losses with inputs of their own."""
+    teacher: NetworkWithFeatures | None = None
+    """Teacher, for losses with inputs of their own; to call without gradients."""
 
     def map_pairs(self) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield pairs of a student's map and the teacher's map, the latter without gradient."""
         return zip(self.maps, (teacher_map.detach() for teacher_map in self.teacher_maps), strict=True)
+
+    def generator(self) -> torch.Generator:
+        """Return a generator on the CPU, seeded by the pixels: a resumed run draws the same numbers."""
+        return torch.Generator().manual_seed(round(float(self.lr.cpu().double().sum() * 255)))
 
 
 NetworkWithFeatures = Callable[[Tensor], tuple[Tensor, tuple[Tensor, ...]]]
@@ -90,7 +99,8 @@ class DistillationLoss:
                 teacher_output, teacher_maps = self.teacher(batch.lr)
             target = teacher_output if target is None else target
         if self.features and target is not None:
-            terms |= self.features(DistillBatch(batch.lr, batch.hr, output, target, maps, teacher_maps))
+            networks = self.student, self.teacher
+            terms |= self.features(DistillBatch(batch.lr, batch.hr, output, target, maps, teacher_maps, *networks))
         if self.ts and target is not None:
             terms["ts"] = self.ts * F.l1_loss(output, target)
             if self.spectrum:
@@ -136,9 +146,7 @@ class AffinityLoss:
         size = batch.lr.shape[2] * batch.lr.shape[3]
         chosen = None
         if 0 < self.positions < size:
-            # The pixels of the batch seed the choice, so a resumed run draws the same positions.
-            generator = torch.Generator().manual_seed(round(float(batch.lr.cpu().double().sum() * 255)))
-            chosen = torch.randperm(size, generator=generator)[: self.positions].to(batch.lr.device)
+            chosen = torch.randperm(size, generator=batch.generator())[: self.positions].to(batch.lr.device)
         distances = torch.stack([affinity_distance(*pair, chosen) for pair in batch.map_pairs()])
         return {self.name: self.weight * (distances.sum() if self.summed else distances.mean())}
 
@@ -208,6 +216,57 @@ class ContrastiveLoss:
             closeness = torch.cat([near[:, None], far], dim=1) / -self.temperature
             return torch.logsumexp(closeness, 1) - closeness[:, 0]
         return near / ((far.sum(1) if self.form == "sums" else far.mean(1)) + _EPSILON)
+
+
+@dataclass(frozen=True)
+class AugmentedLoss:
+    """Loss `augkd`: the teacher's output on inputs that have no HR (AugKD, ICLR 2025; arXiv 2309.14162).
+
+    Zoom-in: a part of HR of the size of LR is an input, and the teacher's output the target. The student gets the part
+    with inverted colors, mirrored or transposed, and the student's output is turned back before the comparison.
+    Zoom-out: LR, reduced once more, is an input, and the targets are LR and the teacher's output. All distances are L1.
+    """
+
+    weight: float
+    share: float = 0.3
+    """Probability of each of the four changes of a sample."""
+
+    def __call__(self, batch: DistillBatch) -> dict[str, Tensor]:
+        """Return the weighted losses `zoom_in` and `zoom_out`, scalars. Patches must be square."""
+        assert batch.student is not None
+        assert batch.teacher is not None
+        generator = batch.generator()
+        size, scale = batch.lr.shape[-1], batch.hr.shape[-1] // batch.lr.shape[-1]
+        top, left = torch.randint(size * (scale - 1) + 1, (2,), generator=generator).tolist()
+        part = batch.hr[:, :, top : top + size, left : left + size]
+        chosen = (torch.rand(len(part), len(_CHANGES), generator=generator) < self.share).to(part.device)
+        changed = batch.student(_change(part, chosen, range(len(_CHANGES))))[0]
+        # Backwards: a transposition after a mirroring is undone first.
+        restored = _change(changed, chosen, reversed(range(len(_CHANGES))))
+
+        reduced = F.interpolate(batch.lr, scale_factor=1 / scale, mode="bicubic", antialias=True).clamp(0, 1)
+        again = batch.student(reduced)[0]
+        wanted = batch.lr[:, :, : again.shape[2], : again.shape[3]]
+        with torch.no_grad():
+            teacher_in, teacher_out = batch.teacher(part)[0], batch.teacher(reduced)[0]
+        zoom_out = F.l1_loss(again, wanted) + F.l1_loss(again, teacher_out)
+        return {"zoom_in": self.weight * F.l1_loss(restored, teacher_in), "zoom_out": self.weight * zoom_out}
+
+
+_CHANGES: tuple[Callable[[Tensor], Tensor], ...] = (
+    lambda images: 1 - images,
+    lambda images: images.flip(2),
+    lambda images: images.flip(3),
+    lambda images: images.mT,
+)
+"""Changes of images `(N, 3, H, H)` in [0, 1]. Each change is its own inverse."""
+
+
+def _change(images: Tensor, chosen: Tensor, order: Iterable[int]) -> Tensor:
+    """Apply to each image the changes that `chosen`, `(N, 4)` of bool, has for the image."""
+    for index in order:
+        images = torch.where(chosen[:, index, None, None, None], _CHANGES[index](images), images)
+    return images
 
 
 @dataclass(frozen=True)

@@ -40,6 +40,7 @@ METHODS = {
     "facd-l1": DistillOptions("facd", rec=0.5, ts=0.5, feature_distance="l1"),
     "facd-l2": DistillOptions("facd", rec=0.5, ts=0.5, feature_distance="l2"),
     "facd-infonce": DistillOptions("facd", rec=0.5, ts=0.5, feature_distance="l2", contrast="infonce"),
+    "augkd": DistillOptions("augkd", rec=0.5, ts=0.5),
     "facd-own-negatives": DistillOptions("facd", rec=0.5, ts=0.5, feature_distance="l2", negatives="student"),
 }
 USUAL = ("none", "logits", "fd", "fakd", "facd-l1", "facd-l2")

@@ -16,7 +16,7 @@ from dsclora_cli.weights.checkpoint import load_network, save_network
 QUICK = ("--patch", "8", "--batch", "4", "--steps", "4", "--validate", "4")
 HERE = ("--device", "cpu", "--compile", "off", "--threads", "1", "-s", "2")
 STUDENT = ("--student", "edsr", "--student-width", "4", "--student-blocks", "2")
-OWN_TERM = {"fd": "fd", "fakd": "fakd", "facd": "facd"}
+OWN_TERMS = {"fd": {"fd"}, "fakd": {"fakd"}, "facd": {"facd"}, "augkd": {"zoom_in", "zoom_out"}}
 
 
 @pytest.fixture
@@ -33,7 +33,7 @@ def weights(dsclora, out: str, *arguments: object) -> dict[str, torch.Tensor]:
     return load_network(Path(out, "last.safetensors")).state_dict()
 
 
-@pytest.mark.parametrize("method", ["logits", "fd", "fakd", "facd", "none"])
+@pytest.mark.parametrize("method", ["logits", *OWN_TERMS, "none"])
 def test_every_method_trains_a_student(dsclora, teacher: Path, method: str) -> None:
     given = () if method == "none" else ("--teacher", teacher)
     code, out, err = dsclora(
@@ -41,7 +41,7 @@ def test_every_method_trains_a_student(dsclora, teacher: Path, method: str) -> N
     )
     assert code == 0, err
     score, result = [json.loads(line) for line in out.splitlines()]
-    own = {OWN_TERM[method]} if method in OWN_TERM else set()
+    own = OWN_TERMS.get(method, set())
     assert set(score["terms"]) == {"rec"} | own | ({"ts"} if method != "none" else set())
     assert score["loss"] == pytest.approx(sum(score["terms"].values()))
     assert set(score["facts"]) == ({"passed"} if method == "facd" else set())
@@ -49,7 +49,7 @@ def test_every_method_trains_a_student(dsclora, teacher: Path, method: str) -> N
     assert load_network(Path(result["file"])).config == EdsrConfig(channels=4, blocks=2, scale=2)
 
 
-@pytest.mark.parametrize("method", OWN_TERM)
+@pytest.mark.parametrize("method", OWN_TERMS)
 def test_the_feature_loss_alone_changes_every_layer_of_the_body(dsclora, teacher: Path, method: str) -> None:
     alone = ("--method", method, "--teacher", teacher, *STUDENT, "--rec", 0, "--ts", 0)
     still = weights(dsclora, "still", *alone, "--learning-rate", 0)
