@@ -141,7 +141,7 @@ class JobPlanner:
             job = self.plan(replace(file, version=known.version), known.header, known.sha256)
         except ImageError:
             return None
-        existing = self.existing_result(job) if job.target == target else None
+        existing = self.existing_result(job, record) if job.target == target else None
         if existing is not None and existing.status == "skipped":
             return replace(existing, frames=known.frames, warnings=known.warnings)
         assert job.target is not None, "a result with a record is a file"
@@ -200,11 +200,14 @@ class JobPlanner:
             warnings=(*header.notes, *losses, *((target.note,) if target.note else ())),
         )
 
-    def existing_result(self, job: Job) -> FileResult | None:
-        """Return the result where the target of the job exists already; None where the picture must be upscaled."""
+    def existing_result(self, job: Job, record: Mapping[str, Any] | None = None) -> FileResult | None:
+        """Return the result where the target of the job exists already; None where the picture must be upscaled.
+
+        `record` is the record of the result, where the caller has read the record already.
+        """
         if job.target is None or self._options.batch.overwrite:
             return None
-        state = result_state(job.target, job.key)
+        state = result_state(job.target, job.key, record)
         if state == "complete":
             return job.report("skipped")
         if state == "different":

@@ -21,7 +21,7 @@ from dsclora_cli.errors import ImageError, ImageUnwritable
 from dsclora_cli.imaging.types import AnyFrame, Header
 from dsclora_cli.imaging.writer import write_picture
 from dsclora_cli.paths import atomic_write, read_small, sha256_of, state_dir
-from dsclora_cli.storage.objects import find_object, local_copy, temporary_file, write_object
+from dsclora_cli.storage.objects import ObjectFacts, find_object, local_copy, temporary_file, write_object
 from dsclora_cli.storage.places import Place, RemotePlace
 from dsclora_cli.storage.records import read_remote_record, write_remote_record
 from dsclora_cli.upscaling.types import path_key
@@ -43,17 +43,25 @@ class ResultKey:
     """All settings that change the file, as JSON values; tile, threads, device and engine are not among them."""
 
 
-def result_state(output: Place, key: ResultKey) -> ResultState:
-    """Return whether `output` is missing, is the complete result for `key`, or is a different file."""
-    if not (output.exists() if isinstance(output, Path) else find_object(output)):
+def result_state(output: Place, key: ResultKey, record: Mapping[str, Any] | None = None) -> ResultState:
+    """Return whether `output` is missing, is the complete result for `key`, or is a different file.
+
+    `record` is the record of `output`, where the caller has read the record already.
+    """
+    found = _find(output)
+    if found is None:
         return "missing"
-    record = read_record(output)
-    return "complete" if record.get("recipe") == _as_json(key) and _is_unchanged(output, record) else "different"
+    record = record or read_record(output)
+    if record.get("recipe") != _as_json(key):
+        return "different"
+    return "complete" if _is_unchanged(found, record) else "different"
 
 
 def is_recorded(path: Place) -> bool:
     """Return whether the file is a result of an earlier run, unchanged since."""
-    return _is_unchanged(path, read_record(path))
+    record = read_record(path)
+    found = _find(path) if record else None
+    return found is not None and _is_unchanged(found, record)
 
 
 class ResultClaim:
@@ -200,21 +208,24 @@ def read_record(output: Place) -> dict[str, Any]:
     return record if isinstance(record, dict) and record.get("version") == _VERSION else {}
 
 
-def _is_unchanged(output: Place, record: Mapping[str, Any]) -> bool:
-    if isinstance(output, RemotePlace):
-        return _is_unchanged_object(output, record)
+def _find(output: Place) -> Path | ObjectFacts | None:
+    """Return a file, or the properties of an object; None where nothing is there."""
+    if isinstance(output, Path):
+        return output if output.exists() else None
+    return find_object(output)
+
+
+def _is_unchanged(output: Path | ObjectFacts, record: Mapping[str, Any]) -> bool:
+    """Return whether a file, or an object, is the one that the record describes."""
     # The size is compared first: comparing sizes costs nothing, and most changed files have another size.
-    return output.stat().st_size == record.get("bytes") and sha256_of(output) == record.get("sha256")
-
-
-def _is_unchanged_object(output: RemotePlace, record: Mapping[str, Any]) -> bool:
-    facts = find_object(output) if record else None
-    if facts is None or facts.size != record.get("bytes"):
+    if isinstance(output, Path):
+        return output.stat().st_size == record.get("bytes") and sha256_of(output) == record.get("sha256")
+    if output.size != record.get("bytes"):
         return False
-    if facts.md5 is not None and facts.md5 == record.get("md5"):
+    if output.md5 is not None and output.md5 == record.get("md5"):
         return True
     # Not every storage states the MD5: not for an object of several parts, nor for one with a key of its own.
-    with local_copy(facts) as content:
+    with local_copy(output) as content:
         sha256 = hashlib.sha256(content).hexdigest() if isinstance(content, bytes) else sha256_of(content)
     return sha256 == record.get("sha256")
 

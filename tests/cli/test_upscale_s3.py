@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 from batches import fill, save_photo
-from s3_server import ACCOUNT, require_s3, s3_server
+from s3_server import ACCOUNT, empty_bucket, require_s3, s3_server
 
 from dsclora_cli.cli.app import main
 
@@ -32,21 +32,9 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 
 @pytest.fixture
-def s3(server: str, monkeypatch: pytest.MonkeyPatch) -> Any:
-    """A client of the empty server, and the account in the environment of the commands."""
-    for name in [name for name in os.environ if name.startswith("AWS_")]:
-        monkeypatch.delenv(name)
-    account = {**ACCOUNT, "AWS_ENDPOINT_URL": server, "AWS_DEFAULT_REGION": "us-east-1"}
-    for name, value in {**account, "AWS_EC2_METADATA_DISABLED": "true"}.items():
-        monkeypatch.setenv(name, value)
-    with urllib.request.urlopen(urllib.request.Request(f"{server}/moto-api/reset", method="POST")):
-        pass
-    import s3fs
-
-    s3fs.S3FileSystem.clear_instance_cache()
-    client = s3fs.S3FileSystem(use_listings_cache=False)
-    client.mkdir("bucket")
-    return client
+def s3(server: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    with empty_bucket(server, monkeypatch) as client:
+        yield client
 
 
 def put_tree(client: Any, top: Path, prefix: str) -> None:
@@ -69,7 +57,7 @@ def reports(capsys: pytest.CaptureFixture[str]) -> list[dict[str, Any]]:
 
 def start(*arguments: str, state: Path) -> subprocess.Popen[str]:
     command = [sys.executable, "-m", "dsclora_cli", "upscale", *arguments, *QUICK]
-    environment = {**os.environ, "DSCLORA_STATE_DIR": str(state)}
+    environment = {**os.environ, "DSCLORA_STATE_DIR": str(state), "OMP_NUM_THREADS": "1"}
     return subprocess.Popen(command, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
 
 
@@ -102,15 +90,15 @@ def test_a_bucket_gets_the_results_of_a_folder_and_another_machine_skips_them(
 
 
 def test_after_a_kill_nothing_is_half_and_the_next_run_completes(tmp_path: Path, s3: Any) -> None:
-    for number in range(30):
+    for number in range(12):
         s3.pipe_file(f"bucket/in/{number:02}.png", save_photo(tmp_path / "a.png", (80, 60), seed=number).read_bytes())
     command = ("s3://bucket/in", "-o", "s3://bucket/out")
     killed = start(*command, state=tmp_path / "first")
-    wait_for(s3, 3, killed)
+    wait_for(s3, 2, killed)
     killed.kill()
     killed.communicate()
     finished = results(s3, "bucket/out")
-    assert 3 <= len(finished) < 30
+    assert 2 <= len(finished) < 12
     again = start(*command, "--json", state=tmp_path / "second")
     out, err = again.communicate(timeout=300)
     assert again.returncode == 0, err
@@ -127,7 +115,7 @@ def test_ctrl_c_ends_the_run_and_leaves_no_temporary_files(
 ) -> None:
     (tmp_path / "temporary").mkdir()
     monkeypatch.setenv("TMPDIR", str(tmp_path / "temporary"))
-    for number in range(30):
+    for number in range(12):
         s3.pipe_file(f"bucket/in/{number:02}.png", save_photo(tmp_path / "a.png", (80, 60), seed=number).read_bytes())
     stopped = start("s3://bucket/in", "-o", "s3://bucket/out", "--json", state=tmp_path / "state")
     wait_for(s3, 2, stopped)
@@ -138,7 +126,7 @@ def test_ctrl_c_ends_the_run_and_leaves_no_temporary_files(
     statuses = [json.loads(line) for line in out.splitlines()]
     done = sorted(Path(each["output"]).name for each in statuses if each.get("status") == "done")
     assert done == sorted(results(s3, "bucket/out"))
-    assert len([each for each in statuses if "status" in each]) == 30
+    assert len([each for each in statuses if "status" in each]) == 12
     assert not [path for path in (tmp_path / "temporary").iterdir() if path.name.startswith("dsclora-")]
 
 

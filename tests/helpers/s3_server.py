@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -39,6 +40,25 @@ def s3_server(log: Path) -> Iterator[str]:
             yield f"http://127.0.0.1:{port}"
         finally:
             server.kill()
+
+
+@contextmanager
+def empty_bucket(address: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    """Yield a client of the server, which holds an empty bucket; the account is in the environment of the commands."""
+    import s3fs
+
+    for name in [name for name in os.environ if name.startswith("AWS_")]:
+        monkeypatch.delenv(name)
+    account = {**ACCOUNT, "AWS_ENDPOINT_URL": address, "AWS_DEFAULT_REGION": "us-east-1"}
+    for name, value in {**account, "AWS_EC2_METADATA_DISABLED": "true"}.items():
+        monkeypatch.setenv(name, value)
+    with urllib.request.urlopen(urllib.request.Request(f"{address}/moto-api/reset", method="POST")):
+        pass
+    s3fs.S3FileSystem.clear_instance_cache()
+    client = s3fs.S3FileSystem(use_listings_cache=False)
+    client.mkdir("bucket")
+    yield client
+    s3fs.S3FileSystem.clear_instance_cache()
 
 
 def _environment() -> dict[str, str]:
