@@ -98,8 +98,8 @@ def list_packages() -> tuple[Package, ...]:
     for requirement in requirements:
         name = re.match(r"[\w.-]+", requirement)
         extra = re.search(r"extra\s*==\s*['\"](\w+)", requirement)
-        # The extra "dev" is for those who work on dsclora, and names other extras.
-        if name and not (extra and extra[1] == "dev"):
+        # These extras are for those who work on dsclora; "dev" names other extras.
+        if name and not (extra and extra[1] in {"dev", "docs"}):
             found.setdefault(name[0], Package(name[0], _installed(name[0]), extra[1] if extra else None))
     return tuple(found.values())
 

@@ -64,7 +64,11 @@ def export_model(
         arch = network.config.descriptor.arch
         raise UsageError(f"{found.name} is a network of spandrel ({arch})", "other programs open its own file as well")
     metadata = describe_export(found, network.config.descriptor)
-    contents = chosen.convert(network, metadata)
+    try:
+        contents = chosen.convert(network, metadata)
+    except ImportError as error:  # an installed package whose own packages are missing
+        message = f"the package {chosen.package} cannot be imported: {error}"
+        raise UsageError(message, f"install {chosen.package} again, with the packages that it needs") from error
     _write_all(dict(zip(paths, contents, strict=True)))
     size = sum(len(content) for content in contents)
     return ExportedModel(name, tuple(map(str, paths)), size, found.name, found.sha256, metadata)

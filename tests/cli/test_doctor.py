@@ -278,7 +278,7 @@ def test_secrets_stay_out_of_the_report(dsclora, few_formats, monkeypatch) -> No
 def test_the_home_folder_is_shown_as_a_tilde(dsclora, few_formats, monkeypatch, private_folders) -> None:
     monkeypatch.setattr(Path, "home", lambda: private_folders)
     out = dsclora("doctor", "--no-self-test", "--offline").out
-    assert "~/cache: empty" in out and str(private_folders / "cache: ") not in out
+    assert "~/cache: no files of dsclora" in out and str(private_folders / "cache: ") not in out
 
 
 def test_packages_come_with_their_extras(report, few_formats) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import xml.etree.ElementTree as ET
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ from PIL import Image
 from safetensors import safe_open
 from small_networks import NETWORKS, made
 
+from dsclora_cli.exporting import export as export_task
 from dsclora_cli.models.lora import Adapters, merge_adapters, parse_ranks
 from dsclora_cli.models.network import Network
 from dsclora_cli.models.span import SPAN, SpanConfig
@@ -266,3 +268,16 @@ def test_a_missing_package_is_named_with_its_extra(
     ran = dsclora("export", "small.safetensors", "-o", f"x{suffix}")
     extra = "cpu" if package == "openvino" else "export"
     assert ran == (2, "", f'error: the package {package} is not installed (pip install "dsclora[{extra}]")\n')
+
+
+def test_a_package_that_cannot_be_imported_is_named_with_the_reason(dsclora, folder: Path, monkeypatch) -> None:
+    def convert(*_: object) -> tuple[bytes, ...]:
+        raise ModuleNotFoundError("No module named 'ml_dtypes'")
+
+    broken = {**export_task.FORMATS, "onnx": replace(export_task.FORMATS["onnx"], convert=convert, package="torch")}
+    monkeypatch.setattr(export_task, "FORMATS", broken)
+    code, _, err = dsclora("export", "small.safetensors", "-o", "a.onnx")
+    assert (
+        code == 2 and "error: the package torch cannot be imported: No module named 'ml_dtypes' (install torch" in err
+    )
+    assert not Path("a.onnx").exists()

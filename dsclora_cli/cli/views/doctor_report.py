@@ -134,7 +134,7 @@ def _auto(found: Diagnosis) -> str:
 
 def _folder(folder: Folder) -> str:
     written = "" if folder.writable else ", not writable"
-    size = console.format_bytes(folder.size) if folder.size else "empty"
+    size = console.format_bytes(folder.size) if folder.size else "no files of dsclora"
     free = console.format_bytes(folder.free)
     return f"{_without_home(str(folder.path))}: {size}, {free} free on the disk{written}"
 
