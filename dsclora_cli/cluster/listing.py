@@ -10,7 +10,6 @@ import glob
 import heapq
 import os
 import pickle
-import re
 import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
@@ -31,8 +30,6 @@ _IN_MEMORY = 100_000
 """Most files that are sorted in memory: some 60 MB."""
 
 _BLOCK = 1000  # files that are written to a temporary file at once
-
-_NUMBERS = re.compile(r"(-\d+)+$")
 
 Group = tuple[ListedFile, ...]
 """Files that compete for names of results: one worker upscales the files of a group in order, as one machine does."""
@@ -56,6 +53,9 @@ class Listing:
         if STDIN in self._arguments:
             raise UsageError("--executor ray takes files, not standard input", "name files or folders")
         self._output = path_key(parse_place(batch.output or "."))
+        # Before a cluster starts, as far as nobody has to look at files; lists and patterns are checked when read.
+        for place in map(parse_place, self._arguments):
+            self._check_outside(place)
         self.count = 0
         """Files in the groups so far."""
         self.left_out: list[LeftOut] = []
@@ -204,7 +204,7 @@ class _Keyed(NamedTuple):
 
     folder: str
     key: str
-    """Stem without numbers at the end: "a-2" may be the second name of "a"."""
+    """Stem: pictures with one stem in one folder may compete for a name."""
     argument: int
     """Number of the argument, or of the line in a list: files with equal keys come in the order of the user."""
     path: str
@@ -229,7 +229,8 @@ def _sorted_groups(keyed: Iterator[_Keyed]) -> Iterator[Group]:
 def _keyed(index: int, file: ListedFile) -> _Keyed:
     # os.path: five times faster than Path.
     name = parse_place(file.path).name if is_url(file.path) else os.path.basename(file.path)  # noqa: PTH119
-    key = _NUMBERS.sub("", os.path.splitext(name)[0]).casefold()  # noqa: PTH122
+    # As in `upscaling/shards.py`. Numbers at the end stay: else all of IMG-0001, IMG-0002, ... would be a single task.
+    key = os.path.splitext(name)[0].casefold()  # noqa: PTH122
     # Results of named files lie in the same folder as results for the top of a folder argument.
     folder = "" if file.folder is None or file.folder == "." else file.folder
     return _Keyed(folder, key, index, file.name, file)

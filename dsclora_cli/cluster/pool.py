@@ -7,12 +7,16 @@ from __future__ import annotations
 
 import logging
 import os
+import secrets
+import shutil
 import signal
 import socket
+import sys
+import tempfile
 import threading
 from collections import deque
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from time import monotonic, sleep
 from typing import Any, Literal
@@ -22,6 +26,9 @@ from dsclora_cli.cluster.schedule import Task
 from dsclora_cli.cluster.worker import TaskReport, UpscaleWorker, WorkerFacts
 from dsclora_cli.config import ClusterOptions, UpscaleOptions
 from dsclora_cli.errors import DscloraError, UsageError, bug_info
+
+_LOCAL = "local"
+"""Ray's name for a new cluster on this machine."""
 
 _DEPTH = 2
 """Tasks that a worker has at a time: one at work, and one that waits in the worker, so that no worker is idle."""
@@ -75,19 +82,23 @@ class WorkerPool:
     """
 
     def __init__(self, cluster: ClusterOptions, options: UpscaleOptions, state: str | None) -> None:
-        self._ray = _import_ray()
-        self._owns_ray = _connect(self._ray, cluster)
         self._cluster, self._arguments = cluster, (options, state)
-        remote = self._ray.remote(num_cpus=cluster.cpus, num_gpus=cluster.gpus, concurrency_groups={"control": 1})
-        self._actor_class = remote(_with_control_group(self._ray))
-        self.size = cluster.workers or _room(self._ray.nodes(), cluster)
-        """Number of workers; some may still be waiting for a machine."""
-        self._began = monotonic()
-        self._starts = 0  # workers started since the last finished task
         self._refs: dict[Any, tuple[PoolWorker, Task | None]] = {}
         self._workers: list[PoolWorker] = []
         self.events: deque[PoolEvent] = deque()
         """What happened, in order; emptied by the caller."""
+        self._began = monotonic()
+        self._starts = 0  # workers started since the last finished task
+        self._opened = ExitStack()
+        try:
+            self._ray = _connect(cluster, self._opened)
+        except BaseException:  # Ctrl-C as well: to start a cluster takes seconds
+            self._opened.close()
+            raise
+        remote = self._ray.remote(num_cpus=cluster.cpus, num_gpus=cluster.gpus, concurrency_groups={"control": 1})
+        self._actor_class = remote(_with_control_group(self._ray))
+        self.size = cluster.workers or _room(self._ray.nodes(), cluster)
+        """Number of workers; some may still be waiting for a machine."""
         for _ in range(self.size):
             self._start()
 
@@ -137,9 +148,7 @@ class WorkerPool:
         for worker in self._workers:
             with suppress(Exception):
                 self._ray.kill(worker.actor)
-        if self._owns_ray:
-            with _sigterm_kept():
-                self._ray.shutdown()
+        self._opened.close()
 
     def _start(self) -> None:
         worker = PoolWorker(self._actor_class.remote(*self._arguments))
@@ -185,15 +194,28 @@ class WorkerPool:
         if self._starts > _MOST_STARTS * self.size:
             hint = "give each worker more memory or more --ray-cpus, or read the logs of Ray"
             raise DscloraError(f"workers of the cluster end before they finish anything: {reason}", hint) from error
-        # The tasks behind the oldest one still waited in the worker.
-        self.events += [
-            PoolEvent("never-begun" if index else "lost", each, reason=reason)
-            for index, each in enumerate(worker.tasks)
-        ]
         self._workers.remove(worker)
+        is_begun = True
+        # In the order of submission. A report may have come just before the end: the next task is then the lost one,
+        # and the tasks behind a lost one still waited in the worker.
         for ref in [ref for ref, (owner, _) in self._refs.items() if owner is worker]:
-            del self._refs[ref]
+            _, each = self._refs.pop(ref)
+            report = self._report_of(ref)
+            if each is None:
+                continue
+            if report is not None:
+                self.events.append(PoolEvent("finished", each, report))
+            else:
+                self.events.append(PoolEvent("lost" if is_begun else "never-begun", each, reason=reason))
+                is_begun = False
         self._start()
+
+    def _report_of(self, ref: Any) -> TaskReport | None:  # noqa: ANN401
+        """Return the report that a worker gave before its end; None where there is none."""
+        with suppress(Exception):
+            report: TaskReport = self._ray.get(ref, timeout=_CONNECT_SECONDS)
+            return report
+        return None
 
     def _check_started(self) -> None:
         """Raise UsageError where no worker has started for too long."""
@@ -208,11 +230,57 @@ class WorkerPool:
         )
 
 
-def _import_ray() -> Any:  # noqa: ANN401 - a module
-    # Ray reads the variables when imported. No usage statistics: docs/privacy.md promises no telemetry.
+def _connect(cluster: ClusterOptions, opened: ExitStack) -> Any:  # noqa: ANN401 - a module
+    """Connect to a cluster, or start a cluster on this machine, and return the module of Ray.
+
+    Args:
+        cluster: Where.
+        opened: Ends the connection and the cluster, unless the caller had connected before.
+
+    Raises:
+        UsageError: Ray is not installed, there is no cluster, or versions differ.
+    """
+    address = cluster.address or os.environ.get("RAY_ADDRESS") or _LOCAL
+    if address != _LOCAL:
+        _check_address(address)
+    ray, quiet = _import_ray(is_alone=address == _LOCAL), not _is_debugging()
+    if ray.is_initialized():
+        return ray
+    settings: dict[str, Any] = {"log_to_driver": not quiet, "logging_level": logging.ERROR if quiet else logging.INFO}
+    if address == _LOCAL:
+        settings |= _local_settings(cluster)
+        # Sessions of Ray stay in the folder of temporary files otherwise, with the names of pictures in their logs.
+        opened.callback(shutil.rmtree, settings["_temp_dir"], ignore_errors=True)
+    try:
+        with _sigterm_kept(), _stderr_kept(quiet):
+            ray.init(address=address, **settings)
+    except Exception as error:
+        raise _unconnected(address, error) from error
+    opened.callback(_disconnect, ray)
+    if quiet:
+        _silence(ray)
+    return ray
+
+
+def _unconnected(address: str, error: Exception) -> UsageError:
+    if address == _LOCAL:
+        hint = "a busy machine may be too slow: try again, or start a cluster with `ray start` and add --ray-address"
+        return UsageError(f"no Ray cluster could be started on this machine: {_first_line(error)}", hint)
+    hint = _AGREE if "ersion mismatch" in str(error) else "check `ray status` there, and RAY_AUTH_TOKEN if set"
+    return UsageError(f"no connection to the Ray cluster at {address}: {_first_line(error)}", hint)
+
+
+def _import_ray(is_alone: bool) -> Any:  # noqa: ANN401 - a module
+    # Ray reads the variables when imported. No usage statistics: the program promises no telemetry.
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
     # A worker without a GPU sees no GPU, so that --device auto takes the CPU.
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "1")
+    if is_alone:
+        # Ray gives workers the niceness 15: on a busy machine of one's own, they would hardly get on.
+        os.environ.setdefault("RAY_worker_niceness", "0")
+    if is_alone and "RAY_AUTH_MODE" not in os.environ and "ray" not in sys.modules:
+        # The ports of Ray listen on all addresses of the machine. Without a key, everybody could run code here.
+        os.environ |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
     try:
         import ray
         import ray.exceptions
@@ -221,28 +289,20 @@ def _import_ray() -> Any:  # noqa: ANN401 - a module
     return ray
 
 
-def _connect(ray: Any, cluster: ClusterOptions) -> bool:  # noqa: ANN401 - a module
-    """Connect to a cluster, or start a cluster on this machine; return False where the caller did so."""
-    if ray.is_initialized():
-        return False
-    address = cluster.address or os.environ.get("RAY_ADDRESS") or "local"
-    quiet = not _is_debugging()
-    settings: dict[str, Any] = {"log_to_driver": not quiet, "logging_level": logging.ERROR if quiet else logging.INFO}
-    if address == "local":
-        room = (cluster.workers or 1) * cluster.cpus
-        settings["num_cpus"] = max(room, os.cpu_count() or 1)
-        settings |= {"include_dashboard": False, "object_store_memory": _OBJECT_STORE, "_node_ip_address": "127.0.0.1"}
-    else:
-        _check_address(address)
-    try:
-        with _sigterm_kept():
-            ray.init(address=address, **settings)
-    except Exception as error:
-        hint = _AGREE if "ersion mismatch" in str(error) else "check --ray-address, and `ray status` on the cluster"
-        raise UsageError(f"no connection to the Ray cluster at {address}: {_first_line(error)}", hint) from error
-    if quiet:
-        _silence(ray)
-    return True
+def _local_settings(cluster: ClusterOptions) -> dict[str, Any]:
+    """Return the settings of a cluster on this machine, without a dashboard."""
+    return {
+        "num_cpus": max((cluster.workers or 1) * cluster.cpus, os.cpu_count() or 1),
+        "include_dashboard": False,
+        "object_store_memory": _OBJECT_STORE,
+        # Names of sockets have at most 107 bytes, and a folder of temporary files may have a long name.
+        "_temp_dir": tempfile.mkdtemp(prefix="dsclora-ray-", dir="/tmp" if os.name == "posix" else None),  # noqa: S108
+    }
+
+
+def _disconnect(ray: Any) -> None:  # noqa: ANN401 - a module
+    with _sigterm_kept():
+        ray.shutdown()
 
 
 def _check_address(address: str) -> None:
@@ -280,6 +340,26 @@ def _sigterm_kept() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGTERM, before)
+
+
+@contextmanager
+def _stderr_kept(quiet: bool) -> Iterator[None]:
+    """Drop what the libraries of Ray print on stderr while connecting, in place of the sentence of an error."""
+    try:
+        before = os.dup(2) if quiet else None
+    except OSError:  # standard error is closed
+        before = None
+    if before is None:
+        yield
+        return
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.dup2(nowhere, 2)
+        yield
+    finally:
+        os.dup2(before, 2)
+        os.close(before)
+        os.close(nowhere)
 
 
 def _is_debugging() -> bool:

@@ -56,7 +56,7 @@ def test_the_files_are_those_of_one_machine(tree: Path, arguments: list[str], re
 
 def test_files_that_may_compete_for_a_name_are_in_one_group_and_in_order(tree: Path) -> None:
     groups = [[Path(file.name).name for file in group] for group in Listing(["in"], BATCH).groups()]
-    assert ["A.jpg", "a-2-3.png", "a-2.bmp", "a.png"] in groups
+    assert ["A.jpg", "a.png"] in groups and ["a-2.bmp"] in groups
     assert ["a.png"] in groups, "of another folder"
     assert len(list(chain.from_iterable(groups))) == 13
 
