@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -191,3 +192,71 @@ def test_one_object_a_pattern_a_list_and_a_pipe(
     monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(picture)))
     assert main(["upscale", "-", "-o", "memory://piped/x.png", *QUICK]) == 0
     assert contents(memory, "memory://piped")["x.png"] == contents(memory, "memory://listed")["a_x2.png"]
+
+
+def test_pictures_of_an_archive(tmp_path: Path, memory: fsspec.AbstractFileSystem) -> None:
+    fill(tmp_path / "in")
+    save_photo(tmp_path / "in" / "sub" / "f.png", seed=5)
+    (tmp_path / "in" / "e.png").unlink()
+    archive = shutil.make_archive(str(tmp_path / "scans"), "zip", tmp_path / "in")
+    memory.put_file(archive, "memory://scans.zip")
+    for number, source in enumerate((f"zip://::{archive}", "zip://::memory://scans.zip")):
+        assert main(["upscale", source, "-r", "-o", f"memory://out{number}", *QUICK]) == 0
+        assert sorted(contents(memory, f"memory://out{number}")) == [
+            *("a_x2.jpg", "b_x2.png", "c_x2.webp", "d_x2.gif", "sub/f_x2.png")
+        ]
+    assert main(["upscale", f"zip://*.png::{archive}", "-o", "memory://glob/", *QUICK]) == 0
+    assert sorted(contents(memory, "memory://glob")) == ["b_x2.png"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "line"),
+    [
+        (["https://h/a.png"], "https://h/a.png: no result can be written to https:// (name another place with -o)"),
+        (["a.png", "-o", "zip://x.png::a.zip"], "zip://x.png::a.zip: no result can be written to zip://"),
+        (["memory://in", "--watch"], "--watch takes folders of this machine, not memory://in"),
+        (["memory://in/a.png", "--compare-page"], "--compare-page takes pictures of this machine, and no URLs"),
+        (["@memory://absent.txt"], "the list cannot be read: memory://absent.txt: does not exist"),
+        (["foo://in/a"], "foo:// is no kind of storage that fsspec knows"),
+    ],
+)
+def test_what_a_url_cannot_be_is_said_before_the_run(
+    memory: fsspec.AbstractFileSystem,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    arguments: list[str],
+    line: str,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    save_photo(tmp_path / "a.png")
+    assert main(["upscale", *arguments, *QUICK]) == 2
+    assert f"error: {line}" in capsys.readouterr().err
+
+
+def test_a_place_that_refuses_is_a_failure_of_the_picture_and_leaves_nothing(
+    tmp_path: Path,
+    memory: fsspec.AbstractFileSystem,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    (tmp_path / "temporary").mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "temporary"))
+    put_tree(memory, fill(tmp_path / "in"), "memory://in")
+    real = type(memory).put_file
+
+    def refuse(self: object, source: str, path: str, **rest: object) -> None:
+        if path.endswith("b_x2.png"):
+            raise PermissionError("Access Denied")
+        real(self, source, path, **rest)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(type(memory), "put_file", refuse)
+        assert main(["upscale", "memory://in", "-o", "memory://out", *QUICK, "--json"]) == 1
+    failed = {each["input"]: each["error"] for each in reports(capsys) if each["status"] == "failed"}
+    assert failed["memory://in/b.png"]["code"] == "image-unwritable"
+    assert failed["memory://in/b.png"]["message"] == "memory://out/b_x2.png: access denied (Access Denied)"
+    assert sorted(contents(memory, "memory://out")) == ["a_x2.jpg", "c_x2.webp", "d_x2.gif"]
+    assert list((tmp_path / "temporary").iterdir()) == []
+    assert main(["upscale", "memory://in", "-o", "memory://out", *QUICK, "-q"]) == 1
+    assert "b_x2.png" in contents(memory, "memory://out")

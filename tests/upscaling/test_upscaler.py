@@ -38,6 +38,18 @@ def test_a_path_becomes_the_path_of_a_written_file(upscaler: Upscaler, photo: Pa
     assert upscaler(str(photo), photo.with_name("other.jpg")).suffix == ".jpg"
 
 
+def test_a_url_becomes_the_place_of_a_written_object(upscaler: Upscaler, photo: Path) -> None:
+    import fsspec
+
+    memory = fsspec.filesystem("memory")
+    memory.pipe_file("memory://api/photo.png", photo.read_bytes())
+    written = upscaler("memory://api/photo.png")
+    assert (str(written), written.name) == ("memory://api/photo_x2.png", "photo_x2.png")
+    local = upscaler(written.parent / "photo.png", photo.with_name("local.png"))
+    assert memory.cat_file("memory://api/photo_x2.png") == local.read_bytes()
+    memory.rm("memory://api", recursive=True)
+
+
 def test_paths_images_and_arrays_give_the_same_pixels(upscaler: Upscaler, photo: Path) -> None:
     image = Image.open(photo)
     from_image = upscaler(image)
