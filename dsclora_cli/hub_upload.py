@@ -133,13 +133,13 @@ class HubWriter:
 
     def _explain(self, error: BaseException) -> UploadFailed:
         """Return the error for users, with the next step, for an exception of the client."""
-        from huggingface_hub.errors import HfHubHTTPError
-
         # The client wraps a failed upload of a large file in a RuntimeError without the reason.
         if isinstance(error, RuntimeError) and isinstance(error.__cause__, Exception):
             return self._explain(error.__cause__)
-        if isinstance(error, HfHubHTTPError):
-            return self._explain_status(error.response.status_code, str(getattr(error, "server_message", "") or ""))
+        # By attribute: older clients raise the plain exceptions of their HTTP library for some requests.
+        status = getattr(getattr(error, "response", None), "status_code", None)
+        if isinstance(status, int):
+            return self._explain_status(status, str(getattr(error, "server_message", "") or ""))
         text = str(error)
         if isinstance(error, ValueError) and text.startswith("Invalid metadata in README.md"):
             reason = one_line(ValueError(text.partition("\n")[2].removeprefix("- ")))
