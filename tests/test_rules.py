@@ -27,7 +27,7 @@ TOP_LEVEL = {
     *("benchmarks", "docs", "dsclora_cli", "examples", "hatch_build.py", "mkdocs.yml", "pyproject.toml", "tests"),
     "weights.toml",
 }
-SLOW_TO_IMPORT = ["torch", "numpy", "PIL", "huggingface_hub", "tifffile", "imagecodecs", "safetensors"]
+SLOW_TO_IMPORT = ["torch", "numpy", "PIL", "huggingface_hub", "fsspec", "tifffile", "imagecodecs", "safetensors"]
 
 Function = ast.FunctionDef | ast.AsyncFunctionDef
 

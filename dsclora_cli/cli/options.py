@@ -176,9 +176,7 @@ AdapterOption = Annotated[
         MODEL, "Adapter file to merge into the model; without --model, into the model it was made for.", "--adapter"
     ),
 ]
-OfflineOption = Annotated[
-    bool, option(MODEL, "Do not access the internet; use the files on this machine.", "--offline")
-]
+OfflineOption = Annotated[bool, option(MODEL, "Do not access the internet, but for URLs that you name.", "--offline")]
 DeviceOption = Annotated[
     str,
     option(
