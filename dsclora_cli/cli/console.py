@@ -227,6 +227,9 @@ def _described(error: BaseException, traceback: bool) -> tuple[ErrorInfo, ExitCo
         return error.info, error.exit_code
     if isinstance(error, KeyboardInterrupt):
         return ErrorInfo(ErrorCode.INTERRUPTED, "interrupted by Ctrl-C or SIGTERM"), ExitCode.INTERRUPTED
+    if isinstance(error, MemoryError):  # of Python or of NumPy, anywhere: no fault of the program
+        hint = "close other programs, or raise the limit on memory of this process"
+        return ErrorInfo(ErrorCode.OUT_OF_MEMORY, "there is not enough memory", hint), ExitCode.SOME_FAILED
     info = bug_info(error)
     return replace(info, hint="") if traceback else info, ExitCode.SOME_FAILED
 

@@ -44,6 +44,9 @@ _ABANDONED_SECONDS = 3600
 """Age from which an unfinished folder belongs to a process that was killed."""
 
 _HINT = "try again later, or give the set as a folder with --data-dir DIR"
+_LONGEST_NAME = 255
+"""Bytes of the longest file name on most file systems."""
+
 _ARCHIVE_HINT = "do not use this copy; give the set as a folder with --data-dir DIR"
 
 _CHUNK = 2**20
@@ -231,6 +234,8 @@ def _entry(
     path = PurePosixPath(name)
     if path.is_absolute() or ".." in path.parts or "\\" in name or ":" in name or not name.isprintable():
         raise ImageError(f"the path {name!r} leads out of the archive's own folder", _ARCHIVE_HINT)
+    if any(len(part.encode()) > _LONGEST_NAME for part in path.parts):
+        raise ImageError(f"the path {name[:60]!r}... has a part longer than {_LONGEST_NAME} bytes", _ARCHIVE_HINT)
     if is_folder:
         return None
     if not is_regular:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -69,6 +70,16 @@ def test_a_bug_is_one_line_and_with_debug_a_traceback(dsclora, monkeypatch: pyte
     assert debug.code == 1
     assert "Traceback" in debug.err
     assert debug.err.endswith("error: this is a bug in dsclora: ZeroDivisionError: first line\n")
+
+
+def test_too_little_memory_for_a_command_is_no_bug(dsclora, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail() -> None:
+        raise MemoryError
+
+    monkeypatch.setattr(listing, "list_models", fail)
+    code, out, err = dsclora("models", "list", "--json")
+    assert (code, json.loads(out)["error"]["code"]) == (1, "out-of-memory")
+    assert err.startswith("error: there is not enough memory (") and err.count("\n") == 1
 
 
 @pytest.mark.usefixtures("uncollected")

@@ -89,6 +89,14 @@ def test_a_path_out_of_the_folder_is_refused(
     assert sorted(path.name for path in tmp_path.rglob("*")) == ["archive"]
 
 
+@pytest.mark.parametrize("pack", [tar_gz, zipped])
+def test_a_name_longer_than_file_systems_hold_is_refused(
+    pack: Callable[[Mapping[str, bytes]], bytes], tmp_path: Path
+) -> None:
+    error = refused(pack({"HR/good.png": A, f"HR/{'x' * 300}.png": B}), tmp_path)
+    assert "has a part longer than 255 bytes" in error.message and not (tmp_path / "set").exists()
+
+
 @pytest.mark.parametrize("kind", [tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.CHRTYPE, tarfile.FIFOTYPE])
 def test_links_and_devices_in_a_tar_are_refused(kind: bytes, tmp_path: Path) -> None:
     info = tarfile.TarInfo()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import struct
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -81,7 +83,7 @@ def test_any_other_file_is_left_to_the_full_reader(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "damage", ["none", "absent", "cut", "flipped", "no archive", "packed otherwise", "other tensors"]
+    "damage", ["none", "absent", "cut", "flipped", "no archive", "packed otherwise", "early end", "other tensors"]
 )
 def test_only_an_undamaged_file_is_loaded_again(tmp_path: Path, damage: str) -> None:
     path = tmp_path / "engines" / kept_name("aa/bb")
@@ -100,6 +102,10 @@ def test_only_an_undamaged_file_is_loaded_again(tmp_path: Path, damage: str) -> 
         path.write_bytes(data)
     elif damage == "no archive":
         path.write_bytes(b"something else")
+    elif damage == "early end":  # numpy reads the header of an array with the tokenizer of Python
+        header = b"{'descr': '<f8', 'shape': (4,".ljust(117) + b"\n"
+        with zipfile.ZipFile(path, "w") as archive:
+            archive.writestr("a.npy", b"\x93NUMPY\x01\x00" + struct.pack("<H", len(header)) + header)
     elif damage == "packed otherwise":  # the number of the method in the directory of the archive
         at = data.rindex(b"PK\x01\x02")
         data[at + 10] = 99

@@ -27,8 +27,8 @@ SLOW = 10
 BUDGET = 500 * 2**20
 """Bytes of memory that a batch may take beyond a batch of whole files."""
 
-_SILENCE = 120
-"""Seconds without a new line after which a batch hangs, on a machine with much else to do."""
+_SILENCE = 20
+"""Processor seconds without a new line after which a batch hangs."""
 
 _MAX_PIXELS = "500000"
 """Larger pictures are refused: a mutated size must not make a batch slow. The hostile files test the usual limit."""
@@ -116,14 +116,14 @@ def _run(files: dict[str, bytes], options: tuple[str, ...], place: Path) -> Ende
     # Named one by one: in a folder, the results of other files would be left out.
     names = [f"in/{name}" for name in files]
     command = (*PROGRAM, "upscale", *names, "-o", "out", "--json", "--offline", "--max-pixels", _MAX_PIXELS, *options)
-    limits = Limits(seconds=600, silence=_SILENCE, address_space=16 * 2**30)
+    limits = Limits(seconds=1200, silence=_SILENCE, address_space=16 * 2**30)
     return run_limited(command, place, private_environment(place / "home"), limits)
 
 
 def _judge(ended: Ended, files: dict[str, bytes], options: tuple[str, ...], place: Path, tally: Tally) -> Iterator[str]:
     """Yield everything that is wrong about a batch."""
     if ended.hung:
-        yield f"hang: nothing for {_SILENCE} s after {len(ended.stdout.splitlines())} results"
+        yield f"hang: no line for {_SILENCE} s of processor time, after {len(ended.stdout.splitlines())} results"
     if ended.code not in (0, 1):
         yield f"exit code {ended.code}: {ended.stderr[-300:]!r}"
     try:

@@ -10,8 +10,11 @@ import sys
 import threading
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+
+import psutil
 
 ROOT = Path(__file__).parents[2]
 PROGRAM = (sys.executable, "-m", "dsclora_cli")
@@ -25,7 +28,10 @@ class Limits:
     """Wall-clock seconds until the process is killed."""
 
     silence: float = 0
-    """Seconds without a new byte on stdout or stderr until the process counts as hanging and is killed."""
+    """Processor seconds without a new byte on stdout or stderr until the process counts as hanging and is killed.
+
+    Wall-clock time would tell of the other work of the machine. A process that waits for ever exceeds `seconds`.
+    """
 
     address_space: int = 0
     """Bytes of virtual memory (RLIMIT_AS)."""
@@ -137,15 +143,15 @@ def run_limited(
 
 def _watch(process: subprocess.Popen[bytes], logs: Sequence[Path], limits: Limits, hung: threading.Event) -> None:
     """Kill a process that exceeds a limit on time; ends together with the process."""
-    start = last = time.monotonic()
-    written = -1
+    start, spent, written = time.monotonic(), 0.0, -1
     while process.returncode is None:
-        now = time.monotonic()
-        size = sum(path.stat().st_size for path in logs)
-        written, last = (size, now) if size != written else (written, last)
-        silent = limits.silence and now - last > limits.silence
-        if silent or (limits.seconds and now - start > limits.seconds):
+        size, used = sum(path.stat().st_size for path in logs), 0.0
+        with suppress(psutil.Error):
+            used = sum(psutil.Process(process.pid).cpu_times()[:2])
+        written, spent = (size, used) if size != written else (written, spent)
+        silent = limits.silence and used - spent > limits.silence
+        if silent or (limits.seconds and time.monotonic() - start > limits.seconds):
             hung.set()
             os.killpg(process.pid, signal.SIGKILL)
             return
-        time.sleep(0.01)
+        time.sleep(0.02)

@@ -47,8 +47,13 @@ class Record:
     machine: str = ""
 
 
-def save(record: Record) -> None:
-    """Write a record next to the others, with day and machine, and write the page again."""
+def save(record: Record, merge: bool = False) -> None:
+    """Write a record with day and machine, and the page; with `merge`, only rows of the same name change."""
+    before = next((old for old in load() if old.check == record.check), None) if merge else None
+    if before:
+        new = {row.name: row for row in record.rows}
+        record.rows = [new.get(row.name, row) for row in before.rows]
+        record.seconds += before.seconds
     record.day = datetime.now(UTC).date().isoformat()
     record.machine = f"{platform.machine()}, Python {platform.python_version()}"
     RESULTS.mkdir(exist_ok=True)
@@ -89,6 +94,10 @@ def _head(records: Sequence[Record]) -> Iterator[str]:
         "",
         "Short forms of all checks run with the other slow tests (`pytest -m slow tests/robustness`).",
         "[Security](security.md) says what is promised.",
+        "",
+        "The same input, settings and machine give the same bytes, for any order and number of inputs, threads,",
+        "memory limit, shards and processes: `tests/robustness/test_determinism.py`. Another tile size may change a",
+        "value by one level of 255, because the halo of a tile is shorter than the reach of the network.",
         "",
         "| check | cases | findings in the recorded run | faults found before and mended | seconds | day |",
         "| --- | --- | --- | --- | --- | --- |",

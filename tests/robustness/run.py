@@ -12,6 +12,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING
@@ -26,36 +27,53 @@ if TYPE_CHECKING:
     from parser_fuzzing import ParserTally
 
 
-def run_files(scale: float, folder: Path) -> Iterator[Row]:
+@dataclass(frozen=True)
+class Plan:
+    """How much of a check to run."""
+
+    scale: float
+    """Share of the cases of the long form."""
+
+    folder: Path
+    """An empty folder."""
+
+    rows: str = ""
+    """Part of the names of the rows to run; empty for all."""
+
+
+def run_files(plan: Plan) -> Iterator[Row]:
     """Fuzz files through the command line: 20,000 files at scale 1."""
     from file_fuzzing import OPTIONS, Tally, fuzz
 
-    batches, ordinary = max(1, round(200 * scale / len(OPTIONS) + 0.5)), 0
+    batches, ordinary = max(1, round(200 * plan.scale / len(OPTIONS) + 0.5)), 0
     for at, options in enumerate(OPTIONS):
+        name = f"`upscale {' '.join(options)}`"
+        if plan.rows not in name:
+            continue
         tally = Tally(ordinary=ordinary)
-        fuzz(range(at, at + batches * len(OPTIONS), len(OPTIONS)), 100, folder, tally)
+        fuzz(range(at, at + batches * len(OPTIONS), len(OPTIONS)), 100, plan.folder, tally)
         ordinary = tally.ordinary
         observed = {**tally.outcomes, "largest MiB": tally.peak >> 20}
-        yield Row(f"`upscale {' '.join(options)}`", tally.files, observed, tally.findings)
+        yield Row(name, tally.files, observed, tally.findings)
 
 
-def run_parsers(scale: float, folder: Path) -> Iterator[Row]:
+def run_parsers(plan: Plan) -> Iterator[Row]:
     """Fuzz the parsers of this project in this process: 5,000 inputs each at scale 1."""
     from parser_fuzzing import fuzz_parser
     from parsers import PARSERS
 
-    for name in PARSERS:
-        yield _parser_row(name, fuzz_parser(name, round(5_000 * scale), seed=1))
+    for name in (name for name in PARSERS if plan.rows in name):
+        yield _parser_row(name, fuzz_parser(name, round(5_000 * plan.scale), seed=1))
 
 
-def run_coverage(scale: float, folder: Path) -> Iterator[Row]:
+def run_coverage(plan: Plan) -> Iterator[Row]:
     """Fuzz the parsers guided by coverage, for an hour in all at scale 1. Needs the package atheris."""
     from parser_fuzzing import fuzz_by_coverage
     from parsers import PARSERS
 
-    seconds = max(1, round(3600 * scale / len(PARSERS)))
-    for index, name in enumerate(PARSERS):
-        yield _parser_row(name, fuzz_by_coverage(name, seconds, folder / f"{index}.json"), {"seconds": seconds})
+    seconds = max(1, round(3600 * plan.scale / len(PARSERS)))
+    for index, name in enumerate(name for name in PARSERS if plan.rows in name):
+        yield _parser_row(name, fuzz_by_coverage(name, seconds, plan.folder / f"{index}.json"), {"seconds": seconds})
 
 
 def _parser_row(name: str, tally: ParserTally, more: Mapping[str, int] = MappingProxyType({})) -> Row:
@@ -67,30 +85,42 @@ KILLS = {"folder of pictures": 120, "download": 120, "conversion": 24, "evaluati
 """Number of runs to kill at scale 1, by job: those that load torch take much longer."""
 
 
-def run_kills(scale: float, folder: Path) -> Iterator[Row]:
+def run_kills(plan: Plan) -> Iterator[Row]:
     """Kill jobs at random moments with SIGKILL."""
-    yield from _disturbed([(signal.SIGKILL,)], scale, folder)
+    yield from _disturbed([(signal.SIGKILL,)], plan)
 
 
-def run_signals(scale: float, folder: Path) -> Iterator[Row]:
+def run_signals(plan: Plan) -> Iterator[Row]:
     """Interrupt and terminate jobs, once and twice: a third as many runs as are killed."""
     series = [(signal.SIGINT,), (signal.SIGTERM,), (signal.SIGINT, signal.SIGINT), (signal.SIGTERM, signal.SIGTERM)]
-    yield from _disturbed(series, scale / 3, folder)
+    yield from _disturbed(series, replace(plan, scale=plan.scale / 3))
 
 
-def _disturbed(series: Sequence[Sequence[int]], scale: float, folder: Path) -> Iterator[Row]:
+def _disturbed(series: Sequence[Sequence[int]], plan: Plan) -> Iterator[Row]:
     from kills import disturb
 
     for index, (name, cases) in enumerate(KILLS.items()):
-        tally = disturb(name, series, max(1, round(cases * scale)), folder / f"{index}")
+        if plan.rows not in name:
+            continue
+        tally = disturb(name, series, max(1, round(cases * plan.scale)), plan.folder / f"{index}")
         observed = {**tally.ends, "with a part of the results": tally.partial}
         yield Row(name, tally.cases, observed, tally.findings)
 
 
-CHECKS: dict[str, Callable[[float, Path], Iterator[Row]]] = {
+def run_hostile(plan: Plan) -> Iterator[Row]:
+    """Open everything that an attacker would send, in this process, under an audit of what Python does."""
+    from hostile import KINDS, open_all
+
+    for name in (name for name in KINDS if plan.rows in name):
+        tally = open_all(name, plan.folder / name)
+        yield Row(name, tally.cases, {**tally.outcomes, "slowest s": tally.slowest}, tally.findings)
+
+
+CHECKS: dict[str, Callable[[Plan], Iterator[Row]]] = {
     "files": run_files,
     "parsers": run_parsers,
     "coverage": run_coverage,
+    "hostile": run_hostile,
     "kills": run_kills,
     "signals": run_signals,
 }
@@ -103,26 +133,29 @@ def main(arguments: Sequence[str]) -> None:
     parser.add_argument("check", nargs="*", metavar="CHECK")
     parser.add_argument("--scale", type=float, default=1.0, help="share of the cases; below 1 nothing is recorded")
     parser.add_argument("--record", action="store_true", help="record the result of a run of fewer cases too")
+    parser.add_argument(
+        "--rows", default="", help="run only the rows with this text in their names, and keep the others"
+    )
     given = parser.parse_args(arguments)
     if not given.check:
         records.PAGE.write_text(records.page(records.load()), encoding="utf-8")
     for name in given.check:
-        _run(name, CHECKS[name], given.scale, given.record or given.scale >= 1)
+        _run(name, given.scale, given.rows, given.record or given.scale >= 1)
 
 
-def _run(name: str, check: Callable[[float, Path], Iterator[Row]], scale: float, recorded: bool) -> None:
-    """Run a check and record what was done, also of a check that is interrupted."""
-    rows: list[Row] = []
+def _run(name: str, scale: float, rows: str, recorded: bool) -> None:
+    """Run a check and record what was done, also of a check that is interrupted; old rows stay until they run again."""
+    done: list[Row] = []
     start = time.monotonic()
     try:
         with tempfile.TemporaryDirectory(prefix="dsclora-robustness-") as folder:
             os.environ |= {f"DSCLORA_{part}_DIR": f"{folder}/own/{part}" for part in ("CONFIG", "STATE", "CACHE")}
-            for row in check(scale, Path(folder)):
-                rows.append(row)
+            for row in CHECKS[name](Plan(scale, Path(folder), rows)):
+                done.append(row)
                 print(f"{name}: {row.name}: {row.cases} {dict(row.outcomes)}", *row.findings, sep="\n    ", flush=True)
     finally:
-        if recorded and rows:
-            records.save(Record(name, rows, time.monotonic() - start))
+        if recorded and done:
+            records.save(Record(name, done, time.monotonic() - start), merge=bool(rows))
 
 
 if __name__ == "__main__":

@@ -57,6 +57,11 @@ def _segment_pixels(page: TiffPage) -> int:
     return int(min(page.rowsperstrip, page.imagelength) * page.imagewidth)
 
 
+def _most_bytes(page: TiffPage) -> int:
+    """Return the bytes that a strip or tile takes without compression, twice, as coders may need a little more."""
+    return _SMALLEST + 2 * _segment_pixels(page) * int(page.samplesperpixel) * -(-int(page.bitspersample) // 8)
+
+
 def present_segments(page: TiffPage, size: int) -> list[int]:
     """Return the numbers of the strips or tiles with data in a file of `size` bytes."""
     # A page may claim billions of strips: only those with a place are looked at.
@@ -181,7 +186,8 @@ def mend_page(page: TiffPage, file: BinaryIO) -> tuple[BinaryIO, str | None]:
         mended = data
         with suppress(Exception):
             mended, share = mend_segment(page, data, number)
-        if mended is data and 0 < len(data) < stated:
+        # A few bytes may state a length of gigabytes: no more is filled than the samples themselves would take.
+        if mended is data and 0 < len(data) < stated and stated < len(data) + _most_bytes(page):
             mended, share = data.ljust(stated, b"\0"), share and min(share, len(data) / stated)
         shares.append(share)
         if share:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import struct
+import tokenize
 import zipfile
 import zlib
 from collections.abc import Iterator, Mapping
@@ -27,7 +28,7 @@ _NAME_END = f"-native-{_LAYOUT}.npz"
 
 _BROKEN = (
     OSError, ValueError, TypeError, LookupError, EOFError, ArithmeticError, MemoryError, RuntimeError, struct.error,
-    zlib.error, zipfile.BadZipFile,
+    tokenize.TokenError, zlib.error, zipfile.BadZipFile,
 )  # fmt: skip
 """Exceptions that a missing or damaged file leads to. RuntimeError: an archive with a password, or packed otherwise."""
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import io
 import re
+import struct
 import tracemalloc
+from contextlib import suppress
 
 import numpy as np
 import pytest
@@ -163,5 +165,16 @@ def test_a_strip_that_states_a_length_of_gigabytes_is_not_filled():
     tracemalloc.start()
     with pytest.raises(ImageError, match="none of 1 strips of the TIFF can be read"):
         salvaged(data[:place] + b"\xf0\xff\xff\x3f" + data[place + 4 : place + 40] + bytes(60))
+    assert tracemalloc.get_traced_memory()[1] < 2**26
+    tracemalloc.stop()
+
+
+def test_a_strip_of_another_library_that_states_gigabytes_is_not_filled():
+    data = pillow_file(Image.new("LAB", (24, 16), (120, 5, 250)), "TIFF")
+    long = re.sub(struct.pack("<HHII", 279, 4, 1, 24 * 16 * 3), struct.pack("<HHII", 279, 4, 1, 2**31), data)
+    assert long != data
+    tracemalloc.start()
+    with suppress(ImageError):
+        salvaged(long)
     assert tracemalloc.get_traced_memory()[1] < 2**26
     tracemalloc.stop()
