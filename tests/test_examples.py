@@ -124,9 +124,9 @@ def test_compare_distillation_writes_a_table_of_every_method(tmp_path: Path, mon
     tool.main([*both, "--finished"])
     text = Path("table.md").read_text()
     assert "| fakd |" in text and "(one seed)" in text and "facd-l2" not in text
-    tool.main([*both, "--finished", "--held-out-only"])
+    tool.main([*both, "--finished", "--held-out-only", "--baseline", "logits"])
     text = Path("table.md").read_text()
-    assert text.startswith("|  | held-out | hours | over fd, held-out |\n") and "(one seed)" in text
+    assert text.startswith("|  | held-out | hours | over logits, held-out |\n") and "(one seed)" in text
     with pytest.raises(SystemExit, match="raise --teacher-steps"):
         tool.main([*both[:-1], "99"])
     with pytest.raises(SystemExit, match="holds no finished run of --scale 2"):

@@ -44,9 +44,6 @@ METHODS = {
     "facd-own-negatives": DistillOptions("facd", rec=0.5, ts=0.5, feature_distance="l2", negatives="student"),
 }
 USUAL = ("none", "logits", "fd", "fakd", "facd-l1", "facd-l2")
-BASELINE = "fd"
-"""Method that every difference refers to: distillation of feature maps, which the FACD paper compares with."""
-
 STUDENT_T = {1: 12.706, 2: 4.303, 3: 3.182, 4: 2.776, 5: 2.571, 6: 2.447, 7: 2.365, 8: 2.306, 9: 2.262}
 """97.5 % quantile of Student's t by degrees of freedom."""
 
@@ -93,9 +90,10 @@ def main(arguments: list[str] | None = None) -> None:
         raise SystemExit(f"{args.out} holds no finished run of --scale {args.scale} and --arch {args.arch}")
     every = {"teacher": {0: teacher}, **runs}
     rows = [measured(name, folders, args) for name, folders in every.items()]
-    args.page.write_text(table(rows), encoding="utf-8")
-    draw(runs, rows, args.page.with_suffix(".png"))
-    print(table(rows))
+    text = table(rows, args.baseline)
+    args.page.write_text(text, encoding="utf-8")
+    draw(runs, rows, args.baseline, args.page.with_suffix(".png"))
+    print(text)
 
 
 def train_all(args: argparse.Namespace) -> tuple[Path, dict[str, dict[int, Path]]]:
@@ -176,14 +174,14 @@ def hours(run: Path, batch: int) -> float:
     return float(log[-1]["step"] * batch / pace / 3600)
 
 
-def table(rows: list[Row]) -> str:
-    """Return the rows as a Markdown table, with differences to `BASELINE` where the baseline has the same seeds."""
-    baseline = next((row for row in rows if row.name == BASELINE), None)
+def table(rows: list[Row], other: str) -> str:
+    """Return the rows as a Markdown table, with differences to the method `other` over the seeds of both."""
+    baseline = next((row for row in rows if row.name == other), None)
     head = ["", "held-out", *rows[0].sets, "hours"]
     if baseline:
         head += [
-            f"over {BASELINE}, held-out",
-            *([f"over {BASELINE}, all images of the sets"] if baseline.images else []),
+            f"over {other}, held-out",
+            *([f"over {other}, all images of the sets"] if baseline.images else []),
         ]
     body = []
     for row in rows:
@@ -191,7 +189,7 @@ def table(rows: list[Row]) -> str:
         cells = [row.name, *(mean_and_spread(list(each.values())) for each in values), f"{row.hours:.2f}"]
         if baseline:
             pairs = [(row.held_out, baseline.held_out), (row.images, baseline.images)][: 2 if baseline.images else 1]
-            cells += ["" if row.name in {"teacher", BASELINE} else difference_text(*pair) for pair in pairs]
+            cells += ["" if row.name in {"teacher", other} else difference_text(*pair) for pair in pairs]
         body.append(cells)
     return "\n".join(f"| {' | '.join(cells)} |" for cells in (head, ["---"] * len(head), *body)) + "\n"
 
@@ -227,8 +225,8 @@ def difference_text(own: dict[int, float], other: dict[int, float]) -> str:
     return f"**{text}**" if abs(mean) > half else text
 
 
-def draw(runs: dict[str, dict[int, Path]], rows: list[Row], target: Path) -> None:
-    """Write a PNG: held-out PSNR-Y over the steps, the mean over the seeds, and the differences to `BASELINE`."""
+def draw(runs: dict[str, dict[int, Path]], rows: list[Row], other: str, target: Path) -> None:
+    """Write a PNG: held-out PSNR-Y over the steps, the mean over the seeds, and the differences to `other`."""
     figure = Figure(figsize=(11, 4.5), layout="constrained")
     curves, gaps = figure.subplots(1, 2, width_ratios=[3, 2])
     for name, folders in runs.items():
@@ -238,15 +236,15 @@ def draw(runs: dict[str, dict[int, Path]], rows: list[Row], target: Path) -> Non
     curves.set(xlabel="step", ylabel="held-out PSNR-Y in dB")
     curves.legend()
     by_name = {row.name: row for row in rows}
-    baseline = by_name.get(BASELINE)
-    names = [name for name in runs if name != BASELINE] if baseline else []
+    baseline = by_name.get(other)
+    names = [name for name in runs if name != other] if baseline else []
     found = [(name, difference(by_name[name].held_out, baseline.held_out)) for name in names] if baseline else []
     known = [(name, each) for name, each in found if each is not None]
     for place, (_, (mean, half)) in enumerate(known):
         gaps.errorbar(mean, place, xerr=0 if math.isinf(half) else half, fmt="o", capsize=4)
     gaps.axvline(0, color="gray", linewidth=1)
     gaps.set_yticks(range(len(known)), [name for name, _ in known])
-    gaps.set(xlabel=f"held-out PSNR-Y over {BASELINE} in dB, 95 % interval over seeds")
+    gaps.set(xlabel=f"held-out PSNR-Y over {other} in dB, 95 % interval over seeds")
     figure.savefig(target, dpi=120)
 
 
@@ -270,6 +268,7 @@ def parsed(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--steps", type=int, default=3000)
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
     parser.add_argument("--finished", action="store_true", help="train nothing; use the runs that are finished")
+    parser.add_argument("--baseline", choices=METHODS, default="fd", help="method that the differences refer to")
     parser.add_argument("--held-out-only", action="store_true", help="do not look at the benchmark sets")
     parser.add_argument("--advantage", type=float, default=0.15, help="least advantage of the teacher in dB")
     parser.add_argument("--batch", type=int, default=8)
