@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import platform
+import weakref
 from dataclasses import replace
 from pathlib import Path
 
@@ -68,6 +70,17 @@ def cpu(request: pytest.FixtureRequest, native: None, monkeypatch: pytest.Monkey
     except UsageError:
         pytest.skip(f"this machine cannot run {request.param}")
     return str(request.param)
+
+
+def test_an_engine_is_not_closed_at_exit(student: SPAN) -> None:
+    """After two signals, the process ends while a thread is in the library."""
+    before = set(weakref.finalize._registry)  # type: ignore[attr-defined]
+    engine = native_engine(student)
+    (finalizer,) = set(weakref.finalize._registry) - before  # type: ignore[attr-defined]
+    assert not finalizer.atexit and finalizer.alive
+    del engine
+    gc.collect()
+    assert not finalizer.alive
 
 
 def photo(height: int, width: int) -> NDArray[np.uint8]:

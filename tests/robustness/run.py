@@ -113,7 +113,7 @@ def run_hostile(plan: Plan) -> Iterator[Row]:
 
     for name in (name for name in KINDS if plan.rows in name):
         tally = open_all(name, plan.folder / name)
-        yield Row(name, tally.cases, {**tally.outcomes, "slowest s": tally.slowest}, tally.findings)
+        yield Row(name, tally.cases, {**tally.outcomes, "slowest s": round(tally.slowest, 2)}, tally.findings)
 
 
 CHECKS: dict[str, Callable[[Plan], Iterator[Row]]] = {

@@ -142,7 +142,8 @@ def _read_frame(parts: _Parts, kind: int, content: bytes) -> None:
     parts.arithmetic = kind >= _FIRST_ARITHMETIC
     parts.size = int.from_bytes(content[1:3], "big"), int.from_bytes(content[3:5], "big")
     for number, factors in zip(content[6::3], content[7::3], strict=False):
-        parts.sampling[number] = factors & 15, factors >> 4
+        # A factor of 0 is damage, which the decoder refuses.
+        parts.sampling[number] = factors & 15 or 1, factors >> 4 or 1
     if kind == _PROGRESSIVE:
         parts.precision = {(number, detail): 1 for number in parts.sampling for detail in (0, 1)}
 

@@ -55,7 +55,8 @@ class NativeEngine:
         if not self._handle:
             problem = f"this CPU cannot run the native engine with {CPU_VARIABLE}={chosen_cpu()}"
             raise UsageError(problem, "leave the variable out, or choose avx512, avx2, neon or portable")
-        weakref.finalize(self, self._library.dsclora_native_close, self._handle)
+        # Not at exit: after Ctrl-C for the second time, a thread may still be in the library, and would crash.
+        weakref.finalize(self, self._library.dsclora_native_close, self._handle).atexit = False
 
     @property
     def cpu(self) -> str:

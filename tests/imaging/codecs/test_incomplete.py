@@ -16,6 +16,7 @@ from dsclora_cli.config import ReadOptions
 from dsclora_cli.errors import ImageError
 from dsclora_cli.imaging.codecs import png
 from dsclora_cli.imaging.codecs.incomplete import fill_gaps
+from dsclora_cli.imaging.codecs.jpeg_scan import repaired
 from dsclora_cli.imaging.reader import open_picture
 
 SIZE = (120, 90)
@@ -141,6 +142,16 @@ def test_a_short_tga_is_refused_and_salvaged(tmp_path, compression):
     assert frame.note.startswith("salvaged: about ") and frame.note.endswith(" of 120 rows")
     # A TGA begins with the lowest row.
     np.testing.assert_array_equal(frame.pixels[-50:], pixels[-50:])
+
+
+@pytest.mark.parametrize("factors", [b"\x00", b"\x01", b"\x10"])
+def test_a_sampling_factor_of_zero_is_damage(factors):
+    data = saved_still(smooth(), "JPEG")
+    at = data.index(b"\xff\xc0") + 11  # number, factors and table of the first component follow from byte 10 on
+    broken = data[:at] + factors + data[at + 1 :]
+    assert isinstance(repaired(broken[:-9]), bytes)
+    with pytest.raises(ImageError):
+        read(broken)
 
 
 @pytest.mark.parametrize("stated", [2**28, 2**32 - 16])
