@@ -106,7 +106,8 @@ class WorkerPool:
         """Yield each worker as long as the worker can take another task; idle workers come first."""
         for depth in range(_DEPTH):
             for worker in self._workers:
-                if worker.is_ready and len(worker.tasks) <= depth:
+                is_shared = not any(task.is_alone for task in worker.tasks)
+                if worker.is_ready and len(worker.tasks) <= depth and is_shared:
                     yield worker
 
     def submit(self, worker: PoolWorker, task: Task) -> None:

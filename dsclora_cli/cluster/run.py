@@ -111,7 +111,7 @@ class ClusterRun:
     def _submit(self) -> None:
         """Hand tasks to all workers that can take one."""
         for worker in self._pool.free():
-            task = self._schedule.next_task(monotonic())
+            task = self._schedule.next_task(monotonic(), is_idle=not worker.tasks)
             if task is None:
                 break
             self._pool.submit(worker, task)

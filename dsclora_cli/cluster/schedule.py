@@ -56,6 +56,8 @@ class Task:
     """Groups for a single call of a worker."""
 
     pending: list[PendingGroup]
+    is_alone: bool = False
+    """Whether no other task may wait in the worker: the task may end the worker, with reports that are on their way."""
 
     @property
     def files(self) -> Group:
@@ -95,12 +97,20 @@ class Schedule:
         """Begin nothing more."""
         self._is_stopped = True
 
-    def next_task(self, now: float) -> Task | None:
-        """Return a task for a free worker; None where nothing may be begun at the time `now`, in seconds."""
+    def next_task(self, now: float, is_idle: bool = True) -> Task | None:
+        """Return a task for a worker; None where nothing may be begun.
+
+        Args:
+            now: time in seconds.
+            is_idle: whether the worker has no other task.
+        """
         if self._is_stopped:
             return None
-        if self._waiting and self._waiting[0][0] <= now:
-            # Alone: where a picture ends its workers, no other picture is lost with the picture again.
+        is_alone = bool(self._waiting) and self._waiting[0][0] <= now
+        if is_alone and not is_idle:
+            return None
+        if is_alone:
+            # Where a picture ends its workers, no other picture is lost with the picture again.
             pending = [heapq.heappop(self._waiting)[2]]
         elif len(self._waiting) < _MOST_WAITING:
             self._refilled()
@@ -111,7 +121,7 @@ class Schedule:
             return None
         for each in pending:
             each.attempts += 1
-        task = Task(pending)
+        task = Task(pending, is_alone)
         self._in_flight.add(task)
         return task
 

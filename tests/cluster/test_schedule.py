@@ -77,6 +77,17 @@ def test_a_picture_that_ends_its_workers_fails_alone() -> None:
     assert [result.error for result in results if result.error] == [LOST]
 
 
+def test_another_attempt_shares_a_worker_with_no_other_task() -> None:
+    """The report of a task may be on the way when the next task ends the worker."""
+    schedule = Schedule(groups(10), 1)
+    task = schedule.next_task(0.0)
+    assert task is not None and not task.is_alone
+    schedule.lost(task, LOST)
+    assert schedule.next_task(0.0, is_idle=False) is None
+    again = schedule.next_task(0.0, is_idle=True)
+    assert again is not None and again.is_alone and len(again.pending) == 1
+
+
 def test_a_refused_write_is_tried_again_after_a_pause() -> None:
     schedule = Schedule(groups(1), 1)
     task = schedule.next_task(0.0)

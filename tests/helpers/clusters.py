@@ -23,10 +23,15 @@ from dsclora_cli.inference.native.library import why_unavailable
 HEAD = """
 import sys
 import ray
-context = ray.init(
-    address="local", num_cpus=4, include_dashboard=False, object_store_memory=100 << 20,
-    _temp_dir=sys.argv[1], logging_level="ERROR",
-)
+for attempt in range(4):
+    try:
+        context = ray.init(
+            address="local", num_cpus=4, include_dashboard=False, object_store_memory=100 << 20,
+            _temp_dir=sys.argv[1], logging_level="ERROR",
+        )
+        break
+    except Exception:  # Ray gives itself 30 seconds, which a busy machine may need
+        ray.shutdown()
 print(context.address_info["gcs_address"], flush=True)
 sys.stdin.read()
 """
@@ -61,7 +66,9 @@ def head(folder: Path) -> Iterator[tuple[str, subprocess.Popen[str]]]:
     command = [sys.executable, "-c", HEAD, str(folder)]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
-        yield process.stdout.readline().strip(), process
+        address = process.stdout.readline().strip()
+        assert address, "no cluster has started"
+        yield address, process
         assert process.stdin is not None
         process.stdin.close()
         process.wait(PATIENCE)
