@@ -287,7 +287,7 @@ class DistillOptions:
     """Options of distillation. Method dsclora trains adapters for `base`; every other method trains a network.
 
     The loss is `rec * distance(output, HR) + ts * L1(output, teacher's output)`, plus `spectrum` times the distance of
-    their amounts of detail (`band_l1`), plus the loss of the method: `ad` times the affinity loss for dsclora,
+    their amounts of detail (`detail_l1`), plus the loss of the method: `ad` times the affinity loss for dsclora,
     `feature_weight` times the loss of the method for fd, fakd, facd and augkd, nothing for logits and none.
     `dsclora train --teacher-images DIR` is method logits with a folder.
     """

@@ -19,7 +19,7 @@ from torch.autograd.function import once_differentiable
 
 from dsclora_cli.datasets.patches import Batch
 from dsclora_cli.errors import UsageError
-from dsclora_cli.training.losses import band_l1
+from dsclora_cli.training.losses import detail_l1
 
 
 @dataclass(frozen=True)
@@ -78,9 +78,9 @@ class DistillationLoss:
     features: FeatureTerm | None = None
     """Loss between feature maps."""
     spectrum: float = 0.0
-    """Weight of the distance to the amount of detail in the teacher's output (`band_l1`); only with `ts`."""
+    """Weight of the distance to the amount of detail in the teacher's output (`detail_l1`); only with `ts`."""
     spectrum_block: int = 0
-    """Edge, in pixels, of the blocks of `band_l1`; 0 for the whole patch."""
+    """Edge, in pixels, of the blocks of `detail_l1`; 0 for the whole patch."""
 
     def __call__(self, batch: Batch) -> dict[str, Tensor]:
         """Return the weighted terms of a batch by name, scalars, and the values that are only logged.
@@ -104,7 +104,7 @@ class DistillationLoss:
         if self.ts and target is not None:
             terms["ts"] = self.ts * F.l1_loss(output, target)
             if self.spectrum:
-                terms["spectrum"] = self.spectrum * band_l1(output, target, self.spectrum_block)
+                terms["spectrum"] = self.spectrum * detail_l1(output, target, self.spectrum_block)
         return terms
 
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cache
 
 import torch
 import torch.nn.functional as F
@@ -35,9 +34,9 @@ PixelLoss = Callable[[Tensor, Tensor], Tensor]
 
 _CHARBONNIER_EPS = 1e-3
 _MIN_MSE = 1e-4  # the mean squared error of a PSNR of 40 dB
-_MIN_ENERGY = 1e-6  # mean square of a band; the rounding of the teacher's pictures to 8 bits is no detail
-_BAND = 4
-"""Edge of a frequency band of `band_l1`, in frequencies."""
+_MIN_AMPLITUDE = 2e-3  # half of an 8-bit level: the rounding of the teacher's pictures is no detail
+_WINDOWS = (8, 32)
+"""Edges of the windows of `detail_l1`, in pixels."""
 
 
 def charbonnier(output: Tensor, target: Tensor) -> Tensor:
@@ -71,51 +70,39 @@ def spectral_l1(output: Tensor, target: Tensor) -> Tensor:
     return torch.view_as_real(difference).abs().mean()
 
 
-def band_l1(output: Tensor, target: Tensor, block: int) -> Tensor:
-    """Return the mean absolute difference of log amplitudes of two tensors `(N, 3, H, W)`, by block and frequency band.
+def detail_l1(output: Tensor, target: Tensor, area: int) -> Tensor:
+    """Return the mean absolute difference of log amplitudes of two tensors `(N, 3, H, W)`, by area and frequency.
 
-    The amplitude of a band says how much detail a block holds in a few neighboring frequencies, not where the detail
-    is. A network cannot know where the teacher puts fine detail, and under a loss on pixels alone returns the mean of
-    all places, which is soft; with the amplitudes the network returns as much detail as the teacher. Small blocks keep
-    detail out of flat areas. Single frequencies would not do: in a texture the amplitude of a single frequency is
-    random, so the best guess is too small. Rings of frequencies would let a grid of dots pass for texture.
+    The mean amplitude of a frequency in an area says how much detail the area holds, not where the detail is. A network
+    cannot know where the teacher puts fine detail, and under a loss on pixels alone returns the mean of all places,
+    which is soft; with the amplitudes the network returns as much detail as the teacher. Small areas keep detail out
+    of flat parts. The amplitudes are those of overlapping windows of two sizes: in a large window a few bright dots
+    pass for texture, because a dot has all frequencies; in small windows a grid of dots does.
 
     Args:
         output: The network's output.
         target: The teacher's output.
-        block: Edge of the blocks in pixels, 2 or more; 0 for the whole patch. Neighboring blocks overlap by half.
+        area: Edge of the areas in pixels; 0 for the whole patch. Neighboring areas overlap by half.
     """
-    height, width = output.shape[2:]
-    edges = (min(block, height), min(block, width)) if block else (height, width)
-    window, bands = (each.to(output.device) for each in _window_and_bands(*edges))
-    first, second = (_log_amplitudes(each.float(), window, bands) for each in (output, target))
-    return F.l1_loss(first, second)
+    terms = []
+    for size in _WINDOWS:
+        first, second = (_log_amplitudes(each.float(), size, area) for each in (output, target))
+        terms.append(F.l1_loss(first, second))
+    return torch.stack(terms).mean()
 
 
-def _log_amplitudes(picture: Tensor, window: Tensor, bands: Tensor) -> Tensor:
-    """Return the logarithm of the amplitude of each band `(N, C, rows, columns, bands)` for `(N, C, H, W)`."""
-    height, width = window.shape
-    blocks = picture.unfold(2, height, max(1, height // 2)).unfold(3, width, max(1, width // 2))
-    # Without its mean: the window would spread the mean over the lowest bands.
-    blocks = blocks - blocks.mean((-2, -1), keepdim=True)
-    power = torch.fft.rfft2(blocks * window, norm="ortho").abs().square()
-    return 0.5 * torch.log(power.flatten(-2) @ bands + _MIN_ENERGY)
-
-
-@cache
-def _window_and_bands(height: int, width: int) -> tuple[Tensor, Tensor]:
-    """Return a Hann window `(height, width)` of mean energy 1, and the share of each frequency in each band.
-
-    The second tensor is `(height * (width // 2 + 1), bands)`: power of an orthonormal `rfft2` times shares is the mean
-    square of the detail per pixel. The mean of a block belongs to no band.
-    """
-    window = torch.outer(torch.hann_window(height), torch.hann_window(width)).sqrt()
-    window = window / window.square().mean().sqrt().clamp(min=1e-6)
-    columns = width // 2 + 1
-    rows = (torch.fft.fftfreq(height, 1 / height).round().long() + height // 2) // _BAND
-    of_band = rows[:, None] * (columns // _BAND + 1) + torch.arange(columns) // _BAND
-    share = torch.ones(height, columns) / (height * width)
-    share[:, 1 : (width + 1) // 2] *= 2  # rfft2 leaves out the negative frequencies
-    share[0, 0] = 0
-    found, band = of_band.unique(return_inverse=True)
-    return window, F.one_hot(band.flatten(), len(found)).float() * share.flatten()[:, None]
+def _log_amplitudes(picture: Tensor, size: int, area: int) -> Tensor:
+    """Return the log of the mean amplitude of each frequency in each area, `(N, C * frequencies, rows, columns)`."""
+    height, width = (min(size, edge) for edge in picture.shape[2:])
+    window = torch.outer(*(torch.hann_window(edge, device=picture.device) for edge in (height, width)))
+    step = size // 2
+    blocks = picture.unfold(2, height, step).unfold(3, width, step)
+    # Without its mean: the window would spread the mean over the lowest frequencies.
+    blocks = (blocks - blocks.mean((-2, -1), keepdim=True)) * window
+    amplitudes = torch.fft.rfft2(blocks, norm="ortho").abs().flatten(-2).movedim(-1, 2).flatten(1, 2)
+    rows, columns = amplitudes.shape[2:]
+    # A single large window says nothing about the mean amplitude, so the windows reach at least over four steps.
+    across = max(4, area // step - 1) if area else max(rows, columns)
+    kernel = min(across, rows), min(across, columns)
+    means = F.avg_pool2d(amplitudes, kernel, [max(1, edge // 2) for edge in kernel])
+    return torch.log(means + _MIN_AMPLITUDE)

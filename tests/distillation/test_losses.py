@@ -14,7 +14,7 @@ from dsclora_cli.distillation.losses import AffinityLoss, DistillationLoss, affi
 from dsclora_cli.models.features import FeatureExtractor, select_feature_maps
 from dsclora_cli.models.lora import AdaptedNetwork, Adapters, parse_ranks
 from dsclora_cli.models.span import SPAN, SpanConfig
-from dsclora_cli.training.losses import band_l1
+from dsclora_cli.training.losses import detail_l1
 
 
 def batch(seed: int = 0) -> Batch:
@@ -83,9 +83,9 @@ def test_the_spectrum_is_compared_with_the_teachers_output() -> None:
     objective, patches = replace(objective, spectrum=7.0, spectrum_block=4), batch()
     (output, _), (target, _) = objective.student(patches.lr), objective.teacher(patches.lr)
     assert list(objective(patches)) == ["rec", "ts", "spectrum"]
-    torch.testing.assert_close(objective(patches)["spectrum"], 7 * band_l1(output, target, 4))
+    torch.testing.assert_close(objective(patches)["spectrum"], 7 * detail_l1(output, target, 4))
     stored = replace(patches, teacher=torch.zeros_like(patches.hr))
-    torch.testing.assert_close(objective(stored)["spectrum"], 7 * band_l1(output, stored.teacher, 4))
+    torch.testing.assert_close(objective(stored)["spectrum"], 7 * detail_l1(output, stored.teacher, 4))
     assert list(replace(objective, ts=0.0)(patches)) == ["rec"]
 
 

@@ -8,7 +8,7 @@ import torch
 from numpy.typing import NDArray
 
 from dsclora_cli.recipe import LossOptions, option_fields
-from dsclora_cli.training.losses import PIXEL_LOSSES, band_l1, spectral_l1
+from dsclora_cli.training.losses import PIXEL_LOSSES, detail_l1, spectral_l1
 
 
 def test_every_loss_that_a_recipe_may_name_exists() -> None:
@@ -66,62 +66,72 @@ def test_spectra_of_float16_are_compared_in_float32() -> None:
     assert output.grad is not None and output.grad.abs().sum() > 0
 
 
-def test_bands_ignore_where_detail_is_within_a_block_and_count_where_it_is_missing() -> None:
+def test_detail_may_be_anywhere_in_an_area_but_not_missing() -> None:
     texture = 0.5 + 0.2 * torch.randn(2, 3, 64, 64)
     moved = texture.roll((1, 2), dims=(2, 3))
 
     assert (moved - texture).abs().mean() > 0.2
-    assert band_l1(moved, texture, 32) < 0.15
-    assert band_l1(0.5 + (texture - 0.5) / 2, texture, 32).item() == pytest.approx(math.log(2), rel=0.01)
-    # Detail in the wrong half: as much detail in the whole patch, but not in each block.
+    assert detail_l1(moved, texture, 32) < 0.15
+    assert detail_l1(0.5 + (texture - 0.5) / 2, texture, 32).item() == pytest.approx(math.log(2), rel=0.05)
+    # Detail in the wrong half: as much detail in the whole patch, but not in each area.
     half = torch.cat([texture[..., :32], torch.full((2, 3, 64, 32), 0.5)], dim=3)
-    assert band_l1(half.roll(32, dims=3), half, 0) < 0.3
-    assert band_l1(half.roll(32, dims=3), half, 16) > 2
-    assert band_l1(texture, texture, 16) == 0
+    assert detail_l1(half.roll(32, dims=3), half, 0) < 0.3
+    assert detail_l1(half.roll(32, dims=3), half, 16) > 1
+    assert detail_l1(texture, texture, 16) == 0
 
 
 def test_rounding_is_no_detail() -> None:
     flat = torch.full((1, 3, 32, 32), 0.5)
     rounded = flat + (torch.rand(flat.shape) - 0.5) / 255
-    assert band_l1(rounded, flat, 16) < 0.05
-    assert band_l1(flat + torch.randn(flat.shape) * 0.1, flat, 16) > 1
+    assert detail_l1(rounded, flat, 16) < 0.2
+    assert detail_l1(flat + torch.randn(flat.shape) * 0.1, flat, 16) > 2
 
 
-@pytest.mark.parametrize(("height", "width", "block"), [(19, 16, 8), (12, 11, 5), (16, 24, 0), (9, 9, 99)])
-def test_bands_equal_sums_over_the_full_spectrum(height: int, width: int, block: int) -> None:
+@pytest.mark.parametrize("step", [32, 4])
+def test_dots_do_not_pass_for_texture(step: int) -> None:
+    """Dots with the energy of a texture: the spectrum of far dots is full, and near dots fill every window."""
+    texture = 0.5 + 0.05 * torch.randn(1, 3, 64, 64)
+    dots = torch.full((1, 3, 64, 64), 0.5)
+    dots[..., 1::step, 1::step] += 0.05 * step
+    assert (dots - 0.5).square().mean().item() == pytest.approx((texture - 0.5).square().mean().item(), rel=0.05)
+    assert detail_l1(dots, texture, 32) > 10 * detail_l1(texture.roll((3, 5), dims=(2, 3)), texture, 32)
+
+
+@pytest.mark.parametrize(("height", "width", "area"), [(68, 40, 16), (16, 24, 0), (5, 9, 99)])
+def test_detail_equals_sums_over_windows(height: int, width: int, area: int) -> None:
     first, second = torch.rand(2, 1, 3, height, width)
-    differences = np.abs(log_amplitudes(first[0].numpy(), block) - log_amplitudes(second[0].numpy(), block))
-    assert band_l1(first, second, block).item() == pytest.approx(differences.mean(), rel=1e-3)
+    distances = []
+    for size in (8, 32):
+        logs = [log_amplitudes(picture[0].numpy(), size, area) for picture in (first, second)]
+        distances.append(np.abs(logs[0] - logs[1]).mean())
+    assert detail_l1(first, second, area).item() == pytest.approx(np.mean(distances), rel=1e-4)
 
 
-def log_amplitudes(picture: NDArray[np.float32], block: int) -> NDArray[np.float64]:
-    """Return the log amplitudes of all bands of all blocks of `(3, H, W)`, one after the other."""
-    height, width = (min(block, edge) if block else edge for edge in picture.shape[1:])
-    hann = [np.sqrt(0.5 - 0.5 * np.cos(2 * np.pi * np.arange(edge) / edge)) for edge in (height, width)]
-    window = np.outer(*hann)
-    window /= np.sqrt((window**2).mean())
-    found = []
-    for top in range(0, picture.shape[1] - height + 1, height // 2):
-        for left in range(0, picture.shape[2] - width + 1, width // 2):
-            piece = picture[:, top : top + height, left : left + width]
-            spectrum = np.fft.fft2((piece - piece.mean((1, 2), keepdims=True)) * window)
-            power = np.abs(spectrum) ** 2 / (height * width) ** 2
-            power[:, 0, 0] = 0  # the mean of the windowed block
-            bands: dict[tuple[int, int], NDArray[np.float64]] = {}
-            for row in range(height):
-                for column in range(width):
-                    # A negative frequency across counts as its opposite.
-                    down, across = (row, column) if column <= width // 2 else (-row, width - column)
-                    key = ((down + height // 2) % height // 4, across // 4)
-                    bands[key] = bands.get(key, np.zeros(3)) + power[:, row, column]
-            found += [0.5 * np.log(energy + 1e-6) for energy in bands.values()]
-    return np.array(found)
+def log_amplitudes(picture: NDArray[np.float32], size: int, area: int) -> NDArray[np.float64]:
+    """Return the log of the mean amplitude of each area and frequency of `(3, H, W)`, with windows of `size` pixels."""
+    height, width = (min(size, edge) for edge in picture.shape[1:])
+    step = size // 2
+    window = np.outer(*(0.5 - 0.5 * np.cos(2 * np.pi * np.arange(edge) / edge) for edge in (height, width)))
+    rows, columns = ((edge - one) // step + 1 for edge, one in zip(picture.shape[1:], (height, width), strict=True))
+    amplitudes = np.zeros((rows, columns, 3, height, width // 2 + 1))
+    for row, column in np.ndindex(rows, columns):
+        piece = picture[:, row * step : row * step + height, column * step : column * step + width]
+        spectrum = np.fft.fft2((piece - piece.mean((1, 2), keepdims=True)) * window)
+        amplitudes[row, column] = np.abs(spectrum[..., : width // 2 + 1]) / np.sqrt(height * width)
+    windows = max(4, area // step - 1) if area else max(rows, columns)
+    down, across = min(windows, rows), min(windows, columns)
+    means = [
+        amplitudes[top : top + down, left : left + across].mean((0, 1))
+        for top in range(0, rows - down + 1, max(1, down // 2))
+        for left in range(0, columns - across + 1, max(1, across // 2))
+    ]
+    return np.log(np.array(means) + 2e-3)
 
 
-def test_bands_of_equal_float16_pictures_have_a_finite_gradient() -> None:
+def test_detail_of_equal_float16_pictures_has_a_finite_gradient() -> None:
     output = torch.rand(1, 3, 8, 8).half().requires_grad_()
-    band_l1(output, output.detach() + 0.0, 8).backward()
+    detail_l1(output, output.detach() + 0.0, 8).backward()
     assert output.grad is not None and output.grad.isfinite().all()
     flat = torch.zeros(1, 3, 8, 8, requires_grad=True)
-    band_l1(flat, torch.rand(1, 3, 8, 8), 8).backward()
+    detail_l1(flat, torch.rand(1, 3, 8, 8), 8).backward()
     assert flat.grad is not None and flat.grad.isfinite().all()
