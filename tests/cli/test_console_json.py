@@ -51,8 +51,10 @@ def test_upscale_writes_an_object_for_each_picture(dsclora, photo: Path) -> None
         "engine": "torch",
         "tile": 0,
         "seconds": {"decode": ANY, "network": ANY, "encode": ANY},
+        "faithfulness": None,
         "warnings": [],
         "error": None,
+        "attempts": 1,
     }
     assert failed == {
         "version": 1,
@@ -71,8 +73,10 @@ def test_upscale_writes_an_object_for_each_picture(dsclora, photo: Path) -> None
         "engine": None,
         "tile": None,
         "seconds": {"decode": 0, "network": 0, "encode": 0},
+        "faithfulness": None,
         "warnings": [],
         "error": ABSENT,
+        "attempts": 1,
     }
 
 
