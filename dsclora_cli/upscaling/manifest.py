@@ -193,7 +193,18 @@ def _facts_of(written: Path, output: str) -> dict[str, object]:
 
 
 def _record_path(output: Place) -> Path:
-    return state_dir() / "results" / f"{hashlib.sha256(os.fsencode(path_key(output))).hexdigest()}.json"
+    """Return the place of a record, in one of 256 folders: millions of files in one folder are slow."""
+    name = _record_name(output)
+    return state_dir() / "results" / name[:2] / name[2:]
+
+
+def _older_record_path(output: Place) -> Path:
+    """Return the place of a record of versions up to 0.1, which kept all records in one folder."""
+    return state_dir() / "results" / _record_name(output)
+
+
+def _record_name(output: Place) -> str:
+    return f"{hashlib.sha256(os.fsencode(path_key(output))).hexdigest()}.json"
 
 
 def read_record(output: Place) -> dict[str, Any]:
@@ -202,7 +213,8 @@ def read_record(output: Place) -> dict[str, Any]:
         if isinstance(output, RemotePlace):
             record: object = read_remote_record(output)
         else:
-            record = json.loads(read_small(_record_path(output)))
+            path = _record_path(output)
+            record = json.loads(read_small(path if path.exists() else _older_record_path(output)))
     except (OSError, ValueError, RecursionError):
         return {}
     return record if isinstance(record, dict) and record.get("version") == _VERSION else {}

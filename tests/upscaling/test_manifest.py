@@ -79,6 +79,16 @@ def test_records_lie_in_the_state_folder_and_name_their_result(output: Path) -> 
     assert list(output.parent.iterdir()) == [output]
 
 
+def test_a_record_of_an_older_version_counts_until_there_is_a_newer_record(output: Path) -> None:
+    (record,) = state_dir().rglob("*.json")
+    older = record.parent.parent / f"{record.parent.name}{record.name}"
+    record.rename(older)
+    assert result_state(output, RECIPE) == "complete"
+    other = replace(RECIPE, input_sha256="other")
+    record_result(output, output, other)
+    assert older.exists() and result_state(output, other) == "complete"
+
+
 def test_all_spellings_of_a_path_share_a_record(output: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(output.parent)
     assert result_state(Path("a_x4.png"), RECIPE) == "complete"
