@@ -160,9 +160,7 @@ def test_compare_adapters_writes_a_table_of_gains(tmp_path: Path, monkeypatch: p
 
     tool.main([*places, *chosen, *quick, *here])
     rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in Path("table.md").read_text().splitlines()]
-    taught = [
-        f"{teacher} {taps} paper" for teacher in ("base", "wide", "pictures") for taps in ("figure", "commit", "none")
-    ]
+    taught = [f"{teacher} {taps} paper" for teacher in ("base", "wide", "pictures") for taps in ("figure", "none")]
     assert [row[0] for row in rows[2:]] == [*taught, "base figure 2"]
     assert all(" to " in cell for row in rows[2:] for cell in row[1:])
     second = tomllib.loads(Path("runs/pictures-figure-paper-2-second/recipe.toml").read_text())

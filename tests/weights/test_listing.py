@@ -29,7 +29,6 @@ def test_the_list_of_models_shows_where_files_are(server: HubServer) -> None:
         "dsclora-x4-photo": ("embedded", None),
         "dsclora-x3": ("embedded", 1),
         "dsclora-x2": ("embedded", 1),
-        "dsclora-x2-photo": ("embedded", None),
         "dscf-x4-plus": ("embedded", None),
         "spantiny-x4": ("on the web", None),
         "spantiny-x4-dsclora": ("embedded", None),
