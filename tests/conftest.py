@@ -13,6 +13,7 @@ import other_programs
 import pytest
 from hypothesis import settings
 from native_build import built, is_current
+from s3_server import empty_bucket, require_s3, s3_server
 
 from dsclora_cli.inference.native import library
 from dsclora_cli.settings import SETTINGS, variable_of
@@ -50,6 +51,21 @@ def no_spandrel(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch)
     """Importing spandrel takes seconds, for every file that is refused; those that mean it ask for `spandrel`."""
     if "spandrel" not in request.fixturenames:
         monkeypatch.setattr("dsclora_cli.weights.foreign.find_spec", lambda name: None)
+
+
+@pytest.fixture(scope="session")
+def s3_address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """Yield the address of a real S3 server."""
+    require_s3()
+    with s3_server(tmp_path_factory.mktemp("s3") / "log.txt") as address:
+        yield address
+
+
+@pytest.fixture
+def s3(s3_address: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    """Yield a client of the S3 server, which holds an empty bucket."""
+    with empty_bucket(s3_address, monkeypatch) as client:
+        yield client
 
 
 @pytest.fixture

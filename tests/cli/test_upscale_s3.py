@@ -9,32 +9,18 @@ import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from batches import fill, save_photo
-from s3_server import ACCOUNT, empty_bucket, require_s3, s3_server
+from s3_server import ACCOUNT
 
 from dsclora_cli.cli.app import main
 
 QUICK = ["-m", "dsclora-x2", "-s", "2", "--engine", "torch"]
 
 pytestmark = pytest.mark.slow
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    require_s3()
-    with s3_server(tmp_path_factory.mktemp("s3") / "log.txt") as address:
-        yield address
-
-
-@pytest.fixture
-def s3(server: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
-    with empty_bucket(server, monkeypatch) as client:
-        yield client
 
 
 def put_tree(client: Any, top: Path, prefix: str) -> None:
@@ -181,7 +167,7 @@ def check_rights(server: str, after: str) -> None:
 
 
 def test_failures_of_the_storage_are_one_line_each(
-    tmp_path: Path, s3: Any, server: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, s3: Any, s3_address: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     import s3fs
 
@@ -197,14 +183,14 @@ def test_failures_of_the_storage_are_one_line_each(
         assert main(["upscale", *arguments, *QUICK]) == 1
         # The place of all results concerns the whole run.
         assert error_lines(capsys) == [f"error: {line}" if arguments[0] == photo else f"failed: {line}"]
-    check_rights(server, "0")
+    check_rights(s3_address, "0")
     try:
         assert main(["upscale", "s3://bucket/a.png", *QUICK]) == 1
         (line,) = error_lines(capsys)
         assert line.startswith("failed: s3://bucket/a.png: access denied (")
         assert line.endswith("(check the credentials and the rights of the account)")
     finally:
-        check_rights(server, "inf")
+        check_rights(s3_address, "inf")
     for name in ACCOUNT:
         monkeypatch.delenv(name)
     s3fs.S3FileSystem.clear_instance_cache()

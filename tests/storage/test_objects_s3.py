@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from s3_server import empty_bucket, require_s3, s3_server
 
 from dsclora_cli.errors import ImageUnreadable, ImageUnwritable
 from dsclora_cli.storage import objects
@@ -17,19 +15,6 @@ from dsclora_cli.storage.places import RemotePlace
 pytestmark = pytest.mark.slow
 
 PLACE = RemotePlace("s3://bucket/out/large.tif")
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    require_s3()
-    with s3_server(tmp_path_factory.mktemp("s3") / "log.txt") as address:
-        yield address
-
-
-@pytest.fixture
-def s3(server: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
-    with empty_bucket(server, monkeypatch) as client:
-        yield client
 
 
 @pytest.fixture
