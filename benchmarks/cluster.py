@@ -28,10 +28,10 @@ from pathlib import Path
 from folder import fill
 from results import parser_of, save_results
 
-from dsclora_cli.cluster.listing import Group, _keyed, _sorted_groups
+from dsclora_cli.cluster.listing import FileGroup, _keyed, _sorted_groups
 from dsclora_cli.cluster.schedule import Schedule, Task
 from dsclora_cli.errors import ErrorCode, ErrorInfo
-from dsclora_cli.upscaling.inputs import ListedFile
+from dsclora_cli.upscaling.inputs import ListedInput
 from dsclora_cli.upscaling.types import FileResult
 
 _DEPTH = 2  # tasks of a worker, as in `cluster/pool.py`
@@ -118,11 +118,11 @@ class SimulatedCluster:
         return end, worker, task, is_lost
 
 
-def listed(rows: int, count: list[int]) -> Iterator[Group]:
+def listed(rows: int, count: list[int]) -> Iterator[FileGroup]:
     """Yield the groups of a single folder with so many pictures, sorted as the driver sorts a folder."""
     numbers = (number * 7_368_787 % rows for number in range(rows))  # no order, as a file system lists
     names = (f"photo-{number:08}.jpg" for number in numbers)
-    files = (ListedFile(f"/archive/{name}", f"archive/{name}", ".", False) for name in names)
+    files = (ListedInput(f"/archive/{name}", f"archive/{name}", ".", False) for name in names)
     for group in _sorted_groups(map(partial(_keyed, 0), files)):
         count[0] += len(group)
         yield group

@@ -22,7 +22,7 @@ from dsclora_cli.config import BatchOptions
 from dsclora_cli.errors import ErrorCode, ErrorInfo, ImageUnreadable, UsageError
 from dsclora_cli.imaging.formats import is_picture_name
 from dsclora_cli.storage.places import Place, RemotePlace, is_url, parse_place
-from dsclora_cli.upscaling.inputs import ListedFile, is_glob, reason_of_folder
+from dsclora_cli.upscaling.inputs import ListedInput, has_wildcards, is_glob, reason_of_folder
 from dsclora_cli.upscaling.output_names import check_template
 from dsclora_cli.upscaling.types import STDIN, FileResult, LeftOut, path_key
 
@@ -31,7 +31,7 @@ _IN_MEMORY = 100_000
 
 _BLOCK = 1000  # files that are written to a temporary file at once
 
-Group = tuple[ListedFile, ...]
+FileGroup = tuple[ListedInput, ...]
 """Files that compete for names of results: one worker upscales the files of a group in order, as one machine does."""
 
 
@@ -63,7 +63,7 @@ class Listing:
         self.failed: list[FileResult] = []
         """Folders that could not be listed; emptied by the caller."""
 
-    def groups(self) -> Iterator[Group]:
+    def groups(self) -> Iterator[FileGroup]:
         """Yield all groups. Raises UsageError for a list that cannot be read, and for results among the inputs."""
         if len(self._arguments) == 1 and _is_folder(top := parse_place(self._arguments[0])):
             parts: Iterable[Iterator[_Keyed]] = (map(partial(_keyed, 0), files) for files in self._walk(top))
@@ -78,14 +78,14 @@ class Listing:
         for index, argument in enumerate(chain.from_iterable(map(_expanded, self._arguments))):
             place = parse_place(argument)
             if _is_folder(place):
-                files: Iterable[ListedFile] = chain.from_iterable(self._walk(place))
+                files: Iterable[ListedInput] = chain.from_iterable(self._walk(place))
             elif _is_pattern(place):
                 files = self._matches(place)
             else:
                 files = [self._listed(place, is_named=True)]
             yield from map(partial(_keyed, index), files)
 
-    def _matches(self, pattern: Place) -> Iterator[ListedFile]:
+    def _matches(self, pattern: Place) -> Iterator[ListedInput]:
         is_empty = True
         for match in _matching(pattern):
             is_empty = False
@@ -97,17 +97,16 @@ class Listing:
             error = ErrorInfo(ErrorCode.IMAGE_UNREADABLE, f"no file matches {pattern}", "check the pattern")
             self.failed.append(FileResult(str(pattern), "failed", error=error))
 
-    def _listed(self, place: Place, is_named: bool) -> ListedFile:
+    def _listed(self, place: Place, is_named: bool) -> ListedInput:
         self._check_outside(place)
-        path = place.url if isinstance(place, RemotePlace) else os.path.abspath(place)  # noqa: PTH100 - follows no links
-        return ListedFile(path, str(place), None, is_named)
+        return _listed(place, None, is_named)
 
     def _check_outside(self, place: Place) -> None:
         """Raise UsageError for inputs in the folder of results: a result could replace an input."""
         if f"{path_key(place)}/".startswith(f"{self._output.rstrip('/')}/"):
             raise UsageError(f"{place} lies in the folder of results", "choose another folder with -o")
 
-    def _walk(self, top: Place) -> Iterator[Iterator[ListedFile]]:
+    def _walk(self, top: Place) -> Iterator[Iterator[ListedInput]]:
         """Yield the files of a folder, and of each folder inside, from the top down."""
         self._check_outside(top)
         waiting: list[tuple[Place, str]] = [(top, ".")]
@@ -119,13 +118,12 @@ class Listing:
             above = "" if relative == "." else f"{relative}/"
             waiting += [(each, f"{above}{each.name}") for each in sorted(below, key=str, reverse=True)]
 
-    def _files_of(self, folder: Place, relative: str, below: list[Place]) -> Iterator[ListedFile]:
+    def _files_of(self, folder: Place, relative: str, below: list[Place]) -> Iterator[ListedInput]:
         """Yield the files of a folder in any order, and add the folders to enter to `below`."""
         try:
             for place, is_folder in _entries(folder):
                 if not is_folder:
-                    path = place.url if isinstance(place, RemotePlace) else os.path.abspath(place)  # noqa: PTH100
-                    yield ListedFile(path, str(place), relative, is_named=False)
+                    yield _listed(place, relative, is_named=False)
                 elif reason := reason_of_folder(place, self._batch):
                     self.left_out.append(LeftOut(place, str(place), reason, "folders"))
                 else:
@@ -143,7 +141,8 @@ def _entries(folder: Place) -> Iterator[tuple[Place, bool]]:
         from dsclora_cli.storage.objects import list_folder
 
         folders, files = list_folder(folder)
-        yield from ((facts.place, facts in folders) for facts in (*folders, *files))
+        yield from ((facts.place, True) for facts in folders)
+        yield from ((facts.place, False) for facts in files)
         return
     with os.scandir(folder) as entries:
         for entry in entries:
@@ -154,8 +153,13 @@ def _entries(folder: Place) -> Iterator[tuple[Place, bool]]:
             yield folder / entry.name, is_folder
 
 
+def _listed(place: Place, folder: str | None, is_named: bool) -> ListedInput:
+    path = place.url if isinstance(place, RemotePlace) else os.path.abspath(place)  # noqa: PTH100 - follows no links
+    return ListedInput(path, str(place), folder, is_named)
+
+
 def _is_pattern(place: Place) -> bool:
-    return any(sign in place.path for sign in "*?[") if isinstance(place, RemotePlace) else is_glob(str(place))
+    return has_wildcards(place.path) if isinstance(place, RemotePlace) else is_glob(str(place))
 
 
 def _matching(pattern: Place) -> Iterator[Place]:
@@ -209,10 +213,10 @@ class _Keyed(NamedTuple):
     """Number of the argument, or of the line in a list: files with equal keys come in the order of the user."""
     path: str
     """Spelling of the user: the files of an argument come in the order of names."""
-    file: ListedFile
+    file: ListedInput
 
 
-def _sorted_groups(keyed: Iterator[_Keyed]) -> Iterator[Group]:
+def _sorted_groups(keyed: Iterator[_Keyed]) -> Iterator[FileGroup]:
     """Sort files, in temporary files where there are many, and yield the files that compete for a name together."""
     runs: list[Iterator[_Keyed]] = []
     while True:
@@ -226,7 +230,7 @@ def _sorted_groups(keyed: Iterator[_Keyed]) -> Iterator[Group]:
         yield tuple(each.file for each in group)
 
 
-def _keyed(index: int, file: ListedFile) -> _Keyed:
+def _keyed(index: int, file: ListedInput) -> _Keyed:
     # os.path: five times faster than Path.
     name = parse_place(file.path).name if is_url(file.path) else os.path.basename(file.path)  # noqa: PTH119
     # As in `upscaling/shards.py`. Numbers at the end stay: else all of IMG-0001, IMG-0002, ... would be a single task.
@@ -254,4 +258,4 @@ def _read(file: IO[bytes]) -> Iterator[_Keyed]:
             except EOFError:
                 return
             for folder, key, argument, path, file_fields in block:
-                yield _Keyed(folder, key, argument, path, ListedFile(*file_fields))
+                yield _Keyed(folder, key, argument, path, ListedInput(*file_fields))

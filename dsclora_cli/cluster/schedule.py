@@ -11,12 +11,12 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from itertools import chain, count, islice
 
-from dsclora_cli.cluster.listing import Group
+from dsclora_cli.cluster.listing import FileGroup
 from dsclora_cli.errors import ErrorCode, ErrorInfo
 from dsclora_cli.upscaling.types import FileResult
 
 MOST_ATTEMPTS = 3
-"""How often a picture is begun before the picture counts as failed."""
+"""Attempts at a picture before the picture counts as failed."""
 
 TASK_SECONDS = 5.0
 """Intended length of a task: a lost worker costs no more, and a driver serves a thousand workers."""
@@ -44,9 +44,9 @@ _PASSING = frozenset((ErrorCode.IMAGE_UNWRITABLE, ErrorCode.OUT_OF_MEMORY))
 class PendingGroup:
     """Group without all results."""
 
-    group: Group
+    group: FileGroup
     attempts: int = 0
-    """How often a worker has begun the group."""
+    """Number of times that a worker has begun the group."""
     reported: set[str] = field(default_factory=set)
     """Names of the files with a final result."""
 
@@ -60,22 +60,22 @@ class Task:
     """Whether no other task may wait in the worker: the task may end the worker, with reports that are on their way."""
 
     @property
-    def files(self) -> Group:
+    def files(self) -> FileGroup:
         """Return all files of the task; finished files too, because names of results depend on all of a group."""
         return tuple(file for pending in self.pending for file in pending.group)
 
 
 class Schedule:
-    """What is to do, what is in flight, and what must be tried again.
+    """Groups to do, groups in flight, and groups to try again.
 
     Args:
         groups: the listing; read only a little ahead of the workers.
         workers: number of workers that are expected.
     """
 
-    def __init__(self, groups: Iterator[Group], workers: int) -> None:
+    def __init__(self, groups: Iterator[FileGroup], workers: int) -> None:
         self._groups, self._workers = groups, workers
-        self._ahead: deque[Group] = deque()
+        self._ahead: deque[FileGroup] = deque()
         self._waiting: list[tuple[float, int, PendingGroup]] = []  # a heap: the time of the next attempt comes first
         self._numbers = count()  # equal times in the heap are ordered by number
         self._in_flight: set[Task] = set()

@@ -1,4 +1,4 @@
-"""The process that Ray starts on machines of the cluster: upscales the files of a task as a run on one machine does."""
+"""Upscale the files of a task as a run on one machine does, in the process that Ray starts on machines of a cluster."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from threading import Lock
 from time import perf_counter
 
 from dsclora_cli import __version__
-from dsclora_cli.cluster.listing import Group
+from dsclora_cli.cluster.listing import FileGroup
 from dsclora_cli.config import UpscaleOptions
 from dsclora_cli.errors import DscloraError
 from dsclora_cli.upscaling.batch import BatchRun
@@ -32,7 +32,7 @@ class WorkerFacts:
 
 @dataclass(frozen=True)
 class TaskReport:
-    """What a worker has done with the files of a task."""
+    """Results and notes of a worker for the files of a task."""
 
     results: tuple[FileResult, ...]
     """A result for each file."""
@@ -70,7 +70,7 @@ class UpscaleWorker:
         """Return machine and version; the call also tells the driver that the worker has started."""
         return WorkerFacts(platform.node(), __version__)
 
-    def upscale(self, files: Group) -> TaskReport:
+    def upscale(self, files: FileGroup) -> TaskReport:
         """Upscale files. Whatever happens becomes a part of the report, except the end of the process."""
         started, notes = perf_counter(), _Notes()
         found, results, failure = FoundInputs((), many=True), list[FileResult](), None

@@ -100,7 +100,7 @@ def open_input(
     return replace(file, content=content, version=facts.version), opened.enter_context(reader)
 
 
-class ListedFile(NamedTuple):
+class ListedInput(NamedTuple):
     """File of a listing that nobody has opened yet; small, because millions travel between machines."""
 
     path: str
@@ -113,7 +113,7 @@ class ListedFile(NamedTuple):
     """Whether the user named the file; a file that only was seen may be left out."""
 
 
-def find_listed(files: Iterable[ListedFile], batch: BatchOptions) -> FoundInputs:
+def find_listed(files: Iterable[ListedInput], batch: BatchOptions) -> FoundInputs:
     """Return files of a listing as inputs, by the rules of `find_inputs`; `many` is True."""
     found = _Found(batch)
     for file in files:
@@ -138,7 +138,12 @@ def reason_of_folder(path: Place, batch: BatchOptions) -> str | None:
 
 def is_glob(argument: str) -> bool:
     """Return whether an argument is a glob. A file that really has brackets in the name is no glob."""
-    return any(sign in argument for sign in "*?[") and not os.path.lexists(argument)
+    return has_wildcards(argument) and not os.path.lexists(argument)
+
+
+def has_wildcards(text: str) -> bool:
+    """Return whether a path has a sign of a glob."""
+    return any(sign in text for sign in "*?[")
 
 
 class _Found:
@@ -243,7 +248,7 @@ class _Found:
         from dsclora_cli.storage.objects import find_object
 
         try:
-            has_signs = any(sign in place.path for sign in "*?[")
+            has_signs = has_wildcards(place.path)
             # A list may name millions of pictures, and asking for each would take hours: reading finds what is missing.
             if is_picture_name(Path(place.name)) and not has_signs:
                 self.add(InputFile(place, str(place)))

@@ -79,7 +79,7 @@ def test_many_files_are_sorted_in_temporary_files(tree: Path, monkeypatch: pytes
 def test_memory_does_not_grow_with_the_folder(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(listing_module, "_IN_MEMORY", 500)
     monkeypatch.setattr(listing_module, "_BLOCK", 50)
-    names = (listing_module.ListedFile(f"/in/{number}.png", f"in/{number}.png", "", False) for number in range(20_000))
+    names = (listing_module.ListedInput(f"/in/{number}.png", f"in/{number}.png", "", False) for number in range(20_000))
     tracemalloc.start()
     try:
         count = sum(1 for _ in listing_module._sorted_groups(map(partial(listing_module._keyed, 0), names)))

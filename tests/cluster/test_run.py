@@ -29,7 +29,7 @@ from clusters import (
 )
 
 from dsclora_cli.cluster import pool
-from dsclora_cli.cluster.listing import Group
+from dsclora_cli.cluster.listing import FileGroup
 from dsclora_cli.cluster.run import upscale_on_cluster
 from dsclora_cli.cluster.schedule import MOST_ATTEMPTS, Schedule
 from dsclora_cli.cluster.worker import TaskReport, UpscaleWorker, WorkerFacts
@@ -140,7 +140,7 @@ class HungryUpscaler(PictureUpscaler):
 class ShortOfMemory(UpscaleWorker):
     """A worker that the system kills for the memory of one picture, and that has no memory for another picture."""
 
-    def upscale(self, files: Group) -> TaskReport:
+    def upscale(self, files: FileGroup) -> TaskReport:
         if any("greedy" in file.name for file in files):
             os.kill(os.getpid(), signal.SIGKILL)  # what the kernel does, and Ray's own monitor
         self._upscaler = self._upscaler or HungryUpscaler(self._options)

@@ -7,10 +7,10 @@ from collections.abc import Iterator
 
 import pytest
 
-from dsclora_cli.cluster.listing import Group
+from dsclora_cli.cluster.listing import FileGroup
 from dsclora_cli.cluster.schedule import MOST_ATTEMPTS, MOST_GROUPS, MOST_NOT_REACHED, TASK_SECONDS, Schedule, Task
 from dsclora_cli.errors import ErrorCode, ErrorInfo
-from dsclora_cli.upscaling.inputs import ListedFile
+from dsclora_cli.upscaling.inputs import ListedInput
 from dsclora_cli.upscaling.types import FileResult
 
 LOST = ErrorInfo(ErrorCode.WORKER_LOST, "gone")
@@ -18,9 +18,9 @@ FULL = ErrorInfo(ErrorCode.IMAGE_UNWRITABLE, "the disk is full")
 BROKEN = ErrorInfo(ErrorCode.IMAGE_UNREADABLE, "broken")
 
 
-def groups(count: int, size: int = 1) -> Iterator[Group]:
+def groups(count: int, size: int = 1) -> Iterator[FileGroup]:
     for number in range(count):
-        yield tuple(ListedFile(f"/in/{number}.{part}", f"{number}.{part}", "", False) for part in range(size))
+        yield tuple(ListedInput(f"/in/{number}.{part}", f"{number}.{part}", "", False) for part in range(size))
 
 
 def done(task: Task, **changes: object) -> list[FileResult]:
@@ -43,7 +43,7 @@ def test_every_file_is_done_once_and_tasks_last_as_long_as_intended() -> None:
 def test_the_listing_is_read_a_little_ahead_of_the_workers() -> None:
     read = 0
 
-    def counted() -> Iterator[Group]:
+    def counted() -> Iterator[FileGroup]:
         nonlocal read
         for group in groups(10**9):
             read += 1
