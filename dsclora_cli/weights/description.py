@@ -16,7 +16,7 @@ from dsclora_cli.errors import WeightsError
 from dsclora_cli.paths import sha256_of
 from dsclora_cli.storage.places import parse_place
 from dsclora_cli.weights.catalog import Catalog, Scores, WeightEntry, load_catalog
-from dsclora_cli.weights.download import Place, find_local, known_sha256
+from dsclora_cli.weights.download import WeightPlace, find_local, known_sha256
 from dsclora_cli.weights.hub_models import find_trusted, is_hub_reference
 from dsclora_cli.weights.listing import model_row
 from dsclora_cli.weights.remote import local_weights
@@ -80,7 +80,7 @@ class ModelDescription:
     """Name in the catalog; for an unknown file, the name of the file without its suffix."""
 
     place: str
-    """Where the file is: a file of the user, or one of `download.Place`."""
+    """Where the file is: a file of the user, or one of `download.WeightPlace`."""
 
     path: Path | None
     """File on this machine, if there is one."""
@@ -163,7 +163,7 @@ def _describe_reference(reference: str, catalog: Catalog) -> ModelDescription:
     """Return what is known of a file on the Hub that was used before."""
     trusted = find_trusted(reference)
     path = hub.find_cached(trusted.wanted)
-    place = Place.CACHED if path else Place.HUB
+    place = WeightPlace.CACHED if path else WeightPlace.HUB
     known = ModelDescription(
         reference, str(place), path, trusted.size, trusted.sha256, scale=None, arch=None, licence=trusted.licence,
         repo=trusted.repo, revision=trusted.revision,

@@ -31,7 +31,7 @@ _MOST_BYTES = 1 << 30
 _BLOCK_BYTES = 1 << 18
 
 
-class Place(StrEnum):
+class WeightPlace(StrEnum):
     """Where the bytes of an entry are."""
 
     EMBEDDED = "embedded"
@@ -84,16 +84,16 @@ def mend_local(entry: WeightEntry) -> str:
     return "install dsclora again" if entry.folder == EMBEDDED else "put the file back or correct its table"
 
 
-def place_of(entry: WeightEntry) -> Place:
+def place_of(entry: WeightEntry) -> WeightPlace:
     """Return where an entry's bytes are, without accessing the internet."""
     is_here = find_local(entry) is not None
     if entry.repo is not None:
-        return Place.CACHED if is_here else Place.HUB
+        return WeightPlace.CACHED if is_here else WeightPlace.HUB
     if entry.url is not None:
-        return Place.CACHED if is_here else Place.RELEASE
+        return WeightPlace.CACHED if is_here else WeightPlace.RELEASE
     if not is_here:
-        return Place.MISSING
-    return Place.EMBEDDED if entry.folder == EMBEDDED else Place.LOCAL
+        return WeightPlace.MISSING
+    return WeightPlace.EMBEDDED if entry.folder == EMBEDDED else WeightPlace.LOCAL
 
 
 def find_local(entry: WeightEntry) -> Path | None:

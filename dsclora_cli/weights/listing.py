@@ -11,7 +11,7 @@ from dsclora_cli import hub
 from dsclora_cli.errors import ErrorInfo, UsageError, WeightsError
 from dsclora_cli.paths import config_dir, downloads_dir, engines_dir
 from dsclora_cli.weights.catalog import EMBEDDED, FILE_NAME, Catalog, Scores, WeightEntry, load_catalog
-from dsclora_cli.weights.download import OnBytes, Place, fetch_step, find_local, known_sha256, obtain, place_of
+from dsclora_cli.weights.download import OnBytes, WeightPlace, fetch_step, find_local, known_sha256, obtain, place_of
 from dsclora_cli.weights.hub_models import find_trusted, is_hub_reference, obtain_hub_model
 
 
@@ -198,7 +198,7 @@ def find_model_path(name: str) -> ModelPath:
         return ModelPath(name, found, trusted.sha256)
     entry = load_catalog().entry(name)
     path = find_local(entry)
-    if path is None and place_of(entry) is Place.MISSING:
+    if path is None and place_of(entry) is WeightPlace.MISSING:
         path = obtain(entry)  # which tells what is wrong with the file
     if path is None:
         raise WeightsError(f"{name} is not on this machine", fetch_step(name, known_sha256(entry)))

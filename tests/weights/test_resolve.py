@@ -15,7 +15,7 @@ from dsclora_cli.errors import UsageError, WeightsError
 from dsclora_cli.hub_client import HubUnavailable
 from dsclora_cli.paths import config_dir, sha256_of
 from dsclora_cli.weights.catalog import EMBEDDED, load_catalog
-from dsclora_cli.weights.download import Place, obtain, place_of
+from dsclora_cli.weights.download import WeightPlace, obtain, place_of
 from dsclora_cli.weights.resolve import find_weights, native_scales
 
 OURS = EMBEDDED / "dsclora-x4.safetensors"
@@ -117,11 +117,11 @@ def test_native_scales_need_no_internet(monkeypatch: pytest.MonkeyPatch) -> None
 def test_own_weights_lie_next_to_the_own_catalog(tmp_path: Path) -> None:
     own_entry(Path("mine.safetensors"))
     mine = load_catalog().entry("mine")
-    assert place_of(mine) is Place.MISSING
+    assert place_of(mine) is WeightPlace.MISSING
     with pytest.raises(WeightsError, match=r"the file of mine is missing: .*mine\.safetensors \(put the file back"):
         find_weights(ModelOptions(model="mine"), 4)
     (config_dir() / "mine.safetensors").write_bytes(OURS.read_bytes())
-    assert place_of(mine) is Place.LOCAL
+    assert place_of(mine) is WeightPlace.LOCAL
     assert find_weights(ModelOptions(model="mine"), 4).path == config_dir() / "mine.safetensors"
     own_entry(OURS)
     assert obtain(load_catalog().entry("mine")) == OURS
@@ -129,7 +129,7 @@ def test_own_weights_lie_next_to_the_own_catalog(tmp_path: Path) -> None:
 
 def test_own_weights_with_another_sha256_are_refused() -> None:
     own_entry(OURS, sha256="0" * 64)
-    assert place_of(load_catalog().entry("mine")) is Place.MISSING
+    assert place_of(load_catalog().entry("mine")) is WeightPlace.MISSING
     with pytest.raises(WeightsError, match="does not have the sha256 pinned for mine"):
         find_weights(ModelOptions(model="mine"), 4)
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from dsclora_cli.cli import console
-from dsclora_cli.weights.download import Place, fetch_step
+from dsclora_cli.weights.download import WeightPlace, fetch_step
 
 if TYPE_CHECKING:
     from dsclora_cli.weights.catalog import Scores
@@ -75,7 +75,7 @@ def show_description(model: ModelDescription) -> None:
     }
     console.show_fields(facts)
     if model.path is None:
-        is_lost = model.place == Place.MISSING
+        is_lost = model.place == WeightPlace.MISSING
         step = f"run `dsclora models verify {model.name}`" if is_lost else fetch_step(model.name, model.sha256)
         console.print_labeled("note", f"the file is not on this machine, so its tensors are unknown ({step})", "cyan")
 
