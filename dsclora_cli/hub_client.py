@@ -193,8 +193,8 @@ def progress_bar(file: str) -> Iterator[OnWatch]:
         yield on_watch
 
 
-def one_line(error: BaseException) -> str:
-    """Return the first line of an exception's text, without control characters."""
+def one_line(error: BaseException | str) -> str:
+    """Return the first line of a text, or of an exception's text, without control characters."""
     return "".join(letter if letter.isprintable() else "?" for letter in str(error).partition("\n")[0])[:160]
 
 

@@ -142,13 +142,13 @@ class HubWriter:
             return self._explain_status(status, str(getattr(error, "server_message", "") or ""))
         text = str(error)
         if isinstance(error, ValueError) and text.startswith("Invalid metadata in README.md"):
-            reason = one_line(ValueError(text.partition("\n")[2].removeprefix("- ")))
+            reason = one_line(text.partition("\n")[2].removeprefix("- "))
             return UploadFailed(f"{self.endpoint} refuses the model card: {reason}", "check --licence")
         failure = connection_failure(error, self.endpoint, f"the upload to {self.repo}", "try again later")
         return UploadFailed(failure.message, failure.hint)
 
     def _explain_status(self, status: int, reason: str) -> UploadFailed:
-        said = f": {one_line(ValueError(reason))}" if reason else ""
+        said = f": {one_line(reason)}" if reason else ""
         if status == 401:
             return UploadFailed(
                 f"{self.endpoint} does not accept the token", "check HF_TOKEN, or log in again: hf auth login"

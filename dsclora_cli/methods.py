@@ -94,16 +94,20 @@ def find_plugin(method: str) -> MethodPlugin | None:
     return plugins[0] if plugins else None
 
 
-def load_plugin(plugin: MethodPlugin) -> Callable[..., object]:
+def load_method(plugin: MethodPlugin) -> Callable[..., object]:
     """Import the function of a method. Raises UsageError, in a single line, where the function cannot be imported."""
     hint = f"repair or uninstall {plugin.package}"
     try:
         function = EntryPoint(plugin.name, plugin.function, METHOD_GROUP).load()
     # The import runs code of another package, which may raise anything; SystemExit would end the command silently.
     except (Exception, SystemExit) as error:
-        text = next(iter(str(error).splitlines()), "")
-        raise UsageError(f"{plugin.title} cannot be imported: {type(error).__name__}: {text}", hint) from error
+        raise UsageError(f"{plugin.title} cannot be imported: {short_text(error)}", hint) from error
     if not callable(function):
         raise UsageError(f"{plugin.title} cannot be used: {plugin.function} is no function", hint)
     checked: Callable[..., object] = function
     return checked
+
+
+def short_text(error: BaseException) -> str:
+    """Return the class of an exception, and the first line of the text."""
+    return f"{type(error).__name__}: {next(iter(str(error).splitlines()), '')}"

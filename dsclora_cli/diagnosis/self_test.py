@@ -33,7 +33,7 @@ from dsclora_cli.imaging.types import Frame, Header, Pixels
 from dsclora_cli.imaging.writer import fit_format, write_picture
 from dsclora_cli.inference.engine import Engine
 from dsclora_cli.inference.tiling import TileOptions, upscale_array
-from dsclora_cli.methods import MethodPlugin, find_plugin, load_plugin
+from dsclora_cli.methods import MethodPlugin, find_plugin, load_method
 from dsclora_cli.settings import read_file, settings_file
 from dsclora_cli.upscaling.engines import choose_device, load_engine
 from dsclora_cli.weights.resolve import FoundWeights, find_weights
@@ -230,7 +230,7 @@ def _compare(result: Pixels, expected: Pixels, where: str) -> _Result:
 def _method_check(plugin: MethodPlugin) -> Callable[[], _Result]:
     def check() -> _Result:
         find_plugin(plugin.name)  # raises UsageError for an ambiguous name
-        load_plugin(plugin)
+        load_method(plugin)
         return True, f"{plugin.function} of {plugin.package} {plugin.version}", ""
 
     return check

@@ -33,7 +33,7 @@ from dsclora_cli.errors import DscloraError, UsageError
 from dsclora_cli.inference.engine import Engine, Ensemble
 from dsclora_cli.inference.tiling import TileOptions, upscale_array, value_range
 from dsclora_cli.inference.torch_cpu import open_torch_engine
-from dsclora_cli.methods import MethodPlugin, find_plugin, load_plugin
+from dsclora_cli.methods import MethodPlugin, find_plugin, load_method, short_text
 from dsclora_cli.models.features import FeatureExtractor, ProjectedFeatures, select_feature_maps
 from dsclora_cli.models.lora import AdaptedNetwork, Adapters, merge_adapters, parse_ranks
 from dsclora_cli.models.network import Network
@@ -158,7 +158,7 @@ def _find_builder(method: str) -> MethodBuilder:
     plugin = find_plugin(method)
     if plugin is None:
         return BUILDERS[method]
-    build = load_plugin(plugin)
+    build = load_method(plugin)
 
     def checked(context: DistillContext) -> TrainingSetup:
         with _errors_named(plugin):
@@ -187,9 +187,8 @@ def _errors_named(plugin: MethodPlugin) -> Iterator[None]:
         raise
     # The code of a plugin may raise anything.
     except Exception as error:
-        text = next(iter(str(error).splitlines()), "")
         raise DscloraError(
-            f"{plugin.title} failed: {type(error).__name__}: {text}",
+            f"{plugin.title} failed: {short_text(error)}",
             f"report the error to the authors of {plugin.package}; DSCLORA_DEBUG=1 shows where",
         ) from error
 

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dsclora_cli.callbacks import Callbacks
-from dsclora_cli.config import CompareOptions, ModelOptions, SizeOptions, UpscaleOptions
+from dsclora_cli.config import CompareOptions, SizeOptions, UpscaleOptions
 from dsclora_cli.errors import ImageError, UsageError
 from dsclora_cli.imaging.color import convert_pixels
 from dsclora_cli.imaging.metrics import SSIM_WINDOW, crop_border, luma, psnr, ssim
@@ -21,13 +21,13 @@ from dsclora_cli.imaging.profiles import fitting_profile
 from dsclora_cli.imaging.reader import open_picture
 from dsclora_cli.imaging.resize import BICUBIC, FILTERS, resize_with
 from dsclora_cli.imaging.types import Header, Pixels
-from dsclora_cli.storage.places import is_url, parse_place
+from dsclora_cli.storage.places import is_url
 from dsclora_cli.upscaling.faithfulness import measure_pixels
 from dsclora_cli.upscaling.jobs import JobPlanner
 from dsclora_cli.upscaling.part import Part, check_part, cut_part, region_around, upscale_part
 from dsclora_cli.upscaling.picture import PictureUpscaler
 from dsclora_cli.weights.hub_models import WEIGHT_SUFFIXES
-from dsclora_cli.weights.resolve import AUTO, names_file
+from dsclora_cli.weights.resolve import AUTO, named_options, names_file
 
 _LARGEST_RESULT = 16_000_000
 """Pixels of a result shown without a crop: a page holds all results, and browsers must decode them."""
@@ -182,14 +182,11 @@ def _upscale(name: str, source: _Input, options: CompareOptions) -> ComparedPixe
 
 def _run_model(name: str, source: _Input, options: CompareOptions) -> tuple[str, str, Pixels]:
     """Return the name and the kind of a model or of a file of weights, and the upscaled part."""
-    is_file = names_file(name)
-    model = ModelOptions(weights=parse_place(name)) if is_file else ModelOptions(name)
-    asked = UpscaleOptions(
-        model=replace(model, offline=options.offline), size=SizeOptions(scale=options.scale), engine=options.engine
-    )
+    model = named_options(name, options.offline)
+    asked = UpscaleOptions(model=model, size=SizeOptions(scale=options.scale), engine=options.engine)
     job = JobPlanner.for_arrays(asked).plan_in_memory(source.header)
     upscaled, _ = upscale_part(PictureUpscaler(asked), job, source.pixels, source.part)
-    return f"{job.model} (auto)" if name == AUTO else name, "weights" if is_file else "model", upscaled
+    return f"{job.model} (auto)" if name == AUTO else name, "model" if model.weights is None else "weights", upscaled
 
 
 def _read_finished(path: Path, kind: str, source: _Input, options: CompareOptions) -> ComparedPixels:

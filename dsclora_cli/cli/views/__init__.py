@@ -1,1 +1,1 @@
-"""What commands show: progress bars, messages, tables and summaries."""
+"""Show progress bars, messages, tables and summaries of commands."""

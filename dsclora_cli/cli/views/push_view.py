@@ -1,4 +1,4 @@
-"""What `dsclora push` is going to upload, and what it has uploaded."""
+"""Show the files that `dsclora push` is going to upload, or has uploaded."""
 
 from __future__ import annotations
 
