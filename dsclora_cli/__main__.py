@@ -25,7 +25,10 @@ def run() -> None:
     if signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
         signal.signal(signal.SIGTERM, _end_at_once)
     _mend_streams()
-    _silence_libraries()
+    from dsclora_cli.errors import is_debugging
+
+    if not is_debugging():
+        _silence_libraries()
     from dsclora_cli.cli.app import main
 
     try:
@@ -46,10 +49,8 @@ def _end_at_once(number: int, frame: FrameType | None) -> None:  # noqa: ARG001
 def _silence_libraries() -> None:
     """Keep remarks of libraries off stderr: users read sentences of this program, and can do nothing about the others.
 
-    DSCLORA_DEBUG=1 and the settings of Python and of the libraries let the remarks through.
+    The settings of Python and of the libraries let the remarks through.
     """
-    if os.environ.get("DSCLORA_DEBUG") == "1":
-        return
     # Read by the C++ part of torch and by OpenMP when they are loaded.
     os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
     os.environ.setdefault("KMP_WARNINGS", "0")

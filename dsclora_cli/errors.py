@@ -19,6 +19,7 @@ subclasses stand where they are raised: `HubUnavailable` in hub_client.py, `Alre
 
 from __future__ import annotations
 
+import os
 import unicodedata
 from dataclasses import dataclass
 from enum import IntEnum, StrEnum
@@ -91,6 +92,11 @@ class ErrorInfo:
     def __str__(self) -> str:
         """Return the message and the hint on one line."""
         return f"{self.message} ({self.hint})" if self.hint else self.message
+
+
+def is_debugging() -> bool:
+    """Tell whether the user asked for tracebacks and for the remarks of libraries."""
+    return os.environ.get("DSCLORA_DEBUG") == "1"
 
 
 def bug_info(error: BaseException) -> ErrorInfo:

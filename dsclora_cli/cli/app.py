@@ -20,7 +20,7 @@ import typer
 from dsclora_cli import __version__
 from dsclora_cli.cli import console
 from dsclora_cli.cli.config import apply_settings
-from dsclora_cli.errors import ExitCode, UsageError
+from dsclora_cli.errors import ExitCode, UsageError, is_debugging
 
 COMMANDS = MappingProxyType(
     {
@@ -64,7 +64,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except SystemExit as stop:
         return _exit_code(stop, as_json)
     except (KeyboardInterrupt, Exception) as error:  # noqa: BLE001 - users see one line, whatever the exception is
-        return console.show_error(error, as_json, traceback=os.environ.get("DSCLORA_DEBUG") == "1")
+        return console.show_error(error, as_json, traceback=is_debugging())
     return ExitCode.DONE
 
 

@@ -25,7 +25,7 @@ from dsclora_cli import __version__
 from dsclora_cli.cluster.schedule import Task
 from dsclora_cli.cluster.worker import TaskReport, UpscaleWorker, WorkerFacts
 from dsclora_cli.config import ClusterOptions, UpscaleOptions
-from dsclora_cli.errors import DscloraError, UsageError, bug_info
+from dsclora_cli.errors import DscloraError, UsageError, bug_info, is_debugging
 
 _LOCAL = "local"
 """Ray's name for a new cluster on this machine."""
@@ -244,7 +244,7 @@ def _connect(cluster: ClusterOptions, opened: ExitStack) -> Any:  # noqa: ANN401
     address = cluster.address or os.environ.get("RAY_ADDRESS") or _LOCAL
     if address != _LOCAL:
         _check_address(address)
-    ray, quiet = _import_ray(is_alone=address == _LOCAL), not _is_debugging()
+    ray, quiet = _import_ray(is_alone=address == _LOCAL), not is_debugging()
     if ray.is_initialized():
         return ray
     settings: dict[str, Any] = {"log_to_driver": not quiet, "logging_level": logging.ERROR if quiet else logging.INFO}
@@ -361,10 +361,6 @@ def _stderr_kept(quiet: bool) -> Iterator[None]:
         os.dup2(before, 2)
         os.close(before)
         os.close(nowhere)
-
-
-def _is_debugging() -> bool:
-    return os.environ.get("DSCLORA_DEBUG") == "1"
 
 
 def _with_control_group(ray: Any) -> type[UpscaleWorker]:  # noqa: ANN401 - a module

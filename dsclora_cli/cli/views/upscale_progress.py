@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import traceback
 from collections import Counter
 from collections.abc import Generator
@@ -14,7 +13,7 @@ from rich.console import Console
 from rich.text import Text
 
 from dsclora_cli.cli import console
-from dsclora_cli.errors import DscloraError, ExitCode, escape_control
+from dsclora_cli.errors import DscloraError, ExitCode, escape_control, is_debugging
 from dsclora_cli.upscaling.types import FileResult, FoundInputs, InputFile, UpscaleCallbacks
 
 if TYPE_CHECKING:
@@ -116,7 +115,7 @@ class UpscaleView(UpscaleCallbacks):
 
     def on_bug(self, file: InputFile, error: Exception) -> None:  # noqa: ARG002
         """Show the traceback if the user asked for tracebacks."""
-        if os.environ.get("DSCLORA_DEBUG") == "1":
+        if is_debugging():
             self._console.print(Text("".join(traceback.format_exception(error))))
 
     def on_start(self, file: InputFile) -> None:
