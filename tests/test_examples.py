@@ -215,6 +215,19 @@ def test_halve_makes_two_sizes_of_large_photographs(tmp_path: Path) -> None:
     assert sizes == {"large_d2": (700, 500), "large_d3": (466, 333), "middle_d2": (250, 200)}
 
 
+def test_draw_graphics_draws_every_kind_the_same_way_twice(tmp_path: Path) -> None:
+    answers = tmp_path / "answers"
+    answers.mkdir()
+    for folder in ("first", "second"):
+        example("research/draw_graphics").main(tmp_path / folder, 6, 3, [answers])
+    first = {path.name: path.read_bytes() for path in (tmp_path / "first").iterdir()}
+    assert first == {path.name: path.read_bytes() for path in (tmp_path / "second").iterdir()}
+    assert first == {path.name: path.read_bytes() for path in answers.iterdir()}
+    pictures = [np.asarray(Image.open(path)) for path in sorted(answers.iterdir())]
+    assert [picture.shape for picture in pictures] == [(480, 480, 3)] * 6
+    assert all(picture.min() == 0 and picture.max() == 255 for picture in pictures)  # pure colors in each
+
+
 def test_strength_measures_and_writes_a_share_of_an_adapter(
     small: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
