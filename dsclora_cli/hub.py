@@ -37,7 +37,7 @@ from dsclora_cli.hub_client import (
     start_client,
     stream,
 )
-from dsclora_cli.paths import is_inner_path, sha256_of
+from dsclora_cli.paths import is_inner_path, sha256_of, sync_file, sync_folder
 from dsclora_cli.transfer import DiskError, Received, TooManyBytes, Watch, claim, watched, within
 
 PROBE_SECONDS = 4.0
@@ -383,6 +383,7 @@ class _Download:
             if wanted.sha256 not in {None, arriving.sha256}:
                 raise self.wrong_bytes(file)
             with self.cache_errors():
+                sync_file(incomplete)
                 return _store(incomplete, folder, arriving.sha256, f"{commit}/{file}")
         finally:
             with suppress(OSError):
@@ -479,6 +480,7 @@ def _store(incomplete: Path, folder: Path, sha256: str, place: str) -> Path:
     blob, pointer = folder / "blobs" / sha256, folder / "snapshots" / place
     pointer.parent.mkdir(parents=True, exist_ok=True)
     incomplete.replace(blob)
+    sync_folder(blob.parent)
     link = incomplete.with_suffix(".link")
     try:
         link.unlink(missing_ok=True)
@@ -486,4 +488,5 @@ def _store(incomplete: Path, folder: Path, sha256: str, place: str) -> Path:
         link.replace(pointer)
     except (OSError, NotImplementedError):  # Windows without the right to make links
         blob.replace(pointer)
+    sync_folder(pointer.parent)
     return pointer

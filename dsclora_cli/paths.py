@@ -15,11 +15,18 @@ from contextlib import contextmanager, suppress
 from functools import lru_cache
 from io import BufferedReader
 from pathlib import Path
+from types import ModuleType
+
+fcntl: ModuleType | None
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None
 
 APP = "dsclora"
 
 _OLD_PART = 24 * 3600
-"""Seconds without a change after which a temporary file belongs to a run that was killed."""
+"""Seconds without a change after which a temporary file of another machine belongs to a run that was killed."""
 
 _REFUSED = frozenset('\\:*?"<>|')
 """Characters that separate folders, or have a meaning of their own, on Windows."""
@@ -101,20 +108,83 @@ def atomic_write(path: Path) -> Iterator[Path]:
     file, also after a power cut. Raises OSError.
     """
     _sweep(path.parent)
-    # In the same folder, because a rename is atomic only inside one file system.
-    temporary = path.with_name(f".dsclora-{secrets.token_hex(8)}.part")
+    temporary, claimed = _part_name(path), None
     try:
+        while (claimed := _claim(temporary)) is None:
+            temporary = _part_name(path)
         yield temporary
         # The bytes first: a file system may otherwise write the new name before the bytes.
-        _sync(temporary)
+        sync_file(temporary)
         temporary.replace(path)
-        with suppress(OSError):  # Windows opens no folders, and some file systems sync none
-            _sync(path.parent)
+        sync_folder(path.parent)
     finally:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):  # the error of the caller says more
+            temporary.unlink(missing_ok=True)
+        if claimed:
+            os.close(claimed)
 
 
-def _sync(path: Path) -> None:
+def _part_name(path: Path) -> Path:
+    """Return a new hidden name next to `path`: a rename is atomic only inside one file system."""
+    return path.with_name(f".dsclora-{_kernel_tag()}{secrets.token_hex(8)}.part")
+
+
+def _claim(part: Path) -> int | None:
+    """Create a file, and return the descriptor that holds a lock on the file; None where the file is lost already.
+
+    The system frees the lock of a killed process, so a file without a lock may be removed at once. Windows, where an
+    open file can be neither renamed nor removed, has no lock, and the result is 0. Raises OSError.
+    """
+    if fcntl is None:
+        return 0
+    claimed = os.open(part, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o666)
+    # Between creation and lock, another process may have found the file and taken the lock, to remove the file.
+    if _lock(claimed) is not False and os.fstat(claimed).st_nlink:
+        return claimed
+    os.close(claimed)
+    return None
+
+
+def _lock(descriptor: int) -> bool | None:
+    """Lock an open file, and return whether the lock was free; None where the file system has no locks."""
+    assert fcntl is not None
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:
+        return None
+    return True
+
+
+@lru_cache(maxsize=1)
+def _kernel_tag() -> str:
+    """Return a tag for the running system, empty where unknown.
+
+    Several file systems of networks show a lock to processes of the same machine only.
+    """
+    try:
+        boot = Path("/proc/sys/kernel/random/boot_id").read_bytes()
+    except OSError:
+        return ""
+    return f"{hashlib.sha256(boot + os.uname().nodename.encode()).hexdigest()[:12]}-"
+
+
+def sync_folder(folder: Path) -> None:
+    """Wait until the names in a folder are on the disk, where the system can."""
+    with suppress(OSError):  # Windows opens no folders, and some file systems sync none
+        sync_file(folder)
+
+
+def sync_files(folder: Path) -> None:
+    """Wait until all files in a folder and its inner folders, and their names, are on the disk. Raises OSError."""
+    for place, _, names in os.walk(folder):
+        for name in names:
+            sync_file(Path(place, name))
+        sync_folder(Path(place))
+
+
+def sync_file(path: Path) -> None:
     """Wait until the bytes of a file, or the names in a folder, are on the disk. Raises OSError."""
     # Windows syncs only files that are open for writing.
     descriptor = os.open(path, os.O_RDWR if os.name == "nt" else os.O_RDONLY)
@@ -129,9 +199,24 @@ def _sweep(folder: Path) -> None:
     """Remove the temporary files of killed runs from a folder; once in the life of a process."""
     with suppress(OSError):
         for file in folder.glob(".dsclora-*.part"):
-            # A file that another process is writing at this moment is young.
-            if time.time() - file.lstat().st_mtime > _OLD_PART:
-                file.unlink(missing_ok=True)
+            with suppress(OSError):
+                _remove_abandoned(file)
+
+
+def _remove_abandoned(part: Path) -> None:
+    """Remove a temporary file unless a process may be writing the file at this moment. Raises OSError."""
+    own = _kernel_tag()
+    if fcntl is not None and own and part.name.startswith(f".dsclora-{own}"):
+        # Never through a link or into a pipe with the name of a temporary file.
+        descriptor = os.open(part, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+        try:
+            # Removed before the lock is free again: nobody can claim the file in between.
+            if _lock(descriptor):
+                part.unlink(missing_ok=True)
+        finally:
+            os.close(descriptor)
+    elif time.time() - part.lstat().st_mtime > _OLD_PART:
+        part.unlink(missing_ok=True)
 
 
 def sha256_of(path: Path) -> str:
@@ -151,13 +236,19 @@ def open_regular(path: Path) -> BufferedReader:
     return file
 
 
-def append_line(path: Path, line: str) -> None:
-    """Add a line to a regular file, which is made where absent. Raises OSError, for a pipe or a device as well."""
+def append_line(path: Path, line: str, is_synced: bool = False) -> None:
+    """Add a line to a regular file, which is made where absent; `is_synced` waits until the line is on the disk.
+
+    Raises OSError, for a pipe or a device as well.
+    """
     flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
     with os.fdopen(os.open(path, flags, 0o666), "ab") as file:
         if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
             raise OSError(errno.EINVAL, "not a regular file", str(path))
         file.write(f"{line}\n".encode())
+        if is_synced:
+            file.flush()
+            os.fsync(file.fileno())
 
 
 def read_small(path: Path) -> str:

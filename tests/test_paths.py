@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import stat
+import subprocess
+import sys
 import threading
 from pathlib import Path
 
@@ -114,6 +116,53 @@ def test_temporary_files_of_killed_runs_are_swept_when_old(tmp_path: Path) -> No
     with atomic_write(tmp_path / "file") as temporary:
         temporary.touch()
     assert sorted(path.name for path in tmp_path.iterdir()) == [young.name, other.name, "file"]
+
+
+HELD = """
+import sys
+from pathlib import Path
+from dsclora_cli.paths import atomic_write
+with atomic_write(Path("file")) as temporary:
+    temporary.write_text("half")
+    print(temporary.name, flush=True)
+    sys.stdin.read()
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems do not tell one start of the machine from another")
+def test_the_temporary_file_of_a_killed_process_is_swept_at_once_and_of_a_living_one_kept(tmp_path: Path) -> None:
+    (tmp_path / "link").touch()
+    with subprocess.Popen([sys.executable, "-c", HELD], cwd=tmp_path, stdin=-1, stdout=-1, text=True) as process:
+        assert process.stdin is not None and process.stdout is not None
+        part = tmp_path / process.stdout.readline().strip()
+        trap = part.with_name(part.name.replace(".part", "0.part"))
+        trap.symlink_to("link")
+        for alive in (True, False):
+            paths._sweep.cache_clear()
+            with atomic_write(tmp_path / "other") as temporary:
+                temporary.write_text("whole")
+            assert part.exists() is alive
+            process.kill()
+            process.wait()
+    assert {path.name for path in tmp_path.iterdir()} == {"link", trap.name, "other"}
+
+
+@posix
+def test_a_temporary_file_that_another_process_removes_at_birth_gets_another_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, seen = paths._lock, []
+
+    def lock(descriptor: int) -> bool | None:
+        seen.append(descriptor)
+        if len(seen) < 3:
+            next(tmp_path.glob(".dsclora-*.part")).unlink()
+        return False if len(seen) == 1 else real(descriptor)
+
+    monkeypatch.setattr(paths, "_lock", lock)
+    with atomic_write(tmp_path / "file") as temporary:
+        temporary.write_text("whole")
+    assert len(seen) == 3 and [path.name for path in tmp_path.iterdir()] == ["file"]
 
 
 @posix

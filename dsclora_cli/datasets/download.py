@@ -24,7 +24,7 @@ from dsclora_cli.errors import ImageError, SetUnavailable, UsageError
 from dsclora_cli.hub import fetch_dataset_file
 from dsclora_cli.hub_client import HubUnavailable
 from dsclora_cli.imaging.formats import is_picture_name
-from dsclora_cli.paths import cache_dir
+from dsclora_cli.paths import cache_dir, sync_files, sync_folder
 
 SOURCES = {
     "Set5": (("eugenesiow/Set5", "data/Set5_HR.tar.gz"), ("goodfellowliu/Set5", "Set5.zip")),
@@ -82,7 +82,10 @@ def fetch_set(name: str, offline: bool = False, on_progress: OnUnpack | None = N
         # A rename is atomic: other processes see the whole set or no set.
         with tempfile.TemporaryDirectory(prefix=f".{name}-", dir=sets) as unfinished:
             _unpack(archive, Path(unfinished) / name / "HR", on_progress)
+            # The pictures first: a set that has its name is never looked into again.
+            sync_files(Path(unfinished) / name)
             (Path(unfinished) / name).rename(folder)
+            sync_folder(sets)
     except OSError as error:
         if not folder.is_dir():  # a folder that exists now is the work of another process, which was faster
             hint = "free some space, or set DSCLORA_CACHE_DIR to a folder that can be written"

@@ -23,6 +23,8 @@ from dsclora_cli.recipe_toml import recipe_to_toml
 from dsclora_cli.training.validation import Sample
 
 _STATE = "state.pt"
+_FIRST_FILES = {"recipe.toml", "log.jsonl", "tensorboard"}
+"""Files of a run that was killed before its first checkpoint."""
 _NEEDED_FOR = {"plot": "matplotlib", "TensorBoard log": "tensorboard"}
 _SAMPLES, _CROP = 4, 96  # pictures in `samples.png`, and the edge of their crops in LR pixels
 
@@ -35,9 +37,18 @@ def is_new_run(path: Path, resume: bool) -> bool:
     holds_run = (path / _STATE).exists()
     if holds_run and not resume:
         raise UsageError(f"{path} already holds a run", "resume the run with --resume, or choose another --out")
-    if not holds_run and path.exists() and (not path.is_dir() or any(path.iterdir())):
+    if not holds_run and path.exists() and not _may_start_in(path, resume):
         raise UsageError(f"{path} already exists and holds no run", "choose another --out")
     return not holds_run
+
+
+def _may_start_in(path: Path, resume: bool) -> bool:
+    """Return whether a folder is empty, or holds the first files of a run that is to be resumed."""
+    if not path.is_dir():
+        return False
+    names = {each.name for each in path.iterdir() if not each.match(".dsclora-*.part")}
+    # With `--resume` only: elsewhere `recipe.toml` may be a file of the user.
+    return not names or (resume and "recipe.toml" in names and names <= _FIRST_FILES)
 
 
 class RunDir:
@@ -56,7 +67,8 @@ class RunDir:
         """Create the folder, write the recipe, and drop lines of the log after `step`, which come again."""
         with self._reporting():
             self.path.mkdir(parents=True, exist_ok=True)
-            (self.path / "recipe.toml").write_text(recipe_to_toml(recipe), encoding="utf-8")
+            with atomic_write(self.path / "recipe.toml") as temporary:
+                temporary.write_text(recipe_to_toml(recipe), encoding="utf-8")
             kept = [line for line in self.lines() if line["step"] <= step]
             with atomic_write(self._log) as temporary:
                 temporary.write_text("".join(json.dumps(line) + "\n" for line in kept), encoding="utf-8")
@@ -83,7 +95,7 @@ class RunDir:
     def log(self, line: Mapping[str, Any]) -> None:
         """Add a line to the log, and every number of the line to TensorBoard."""
         with self._reporting():
-            append_line(self._log, json.dumps(line))
+            append_line(self._log, json.dumps(line), is_synced=True)
         if self._tensorboard is not None:
             for name, value in {**line, **line["terms"], **line["facts"]}.items():
                 if isinstance(value, int | float):

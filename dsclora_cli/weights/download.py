@@ -179,7 +179,8 @@ def _fetch_from_web(entry: WeightEntry, url: str, path: Path, expected: str, on_
                     f"the file was refused{again}",
                 )
         if not entry.sha256:
-            sha256_file(path).write_text(f"{found}\n", encoding="ascii")
+            with atomic_write(sha256_file(path)) as temporary:
+                temporary.write_text(f"{found}\n", encoding="ascii")
     except TooManyBytes as error:
         raise WeightsError(f"{url} sends more bytes than {entry.name} has: refused", "choose another model") from error
     # URLError and time-outs are kinds of OSError; a server that speaks no HTTP, or a proxy without a name, are not.
@@ -206,7 +207,7 @@ def _download(url: str, target: Path, limit: int, on_bytes: OnBytes | None) -> s
 
     Raises OSError, DiskError, HTTPException, ValueError, or TooManyBytes for more than `limit` bytes.
     """
-    with target.open("x+b") as file:
+    with target.open("w+b") as file:
         arriving = Received(file, limit)
         watched(
             _WINDOW_SECONDS,

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
-from dsclora_cli.cli.console import failure_line, format_bytes, format_seconds, format_sides, show_plans
-from dsclora_cli.errors import ErrorCode, ErrorInfo, escape_control
+from dsclora_cli import paths
+from dsclora_cli.cli.console import failure_line, format_bytes, format_seconds, format_sides, show_plans, write_text
+from dsclora_cli.errors import ErrorCode, ErrorInfo, UsageError, escape_control
 from dsclora_cli.upscaling.dry_run import PlannedFile
 
 
@@ -60,3 +63,24 @@ def test_a_failure_names_its_file_once() -> None:
 )
 def test_control_characters_of_a_name_are_shown_escaped(name: str, shown: str) -> None:
     assert escape_control(name) == shown
+
+
+def test_a_report_replaces_an_older_one_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_text(str(tmp_path / "report.csv"), "old\n")
+
+    def fail(path: Path) -> None:
+        raise OSError(28, "No space left on device", str(path))
+
+    monkeypatch.setattr(paths, "sync_file", fail)
+    with pytest.raises(UsageError, match=r"report.csv: No space left .* - for stdout"):
+        write_text(str(tmp_path / "report.csv"), "new\n")
+    assert [path.read_text(encoding="utf-8") for path in tmp_path.iterdir()] == ["old\n"]
+
+
+@pytest.mark.skipif(os.name == "nt", reason="needs links and devices")
+def test_a_report_goes_through_links_and_into_devices(tmp_path: Path) -> None:
+    (tmp_path / "link").symlink_to("report.csv")
+    write_text(str(tmp_path / "link"), "text\n")
+    assert (tmp_path / "link").is_symlink() and (tmp_path / "report.csv").read_text(encoding="utf-8") == "text\n"
+    write_text("/dev/null", "text\n")
+    assert not Path("/dev/null").is_file()

@@ -3,26 +3,38 @@
 from __future__ import annotations
 
 import json
-import shutil
+import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+import torch
 from batches import save_animation, save_photo
 from evaluations import save_set
 from hub_server import HubServer
 from limited import PROGRAM, Ended, Limits, private_environment, run_limited
 from training import photographs
 
+from dsclora_cli.models.lora import Adapters, parse_ranks
+from dsclora_cli.models.span import SPAN, SpanConfig
+from dsclora_cli.paths import sha256_of
+from dsclora_cli.weights.adapters import save_adapters
+from dsclora_cli.weights.checkpoint import save_network
+
 REPO, FILE = "someone/2xPhotos", "models/2xPhotos.safetensors"
 EMBEDDED = Path(__file__).parents[2] / "dsclora_cli" / "weights" / "embedded"
 
 TRAIN = (
-    *("--channels", "4", "--blocks", "1", "--scale", "2", "--batch", "4", "--patch", "8", "--val-share", "0.3"),
-    *("--compile", "off", "--device", "cpu", "--optimiser", "adam", "--learning-rate", "0.01", "--validate", "20"),
-    *("--steps", "60", "--checkpoint-minutes", "0.001"),
+    *("--scale", "2", "--batch", "4", "--patch", "8", "--val-share", "0.3", "--threads", "1", "--offline"),
+    *("--compile", "off", "--device", "cpu", "--optimiser", "adam", "--learning-rate", "0.01", "--validate", "12"),
+    *("--steps", "24", "--checkpoint-minutes", "0.001"),
 )
+TINY = ("--channels", "4", "--blocks", "1")
+TAPS = ("--taps", "block_1.*")
+PARTS = (".part", ".incomplete", ".link")
+"""Suffixes of unfinished files."""
 
 
 @dataclass(frozen=True)
@@ -40,10 +52,13 @@ class Job:
     """Globs of the files that must be whole whenever they are there, and equal after every run."""
 
     resume: tuple[str, ...] = ()
-    """Options of the second run."""
+    """More options of the second run; with options, results may be of another step when a run is cut short."""
 
-    fresh_without: str = ""
-    """A file without which the second run starts as the first one did, instead of with `resume`."""
+    refuses: bool = False
+    """Whether the command refuses, with exit code 2, to replace a result that is there."""
+
+    stdin: str = ""
+    """Input that the command reads from stdin."""
 
     is_json: bool = False
     """Whether the report on stdout must be equal too, apart from times."""
@@ -57,16 +72,25 @@ class Job:
 
     def start_again(self, folder: Path, environment: dict[str, str]) -> Ended:
         """Run the command to its end in a folder where it was cut short."""
-        resumed = not self.fresh_without or (folder / self.fresh_without).exists()
-        if not resumed:
-            shutil.rmtree((folder / self.fresh_without).parent, ignore_errors=True)
-        return run_limited(self.command(resumed), folder, environment, Limits(seconds=600))
+        return run_limited(self.command(resumed=True), folder, environment, Limits(seconds=600), self.given(folder))
+
+    def given(self, folder: Path) -> bytes:
+        """Return the bytes for stdin."""
+        return (folder / self.stdin).read_bytes() if self.stdin else b""
+
+    def unfinished(self, folder: Path) -> list[str]:
+        """Return the names of unfinished files, wherever they lie."""
+        walked = ((place, name) for place, _, names in os.walk(folder) for name in names)
+        return [f"{place}/{name}" for place, name in walked if name.endswith(PARTS)]
 
     def files(self, folder: Path) -> dict[str, bytes]:
-        """Return the results that are there, by name. Hidden files are no results."""
+        """Return the results that are there, by name."""
+        return {name: (folder / name).read_bytes() for name in self.names(folder)}
+
+    def names(self, folder: Path) -> list[str]:
+        """Return the names of the results that are there. Hidden files are no results."""
         found = (path for glob in self.results for path in folder.glob(glob) if path.is_file())
-        shown = (path for path in found if not path.name.startswith("."))
-        return {path.relative_to(folder).as_posix(): path.read_bytes() for path in shown}
+        return [path.relative_to(folder).as_posix() for path in found if not path.name.startswith(".")]
 
     def report(self, ended: Ended) -> object:
         """Return the part of the report that must be equal after every run."""
@@ -83,6 +107,33 @@ def _prepare_pictures(folder: Path) -> None:
     for index, suffix in enumerate((".png", ".jpg", ".webp", ".tif", ".png", ".jpg", ".bmp", ".tif")):
         save_photo(folder / "in" / f"{index}{suffix}", (320, 240), seed=index)
     save_animation(folder / "in" / "moving.gif")
+
+
+def _prepare_many(folder: Path) -> None:
+    for index in range(40):
+        save_photo(folder / "in" / f"{index:02}{('.png', '.jpg', '.webp')[index % 3]}", (24, 18), seed=index)
+
+
+def _prepare_training(folder: Path) -> None:
+    photographs(folder / "photos")
+
+
+def _prepare_base(folder: Path) -> None:
+    """Write pictures, a tiny network, and an adapter for the network."""
+    photographs(folder / "photos")
+    torch.manual_seed(0)
+    network = SPAN(SpanConfig(channels=4, blocks=1, scale=2))
+    save_network(network, folder / "base.safetensors", training="{}")
+    adapters = Adapters(network, parse_ranks(network, "small"))
+    for parameter in adapters.parameters():
+        torch.nn.init.constant_(parameter, 0.03)
+    save_adapters(adapters, folder / "adapter.safetensors", sha256_of(folder / "base.safetensors"), "{}")
+
+
+def _prepare_video(folder: Path) -> None:
+    rng = np.random.default_rng(0)
+    frames = (b"FRAME\n" + rng.integers(0, 256, 32 * 24 * 3 // 2, np.uint8).tobytes() for _ in range(6))
+    (folder / "in.y4m").write_bytes(b"YUV4MPEG2 W32 H24 F25:1 Ip A1:1 C420jpeg\n" + b"".join(frames))
 
 
 def _prepare_set(folder: Path) -> None:
@@ -103,12 +154,49 @@ JOBS = {
             ("out/*",),
         ),
         Job(
+            "many small pictures",
+            _prepare_many,
+            ("upscale", "in", "-o", "out", "--offline", "-s", "2", "--device", "cpu"),
+            ("out/*",),
+        ),
+        Job(
+            "video",
+            _prepare_video,
+            ("frames", "-o", "out.y4m", "--offline", "-s", "2", "--device", "cpu"),
+            ("out.y4m",),
+            stdin="in.y4m",
+        ),
+        Job(
             "training",
-            lambda folder: (photographs(folder / "photos"), None)[1],
-            ("train", "--data", "photos", "--out", "run", *TRAIN),
+            _prepare_training,
+            ("train", "--data", "photos", "--out", "run", *TRAIN, *TINY),
             ("run/best.safetensors", "run/last.safetensors"),
             resume=("--resume",),
-            fresh_without="run/recipe.toml",
+        ),
+        Job(
+            "distillation",
+            _prepare_base,
+            (
+                "distill",
+                "--base",
+                "base.safetensors",
+                "--data",
+                "photos",
+                "--out",
+                "run",
+                *TRAIN,
+                "--taps",
+                "block_1.*",
+            ),
+            ("run/adapter.safetensors", "run/last.safetensors"),
+            resume=("--resume",),
+        ),
+        Job(
+            "merge",
+            _prepare_base,
+            ("merge", "base.safetensors", "adapter.safetensors", "-o", "mine.safetensors", "--offline"),
+            ("mine.safetensors",),
+            refuses=True,
         ),
         Job(
             "evaluation",

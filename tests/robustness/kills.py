@@ -6,8 +6,10 @@ import os
 import shutil
 import signal
 import subprocess
+import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random
@@ -18,6 +20,9 @@ from limited import Ended, Limits, run_limited
 _QUIET = {"Traceback", "this is a bug", "Exception ignored"}
 """Words that no interrupted process may write."""
 
+_IMPORTS = 0.3
+"""Seconds of processor time in which a process does little but import."""
+
 
 @dataclass
 class KillTally:
@@ -27,8 +32,8 @@ class KillTally:
     ends: Counter[str] = field(default_factory=Counter)
     """Number of processes by their end: exit code or signal."""
 
-    partial: int = 0
-    """Number of cases in which some results were there and others were not."""
+    stages: Counter[str] = field(default_factory=Counter)
+    """Number of processes by what they were doing when the first signal came."""
 
     findings: list[str] = field(default_factory=list)
 
@@ -37,9 +42,29 @@ class KillTally:
 class Reference:
     """What a run gives that nothing disturbs."""
 
+    inputs: dict[str, bytes]
     files: dict[str, bytes]
     report: object
-    seconds: float
+
+    processor: float
+    """Seconds of processor time."""
+
+
+@dataclass(frozen=True)
+class Moment:
+    """When to disturb a process: no clock tells how far a process on a busy machine is."""
+
+    results: int = 0
+    """Number of results to wait for."""
+
+    in_write: bool = False
+    """Wait for an unfinished file as well."""
+
+    processor: float = 0.0
+    """Seconds of processor time to wait for."""
+
+    delay: float = 0.0
+    """Seconds to wait after all this."""
 
 
 def reference(job: Job, folder: Path, served: dict[str, str]) -> Reference:
@@ -48,11 +73,16 @@ def reference(job: Job, folder: Path, served: dict[str, str]) -> Reference:
         place = folder / name
         place.mkdir(parents=True)
         job.prepare(place)
-        ended = run_limited(job.command(), place, environment_of(place, served), Limits(seconds=600))
+        inputs = _contents(place)
+        ended = run_limited(job.command(), place, environment_of(place, served), Limits(seconds=600), job.given(place))
         assert ended.code == 0, ended.stderr
     files = job.files(folder / "reference")
     assert files, f"{job.name} wrote nothing"
-    return Reference(files, job.report(ended), ended.seconds)
+    return Reference(inputs, files, job.report(ended), ended.processor)
+
+
+def _contents(folder: Path) -> dict[str, bytes]:
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
 def disturb(name: str, signals: Sequence[Sequence[int]], cases: int, folder: Path, seed: int = 0) -> KillTally:
@@ -73,12 +103,12 @@ def disturb(name: str, signals: Sequence[Sequence[int]], cases: int, folder: Pat
             place.mkdir()
             job.prepare(place)
             series = signals[number % len(signals)]
-            code, stderr = _run_disturbed(
-                job, place, served, series, random.uniform(0.02, 1.05) * whole.seconds, random
-            )
+            moment = _choose(number // len(signals), whole, random)
+            code, stderr, stage = _run_disturbed(job, place, served, series, (moment, random))
             tally.cases += 1
             tally.ends[_end(code)] += 1
-            found = [*_judge(job, place, whole, tally), *_judge_end(code, stderr, series, place)]
+            tally.stages[stage] += 1
+            found = [*_judge(job, place, whole), *_judge_end(code, stderr, series, job.unfinished(place))]
             again = job.start_again(place, environment_of(place, served))
             found += _judge_again(job, place, whole, again)
             tally.findings += [
@@ -89,47 +119,103 @@ def disturb(name: str, signals: Sequence[Sequence[int]], cases: int, folder: Pat
     return tally
 
 
+def _choose(number: int, whole: Reference, random: Random) -> Moment:
+    """Return a moment: inside a write, between two results, in imports, or at any time, one after the other."""
+    some = random.randrange(len(whole.files))
+    kinds = (
+        Moment(some, in_write=True, delay=random.choice((0, random.uniform(0, 0.003), random.uniform(0, 0.2)))),
+        Moment(some, delay=random.uniform(0, 0.02)) if some else Moment(in_write=True),
+        Moment(processor=random.uniform(0, min(_IMPORTS, whole.processor))),
+        Moment(processor=random.uniform(0, whole.processor)),
+    )
+    return kinds[number % len(kinds)]
+
+
 def _run_disturbed(
-    job: Job, place: Path, served: dict[str, str], series: Sequence[int], moment: float, random: Random
-) -> tuple[int, str]:
-    """Start a job, send the signals, and return exit code and stderr."""
-    with (place / "home.err").open("wb") as stderr:
+    job: Job, place: Path, served: dict[str, str], series: Sequence[int], when: tuple[Moment, Random]
+) -> tuple[int, str, str]:
+    """Start a job, send the signals, and return exit code, stderr, and what the process was doing."""
+    moment, random = when
+    environment, error = environment_of(place, served), place / "home" / ".error"
+    with error.open("wb") as stderr, (place / job.stdin if job.stdin else Path(os.devnull)).open("rb") as stdin:
         process = subprocess.Popen(
-            job.command(), cwd=place, env=environment_of(place, served), stdout=subprocess.DEVNULL, stderr=stderr
+            job.command(),
+            cwd=place,
+            env=environment,
+            stdin=stdin,
+            stdout=subprocess.DEVNULL,
+            stderr=stderr,
+            start_new_session=True,
         )
+        _wait_for(job, place, process, moment)
+        stage = _stage(job, place)
         for each in series:
-            try:
-                process.wait(moment)
-            except subprocess.TimeoutExpired:
-                os.kill(process.pid, each)
-            moment = random.uniform(0, 0.3)
+            # A process that has ended is not waited for yet, so its number belongs to nobody else.
+            os.kill(process.pid, each)
+            with suppress(subprocess.TimeoutExpired):
+                process.wait(random.uniform(0, 0.3))
+            if process.returncode is not None:
+                break
         try:
             process.wait(120)
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
-            return -99, "the process did not end within 120 s"
-    text = (place / "home.err").read_text(encoding="utf-8", errors="replace")
-    (place / "home.err").unlink()
-    return process.returncode, text
+            return -99, "the process did not end within 120 s", stage
+    text = error.read_text(encoding="utf-8", errors="replace")
+    error.unlink()
+    # What a killed process leaves says more than a look at a process that goes on.
+    return process.returncode, text, _stage(job, place) if signal.SIGKILL in series else stage
+
+
+def _wait_for(job: Job, place: Path, process: subprocess.Popen[bytes], moment: Moment) -> None:
+    """Wait until a process has come as far as the moment says, or has ended."""
+    while not _has_come(job, place, process, moment):
+        if os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT | os.WNOHANG):
+            return
+        time.sleep(0.0005)
+    time.sleep(moment.delay)
+
+
+def _has_come(job: Job, place: Path, process: subprocess.Popen[bytes], moment: Moment) -> bool:
+    if moment.processor and _processor_seconds(process.pid) < moment.processor:
+        return False
+    if moment.results and len(job.names(place)) < moment.results:
+        return False
+    return not moment.in_write or any(job.unfinished(place))
+
+
+def _processor_seconds(pid: int) -> float:
+    """Return the processor time of all threads of a process, more exactly than in ticks of 10 ms."""
+    spent = 0
+    with suppress(OSError, ValueError):
+        for task in Path(f"/proc/{pid}/task").iterdir():
+            spent += int((task / "schedstat").read_text(encoding="ascii").split()[0])
+    return spent / 1e9
+
+
+def _stage(job: Job, place: Path) -> str:
+    """Return what a process was doing, by the files that are there."""
+    if any(job.unfinished(place)):
+        return "inside a write"
+    there = len(job.names(place))
+    return "between two results or after the last" if there else "before the first result"
 
 
 def _end(code: int) -> str:
     return signal.Signals(-code).name if code < 0 and code != -99 else f"exit {code}"
 
 
-def _judge(job: Job, place: Path, whole: Reference, tally: KillTally) -> Iterator[str]:
+def _judge(job: Job, place: Path, whole: Reference) -> Iterator[str]:
     """Yield the results that are there and are not those of an undisturbed run: a result is whole or absent."""
-    there = job.files(place)
-    tally.partial += 0 < len(there) < len(whole.files)
-    for name, data in there.items():
+    for name, data in job.files(place).items():
         # The weights of a training run are those of the last validation so far, so only a whole file can be asked for.
-        torn = not _is_whole(name, data) if job.resume else whole.files.get(name) != data
+        torn = not _is_whole(data) if job.resume else whole.files.get(name) != data
         if torn:
             yield f"{name} is torn: {len(data)} bytes, not {len(whole.files.get(name, b''))}"
 
 
-def _is_whole(name: str, data: bytes) -> bool:
+def _is_whole(data: bytes) -> bool:
     from safetensors import SafetensorError
     from safetensors.numpy import load
 
@@ -139,7 +225,7 @@ def _is_whole(name: str, data: bytes) -> bool:
         return False
 
 
-def _judge_end(code: int, stderr: str, series: Sequence[int], place: Path) -> Iterator[str]:
+def _judge_end(code: int, stderr: str, series: Sequence[int], unfinished: Sequence[str]) -> Iterator[str]:
     if signal.SIGKILL in series:
         return
     # Before Python has loaded a line of this program, SIGTERM ends the process as the system does, without a word.
@@ -148,18 +234,25 @@ def _judge_end(code: int, stderr: str, series: Sequence[int], place: Path) -> It
         yield f"ended with {_end(code)}: {stderr[-200:]!r}"
     if any(word in stderr for word in _QUIET):
         yield f"stderr: {stderr[-300:]!r}"
-    hidden = [path.name for path in place.rglob(".dsclora-*")]
-    if hidden and len(series) == 1:
-        yield f"left {hidden}"
+    if len(stderr.splitlines()) > 1 and "interrupted" not in stderr:
+        yield f"several lines on stderr: {stderr[-300:]!r}"
+    if unfinished and len(series) == 1:
+        yield f"left {unfinished}"
 
 
 def _judge_again(job: Job, place: Path, whole: Reference, again: Ended) -> Iterator[str]:
-    if again.code != 0:
+    refused = job.refuses and again.code == 2 and " exists (" in again.stderr
+    if again.code != 0 and not refused:
         yield f"the second run ended with {again.code}: {again.stderr[-300:]!r}"
         return
     files = job.files(place)
     if files != whole.files:
         wrong = [name for name in files.keys() | whole.files.keys() if files.get(name) != whole.files.get(name)]
         yield f"after the second run, {sorted(wrong)} differ"
-    if job.report(again) != whole.report:
+    if not refused and job.report(again) != whole.report:
         yield "the report of the second run differs"
+    if left := job.unfinished(place):
+        yield f"after the second run, {left} are left"
+    changed = [name for name, data in whole.inputs.items() if (place / name).read_bytes() != data]
+    if changed:
+        yield f"the inputs {changed} have changed"

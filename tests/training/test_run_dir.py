@@ -37,6 +37,17 @@ def test_a_run_takes_an_empty_folder_and_no_other(tmp_path: Path) -> None:
             is_new_run(path, resume=True)
 
 
+def test_a_run_that_was_killed_before_its_first_checkpoint_starts_again_with_resume(tmp_path: Path) -> None:
+    _begun(tmp_path)
+    (tmp_path / ".dsclora-1.part").touch()
+    assert is_new_run(tmp_path, resume=True)
+    with pytest.raises(UsageError, match="already exists and holds no run"):
+        is_new_run(tmp_path, resume=False)
+    (tmp_path / "mine.txt").touch()
+    with pytest.raises(UsageError, match="already exists and holds no run"):
+        is_new_run(tmp_path, resume=True)
+
+
 def test_lines_after_the_checkpoint_are_dropped(tmp_path: Path) -> None:
     _begun(tmp_path, lines=5)
 
