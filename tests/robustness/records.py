@@ -52,7 +52,8 @@ def save(record: Record, merge: bool = False) -> None:
     before = next((old for old in load() if old.check == record.check), None) if merge else None
     if before:
         new = {row.name: row for row in record.rows}
-        record.rows = [new.get(row.name, row) for row in before.rows]
+        kept = [new.pop(row.name, row) for row in before.rows]
+        record.rows = [*kept, *new.values()]
         record.seconds += before.seconds
     record.day = datetime.now(UTC).date().isoformat()
     record.machine = f"{platform.machine()}, Python {platform.python_version()}"

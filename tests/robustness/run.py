@@ -12,7 +12,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING
@@ -81,30 +81,50 @@ def _parser_row(name: str, tally: ParserTally, more: Mapping[str, int] = Mapping
     return Row(name, tally.inputs, observed, [f"{place}: {text:.160}" for place, text in tally.findings.items()])
 
 
-KILLS = {"folder of pictures": 120, "download": 120, "conversion": 24, "evaluation": 24, "training": 12}
+KILLS = {
+    "many small pictures": 120,
+    "folder of pictures": 120,
+    "download": 120,
+    "video": 16,
+    "conversion": 24,
+    "merge": 8,
+    "evaluation": 24,
+    "training": 4,
+    "distillation": 4,
+}
 """Number of runs to kill at scale 1, by job: those that load torch take much longer."""
+
+SIGNALS = {
+    "many small pictures": 40,
+    "folder of pictures": 24,
+    "download": 24,
+    "video": 8,
+    "conversion": 8,
+    "evaluation": 8,
+    "training": 8,
+}
+"""Number of runs to interrupt and terminate at scale 1, by job."""
 
 
 def run_kills(plan: Plan) -> Iterator[Row]:
     """Kill jobs at random moments with SIGKILL."""
-    yield from _disturbed([(signal.SIGKILL,)], plan)
+    yield from _disturbed([(signal.SIGKILL,)], KILLS, plan)
 
 
 def run_signals(plan: Plan) -> Iterator[Row]:
-    """Interrupt and terminate jobs, once and twice: a third as many runs as are killed."""
+    """Interrupt and terminate jobs, once and twice."""
     series = [(signal.SIGINT,), (signal.SIGTERM,), (signal.SIGINT, signal.SIGINT), (signal.SIGTERM, signal.SIGTERM)]
-    yield from _disturbed(series, replace(plan, scale=plan.scale / 3))
+    yield from _disturbed(series, SIGNALS, plan)
 
 
-def _disturbed(series: Sequence[Sequence[int]], plan: Plan) -> Iterator[Row]:
+def _disturbed(series: Sequence[Sequence[int]], cases: Mapping[str, int], plan: Plan) -> Iterator[Row]:
     from kills import disturb
 
-    for index, (name, cases) in enumerate(KILLS.items()):
+    for index, (name, number) in enumerate(cases.items()):
         if plan.rows not in name:
             continue
-        tally = disturb(name, series, max(1, round(cases * plan.scale)), plan.folder / f"{index}")
-        observed = {**tally.ends, "with a part of the results": tally.partial}
-        yield Row(name, tally.cases, observed, tally.findings)
+        tally = disturb(name, series, max(1, round(number * plan.scale)), plan.folder / f"{index}")
+        yield Row(name, tally.cases, {**tally.ends, **tally.stages}, tally.findings)
 
 
 def run_hostile(plan: Plan) -> Iterator[Row]:
