@@ -37,6 +37,8 @@ MOST_TEXT = 1 << 26
 PIPE_SECONDS = 30.0
 """Longest time without a byte from a pipe."""
 
+_CHUNK = 1 << 20  # bytes that are read at once
+
 _LONGEST = 255
 """Bytes of the longest file name on most file systems."""
 
@@ -262,13 +264,24 @@ def read_small(path: Path) -> str:
 
 def read_named(path: Path) -> bytes:
     """Return the bytes of a text file or a pipe that the user names, at most 64 MiB. Raises OSError."""
+    return b"".join(named_chunks(path, MOST_TEXT))
+
+
+def named_chunks(path: Path, limit: float) -> Iterator[bytes]:
+    """Yield the bytes of a file or a pipe that the user names, a part at a time.
+
+    Raises OSError, also for more than `limit` bytes; `inf` is no limit.
+    """
     if stat.S_ISFIFO(path.stat().st_mode):
-        return read_pipe(path, MOST_TEXT)
+        yield from _pipe_chunks(path, limit)
+        return
+    size = 0
     with open_regular(path) as file:
-        data = file.read(MOST_TEXT + 1)
-    if len(data) > MOST_TEXT:
-        raise OSError(errno.EFBIG, "larger than 64 MiB", str(path))
-    return data
+        while chunk := file.read(_CHUNK):
+            size += len(chunk)
+            if size > limit:
+                raise OSError(errno.EFBIG, f"larger than {int(limit) >> 20} MiB", str(path))
+            yield chunk
 
 
 def read_pipe(path: Path, limit: int) -> bytes:
@@ -277,21 +290,26 @@ def read_pipe(path: Path, limit: int) -> bytes:
     Raises OSError, also where nothing comes for `PIPE_SECONDS`: a pipe without a writer would be waited for without
     end.
     """
-    data = bytearray()
+    return b"".join(_pipe_chunks(path, limit))
+
+
+def _pipe_chunks(path: Path, limit: float) -> Iterator[bytes]:
+    size = 0
     # Without O_NONBLOCK, opening a pipe would wait for a writer.
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
     try:
-        while len(data) <= limit:
+        while size <= limit:
             if not select.select([descriptor], [], [], PIPE_SECONDS)[0]:
                 reason = f"nothing came through the pipe for {PIPE_SECONDS:g} seconds"
                 raise OSError(errno.ETIMEDOUT, reason, str(path))
-            chunk = os.read(descriptor, 1 << 20)
+            chunk = os.read(descriptor, _CHUNK)
             if not chunk:
-                return bytes(data)
-            data += chunk
+                return
+            size += len(chunk)
+            yield chunk
     finally:
         os.close(descriptor)
-    raise OSError(errno.EFBIG, f"more than {limit >> 20} MiB came through the pipe", str(path))
+    raise OSError(errno.EFBIG, f"more than {int(limit) >> 20} MiB came through the pipe", str(path))
 
 
 def is_inner_path(name: str) -> bool:

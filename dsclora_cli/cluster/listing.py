@@ -5,7 +5,6 @@ Folders are listed while the cluster works. The files of a folder are sorted in 
 
 from __future__ import annotations
 
-import codecs
 import glob
 import heapq
 import os
@@ -15,14 +14,23 @@ from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from functools import partial
 from itertools import chain, groupby, islice
+from math import inf
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
 from dsclora_cli.config import BatchOptions
 from dsclora_cli.errors import ErrorCode, ErrorInfo, ImageUnreadable, UsageError
 from dsclora_cli.imaging.formats import is_picture_name
-from dsclora_cli.storage.places import Place, RemotePlace, is_url, parse_place
-from dsclora_cli.upscaling.inputs import ListedInput, has_wildcards, is_glob, reason_of_folder
+from dsclora_cli.storage.places import Place, RemotePlace, absolute_place, is_url, parse_place
+from dsclora_cli.upscaling.inputs import (
+    ListedInput,
+    expand_list,
+    has_wildcards,
+    is_glob,
+    left_out_for,
+    reason_of_empty,
+    reason_of_folder,
+)
 from dsclora_cli.upscaling.output_names import check_template
 from dsclora_cli.upscaling.types import STDIN, FileResult, LeftOut, path_key
 
@@ -53,9 +61,11 @@ class Listing:
         if STDIN in self._arguments:
             raise UsageError("--executor ray takes files, not standard input", "name files or folders")
         self._output = path_key(parse_place(batch.output or "."))
+        self._seen_picture = False
+        """Whether the folder of an argument, with the folders inside, holds a picture so far."""
         # Before a cluster starts, as far as nobody has to look at files; lists and patterns are checked when read.
         for place in map(parse_place, self._arguments):
-            self._check_outside(place)
+            self._check(place)
         self.count = 0
         """Files in the groups so far."""
         self.left_out: list[LeftOut] = []
@@ -65,25 +75,39 @@ class Listing:
 
     def groups(self) -> Iterator[FileGroup]:
         """Yield all groups. Raises UsageError for a list that cannot be read, and for results among the inputs."""
-        if len(self._arguments) == 1 and _is_folder(top := parse_place(self._arguments[0])):
-            parts: Iterable[Iterator[_Keyed]] = (map(partial(_keyed, 0), files) for files in self._walk(top))
+        top = self._single_folder()
+        if top is None:
+            parts: Iterable[Iterator[_Keyed]] = [self._all_files()]
         else:
-            parts = [self._all_files()]
+            parts = (map(partial(_keyed, 0), files) for files in self._walk(top))
         for files in parts:
             for group in _sorted_groups(files):
                 self.count += len(group)
                 yield group
 
+    def _single_folder(self) -> Place | None:
+        """Return the folder that is the only argument."""
+        with suppress(ImageUnreadable):  # reported by `_files_at`
+            if len(self._arguments) == 1 and _is_folder(place := parse_place(self._arguments[0])):
+                return place
+        return None
+
     def _all_files(self) -> Iterator[_Keyed]:
-        for index, argument in enumerate(chain.from_iterable(map(_expanded, self._arguments))):
-            place = parse_place(argument)
+        # A list is sorted in temporary files, so a list may have any length.
+        lines = chain.from_iterable(expand_list(argument, limit=inf) for argument in self._arguments)
+        for index, argument in enumerate(lines):
+            yield from map(partial(_keyed, index), self._files_at(parse_place(argument)))
+
+    def _files_at(self, place: Place) -> Iterator[ListedInput]:
+        try:
             if _is_folder(place):
-                files: Iterable[ListedInput] = chain.from_iterable(self._walk(place))
+                yield from chain.from_iterable(self._walk(place))
             elif _is_pattern(place):
-                files = self._matches(place)
+                yield from self._matches(place)
             else:
-                files = [self._listed(place, is_named=True)]
-            yield from map(partial(_keyed, index), files)
+                yield self._listed(place, is_named=True)
+        except ImageUnreadable as error:  # such as a bucket that does not exist
+            self.failed.append(FileResult(str(place), "failed", error=error.info))
 
     def _matches(self, pattern: Place) -> Iterator[ListedInput]:
         is_empty = True
@@ -98,17 +122,20 @@ class Listing:
             self.failed.append(FileResult(str(pattern), "failed", error=error))
 
     def _listed(self, place: Place, is_named: bool) -> ListedInput:
-        self._check_outside(place)
+        self._check(place)
         return _listed(place, None, is_named)
 
-    def _check_outside(self, place: Place) -> None:
-        """Raise UsageError for inputs in the folder of results: a result could replace an input."""
+    def _check(self, place: Place) -> None:
+        """Raise UsageError for inputs in the folder of results, where a result could replace an input, or in memory."""
+        if isinstance(place, RemotePlace) and place.scheme == "memory":
+            raise UsageError(f"{place} lies in the memory of one process, and workers see nothing", "name files")
         if f"{path_key(place)}/".startswith(f"{self._output.rstrip('/')}/"):
             raise UsageError(f"{place} lies in the folder of results", "choose another folder with -o")
 
     def _walk(self, top: Place) -> Iterator[Iterator[ListedInput]]:
         """Yield the files of a folder, and of each folder inside, from the top down."""
-        self._check_outside(top)
+        self._check(top)
+        self._seen_picture = False
         waiting: list[tuple[Place, str]] = [(top, ".")]
         while waiting:
             folder, relative = waiting.pop()
@@ -117,32 +144,36 @@ class Listing:
             # The last folder of the list is listed first.
             above = "" if relative == "." else f"{relative}/"
             waiting += [(each, f"{above}{each.name}") for each in sorted(below, key=str, reverse=True)]
+        if not self._seen_picture:
+            self.left_out.append(left_out_for(top, str(top), reason_of_empty(self._batch)))
 
     def _files_of(self, folder: Place, relative: str, below: list[Place]) -> Iterator[ListedInput]:
         """Yield the files of a folder in any order, and add the folders to enter to `below`."""
         try:
-            for place, is_folder in _entries(folder):
+            for place, is_folder, has_record in _entries(folder):
                 if not is_folder:
-                    yield _listed(place, relative, is_named=False)
+                    self._seen_picture = self._seen_picture or _is_visible_picture(place)
+                    yield _listed(place, relative, is_named=False, has_record=has_record)
                 elif reason := reason_of_folder(place, self._batch):
-                    self.left_out.append(LeftOut(place, str(place), reason, "folders"))
+                    self.left_out.append(left_out_for(place, str(place), reason))
                 else:
                     below.append(place)
         except (OSError, ImageUnreadable) as error:
+            self._seen_picture = True  # perhaps, and the failure says enough
             problem = error.info if isinstance(error, ImageUnreadable) else None
             message = f"{folder} cannot be listed: {getattr(error, 'strerror', '')}"
             problem = problem or ErrorInfo(ErrorCode.IMAGE_UNREADABLE, message, "check the permissions")
             self.failed.append(FileResult(str(folder), "failed", error=problem))
 
 
-def _entries(folder: Place) -> Iterator[tuple[Place, bool]]:
-    """Yield the files and folders in a folder, and whether each is a folder. Raises OSError and ImageUnreadable."""
-    if isinstance(folder, RemotePlace):
-        from dsclora_cli.storage.objects import list_folder
+def _entries(folder: Place) -> Iterator[tuple[Place, bool, bool]]:
+    """Yield the content of a folder. Raises OSError and ImageUnreadable.
 
-        folders, files = list_folder(folder)
-        yield from ((facts.place, True) for facts in folders)
-        yield from ((facts.place, False) for facts in files)
+    Yields:
+        File or folder, whether the place is a folder, and whether a record lies next to the object.
+    """
+    if isinstance(folder, RemotePlace):
+        yield from _objects(folder)
         return
     with os.scandir(folder) as entries:
         for entry in entries:
@@ -150,12 +181,26 @@ def _entries(folder: Place) -> Iterator[tuple[Place, bool]]:
             with suppress(OSError):  # a link into a folder that may not be entered
                 # As os.walk: a link to a folder is a folder, which is not entered.
                 is_folder = entry.is_dir()
-            yield folder / entry.name, is_folder
+            yield folder / entry.name, is_folder, False
 
 
-def _listed(place: Place, folder: str | None, is_named: bool) -> ListedInput:
-    path = place.url if isinstance(place, RemotePlace) else os.path.abspath(place)  # noqa: PTH100 - follows no links
-    return ListedInput(path, str(place), folder, is_named)
+def _objects(folder: RemotePlace) -> Iterator[tuple[Place, bool, bool]]:
+    from dsclora_cli.storage.objects import list_folder
+    from dsclora_cli.storage.records import RECORDS, recorded_places
+
+    folders, files = list_folder(folder)
+    # Listed once here: a worker would have to ask for the record of each object.
+    recorded = recorded_places(folder) if any(facts.place.name == RECORDS for facts in folders) else set()
+    yield from ((facts.place, True, False) for facts in folders)
+    yield from ((facts.place, False, facts.place.key in recorded) for facts in files)
+
+
+def _listed(place: Place, folder: str | None, is_named: bool, has_record: bool = False) -> ListedInput:
+    return ListedInput(absolute_place(place), str(place), folder, is_named, has_record)
+
+
+def _is_visible_picture(place: Place) -> bool:
+    return is_picture_name(Path(place.name)) and not place.name.startswith(".")
 
 
 def _is_pattern(place: Place) -> bool:
@@ -174,33 +219,13 @@ def _matching(pattern: Place) -> Iterator[Place]:
 def _is_folder(place: Place) -> bool:
     """Return whether a place is a folder; an object is asked for only where the name is not that of a picture."""
     if isinstance(place, Path):
-        return place.is_dir()
+        return os.path.isdir(place)  # noqa: PTH112 - raises nothing, as for a name that is too long
     if is_picture_name(Path(place.name)):
         return False
     from dsclora_cli.storage.objects import find_object
 
     facts = find_object(place)
     return facts is not None and facts.is_folder
-
-
-def _expanded(argument: str) -> Iterable[str]:
-    """Return the lines of a list, or the argument. A file whose name begins with @ is a picture, not a list."""
-    is_list = argument.startswith("@") and not os.path.lexists(argument)
-    return _lines(Path(argument[1:])) if is_list else [argument]
-
-
-def _lines(path: Path) -> Iterator[str]:
-    """Yield the paths in a list, one a line, in UTF-8, or in UTF-16 with a byte order mark. Raises UsageError."""
-    try:
-        with path.open("rb") as file:
-            has_mark = file.peek(2)[:2] in {codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE}
-            for line in codecs.getreader("utf-16" if has_mark else "utf-8-sig")(file):
-                if line.strip():
-                    yield line.strip()
-    except OSError as error:
-        raise UsageError(f"the list {path} cannot be read: {error.strerror}", "check the path") from error
-    except UnicodeDecodeError as error:
-        raise UsageError(f"the list {path} is not text", "save the list as UTF-8, one path a line") from error
 
 
 class _Keyed(NamedTuple):

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from dataclasses import dataclass
 from functools import cached_property
@@ -134,3 +135,17 @@ class RemotePlace:
 
 Place = Path | RemotePlace
 """A local path, or an object at a URL."""
+
+
+def absolute_place(place: Place) -> str:
+    """Return the text of a place for processes in other folders: an absolute path, or a URL with an absolute archive.
+
+    Links are not followed, and secrets of a URL are included.
+    """
+    if isinstance(place, Path):
+        return os.path.abspath(place)  # noqa: PTH100 - Path.resolve follows links
+    root, path, query, chain = place.parts
+    archive = chain.removeprefix("::")
+    if archive and not is_url(archive):
+        chain = f"::{os.path.abspath(archive)}"  # noqa: PTH100
+    return f"{root}{path}{query}{chain}"

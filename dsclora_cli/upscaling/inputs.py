@@ -6,13 +6,16 @@ Every file that is seen becomes an input, or is left out with a reason.
 from __future__ import annotations
 
 import codecs
+import errno
 import glob
+import io
 import os
 import stat
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
 from dataclasses import replace
+from itertools import chain
 from pathlib import Path
 from typing import NamedTuple
 
@@ -20,7 +23,7 @@ from dsclora_cli.config import BatchOptions, ReadOptions
 from dsclora_cli.errors import ImageUnreadable, UsageError
 from dsclora_cli.imaging.formats import is_picture_name
 from dsclora_cli.imaging.reader import PictureReader, open_picture
-from dsclora_cli.paths import MOST_TEXT, read_named, read_pipe
+from dsclora_cli.paths import MOST_TEXT, named_chunks, read_pipe
 from dsclora_cli.storage.places import Place, RemotePlace, is_url, parse_place
 from dsclora_cli.upscaling.manifest import is_recorded
 from dsclora_cli.upscaling.output_names import STDOUT, check_template, possible_stems
@@ -47,11 +50,12 @@ _KINDS = {
     "a folder; -r includes subfolders": "folders",
     "a link that leads nowhere": "links that lead nowhere",
     "no regular file": "no regular files",
+    "holds no pictures": "folders without pictures",
+    "holds no pictures; -r includes subfolders": "folders without pictures",
 }
 """Plurals by reason."""
 
 _SECOND_NAMES = "second names of inputs"
-_EMPTY = "folders without pictures"
 _BY_NAME = "results by their names"
 
 
@@ -69,11 +73,59 @@ def find_inputs(arguments: Iterable[str | os.PathLike[str]], batch: BatchOptions
         if argument == STDIN:
             found.add(_read_stdin())
             continue
-        # A file whose name begins with @ is a picture, not a list.
-        is_list = argument.startswith("@") and not os.path.lexists(argument)
-        for path in _read_list(parse_place(argument[1:])) if is_list else [argument]:
+        for path in expand_list(argument):
             found.add_all(path)
     return keep_shard(found.sorted_out(), batch)
+
+
+def expand_list(argument: str, limit: float = MOST_TEXT) -> Iterator[str]:
+    """Yield the paths in a list such as `@list.txt`, local or at a URL, while the list is read; else the argument.
+
+    Raises UsageError for a list that cannot be read, or that has more than `limit` bytes; `inf` is no limit.
+    """
+    # A file whose name begins with @ is a picture, not a list.
+    if not argument.startswith("@") or os.path.lexists(argument):
+        yield argument
+        return
+    place = parse_place(argument[1:])
+    try:
+        for line in _lines(_list_chunks(place, limit)):
+            if line.strip():
+                yield line.strip()
+    except OSError as error:
+        raise UsageError(f"the list {place} cannot be read: {error.strerror}", "check the path") from error
+    except ImageUnreadable as error:
+        raise UsageError(f"the list cannot be read: {error.message}", error.hint) from error
+    except UnicodeDecodeError as error:
+        raise UsageError(f"the list {place} is not text", "save the list as UTF-8, one path a line") from error
+
+
+def _list_chunks(place: Place, limit: float) -> Iterator[bytes]:
+    """Yield the bytes of a list, a part at a time. Raises OSError and ImageUnreadable."""
+    if isinstance(place, Path):
+        yield from named_chunks(place, limit)
+        return
+    from dsclora_cli.storage.objects import local_copy, require_object
+
+    facts = require_object(place)
+    if facts.size is not None and facts.size > limit:
+        raise OSError(errno.EFBIG, f"larger than {int(limit) >> 20} MiB")
+    with local_copy(facts) as copy:
+        yield from [copy] if isinstance(copy, bytes) else named_chunks(copy, limit)
+
+
+def _lines(chunks: Iterator[bytes]) -> Iterator[str]:
+    """Yield the lines of a text in UTF-8, or in UTF-16 with a byte order mark. Raises UnicodeDecodeError."""
+    start = next(chunks, b"")
+    is_utf16 = start.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+    coding = codecs.getincrementaldecoder("utf-16" if is_utf16 else "utf-8-sig")()
+    # Lines end with LF, CR or both; other characters that end lines for Python may be part of a file name.
+    decoder = io.IncrementalNewlineDecoder(coding, translate=True)
+    rest = ""
+    for chunk in chain([start], chunks):
+        *lines, rest = (rest + decoder.decode(chunk)).split("\n")
+        yield from lines
+    yield rest + decoder.decode(b"", final=True)
 
 
 def open_input(
@@ -111,6 +163,8 @@ class ListedInput(NamedTuple):
     """Place in the tree of a folder argument; None for a file that the user named, or that a glob matches."""
     is_named: bool
     """Whether the user named the file; a file that only was seen may be left out."""
+    has_record: bool = False
+    """Whether a record lies next to the object, which may be the result of an earlier run; False for local files."""
 
 
 def find_listed(files: Iterable[ListedInput], batch: BatchOptions) -> FoundInputs:
@@ -118,6 +172,8 @@ def find_listed(files: Iterable[ListedInput], batch: BatchOptions) -> FoundInput
     found = _Found(batch)
     for file in files:
         place = parse_place(file.path)
+        if file.has_record and isinstance(place, RemotePlace):
+            found.recorded.add(place.key)
         if file.is_named:
             found.add_named(place, file.name)
         else:
@@ -134,6 +190,23 @@ def reason_of_folder(path: Place, batch: BatchOptions) -> str | None:
     if isinstance(path, Path) and path.is_symlink():
         return "a link to a folder"
     return None if batch.recursive else "a folder; -r includes subfolders"
+
+
+def reason_of_empty(batch: BatchOptions) -> str:
+    """Return why a folder without pictures is left out."""
+    return "holds no pictures" if batch.recursive else "holds no pictures; -r includes subfolders"
+
+
+def left_out_for(path: Place, name: str, reason: str, kind: str = "") -> LeftOut:
+    """Return a file or folder that is left out, with the words for several of the same kind.
+
+    Args:
+        path: The file or folder.
+        name: Name in messages.
+        reason: Reason of `find_inputs`.
+        kind: Plural for a reason that holds a name.
+    """
+    return LeftOut(path, name, reason, _KINDS.get(reason, kind), expected=reason in _EXPECTED)
 
 
 def is_glob(argument: str) -> bool:
@@ -153,7 +226,7 @@ class _Found:
         self._batch = batch
         self._files: dict[str, InputFile] = {}
         self._left_out: dict[str, LeftOut] = {}
-        self._recorded: set[str] = set()
+        self.recorded: set[str] = set()
         """Keys of the objects with a record, in the folders seen so far."""
 
     def add(self, file: InputFile) -> None:
@@ -177,8 +250,7 @@ class _Found:
         try:
             if path.is_dir():
                 if not self._walk(path):
-                    more = "" if self._batch.recursive else "; -r includes subfolders"
-                    self._leave_out(path, argument, f"holds no pictures{more}", _EMPTY)
+                    self._leave_out(path, argument, reason_of_empty(self._batch))
             elif is_glob(argument):
                 self._add_glob(path, argument)
             else:
@@ -236,12 +308,10 @@ class _Found:
 
     def _may_be_recorded(self, source: Place) -> bool:
         # A request for each of a million pictures would take hours.
-        return isinstance(source, Path) or source.key in self._recorded
+        return isinstance(source, Path) or source.key in self.recorded
 
     def _leave_out(self, path: Place, name: str, reason: str, kind: str = "") -> None:
-        """Note a file with a reason; `kind` is the plural for a reason that is not in `_KINDS`."""
-        plural = _KINDS.get(reason, kind)
-        self._left_out.setdefault(name, LeftOut(path, name, reason, plural, expected=reason in _EXPECTED))
+        self._left_out.setdefault(name, left_out_for(path, name, reason, kind))
 
     def _add_url(self, place: RemotePlace) -> None:
         """Take the pictures of an object, a folder of objects, or a pattern of URLs."""
@@ -256,8 +326,7 @@ class _Found:
             facts = find_object(place)
             if facts is not None and facts.is_folder:
                 if not self._walk_objects(place):
-                    more = "" if self._batch.recursive else "; -r includes subfolders"
-                    self._leave_out(place, str(place), f"holds no pictures{more}", _EMPTY)
+                    self._leave_out(place, str(place), reason_of_empty(self._batch))
             elif facts is None and has_signs:
                 self._add_matches(place)
             else:
@@ -291,7 +360,7 @@ class _Found:
             try:
                 below, files = list_folder(here)
                 if any(facts.place.name == RECORDS for facts in below):
-                    self._recorded |= recorded_places(here)
+                    self.recorded |= recorded_places(here)
             except ImageUnreadable as problem:
                 self.add(InputFile(here, str(here), relative, problem))
                 pictures = True
@@ -411,25 +480,3 @@ def _read_pipe(path: Path) -> bytes:
 
 def _too_long(name: str) -> ImageUnreadable:
     return ImageUnreadable(f"{name} has more than {_PIPE_LIMIT >> 30} GiB", "write a file first, and name the file")
-
-
-def _read_list(path: Place) -> list[str]:
-    """Return the paths in a list: one path a line, in UTF-8, or in UTF-16 with a byte order mark."""
-    try:
-        data = _read_remote_list(path) if isinstance(path, RemotePlace) else read_named(path)
-        encoding = "utf-16" if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) else "utf-8-sig"
-        lines = data.decode(encoding).splitlines()
-    except OSError as error:
-        raise UsageError(f"the list {path} cannot be read: {error.strerror}", "check the path") from error
-    except UnicodeDecodeError as error:
-        raise UsageError(f"the list {path} is not text", "save the list as UTF-8, one path a line") from error
-    return [line.strip() for line in lines if line.strip()]
-
-
-def _read_remote_list(place: RemotePlace) -> bytes:
-    from dsclora_cli.storage.objects import read_object
-
-    try:
-        return read_object(place, MOST_TEXT)
-    except ImageUnreadable as error:
-        raise UsageError(f"the list cannot be read: {error.message}", error.hint) from error

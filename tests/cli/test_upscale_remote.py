@@ -216,7 +216,7 @@ def test_pictures_of_an_archive(tmp_path: Path, memory: fsspec.AbstractFileSyste
         (["a.png", "-o", "zip://x.png::a.zip"], "zip://x.png::a.zip: no result can be written to zip://"),
         (["memory://in", "--watch"], "--watch takes folders of this machine, not memory://in"),
         (["memory://in/a.png", "--compare-page"], "--compare-page takes pictures of this machine, and no URLs"),
-        (["@memory://absent.txt"], "the list cannot be read: memory://absent.txt: does not exist"),
+        (["@memory://absent.txt"], "the list cannot be read: memory://absent.txt does not exist"),
         (["foo://in/a"], "foo:// is no kind of storage that fsspec knows"),
     ],
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import tracemalloc
 from functools import partial
 from itertools import chain
@@ -14,7 +15,7 @@ from dsclora_cli.cluster import listing as listing_module
 from dsclora_cli.cluster.listing import Listing
 from dsclora_cli.config import BatchOptions
 from dsclora_cli.errors import UsageError
-from dsclora_cli.upscaling.inputs import find_inputs, find_listed
+from dsclora_cli.upscaling.inputs import expand_list, find_inputs, find_listed
 
 BATCH = BatchOptions(output="out", recursive=True)
 
@@ -30,28 +31,63 @@ def tree(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         path.touch()
     (tmp_path / "in" / "linked").symlink_to(tmp_path / "in" / "sub")
     (tmp_path / "in" / "gone.png").symlink_to("nowhere.png")
+    (tmp_path / "bare" / "below").mkdir(parents=True)
+    (tmp_path / "bare" / "below" / "notes.txt").touch()
+    shutil.make_archive("scans", "zip", "in")
     return Path("in")
 
 
-def found_by(arguments: list[str], batch: BatchOptions) -> tuple[set[tuple[str, str]], set[str]]:
-    """Inputs with their folders, and names of what is left out, as workers and driver find both."""
+def found_by(arguments: list[str], batch: BatchOptions) -> tuple[set[tuple[str, str]], set[tuple[str, str, str]]]:
+    """Inputs with their folders, and what is left out with the reasons, as workers and driver find both."""
     listing = Listing(arguments, batch)
     files = find_listed(chain.from_iterable(listing.groups()), batch)
     assert files.many
-    left_out = {each.name for each in (*files.left_out, *listing.left_out)}
-    return {(file.name, str(file.folder)) for file in files.inputs}, left_out
+    left_out = {(each.name, each.reason, each.kind) for each in (*files.left_out, *listing.left_out)}
+    inputs = {(file.name, str(file.folder)) for file in files.inputs}
+    return inputs | {(each.input, str(None)) for each in listing.failed}, left_out
 
 
 @pytest.mark.parametrize("recursive", [True, False])
 @pytest.mark.parametrize(
-    "arguments", [["in"], ["in/sub", "in/z.d", "in/b.png"], ["in/*.png", "in/sub"], ["absent.png"]]
+    "arguments",
+    [
+        ["in"],
+        ["in/sub", "in/z.d", "in/b.png"],
+        ["in/*.png", "in/sub"],
+        ["absent.png"],
+        ["bare"],
+        ["bare/below", "in/b.png"],
+        ["x" * 300, "in/b.png"],
+        ["zip://::scans.zip"],
+        ["zip://sub/*.png::scans.zip", "zip://absent::scans.zip", "zip://b.png::scans.zip"],
+        ["zip://::absent.zip"],
+    ],
 )
 def test_the_files_are_those_of_one_machine(tree: Path, arguments: list[str], recursive: bool) -> None:
     batch = BatchOptions(output="in/out" if arguments == ["in"] else "out", recursive=recursive)
     here = find_inputs(arguments, batch)
     inputs, left_out = found_by(arguments, batch)
     assert inputs == {(file.name, str(file.folder)) for file in here.inputs}
-    assert left_out == {each.name for each in here.left_out}
+    assert left_out == {(each.name, each.reason, each.kind) for each in here.left_out}
+
+
+def test_an_archive_has_the_same_place_for_workers_in_other_folders(
+    tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (group,) = Listing(["zip://sub/deep/c.tif::scans.zip"], BATCH).groups()
+    monkeypatch.chdir("bare")
+    assert group[0].path == f"zip://sub/deep/c.tif::{tmp_path}/scans.zip"
+    (file,) = find_listed(group, BATCH).inputs
+    assert file.name == "zip://sub/deep/c.tif::scans.zip" and file.problem is None
+
+
+def test_the_driver_looks_once_which_objects_have_a_record(tree: Path) -> None:
+    record = Path("in/sub/.dsclora/a.png.json")
+    record.parent.mkdir()
+    record.touch()
+    shutil.make_archive("scans", "zip", "in")
+    files = chain.from_iterable(Listing(["zip://::scans.zip"], BATCH).groups())
+    assert [file.name for file in files if file.has_record] == ["zip://sub/a.png::scans.zip"]
 
 
 def test_files_that_may_compete_for_a_name_are_in_one_group_and_in_order(tree: Path) -> None:
@@ -67,6 +103,18 @@ def test_a_list_keeps_the_order_of_the_user(tree: Path) -> None:
     assert groups == [["in/a.png", "in/A.jpg", "in/sub/a.png"], ["in/sub/deep/c.tif"]], (
         "folders and files share the folder of results"
     )
+
+
+def test_a_list_may_be_longer_than_on_one_machine(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    Path("list.txt").write_text("in/a.png\nzip://b.png::scans.zip\n", encoding="utf-8")
+    shutil.make_archive("lists", "zip", ".", "list.txt")
+    monkeypatch.setattr("dsclora_cli.paths._CHUNK", 4)
+    for name in ("@list.txt", "@zip://list.txt::lists.zip"):
+        assert list(expand_list(name)) == ["in/a.png", "zip://b.png::scans.zip"]
+        with pytest.raises(UsageError, match=r"cannot be read: larger than 0 MiB"):
+            list(expand_list(name, limit=10))
+        groups = list(Listing([name], BATCH).groups())
+        assert [file.name for group in groups for file in group] == ["in/a.png", "zip://b.png::scans.zip"]
 
 
 def test_many_files_are_sorted_in_temporary_files(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -114,6 +162,12 @@ def test_a_folder_that_may_not_be_entered_is_a_failure_and_no_end(tree: Path, mo
         (["in/b.png"], BatchOptions(output="in"), "in/b.png lies in the folder of results"),
         (["in"], BatchOptions(output="out", name="{width}.{ext}"), "could give two results one name"),
         (["@absent.txt"], BATCH, "the list absent.txt cannot be read"),
+        (
+            ["@zip://absent.txt::scans.zip"],
+            BATCH,
+            "the list cannot be read: zip://absent.txt::scans.zip does not exist",
+        ),
+        (["memory://in", "in"], BATCH, "memory://in lies in the memory of one process"),
         (["@in/b.png", "in"], BATCH, "is not text"),
     ],
 )

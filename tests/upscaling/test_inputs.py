@@ -82,6 +82,12 @@ def test_a_list_names_files_folders_and_globs(encoding: str) -> None:
     assert names("@list.txt") == ["in/ä.png", "other/b.png", "c1.png"]
 
 
+def test_a_line_of_a_list_ends_as_lines_of_files_do_and_a_name_may_hold_any_other_character() -> None:
+    touch("in/a\u2028b.png", "in/c\x85.png", "in/d.png")
+    Path("list.txt").write_bytes("in/a\u2028b.png\r\nin/c\x85.png\rin/d.png".encode())
+    assert names("@list.txt") == ["in/a\u2028b.png", "in/c\x85.png", "in/d.png"]
+
+
 def test_a_list_that_cannot_be_read_is_a_usage_error() -> None:
     with pytest.raises(UsageError, match=r"the list absent.txt cannot be read"):
         find_inputs(["@absent.txt"], FLAT)
