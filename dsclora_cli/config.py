@@ -199,6 +199,9 @@ class ClusterOptions:
     gpus: float = 0.0
     """GPUs of a worker; workers may share a GPU."""
 
+    timeout: float = 3600.0
+    """Seconds without a finished tile or picture after which a worker counts as hung, and is replaced."""
+
 
 @dataclass(frozen=True)
 class CompareOptions:

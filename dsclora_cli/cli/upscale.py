@@ -211,6 +211,16 @@ def upscale(
     ray_gpus: Annotated[
         float, option(CLUSTER, "GPUs of each Ray worker; 0.5 lets two workers share a GPU.", "--ray-gpus", min=0)
     ] = _CLUSTER.gpus,
+    ray_timeout: Annotated[
+        float,
+        option(
+            CLUSTER,
+            "Seconds without a finished tile or picture after which a Ray worker is replaced.",
+            "--ray-timeout",
+            min=1,
+            metavar="SECONDS",
+        ),
+    ] = _CLUSTER.timeout,
     metadata: Annotated[
         KeptMetadata,
         option(
@@ -257,7 +267,7 @@ def upscale(
         wrap=wrap,
         measure=verbose,
     )
-    cluster = _cluster_of(executor, ClusterOptions(ray_address, ray_workers, ray_cpus, ray_gpus))
+    cluster = _cluster_of(executor, ClusterOptions(ray_address, ray_workers, ray_cpus, ray_gpus, ray_timeout))
     _check_modes(
         {"--dry-run": dry_run, "--crop-preview": bool(crop_preview), "--watch": watch, "--compare-page": compare_page},
         cluster,
@@ -344,7 +354,7 @@ def _cluster_of(executor: Executor, cluster: ClusterOptions) -> ClusterOptions |
     if executor is Executor.RAY:
         return cluster
     if cluster != _CLUSTER:
-        raise UsageError("--ray-address, --ray-workers, --ray-cpus and --ray-gpus need a cluster", "add --executor ray")
+        raise UsageError("the options that begin with --ray- need a cluster", "add --executor ray")
     return None
 
 

@@ -40,6 +40,11 @@ _CONNECT_SECONDS = 5.0
 _MOST_STARTS = 3
 """Workers, for each place, that may end one after another without a finished task: nothing can be done there."""
 
+_REPLY_SECONDS = 60.0
+"""Longest wait for the reply of a worker that was asked for its progress; a stopped process never replies."""
+
+_CHECK_SECONDS = 1.0  # between two looks at all workers
+
 _OBJECT_STORE = 100 << 20  # bytes; a local cluster passes only paths and results
 
 _AGREE = f"install the same versions of dsclora ({__version__}), ray and Python on all machines of the cluster"
@@ -53,6 +58,14 @@ class PoolWorker:
     is_ready: bool = False
     tasks: list[Task] = field(default_factory=list)
     """Tasks without a report, the oldest first; only the oldest may have been begun."""
+    moved: float = 0.0
+    """Time of the last known step forward in the oldest task."""
+    question: Any = None
+    """Future of Ray: the progress that the worker was asked for; None where nothing was asked."""
+    asked: float = 0.0
+    """Time of the question."""
+    fault: str = ""
+    """Why the pool has ended the worker; empty for a worker that lives, or that ended by itself."""
 
 
 @dataclass(frozen=True)
@@ -88,6 +101,7 @@ class WorkerPool:
         self.events: deque[PoolEvent] = deque()
         """What happened, in order; emptied by the caller."""
         self._began = monotonic()
+        self._next_check = self._began
         self._starts = 0  # workers started since the last finished task
         self._opened = ExitStack()
         try:
@@ -112,6 +126,8 @@ class WorkerPool:
 
     def submit(self, worker: PoolWorker, task: Task) -> None:
         """Hand a task to a worker."""
+        if not worker.tasks:
+            worker.moved = monotonic()
         worker.tasks.append(task)
         self._refs[worker.actor.upscale.remote(task.files)] = worker, task
 
@@ -122,6 +138,7 @@ class WorkerPool:
             UsageError: no worker can be started.
             DscloraError: workers end as soon as they start.
         """
+        self._end_hung()
         if not self._refs:
             sleep(timeout)
             return
@@ -167,7 +184,8 @@ class WorkerPool:
             # A task that raised has a bug; the process of the worker lives on.
             if task is None:
                 raise UsageError(f"a worker of the cluster cannot start: {_first_line(error)}", _AGREE) from error
-            self._end(ref, PoolEvent("lost", task, reason=bug_info(error).message, bug=error))
+            cause = getattr(error, "cause", None) or error  # Ray's own exception names processes, in colors
+            self._end(ref, PoolEvent("lost", task, reason=bug_info(cause).message, bug=error))
         else:
             if task is None:
                 del self._refs[ref]
@@ -181,6 +199,7 @@ class WorkerPool:
         self.events.append(event)
         worker, _ = self._refs.pop(ref)
         worker.tasks.remove(event.task)
+        worker.moved = monotonic()  # the next task begins
 
     def _greet(self, worker: PoolWorker, facts: WorkerFacts) -> None:
         if facts.version != __version__:
@@ -189,7 +208,7 @@ class WorkerPool:
 
     def _replace(self, worker: PoolWorker, task: Task | None, error: Exception) -> None:
         """Start a worker in the place of a lost one, and add the events of all tasks of the lost worker."""
-        reason = _reason_of_end(error)
+        reason = worker.fault or _reason_of_end(error)
         if task is None and "creation task" in str(error):
             raise UsageError(f"a worker of the cluster cannot start: {reason}", _AGREE) from error
         if self._starts > _MOST_STARTS * self.size:
@@ -210,6 +229,38 @@ class WorkerPool:
                 self.events.append(PoolEvent("lost" if is_begun else "never-begun", each, reason=reason))
                 is_begun = False
         self._start()
+
+    def _end_hung(self) -> None:
+        """End the workers that have been without a step forward for too long; `wait` then finds their tasks lost."""
+        now = monotonic()
+        if now < self._next_check:
+            return
+        self._next_check = now + _CHECK_SECONDS
+        for worker in self._workers:
+            if worker.tasks and not worker.fault and now - worker.moved > self._cluster.timeout:
+                self._question(worker, now)
+
+    def _question(self, worker: PoolWorker, now: float) -> None:
+        """Ask a worker for the progress, or read the reply. The driver itself knows only when tasks are finished."""
+        if worker.question is None:
+            worker.question, worker.asked = worker.actor.idle_seconds.remote(), now
+            return
+        ready, _ = self._ray.wait([worker.question], timeout=0)
+        if not ready and now - worker.asked <= _REPLY_SECONDS:
+            return
+        idle = now - worker.moved
+        if ready:
+            try:
+                idle = self._ray.get(worker.question)
+            except self._ray.exceptions.RayError:
+                return  # the worker has ended meanwhile, and `_receive` handles the end
+        worker.question = None
+        if idle <= self._cluster.timeout:
+            worker.moved = now - idle
+            return
+        # A worker that hangs in a call of the system may outlive the signal; the cluster drops the worker anyway.
+        worker.fault = f"no progress within {self._cluster.timeout:g} seconds"
+        self._ray.kill(worker.actor)
 
     def _report_of(self, ref: Any) -> TaskReport | None:  # noqa: ANN401
         """Return the report that a worker gave before its end; None where there is none."""
@@ -364,15 +415,20 @@ def _stderr_kept(quiet: bool) -> Iterator[None]:
 
 
 def _with_control_group(ray: Any) -> type[UpscaleWorker]:  # noqa: ANN401 - a module
-    """Return the worker with a thread of Ray's for `stop`, so that a task can be ended."""
+    """Return the worker with a thread of Ray's for `stop` and `idle_seconds`, which do not wait for the task."""
 
     class Worker(UpscaleWorker):
-        """Worker whose `stop` does not wait for the task."""
+        """Worker with a second thread."""
 
         @ray.method(concurrency_group="control")  # type: ignore[untyped-decorator]
         def stop(self) -> None:
             """End the task."""
             super().stop()
+
+        @ray.method(concurrency_group="control")  # type: ignore[untyped-decorator]
+        def idle_seconds(self) -> float:
+            """Return the time since the last step forward."""
+            return super().idle_seconds()
 
     return Worker
 

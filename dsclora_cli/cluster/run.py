@@ -19,7 +19,7 @@ from dsclora_cli.cluster.schedule import Schedule, Task
 from dsclora_cli.config import ClusterOptions, UpscaleOptions
 from dsclora_cli.errors import ErrorCode, ErrorInfo, UsageError
 from dsclora_cli.paths import state_dir
-from dsclora_cli.storage.places import Place, RemotePlace, parse_place
+from dsclora_cli.storage.places import RemotePlace, absolute_place, parse_place
 from dsclora_cli.upscaling.bounded_queue import POLL_SECONDS
 from dsclora_cli.upscaling.output_names import STDOUT
 from dsclora_cli.upscaling.types import RUN_ERRORS, FileResult, FoundInputs, InputFile, UpscaleCallbacks
@@ -163,7 +163,7 @@ class ClusterRun:
     def _named(self, task: Task, report: TaskReport) -> Iterator[FileResult]:
         """Yield the results with files and folders as the user spelled the names; workers have absolute paths."""
         output = parse_place(self._options.batch.output or ".")
-        before, after = f"{_absolute(output)}{os.sep}", f"{output}{os.sep}"
+        before, after = f"{_folder_of(self._options)}{os.sep}", f"{str(output).rstrip('/')}{os.sep}"
         paths = {file.name: file.path for file in task.files}
 
         def spelled(text: str, name: str) -> str:
@@ -211,13 +211,13 @@ def _check(options: UpscaleOptions) -> None:
 def _for_workers(options: UpscaleOptions, cluster: ClusterOptions) -> UpscaleOptions:
     """Return the options for a process in another folder: absolute paths, and threads for all CPUs."""
     files: dict[str, Any] = {
-        each.name: Path(_absolute(value))
+        each.name: Path(absolute_place(value))
         for each in fields(options.model)
         if isinstance(value := getattr(options.model, each.name), Path)
     }
     engine = replace(options.engine, threads=options.engine.threads or cluster.cpus)
     # The slash: a name with a suffix would be a file.
-    output = f"{_absolute(parse_place(options.batch.output or '.'))}/"
+    output = f"{_folder_of(options)}/"
     return replace(
         options, model=replace(options.model, **files), engine=engine, batch=replace(options.batch, output=output)
     )
@@ -232,12 +232,13 @@ def _shared_state(options: UpscaleOptions, cluster: ClusterOptions) -> str | Non
     output = parse_place(options.batch.output or ".")
     is_alone = not (cluster.address or os.environ.get("RAY_ADDRESS"))
     if is_alone or os.environ.get("DSCLORA_STATE_DIR"):
-        return _absolute(state_dir())
-    return None if isinstance(output, RemotePlace) else f"{_absolute(output)}{os.sep}.dsclora"
+        return absolute_place(state_dir())
+    return None if isinstance(output, RemotePlace) else f"{_folder_of(options)}{os.sep}.dsclora"
 
 
-def _absolute(place: Place) -> str:
-    return place.url.rstrip("/") if isinstance(place, RemotePlace) else os.path.abspath(place)  # noqa: PTH100
+def _folder_of(options: UpscaleOptions) -> str:
+    """Return the folder of results for processes in other folders, without a slash at the end."""
+    return absolute_place(parse_place(options.batch.output or ".")).rstrip("/")
 
 
 def _lost_error(event: PoolEvent) -> ErrorInfo:
@@ -245,5 +246,7 @@ def _lost_error(event: PoolEvent) -> ErrorInfo:
         return ErrorInfo(ErrorCode.BUG, event.reason, "run again with DSCLORA_DEBUG=1 and report what it shows")
     is_memory = "memory" in event.reason
     hint = "give the workers more memory: fewer workers on a machine with larger --ray-cpus, or --max-memory"
+    if "progress" in event.reason:
+        hint = "check the picture and the file systems of the machines, or raise --ray-timeout"
     code = ErrorCode.OUT_OF_MEMORY if is_memory else ErrorCode.WORKER_LOST
     return ErrorInfo(code, f"every worker that began the picture was lost: {event.reason}", hint)

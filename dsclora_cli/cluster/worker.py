@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 import platform
+from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cache
 from threading import Lock
-from time import perf_counter
+from time import monotonic, perf_counter
 
 from dsclora_cli import __version__
 from dsclora_cli.cluster.listing import FileGroup
@@ -17,7 +18,7 @@ from dsclora_cli.errors import DscloraError
 from dsclora_cli.upscaling.batch import BatchRun
 from dsclora_cli.upscaling.inputs import find_listed
 from dsclora_cli.upscaling.picture import PictureUpscaler
-from dsclora_cli.upscaling.types import RUN_ERRORS, FileResult, FoundInputs, LeftOut, UpscaleCallbacks
+from dsclora_cli.upscaling.types import FileResult, FoundInputs, InputFile, LeftOut, UpscaleCallbacks
 from dsclora_cli.weights.resolve import find_weights
 
 
@@ -47,7 +48,8 @@ class TaskReport:
 class UpscaleWorker:
     """Worker of a cluster; opens the engine once.
 
-    Two threads of Ray call the methods: one calls `upscale` for one task after another, the other one calls `stop`.
+    Two threads of Ray call the methods: a thread calls `upscale` for one task after another, and another thread calls
+    `stop` and `idle_seconds` meanwhile.
 
     Args:
         options: all options of the run, with absolute paths.
@@ -65,6 +67,8 @@ class UpscaleWorker:
         """Lock around the two fields below."""
         self._run: BatchRun | None = None
         self._is_stopped = False
+        self._moved = monotonic()
+        """Time of the last step forward; written by the thread of the task, and read by the other thread."""
 
     def describe(self) -> WorkerFacts:
         """Return machine and version; the call also tells the driver that the worker has started."""
@@ -72,13 +76,15 @@ class UpscaleWorker:
 
     def upscale(self, files: FileGroup) -> TaskReport:
         """Upscale files. Whatever happens becomes a part of the report, except the end of the process."""
-        started, notes = perf_counter(), _Notes()
+        self._move()
+        started, notes = perf_counter(), _TaskCallbacks(self._move)
         found, results, failure = FoundInputs((), many=True), list[FileResult](), None
         try:
             found = find_listed(files, self._options.batch)
             for result in self._start(found, notes).results():
                 results.append(result)
-        except RUN_ERRORS as error:
+                self._move()
+        except DscloraError as error:  # as on one machine, such as results in a bucket that does not exist
             failure = error
         finally:
             with self._lock:
@@ -96,6 +102,13 @@ class UpscaleWorker:
                 run.stop()
         return run
 
+    def _move(self) -> None:
+        self._moved = monotonic()
+
+    def idle_seconds(self) -> float:
+        """Return the time since the last step forward: a task that was begun, a tile or a picture that was finished."""
+        return monotonic() - self._moved
+
     def stop(self) -> None:
         """Finish the pictures that wait for the encoder, and begin no others."""
         with self._lock:
@@ -106,11 +119,24 @@ class UpscaleWorker:
                 run.stop()
 
 
-@dataclass
-class _Notes(UpscaleCallbacks):
-    """Callbacks that keep the notes of a task for the driver."""
+class _TaskCallbacks(UpscaleCallbacks):
+    """Callbacks of a task: keep the notes for the driver, and call `on_step` for every tile.
 
-    notes: list[str] = field(default_factory=list)
+    Args:
+        on_step: called for every step forward.
+    """
+
+    def __init__(self, on_step: Callable[[], None]) -> None:
+        self._on_step = on_step
+        self.notes: list[str] = []
+
+    def on_start(self, file: InputFile) -> None:  # noqa: ARG002 - as in the base class
+        """Count the start of a picture as a step: opening the engine and decoding are over."""
+        self._on_step()
+
+    def on_progress(self, file: InputFile, share: float) -> None:  # noqa: ARG002
+        """Count a finished tile as a step."""
+        self._on_step()
 
     def on_note(self, note: str) -> None:
         """Keep the note."""

@@ -8,6 +8,7 @@ import shutil
 import signal
 import sys
 import tempfile
+import time
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
@@ -162,6 +163,47 @@ def test_workers_without_memory_cost_only_the_pictures_that_need_it(
     assert (hungry.status, hungry.attempts, hungry.error.code) == ("failed", MOST_ATTEMPTS, ErrorCode.OUT_OF_MEMORY)
     assert Counter(result.status for result in results.values()) <= Counter(done=12, skipped=12)
     assert len(results) == len(contents(output)) == 12 and leftovers(output) == []
+
+
+class HangingUpscaler(PictureUpscaler):
+    """Engines that never finish a picture: the thread of the network waits for ever."""
+
+    def plan(self, job: Job, streamed: bool) -> PicturePlan:
+        if "endless" in job.file.name:
+            time.sleep(1e6)
+        return super().plan(job, streamed)
+
+
+class Hanging(UpscaleWorker):
+    """A worker that hangs in a picture, and a worker whose whole process stops in another picture."""
+
+    def upscale(self, files: FileGroup) -> TaskReport:
+        if any("frozen" in file.name for file in files):
+            os.kill(os.getpid(), signal.SIGSTOP)
+        self._upscaler = self._upscaler or HangingUpscaler(self._options)
+        return super().upscale(files)
+
+
+def test_a_worker_that_hangs_is_replaced_and_costs_only_the_picture(
+    tmp_path: Path, address: str, by_value: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source, output = fill_folder(tmp_path / "in", 8), tmp_path / "out"
+    for name in ("endless", "frozen"):
+        save_photo(source / f"z_{name}.png")
+    monkeypatch.setattr(pool, "UpscaleWorker", Hanging)
+    monkeypatch.setattr(pool, "_REPLY_SECONDS", 5.0)
+    monkeypatch.setattr("dsclora_cli.cluster.schedule.MOST_ATTEMPTS", 2)
+    options = replace(OPTIONS, batch=BatchOptions(output=str(output)))
+    # Longer than a busy machine needs to open an engine.
+    cluster = ClusterOptions(address, 2, cpus=1, timeout=15)
+    results = {Path(each.input).stem: each for each in upscale_on_cluster([source], options, cluster)}
+    for name in ("endless", "frozen"):
+        failed = results.pop(f"z_{name}")
+        assert (failed.status, failed.attempts, failed.error.code) == ("failed", 2, ErrorCode.WORKER_LOST)
+        assert failed.error.message == "every worker that began the picture was lost: no progress within 15 seconds"
+        assert "--ray-timeout" in failed.error.hint
+    assert {result.status for result in results.values()} <= {"done", "skipped"}
+    assert len(results) == len(contents(output)) == 8 and leftovers(output) == []
 
 
 def test_a_destination_that_refuses_writes_for_a_while_costs_a_second_attempt(
