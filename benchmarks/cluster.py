@@ -4,7 +4,8 @@
     python benchmarks/cluster.py simulate [--rows 10000000] [--workers 1000] [--times run.json]
 
 `run` upscales a folder of 256x256 textures on one machine and with each number of workers, prints pictures a second
-from the first result to the last one, the efficiency against one worker, and saves the service times of all pictures.
+from the first result to the last one, the efficiency against one worker (against no Ray where one worker was not
+measured before), and saves the service times of all pictures.
 `simulate` gives the schedule and the listing of the real driver a simulated cluster with these service times, workers
 that are lost, and a clock; printed are the driver's memory, the driver's own time for a task, and the tail: how long
 workers are idle at the end.
@@ -49,14 +50,21 @@ def measure(folder: Path, workers: int) -> tuple[float, float, list[float]]:
     if workers:
         command += ["--executor", "ray", "--ray-workers", str(workers), "--ray-cpus", "1"]
     started, times, services = time.perf_counter(), [], []
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as process:
+    with (
+        tempfile.TemporaryFile("w+") as messages,
+        subprocess.Popen(command, stdout=subprocess.PIPE, stderr=messages, text=True) as process,
+    ):
         for line in process.stdout or ():
             times.append(time.perf_counter())
-            seconds = json.loads(line)["seconds"]
-            services.append(sum(seconds.values()))
+            services.append(sum(json.loads(line).get("seconds", {}).values()))
+        if process.wait():  # a picture that failed, or no cluster: no number means anything then
+            messages.seek(0)
+            raise SystemExit(f"{' '.join(command)} returned {process.returncode}:\n{messages.read()}")
     # Results come task by task: those of the first moment were begun before the clock.
     first = sum(each - times[0] < 0.05 for each in times)
-    rate = (len(times) - first) / (times[-1] - times[0]) if times[-1] > times[0] else 0.0
+    if first == len(times):
+        raise SystemExit("all results came at once: take more --pictures")
+    rate = (len(times) - first) / (times[-1] - times[0])
     return rate, time.perf_counter() - started, services
 
 
@@ -72,8 +80,8 @@ def run(pictures: int, workers: list[int], rounds: int) -> dict[str, object]:
         for count in [0, *workers]:
             found = [measure(folder, count) for _ in range(rounds)]
             rates[count], seconds, services = max(found, key=lambda each: each[0])
-            label = f"{count} workers" if count else "without Ray"
-            base = rates.get(1) or rates[count]
+            label = f"{count} worker{'s' * (count > 1)}" if count else "without Ray"
+            base = rates.get(1, rates[0])
             shown = f", efficiency {rates[count] / base / count:.0%}" if count else ""
             print(f"{label:>12}: {rates[count]:6.2f} pictures/s{shown}; whole command {seconds:.1f} s", flush=True)
         report |= {"pictures_per_second": rates, "service_seconds": services}
