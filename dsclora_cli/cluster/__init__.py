@@ -1,1 +1,1 @@
-"""Upscale on many machines: what `dsclora upscale --executor ray` does."""
+"""Upscale on many machines: the work behind `dsclora upscale --executor ray`."""

@@ -44,7 +44,7 @@ FileGroup = tuple[ListedInput, ...]
 
 
 class Listing:
-    """Files of the arguments, in groups, each group once.
+    """Files of the arguments, in groups without repeats.
 
     A single folder is listed folder by folder, in the order of a run on one machine. Several arguments are listed
     completely before the first group, because files of different arguments may compete for a name.
@@ -86,7 +86,7 @@ class Listing:
                 yield group
 
     def _single_folder(self) -> Place | None:
-        """Return the folder that is the only argument."""
+        """Return the folder where a folder is the only argument."""
         with suppress(ImageUnreadable):  # reported by `_files_at`
             if len(self._arguments) == 1 and _is_folder(place := parse_place(self._arguments[0])):
                 return place
@@ -133,7 +133,7 @@ class Listing:
             raise UsageError(f"{place} lies in the folder of results", "choose another folder with -o")
 
     def _walk(self, top: Place) -> Iterator[Iterator[ListedInput]]:
-        """Yield the files of a folder, and of each folder inside, from the top down."""
+        """Yield the files of a folder, and of all folders inside, from the top down."""
         self._check(top)
         self._seen_picture = False
         waiting: list[tuple[Place, str]] = [(top, ".")]
@@ -217,7 +217,7 @@ def _matching(pattern: Place) -> Iterator[Place]:
 
 
 def _is_folder(place: Place) -> bool:
-    """Return whether a place is a folder; an object is asked for only where the name is not that of a picture."""
+    """Return whether a place is a folder; the storage is asked only where the name has no suffix of a picture."""
     if isinstance(place, Path):
         return os.path.isdir(place)  # noqa: PTH112 - raises nothing, as for a name that is too long
     if is_picture_name(Path(place.name)):
@@ -242,7 +242,7 @@ class _Keyed(NamedTuple):
 
 
 def _sorted_groups(keyed: Iterator[_Keyed]) -> Iterator[FileGroup]:
-    """Sort files, in temporary files where there are many, and yield the files that compete for a name together."""
+    """Sort files, in temporary files where there are many, and yield competitors for a name together."""
     runs: list[Iterator[_Keyed]] = []
     while True:
         run = sorted(islice(keyed, _IN_MEMORY))
@@ -266,7 +266,7 @@ def _keyed(index: int, file: ListedInput) -> _Keyed:
 
 
 def _written(run: list[_Keyed]) -> IO[bytes]:
-    """Write sorted files to a temporary file, and return the file at its beginning. Raises OSError."""
+    """Write sorted files to a temporary file, and return the file, ready to be read. Raises OSError."""
     file = tempfile.TemporaryFile()  # noqa: SIM115 - closed by `_read`
     for start in range(0, len(run), _BLOCK):
         # Plain tuples: half as long as objects. Nobody else can write to the file, so unpickling is safe.

@@ -37,6 +37,7 @@ _START_SECONDS = 120.0
 """Longest wait for the first worker; a cluster that grows on demand may need minutes for a machine."""
 
 _CONNECT_SECONDS = 5.0
+_MOST_INITS = 3  # attempts at starting a cluster on a busy machine
 _MOST_STARTS = 3
 """Workers, for each place, that may end one after another without a finished task: nothing can be done there."""
 
@@ -47,12 +48,12 @@ _CHECK_SECONDS = 1.0  # between two looks at all workers
 
 _OBJECT_STORE = 100 << 20  # bytes; a local cluster passes only paths and results
 
-_AGREE = f"install the same versions of dsclora ({__version__}), ray and Python on all machines of the cluster"
+_SAME_VERSIONS = f"install the same versions of dsclora ({__version__}), ray and Python on all machines of the cluster"
 
 
 @dataclass(eq=False)
 class PoolWorker:
-    """Worker of the pool, as the driver sees the worker."""
+    """Worker of the pool, from the view of the driver."""
 
     actor: Any
     is_ready: bool = False
@@ -60,10 +61,10 @@ class PoolWorker:
     """Tasks without a report, the oldest first; only the oldest may have been begun."""
     moved: float = 0.0
     """Time of the last known step forward in the oldest task."""
-    question: Any = None
-    """Future of Ray: the progress that the worker was asked for; None where nothing was asked."""
+    reply: Any = None
+    """Future of Ray with the progress of the worker; None where the worker was not asked."""
     asked: float = 0.0
-    """Time of the question."""
+    """Time when the worker was asked."""
     fault: str = ""
     """Why the pool has ended the worker; empty for a worker that lives, or that ended by itself."""
 
@@ -88,7 +89,7 @@ class WorkerPool:
     Args:
         cluster: where and how many.
         options: all options of the run, with absolute paths.
-        state: folder of records for workers, as `UpscaleWorker` takes it.
+        state: folder of records, for `UpscaleWorker`.
 
     Raises:
         UsageError: ray is not installed, there is no cluster at the address, or versions differ.
@@ -117,7 +118,7 @@ class WorkerPool:
             self._start()
 
     def free(self) -> Iterator[PoolWorker]:
-        """Yield each worker as long as the worker can take another task; idle workers come first."""
+        """Yield workers that can take another task; idle workers come first."""
         for depth in range(_DEPTH):
             for worker in self._workers:
                 is_shared = not any(task.is_alone for task in worker.tasks)
@@ -132,7 +133,7 @@ class WorkerPool:
         self._refs[worker.actor.upscale.remote(task.files)] = worker, task
 
     def wait(self, timeout: float) -> None:
-        """Wait at most `timeout` seconds for something to happen, and add what happened to `events`.
+        """Wait at most `timeout` seconds, and add new events to `events`.
 
         Raises:
             UsageError: no worker can be started.
@@ -154,7 +155,7 @@ class WorkerPool:
                 self._receive(ref)
 
     def stop(self, timeout: float) -> None:
-        """Let all workers finish what waits for the encoder, and add what happens until then to `events`."""
+        """Let all workers finish the pictures behind the network, and add the events until then to `events`."""
         for worker in self._workers:
             worker.actor.stop.remote()
         until = monotonic() + timeout
@@ -162,7 +163,7 @@ class WorkerPool:
             self.wait(0.1)
 
     def close(self) -> None:
-        """End the workers; a cluster that was started for the run ends as well."""
+        """End the workers, and a cluster of the run's own."""
         for worker in self._workers:
             with suppress(Exception):
                 self._ray.kill(worker.actor)
@@ -183,13 +184,15 @@ class WorkerPool:
         except Exception as error:
             # A task that raised has a bug; the process of the worker lives on.
             if task is None:
-                raise UsageError(f"a worker of the cluster cannot start: {_first_line(error)}", _AGREE) from error
+                raise UsageError(
+                    f"a worker of the cluster cannot start: {_first_line(error)}", _SAME_VERSIONS
+                ) from error
             cause = getattr(error, "cause", None) or error  # Ray's own exception names processes, in colors
             self._end(ref, PoolEvent("lost", task, reason=bug_info(cause).message, bug=error))
         else:
             if task is None:
                 del self._refs[ref]
-                self._greet(worker, value)
+                self._accept(worker, value)
             else:
                 self._starts = 0
                 self._end(ref, PoolEvent("finished", task, value))
@@ -201,16 +204,18 @@ class WorkerPool:
         worker.tasks.remove(event.task)
         worker.moved = monotonic()  # the next task begins
 
-    def _greet(self, worker: PoolWorker, facts: WorkerFacts) -> None:
+    def _accept(self, worker: PoolWorker, facts: WorkerFacts) -> None:
         if facts.version != __version__:
-            raise UsageError(f"{facts.host} has dsclora {facts.version}, and this machine {__version__}", _AGREE)
+            raise UsageError(
+                f"{facts.host} has dsclora {facts.version}, and this machine {__version__}", _SAME_VERSIONS
+            )
         worker.is_ready = True
 
     def _replace(self, worker: PoolWorker, task: Task | None, error: Exception) -> None:
         """Start a worker in the place of a lost one, and add the events of all tasks of the lost worker."""
         reason = worker.fault or _reason_of_end(error)
         if task is None and "creation task" in str(error):
-            raise UsageError(f"a worker of the cluster cannot start: {reason}", _AGREE) from error
+            raise UsageError(f"a worker of the cluster cannot start: {reason}", _SAME_VERSIONS) from error
         if self._starts > _MOST_STARTS * self.size:
             hint = "give each worker more memory or more --ray-cpus, or read the logs of Ray"
             raise DscloraError(f"workers of the cluster end before they finish anything: {reason}", hint) from error
@@ -231,30 +236,30 @@ class WorkerPool:
         self._start()
 
     def _end_hung(self) -> None:
-        """End the workers that have been without a step forward for too long; `wait` then finds their tasks lost."""
+        """End workers without a step forward for too long; `wait` then finds the tasks of the workers lost."""
         now = monotonic()
         if now < self._next_check:
             return
         self._next_check = now + _CHECK_SECONDS
         for worker in self._workers:
             if worker.tasks and not worker.fault and now - worker.moved > self._cluster.timeout:
-                self._question(worker, now)
+                self._check_progress(worker, now)
 
-    def _question(self, worker: PoolWorker, now: float) -> None:
+    def _check_progress(self, worker: PoolWorker, now: float) -> None:
         """Ask a worker for the progress, or read the reply. The driver itself knows only when tasks are finished."""
-        if worker.question is None:
-            worker.question, worker.asked = worker.actor.idle_seconds.remote(), now
+        if worker.reply is None:
+            worker.reply, worker.asked = worker.actor.idle_seconds.remote(), now
             return
-        ready, _ = self._ray.wait([worker.question], timeout=0)
+        ready, _ = self._ray.wait([worker.reply], timeout=0)
         if not ready and now - worker.asked <= _REPLY_SECONDS:
             return
         idle = now - worker.moved
         if ready:
             try:
-                idle = self._ray.get(worker.question)
+                idle = self._ray.get(worker.reply)
             except self._ray.exceptions.RayError:
                 return  # the worker has ended meanwhile, and `_receive` handles the end
-        worker.question = None
+        worker.reply = None
         if idle <= self._cluster.timeout:
             worker.moved = now - idle
             return
@@ -263,7 +268,7 @@ class WorkerPool:
         self._ray.kill(worker.actor)
 
     def _report_of(self, ref: Any) -> TaskReport | None:  # noqa: ANN401
-        """Return the report that a worker gave before its end; None where there is none."""
+        """Return the report of a worker that has ended; None where there is no report."""
         with suppress(Exception):
             report: TaskReport = self._ray.get(ref, timeout=_CONNECT_SECONDS)
             return report
@@ -305,7 +310,7 @@ def _connect(cluster: ClusterOptions, opened: ExitStack) -> Any:  # noqa: ANN401
         opened.callback(shutil.rmtree, settings["_temp_dir"], ignore_errors=True)
     try:
         with _sigterm_kept(), _stderr_kept(quiet):
-            ray.init(address=address, **settings)
+            _init(ray, address, settings)
     except Exception as error:
         raise _unconnected(address, error) from error
     opened.callback(_disconnect, ray)
@@ -314,11 +319,25 @@ def _connect(cluster: ClusterOptions, opened: ExitStack) -> Any:  # noqa: ANN401
     return ray
 
 
+def _init(ray: Any, address: str, settings: dict[str, Any]) -> None:  # noqa: ANN401 - a module
+    """Connect, or start a cluster; try again where a busy machine needs longer than the 30 seconds that Ray waits."""
+    for _ in range(_MOST_INITS - 1):
+        try:
+            ray.init(address=address, **settings)
+        except Exception as error:
+            if address != _LOCAL or "timed out" not in str(error):
+                raise
+            ray.shutdown()
+        else:
+            return
+    ray.init(address=address, **settings)
+
+
 def _unconnected(address: str, error: Exception) -> UsageError:
     if address == _LOCAL:
         hint = "a busy machine may be too slow: try again, or start a cluster with `ray start` and add --ray-address"
         return UsageError(f"no Ray cluster could be started on this machine: {_first_line(error)}", hint)
-    hint = _AGREE if "ersion mismatch" in str(error) else "check `ray status` there, and RAY_AUTH_TOKEN if set"
+    hint = _SAME_VERSIONS if "ersion mismatch" in str(error) else "check `ray status` there, and RAY_AUTH_TOKEN if set"
     return UsageError(f"no connection to the Ray cluster at {address}: {_first_line(error)}", hint)
 
 
@@ -374,7 +393,7 @@ def _check_address(address: str) -> None:
 
 
 def _silence(ray: Any) -> None:  # noqa: ANN401 - a module
-    """Drop what Ray prints about lost workers: the driver counts attempts, and reports what is lost for good."""
+    """Drop Ray's messages about lost workers: the driver reports pictures that are lost for good."""
     # No setting exists. Where the function has another name, messages are printed, and nothing else is wrong.
     if hasattr(ray._private.worker, "print_to_stdstream"):
         ray._private.worker.print_to_stdstream = lambda *_, **__: None
@@ -396,7 +415,7 @@ def _sigterm_kept() -> Iterator[None]:
 
 @contextmanager
 def _stderr_kept(quiet: bool) -> Iterator[None]:
-    """Drop what the libraries of Ray print on stderr while connecting, in place of the sentence of an error."""
+    """Drop messages of Ray's libraries on stderr while connecting: a sentence of an error says enough."""
     try:
         before = os.dup(2) if quiet else None
     except OSError:  # standard error is closed
@@ -446,7 +465,7 @@ def _room(nodes: list[dict[str, Any]], cluster: ClusterOptions) -> int:
 
 
 def _first_line(error: BaseException) -> str:
-    """Return the last line that says something: tracebacks of Ray end with the error of the worker."""
+    """Return the last line with text: tracebacks of Ray end with the error of the worker."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return (lines or [type(error).__name__])[-1]
 

@@ -1,6 +1,6 @@
 """Upscale on a cluster: `upscale_on_cluster` lists files, hands tasks to workers, and yields results.
 
-The driver, the process of the caller, never opens a picture: rows are paths, and what a picture raises is a result.
+The driver, the process of the caller, never opens a picture: rows are paths, and an error of a picture is a result.
 """
 
 from __future__ import annotations
@@ -96,27 +96,27 @@ class ClusterRun:
     def _run(self) -> Iterator[FileResult]:
         while not self._schedule.is_done:
             self._submit()
-            self._tell()
+            self._report_listing()
             self._pool.wait(POLL_SECONDS)
             while self._pool.events:
                 self._take(self._pool.events.popleft())
-                yield from self._drained()
-        self._tell()
-        yield from self._drained()
+                yield from self._pop_ready()
+        self._report_listing()
+        yield from self._pop_ready()
 
-    def _drained(self) -> Iterator[FileResult]:
+    def _pop_ready(self) -> Iterator[FileResult]:
         while self._ready:
             yield self._ready.popleft()
 
     def _submit(self) -> None:
-        """Hand tasks to all workers that can take one."""
+        """Hand tasks to all free workers."""
         for worker in self._pool.free():
             task = self._schedule.next_task(monotonic(), is_idle=not worker.tasks)
             if task is None:
                 break
             self._pool.submit(worker, task)
 
-    def _tell(self) -> None:
+    def _report_listing(self) -> None:
         """Report how far the listing is, and take the results of folders that were not listed."""
         if self._listing.left_out:
             self._report_left_out(FoundInputs((), many=True, left_out=tuple(self._listing.left_out)))
@@ -129,12 +129,12 @@ class ClusterRun:
 
     def _report_left_out(self, found: FoundInputs) -> None:
         """Call `on_inputs` with files that are left out; the user reads each reason once."""
-        told = tuple(replace(each, expected=each.expected or each.reason in self._reasons) for each in found.left_out)
-        self._reasons.update(each.reason for each in told)
-        self._callbacks.on_inputs(replace(found, inputs=(), left_out=told))
+        shown = tuple(replace(each, expected=each.expected or each.reason in self._reasons) for each in found.left_out)
+        self._reasons.update(each.reason for each in shown)
+        self._callbacks.on_inputs(replace(found, inputs=(), left_out=shown))
 
     def _take(self, event: PoolEvent) -> None:
-        """Give an event to the schedule, and keep the results that are final. Raises the error of the whole run."""
+        """Give an event to the schedule, and keep the final results. Raises the error of the whole run."""
         report = event.report
         if event.kind == "never-begun":
             self._schedule.give_back(event.task)
@@ -156,23 +156,23 @@ class ClusterRun:
             self._callbacks.note_once(note)
         if report.error is not None:
             self._schedule.stop()
-        self._ready += self._schedule.finished(task, self._named(task, report), report.seconds, monotonic())
+        self._ready += self._schedule.finished(task, self._spelled(task, report), report.seconds, monotonic())
         if report.error is not None:
             raise report.error
 
-    def _named(self, task: Task, report: TaskReport) -> Iterator[FileResult]:
-        """Yield the results with files and folders as the user spelled the names; workers have absolute paths."""
+    def _spelled(self, task: Task, report: TaskReport) -> Iterator[FileResult]:
+        """Yield the results with the user's names of files and folders; workers have absolute paths."""
         output = parse_place(self._options.batch.output or ".")
         before, after = f"{_folder_of(self._options)}{os.sep}", f"{str(output).rstrip('/')}{os.sep}"
         paths = {file.name: file.path for file in task.files}
 
-        def spelled(text: str, name: str) -> str:
+        def by_user(text: str, name: str) -> str:
             return text.replace(paths.get(name) or name, name).replace(before, after)
 
         for each in report.results:
-            error = each.error and replace(each.error, message=spelled(each.error.message, each.input))
-            warnings = tuple(spelled(warning, each.input) for warning in each.warnings)
-            written = each.output and spelled(each.output, each.input)
+            error = each.error and replace(each.error, message=by_user(each.error.message, each.input))
+            warnings = tuple(by_user(warning, each.input) for warning in each.warnings)
+            written = each.output and by_user(each.output, each.input)
             yield replace(each, output=written, warnings=warnings, error=error)
 
     def _stopped(self) -> Iterator[FileResult]:
@@ -184,11 +184,11 @@ class ClusterRun:
         while self._pool.events:
             with suppress(*RUN_ERRORS):  # the error of the first worker is the error of the run
                 self._take(self._pool.events.popleft())
-        yield from self._drained()
+        yield from self._pop_ready()
         yield from self._not_reached()
 
     def _not_reached(self) -> Iterator[FileResult]:
-        """Yield the files that nobody has begun: behind the first failure with `fail_fast`, or behind an interrupt."""
+        """Yield the files without an attempt: behind the first failure with `fail_fast`, or behind an interrupt."""
         yield from self._schedule.not_reached()
         if not self._schedule.is_listed:
             self._callbacks.note_once("the listing had not ended: more files than these were not started")
@@ -227,7 +227,7 @@ def _shared_state(options: UpscaleOptions, cluster: ClusterOptions) -> str | Non
     """Return the folder of records for all machines.
 
     The user's own folder, and on several machines a folder next to the results, unless DSCLORA_STATE_DIR is set.
-    None for results at a URL, which have records next to the results anyway.
+    None for results at a URL: records then lie next to the results anyway.
     """
     output = parse_place(options.batch.output or ".")
     is_alone = not (cluster.address or os.environ.get("RAY_ADDRESS"))

@@ -1,6 +1,6 @@
 """Share the groups of a listing among workers: tasks of a few seconds, attempts counted, memory bounded.
 
-Knows neither Ray nor a clock: `run.py` gives a real cluster and real seconds, `benchmarks/cluster.py` simulated ones.
+Knows neither Ray nor a clock: `run.py` has a real cluster and a clock, `benchmarks/cluster.py` simulates both.
 """
 
 from __future__ import annotations
@@ -148,12 +148,12 @@ class Schedule:
         return min(self._wanted(), max(1, len(self._ahead) // (2 * self._workers)), len(self._ahead))
 
     def finished(self, task: Task, results: Iterable[FileResult], seconds: float, now: float) -> list[FileResult]:
-        """Take the results of a task, and return the final ones; the other pictures are tried again later.
+        """Take the results of a task, and return the final results; the other pictures are tried again later.
 
         Args:
             task: a task of `next_task`.
             results: results of the worker, in any order.
-            seconds: time that the worker has worked.
+            seconds: time of the work.
             now: time in seconds.
         """
         self._in_flight.remove(task)
@@ -200,7 +200,7 @@ class Schedule:
             self._wait(pending, 0.0)
 
     def lost(self, task: Task, error: ErrorInfo) -> list[FileResult]:
-        """Take a task back whose worker has ended; return the results of pictures that are not tried again.
+        """Take back a task of a lost worker; return the results of pictures without another attempt.
 
         Args:
             task: a task of `next_task`.
@@ -217,7 +217,7 @@ class Schedule:
         return final
 
     def not_reached(self) -> Iterator[FileResult]:
-        """Yield the files without a result; of those that were not listed yet, at most `MOST_NOT_REACHED` groups.
+        """Yield the files without a result; of files that were not listed yet, at most `MOST_NOT_REACHED` groups.
 
         Afterwards, `is_listed` says whether the listing has ended.
         """

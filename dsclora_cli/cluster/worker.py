@@ -1,4 +1,4 @@
-"""Upscale the files of a task as a run on one machine does, in the process that Ray starts on machines of a cluster."""
+"""Upscale the files of a task with the functions of a local run, in a process of Ray on a machine of a cluster."""
 
 from __future__ import annotations
 
@@ -93,7 +93,7 @@ class UpscaleWorker:
         return TaskReport(tuple(results), found.left_out, tuple(dict.fromkeys(notes.notes)), seconds, failure)
 
     def _start(self, found: FoundInputs, callbacks: UpscaleCallbacks) -> BatchRun:
-        """Return a run over the inputs, which `stop` can end."""
+        """Return a run over the inputs; `stop` can end the run."""
         self._upscaler = self._upscaler or PictureUpscaler(self._options)
         run = BatchRun(found, self._options, callbacks, self._upscaler, self._find)
         with self._lock:
@@ -106,11 +106,11 @@ class UpscaleWorker:
         self._moved = monotonic()
 
     def idle_seconds(self) -> float:
-        """Return the time since the last step forward: a task that was begun, a tile or a picture that was finished."""
+        """Return the time since the last step forward: a task has begun, or a tile or a picture was finished."""
         return monotonic() - self._moved
 
     def stop(self) -> None:
-        """Finish the pictures that wait for the encoder, and begin no others."""
+        """Finish the pictures behind the network, and begin no others."""
         with self._lock:
             self._is_stopped = True
             run = self._run
