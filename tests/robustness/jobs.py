@@ -15,6 +15,7 @@ from batches import save_animation, save_photo
 from evaluations import save_set
 from hub_server import HubServer
 from limited import PROGRAM, Ended, Limits, private_environment, run_limited
+from sets import noise, png, tar_gz
 from training import photographs
 
 from dsclora_cli.models.lora import Adapters, parse_ranks
@@ -32,6 +33,7 @@ TRAIN = (
     *("--steps", "24", "--checkpoint-minutes", "0.001"),
 )
 TINY = ("--channels", "4", "--blocks", "1")
+REPORTS = ("--csv", "scores.csv", "--markdown", "scores.md")
 TAPS = ("--taps", "block_1.*")
 PARTS = (".part", ".incomplete", ".link")
 """Suffixes of unfinished files."""
@@ -63,8 +65,8 @@ class Job:
     is_json: bool = False
     """Whether the report on stdout must be equal too, apart from times."""
 
-    is_served: bool = False
-    """Whether the job asks a Hub."""
+    serve: Callable[[], HubServer] | None = None
+    """Make the Hub that the job asks."""
 
     def command(self, resumed: bool = False) -> tuple[str, ...]:
         """Return the command line."""
@@ -144,6 +146,17 @@ def _prepare_nothing(folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
 
 
+def _weights_hub() -> HubServer:
+    weights = next(EMBEDDED.glob("dsclora-x2*.safetensors")).read_bytes()
+    # Slow enough that most moments of the process lie in the download.
+    return HubServer(REPO, {FILE: weights}, delay=0.2)
+
+
+def _set_hub() -> HubServer:
+    pictures = {f"Set5_HR/{seed}.png": png(noise(seed, (100, 80))) for seed in range(5)}
+    return HubServer("datasets/eugenesiow/Set5", {"data/Set5_HR.tar.gz": tar_gz(pictures)}, delay=0.2)
+
+
 JOBS = {
     job.name: job
     for job in (
@@ -201,7 +214,7 @@ JOBS = {
         Job(
             "evaluation",
             _prepare_set,
-            ("eval", "--hr", "hr", "-s", "4", "-m", "dsclora-x4", "--offline", "--save", "saved", "--json"),
+            ("eval", "--hr", "hr", "-s", "4", "-m", "dsclora-x4", "--offline", "--save", "saved", "--json", *REPORTS),
             ("saved/**/*.png",),
             is_json=True,
         ),
@@ -210,7 +223,14 @@ JOBS = {
             _prepare_nothing,
             ("models", "fetch", f"hf://{REPO}/{FILE}"),
             ("home/hf/hub/models--someone--2xPhotos/snapshots/**/*.safetensors",),
-            is_served=True,
+            serve=_weights_hub,
+        ),
+        Job(
+            "benchmark set",
+            _prepare_nothing,
+            ("eval", "--dataset", "Set5", "-s", "4", "-m", "dsclora-x4", "--json"),
+            ("home/cache/datasets/**/*.png",),
+            serve=_set_hub,
         ),
         Job(
             "conversion",
@@ -226,12 +246,10 @@ JOBS = {
 @contextmanager
 def hub(job: Job) -> Iterator[dict[str, str]]:
     """Run the Hub that a job asks, and yield the variables that lead there; no Hub for a job that asks none."""
-    if not job.is_served:
+    if job.serve is None:
         yield {}
         return
-    weights = next(EMBEDDED.glob("dsclora-x2*.safetensors")).read_bytes()
-    # Slow enough that most moments of the process lie in the download.
-    with HubServer(REPO, {FILE: weights}, delay=0.2) as server:
+    with job.serve() as server:
         yield {"HF_ENDPOINT": server.url}
 
 

@@ -97,7 +97,10 @@ def _head(records: Sequence[Record]) -> Iterator[str]:
         "[Security](security.md) says what is promised.",
         "",
         "The same input, settings and machine give the same bytes, for any order and number of inputs, threads,",
-        "memory limit, shards and processes: `tests/robustness/test_determinism.py`. Another tile size may change a",
+        "shards, processes and workers of a Ray cluster: `tests/robustness/test_determinism.py`. A training run on",
+        "a CPU gives the same weights whether or not the run was stopped and resumed. The same bytes are not",
+        "promised for another engine, device, number type or version of a library, nor for training on a GPU or",
+        "with another number of threads. Another tile size, also one that little memory leads to, may change a",
         "value by one level of 255, because the halo of a tile is shorter than the reach of the network.",
         "",
         "| check | cases | findings in the recorded run | faults found before and mended | seconds | day |",
@@ -120,6 +123,8 @@ def _section(record: Record) -> Iterator[str]:
         observed = ", ".join(f"{name} {_number(value)}" for name, value in row.outcomes.items())
         yield f"| {row.name} | {row.cases:,} | {observed} | {len(row.findings)} |"
     yield ""
+    if notes := texts.get("notes"):
+        yield from (*notes.strip().splitlines(), "")
     findings = [f"- open: {row.name}: {finding}" for row in record.rows for finding in row.findings]
     yield from ([*findings, ""] if findings else [])
     if fixed := texts.get("fixed"):

@@ -127,6 +127,68 @@ def _disturbed(series: Sequence[Sequence[int]], cases: Mapping[str, int], plan: 
         yield Row(name, tally.cases, {**tally.ends, **tally.stages}, tally.findings)
 
 
+def run_power(plan: Plan) -> Iterator[Row]:
+    """Trace what every job writes, syncs and renames. Needs strace."""
+    from jobs import JOBS
+    from power import trace
+
+    for index, name in enumerate(name for name in JOBS if plan.rows in name):
+        (plan.folder / f"{index}").mkdir()
+        account = trace(name, plan.folder / f"{index}")
+        observed = {"files with a final name": account.final, "syncs": account.syncs}
+        yield Row(name, 1, observed, account.findings)
+
+
+DISKS = {
+    "many small pictures": 24,
+    "video": 6,
+    "merge": 6,
+    "download": 8,
+    "conversion": 6,
+    "evaluation": 8,
+    "training": 8,
+}
+"""Number of sizes of the disk at scale 1, by job."""
+
+FAULTY = ("folder of pictures", "download", "video", "merge", "evaluation")
+"""Jobs under limits and with failing calls."""
+
+
+def run_scarcity(plan: Plan) -> Iterator[Row]:
+    """Run commands that get too little, or whose files change. Needs Linux, root for disks, and strace for calls."""
+    import scarcity
+    from scarcity import Tally
+
+    def on_disks(folder: Path, tally: Tally) -> None:
+        for name, count in DISKS.items():
+            scarcity.fill_disks(name, max(1, round(count * plan.scale)), folder / name, tally)
+
+    def under_limits(folder: Path, tally: Tally) -> None:
+        for name in FAULTY:
+            scarcity.limit(name, list(scarcity.LIMITS)[:: round(1 / plan.scale)], folder / name, tally)
+
+    def with_faults(folder: Path, tally: Tally) -> None:
+        for name in FAULTY:
+            scarcity.fail_calls(name, scarcity.FAULTS[:: round(1 / plan.scale)], folder / name, tally)
+
+    kinds: dict[str, Callable[[Path, Tally], None]] = {
+        "full disks": on_disks,
+        "limits of the system": under_limits,
+        "failing calls of the system": with_faults,
+        "read-only places": scarcity.read_only_places,
+        "odd names": scarcity.odd_names,
+        "changing inputs": lambda folder, tally: scarcity.changing_inputs(round(36 * plan.scale), folder, tally),
+        "wrong clocks": scarcity.clocks,
+        "several processes": lambda folder, tally: scarcity.several_processes(round(8 * plan.scale), folder, tally),
+    }
+    for name, starve in kinds.items():
+        if plan.rows in name:
+            tally = Tally()
+            (plan.folder / name).mkdir()
+            starve(plan.folder / name, tally)
+            yield Row(name, tally.cases, tally.ends, tally.findings)
+
+
 def run_hostile(plan: Plan) -> Iterator[Row]:
     """Open everything that an attacker would send, in this process, under an audit of what Python does."""
     from hostile import KINDS, open_all
@@ -143,6 +205,8 @@ CHECKS: dict[str, Callable[[Plan], Iterator[Row]]] = {
     "hostile": run_hostile,
     "kills": run_kills,
     "signals": run_signals,
+    "power": run_power,
+    "scarcity": run_scarcity,
 }
 """Checks by name; `checks.toml` says what each check promises."""
 

@@ -2,36 +2,55 @@
 
 from __future__ import annotations
 
-import json
+import shutil
+import subprocess
 import sys
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
-from batches import save_photo
-from limited import PROGRAM, Limits, private_environment, run_limited
-
-from dsclora_cli.errors import ErrorCode
+import scarcity
+from scarcity import LIMITS, Tally, small_disk
 
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(sys.platform != "linux", reason="needs the limits of Linux")]
 
-SCARCE = {
-    **{f"files of {size} bytes": Limits(file_size=size) for size in (1, 500, 3000, 20_000)},
-    **{f"{count} descriptors": Limits(files=count) for count in (24, 32, 48, 96)},
-    **{f"{size} MB of addresses": Limits(address_space=size << 20) for size in (300, 500, 800, 1500)},
-    **{f"{size} MB of data": Limits(data=size << 20) for size in (60, 120, 250)},
+SHORT: dict[str, Callable[[Path, Tally], None]] = {
+    "read-only places": scarcity.read_only_places,
+    "changing inputs": partial(scarcity.changing_inputs, len(scarcity.CHANGES)),
+    "wrong clocks": scarcity.clocks,
+    "several processes": partial(scarcity.several_processes, 1),
+    "full disks": partial(scarcity.fill_disks, "many small pictures", 4),
+    "limits": partial(scarcity.limit, "folder of pictures", list(LIMITS)),
+    "failing calls": partial(scarcity.fail_calls, "many small pictures", scarcity.FAULTS[::4]),
 }
 
 
-@pytest.mark.parametrize("name", SCARCE)
+def require(name: str, folder: Path) -> None:
+    """Skip a test that needs a mount or strace, where the machine has none."""
+    if name in {"full disks", "read-only places"}:
+        try:
+            with small_disk(folder / "try", 1 << 20):
+                subprocess.run(["mount", "--bind", str(folder / "try"), str(folder / "try")], check=True)
+                subprocess.run(["umount", str(folder / "try")], check=True)
+        except (OSError, subprocess.CalledProcessError):
+            pytest.skip("nothing can be mounted here: needs root")
+    if name == "failing calls" and shutil.which("strace") is None:
+        pytest.skip("strace is not installed (apt-get install strace)")
+
+
+@pytest.mark.parametrize("name", SHORT)
 def test_scarce_resources_end_a_run_in_words(name: str, tmp_path: Path) -> None:
-    for seed, suffix in enumerate(("png", "jpg", "tif", "webp")):
-        save_photo(tmp_path / "in" / f"{seed}.{suffix}", (120, 90), seed=seed)
-    command = (*PROGRAM, "upscale", "in", "-o", "out", "--offline", "--device", "cpu", "--json", "-s", "2")
-    ended = run_limited(command, tmp_path, private_environment(tmp_path / "home"), SCARCE[name])
-    shown = f"{ended.code} {ended.stdout[-600:]} {ended.stderr[-600:]}"
-    assert "this is a bug" not in ended.stdout + ended.stderr, shown
-    results = [json.loads(line) for line in ended.stdout.splitlines() if line.endswith("}")]
-    assert all(result["error"] is None or result["error"]["code"] in set(ErrorCode) for result in results), shown
-    done = {result["output"] for result in results if result.get("status") == "done"}
-    there = {f"out/{path.name}" for path in tmp_path.glob("out/*")} if (tmp_path / "out").exists() else set()
-    assert done == there, shown
+    require(name, tmp_path)
+    tally = Tally()
+    (tmp_path / "work").mkdir()
+    SHORT[name](tally=tally, folder=tmp_path / "work")
+    assert tally.findings == [] and tally.cases > 0
+
+
+@pytest.mark.parametrize("name", [b"new\nline.png", b"not-\xff-utf8.png", b"-dash.png", b"a" * 250 + b".png"])
+def test_pictures_with_odd_names_are_upscaled(name: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(scarcity, "ODD", (name,))
+    tally = Tally()
+    scarcity.odd_names(tmp_path, tally)
+    assert tally.findings == [] and tally.cases == 3
