@@ -109,6 +109,8 @@ def disturb(name: str, signals: Sequence[Sequence[int]], cases: int, folder: Pat
             tally.ends[_end(code)] += 1
             tally.stages[stage] += 1
             found = [*_judge(job, place, whole), *_judge_end(code, stderr, series, job.unfinished(place))]
+            if code == 0 and _is_early(moment, whole):
+                found.append("did not heed the signal")
             again = job.start_again(place, environment_of(place, served))
             found += _judge_again(job, place, whole, again)
             tally.findings += [
@@ -131,6 +133,12 @@ def _choose(number: int, whole: Reference, random: Random) -> Moment:
     return kinds[number % len(kinds)]
 
 
+def _is_early(moment: Moment, whole: Reference) -> bool:
+    """Return whether a run of many results has most of them still to do at a moment."""
+    is_by_results = moment.results > 0 or moment.in_write
+    return is_by_results and len(whole.files) >= 40 and moment.results < 20
+
+
 def _run_disturbed(
     job: Job, place: Path, served: dict[str, str], series: Sequence[int], when: tuple[Moment, Random]
 ) -> tuple[int, str, str]:
@@ -146,6 +154,8 @@ def _run_disturbed(
             stdout=subprocess.DEVNULL,
             stderr=stderr,
             start_new_session=True,
+            # A shell lets its jobs in the background ignore Ctrl-C, and so would all processes that this one starts.
+            preexec_fn=_heed_interrupts,  # noqa: PLW1509 - the harness has no threads of its own when it forks
         )
         _wait_for(job, place, process, moment)
         stage = _stage(job, place)
@@ -166,6 +176,10 @@ def _run_disturbed(
     error.unlink()
     # What a killed process leaves says more than a look at a process that goes on.
     return process.returncode, text, _stage(job, place) if signal.SIGKILL in series else stage
+
+
+def _heed_interrupts() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def _wait_for(job: Job, place: Path, process: subprocess.Popen[bytes], moment: Moment) -> None:
@@ -234,8 +248,9 @@ def _judge_end(code: int, stderr: str, series: Sequence[int], unfinished: Sequen
         yield f"ended with {_end(code)}: {stderr[-200:]!r}"
     if any(word in stderr for word in _QUIET):
         yield f"stderr: {stderr[-300:]!r}"
-    if len(stderr.splitlines()) > 1 and "interrupted" not in stderr:
-        yield f"several lines on stderr: {stderr[-300:]!r}"
+    lines = stderr.splitlines() or [""]
+    if code == 130 and len(series) == 1 and "interrupted" not in lines[-1] and "resume" not in stderr:
+        yield f"no word about the interruption: {stderr[-300:]!r}"
     if unfinished and len(series) == 1:
         yield f"left {unfinished}"
 

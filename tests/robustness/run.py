@@ -186,7 +186,7 @@ def run_scarcity(plan: Plan) -> Iterator[Row]:
             tally = Tally()
             (plan.folder / name).mkdir()
             starve(plan.folder / name, tally)
-            yield Row(name, tally.cases, tally.ends, tally.findings)
+            yield Row(name, tally.cases, dict(tally.ends), tally.findings)
 
 
 def run_hostile(plan: Plan) -> Iterator[Row]:

@@ -15,7 +15,7 @@ pytestmark = [
 ]
 
 
-@pytest.mark.parametrize(("name", "cases"), [("folder of pictures", 6), ("download", 4), ("conversion", 2)])
+@pytest.mark.parametrize(("name", "cases"), [("many small pictures", 6), ("download", 4), ("merge", 2), ("video", 2)])
 def test_a_killed_job_leaves_whole_results_and_ends_the_same_when_started_again(
     name: str, cases: int, tmp_path: Path
 ) -> None:
@@ -25,5 +25,5 @@ def test_a_killed_job_leaves_whole_results_and_ends_the_same_when_started_again(
 
 def test_signals_once_and_twice_end_a_job_cleanly(tmp_path: Path) -> None:
     series = [(signal.SIGINT,), (signal.SIGTERM,), (signal.SIGINT, signal.SIGINT), (signal.SIGTERM, signal.SIGTERM)]
-    tally = disturb("folder of pictures", series, 8, tmp_path, seed=1)
+    tally = disturb("many small pictures", series, 8, tmp_path, seed=1)
     assert tally.findings == [] and tally.cases == 8
