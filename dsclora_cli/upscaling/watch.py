@@ -119,6 +119,7 @@ class _Waves:
     def take(self) -> FoundInputs:
         """Return the inputs that are complete and new or changed, and the files that are newly left out."""
         found, now = find_inputs(self._folders, self._batch), monotonic()
+        self._forget_gone(found)
         ready, self.unsettled = [], False
         for file in found.inputs:
             stamp = _stamp(file)
@@ -136,6 +137,15 @@ class _Waves:
         left_out = tuple(each for each in found.left_out if each.name not in self._told)
         self._told.update(each.name for each in left_out)
         return replace(found, inputs=tuple(ready), left_out=left_out, many=True)
+
+    def _forget_gone(self, found: FoundInputs) -> None:
+        """Forget the files that are there no more: a watch may run for months, and files may come and go."""
+        there = {file.key for file in found.inputs}
+        for known in (self._seen, self._taken):
+            for key in known.keys() - there:
+                del known[key]
+        # A watched folder that is empty again and again is told of once.
+        self._told &= {*(each.name for each in found.left_out), *self._folders}
 
 
 def _stamp(file: InputFile) -> _Stamp | None:

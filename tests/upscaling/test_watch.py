@@ -75,6 +75,22 @@ def test_a_file_that_is_still_written_waits(incoming: Path, monkeypatch: pytest.
     assert len(waves.take().inputs) == 1
 
 
+def test_files_that_have_gone_are_forgotten(incoming: Path) -> None:
+    waves = watch._Waves([str(incoming)], OPTIONS)
+    for number in range(3):
+        path = picture(incoming / f"{number}.png")
+        notes = incoming / f"{number}.txt"
+        notes.write_text("no picture")
+        found = waves.take()
+        assert [each.name for each in found.inputs] == [str(path)]
+        assert [each.name for each in found.left_out] == [str(notes)]
+        path.unlink()
+        notes.unlink()
+        # That the folder is empty is told once.
+        assert [each.name for each in waves.take().left_out] == [str(incoming)][number:]
+    assert not waves._seen and not waves._taken and waves._told == {str(incoming)}
+
+
 def test_only_folders_are_watched(incoming: Path) -> None:
     path = picture(incoming / "a.png")
     with pytest.raises(UsageError, match="--watch takes folders"):
