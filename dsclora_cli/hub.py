@@ -158,17 +158,22 @@ def describe_repo(repo: str, revision: str | None = None) -> RepoDescription:
         raise HubUnavailable("no such revision", message, "check the part after @")
     card = listing.get("cardData")
     licence = str(card.get("license_name") or card.get("license") or "") if isinstance(card, dict) else ""
-    files = dict(map(_listed, listing.get("siblings") or ()))
+    files = dict(_listed(listing))
     return RepoDescription(licence[:80], files, str(listing.get("sha") or ""), listing.get("private") is True)
 
 
-def _listed(file: Mapping[str, Any]) -> tuple[str, ListedFile]:
-    """Return path and facts of an entry in the Hub's list of files."""
-    sha256 = (file.get("lfs") or {}).get("sha256")
-    size = file.get("size")
-    right = isinstance(sha256, str) and _SHA256.fullmatch(sha256) and isinstance(size, int)
-    listed = ListedFile(int(size or 0), sha256 if right else None, str(file.get("blobId") or ""))
-    return str(file.get("rfilename")), listed
+def _listed(listing: Mapping[str, Any]) -> Iterator[tuple[str, ListedFile]]:
+    """Yield path and facts of the entries in the Hub's list of files; an entry of another type is no file."""
+    siblings = listing.get("siblings")
+    for file in siblings if isinstance(siblings, list) else ():
+        if not isinstance(file, dict):
+            continue
+        size, large = file.get("size"), file.get("lfs")
+        sha256 = large.get("sha256") if isinstance(large, dict) else None
+        if not isinstance(size, int) or size < 0:  # the size limits the download
+            size, sha256 = 0, None
+        right = isinstance(sha256, str) and _SHA256.fullmatch(sha256)
+        yield str(file.get("rfilename")), ListedFile(size, sha256 if right else None, str(file.get("blobId") or ""))
 
 
 def fetch_dataset_file(repo: str, file: str, offline: bool = False) -> Path:
@@ -306,9 +311,9 @@ class _Download:
         wanted = self.wanted
         for revision in dict.fromkeys((wanted.revision, None)):
             listing = self.listing(revision)
-            for file in listing.get("siblings") or ():
-                if (file.get("lfs") or {}).get("sha256") == wanted.sha256:
-                    return str(file.get("rfilename")), str(listing.get("sha"))
+            for file, listed in _listed(listing):
+                if listed.sha256 == wanted.sha256:
+                    return file, str(listing.get("sha"))
         raise HubUnavailable(
             GONE,
             f"{wanted.repo} at {self.endpoint} lists no file with sha256 {wanted.sha256}, pinned for {wanted.file}",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import threading
 import time
@@ -81,6 +82,21 @@ def test_a_listing_names_no_file_elsewhere(server: HubServer, thesis: Path, name
     assert caught.value.reason == "unusable answer of the Hub" and str(caught.value).isprintable()
     assert outside() == {thesis}
     assert thesis.read_bytes() == b"years of work"
+
+
+@pytest.mark.parametrize(
+    "siblings", ["true", '["x", null, [1]]', '[{"rfilename": 7, "size": 1e999, "lfs": "x"}]', "{}"]
+)
+def test_a_listing_of_other_types_lists_no_file(
+    server: HubServer, monkeypatch: pytest.MonkeyPatch, siblings: str
+) -> None:
+    monkeypatch.setattr(server, "listing", lambda: json.loads(f'{{"siblings": {siblings}, "cardData": 3}}'))
+    listed = hub.describe_repo(REPO)
+    assert listed.licence == "" and set(listed.files) <= {"7"}
+    assert all(file == hub.ListedFile(0, None) for file in listed.files.values())
+    server.files["moved.pth"] = server.files.pop(FILE)
+    with pytest.raises(HubUnavailable, match="lists no file with sha256"):
+        hub.fetch_file(WANTED)
 
 
 @given(st.text(max_size=5) | st.text("./\\:a~", max_size=9))

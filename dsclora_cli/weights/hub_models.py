@@ -112,7 +112,7 @@ def list_trusted() -> tuple[TrustedFile, ...]:
     found = []
     for place in (state_dir() / "hub-models").glob("*.json"):
         with suppress(OSError, ValueError, TypeError, RecursionError):
-            found.append(TrustedFile(**json.loads(read_small(place))))
+            found.append(_as_trusted(read_small(place)))
     return tuple(sorted(found, key=lambda trusted: trusted.reference))
 
 
@@ -142,7 +142,9 @@ def _obtain(reference: str, offline: bool, state: Path) -> HubModel:
 
 
 def _place_of_record(reference: str, state: Path) -> Path:
-    return state / "hub-models" / f"{hashlib.sha256(reference.encode()).hexdigest()[:32]}.json"
+    # An argument of a command may hold bytes that are no UTF-8.
+    name = hashlib.sha256(reference.encode(errors="surrogateescape")).hexdigest()[:32]
+    return state / "hub-models" / f"{name}.json"
 
 
 def _fetch_again(trusted: TrustedFile, place: Path, offline: bool) -> Path:
@@ -196,15 +198,25 @@ def _only_weight_file(repo: str, files: Mapping[str, hub.ListedFile]) -> str:
 def _read_record(place: Path, reference: str) -> TrustedFile | None:
     """Return the record of an earlier use; None for the first use. Raises WeightsError for a damaged record."""
     try:
-        record = TrustedFile(**json.loads(read_small(place)))
+        record = _as_trusted(read_small(place))
     except FileNotFoundError:
         return None
     except (OSError, ValueError, TypeError, RecursionError) as error:
         # Trusting again without a word would accept any bytes.
         raise WeightsError(f"the record of {reference} cannot be read: {place}", "remove the file") from error
-    valid = record.reference == reference and isinstance(record.sha256, str)
-    if not valid or not re.fullmatch("[0-9a-f]{64}", record.sha256) or not isinstance(record.size, int):
+    if record.reference != reference:
         raise WeightsError(f"the record of {reference} is damaged: {place}", "remove the file")
+    return record
+
+
+def _as_trusted(text: str) -> TrustedFile:
+    """Return the file that a record describes. Raises ValueError or TypeError for anything but a whole record."""
+    record = TrustedFile(**json.loads(text))
+    texts = (record.reference, record.repo, record.file, record.sha256, record.licence)
+    if not all(isinstance(each, str) for each in (*texts, record.revision or "")) or not isinstance(record.size, int):
+        raise TypeError("a field of another type")
+    if not re.fullmatch("[0-9a-f]{64}", record.sha256) or not is_repo_name(record.repo) or record.size < 0:
+        raise ValueError("no sha256, no repository or no size")
     return record
 
 

@@ -197,6 +197,7 @@ class HubHandler(BaseHTTPRequestHandler):
             if self.hub.endless:
                 while not self.hub.released.is_set():
                     self.wfile.write(bytes(1 << 16))
+                return
             for byte in body:
                 self.wfile.write(bytes([byte]))
                 self.wfile.flush()

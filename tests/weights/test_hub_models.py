@@ -121,11 +121,14 @@ def test_a_damaged_record_is_never_trusted_again_without_a_word(
 ) -> None:
     assert upscale(capsys, REFERENCE)[0] == 0
     (record,) = (state_dir() / "hub-models").iterdir()
-    for text in ("{", json.dumps({**json.loads(record.read_text()), "sha256": "no"})):
+    whole = json.loads(record.read_text())
+    wrong = {"sha256": "no", "reference": ["a"], "repo": ["a/b"], "file": None, "size": -1, "licence": 7, "revision": 1}
+    for text in ("{", *(json.dumps({**whole, key: value}) for key, value in wrong.items())):
         record.write_text(text)
         code, err = upscale(capsys, REFERENCE)
         assert (code, err.count("\n")) == (3, 1)
         assert str(record) in err
+        assert hub_models.list_trusted() == ()
 
 
 def test_a_weight_file_of_this_machine_is_no_reference(server: HubServer, capsys: pytest.CaptureFixture[str]) -> None:
@@ -145,6 +148,7 @@ def test_a_weight_file_of_this_machine_is_no_reference(server: HubServer, capsys
         (f"hf://{REPO}/../up.pth", 2, "../up.pth of someone/2xPhotos is no weight file"),
         ("hf://someone", 2, "'hf://someone' is no model on the Hub (write hf://USER/REPO/FILE"),
         ("a/b/c d.txt", 2, "is no weight file"),
+        ("na\udcea/C", 2, "is no model on the Hub"),
         (f"{REPO}@absent", 3, f"{REPO} at http://127.0.0.1:"),
         ("nobody/nothing", 3, "has no repository nobody/nothing"),
     ],
