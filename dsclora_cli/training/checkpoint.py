@@ -97,9 +97,20 @@ class RunState:
             if content != self.content:
                 hint = "give the files of the run, wherever they are now, or start a new run with another --out"
                 raise UsageError(f"{path.parent} is a run of other pictures or weights", hint)
-        for name, part in self.parts.items():
-            part.load_state_dict(state[name])
-        for key, value in progress.items():
-            setattr(self.progress, key, value)
+        try:
+            self._restore(state, progress)
+        # The parts of torch trust their own files, and raise nearly everything for others.
+        except Exception as error:
+            raise UsageError(f"{path} cannot be read as a checkpoint", "start a new run with another --out") from error
         changed = content not in {None, self.content}
         return "the pictures or weights of the run have changed since its last checkpoint" if changed else ""
+
+    def _restore(self, state: Mapping[str, Any], progress: Mapping[str, Any]) -> None:
+        """Load all parts and the progress. Raises any exception for a file that another program has changed."""
+        restored = TrainingProgress(**progress)
+        if progress["step"].bit_length() > 62 or progress["step"] < 0:  # AttributeError for other types
+            raise ValueError("no step")
+        for name, part in self.parts.items():
+            part.load_state_dict(state[name])
+        for key, value in vars(restored).items():
+            setattr(self.progress, key, value)

@@ -85,12 +85,25 @@ class RunDir:
         return f"the run folder will have no {parts}: pip install 'dsclora[train]' to have both" if absent else ""
 
     def lines(self) -> list[dict[str, Any]]:
-        """Return the lines of the log, without a last line that a crash cut short."""
+        """Return the lines of the log, without a last line that a crash cut short.
+
+        Raises UsageError for a log that holds anything else: the log of a run cannot be made again.
+        """
         if not self._log.exists():
             return []
         with open_regular(self._log) as file:
-            whole, _, _ = file.read().decode("utf-8").rpartition("\n")
-        return [json.loads(line) for line in whole.splitlines()]
+            whole, _, _ = file.read().rpartition(b"\n")
+        return [self._checked(line, number) for number, line in enumerate(whole.splitlines(), start=1)]
+
+    def _checked(self, line: bytes, number: int) -> dict[str, Any]:
+        try:
+            read = json.loads(line)
+            # The keys that the plot needs; a score may be absent.
+            if isinstance(read["step"], int) and all(isinstance(read[key], int | float) for key in ("loss", "psnr_y")):
+                return dict(read)
+        except (ValueError, LookupError, TypeError, RecursionError):
+            pass
+        raise UsageError(f"line {number} of {self._log} is damaged", "remove the line, then --resume")
 
     def log(self, line: Mapping[str, Any]) -> None:
         """Add a line to the log, and every number of the line to TensorBoard."""

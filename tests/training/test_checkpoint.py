@@ -17,6 +17,7 @@ from dsclora_cli.errors import DscloraError, UsageError
 from dsclora_cli.models.span import SPAN, SpanConfig
 from dsclora_cli.recipe import Recipe
 from dsclora_cli.recipe_toml import read_recipe
+from dsclora_cli.training.checkpoint import RunState, TrainingProgress
 from dsclora_cli.training.train import train
 from dsclora_cli.weights.checkpoint import save_network
 
@@ -207,6 +208,32 @@ def test_a_full_disk_leaves_the_previous_checkpoint_intact(
         train(recipe, tmp_path / "run", False, Recorder())
     assert (tmp_path / "run" / "state.pt").read_bytes() == saved[-1]
     assert not list((tmp_path / "run").glob(".dsclora*"))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"trained": {}},
+        {"trained": None},
+        {"optimiser": {}},
+        {"progress": {"step": "x"}},
+        {"progress": {"step": -1}},
+        {"progress": {"step": 1, "count": 1}},
+        {"progress": None},
+    ],
+)
+def test_a_checkpoint_that_another_program_has_changed_is_an_error_of_one_line(
+    tmp_path: Path, change: dict[str, object]
+) -> None:
+    layer = torch.nn.Linear(2, 2)
+    parts = {"trained": layer, "optimiser": torch.optim.Adam(layer.parameters())}
+    state, path = RunState(Recipe(), "content", parts, TrainingProgress(step=3)), tmp_path / "state.pt"
+    state.save(path)
+    assert state.load(path, torch.device("cpu")) == ""
+    torch.save({**torch.load(path, weights_only=True), **change}, path)
+    with pytest.raises(UsageError, match="cannot be read as a checkpoint") as refusal:
+        state.load(path, torch.device("cpu"))
+    assert "\n" not in str(refusal.value)
 
 
 def test_a_damaged_checkpoint_is_an_error_of_one_line(photos: Path, tmp_path: Path) -> None:

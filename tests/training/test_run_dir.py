@@ -64,6 +64,18 @@ def test_a_line_cut_short_by_a_crash_is_ignored(tmp_path: Path) -> None:
     assert [json.loads(line)["step"] for line in (tmp_path / "log.jsonl").read_text().splitlines()] == [1, 2, 3]
 
 
+@pytest.mark.parametrize(
+    "line", [b"{", b"[]", b"7", b'{"step": "1"}', b'{"step": 1, "loss": null}', b"\xff", b"[" * 100_000]
+)
+def test_a_damaged_line_of_the_log_is_named(tmp_path: Path, line: bytes) -> None:
+    _begun(tmp_path, lines=1)
+    whole = (tmp_path / "log.jsonl").read_bytes()
+    (tmp_path / "log.jsonl").write_bytes(whole + line + b"\n")
+    with pytest.raises(UsageError, match=r"line 2 of .*log\.jsonl is damaged \(remove the line, then --resume\)"):
+        _begun(tmp_path, step=2)
+    assert (tmp_path / "log.jsonl").read_bytes() == whole + line + b"\n"
+
+
 def test_tensorboard_gets_every_number(tmp_path: Path) -> None:
     reading = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
     _begun(tmp_path, lines=3)
