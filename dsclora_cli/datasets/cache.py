@@ -93,9 +93,12 @@ class TrainCache:
             return StoredFile((_page_name(key, 0),))
         try:
             facts = json.loads(read_small(path))
-            names = tuple(_page_name(key, index) for index in range(min(int(facts["pages"]), _MOST_PAGES)))
+            count = min(int(facts["pages"]), _MOST_PAGES)
+            if count < 1:  # the picture would be left out of the training without a word
+                return None
+            names = tuple(_page_name(key, index) for index in range(count))
             return StoredFile(names, tuple(name for name in CONVERSIONS if name in facts["conversions"]))
-        except (OSError, KeyError, TypeError, ValueError, RecursionError):
+        except (OSError, KeyError, TypeError, ValueError, OverflowError, RecursionError):
             return None
 
     def add_lr(self, picture: str, scale: int) -> str:

@@ -53,7 +53,8 @@ def read_scores(path: Path, sha256s: Collection[str]) -> ModelScores:
         return ModelScores(metrics, _conditions(report), sets)
     except OSError as error:
         raise UsageError(f"cannot read {path}: {error.strerror}", hint) from error
-    except (ValueError, LookupError, TypeError, RecursionError, AttributeError) as error:
+    # ArithmeticError: an infinite number in place of a count.
+    except (ValueError, LookupError, TypeError, RecursionError, AttributeError, ArithmeticError) as error:
         raise UsageError(f"{path} is no report of `dsclora eval --json`", hint) from error
 
 

@@ -188,6 +188,14 @@ def test_a_hash_in_the_index_that_is_no_hash_counts_for_nothing(photo: Path, key
     assert TrainCache().add_file(photo).pages[0] == f"{sha256_of(photo)}.hr.npy"
 
 
+@pytest.mark.parametrize("pages", ["0", "-3", "1e999", "[]", "null", '"x"'])
+def test_a_number_of_pages_that_is_none_leaves_no_picture_out(photo: Path, pages: str) -> None:
+    cache = TrainCache()
+    whole = cache.add_file(photo)
+    (cache.folder / f"{sha256_of(photo)}.json").write_text(f'{{"pages": {pages}, "conversions": []}}')
+    assert cache.add_file(photo) == whole
+
+
 @pytest.mark.parametrize("descr", ["O", "|O", "|V8", "<U2", "<M8[s]"])
 def test_a_file_of_the_cache_holds_numbers_only(descr: str) -> None:
     cache = TrainCache()

@@ -46,7 +46,16 @@ def test_a_report_about_other_weights_is_refused(report: Path) -> None:
         read_scores(report, ("c" * 64,))
 
 
-@pytest.mark.parametrize("text", ["", "[]", "{}", "no json", '{"rows": [{}]}', '{"rows": null}', "[" * 100_000])
+def _infinite() -> str:
+    """A report with an infinite number of pictures."""
+    row = '{"name": "x", "weights_sha256": "' + "c" * 64 + '", "mean": {}}'
+    sets = f'[{{"name": "Set5", "images": 1e999, "rows": [{row}]}}]'
+    return f'{{"rows": [{row}], "metrics": [], "sets": {sets}, "protocol": {{"name": "paper", "border": 2}}}}'
+
+
+@pytest.mark.parametrize(
+    "text", ["", "[]", "{}", "no json", '{"rows": [{}]}', '{"rows": null}', "[" * 100_000, _infinite()]
+)
 def test_a_file_that_is_no_report_is_refused(tmp_path: Path, text: str) -> None:
     (tmp_path / "scores.json").write_text(text, encoding="utf-8")
     with pytest.raises(UsageError, match="is no report of `dsclora eval --json`"):
