@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import struct
 import zlib
@@ -92,6 +93,8 @@ def _edit_payload(payload: bytes, random: Random) -> bytes:
 
 def edit_text(data: bytes, random: Random) -> bytes:
     """Change a number, a name, a quotation mark or a bracket of a text: XMP, TOML, the head of a PNM."""
+    if data[:1] in (b"{", b"[") and random.random() < 0.6 and (edited := edit_json(data, random)):
+        return edited
     kind = random.choice((rb"\d+", rb"\w+", rb"[<>\"'=\[\]{}/]", rb"\s+"))
     found = list(re.finditer(kind, data))
     if not found:
@@ -102,6 +105,51 @@ def edit_text(data: bytes, random: Random) -> bytes:
         (b"", number, b"9" * 5000, b"1e999", b"nan", place[0] * 2, b"\0", b"\xff\xfe", b"<a " * 50, b"'")
     )
     return data[: place.start()] + new + data[place.end() :]
+
+
+_ODD_VALUES = (
+    None,
+    True,
+    0,
+    -1,
+    2**64,
+    0.5,
+    float("inf"),
+    float("nan"),
+    "",
+    "x",
+    "../../x",
+    "\udc80",
+    [],
+    {},
+    [[]],
+    [{}],
+)
+"""Values of every type of JSON, in place of values of other types."""
+
+
+def edit_json(data: bytes, random: Random) -> bytes:
+    """Replace, drop or double one value of a JSON text; return nothing for a text that is no JSON."""
+    try:
+        document = json.loads(data)
+    except (ValueError, RecursionError):
+        return b""
+    parents: list[dict[str, object] | list[object]] = [document]
+    for each in parents:
+        children = each.values() if isinstance(each, dict) else each if isinstance(each, list) else ()
+        parents += [child for child in children if isinstance(child, dict | list) and child]
+    parent = random.choice(parents)
+    keys = list(parent) if isinstance(parent, dict) else range(len(parent)) if isinstance(parent, list) else ()
+    if not keys:
+        return b""
+    key, action = random.choice(keys), random.choice(("replace", "replace", "replace", "drop", "many"))
+    if action == "drop":
+        del parent[key]
+    elif action == "many":
+        parent[key] = [parent[key]] * 500
+    else:
+        parent[key] = random.choice(_ODD_VALUES)
+    return json.dumps(document).encode()
 
 
 def _edit_list(parts: list[Chunk], others: list[Chunk], edit: Callable[[Chunk], Chunk], random: Random) -> list[Chunk]:

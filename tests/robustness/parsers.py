@@ -6,18 +6,17 @@ import io
 import json
 import pickle
 import struct
-import tempfile
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
 from fractions import Fraction
 from functools import cache
-from pathlib import Path
 
 import numpy as np
 import torch
+from parser_cases import Parser, as_file, scratch
 from pictures import IPTC, XMP, exif_block
 from PIL import Image
+from record_parsers import RECORD_PARSERS
 from seeds import picture_files
 from small_networks import made
 
@@ -41,37 +40,8 @@ ALIKE = {".png": "PNG", ".gif": "GIF", ".webp": "WEBP", ".avif": "AVIF", ".heic"
 """Suffix to format, for parsers that are told the format."""
 
 
-@dataclass(frozen=True)
-class Parser:
-    """A parser to fuzz."""
-
-    parse: Callable[[bytes], object]
-
-    seeds: Callable[[], list[bytes]]
-    """Return whole files."""
-
-    allowed: tuple[type[Exception], ...] = ()
-    """Exceptions that the documentation of the parser names; any other one is a finding."""
-
-    is_text: bool = False
-    """Whether mutations edit words and numbers."""
-
-
 def _with_suffix(*suffixes: str) -> Callable[[], list[bytes]]:
     return lambda: [data for name, data in picture_files().items() if name.endswith(suffixes)]
-
-
-@cache
-def _scratch() -> Path:
-    """Return a folder for parsers that take a path; in memory where the system has such a folder."""
-    memory = Path("/dev/shm")
-    return Path(tempfile.mkdtemp(prefix="dsclora-fuzz-", dir=memory if memory.is_dir() else None))
-
-
-def _as_file(data: bytes, name: str = "file") -> Path:
-    path = _scratch() / name
-    path.write_bytes(data)
-    return path
 
 
 def _parse_tiff(data: bytes) -> None:
@@ -157,7 +127,7 @@ def _parse_profile(data: bytes) -> None:
 
 
 def _parse_weights(data: bytes) -> None:
-    path = _as_file(data, "net.safetensors")
+    path = as_file(data, "net.safetensors")
     read_span_weights(path)
     load_kept(path)
     with suppress(WeightsError):
@@ -166,7 +136,7 @@ def _parse_weights(data: bytes) -> None:
 
 
 def _parse_recipe(data: bytes) -> None:
-    check_recipe(resolve_defaults(read_recipe(_as_file(data, "recipe.toml"))))
+    check_recipe(resolve_defaults(read_recipe(as_file(data, "recipe.toml"))))
 
 
 def _parse_settings(data: bytes) -> None:
@@ -177,7 +147,7 @@ def _parse_settings(data: bytes) -> None:
 
 
 def _parse_list(data: bytes) -> None:
-    find_inputs([f"@{_as_file(data, 'list.txt')}"], BatchOptions())
+    find_inputs([f"@{as_file(data, 'list.txt')}"], BatchOptions())
 
 
 @cache
@@ -232,12 +202,12 @@ PARSERS: dict[str, Parser] = {
     ),
     "safetensors headers": Parser(_parse_weights, _small_safetensors, (WeightsError,)),
     "weight files": Parser(_parse_weights, _weight_files, (WeightsError,)),
-    "pickles": Parser(lambda data: find_code(_as_file(data, "net.pth")), _pickles),
+    "pickles": Parser(lambda data: find_code(as_file(data, "net.pth")), _pickles),
     "recipes": Parser(
         _parse_recipe, lambda: [recipe_to_toml(Recipe()).encode(), b"[run]\nsteps = 10\n"], (UsageError,), True
     ),
     "catalogue": Parser(
-        lambda data: read_catalog(_as_file(data, "weights.toml"), _scratch()),
+        lambda data: read_catalog(as_file(data, "weights.toml"), scratch()),
         lambda: [packaged_file().read_bytes()[:6000].rsplit(b"\n[", 1)[0], b"[weights.a]\narch = 'span'\n"],
         (UsageError,),
         is_text=True,
@@ -246,5 +216,6 @@ PARSERS: dict[str, Parser] = {
     "lists of inputs": Parser(
         _parse_list, lambda: [b"a.png\nb/*.tif\n# x\n", "é.png\n".encode("utf-16")], (DscloraError,), is_text=True
     ),
+    **RECORD_PARSERS,
 }
 """Parsers by name."""

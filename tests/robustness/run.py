@@ -25,6 +25,7 @@ from records import Record, Row  # noqa: E402
 
 if TYPE_CHECKING:
     from parser_fuzzing import ParserTally
+    from soak import Soak
 
 
 @dataclass(frozen=True)
@@ -198,6 +199,23 @@ def run_hostile(plan: Plan) -> Iterator[Row]:
         yield Row(name, tally.cases, {**tally.outcomes, "slowest s": round(tally.slowest, 2)}, tally.findings)
 
 
+def run_soak(plan: Plan) -> Iterator[Row]:
+    """Watch a process over 20,000 small pictures, and processes over mixed pictures for two hours each, at scale 1."""
+    from soak import SOAKS, soak_small
+
+    name, every = "small pictures in one run", 10 * min(1.0, plan.scale)
+    if plan.rows in name:
+        yield _soak_row(name, soak_small(max(30, round(20_000 * plan.scale)), plan.folder / "small", every))
+    for index, (name, soak) in enumerate(SOAKS.items()):
+        if plan.rows in name:
+            yield _soak_row(name, soak(7200 * plan.scale, plan.folder / f"{index}", every))
+
+
+def _soak_row(name: str, course: Soak) -> Row:
+    facts = course.facts()
+    return Row(name, course.statuses.total(), facts, course.findings)
+
+
 CHECKS: dict[str, Callable[[Plan], Iterator[Row]]] = {
     "files": run_files,
     "parsers": run_parsers,
@@ -207,6 +225,7 @@ CHECKS: dict[str, Callable[[Plan], Iterator[Row]]] = {
     "signals": run_signals,
     "power": run_power,
     "scarcity": run_scarcity,
+    "soak": run_soak,
 }
 """Checks by name; `checks.toml` says what each check promises."""
 
