@@ -177,6 +177,10 @@ class Worker(Thread):
             return
         except BaseException as error:  # noqa: BLE001 - raised again by `wait`, in the thread that waits for this one
             self.error = error
+        finally:
+            # The work belongs to the owner of the thread. A cycle would keep the owner, with engines of hundreds of
+            # megabytes, until Python looks for cycles.
+            del self._work
 
     def rest(self) -> None:
         """Wait until the thread has ended."""

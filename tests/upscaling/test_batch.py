@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import io
 import subprocess
 import sys
@@ -16,6 +17,7 @@ from PIL import Image
 from dsclora_cli.config import BatchOptions, EngineOptions, ModelOptions, SaveOptions, SizeOptions, UpscaleOptions
 from dsclora_cli.errors import UsageError, WeightsError
 from dsclora_cli.upscaling.batch import UpscaleCallbacks, upscale_files
+from dsclora_cli.upscaling.picture import PictureUpscaler
 
 
 @pytest.fixture
@@ -150,6 +152,20 @@ def test_a_fallback_is_one_note_and_a_warning_in_each_result(folder: Path) -> No
     results = list(upscale_files([folder / "b.png", folder / "d.gif"], options, callbacks))
     assert notes == ["dscf-x4 could not be fetched (offline): using the embedded dsclora-x4"]
     assert all(notes[0] in result.warnings for result in results)
+
+
+def test_a_run_keeps_no_engine_once_the_run_is_over(folder: Path) -> None:
+    # Without the search for cycles, which may come hours later: an engine holds hundreds of megabytes.
+    options = replace(EMBEDDED, model=ModelOptions(offline=True))
+    gc.collect()
+    gc.disable()
+    try:
+        kept = [each for each in gc.get_objects() if type(each) is PictureUpscaler]
+        assert set(states(run([folder], options)).values()) >= {"done", "failed"}
+        left = [each for each in gc.get_objects() if type(each) is PictureUpscaler]
+        assert len(left) == len(kept)
+    finally:
+        gc.enable()
 
 
 def test_a_batch_and_a_single_run_give_the_same_pixels(folder: Path) -> None:
