@@ -5,6 +5,7 @@ Archives come from strangers: `unpack_hr` checks every entry before the first by
 
 from __future__ import annotations
 
+import errno
 import gzip
 import shutil
 import stat
@@ -180,7 +181,8 @@ def unpack_hr(archive: Path, folder: Path, on_progress: OnUnpack | None = None) 
         raise ImageError(f"{archive}: {error.message}", error.hint) from error
     # Decompressors and parsers raise many kinds of exceptions for a damaged file, OSError without `errno` among them.
     except Exception as error:
-        if isinstance(error, OSError) and error.errno is not None:
+        # EINVAL: a place in the archive that no file has, such as one before the first byte.
+        if isinstance(error, OSError) and error.errno not in {None, errno.EINVAL}:
             raise
         reason = str(error).partition("\n")[0] or type(error).__name__
         hint = "remove the file and run again to fetch it anew"

@@ -47,6 +47,7 @@ LAYOUTS: dict[str, tuple[Mapping[str, bytes], dict[str, bytes]]] = {
 
 def unpacked(data: bytes, tmp_path: Path, **limits: int) -> dict[str, bytes]:
     archive = tmp_path / "archive"
+    tmp_path.mkdir(exist_ok=True)
     archive.write_bytes(data)
     with pytest.MonkeyPatch.context() as monkeypatch:
         monkeypatch.setattr(download, "ARCHIVE_LIMITS", Limits(**limits))
@@ -70,6 +71,16 @@ def test_hr_pictures_are_found_in_every_layout(
 ) -> None:
     files, wanted = LAYOUTS[layout]
     assert unpacked(pack(files), tmp_path) == wanted
+
+
+def test_a_place_before_the_first_byte_is_damage(tmp_path: Path) -> None:
+    whole = zipped({"HR/a.png": A})
+    entry, end = whole.rindex(b"PK\x01\x02"), whole.rindex(b"PK\x05\x06")
+    for place in (entry + 42, end + 16):  # of the entry, of the list of entries
+        for value in (0, 1, 2**31, 2**32 - 1):
+            data = whole[:place] + value.to_bytes(4, "little") + whole[place + 4 :]
+            if data != whole:
+                assert "damaged or truncated" in refused(data, tmp_path / f"{place}-{value}").message
 
 
 def test_progress_counts_the_bytes_of_the_pictures(tmp_path: Path) -> None:
