@@ -7,8 +7,10 @@ a public name is loaded at its first use.
 from __future__ import annotations
 
 from importlib import import_module
-from typing import TYPE_CHECKING
 
+# Type checkers take the name for true. The name of the module `typing` would cost a slow import, and Ctrl-C shows a
+# traceback until the program can catch Ctrl-C.
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from dsclora_cli.config import UpscaleOptions as UpscaleOptions
     from dsclora_cli.errors import DscloraError as DscloraError

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import atexit
-import logging
 import os
 import signal
 import sys
@@ -51,6 +50,8 @@ def _silence_libraries() -> None:
 
     The settings of Python and of the libraries let the remarks through.
     """
+    import logging  # slow, and Ctrl-C shows a traceback until `run` has begun
+
     # Read by the C++ part of torch and by OpenMP when they are loaded.
     os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
     os.environ.setdefault("KMP_WARNINGS", "0")

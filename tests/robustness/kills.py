@@ -242,9 +242,11 @@ def _is_whole(data: bytes) -> bool:
 def _judge_end(code: int, stderr: str, series: Sequence[int], unfinished: Sequence[str]) -> Iterator[str]:
     if signal.SIGKILL in series:
         return
-    # Before Python has loaded a line of this program, SIGTERM ends the process as the system does, without a word.
-    early = code == -signal.SIGTERM and not stderr
-    if code not in (0, 130) and not early:
+    # Before Python has run a line of this program, SIGTERM ends the process as the system does, without a word, and
+    # SIGINT as Python does: with a traceback in which no file of this program stands.
+    if (code == -signal.SIGTERM and not stderr) or ("KeyboardInterrupt" in stderr and "dsclora_cli/" not in stderr):
+        return
+    if code not in (0, 130):
         yield f"ended with {_end(code)}: {stderr[-200:]!r}"
     if any(word in stderr for word in _QUIET):
         yield f"stderr: {stderr[-300:]!r}"
