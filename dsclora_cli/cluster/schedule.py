@@ -49,6 +49,8 @@ class PendingGroup:
     """Number of times that a worker has begun the group."""
     reported: set[str] = field(default_factory=set)
     """Names of the files with a final result."""
+    loss: ErrorInfo | None = None
+    """Error of the last lost worker of the group."""
 
 
 @dataclass(eq=False)
@@ -170,6 +172,9 @@ class Schedule:
                     again = True
                     continue
                 pending.reported.add(file.name)
+                if pending.loss and _is_elsewhere(result):
+                    # A lost worker that cannot be ended still holds the claim: nobody finishes the picture.
+                    result = FileResult(file.name, "failed", error=pending.loss)
                 final.append(replace(result, attempts=pending.attempts))
             if again:
                 self._wait(pending, now + _PAUSES[pending.attempts - 1])
@@ -186,8 +191,7 @@ class Schedule:
         if result.status == "failed":
             return result.error is None or result.error.code not in _PASSING
         # In the first attempt, another run works on the picture. Later, a worker that only seemed lost may do so.
-        is_elsewhere = result.status == "skipped" and result.output is None and result.output_size is not None
-        return result.status not in {"interrupted", "not-reached"} and not (is_elsewhere and attempts > 1)
+        return result.status not in {"interrupted", "not-reached"} and not (_is_elsewhere(result) and attempts > 1)
 
     def _wait(self, pending: PendingGroup, until: float) -> None:
         heapq.heappush(self._waiting, (until, next(self._numbers), pending))
@@ -209,6 +213,7 @@ class Schedule:
         self._in_flight.remove(task)
         final = []
         for pending in task.pending:
+            pending.loss = error
             if pending.attempts < MOST_ATTEMPTS:
                 self._wait(pending, 0.0)
                 continue
@@ -229,3 +234,8 @@ class Schedule:
         for group in chain(self._ahead, rest):
             yield from (FileResult(file.name, "not-reached") for file in group)
         self._is_listed = self._is_listed or len(rest) < MOST_NOT_REACHED
+
+
+def _is_elsewhere(result: FileResult) -> bool:
+    """Return whether another process has claimed the picture."""
+    return result.status == "skipped" and result.output is None and result.output_size is not None

@@ -159,6 +159,19 @@ def test_a_picture_in_work_elsewhere_is_left_to_another_run_but_not_to_a_lost_wo
     assert [result.status for result in final] == [status]
 
 
+def test_a_picture_that_a_lost_worker_still_claims_has_failed() -> None:
+    schedule = Schedule(groups(1), 1)
+    task = schedule.next_task(0.0)
+    assert task is not None
+    schedule.lost(task, LOST)
+    for attempt in range(2, MOST_ATTEMPTS + 1):
+        task = schedule.next_task(60.0 * attempt)
+        assert task is not None
+        elsewhere = done(task, status="skipped", output=None, output_size=(4, 4))
+        final = schedule.finished(task, elsewhere, 1.0, 60.0 * attempt)
+    assert [(each.status, each.error, each.attempts) for each in final] == [("failed", LOST, MOST_ATTEMPTS)]
+
+
 def test_a_stop_does_not_wait_for_an_endless_listing() -> None:
     schedule = Schedule(groups(10**9), 1)
     schedule.stop()
