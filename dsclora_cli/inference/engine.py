@@ -180,7 +180,9 @@ class Ensemble:
         for transpose in (False, True):
             turned = tile.transpose(1, 0, 2) if transpose else tile
             for flip in ((), (0,), (1,), (0, 1)):
-                # Adding makes a new array, so the engine may write over the result of the run before.
-                result = np.flip(self._engine(np.ascontiguousarray(np.flip(turned, flip))), flip)
+                # A copy even where NumPy calls the view contiguous: along a side of one pixel its stride may be
+                # negative, which PyTorch refuses. Adding makes a new array, so the engine may write over the result of
+                # the run before.
+                result = np.flip(self._engine(np.flip(turned, flip).copy()), flip)
                 total = total + (result.transpose(1, 0, 2) if transpose else result)
         return total / tile.dtype.type(8)

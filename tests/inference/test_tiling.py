@@ -116,6 +116,13 @@ def test_ensemble_is_the_mean_of_eight_runs_and_its_tiles_are_exact() -> None:
     np.testing.assert_allclose(upscale(eight, image, 12), upscale(eight, image, 0), rtol=0, atol=1e-12)
 
 
+@pytest.mark.parametrize("shape", [(1, 1, 3), (1, 7, 3), (7, 1, 3)])
+def test_the_ensemble_gives_the_engine_no_negative_strides(shape: tuple[int, int, int]) -> None:
+    """PyTorch refuses such arrays, also along a side of one pixel, where NumPy calls the array contiguous."""
+    tile = np.random.default_rng(5).random(shape)
+    assert Ensemble(engine())(tile).shape == (shape[0] * 2, shape[1] * 2, 3)
+
+
 class Cramped:
     """An engine that repeats pixels, and runs out of memory for tiles of more than `room` pixels, halo included."""
 
