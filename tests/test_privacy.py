@@ -7,10 +7,17 @@ import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hub_server import HubServer
 from PIL import Image
+from small_networks import made
+
+from dsclora_cli.cli.app import main
+from dsclora_cli.weights import hub_models
+from dsclora_cli.weights.checkpoint import save_network
 
 ENGINES = ("openvino", "torch", "auto")
 PYTHON_API = """
@@ -51,8 +58,61 @@ def test_openvino_is_imported_without_its_telemetry(openvino: None, home: Path) 
     assert list(home.iterdir()) == []
 
 
+class Sockets:
+    """What Python code does with sockets; a hook stays as long as the interpreter, and notes only while wanted."""
+
+    events: list[str] | None = None
+    installed = False
+
+    @classmethod
+    def note(cls, event: str, arguments: tuple[object, ...]) -> None:
+        if cls.events is not None and event.startswith("socket."):
+            cls.events.append(f"{event} {arguments!r:.100}")
+
+
+@pytest.fixture
+def sockets() -> Iterator[list[str]]:
+    """Yield the list of all uses of sockets, which grows during the test."""
+    if not Sockets.installed:
+        sys.addaudithook(Sockets.note)
+        Sockets.installed = True
+    Sockets.events = events = []
+    yield events
+    Sockets.events = None
+
+
+@pytest.fixture
+def picture(tmp_path: Path) -> Path:
+    """Return the path of a small picture."""
+    Image.new("RGB", (24, 16), (90, 140, 30)).save(tmp_path / "a.png")
+    return tmp_path / "a.png"
+
+
+@pytest.mark.parametrize("model", ["dsclora-x2", "dsclora-x3", "dsclora-x4"])
+def test_an_embedded_model_opens_no_socket(picture: Path, sockets: list[str], model: str) -> None:
+    assert main(["upscale", str(picture), "-m", model, "-q"]) == 0
+    assert sockets == []
+
+
+def test_a_cached_model_opens_no_socket(
+    picture: Path, sockets: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save_network(made("span without norm"), tmp_path / "own.safetensors", "")
+    files = {"own.safetensors": (tmp_path / "own.safetensors").read_bytes()}
+    arguments = ["upscale", str(picture), "-m", "hf://someone/photos/own.safetensors", "-s", "2", "-q"]
+    hub_models._obtain.cache_clear()
+    with HubServer("someone/photos", files) as hub:
+        monkeypatch.setenv("HF_ENDPOINT", hub.url)
+        assert main(arguments) == 0
+    assert sockets != []  # the download is seen
+    sockets.clear()
+    hub_models._obtain.cache_clear()
+    assert main([*arguments, "--overwrite"]) == 0
+    assert sockets == []
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("api", ["command line", "Python"])
+@pytest.mark.parametrize("api", ["command line", "embedded model, not offline", "Python"])
 @pytest.mark.parametrize("engine", ENGINES)
 def test_no_process_of_a_run_opens_an_internet_socket(openvino: None, home: Path, engine: str, api: str) -> None:
     if shutil.which("strace") is None:
@@ -60,6 +120,16 @@ def test_no_process_of_a_run_opens_an_internet_socket(openvino: None, home: Path
     Image.new("RGB", (24, 16), (90, 140, 30)).save(home.parent / "a.png")
     command = {
         "command line": ["-m", "dsclora_cli", "upscale", "a.png", "-s", "2", "--offline", "--engine", engine],
+        "embedded model, not offline": [
+            "-m",
+            "dsclora_cli",
+            "upscale",
+            "a.png",
+            "-s2",
+            "-mdsclora-x2",
+            "--engine",
+            engine,
+        ],
         "Python": ["-c", PYTHON_API.format(engine=engine)],
     }[api]
     log = home.parent / "log"

@@ -85,7 +85,8 @@ def test_a_broken_download_resumes(server: HubServer, monkeypatch: pytest.Monkey
     server.drops = 1
     assert contents(fetch_set("Set5")) == PICTURES
     (wanted,) = server.ranges
-    assert 0 <= len(ARCHIVE) // 2 - int(wanted.removeprefix("bytes=").removesuffix("-")) < 1024
+    # The oldest client that is supported loses what its buffer held.
+    assert 0 <= len(ARCHIVE) // 2 - int(wanted.removeprefix("bytes=").removesuffix("-")) < 8192
 
 
 @pytest.mark.parametrize("missing", ["repository", "file"])
