@@ -79,15 +79,35 @@ def test_auto_is_float16_on_cuda_only() -> None:
         resolve_dtype("bfloat16", CUDA, SPAN)
 
 
-def test_host_memory_respects_the_limit_of_a_container(tmp_path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(host, "_CGROUP", tmp_path)
+@pytest.mark.parametrize(
+    ("groups", "place", "names"),
+    [
+        ("0::/", "", ("max", "current", "inactive_file")),
+        ("0::/slurm/job/step", "slurm/job", ("max", "current", "inactive_file")),
+        ("0::/../../host/place", "", ("max", "current", "inactive_file")),
+        (None, "", ("max", "current", "inactive_file")),
+        ("3:cpu:/job\n2:cpuset,memory:/job", "memory/job", ("limit_in_bytes", "usage_in_bytes", "total_inactive_file")),
+    ],
+)
+def test_host_memory_respects_the_limit_of_a_container_and_of_a_job(
+    groups: str | None, place: str, names: tuple[str, str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(host, "_CGROUP", tmp_path / "cgroup")
+    monkeypatch.setattr(host, "_OWN_GROUPS", tmp_path / "groups")
+    if groups is not None:
+        (tmp_path / "groups").write_text(f"{groups}\n")
+    limit, used, cached = names
+    folder = tmp_path / "cgroup" / place
+    folder.mkdir(parents=True)
     unlimited = host_memory()
-    (tmp_path / "memory.current").write_text("1000\n")
-    (tmp_path / "memory.max").write_text("max\n")
+    (folder / f"memory.{used}").write_text("1000\n")
+    (folder / f"memory.{limit}").write_text("max\n")
     assert host_memory() > 5000
-    (tmp_path / "memory.max").write_text("6000\n")
+    (folder / f"memory.{limit}").write_text("6000\n")
     assert host_memory() == free_memory(CPU) == 5000
-    assert unlimited > 5000
+    (folder / "memory.stat").write_text(f"anon 400\n{cached} 600\n")
+    assert host_memory() == 5600
+    assert unlimited > 5600
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no limits of this kind")

@@ -151,7 +151,7 @@ DISKS = {
 }
 """Number of sizes of the disk at scale 1, by job."""
 
-FAULTY = ("folder of pictures", "download", "video", "merge", "evaluation")
+FAULTY = ("many small pictures", "download", "video")
 """Jobs under limits and with failing calls."""
 
 
