@@ -22,7 +22,14 @@ from dsclora_cli.errors import DscloraError, ErrorCode
 from dsclora_cli.imaging.reader import open_picture
 
 SLOW = 10
-"""Seconds of a file above which the file is a finding, if the batch took as much processor time as well."""
+"""Seconds of processor time of a file, or of 100 frames of an animation, above which the file is a finding.
+
+A result states seconds of the clock. Other work of the machine makes the seconds of all files of a batch longer alike,
+so they are reduced by the share of the time of the batch in which the processor worked.
+"""
+
+_ASLEEP = 300
+"""Seconds of the clock above which a file is a finding, however busy the machine is."""
 
 BUDGET = 500 * 2**20
 """Bytes of memory that a batch may take beyond a batch of whole files."""
@@ -146,18 +153,21 @@ def _judge(ended: Ended, files: dict[str, bytes], options: tuple[str, ...], plac
     if told != Counter(list(files)):
         yield f"no single account for {sorted((Counter(list(files)) - told) | (told - Counter(list(files))))[:5]}"
     for result in results:
-        yield from _judge_result(result, place, tally, ended.processor)
+        yield from _judge_result(result, place, tally, min(1.0, ended.processor / ended.seconds))
     if ended.code in (0, 1) and ended.code != bool(failed):
         yield f"exit code {ended.code}, although {len(failed)} failed"
     yield from _judge_leftovers(results, place)
 
 
-def _judge_result(result: dict[str, object], place: Path, tally: Tally, processor: float) -> Iterator[str]:
+def _judge_result(result: dict[str, object], place: Path, tally: Tally, worked: float) -> Iterator[str]:
     name, status, error = str(result.get("input")), result.get("status"), result.get("error")
     tally.outcomes[str(error["code"] if isinstance(error, dict) else status)] += 1
     seconds = result.get("seconds")
-    if isinstance(seconds, dict) and sum(seconds.values()) > SLOW < processor:
-        yield f"{name}: {sum(seconds.values()):.1f} s"
+    clock = sum(seconds.values()) if isinstance(seconds, dict) else 0.0
+    frames = result.get("frames")
+    hundreds = max(1.0, frames / 100 if isinstance(frames, int) else 0)
+    if clock * worked > SLOW * hundreds or clock > _ASLEEP * hundreds:
+        yield f"{name}: {clock * worked:.1f} s of processor time, {clock:.1f} s of the clock"
     if isinstance(error, dict):
         code, message = error["code"], error["message"]
         if code not in set(ErrorCode) or code == ErrorCode.BUG:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import builtins
+import gzip
 import io
 import itertools
 import json
@@ -14,17 +15,21 @@ import sys
 import tarfile
 import threading
 import time
+import warnings
 import zipfile
 import zlib
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random
+from typing import Any
 
 import numpy as np
 import torch
+from hostile_hubs import ask, lies
+from limited import Limits, private_environment, run_limited
 from mutations import edit_text
 from sets import noise, png, tar_gz, zipped
 from small_networks import made
@@ -44,6 +49,9 @@ Case = tuple[str, bytes]
 SLOW = 20
 """Seconds of processor time above which a case is a finding."""
 
+BUDGET = 500 * 2**20
+"""Bytes of memory above which a case is a finding."""
+
 _FORBIDDEN = (
     "os.system",
     "os.exec",
@@ -53,7 +61,7 @@ _FORBIDDEN = (
     "pty.spawn",
     "ctypes.dlopen",
 )
-_WATCH: dict[str, object] = {"inside": None, "events": []}
+_WATCH: dict[str, object] = {"inside": None, "events": [], "is_served": False}
 
 
 def _audit(event: str, arguments: tuple[object, ...]) -> None:
@@ -62,10 +70,20 @@ def _audit(event: str, arguments: tuple[object, ...]) -> None:
     if inside is None:
         return
     wrong = event in _FORBIDDEN
-    if event == "open" and isinstance(arguments[1], str) and set(arguments[1]) & set("wax+"):
+    if event == "socket.connect" and _WATCH["is_served"]:
+        wrong = str(arguments[1]).partition(",")[0] != "('127.0.0.1'"
+    if event == "open" and _is_writing(arguments):
         wrong = not str(arguments[0]).startswith((str(inside), "/dev/", "<"))
     if wrong:
         _WATCH["events"].append(f"{event} {arguments!r:.80}")  # type: ignore[attr-defined]
+
+
+def _is_writing(arguments: tuple[Any, ...]) -> bool:
+    """Return whether a file is opened for writing; a number stands for a file that is open already."""
+    path, mode, flags = arguments
+    if isinstance(path, int):
+        return False
+    return bool(set(mode) & set("wax+") if isinstance(mode, str) else flags & (os.O_WRONLY | os.O_RDWR | os.O_CREAT))
 
 
 @dataclass
@@ -77,6 +95,27 @@ class HostileTally:
     findings: list[str] = field(default_factory=list)
     slowest: float = 0.0
 
+    largest: int = 0
+    """Bytes that the process grew for a case at most; 0 where the system does not tell."""
+
+
+def open_in_worker(kind: str, folder: Path) -> HostileTally:
+    """Open every case of a kind in a process with limits, and return counts and findings."""
+    folder.mkdir(parents=True)
+    report = folder / "report.json"
+    command = (sys.executable, __file__, kind, str(folder / "cases"), str(report))
+    # A line for each case: a case that hangs writes no line.
+    limits = Limits(seconds=1800, silence=SLOW * 1.5, address_space=16 * 2**30)
+    # Python would keep compiled modules next to sources, in the middle of a case.
+    environment = private_environment(folder / "home", OMP_NUM_THREADS="1", PYTHONDONTWRITEBYTECODE="1")
+    ended = run_limited(command, folder, environment, limits)
+    if ended.hung or ended.code or not report.exists():
+        last = (ended.stdout.splitlines() or ["none"])[-1]
+        end = "was killed" if ended.hung else f"ended with {ended.code}"
+        return HostileTally(findings=[f"the process {end} after {last}: {ended.stderr[-300:]!r}"])
+    fields = json.loads(report.read_text(encoding="utf-8"))
+    return HostileTally(**{**fields, "outcomes": Counter(fields["outcomes"])})
+
 
 def open_all(kind: str, folder: Path) -> HostileTally:
     """Open every case of a kind in a folder of its own, and return counts and findings."""
@@ -85,13 +124,16 @@ def open_all(kind: str, folder: Path) -> HostileTally:
     if "hook" not in _WATCH:
         sys.addaudithook(_audit)
         _WATCH["hook"] = True
+    _WATCH["is_served"] = kind == "hubs"
     for number, (name, data) in enumerate(make()):
+        sys.stdout.write(f"{number} {name!r}\n")
+        sys.stdout.flush()
         place = folder / str(number)
         place.mkdir(parents=True)
         path = place / name
         path.write_bytes(data)
         tally.cases += 1
-        start = time.process_time()
+        start, before = time.process_time(), _start_peak()
         _WATCH["events"], _WATCH["inside"] = [], place
         try:
             outcome = "opened" if consume(path) is not None else "left out"
@@ -104,8 +146,10 @@ def open_all(kind: str, folder: Path) -> HostileTally:
             tally.findings.append(f"{number} {name}: {type(error).__name__}: {error!s:.100}")
         finally:
             _WATCH["inside"] = None
-        taken = time.process_time() - start
-        tally.slowest = max(tally.slowest, taken)
+        taken, grown = time.process_time() - start, _memory("VmHWM") - before
+        tally.slowest, tally.largest = max(tally.slowest, taken), max(tally.largest, grown)
+        if grown > BUDGET:
+            tally.findings.append(f"{number} {name}: {grown >> 20} MiB")
         tally.outcomes[outcome] += 1
         tally.findings += [f"{number} {name}: {event}" for event in _WATCH["events"]]  # type: ignore[attr-defined]
         if taken > SLOW:
@@ -113,6 +157,20 @@ def open_all(kind: str, folder: Path) -> HostileTally:
         if (folder / "owned").exists() or (folder.parent / "owned").exists():
             tally.findings.append(f"{number} {name}: a file was written outside")
     return tally
+
+
+def _start_peak() -> int:
+    """Let the system measure the largest memory from now on, and return the resident bytes; 0 without Linux."""
+    with suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
+    return _memory("VmRSS")
+
+
+def _memory(field: str) -> int:
+    with suppress(OSError):
+        lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
+        return next(int(line.split()[1]) << 10 for line in lines if line.startswith(f"{field}:"))
+    return 0
 
 
 class Call:
@@ -194,12 +252,84 @@ def archives() -> Iterator[Case]:
         with zipfile.ZipFile(buffer, "w", method) as packed:
             packed.writestr("HR/a.png", good)
         yield "set.zip", buffer.getvalue()
+    yield from _false_zips(good)
+    yield from _false_tapes(good)
     random, whole = Random(5), (zipped({"HR/a.png": good, "HR/b.png": good}), tar_gz({"HR/a.png": good}))
-    for number in range(30):
+    for number in range(60):
         data = bytearray(whole[number % 2])
         for _ in range(3):
             data[random.randrange(len(data))] ^= 1 << random.randrange(8)
         yield "damaged.zip", bytes(data)
+
+
+def _false_zips(good: bytes) -> Iterator[Case]:
+    """Yield ZIP archives with links, devices, passwords, doubled and false entries, and more bytes at both ends."""
+    for kind in (0o120777, 0o060666, 0o020666, 0o010666, 0o140777):
+        info = zipfile.ZipInfo("HR/b.png")
+        info.external_attr = kind << 16
+        yield "set.zip", _zip_of([("HR/a.png", good), (info, b"/etc/passwd")])
+    for flag in (0x1, 0x20, 0x40, 0x2000):
+        whole = bytearray(_zip_of([("HR/a.png", good)]))
+        whole[6] |= flag & 0xFF
+        at = whole.rindex(b"PK\x01\x02")
+        whole[at + 8] |= flag & 0xFF
+        whole[at + 9] |= flag >> 8
+        yield "set.zip", bytes(whole)
+    yield "set.zip", _zip_of([("HR/a.png", good)] * 3)
+    yield "set.zip", _zip_of([("HR/a.png", good), ("HR/A.png", good), ("HR/a.PNG", good)])
+    yield "set.zip", _zip_of([(f"HR/{number}.png", b"") for number in range(20_001)])
+    yield "set.zip", _zip_of([("HR/" + "a/" * 5000 + "a.png", good)])
+    whole = _zip_of([("HR/a.png", good)])
+    at, end = whole.rindex(b"PK\x01\x02"), whole.rindex(b"PK\x05\x06")
+    for place, size, values in (
+        (at + 20, 4, (0, 1, 2**31, 2**32 - 1)),  # packed bytes
+        (at + 24, 4, (0, 1, 2**31, 2**32 - 1)),  # unpacked bytes
+        (at + 28, 2, (0, 1, 65535)),  # length of the name
+        (at + 42, 4, (1, 2**31, 2**32 - 1)),  # place of the entry
+        (end + 10, 2, (0, 2, 65535)),  # number of entries
+        (end + 16, 4, (0, 1, 2**32 - 1)),  # place of the list
+    ):
+        for value in values:
+            yield "set.zip", whole[:place] + value.to_bytes(size, "little") + whole[place + size :]
+    yield "set.zip", b"MZ" * 4000 + whole
+    yield "set.zip", whole + bytes(70_000)
+    yield "set.zip", whole[:end]
+
+
+def _zip_of(entries: Sequence[tuple[str | zipfile.ZipInfo, bytes]]) -> bytes:
+    buffer = io.BytesIO()
+    with warnings.catch_warnings(), zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as packed:
+        warnings.simplefilter("ignore")  # doubled names
+        for name, data in entries:
+            packed.writestr(name, data)
+    return buffer.getvalue()
+
+
+def _false_tapes(good: bytes) -> Iterator[Case]:
+    """Yield tapes whose headers lie: names in pax headers, names of gigabytes, sizes, sparse files, many members."""
+    for header in (
+        {"path": "../owned.png"},
+        {"path": "/tmp/owned.png"},
+        {"size": "99999999999"},
+        {"size": "-1"},
+        {"linkpath": "/etc/passwd"},
+    ):
+        tape = io.BytesIO()
+        with tarfile.open(fileobj=tape, mode="w", format=tarfile.PAX_FORMAT, pax_headers=header) as packed:
+            info = tarfile.TarInfo("HR/a.png")
+            info.size, info.pax_headers = len(good), header
+            packed.addfile(info, io.BytesIO(good))
+        yield "set.tgz", gzip.compress(tape.getvalue())
+    for kind in (b"L", b"K", b"x", b"g", b"S", b"V", b"M"):
+        for size in (0, 2**30, 2**33 - 1):
+            head = bytearray(tarfile.TarInfo("HR/a.png").tobuf())
+            head[124:136], head[156:157] = b"%011o\0" % size, kind
+            head[148:156] = b"%06o\0 " % (sum(head[:148]) + 8 * 32 + sum(head[156:]))
+            yield "set.tgz", gzip.compress(bytes(head) + good.ljust(2048, b"\0") + bytes(1024))
+    yield "set.tgz", gzip.compress(tar_gz({"HR/a.png": good}))
+    yield "set.tgz", tar_gz({"HR/a.png": good}) * 2
+    yield "set.tgz", tar_gz({"HR/a.png": good})[:-9]
+    yield "set.tgz", tar_gz({f"HR/{number}.png": b"" for number in range(20_001)})
 
 
 def catalogues() -> Iterator[Case]:
@@ -317,11 +447,29 @@ def _read_cache(path: Path) -> object:
     return load_kept(path) or load_converted(path)
 
 
+def hubs() -> Iterator[Case]:
+    """Yield the numbers of the lies of a Hub."""
+    for number, (name, _) in enumerate(lies()):
+        yield f"{number}", name.encode(errors="replace")
+
+
+def _ask(path: Path) -> object:
+    home = path.parent / "home"
+    home.mkdir()
+    return ask(next(itertools.islice(lies(), int(path.name), None))[1], home)
+
+
 KINDS: dict[str, tuple[Callable[[], Iterator[Case]], Callable[[Path], object]]] = {
     "weights": (weights, describe_file),
     "archives": (archives, _unpack),
     "catalogues": (catalogues, lambda path: read_catalog(path, path.parent)),
     "caches": (caches, _read_cache),
     "pictures": (bombs, _decode),
+    "hubs": (hubs, _ask),
 }
 """Maker of the cases and reader, by kind."""
+
+
+if __name__ == "__main__":
+    _result = open_all(sys.argv[1], Path(sys.argv[2]))
+    Path(sys.argv[3]).write_text(json.dumps(vars(_result)), encoding="utf-8")

@@ -34,6 +34,9 @@ class ParserTally:
     slowest: float = 0.0
     """Seconds of the slowest input."""
 
+    processor: float = 0.0
+    """Seconds of processor time of all inputs; a busy machine leaves a fuzzer with a part of the time."""
+
     def run(self, parser: Parser, data: bytes) -> None:
         """Parse one input, and note what was wrong."""
         self.inputs += 1
@@ -50,6 +53,7 @@ class ParserTally:
             self.findings.setdefault(place, f"{error!s:.200} {data[:400].hex()}")
         taken = time.process_time() - start
         self.slowest = max(self.slowest, taken)
+        self.processor += taken
         if taken > SLOW:
             self.findings.setdefault("slow", f"{taken:.1f} s {data[:400].hex()}")
 

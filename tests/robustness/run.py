@@ -39,7 +39,11 @@ class Plan:
     """An empty folder."""
 
     rows: str = ""
-    """Part of the names of the rows to run; empty for all."""
+    """Part of the names of the rows to run, or several parts with commas between; empty for all."""
+
+    def wants(self, name: str) -> bool:
+        """Return whether to run the row with this name."""
+        return any(part in name for part in self.rows.split(","))
 
 
 def run_files(plan: Plan) -> Iterator[Row]:
@@ -63,7 +67,7 @@ def run_parsers(plan: Plan) -> Iterator[Row]:
     from parser_fuzzing import fuzz_parser
     from parsers import PARSERS
 
-    for name in (name for name in PARSERS if plan.rows in name):
+    for name in filter(plan.wants, PARSERS):
         yield _parser_row(name, fuzz_parser(name, round(5_000 * plan.scale), seed=1))
 
 
@@ -73,8 +77,9 @@ def run_coverage(plan: Plan) -> Iterator[Row]:
     from parsers import PARSERS
 
     seconds = max(1, round(3600 * plan.scale / len(PARSERS)))
-    for index, name in enumerate(name for name in PARSERS if plan.rows in name):
-        yield _parser_row(name, fuzz_by_coverage(name, seconds, plan.folder / f"{index}.json"), {"seconds": seconds})
+    for index, name in enumerate(filter(plan.wants, PARSERS)):
+        tally = fuzz_by_coverage(name, seconds, plan.folder / f"{index}.json")
+        yield _parser_row(name, tally, {"seconds": seconds, "processor seconds": round(tally.processor)})
 
 
 def _parser_row(name: str, tally: ParserTally, more: Mapping[str, int] = MappingProxyType({})) -> Row:
@@ -191,12 +196,13 @@ def run_scarcity(plan: Plan) -> Iterator[Row]:
 
 
 def run_hostile(plan: Plan) -> Iterator[Row]:
-    """Open everything that an attacker would send, in this process, under an audit of what Python does."""
-    from hostile import KINDS, open_all
+    """Open everything that an attacker would send, in processes with limits, under an audit of what Python does."""
+    from hostile import KINDS, open_in_worker
 
     for name in (name for name in KINDS if plan.rows in name):
-        tally = open_all(name, plan.folder / name)
-        yield Row(name, tally.cases, {**tally.outcomes, "slowest s": round(tally.slowest, 2)}, tally.findings)
+        tally = open_in_worker(name, plan.folder / name)
+        most = {"slowest s": round(tally.slowest, 2), "most MiB": tally.largest >> 20}
+        yield Row(name, tally.cases, {**tally.outcomes, **most}, tally.findings)
 
 
 def run_soak(plan: Plan) -> Iterator[Row]:
