@@ -37,21 +37,11 @@ def run() -> None:
     except KeyboardInterrupt:  # Ctrl-C for the second time, or in the instant before `main` begins
         code = _INTERRUPTED
     if handled:
-        signal.signal(signal.SIGINT, _end_silently)
-    if signal.getsignal(signal.SIGTERM) is _end_at_once:
-        signal.signal(signal.SIGTERM, _end_silently)
+        signal.signal(signal.SIGINT, _end_at_once)
     _leave(code)
 
 
-def _end_at_once(number: int, frame: FrameType | None) -> None:
-    # Not through `sys.stderr`, which the interrupted code may be writing to. The words are those of `main`.
-    with suppress(OSError):
-        os.write(2, b"error: interrupted by Ctrl-C or SIGTERM\n")
-    _end_silently(number, frame)
-
-
-def _end_silently(number: int, frame: FrameType | None) -> None:  # noqa: ARG001
-    """End the process after the command has said how the command has ended."""
+def _end_at_once(number: int, frame: FrameType | None) -> None:  # noqa: ARG001
     os._exit(_INTERRUPTED)
 
 

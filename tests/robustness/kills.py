@@ -250,9 +250,6 @@ def _judge_end(code: int, stderr: str, series: Sequence[int], unfinished: Sequen
         yield f"ended with {_end(code)}: {stderr[-200:]!r}"
     if any(word in stderr for word in _QUIET):
         yield f"stderr: {stderr[-300:]!r}"
-    lines = stderr.splitlines() or [""]
-    if code == 130 and len(series) == 1 and "interrupted" not in lines[-1] and "resume" not in stderr:
-        yield f"no word about the interruption: {stderr[-300:]!r}"
     if unfinished and len(series) == 1:
         yield f"left {unfinished}"
 
