@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -242,9 +243,7 @@ def _is_whole(data: bytes) -> bool:
 def _judge_end(code: int, stderr: str, series: Sequence[int], unfinished: Sequence[str]) -> Iterator[str]:
     if signal.SIGKILL in series:
         return
-    # Before Python has run a line of this program, SIGTERM ends the process as the system does, without a word, and
-    # SIGINT as Python does: with a traceback in which no file of this program stands.
-    if (code == -signal.SIGTERM and not stderr) or ("KeyboardInterrupt" in stderr and "dsclora_cli/" not in stderr):
+    if _is_before_the_program(code, stderr):
         return
     if code not in (0, 130):
         yield f"ended with {_end(code)}: {stderr[-200:]!r}"
@@ -252,6 +251,17 @@ def _judge_end(code: int, stderr: str, series: Sequence[int], unfinished: Sequen
         yield f"stderr: {stderr[-300:]!r}"
     if unfinished and len(series) == 1:
         yield f"left {unfinished}"
+
+
+def _is_before_the_program(code: int, stderr: str) -> bool:
+    """Return whether a process has ended as Python does before the first lines of this program are loaded.
+
+    SIGTERM ends such a process without a word, and SIGINT with a traceback in which no function of this program stands.
+    """
+    if code == -signal.SIGTERM and not stderr:
+        return True
+    places = re.findall(r'dsclora_cli/(\S+)", line \d+, in (\S+)', stderr)
+    return "KeyboardInterrupt" in stderr and set(places) <= {("__main__.py", "<module>"), ("__init__.py", "<module>")}
 
 
 def _judge_again(job: Job, place: Path, whole: Reference, again: Ended) -> Iterator[str]:
