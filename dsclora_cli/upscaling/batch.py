@@ -108,6 +108,10 @@ class BatchRun:
             raise
         finally:
             self.stop()
+            # An event that nobody takes any more, of a run that was given up, would hold its pipeline in a circle.
+            with suppress(Empty):
+                while True:
+                    self._state.events.get_nowait()
         yield from self._not_reached()
 
     def _run(self) -> Iterator[FileResult]:

@@ -162,6 +162,11 @@ def test_a_run_keeps_no_engine_once_the_run_is_over(folder: Path) -> None:
     try:
         kept = [each for each in gc.get_objects() if type(each) is PictureUpscaler]
         assert set(states(run([folder], options)).values()) >= {"done", "failed"}
+        upscale_files([folder], options).close()
+        given_up = upscale_files([folder], replace(options, batch=BatchOptions(output=str(folder / "again"))))
+        assert next(given_up)
+        given_up.close()
+        del given_up
         left = [each for each in gc.get_objects() if type(each) is PictureUpscaler]
         assert len(left) == len(kept)
     finally:
