@@ -222,6 +222,27 @@ def _soak_row(name: str, course: Soak) -> Row:
     return Row(name, course.statuses.total(), facts, course.findings)
 
 
+LAW_CASES = {"flips and turns under `--ensemble`": 60, "round trips of lossless formats": 600}
+"""Number of pictures of a law at scale 1, where it is another than 150: some run 16 times, some run no network."""
+
+
+def run_laws(plan: Plan) -> Iterator[Row]:
+    """Check the laws over pictures of up to 300x300: 150 pictures for most laws at scale 1."""
+    from laws import LAWS, check
+
+    for name in (name for name in LAWS if plan.rows in name):
+        findings: list[str] = []
+        examples = max(1, round(LAW_CASES.get(name, 150) * plan.scale))
+        try:
+            tally = check(name, examples, longest=300)
+        except Exception as error:  # noqa: BLE001 - whatever a law raises is the finding
+            notes = getattr(error, "__notes__", [])
+            findings = [f"{type(error).__name__}: {' '.join(str(error).split())} {' '.join(notes)}"[:400]]
+            yield Row(name, examples, {}, findings)
+            continue
+        yield Row(name, tally.cases, {**tally.formats, "largest, pixels": tally.largest}, findings)
+
+
 CHECKS: dict[str, Callable[[Plan], Iterator[Row]]] = {
     "files": run_files,
     "parsers": run_parsers,
@@ -232,6 +253,7 @@ CHECKS: dict[str, Callable[[Plan], Iterator[Row]]] = {
     "power": run_power,
     "scarcity": run_scarcity,
     "soak": run_soak,
+    "laws": run_laws,
 }
 """Checks by name; `checks.toml` says what each check promises."""
 
