@@ -168,7 +168,7 @@ def soak_watch(seconds: float, folder: Path, every: float) -> Soak:
             process.wait_until(lambda: process.soak.statuses.total() >= given)  # noqa: B023 - called at once
             for path in (*(folder / "in").iterdir(), *(folder / "out").iterdir()):
                 path.unlink(missing_ok=True)
-        process.popen.send_signal(signal.SIGINT)
+        process.popen.send_signal(signal.SIGTERM)  # a parent may ignore SIGINT
     if process.soak.statuses.total() != given:
         process.soak.findings.append(f"{given} pictures, and results {dict(process.soak.statuses)}")
     return process.soak
