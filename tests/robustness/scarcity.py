@@ -105,7 +105,8 @@ def fill_disks(name: str, count: int, folder: Path, tally: Tally) -> None:
     with hub(job) as served:
         whole, least, most = _measure(job, folder, served)
         for number in range(count):
-            size = least + (most - least) * number // count
+            # The size 0 would stand for a disk without a limit.
+            size = max(least + (most - least) * number // count, 1 << 14)
             place = folder / f"disk{number}"
             with small_disk(place, size):
                 job.prepare(place)
