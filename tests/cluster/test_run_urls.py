@@ -23,7 +23,9 @@ def reports(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, d
     """Exit code, results by the name of the input, and standard error of a command."""
     code = main(["upscale", *arguments, *QUICK])
     out, err = capsys.readouterr()
-    return code, {each["input"]: each for each in map(json.loads, out.splitlines())}, err
+    objects = [json.loads(line) for line in out.splitlines()]
+    assert [each for each in objects if "error" in each and "input" not in each] == [], err
+    return code, {each["input"]: each for each in objects}, err
 
 
 def objects(client: Any, prefix: str) -> dict[str, bytes]:

@@ -70,6 +70,8 @@ def _audit(event: str, arguments: tuple[object, ...]) -> None:
     if inside is None:
         return
     wrong = event in _FORBIDDEN
+    if event == "ctypes.dlopen":  # a library of an installed package is no file of a stranger
+        wrong = not str(arguments[0]).startswith((sys.prefix, sys.base_prefix))
     if event == "socket.connect" and _WATCH["is_served"]:
         wrong = str(arguments[1]).partition(",")[0] != "('127.0.0.1'"
     if event == "open" and _is_writing(arguments):

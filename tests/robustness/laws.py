@@ -198,7 +198,7 @@ def keeps_one_color(case: Case, folder: Path) -> None:
 
 
 def commutes_under_ensemble(case: Case, folder: Path) -> None:
-    """With `--ensemble`, a flipped or turned picture gives the flipped or turned result, to one level."""
+    """With `--ensemble`, a flipped or turned picture gives the flipped or turned result, to two levels."""
     pixels = case.pixels()
     way = _UPRIGHT[case.seed % 7 + 2]
     _, plain = case.upscale(case.save(folder, pixels), "--ensemble")
@@ -206,11 +206,11 @@ def commutes_under_ensemble(case: Case, folder: Path) -> None:
         case.save(folder, _transposed(pixels, way), name="turned"), "--ensemble", name="turned-out"
     )
     away = np.abs(turned.astype(float) - _transposed(plain, way).astype(float)).max() / LEVEL[case.dtype]
-    assert away <= 1, f"{way.name}: {away:.2f} levels"
+    assert away <= 2, f"{way.name}: {away:.2f} levels"
 
 
 def engines_agree(case: Case, folder: Path) -> None:
-    """Every engine that is available gives the result of PyTorch, to one level."""
+    """Every available engine gives the result of PyTorch, to two levels: networks amplify noise, and so rounding."""
     path = case.save(folder)
     _, expected = case.upscale(path)
     others = [] if library.why_unavailable() else ["native"]
@@ -219,7 +219,7 @@ def engines_agree(case: Case, folder: Path) -> None:
         event(engine)
         _, result = case.upscale(path, "--engine", engine, name=engine)
         away = np.abs(result.astype(float) - expected.astype(float)).max() / LEVEL[case.dtype]
-        assert away <= 1, f"{engine}: {away:.2f} levels"
+        assert away <= 2, f"{engine}: {away:.2f} levels"
 
 
 def returns_every_value(case: Case, folder: Path) -> None:
