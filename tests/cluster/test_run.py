@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
 import signal
 import sys
-import tempfile
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -19,10 +17,10 @@ from batches import EMBEDDED, leftovers, run, save_photo
 from clusters import (
     ENGINE,
     PATIENCE,
-    authenticated,
+    contents,
     fill_folder,
-    head,
     kill_worker,
+    local_cluster,
     require_ray,
     results_of,
     start,
@@ -48,14 +46,11 @@ TWO = ("--executor", "ray", "--ray-workers", "2", "--ray-cpus", "1")
 
 
 @pytest.fixture(scope="module")
-def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def address() -> Iterator[str]:
     """The address of a cluster that all tests of this file share."""
     require_ray()
-    # Names of sockets have at most 107 bytes, so not a folder of pytest.
-    folder = tempfile.mkdtemp(prefix="dsclora-test-", dir="/tmp")
-    with authenticated(), head(Path(folder)) as (address, _):
+    with local_cluster() as address:
         yield address
-    shutil.rmtree(folder, ignore_errors=True)
 
 
 @pytest.fixture
@@ -66,12 +61,6 @@ def by_value() -> Iterator[None]:
     cloudpickle.register_pickle_by_value(sys.modules[__name__])
     yield
     cloudpickle.unregister_pickle_by_value(sys.modules[__name__])
-
-
-def contents(folder: Path) -> dict[str, bytes]:
-    """The results in a folder; no hidden files, which may be half."""
-    files = (path for path in folder.rglob("*") if path.is_file() and not path.name.startswith("."))
-    return {str(path.relative_to(folder)): path.read_bytes() for path in files}
 
 
 def on_cluster(address: str, source: Path, output: Path, workers: int = 2) -> list[FileResult]:

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import json
-import shutil
-import tempfile
 from pathlib import Path
 from typing import Any
 
 import pytest
 from batches import save_photo
-from clusters import ENGINE, authenticated, head, require_ray
+from clusters import ENGINE, local_cluster, require_ray
 
 from dsclora_cli.cli.app import main
 
@@ -44,9 +42,8 @@ def test_objects_become_the_results_of_one_machine(
     s3.pipe_file("bucket/list.txt", b"s3://bucket/in/a.png\ns3://bucket/in/absent.png\ns3://bucket/in/sub\n")
     assert main(["upscale", "s3://bucket/in", "-r", "-o", "s3://bucket/here", *QUICK]) == 0
     capsys.readouterr()
-    folder = tempfile.mkdtemp(prefix="dsclora-test-", dir="/tmp")  # names of sockets have at most 107 bytes
     # Started here, not by a fixture: the processes of the cluster need the account of the server.
-    with authenticated(), head(Path(folder)) as (address, _):
+    with local_cluster() as address:
         cluster = ("--executor", "ray", "--ray-address", address, "--ray-workers", "2", "--ray-cpus", "1")
         tree = ("s3://bucket/in", "-r", "-o", "s3://bucket/there/", *cluster)
         code, results, _ = reports(capsys, *tree)
@@ -84,4 +81,3 @@ def test_objects_become_the_results_of_one_machine(
             "s3://nobucket/in: the bucket does not exist",
         )
         assert results["s3://bucket/in/a.png"]["status"] == "done"
-    shutil.rmtree(folder, ignore_errors=True)

@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 import os
 import secrets
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -49,6 +51,10 @@ def require_ray() -> None:
         pytest.skip("ray is not installed")
 
 
+# A process of pytest may meet several clusters, and Ray reads the token of a process once.
+_TOKEN = secrets.token_hex(32)
+
+
 @contextmanager
 def authenticated() -> Iterator[None]:
     """A key of the test's own, so that no other user of the machine reaches the cluster and no file is written."""
@@ -56,8 +62,18 @@ def authenticated() -> Iterator[None]:
         patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
         patch.setenv("RAY_AUTH_MODE", "token")
         patch.setenv("RAY_worker_niceness", "0")  # 15 otherwise, and other tests would go first
-        patch.setenv("RAY_AUTH_TOKEN", secrets.token_hex(32))
+        patch.setenv("RAY_AUTH_TOKEN", _TOKEN)
         yield
+
+
+@contextmanager
+def local_cluster() -> Iterator[str]:
+    """Start a cluster on this machine, and yield the address."""
+    # Names of sockets have at most 107 bytes, so not a folder of pytest.
+    folder = tempfile.mkdtemp(prefix="dsclora-test-", dir="/tmp")
+    with authenticated(), head(Path(folder)) as (address, _):
+        yield address
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 @contextmanager
@@ -86,6 +102,12 @@ def start(*arguments: object) -> subprocess.Popen[str]:
     command = [sys.executable, "-m", "dsclora_cli", "upscale", *map(str, arguments), "--json"]
     command += ["-m", "dsclora-x4", "--engine", ENGINE, "--threads", "1"]
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    """Return the results in a folder; no hidden files, which may be half."""
+    files = (path for path in folder.rglob("*") if path.is_file() and not path.name.startswith("."))
+    return {str(path.relative_to(folder)): path.read_bytes() for path in files}
 
 
 def results_of(out: str) -> list[dict[str, object]]:

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import shutil
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from batches import leftovers
-from clusters import PATIENCE, authenticated, fill_folder, head, require_ray, start, wait_for_files
+from clusters import PATIENCE, contents, fill_folder, local_cluster, require_ray, start, wait_for_files
 
 pytestmark = pytest.mark.slow
 
@@ -17,18 +15,10 @@ COUNT = 40
 
 
 @pytest.fixture(scope="module")
-def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def address() -> Iterator[str]:
     require_ray()
-    # Names of sockets have at most 107 bytes, so not a folder of pytest.
-    folder = tempfile.mkdtemp(prefix="dsclora-test-", dir="/tmp")
-    with authenticated(), head(Path(folder)) as (address, _):
+    with local_cluster() as address:
         yield address
-    shutil.rmtree(folder, ignore_errors=True)
-
-
-def contents(folder: Path) -> dict[str, bytes]:
-    """Return the results in a folder. Hidden files are no results."""
-    return {path.name: path.read_bytes() for path in folder.iterdir() if not path.name.startswith(".")}
 
 
 def finish(*arguments: object) -> None:
