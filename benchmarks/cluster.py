@@ -3,9 +3,9 @@
     python benchmarks/cluster.py run [--pictures 120] [--workers 1 2 4] [--rounds 1]
     python benchmarks/cluster.py simulate [--rows 10000000] [--workers 1000] [--times run.json]
 
-`run` upscales a folder of 256x256 textures on one machine and with each number of workers, prints pictures a second
-from the first result to the last one, the efficiency against one worker (against no Ray where one worker was not
-measured before), and saves the service times of all pictures.
+`run` upscales a folder of 256x256 textures with each number of workers, and with as many commands at once without Ray,
+each with its `--shard`: they show what the cores themselves give. It prints pictures a second from the first result to
+the last one and the efficiency against one of the same kind, and saves the service times of all pictures.
 `simulate` gives the schedule and the listing of the real driver a simulated cluster with these service times, workers
 that are lost, and a clock; printed are the driver's memory, the driver's own time for a task, and the tail: how long
 workers are idle at the end.
@@ -23,6 +23,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 
@@ -38,17 +39,15 @@ from dsclora_cli.upscaling.types import FileResult
 _DEPTH = 2  # tasks of a worker, as in `cluster/pool.py`
 
 
-def measure(folder: Path, workers: int) -> tuple[float, float, list[float]]:
+def measure(folder: Path, options: list[str]) -> tuple[float, float, list[float]]:
     """Return pictures a second from first to last result, seconds of the whole command, and service times.
 
     Args:
         folder: The pictures.
-        workers: Workers on a Ray cluster of this machine; 0 for a run without Ray.
+        options: What the command is given beside the folder.
     """
     command = [sys.executable, "-m", "dsclora_cli", "upscale", str(folder), "-m", "dsclora-x4", "--json", "--overwrite"]
-    command += ["-o", str(folder.parent / "out"), "--device", "cpu", "--threads", "1"]
-    if workers:
-        command += ["--executor", "ray", "--ray-workers", str(workers), "--ray-cpus", "1"]
+    command += ["-o", str(folder.parent / "out"), "--device", "cpu", "--threads", "1", *options]
     started, times, services = time.perf_counter(), [], []
     with (
         tempfile.TemporaryFile("w+") as messages,
@@ -68,6 +67,19 @@ def measure(folder: Path, workers: int) -> tuple[float, float, list[float]]:
     return rate, time.perf_counter() - started, services
 
 
+def with_ray(folder: Path, workers: int) -> tuple[float, float, list[float]]:
+    """Measure one command with workers of one CPU on a Ray cluster of this machine."""
+    return measure(folder, ["--executor", "ray", "--ray-workers", str(workers), "--ray-cpus", "1"])
+
+
+def with_shards(folder: Path, commands: int) -> tuple[float, float, list[float]]:
+    """Measure commands that run at the same time, each with its part of the pictures."""
+    with ThreadPoolExecutor(commands) as threads:
+        shards = [["--shard", f"{number + 1}/{commands}"] for number in range(commands)]
+        rates, seconds, services = zip(*threads.map(partial(measure, folder), shards), strict=True)
+    return sum(rates), max(seconds), [second for each in services for second in each]
+
+
 def run(pictures: int, workers: list[int], rounds: int) -> dict[str, object]:
     """Print and return throughput and efficiency."""
     report: dict[str, object] = {"cores": os.cpu_count(), "pictures": pictures}
@@ -75,16 +87,16 @@ def run(pictures: int, workers: list[int], rounds: int) -> dict[str, object]:
         folder = Path(name) / "in"
         folder.mkdir()
         fill(folder, pictures)
-        rates: dict[int, float] = {}
-        services: list[float] = []
-        for count in [0, *workers]:
-            found = [measure(folder, count) for _ in range(rounds)]
-            rates[count], seconds, services = max(found, key=lambda each: each[0])
-            label = f"{count} worker{'s' * (count > 1)}" if count else "without Ray"
-            base = rates.get(1, rates[0])
-            shown = f", efficiency {rates[count] / base / count:.0%}" if count else ""
-            print(f"{label:>12}: {rates[count]:6.2f} pictures/s{shown}; whole command {seconds:.1f} s", flush=True)
-        report |= {"pictures_per_second": rates, "service_seconds": services}
+        for kind, way in {"command": with_shards, "worker": with_ray}.items():
+            rates: dict[int, float] = {}
+            services: list[float] = []
+            for count in sorted({1, *workers}):
+                found = [way(folder, count) for _ in range(rounds)]
+                rates[count], seconds, services = max(found, key=lambda each: each[0])
+                label = f"{count} {kind}{'s' * (count > 1)}"
+                shown = f"{rates[count]:6.2f} pictures/s, efficiency {rates[count] / rates[1] / count:.0%}"
+                print(f"{label:>12}: {shown}; {seconds:.1f} s in all", flush=True)
+            report |= {f"pictures_per_second_{kind}": rates, "service_seconds": services}
     return report
 
 
