@@ -108,6 +108,7 @@ class BatchRun:
             raise
         finally:
             self.stop()
+            self._state.end()
             # An event that nobody takes any more, of a run that was given up, would hold its pipeline in a circle.
             with suppress(Empty):
                 while True:

@@ -14,13 +14,14 @@ from queue import SimpleQueue
 from threading import Lock
 from time import perf_counter
 from typing import TYPE_CHECKING, TypeVar
+from weakref import WeakSet
 
 from dsclora_cli.config import UpscaleOptions
 from dsclora_cli.errors import ErrorCode
 from dsclora_cli.imaging.reader import PictureReader
 from dsclora_cli.imaging.types import AnyFrame, Frame, Pixels, StreamedFrame
 from dsclora_cli.imaging.writer import can_stream
-from dsclora_cli.storage.places import RemotePlace
+from dsclora_cli.storage.places import Place, RemotePlace
 from dsclora_cli.upscaling.bounded_queue import BoundedQueue, ByteBudget, CancelledError, ClosedError, Worker
 from dsclora_cli.upscaling.faithfulness import FaithfulnessMeter
 from dsclora_cli.upscaling.inputs import open_input
@@ -67,6 +68,8 @@ class DevicePipeline:
       budget protects both. A queue has a single thread for `put` and a single thread for reading.
     - Engine: belongs to the network thread. The thread opens the engine for the first picture to be upscaled, so a run
       with nothing to do never loads torch.
+    - Claims on results: a decode thread claims, and the thread that ends the work on a picture releases. `BatchRun`
+      releases what is left at the end of the run, whoever holds the picture.
     - `BatchState.accepting` and `BatchState.upscaling`: any thread may change True to False, never back. The other
       threads may see the change a picture later.
     - Callbacks and results: pass through `BatchState.events`. Only the thread of the caller reads the events.
@@ -155,7 +158,7 @@ class DevicePipeline:
         if not isinstance(picture.job.target, RemotePlace) and self._report_existing(picture):
             return
         if picture.job.target is not None:
-            picture.claim = ResultClaim(picture.job.target)
+            picture.claim = self._state.claim(picture.job.target)
             if not picture.claim.taken:
                 picture.warnings.append("another process is upscaling this picture at this moment")
                 self._state.report(picture.report("skipped"))
@@ -339,6 +342,26 @@ class BatchState:
         self.upscaling = True
         """Whether decoded pictures are upscaled; False after a failure in the network or encoder with `fail_fast`."""
         self._fail_fast = options.batch.fail_fast
+        # Claims that a thread still holds: a picture without references needs no release, `FileLock` sees to that.
+        self._claims: WeakSet[ResultClaim] | None = WeakSet()
+        self._claiming = Lock()
+
+    def claim(self, target: Place) -> ResultClaim:
+        """Claim a result, at most until the end of the run."""
+        claim = ResultClaim(target)
+        with self._claiming:
+            if self._claims is None:
+                claim.release()
+            else:
+                self._claims.add(claim)
+        return claim
+
+    def end(self) -> None:
+        """Release the claims on pictures that were not finished: another run of the same process may be next."""
+        with self._claiming:
+            claims, self._claims = self._claims or (), None
+        for claim in claims:
+            claim.release()
 
     def report_failure(self, file: InputFile, result: FileResult, error: Exception) -> None:
         """Hand the result of a picture that failed to the caller, after the exception if the exception is a bug."""

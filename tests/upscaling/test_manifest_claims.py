@@ -6,13 +6,17 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from threading import Barrier
 
 import pytest
 from batches import EMBEDDED, RepeatUpscaler, run, save_photo, states
 
 from dsclora_cli.config import BatchOptions
+from dsclora_cli.errors import WeightsError
+from dsclora_cli.upscaling.jobs import Job
 from dsclora_cli.upscaling.manifest import ResultClaim
-from dsclora_cli.upscaling.pipeline import DevicePipeline
+from dsclora_cli.upscaling.picture import PicturePlan
+from dsclora_cli.upscaling.pipeline import BatchState, DevicePipeline
 
 HOLD = """
 import sys, time
@@ -84,6 +88,30 @@ def test_every_end_of_a_picture_frees_the_claim(tmp_path: Path) -> None:
             claim = ResultClaim(tmp_path / name)
             assert claim.taken
             claim.release()
+
+
+def test_the_end_of_a_run_frees_the_claims_on_pictures_that_waited(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    photos = [save_photo(tmp_path / name, seed=seed) for seed, name in enumerate(("a.png", "b.png", "c.png"))]
+    all_claimed, real = Barrier(2), BatchState.claim
+
+    def claim(self: BatchState, target: Path) -> ResultClaim:
+        taken = real(self, target)
+        if target.name == "c_x4.png":
+            all_claimed.wait(60)
+        return taken
+
+    class Absent(RepeatUpscaler):
+        def plan(self, job: Job, streamed: bool) -> PicturePlan:
+            all_claimed.wait(60)
+            raise WeightsError("no weights")
+
+    monkeypatch.setattr(BatchState, "claim", claim)
+    with pytest.raises(WeightsError):
+        run(photos, upscaler=Absent())
+    monkeypatch.setattr(BatchState, "claim", real)
+    assert set(states(run(photos, upscaler=RepeatUpscaler())).values()) == {"done"}
 
 
 def test_without_a_place_for_locks_the_work_is_done(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
