@@ -27,6 +27,7 @@ def test_the_list_of_models_shows_where_files_are(server: HubServer) -> None:
         "dscf-x4": ("on the Hub", 1),
         "dsclora-x4": ("embedded", 2),
         "dsclora-x4-photo": ("embedded", None),
+        "dsclora-x3-photo": ("embedded", None),
         "dsclora-x3": ("embedded", 1),
         "dsclora-x2": ("embedded", 1),
         "dscf-x4-plus": ("embedded", None),
