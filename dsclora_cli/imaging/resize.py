@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from dsclora_cli.imaging.color import white_level
 from dsclora_cli.imaging.types import Pixels
 
 BICUBIC = "bicubic"
@@ -193,11 +194,11 @@ def _resize_rows(pixels: Pixels, width: int, height: int, rows: tuple[Fraction, 
     result = np.empty((height, width, pixels.shape[2]), pixels.dtype)
     box = 0.0, float(rows[0]), float(pixels.shape[1]), min(float(rows[1]), float(len(pixels)))
     for channel in range(pixels.shape[2]):
-        # Pillow resizes uint8 and float32; 16 bits are exact in float32.
-        plane = pixels[:, :, channel]
-        image = Image.fromarray(np.ascontiguousarray(plane if plane.dtype == np.uint8 else plane.astype(np.float32)))
-        resized = np.asarray(image.resize((width, height), Image.Resampling.LANCZOS, box))
-        if pixels.dtype == np.uint16:
-            resized = np.rint(np.clip(resized, 0, 65535))
+        # In float32, which holds 16 bits exactly. Pillow rounds and clips 8 bits between columns and rows, so the
+        # corners of a turned picture would be up to 5 levels away from the turned result.
+        image = Image.fromarray(np.ascontiguousarray(pixels[:, :, channel], np.float32))
+        resized = np.array(image.resize((width, height), Image.Resampling.LANCZOS, box))
+        if pixels.dtype != np.float32:
+            np.rint(np.clip(resized, 0, white_level(pixels.dtype), out=resized), out=resized)
         result[:, :, channel] = resized
     return result

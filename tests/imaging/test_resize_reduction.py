@@ -47,6 +47,14 @@ def test_the_result_does_not_depend_on_the_bands(dtype: type, width: int, height
         assert difference.max() <= (1e-4 if dtype is np.float32 else 1 if dtype is np.uint8 else 4)
 
 
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+def test_a_turned_picture_gives_the_turned_result(dtype: type) -> None:
+    """Values overshoot at black and white pixels, and must not be cut off between the columns and the rows."""
+    pixels = np.random.default_rng(2).integers(0, 2, (50, 40, 1)).astype(dtype) * np.iinfo(dtype).max
+    turned = reduce(pixels.swapaxes(0, 1), 31, 25).swapaxes(0, 1)
+    assert np.abs(turned.astype(int) - reduce(pixels, 25, 31)).max() <= 1
+
+
 def test_no_more_rows_are_held_than_the_filter_reaches() -> None:
     given: list[int] = []
 
