@@ -28,6 +28,7 @@ def test_the_list_of_models_shows_where_files_are(server: HubServer) -> None:
         "dsclora-x4": ("embedded", 2),
         "dsclora-x4-photo": ("embedded", None),
         "dsclora-x3-photo": ("embedded", None),
+        "dsclora-x2-photo": ("embedded", None),
         "dsclora-x3": ("embedded", 1),
         "dsclora-x2": ("embedded", 1),
         "dscf-x4-plus": ("embedded", None),
