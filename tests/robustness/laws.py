@@ -6,7 +6,7 @@ import io
 import json
 import tempfile
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
@@ -47,6 +47,13 @@ _STORED = {**_UPRIGHT, 6: Image.Transpose.ROTATE_90, 8: Image.Transpose.ROTATE_2
 
 _BORDER = 12
 """Pixels of the input from a border to where the network no longer sees the border, of two passes."""
+
+
+_ONE = 1.001
+"""One level, and room for rounding in 16 bits."""
+
+Observed = Mapping[str, int]
+"""Counts of what a law has seen, by name."""
 
 
 class Ran(NamedTuple):
@@ -189,7 +196,10 @@ def keeps_one_color(case: Case, folder: Path) -> None:
     """Inside, a picture of one color keeps the color, to 2 levels; at its borders the network sees zeros (padding)."""
     color = case.pixels()[:1, :1]
     pixels = np.broadcast_to(color, (case.height, case.width, case.channels)).copy()
-    _, result = case.upscale(case.save(folder, pixels))
+    path = case.save(folder, pixels)
+    # A WebP keeps no alpha channel that is opaque.
+    color = read_still(path.read_bytes())[1][:1, :1]
+    _, result = case.upscale(path)
     border = round(_BORDER * float(case.scale))
     inside = result[border:-border, border:-border].astype(float)
     if inside.size:
@@ -197,7 +207,7 @@ def keeps_one_color(case: Case, folder: Path) -> None:
         assert away <= 2, f"{away:.2f} levels"
 
 
-def commutes_under_ensemble(case: Case, folder: Path) -> None:
+def commutes_under_ensemble(case: Case, folder: Path) -> Observed:
     """With `--ensemble`, a flipped or turned picture gives the flipped or turned result, to two levels."""
     pixels = case.pixels()
     way = _UPRIGHT[case.seed % 7 + 2]
@@ -207,19 +217,23 @@ def commutes_under_ensemble(case: Case, folder: Path) -> None:
     )
     away = np.abs(turned.astype(float) - _transposed(plain, way).astype(float)).max() / LEVEL[case.dtype]
     assert away <= 2, f"{way.name}: {away:.2f} levels"
+    return {"more than 1 level apart": int(away > _ONE)}
 
 
-def engines_agree(case: Case, folder: Path) -> None:
+def engines_agree(case: Case, folder: Path) -> Observed:
     """Every available engine gives the result of PyTorch, to two levels: networks amplify noise, and so rounding."""
     path = case.save(folder)
     _, expected = case.upscale(path)
     others = [] if library.why_unavailable() else ["native"]
     others += ["openvino"] if openvino.is_installed() else []
+    observed = Counter(others)
     for engine in others:
         event(engine)
         _, result = case.upscale(path, "--engine", engine, name=engine)
         away = np.abs(result.astype(float) - expected.astype(float)).max() / LEVEL[case.dtype]
         assert away <= 2, f"{engine}: {away:.2f} levels"
+        observed[f"{engine} more than 1 level apart"] += int(away > _ONE)
+    return observed
 
 
 def returns_every_value(case: Case, folder: Path) -> None:
@@ -246,7 +260,7 @@ def names_the_file(case: Case, folder: Path) -> None:
     assert len(lines) >= len(report["warnings"]) + bool(report["error"])
 
 
-LAWS: dict[str, tuple[Callable[[int], some.SearchStrategy[Case]], Callable[[Case, Path], None]]] = {
+LAWS: dict[str, tuple[Callable[[int], some.SearchStrategy[Case]], Callable[[Case, Path], Observed | None]]] = {
     "size, depth, channels and transparency": (
         lambda longest: cases(
             PLAIN,
@@ -296,6 +310,9 @@ class LawTally:
     largest: int = 0
     """Most pixels of a picture."""
 
+    observed: Counter[str] = field(default_factory=Counter)
+    """What the law has counted itself."""
+
 
 def check(name: str, examples: int, longest: int) -> LawTally:
     """Check a law for random pictures, the same ones in every run; raise what the first picture that fails raises.
@@ -323,7 +340,7 @@ def check(name: str, examples: int, longest: int) -> LawTally:
         tally.formats[case.format] += 1
         tally.largest = max(tally.largest, case.width * case.height)
         with tempfile.TemporaryDirectory(prefix="dsclora-law-") as folder:
-            law(case, Path(folder))
+            tally.observed.update(law(case, Path(folder)) or {})
 
     every_picture()
     return tally

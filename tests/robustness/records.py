@@ -97,7 +97,7 @@ def _head(records: Sequence[Record]) -> Iterator[str]:
         "[Security](security.md) says what is promised.",
         "",
         "The same input, settings and machine give the same bytes, for any order and number of inputs, threads,",
-        "shards, processes and workers of a Ray cluster: `tests/robustness/test_determinism.py`. A training run on",
+        "shards, processes and workers of a Ray cluster: [Same bytes](#same-bytes). A training run on",
         "a CPU gives the same weights whether or not the run was stopped and resumed. The same bytes are not",
         "promised for another engine, device, number type or version of a library, nor for training on a GPU or",
         "with another number of threads. Another tile size, also one that little memory leads to, may change a",
