@@ -24,6 +24,7 @@ import records  # noqa: E402
 from records import Record, Row  # noqa: E402
 
 if TYPE_CHECKING:
+    from determinism import DeterminismTally
     from parser_fuzzing import ParserTally
     from soak import Soak
 
@@ -53,7 +54,7 @@ def run_files(plan: Plan) -> Iterator[Row]:
     batches, ordinary = max(1, round(200 * plan.scale / len(OPTIONS) + 0.5)), 0
     for at, options in enumerate(OPTIONS):
         name = f"`upscale {' '.join(options)}`"
-        if plan.rows not in name:
+        if not plan.wants(name):
             continue
         tally = Tally(ordinary=ordinary)
         fuzz(range(at, at + batches * len(OPTIONS), len(OPTIONS)), 100, plan.folder, tally)
@@ -106,8 +107,9 @@ SIGNALS = {
     "download": 24,
     "video": 8,
     "conversion": 8,
-    "evaluation": 8,
-    "training": 8,
+    "evaluation": 16,
+    "training": 16,
+    "distillation": 16,
 }
 """Number of runs to interrupt and terminate at scale 1, by job."""
 
@@ -127,7 +129,7 @@ def _disturbed(series: Sequence[Sequence[int]], cases: Mapping[str, int], plan: 
     from kills import disturb
 
     for index, (name, number) in enumerate(cases.items()):
-        if plan.rows not in name:
+        if not plan.wants(name):
             continue
         tally = disturb(name, series, max(1, round(number * plan.scale)), plan.folder / f"{index}")
         yield Row(name, tally.cases, {**tally.ends, **tally.stages}, tally.findings)
@@ -138,11 +140,39 @@ def run_power(plan: Plan) -> Iterator[Row]:
     from jobs import JOBS
     from power import trace
 
-    for index, name in enumerate(name for name in JOBS if plan.rows in name):
+    for index, name in enumerate(name for name in JOBS if plan.wants(name)):
         (plan.folder / f"{index}").mkdir()
         account = trace(name, plan.folder / f"{index}")
         observed = {"files with a final name": account.final, "syncs": account.syncs}
         yield Row(name, 1, observed, account.findings)
+
+
+REPEATED = ("video", "training", "distillation", "merge", "evaluation", "conversion")
+"""Jobs that run again for the comparison of bytes."""
+
+
+def run_determinism(plan: Plan) -> Iterator[Row]:
+    """Compare bytes of results over everything that decides only the speed. Needs Ray for the rows of a cluster."""
+    import determinism
+
+    most = None if plan.scale >= 1 else max(1, round(7 * plan.scale))
+    determinism.save_pictures(plan.folder / "pictures")
+    for engine in determinism.engines():
+        kinds = [*determinism.ways(("",)), *([determinism.CLUSTER] if determinism.has_ray() else [])]
+        wanted = [kind for kind in kinds if plan.wants(f"{kind} ({engine})")]
+        plain = determinism.plain_results(plan.folder, engine) if wanted else {}
+        for kind in wanted:
+            check = determinism.check_cluster if kind == determinism.CLUSTER else determinism.check_ways
+            yield _determinism_row(f"{kind} ({engine})", check(kind, plan.folder, engine, plain, most))
+    for name in (name for name in REPEATED if plan.wants(f"{name} (again)")):
+        tally = determinism.repeat_job(name, max(1, round(3 * plan.scale)), plan.folder / name)
+        yield _determinism_row(f"{name} (again)", tally)
+
+
+def _determinism_row(name: str, tally: DeterminismTally) -> Row:
+    tiles = {"on other tiles": tally.retiled, "largest difference there, levels": tally.levels}
+    observed = {"files": tally.files, "equal": tally.equal, **(tiles if tally.retiled else {})}
+    return Row(name, tally.ways, observed, tally.findings)
 
 
 DISKS = {
@@ -188,7 +218,7 @@ def run_scarcity(plan: Plan) -> Iterator[Row]:
         "several processes": lambda folder, tally: scarcity.several_processes(round(8 * plan.scale), folder, tally),
     }
     for name, starve in kinds.items():
-        if plan.rows in name:
+        if plan.wants(name):
             tally = Tally()
             (plan.folder / name).mkdir()
             starve(plan.folder / name, tally)
@@ -199,7 +229,7 @@ def run_hostile(plan: Plan) -> Iterator[Row]:
     """Open everything that an attacker would send, in processes with limits, under an audit of what Python does."""
     from hostile import KINDS, open_in_worker
 
-    for name in (name for name in KINDS if plan.rows in name):
+    for name in (name for name in KINDS if plan.wants(name)):
         tally = open_in_worker(name, plan.folder / name)
         most = {"slowest s": round(tally.slowest, 2), "most MiB": tally.largest >> 20}
         yield Row(name, tally.cases, {**tally.outcomes, **most}, tally.findings)
@@ -210,10 +240,10 @@ def run_soak(plan: Plan) -> Iterator[Row]:
     from soak import SOAKS, soak_small
 
     name, every = "small pictures in one run", 10 * min(1.0, plan.scale)
-    if plan.rows in name:
+    if plan.wants(name):
         yield _soak_row(name, soak_small(max(30, round(20_000 * plan.scale)), plan.folder / "small", every))
     for index, (name, soak) in enumerate(SOAKS.items()):
-        if plan.rows in name:
+        if plan.wants(name):
             yield _soak_row(name, soak(7200 * plan.scale, plan.folder / f"{index}", every))
 
 
@@ -230,17 +260,17 @@ def run_laws(plan: Plan) -> Iterator[Row]:
     """Check the laws over pictures of up to 300x300: 150 pictures for most laws at scale 1."""
     from laws import LAWS, check
 
-    for name in (name for name in LAWS if plan.rows in name):
+    for name in (name for name in LAWS if plan.wants(name)):
         findings: list[str] = []
         examples = max(1, round(LAW_CASES.get(name, 150) * plan.scale))
         try:
             tally = check(name, examples, longest=300)
         except Exception as error:  # noqa: BLE001 - whatever a law raises is the finding
-            notes = getattr(error, "__notes__", [])
-            findings = [f"{type(error).__name__}: {' '.join(str(error).split())} {' '.join(notes)}"[:400]]
+            words = " ".join([str(error), *getattr(error, "__notes__", [])]).split()
+            findings = [f"{type(error).__name__}: {' '.join(words)}"[:400]]
             yield Row(name, examples, {}, findings)
             continue
-        yield Row(name, tally.cases, {**tally.formats, "largest, pixels": tally.largest}, findings)
+        yield Row(name, tally.cases, {**tally.formats, "most pixels": tally.largest, **tally.observed}, findings)
 
 
 CHECKS: dict[str, Callable[[Plan], Iterator[Row]]] = {
@@ -254,6 +284,7 @@ CHECKS: dict[str, Callable[[Plan], Iterator[Row]]] = {
     "scarcity": run_scarcity,
     "soak": run_soak,
     "laws": run_laws,
+    "determinism": run_determinism,
 }
 """Checks by name; `checks.toml` says what each check promises."""
 
@@ -276,6 +307,7 @@ def main(arguments: Sequence[str]) -> None:
 
 def _run(name: str, scale: float, rows: str, recorded: bool) -> None:
     """Run a check and record what was done, also of a check that is interrupted; old rows stay until they run again."""
+    _build_native()
     done: list[Row] = []
     start = time.monotonic()
     try:
@@ -287,6 +319,17 @@ def _run(name: str, scale: float, rows: str, recorded: bool) -> None:
     finally:
         if recorded and done:
             records.save(Record(name, done, time.monotonic() - start), merge=bool(rows))
+
+
+def _build_native() -> None:
+    """Compile the native engine next to its sources, as an editable install does; no check may leave the engine out."""
+    from native_build import is_current
+
+    from dsclora_cli.inference.native.library import LIBRARY
+    from hatch_build import compile_library
+
+    if not is_current(LIBRARY) and (problem := compile_library(LIBRARY.parent, LIBRARY)):
+        print(f"the checks run without the native engine: {problem}", file=sys.stderr)
 
 
 if __name__ == "__main__":

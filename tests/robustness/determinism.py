@@ -1,0 +1,277 @@
+"""The same pictures upscaled in ways that decide only the speed or the place of the work, and the bytes compared."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import subprocess
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from importlib.util import find_spec
+from pathlib import Path
+
+import numpy as np
+from batches import save_animation, save_photo
+from jobs import JOBS
+from kills import reference
+from limited import PROGRAM, Limits, private_environment, run_limited
+from pictures import saved_still
+from PIL import Image
+
+from dsclora_cli.inference import openvino
+from dsclora_cli.inference.native import library
+
+OPTIONS = ("--offline", "--device", "cpu", "--json")
+
+
+@dataclass(frozen=True)
+class Command:
+    """A command that upscales some of the pictures."""
+
+    options: tuple[str, ...] = ()
+
+    names: tuple[str, ...] = ()
+    """Names of the pictures, in this order; empty for all."""
+
+    processes: int = 1
+    """Number of processes that run the command at once, into the same folder."""
+
+
+Way = Sequence[Command]
+"""Commands that together upscale every picture, one command after the other."""
+
+
+@dataclass(frozen=True)
+class Upscaled:
+    """A result, and the tile that the network ran on."""
+
+    data: bytes
+    tile: int
+
+
+@dataclass
+class DeterminismTally:
+    """Counts and findings of ways to upscale the same pictures."""
+
+    ways: int = 0
+    files: int = 0
+    equal: int = 0
+    """Number of files with the same bytes."""
+
+    retiled: int = 0
+    """Number of files that ran on tiles of another size."""
+
+    levels: int = 0
+    """Largest difference, in levels of 255, of a lossless result of another tile size."""
+
+    findings: list[str] = field(default_factory=list)
+
+    def compare(self, name: str, plain: dict[str, Upscaled], other: dict[str, Upscaled]) -> None:
+        """Compare the results of a way with those of the plain command, which ran on the same pictures."""
+        self.ways += 1
+        if missing := plain.keys() - other.keys():
+            self.findings.append(f"{name}: {sorted(missing)} are missing")
+        for file, result in other.items():
+            self.files += 1
+            retiled = result.tile != plain[file].tile
+            self.retiled += retiled
+            self.equal += result.data == plain[file].data
+            if result.data == plain[file].data:
+                continue
+            if not retiled:
+                self.findings.append(f"{name}: {file} has other bytes")
+            elif file.endswith((".png", ".tif")):
+                levels = _levels(result.data, plain[file].data)
+                self.levels = max(self.levels, levels)
+                if levels > 1:
+                    self.findings.append(f"{name}: {file} is {levels} levels away")
+
+
+def save_pictures(folder: Path, size: tuple[int, int] = (230, 170)) -> tuple[str, ...]:
+    """Write pictures of several formats, depths and numbers of channels, and return their names.
+
+    Args:
+        folder: Place of the pictures.
+        size: Width and height of the pictures in pixels; one has three times this size.
+    """
+    for seed, name in enumerate(("a.png", "b.jpg", "c.tif", "d.webp")):
+        save_photo(folder / name, size, seed=seed)
+    save_animation(folder / "moving.gif")
+    rng = np.random.default_rng(0)
+    coarse = rng.integers(0, 256, (3, 4, 4), np.uint8)
+    smooth = np.asarray(Image.fromarray(coarse).resize(size, Image.Resampling.BICUBIC))
+    (folder / "alpha.png").write_bytes(saved_still(np.ascontiguousarray(smooth), "PNG"))
+    (folder / "deep.tif").write_bytes(saved_still(smooth[..., :3].astype(np.uint16) * 257, "TIFF"))
+    (folder / "gray.png").write_bytes(saved_still(np.ascontiguousarray(smooth[..., :1]), "PNG"))
+    save_photo(folder / "large.png", (3 * size[0], 3 * size[1]), seed=9)
+    return tuple(sorted(path.name for path in folder.iterdir()))
+
+
+def engines() -> list[str]:
+    """Return the engines of this machine."""
+    native = [] if library.why_unavailable() else ["native"]
+    return [*native, "torch", *(["openvino"] if openvino.is_installed() else [])]
+
+
+def ways(names: tuple[str, ...]) -> dict[str, list[Way]]:
+    """Return ways to upscale the pictures with these names, by kind; every way but a tile size keeps every byte."""
+    half = len(names) // 2
+    mixed = [tuple(np.random.default_rng(seed).permutation(names).tolist()) for seed in range(3)]
+    return {
+        "again": [[Command()]] * 3,
+        "order of inputs": [[Command(names=order)] for order in (names[::-1], *mixed)],
+        "number of inputs": [
+            [Command(names=(name,)) for name in names],
+            [Command(names=names[:half]), Command(names=names[half:])],
+        ],
+        "threads": [[Command(("--threads", str(count)))] for count in (1, 3, 2, 4, 7)],
+        "shards": [
+            [Command(("--shard", f"{index + 1}/{count}")) for index in range(count)] for count in (2, 3, len(names))
+        ],
+        "processes at once": [[Command(processes=count)] for count in (2, 3)],
+        "memory limits": [[Command(("--max-memory", size))] for size in ("500MB", "700MB", "1GB", "2GB", "8GB")],
+        "tiles": [[Command(("--tile", str(edge)))] for edge in (0, 32, 64, 100, 150, 256, 512)],
+    }
+
+
+CLUSTER = "workers on a Ray cluster"
+"""Kind of the ways that need Ray."""
+
+
+def cluster_ways() -> list[Way]:
+    """Return ways to upscale the pictures on a Ray cluster."""
+    return [
+        [Command(("--executor", "ray", "--ray-workers", str(workers), "--ray-cpus", str(cpus)))]
+        for workers, cpus in ((1, 1), (2, 1), (3, 1), (2, 2))
+    ]
+
+
+def upscale(pictures: Path, place: Path, way: Way, engine: str, variables: dict[str, str]) -> dict[str, Upscaled]:
+    """Upscale pictures in a way into a new folder, and return the results by name.
+
+    Args:
+        pictures: Folder with the pictures.
+        place: Folder to make.
+        way: Commands to run.
+        engine: Engine, or "auto".
+        variables: More variables of the environment.
+
+    Raises:
+        AssertionError: A command has failed.
+    """
+    place.mkdir(parents=True)
+    tiles: dict[str, int] = {}
+    for number, command in enumerate(way):
+        inputs = [str(pictures / name) for name in command.names] or [str(pictures)]
+        line = (*PROGRAM, "upscale", *inputs, "-o", "out", "--engine", engine, *OPTIONS, *command.options)
+        for report in _run_at_once(line, place, command.processes, f"home{number}", variables):
+            if report.get("status") == "done":
+                tiles[Path(report["output"]).name] = report["tile"]
+    return {path.name: Upscaled(path.read_bytes(), tiles[path.name]) for path in (place / "out").iterdir()}
+
+
+def _run_at_once(
+    line: Sequence[str], place: Path, processes: int, home: str, variables: dict[str, str]
+) -> Iterator[dict[str, object]]:
+    """Run a command in some processes at once, and yield the objects of their reports."""
+    environment = private_environment(place / home, **variables)
+    if processes == 1:
+        ended = run_limited(line, place, environment, Limits(seconds=600))
+        assert ended.code == 0, ended.stderr
+        yield from map(json.loads, ended.stdout.splitlines())
+        return
+    started = [
+        subprocess.Popen(line, cwd=place, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        for _ in range(processes)
+    ]
+    for process in started:
+        out, error = process.communicate(timeout=600)
+        assert process.returncode == 0, error.decode()
+        yield from map(json.loads, out.splitlines())
+
+
+def plain_results(folder: Path, engine: str) -> dict[str, Upscaled]:
+    """Upscale the pictures in `folder / "pictures"` as users do without thinking of speed, and return the results."""
+    return upscale(folder / "pictures", folder / f"{engine} plain", [Command()], engine, {})
+
+
+def check_ways(
+    kind: str, folder: Path, engine: str, plain: dict[str, Upscaled], most: int | None = None
+) -> DeterminismTally:
+    """Upscale the pictures in `folder / "pictures"` in the ways of a kind, and compare with the plain results.
+
+    Args:
+        kind: Key of `ways`.
+        folder: Place of the pictures and of all results.
+        engine: Engine, or "auto".
+        plain: Results of `plain_results`.
+        most: Number of ways to try; None for all.
+    """
+    pictures, tally = folder / "pictures", DeterminismTally()
+    for number, way in enumerate(ways(_names(pictures))[kind][:most]):
+        name = f"{engine}, {' '.join(way[0].options) or kind}"
+        tally.compare(name, plain, upscale(pictures, folder / f"{engine} {kind} {number}", way, engine, {}))
+    return tally
+
+
+def check_cluster(
+    kind: str, folder: Path, engine: str, plain: dict[str, Upscaled], most: int | None = None
+) -> DeterminismTally:
+    """Compare as `check_ways` on a Ray cluster of this machine, with several numbers of workers."""
+    tally = DeterminismTally()
+    with _cluster() as variables:
+        for number, way in enumerate(cluster_ways()[:most]):
+            found = upscale(folder / "pictures", folder / f"{engine} {kind} {number}", way, engine, variables)
+            tally.compare(f"{engine}, {' '.join(way[0].options)}", plain, found)
+    return tally
+
+
+def has_ray() -> bool:
+    """Return whether Ray is installed. Nothing is imported: Ray reads the environment when imported."""
+    return find_spec("ray") is not None
+
+
+@contextmanager
+def _cluster() -> Iterator[dict[str, str]]:
+    """Start a Ray cluster on this machine, and yield the variables that lead there."""
+    from clusters import local_cluster
+
+    with tempfile.TemporaryDirectory(prefix="dsclora-ray-") as scrap, local_cluster() as address:
+        ray = {name: value for name, value in os.environ.items() if name.startswith("RAY_")}
+        yield {**ray, "RAY_ADDRESS": address, "RAY_TMPDIR": scrap}
+
+
+def repeat_job(name: str, times: int, folder: Path) -> DeterminismTally:
+    """Run another command several times, and compare files and reports with those of the first run."""
+    job, tally = JOBS[name], DeterminismTally()
+    whole = reference(job, folder / "first", {})
+    for number in range(times):
+        place = folder / str(number)
+        place.mkdir()
+        job.prepare(place)
+        ended = run_limited(
+            job.command(), place, private_environment(place / "home"), Limits(seconds=600), job.given(place)
+        )
+        assert ended.code == 0, ended.stderr
+        files = job.files(place)
+        tally.ways += 1
+        tally.files += len(files)
+        same = [file for file, data in files.items() if whole.files.get(file) == data]
+        tally.equal += len(same)
+        if len(same) < len(whole.files) or job.report(ended) != whole.report:
+            tally.findings.append(f"{name}: {sorted(whole.files.keys() - set(same))} or the report differ")
+    return tally
+
+
+def _names(pictures: Path) -> tuple[str, ...]:
+    return tuple(sorted(path.name for path in pictures.iterdir()))
+
+
+def _levels(data: bytes, other: bytes) -> int:
+    """Return the largest difference of two pictures in levels of 255, rounded to whole levels."""
+    one, two = (np.asarray(Image.open(io.BytesIO(each)), float) for each in (data, other))
+    unit = 257 if max(one.max(), two.max()) > 255 else 1
+    return round(float(np.abs(one - two).max()) / unit)
