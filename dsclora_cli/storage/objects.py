@@ -6,15 +6,18 @@ import base64
 import secrets
 import shutil
 import tempfile
+import threading
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 
 from dsclora_cli.errors import ImageUnreadable, ImageUnwritable, UsageError
+from dsclora_cli.storage.archives import ARCHIVES, check_entry, check_folders, check_names
 from dsclora_cli.storage.failures import lacks_bucket, named_failures
-from dsclora_cli.storage.places import RemotePlace
+from dsclora_cli.storage.places import RemotePlace, is_url
 
 if TYPE_CHECKING:
     from fsspec import AbstractFileSystem
@@ -23,6 +26,11 @@ _IN_MEMORY = 64 * 2**20
 """Bytes up to which an object is held in memory; a larger object goes to a temporary file."""
 
 _CHUNK = 2**22
+
+_OPENED: dict[str, tuple[str | None, AbstractFileSystem]] = {}
+"""The archive of the last picture, with its version: reading the list of 50,000 entries takes a second."""
+
+_OPENING = threading.RLock()
 _WHOLE = frozenset({"s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "adl", "hf", "memory"})
 """Kinds of storage where an object appears when the last byte has arrived, and never before."""
 
@@ -53,13 +61,16 @@ def find_object(place: RemotePlace) -> ObjectFacts | None:
     """Return the properties of an object or a folder; None where nothing is there.
 
     Raises:
-        ImageUnreadable: The storage cannot be asked.
+        ImageUnreadable: The storage cannot be asked, or the object is an entry of an archive that nobody should unpack.
         UsageError: A package is missing.
     """
     with named_failures(place, ImageUnreadable):
         system, path = _open_storage(place)
         try:
-            return _facts(place, system.info(path))
+            facts = system.info(path)
+            if place.scheme in ARCHIVES:
+                check_entry(facts, place)
+            return _facts(place, facts)
         except FileNotFoundError as error:
             if lacks_bucket(error):  # a misspelled bucket is no place where nothing is yet
                 raise
@@ -256,6 +267,8 @@ def _open_storage(place: RemotePlace) -> tuple[AbstractFileSystem, str]:
     """Return the storage of a place, and the path inside. Raises ImportError for a missing package, and UsageError."""
     import fsspec
 
+    if place.scheme in ARCHIVES:
+        return _open_archive(place)
     try:
         # Listings change while other machines work, so nothing is taken from a cache.
         options = {"use_listings_cache": False, **_OPTIONS.get(place.scheme, {})}
@@ -266,3 +279,36 @@ def _open_storage(place: RemotePlace) -> tuple[AbstractFileSystem, str]:
         known = "s3, gs, az, hf, http, https, file, memory, zip, sftp and more"
         raise UsageError(f"{place.scheme}:// is no kind of storage that fsspec knows", f"it knows {known}") from error
     return system, path
+
+
+def _open_archive(place: RemotePlace) -> tuple[AbstractFileSystem, str]:
+    """Return an archive as a storage, and the path inside. Raises as `_open_storage`, ImageUnreadable and OSError."""
+    import fsspec
+
+    *_, path, _, chain = place.parts
+    archive = chain.removeprefix("::")
+    with _OPENING:
+        if is_url(archive):  # also an archive in an archive
+            system, inner = _open_storage(RemotePlace(archive))
+            version = _facts(RemotePlace(archive), system.info(inner)).version
+            open_file = partial(system.open, inner, "rb")
+        else:
+            found = Path(archive).stat()
+            version = f"{found.st_size} {found.st_mtime_ns} {found.st_ino}"
+            open_file = fsspec.open(archive, "rb").open
+        known_version, storage = _OPENED.get(archive, (None, None))
+        if storage is None or version is None or version != known_version:
+            _OPENED.clear()
+            storage = _list_archive(open_file(), place)
+            _OPENED[archive] = version, storage
+    return storage, path.lstrip("/")
+
+
+def _list_archive(file: IO[bytes], place: RemotePlace) -> AbstractFileSystem:
+    from fsspec.implementations.zip import ZipFileSystem
+
+    check_names(file, place)
+    storage = ZipFileSystem(fo=file)
+    check_folders(storage.zip.namelist(), place)
+    storage.ls("")  # fills the list, which other threads must not see half filled
+    return storage

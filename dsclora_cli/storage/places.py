@@ -69,10 +69,11 @@ class RemotePlace:
         return f"RemotePlace({str(self)!r})"
 
     def __truediv__(self, below: str | PurePath) -> RemotePlace:
-        """Return the place of a relative path below a folder."""
-        relative = PurePosixPath(below).as_posix()
-        if relative == ".":
+        """Return the place of a relative path below a folder, or of a name, which may be `.` in an archive."""
+        is_here = below == "" if isinstance(below, str) else below == type(below)()
+        if is_here:
             return self
+        relative = below if isinstance(below, str) else PurePosixPath(below).as_posix()
         root, path, query, chain = self.parts
         folder = f"{path.rstrip('/')}/" if path.strip("/") else path
         return RemotePlace(f"{root}{folder}{relative}{query}{chain}")

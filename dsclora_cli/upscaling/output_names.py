@@ -145,6 +145,7 @@ class OutputNamer:
 
         Raises:
             UsageError: the result would replace the input.
+            ImageUnwritable: the name of an object would lead out of the folder of results.
         """
         wanted = self._wanted_path(file, size, model, format)
         if wanted is None:
@@ -173,9 +174,9 @@ class OutputNamer:
             return None
         try:
             format = self.format or format_of_suffix(file.source.suffix)
+            wanted = self._wanted_path(file, SizePlan(0, 0, (), factor or 0), "", format)
         except ImageError:
             return None
-        wanted = self._wanted_path(file, SizePlan(0, 0, (), factor or 0), "", format)
         return None if wanted is None else self._number(wanted)
 
     def forget(self, target: Place) -> None:
@@ -198,7 +199,10 @@ class OutputNamer:
             if not self._to_folder:
                 return output
             # The tree of a folder argument is kept below the output folder.
-            return output / (file.folder or "") / self._name(file, size, model, format)
+            name = self._name(file, size, model, format)
+            if isinstance(output, Path) and not is_below(file.folder or Path(), name):
+                raise ImageUnwritable(f"{file.name}: no result can have this name here", "give a file name with -o")
+            return output / (file.folder or "") / name
         if not isinstance(file.source, bytes):
             _require_writable(file.source)
             return file.source.parent / self._name(file, size, model, format)
@@ -220,6 +224,15 @@ class OutputNamer:
             width=size.width,
             height=size.height,
         )
+
+
+def is_below(folder: PurePath, name: str) -> bool:
+    """Return whether a relative folder and a name of a file lead to a place below the folder of results.
+
+    The parts of the URL of an object, or of a path in an archive, may hold drives and backslashes: names on Linux and
+    macOS, and ways out on Windows.
+    """
+    return not folder.anchor and ".." not in folder.parts and type(folder)(name).name == name
 
 
 def _needs_folder(output: str | None, many: bool) -> bool:

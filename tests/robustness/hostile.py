@@ -29,6 +29,7 @@ from typing import Any
 import numpy as np
 import torch
 from hostile_hubs import ask, lies
+from hostile_zips import open_zip, zip_files
 from limited import Limits, private_environment, run_limited
 from mutations import edit_text
 from sets import noise, png, tar_gz, zipped
@@ -464,6 +465,7 @@ def _ask(path: Path) -> object:
 KINDS: dict[str, tuple[Callable[[], Iterator[Case]], Callable[[Path], object]]] = {
     "weights": (weights, describe_file),
     "archives": (archives, _unpack),
+    "archives behind zip://": (lambda: itertools.chain(zip_files(), _false_zips(png(noise(1)))), open_zip),
     "catalogues": (catalogues, lambda path: read_catalog(path, path.parent)),
     "caches": (caches, _read_cache),
     "pictures": (bombs, _decode),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from pathlib import Path
+from pathlib import Path, PurePath, PurePosixPath, PureWindowsPath
 
 import pytest
 from hypothesis import given
@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from dsclora_cli.config import BatchOptions, SaveOptions, UpscaleOptions
 from dsclora_cli.errors import UsageError
-from dsclora_cli.upscaling.output_names import OutputNamer, check_template, parse_format, possible_stems
+from dsclora_cli.upscaling.output_names import OutputNamer, check_template, is_below, parse_format, possible_stems
 from dsclora_cli.upscaling.sizes import SizePlan
 from dsclora_cli.upscaling.types import FoundInputs, InputFile
 
@@ -191,3 +191,21 @@ def test_no_two_results_of_a_run_share_a_name(names: list[str]) -> None:
     paths = [namer.target(source, SIZE, "m", "PNG").path for source in sources]
     assert len(set(paths)) == len(paths)
     assert not set(paths) & {source.source for source in sources}
+
+
+@pytest.mark.parametrize(
+    ("folder", "name", "is_inside"),
+    [
+        (PureWindowsPath("a/b"), "c_x2.png", True),
+        (PureWindowsPath("."), "..\\c_x2.png", False),
+        (PureWindowsPath("."), "c:x_x2.png", False),
+        (PureWindowsPath("a\\..\\.."), "c_x2.png", False),
+        (PureWindowsPath("c:\\windows"), "c_x2.png", False),
+        (PureWindowsPath("\\windows"), "c_x2.png", False),
+        (PurePosixPath("a"), "..\\c:x_x2.png", True),
+        (PurePosixPath("../a"), "c_x2.png", False),
+        (PurePosixPath("/a"), "c_x2.png", False),
+    ],
+)
+def test_names_of_objects_stay_below_the_folder_of_results(folder: PurePath, name: str, is_inside: bool) -> None:
+    assert is_below(folder, name) is is_inside

@@ -1,0 +1,104 @@
+"""Open ZIP archives of strangers: the list of entries and each entry are checked before memory or disk is spent."""
+
+from __future__ import annotations
+
+import os
+import struct
+import sys
+import zipfile
+from collections.abc import Iterable, Mapping
+from typing import IO, Any
+
+from dsclora_cli.errors import ImageUnreadable
+from dsclora_cli.storage.places import RemotePlace
+
+ARCHIVES = frozenset({"zip"})
+"""Schemes of the places that this module opens."""
+
+_MOST_NAMES = 16 * 2**20
+"""Bytes of the longest list of entries. Python takes some 30 times as many to hold the list."""
+
+_SMALL = 64 * 2**20
+"""Bytes up to which an entry may have any ratio: pictures without compression, of one color, pack a thousand times."""
+
+_RATIO = 100
+"""Most bytes of a larger entry for each packed byte."""
+
+_DEPTH = 100
+"""Most folders around an entry."""
+
+_SIGNS = (b"PK\x05\x06", b"PK\x06\x07", b"PK\x06\x06")
+"""First bytes of the end of an archive, of the locator of the long form of the end, and of the long form."""
+
+_END = struct.Struct("<4s4H2LH")
+_END64 = struct.Struct("<4sQ2H2L4Q")
+_LOCATOR64 = 20
+"""Bytes of the locator."""
+
+_UNPACK = "unpack the archive, and name the folder"
+
+
+def check_names(archive: IO[bytes], place: RemotePlace) -> None:
+    """Raise ImageUnreadable for an archive whose list of entries takes too much memory.
+
+    Whatever is no archive passes: the reader of archives says what is wrong.
+    """
+    size = archive.seek(0, os.SEEK_END)
+    start = max(0, size - _END.size - 0xFFFF)  # behind the end there may be a comment of 64 KiB
+    archive.seek(start)
+    tail = archive.read(size - start)
+    archive.seek(0)
+    listed = _listed_bytes(tail)
+    if listed > _MOST_NAMES:
+        message = f"the archive lists entries in {listed >> 20} MiB, and {_MOST_NAMES >> 20} MiB are read at most"
+        raise ImageUnreadable(f"{place}: {message}", _UNPACK)
+
+
+def _listed_bytes(tail: bytes) -> int:
+    """Return the bytes of the list of entries by the end of an archive, as zipfile finds the end; 0 for no archive."""
+    # A comment may hold a second end, and so may the numbers of the end itself.
+    is_last = tail[-_END.size :].startswith(_SIGNS[0]) and tail.endswith(b"\0\0")
+    at = len(tail) - _END.size if is_last else tail.rfind(_SIGNS[0])
+    if at < 0 or len(tail) - at < _END.size:
+        return 0
+    listed: int = _END.unpack_from(tail, at)[5]
+    locator = at - _LOCATOR64
+    if locator < 0 or not tail.startswith(_SIGNS[1], locator):
+        return listed
+    # The long form stands right before its locator; Python from 3.14 on finds longer ones too, which nobody writes.
+    before = locator - _END64.size
+    if before < 0 or not tail.startswith(_SIGNS[2], before):
+        return sys.maxsize
+    long: int = _END64.unpack_from(tail, before)[8]
+    return max(listed if listed < 0xFFFFFFFF else 0, long)
+
+
+def check_folders(names: Iterable[str], place: RemotePlace) -> None:
+    """Raise ImageUnreadable for an archive with names of folders that take much more memory than the list of entries.
+
+    fsspec makes a name for each folder above each entry.
+    """
+    folders = {name.rpartition("/")[0] for name in names}
+    deepest = max((folder.count("/") for folder in folders), default=0)
+    if deepest > _DEPTH or sum(len(folder) * folder.count("/") for folder in folders) > _MOST_NAMES:
+        raise ImageUnreadable(f"{place}: the folders in the archive are nested too deep", _UNPACK)
+
+
+def check_entry(facts: Mapping[str, Any], place: RemotePlace) -> None:
+    """Raise ImageUnreadable for an entry that is encrypted, that is packed in an odd way, or that is a bomb.
+
+    Args:
+        facts: Description of the entry by fsspec, with the fields of `zipfile.ZipInfo`; folders have no such fields.
+        place: Place of the entry.
+    """
+    reason = ""
+    packed, size = facts.get("compress_size") or 0, facts.get("size") or 0
+    if (facts.get("flag_bits") or 0) & 0x1:
+        reason = "is encrypted"
+    # zipfile unpacks a block of other methods as a whole, to gigabytes where a stranger wants that.
+    elif (facts.get("compress_type") or 0) not in {zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED}:
+        reason = "is packed by another method than deflate"
+    elif size > max(_SMALL, _RATIO * packed):
+        reason = f"unpacks to {size >> 20} MiB, more than {_RATIO} times its size in the archive"
+    if reason:
+        raise ImageUnreadable(f"{place}: {reason}", _UNPACK)
