@@ -166,6 +166,8 @@ def connection_failure(error: BaseException, endpoint: str, purpose: str, instea
         purpose: What the connection was for, such as a file of a repository.
         instead: Another way to reach the user's aim, in the imperative.
     """
+    if setting := _setting_failure(error):
+        return setting
     exception = type(error).__name__
     hint = f"check the internet connection, proxy and HF_ENDPOINT, or {instead}"
     if "CERTIFICATE_VERIFY_FAILED" in str(error):
@@ -179,6 +181,20 @@ def connection_failure(error: BaseException, endpoint: str, purpose: str, instea
         return HubUnavailable("connection lost", f"the connection to {endpoint} broke during {purpose}", "try again")
     message = f"the client of the Hub failed for {purpose}: {exception}: {one_line(error)}"
     return HubUnavailable("failure of the Hub's client", message, hint)
+
+
+def _setting_failure(error: BaseException) -> HubUnavailable | None:
+    """Return the error for a setting that the client notices only now; None for every other failure.
+
+    Clients before version 1 bring requests, which looks for certificates and for SOCKS at the first connection.
+    """
+    if "CA certificate bundle" in str(error):
+        hint = "check REQUESTS_CA_BUNDLE and CURL_CA_BUNDLE, or unset them"
+        return HubUnavailable("certificates not readable", f"the certificates cannot be read: {one_line(error)}", hint)
+    if "SOCKS support" in str(error):
+        hint = "install the package PySocks, or unset ALL_PROXY"
+        return HubUnavailable("no support for the SOCKS proxy", f"the proxy cannot be used: {one_line(error)}", hint)
+    return None
 
 
 @contextmanager

@@ -11,12 +11,18 @@ import pytest
 
 NOWHERE, SECURE = "http://127.0.0.1:9", "https://127.0.0.1:9"
 
+
+def certificates(path: str) -> dict[str, str]:
+    """Return settings of the two HTTP libraries that versions of the client bring."""
+    return {"HF_ENDPOINT": SECURE, "SSL_CERT_FILE": path, "REQUESTS_CA_BUNDLE": path}
+
+
 CASES = {
     "socks": ({"HF_ENDPOINT": SECURE, "ALL_PROXY": "socks5://127.0.0.1:9"}, "no support for the SOCKS proxy"),
     "socks4": ({"HF_ENDPOINT": SECURE, "ALL_PROXY": "socks4://127.0.0.1:9"}, "unusable proxy"),
     "proxy": ({"HF_ENDPOINT": SECURE, "HTTPS_PROXY": "http://127.0.0.1:port"}, ""),
-    "no certificates": ({"HF_ENDPOINT": SECURE, "SSL_CERT_FILE": "/nowhere/ca.pem"}, "certificates not readable"),
-    "other file": ({"HF_ENDPOINT": SECURE, "SSL_CERT_FILE": __file__}, "certificates not readable"),
+    "no certificates": (certificates("/nowhere/ca.pem"), "certificates not readable"),
+    "other file": (certificates(__file__), "certificates not readable"),
     "token": ({"HF_TOKEN_PATH": sys.executable}, "token not readable"),
     "token folder": ({"HF_TOKEN_PATH": "."}, "token not readable"),
     "letters": ({"HF_TOKEN": "hf_\u00e9"}, "token not readable"),

@@ -27,6 +27,11 @@ def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[UploadHub]:
     """A Hub where `me` may write, and the token of `me`."""
     with UploadHub(REPO, {}) as running:
         monkeypatch.setenv("HF_ENDPOINT", running.url)
+        # The client reads HF_ENDPOINT at the time of the import; older ones parse the address of a commit by that.
+        monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", running.url)
+        template = running.url + "/{repo_id}/resolve/{revision}/{filename}"
+        for module in ("constants", "file_download"):
+            monkeypatch.setattr(f"huggingface_hub.{module}.HUGGINGFACE_CO_URL_TEMPLATE", template, raising=False)
         monkeypatch.setenv("HF_TOKEN", TOKEN)
         hub_models._obtain.cache_clear()
         yield running

@@ -7,6 +7,7 @@ CMYK, Lab, YCbCr). The metadata of a TIFF are entries of its directories, not bl
 from __future__ import annotations
 
 import logging
+import re
 import struct
 from collections.abc import Iterator, Mapping
 from contextlib import nullcontext, suppress
@@ -83,7 +84,8 @@ _OF_A_PAGE = {
 }
 """Tags that a page may have for itself, and the words for them. A result has those of the first page."""
 _THUMBNAIL_OR_MASK = 5  # bits of the tag NewSubfileType
-_MACHINE_DESCRIPTIONS = (b"ImageJ=", b'{"shape"', b"<?xml")
+# The JSON of tifffile begins with the shape; before 2025 the shape stood at the end.
+_MACHINE_DESCRIPTIONS = re.compile(rb'ImageJ=|<\?xml|\{"(.*")?shape": \[', re.DOTALL)
 _SILENCE = logging.NullHandler()
 _LARGE = 2**26  # bytes of a page; larger pages are decoded in bands
 _BAND = 2**23  # bytes
@@ -227,7 +229,7 @@ def _tag_values(page: TiffPage, tags: tuple[int, ...]) -> list[object]:
 def _read_metadata(entries: Mapping[int, tiff_ifd.Entry], order: str) -> Metadata:
     details = {tag: entries[tag] for tag in (*tiff_ifd.DETAILS, *tiff_ifd.WINDOWS_DETAILS) if tag in entries}
     # Some programs keep notes for themselves in the description; the notes are wrong for the new picture.
-    if _DESCRIPTION in details and details[_DESCRIPTION].data.startswith(_MACHINE_DESCRIPTIONS):
+    if _DESCRIPTION in details and _MACHINE_DESCRIPTIONS.match(details[_DESCRIPTION].data):
         del details[_DESCRIPTION]
     place = {tag: entries[tag] for tag in geotiff.TAGS if tag in entries}
     raw = {tag: entries[tag].data for tag in (tiff_ifd.XMP, tiff_ifd.IPTC, _RESOURCES, _ICC) if tag in entries}
