@@ -13,6 +13,7 @@ from itertools import chain, islice
 from queue import SimpleQueue
 from threading import Lock
 from time import perf_counter
+from traceback import clear_frames
 from typing import TYPE_CHECKING, TypeVar
 from weakref import WeakSet
 
@@ -367,6 +368,8 @@ class BatchState:
         """Hand the result of a picture that failed to the caller, after the exception if the exception is a bug."""
         if result.error is not None and result.error.code is ErrorCode.BUG:
             self.events.put(lambda callbacks: callbacks.on_bug(file, error))
+        else:
+            _forget_frames(error)
         self.report(result)
 
     def report(self, result: FileResult) -> None:
@@ -374,6 +377,18 @@ class BatchState:
         if result.status == "failed" and self._fail_fast:
             self.accepting = False
         self.events.put(result)
+
+
+def _forget_frames(error: BaseException) -> None:
+    """Empty the ended functions in the tracebacks of an exception and of its causes.
+
+    Since Python 3.13, an exception that passes a function of `contextlib` is part of a cycle, and would keep engines of
+    hundreds of megabytes until Python looks for cycles.
+    """
+    cause: BaseException | None = error
+    while cause is not None:
+        clear_frames(cause.__traceback__)
+        cause = cause.__cause__ or cause.__context__
 
 
 def _send(frames: Iterable[AnyFrame], queue: BoundedQueue[AnyFrame]) -> None:
