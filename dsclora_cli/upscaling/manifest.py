@@ -138,7 +138,8 @@ def save_result(
             try:
                 record_result(target, temporary, key, source)
             except OSError as error:
-                return (f"not recorded, so the next run cannot skip the picture: {error}",)
+                hint = "set DSCLORA_STATE_DIR to a folder that can be written"
+                return (f"not recorded, so the next run cannot skip the picture: {error} ({hint})",)
             return ()
     except OSError as error:
         message = f"{target}: cannot be written ({error.strerror or error})"

@@ -154,7 +154,7 @@ def open_zip(path: Path) -> object:
     out = path.parent / "out"
     batch = BatchOptions(recursive=True, output=str(out))
     failures: list[DscloraError] = []
-    for form in ("zip://::", "zip://**.png::"):
+    for form in ("zip://::", "zip://**::"):
         found = find_inputs([f"{form}{path}"], batch)
         namer = OutputNamer(found, UpscaleOptions(batch=batch))
         for file in found.inputs[:OPENED]:

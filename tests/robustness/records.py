@@ -116,7 +116,7 @@ def _head(records: Sequence[Record]) -> Iterator[str]:
 
 def _section(record: Record) -> Iterator[str]:
     texts = TEXTS[record.check]
-    command = f"`python tests/robustness/run.py {record.check}`, {record.machine}."
+    command = texts.get("command", f"`python tests/robustness/run.py {record.check}`") + f", {record.machine}."
     yield from (f"## {texts['title']}", "", *textwrap.wrap(texts["promise"].strip(), 120), "", command, "")
     yield from ("| kind | cases | observed | findings |", "| --- | --- | --- | --- |")
     for row in record.rows:

@@ -192,6 +192,7 @@ FAULTY = ("many small pictures", "download", "video")
 
 def run_scarcity(plan: Plan) -> Iterator[Row]:
     """Run commands that get too little, or whose files change. Needs Linux, root for disks, and strace for calls."""
+    import confined
     import scarcity
     from scarcity import Tally
 
@@ -215,6 +216,8 @@ def run_scarcity(plan: Plan) -> Iterator[Row]:
         "odd names": scarcity.odd_names,
         "changing inputs": lambda folder, tally: scarcity.changing_inputs(round(36 * plan.scale), folder, tally),
         "wrong clocks": scarcity.clocks,
+        "users without a home": confined.users_without_a_home,
+        "control groups with little memory": confined.small_groups,
         "several processes": lambda folder, tally: scarcity.several_processes(round(8 * plan.scale), folder, tally),
     }
     for name, starve in kinds.items():

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
+import confined
 import pytest
 import scarcity
 from scarcity import LIMITS, Tally, small_disk
@@ -21,13 +22,15 @@ SHORT: dict[str, Callable[[Path, Tally], None]] = {
     "wrong clocks": scarcity.clocks,
     "several processes": partial(scarcity.several_processes, 1),
     "full disks": partial(scarcity.fill_disks, "many small pictures", 4),
+    "users without a home": confined.users_without_a_home,
+    "control groups": confined.small_groups,
     "limits": partial(scarcity.limit, "folder of pictures", list(LIMITS)),
     "failing calls": partial(scarcity.fail_calls, "many small pictures", scarcity.FAULTS[::4]),
 }
 
 
 def require(name: str, folder: Path) -> None:
-    """Skip a test that needs a mount or strace, where the machine has none."""
+    """Skip a test that needs a mount, another user, a control group or strace, where the machine has none."""
     if name in {"full disks", "read-only places"}:
         try:
             with small_disk(folder / "try", 1 << 20):
@@ -35,6 +38,14 @@ def require(name: str, folder: Path) -> None:
                 subprocess.run(["umount", str(folder / "try")], check=True)
         except (OSError, subprocess.CalledProcessError):
             pytest.skip("nothing can be mounted here: needs root")
+    if name == "users without a home" and not confined.can_be_a_stranger():
+        pytest.skip("no command can run as another user here: needs root and setpriv (apt-get install util-linux)")
+    if name == "control groups":
+        try:
+            with confined.memory_group(1 << 28):
+                pass
+        except OSError as error:
+            pytest.skip(f"no control group with a limit on memory can be made here: {error}")
     if name == "failing calls" and shutil.which("strace") is None:
         pytest.skip("strace is not installed (apt-get install strace)")
 
