@@ -27,7 +27,7 @@ def row_of(name: str, log: str, later: str = "") -> Row:
     counts, seconds = _count(log)
     observed: dict[str, int | float | str] = {**counts, "seconds": round(seconds)}
     if later:
-        observed["passed after a change"] = _count(later)[0].get("passed", 0)
+        observed["passed when run again"] = _count(later)[0].get("passed", 0)
     for package in SHOWN:
         try:
             observed[package] = version(package)

@@ -23,7 +23,7 @@ def test_a_run_of_the_fast_tests_is_a_row() -> None:
     assert row.cases == 24 and list(row.findings) == ["tests/a.py::test_b"]
     assert (row.outcomes["passed"], row.outcomes["seconds"]) == (20, 62) and "torch" in row.outcomes
     row = row_of("lowest versions", log, "== 1 passed in 1.50s ==")
-    assert row.outcomes["passed after a change"] == 1 and list(row.findings) == []
+    assert row.outcomes["passed when run again"] == 1 and list(row.findings) == []
 
 
 def test_a_run_that_did_not_end_is_no_row() -> None:
