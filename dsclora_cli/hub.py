@@ -38,7 +38,7 @@ from dsclora_cli.hub_client import (
     stream,
 )
 from dsclora_cli.paths import is_inner_path, sha256_of, sync_file, sync_folder
-from dsclora_cli.transfer import DiskError, Received, TooManyBytes, Watch, claim, watched, within
+from dsclora_cli.transfer import DiskError, Received, TooManyBytes, Watch, claim, is_ours, release, watched, within
 
 PROBE_SECONDS = 4.0
 """Longest wait for the first answer of the Hub; HF_HUB_ETAG_TIMEOUT overrides the number."""
@@ -377,6 +377,7 @@ class _Download:
             incomplete.parent.mkdir(parents=True, exist_ok=True)
             # Another process with the same file gives up by itself after a window without bytes.
             opened = claim(incomplete, 2 * seconds)
+        own = os.fstat(opened.fileno())
         try:
             with opened:
                 cached = find_cached(wanted)  # by the other process
@@ -388,11 +389,13 @@ class _Download:
             if wanted.sha256 not in {None, arriving.sha256}:
                 raise self.wrong_bytes(file)
             with self.cache_errors():
-                sync_file(incomplete)
-                return _store(incomplete, folder, arriving.sha256, f"{commit}/{file}")
+                if is_ours(own, incomplete):
+                    sync_file(incomplete)
+                    return _store(incomplete, folder, arriving.sha256, f"{commit}/{file}")
         finally:
-            with suppress(OSError):
-                incomplete.unlink(missing_ok=True)
+            release(own, incomplete)
+        # This process stood still, as in a machine that slept, and another process took the claim of a dead one.
+        return self.download(file, commit)
 
     def check_home(self) -> None:
         """Raise OSError for a user without a home, instead of creating a folder called `~`."""

@@ -6,9 +6,11 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import threading
 import time
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, TypeVar
@@ -155,8 +157,8 @@ def claim(path: Path, seconds: float) -> BinaryIO:
     """Create a file for a download, and open the file. Raises OSError.
 
     The file is a claim too: a second process waits until the file is gone. A file that does not grow for `seconds`
-    belongs to a killed process and is removed. Nothing but a new file is ever opened, so that neither a link nor a pipe
-    at this place leads anywhere.
+    belongs to a killed process and is removed; `is_ours` tells a process that only stood still. Nothing but a new
+    file is ever opened, so that neither a link nor a pipe at this place leads anywhere.
     """
     seen, since = None, time.monotonic()
     while True:
@@ -171,6 +173,21 @@ def claim(path: Path, seconds: float) -> BinaryIO:
             path.unlink(missing_ok=True)
         else:
             time.sleep(_POLL_SECONDS)
+
+
+def release(own: os.stat_result, path: Path) -> None:
+    """Remove the file that `claim` opened, unless another process has the claim now."""
+    with suppress(OSError):
+        if is_ours(own, path):
+            path.unlink()
+
+
+def is_ours(own: os.stat_result, path: Path) -> bool:
+    """Return whether the file at `path` is still the file that `claim` opened, of which `own` is the status."""
+    try:
+        return os.path.samestat(own, path.lstat())
+    except FileNotFoundError:
+        return False
 
 
 def _version(path: Path) -> tuple[int, int, int] | None:

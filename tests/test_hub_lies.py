@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hub_server import COMMIT, HubServer
@@ -210,3 +211,25 @@ def test_a_claim_left_by_a_killed_process_is_taken(tmp_path: Path) -> None:
     start = time.monotonic()
     with transfer.claim(path, 60) as file:
         assert file.read() == b"" and time.monotonic() - start < 30
+
+
+def test_a_download_that_stood_still_leaves_the_claim_of_another_process_alone(
+    server: HubServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = hub.repo_folder(WANTED) / "blobs" / f"{WANTED.sha256}.incomplete"
+    real, contents = hub.watched, []
+
+    def take_over(*arguments: Any) -> object:
+        """Receive the file, and do what another process does that takes this one for dead, and is killed."""
+        received = real(*arguments)
+        if not contents:
+            path.unlink()
+            path.write_bytes(b"half")
+            os.utime(path, times=(1, 1))
+        contents.append(path.read_bytes())
+        return received
+
+    monkeypatch.setattr(hub, "watched", take_over)
+    assert hub.fetch_file(WANTED).read_bytes() == BYTES
+    assert contents == [b"half", BYTES]
+    assert not list(hub.cache_folder().rglob("*.incomplete"))
