@@ -15,6 +15,9 @@ from dsclora_cli.storage.places import RemotePlace
 ARCHIVES = frozenset({"zip"})
 """Schemes of the places that this module opens."""
 
+REFUSED = frozenset({"tar", "libarchive"})
+"""Schemes of archives that nothing is read from: fsspec unpacks them without a limit on memory, disk and time."""
+
 _MOST_NAMES = 16 * 2**20
 """Bytes of the longest list of entries. Python takes some 30 times as many to hold the list."""
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 from dsclora_cli.errors import ImageUnreadable, ImageUnwritable, UsageError
-from dsclora_cli.storage.archives import ARCHIVES, check_entry, check_folders, check_names
+from dsclora_cli.storage.archives import ARCHIVES, REFUSED, check_entry, check_folders, check_names
 from dsclora_cli.storage.failures import lacks_bucket, named_failures
 from dsclora_cli.storage.places import RemotePlace, is_url
 
@@ -269,6 +269,8 @@ def _open_storage(place: RemotePlace) -> tuple[AbstractFileSystem, str]:
 
     if place.scheme in ARCHIVES:
         return _open_archive(place)
+    if place.scheme in REFUSED:
+        raise UsageError(f"{place.scheme}:// archives are not read", "unpack the archive, and name the folder")
     try:
         # Listings change while other machines work, so nothing is taken from a cache.
         options = {"use_listings_cache": False, **_OPTIONS.get(place.scheme, {})}

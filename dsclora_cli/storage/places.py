@@ -21,7 +21,7 @@ _PARTS = re.compile(
     r"(?P<chain>::.*)?",
     re.DOTALL,
 )
-_READ_ONLY = frozenset({"http", "https", "zip", "tar", "libarchive", "github"})
+_READ_ONLY = frozenset({"http", "https", "zip", "github"})
 
 _QUERY = re.compile(r"\?[\w.~%-]+=[^\s'\"?]*?(?=::|$|[\s'\"])")
 _LOGIN = re.compile(r"(?<=://)[^\s/@'\"]+@")

@@ -218,6 +218,8 @@ def test_pictures_of_an_archive(tmp_path: Path, memory: fsspec.AbstractFileSyste
         (["memory://in/a.png", "--compare-page"], "--compare-page takes pictures of this machine, and no URLs"),
         (["@memory://absent.txt"], "the list cannot be read: memory://absent.txt does not exist"),
         (["foo://in/a"], "foo:// is no kind of storage that fsspec knows"),
+        (["tar://a.png::a.tar"], "tar:// archives are not read (unpack the archive, and name the folder)"),
+        (["a.png", "-o", "libarchive://x.png::a.7z"], "libarchive:// archives are not read"),
     ],
 )
 def test_what_a_url_cannot_be_is_said_before_the_run(
