@@ -380,15 +380,20 @@ class BatchState:
 
 
 def _forget_frames(error: BaseException) -> None:
-    """Empty the ended functions in the tracebacks of an exception and of its causes.
+    """Empty the ended functions in the tracebacks of an exception and of all causes.
 
     Since Python 3.13, an exception that passes a function of `contextlib` is part of a cycle, and would keep engines of
     hundreds of megabytes until Python looks for cycles.
     """
-    cause: BaseException | None = error
-    while cause is not None:
-        clear_frames(cause.__traceback__)
-        cause = cause.__cause__ or cause.__context__
+    known: set[int] = set()
+    waiting: list[BaseException | None] = [error]
+    while waiting:
+        each = waiting.pop()
+        # `find_object` raises the cause of an exception while handling the exception: then each is behind the other.
+        if each is not None and id(each) not in known:
+            known.add(id(each))
+            clear_frames(each.__traceback__)
+            waiting += [each.__cause__, each.__context__]
 
 
 def _send(frames: Iterable[AnyFrame], queue: BoundedQueue[AnyFrame]) -> None:

@@ -43,6 +43,20 @@ def test_a_picture_that_fails_in_the_network_fails_alone(folder: Path) -> None:
     assert leftovers(folder) == []
 
 
+def test_causes_in_a_circle_fail_a_picture_alone(folder: Path) -> None:
+    """As for a lost connection to a web server: the cause is raised again while the exception is handled."""
+
+    def fail(frame: Frame) -> None:
+        refused = ConnectionError("refused")
+        try:
+            raise FileNotFoundError("a.jpg") from refused
+        except FileNotFoundError:
+            raise refused from None
+
+    results = run([folder / "a.jpg"], upscaler=RepeatUpscaler(fail))
+    assert states(results) == {"a.jpg": "failed"}
+
+
 def test_a_truncated_picture_leaves_no_file(folder: Path) -> None:
     data = (folder / "d.gif").read_bytes()
     (folder / "d.gif").write_bytes(data[: len(data) - 30])
