@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import struct
-import sys
 import zipfile
 from collections.abc import Iterable, Mapping
 from typing import IO, Any
@@ -35,8 +34,9 @@ _SIGNS = (b"PK\x05\x06", b"PK\x06\x07", b"PK\x06\x06")
 
 _END = struct.Struct("<4s4H2LH")
 _END64 = struct.Struct("<4sQ2H2L4Q")
-_LOCATOR64 = 20
-"""Bytes of the locator."""
+_LOCATOR64 = struct.Struct("<4sLQL")
+_LONGEST_END = _END64.size + _LOCATOR64.size + _END.size + 2**16
+"""Most bytes at the end of an archive in which zipfile looks: a comment of up to 64 KiB comes last."""
 
 _UNPACK = "unpack the archive, and name the folder"
 
@@ -46,34 +46,47 @@ def check_names(archive: IO[bytes], place: RemotePlace) -> None:
 
     Whatever is no archive passes: the reader of archives says what is wrong.
     """
-    size = archive.seek(0, os.SEEK_END)
-    start = max(0, size - _END.size - 0xFFFF)  # behind the end there may be a comment of 64 KiB
-    archive.seek(start)
-    tail = archive.read(size - start)
+    listed = _listed_bytes(archive)
     archive.seek(0)
-    listed = _listed_bytes(tail)
     if listed > _MOST_NAMES:
         message = f"the archive lists entries in {listed >> 20} MiB, and {_MOST_NAMES >> 20} MiB are read at most"
         raise ImageUnreadable(f"{place}: {message}", _UNPACK)
 
 
-def _listed_bytes(tail: bytes) -> int:
-    """Return the bytes of the list of entries by the end of an archive, as zipfile finds the end; 0 for no archive."""
+def _listed_bytes(archive: IO[bytes]) -> int:
+    """Return the bytes of the list of entries as stated at the end of an archive; 0 for no archive.
+
+    Versions of zipfile look in different places, so the largest number of all places counts.
+    """
+    size = archive.seek(0, os.SEEK_END)
+    tail = _read_at(archive, max(0, size - _LONGEST_END), _LONGEST_END)
     # A comment may hold a second end, and so may the numbers of the end itself.
     is_last = tail[-_END.size :].startswith(_SIGNS[0]) and tail.endswith(b"\0\0")
     at = len(tail) - _END.size if is_last else tail.rfind(_SIGNS[0])
     if at < 0 or len(tail) - at < _END.size:
         return 0
     listed: int = _END.unpack_from(tail, at)[5]
-    locator = at - _LOCATOR64
+    locator = at - _LOCATOR64.size
     if locator < 0 or not tail.startswith(_SIGNS[1], locator):
         return listed
-    # The long form stands right before its locator; Python from 3.14 on finds longer ones too, which nobody writes.
-    before = locator - _END64.size
-    if before < 0 or not tail.startswith(_SIGNS[2], before):
-        return sys.maxsize
-    long: int = _END64.unpack_from(tail, before)[8]
-    return max(listed if listed < 0xFFFFFFFF else 0, long)
+    # zipfile has read the long form right before the locator, and since 2025 first where the locator points.
+    before = _listed_in_long_form(tail[max(0, locator - _END64.size) : locator])
+    pointed = _LOCATOR64.unpack_from(tail, locator)[2]
+    there = _listed_in_long_form(_read_at(archive, pointed, _END64.size) if pointed < size else b"")
+    return max(listed if before is None else before, there or 0)
+
+
+def _read_at(archive: IO[bytes], at: int, size: int) -> bytes:
+    archive.seek(at)
+    return archive.read(size)
+
+
+def _listed_in_long_form(data: bytes) -> int | None:
+    """Return the bytes of the list of entries by the long form of the end; None for other bytes."""
+    if len(data) < _END64.size or not data.startswith(_SIGNS[2]):
+        return None
+    listed: int = _END64.unpack(data)[8]
+    return listed
 
 
 def check_folders(names: Iterable[str], place: RemotePlace) -> None:

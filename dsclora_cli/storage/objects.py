@@ -7,7 +7,7 @@ import secrets
 import shutil
 import tempfile
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
@@ -17,7 +17,7 @@ from typing import IO, TYPE_CHECKING, Any
 from dsclora_cli.errors import ImageUnreadable, ImageUnwritable, UsageError
 from dsclora_cli.storage.archives import ARCHIVES, REFUSED, check_entry, check_folders, check_names
 from dsclora_cli.storage.failures import lacks_bucket, named_failures
-from dsclora_cli.storage.places import RemotePlace, is_url
+from dsclora_cli.storage.places import Place, RemotePlace
 
 if TYPE_CHECKING:
     from fsspec import AbstractFileSystem
@@ -27,8 +27,8 @@ _IN_MEMORY = 64 * 2**20
 
 _CHUNK = 2**22
 
-_OPENED: dict[str, tuple[str | None, AbstractFileSystem]] = {}
-"""The archive of the last picture, with its version: reading the list of 50,000 entries takes a second."""
+_OPENED: dict[Place, tuple[str | None, AbstractFileSystem]] = {}
+"""The last archive and the version of the archive: reading the list of 50,000 entries takes a second."""
 
 _OPENING = threading.RLock()
 _WHOLE = frozenset({"s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "adl", "hf", "memory"})
@@ -67,9 +67,7 @@ def find_object(place: RemotePlace) -> ObjectFacts | None:
     with named_failures(place, ImageUnreadable):
         system, path = _open_storage(place)
         try:
-            facts = system.info(path)
-            if place.scheme in ARCHIVES:
-                check_entry(facts, place)
+            facts = _describe(system, path, place)
             return _facts(place, facts)
         except FileNotFoundError as error:
             if lacks_bucket(error):  # a misspelled bucket is no place where nothing is yet
@@ -285,25 +283,32 @@ def _open_storage(place: RemotePlace) -> tuple[AbstractFileSystem, str]:
 
 def _open_archive(place: RemotePlace) -> tuple[AbstractFileSystem, str]:
     """Return an archive as a storage, and the path inside. Raises as `_open_storage`, ImageUnreadable and OSError."""
-    import fsspec
-
-    *_, path, _, chain = place.parts
-    archive = chain.removeprefix("::")
+    archive = place.archive
+    if archive is None:
+        raise UsageError(f"{place} names no archive", f"write {place}::ARCHIVE.zip")
     with _OPENING:
-        if is_url(archive):  # also an archive in an archive
-            system, inner = _open_storage(RemotePlace(archive))
-            version = _facts(RemotePlace(archive), system.info(inner)).version
+        if isinstance(archive, Path):
+            found = archive.stat()
+            version: str | None = f"{found.st_size} {found.st_mtime_ns} {found.st_ino}"
+            open_file: Callable[[], Any] = partial(archive.open, "rb")
+        else:  # also an archive in an archive
+            system, inner = _open_storage(archive)
+            version = _facts(archive, _describe(system, inner, archive)).version
             open_file = partial(system.open, inner, "rb")
-        else:
-            found = Path(archive).stat()
-            version = f"{found.st_size} {found.st_mtime_ns} {found.st_ino}"
-            open_file = fsspec.open(archive, "rb").open
         known_version, storage = _OPENED.get(archive, (None, None))
         if storage is None or version is None or version != known_version:
             _OPENED.clear()
             storage = _list_archive(open_file(), place)
             _OPENED[archive] = version, storage
-    return storage, path.lstrip("/")
+    return storage, place.path.lstrip("/")
+
+
+def _describe(system: AbstractFileSystem, path: str, place: RemotePlace) -> dict[str, Any]:
+    """Return the description of an object by the storage. Raises ImageUnreadable for entries that are not unpacked."""
+    facts: dict[str, Any] = system.info(path)
+    if place.scheme in ARCHIVES:
+        check_entry(facts, place)
+    return facts
 
 
 def _list_archive(file: IO[bytes], place: RemotePlace) -> AbstractFileSystem:

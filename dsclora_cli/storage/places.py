@@ -107,6 +107,13 @@ class RemotePlace:
         return self.parts[1]
 
     @property
+    def archive(self) -> Place | None:
+        """Return the place of the archive around the place, with `~` as the home; None outside of archives."""
+        chain = self.parts[3].removeprefix("::")
+        # expanduser: no shell does this behind "::". `Path.expanduser` raises an exception where there is no home.
+        return parse_place(chain if is_url(chain) else os.path.expanduser(chain)) if chain else None  # noqa: PTH111
+
+    @property
     def name(self) -> str:
         """Return the last part of the path."""
         return self.path.rstrip("/").rpartition("/")[2]
@@ -145,8 +152,6 @@ def absolute_place(place: Place) -> str:
     """
     if isinstance(place, Path):
         return os.path.abspath(place)  # noqa: PTH100 - Path.resolve follows links
-    root, path, query, chain = place.parts
-    archive = chain.removeprefix("::")
-    if archive and not is_url(archive):
-        chain = f"::{os.path.abspath(archive)}"  # noqa: PTH100
+    root, path, query, _ = place.parts
+    chain = f"::{absolute_place(place.archive)}" if place.archive else ""
     return f"{root}{path}{query}{chain}"

@@ -218,6 +218,7 @@ def test_pictures_of_an_archive(tmp_path: Path, memory: fsspec.AbstractFileSyste
         (["memory://in/a.png", "--compare-page"], "--compare-page takes pictures of this machine, and no URLs"),
         (["@memory://absent.txt"], "the list cannot be read: memory://absent.txt does not exist"),
         (["foo://in/a"], "foo:// is no kind of storage that fsspec knows"),
+        (["zip://a.png", "-o", "out"], "zip://a.png names no archive (write zip://a.png::ARCHIVE.zip)"),
         (["tar://a.png::a.tar"], "tar:// archives are not read (unpack the archive, and name the folder)"),
         (["a.png", "-o", "libarchive://x.png::a.7z"], "libarchive:// archives are not read"),
     ],

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import io
+import lzma
 import os
+import struct
 import zipfile
 import zlib
 from pathlib import Path
@@ -51,6 +53,37 @@ def test_a_list_in_the_long_form_is_measured(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr("dsclora_cli.storage.archives._MOST_NAMES", 100)
     with pytest.raises(ImageUnreadable, match="lists entries"):
         check_names(packed, PLACE)
+
+
+LONG = (1 << 32) - 1
+"""Number in the end of an archive that stands for a number in the long form."""
+
+
+def long_form(listed: int, at: int, further: bytes = b"") -> bytes:
+    """Return the long form of the end with bytes behind the record, and the locator; the record stands at `at`."""
+    record = struct.pack("<4sQ2H2L4Q", b"PK\x06\x06", 44 + len(further), 45, 45, 0, 0, 1, 1, listed, 0)
+    return record + further + struct.pack("<4sLQL", b"PK\x06\x07", 0, at, 1)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        end(1, 17 << 20, 0) + b"x" * 2**16,
+        long_form(17 << 20, 0) + end(1, 100, 0, b"x" * 65535),
+        long_form(17 << 20, 0, long_form(100, 0)[:56]) + end(1, LONG, LONG),
+        b"data" + long_form(17 << 20, 0) + end(1, 100, 0),
+        long_form(100, 0, b"x" * 100) + end(1, 17 << 20, 0),
+    ],
+    ids=["behind the longest comment", "before a comment", "where the locator points", "behind data", "not long"],
+)
+def test_every_list_that_a_version_of_python_reads_is_measured(data: bytes) -> None:
+    with pytest.raises(ImageUnreadable, match="lists entries in 17 MiB"):
+        check_names(io.BytesIO(data), PLACE)
+
+
+@pytest.mark.parametrize("at", [0, 2**64 - 1])
+def test_a_short_list_in_the_long_form_passes(at: int) -> None:
+    check_names(io.BytesIO(long_form(100, at) + end(1, LONG, LONG)), PLACE)
 
 
 @pytest.mark.parametrize("data", [b"", b"PK\x05\x06", b"hello" * 100, pack([("a", b"")])[:-3]])
@@ -114,6 +147,20 @@ def test_an_archive_in_an_archive_is_checked_too(tmp_path: Path) -> None:
         assert data == GOOD
     with pytest.raises(ImageUnreadable, match="lists entries in 17 MiB"):
         find_object(RemotePlace(f"zip://a.png::zip://long.zip::{archive}"))
+
+
+def test_an_archive_in_an_archive_is_an_entry_that_is_checked(tmp_path: Path) -> None:
+    archive = save(tmp_path, raw([("inner.zip", 0, 0, lzma.compress(bytes(9)), 9, zipfile.ZIP_LZMA)]))
+    with pytest.raises(ImageUnreadable, match="is packed by another method than deflate"):
+        find_object(RemotePlace(f"zip://a.png::zip://inner.zip::{archive}"))
+
+
+def test_an_archive_may_lie_in_the_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    save(tmp_path, pack([("a.png", GOOD)]))
+    for variable in ("HOME", "USERPROFILE"):
+        monkeypatch.setenv(variable, str(tmp_path))
+    with local_copy(require_object(RemotePlace("zip://a.png::~/x.zip"))) as data:
+        assert data == GOOD
 
 
 def test_an_encrypted_picture_fails_alone(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

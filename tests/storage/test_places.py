@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from dsclora_cli.storage.places import RemotePlace, parse_place, without_secrets
+from dsclora_cli.storage.places import RemotePlace, absolute_place, parse_place, without_secrets
 
 
 def place(url: str) -> RemotePlace:
@@ -89,3 +89,18 @@ def test_the_url_leads_to_an_equal_place() -> None:
     found = place("https://h/a.png?sig=SECRET")
     assert parse_place(found.url) == found
     assert pickle.loads(pickle.dumps(found)) == found
+
+
+@pytest.mark.parametrize(
+    ("archive", "whole"),
+    [("x.zip", "{here}/x.zip"), ("zip://y.zip::x.zip", "zip://y.zip::{here}/x.zip"), ("S3://b/x.zip", "s3://b/x.zip")],
+)
+def test_an_absolute_place_names_the_archive_for_other_folders(
+    archive: str, whole: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert absolute_place(RemotePlace(f"zip://a.png::{archive}")) == f"zip://a.png::{whole.format(here=tmp_path)}"
+
+
+def test_a_place_outside_of_archives_has_no_archive() -> None:
+    assert RemotePlace("s3://b/a.png").archive is None
