@@ -102,7 +102,7 @@ def _head(records: Sequence[Record]) -> Iterator[str]:
         "promised for another engine, device, number type or version of a library, nor for training on a GPU or",
         "with another number of threads. Another tile size, also one that little memory leads to, may change a",
         "value by one level of 255, because the halo of a tile is shorter than the reach of the network.",
-        "With `--engine torch`, another number of threads may change 16-bit results, because PyTorch adds in another",
+        "With `--engine torch`, another number of threads may change a value by a level too, because PyTorch adds in another",
         "order; the native engine gives the same bytes.",
         "",
         "| check | cases | findings in the recorded run | faults found before and mended | seconds | day |",

@@ -170,8 +170,11 @@ def run_determinism(plan: Plan) -> Iterator[Row]:
 
 
 def _determinism_row(name: str, tally: DeterminismTally) -> Row:
-    tiles = {"on other tiles": tally.retiled, "largest difference there, levels": tally.levels}
-    observed = {"files": tally.files, "equal": tally.equal, **(tiles if tally.retiled else {})}
+    observed = {"files": tally.files, "equal": tally.equal}
+    if tally.retiled:
+        observed["on other tiles"] = tally.retiled
+    if tally.retiled or not tally.is_exact:
+        observed["largest difference, levels"] = tally.levels
     return Row(name, tally.ways, observed, tally.findings)
 
 
