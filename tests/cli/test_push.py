@@ -27,7 +27,7 @@ def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[UploadHub]:
     """A Hub where `me` may write, and the token of `me`."""
     with UploadHub(REPO, {}) as running:
         monkeypatch.setenv("HF_ENDPOINT", running.url)
-        # The client reads HF_ENDPOINT at the time of the import; older ones parse the address of a commit by that.
+        # The client reads HF_ENDPOINT when imported; before version 1, the URL of a commit must begin with the value.
         monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", running.url)
         template = running.url + "/{repo_id}/resolve/{revision}/{filename}"
         for module in ("constants", "file_download"):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 import os
 import subprocess
@@ -18,9 +17,10 @@ from batches import save_animation, save_photo
 from jobs import JOBS
 from kills import reference
 from limited import PROGRAM, Limits, private_environment, run_limited
-from pictures import saved_still
+from pictures import read_still, saved_still
 from PIL import Image
 
+from dsclora_cli.imaging.color import white_level
 from dsclora_cli.inference import openvino
 from dsclora_cli.inference.native import library
 
@@ -67,7 +67,7 @@ class DeterminismTally:
     retiled: int = 0
     """Number of files that ran on tiles of another size."""
 
-    levels: int = 0
+    levels: float = 0
     """Largest difference, in levels of 255, of a lossless result that may have other bytes."""
 
     findings: list[str] = field(default_factory=list)
@@ -264,10 +264,11 @@ def repeat_job(name: str, times: int, folder: Path) -> DeterminismTally:
         files = job.files(place)
         tally.ways += 1
         tally.files += len(files)
-        same = [file for file, data in files.items() if whole.files.get(file) == data]
-        tally.equal += len(same)
-        if len(same) < len(whole.files) or job.report(ended) != whole.report:
-            tally.findings.append(f"{name}: {sorted(whole.files.keys() - set(same))} or the report differ")
+        both = files.keys() | whole.files.keys()
+        other = sorted(file for file in both if files.get(file) != whole.files.get(file))
+        tally.equal += len(both) - len(other)
+        if other or job.report(ended) != whole.report:
+            tally.findings.append(f"{name}: {other} or the report differ")
     return tally
 
 
@@ -275,8 +276,8 @@ def _names(pictures: Path) -> tuple[str, ...]:
     return tuple(sorted(path.name for path in pictures.iterdir()))
 
 
-def _levels(data: bytes, other: bytes) -> int:
-    """Return the largest difference of two pictures in levels of 255, rounded to whole levels."""
-    one, two = (np.asarray(Image.open(io.BytesIO(each)), float) for each in (data, other))
-    unit = 257 if max(one.max(), two.max()) > 255 else 1
-    return round(float(np.abs(one - two).max()) / unit)
+def _levels(data: bytes, other: bytes) -> float:
+    """Return the largest difference of two pictures in levels of 255, to a tenth of a level."""
+    one, two = (read_still(each)[1] for each in (data, other))  # Pillow would read 16 bits of color as 8
+    away = float(np.abs(one.astype(float) - two.astype(float)).max())
+    return round(away * 255 / white_level(one.dtype), 1)

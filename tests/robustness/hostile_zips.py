@@ -144,7 +144,7 @@ def open_zip(path: Path) -> object:
     """List an archive with all folders, name the results, and decode the first pictures.
 
     Returns:
-        The pictures; None where no file in the archive counts as a picture.
+        The path of the archive.
 
     Raises:
         DscloraError: The first failure.

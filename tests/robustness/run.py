@@ -170,7 +170,7 @@ def run_determinism(plan: Plan) -> Iterator[Row]:
 
 
 def _determinism_row(name: str, tally: DeterminismTally) -> Row:
-    observed = {"files": tally.files, "equal": tally.equal}
+    observed: dict[str, int | float] = {"files": tally.files, "equal": tally.equal}
     if tally.retiled:
         observed["on other tiles"] = tally.retiled
     if tally.retiled or not tally.is_exact:

@@ -4,9 +4,21 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 from clusters import require_ray
-from determinism import CLUSTER, Upscaled, check_cluster, check_ways, plain_results, repeat_job, save_pictures, ways
+from determinism import (
+    CLUSTER,
+    DeterminismTally,
+    Upscaled,
+    check_cluster,
+    check_ways,
+    plain_results,
+    repeat_job,
+    save_pictures,
+    ways,
+)
+from pictures import saved_still
 
 pytestmark = pytest.mark.slow
 
@@ -36,12 +48,25 @@ def test_what_decides_only_the_speed_changes_no_byte(kind: str, folder: Path, pl
     assert tally.equal >= tally.files - tally.retiled
 
 
-def test_the_comparison_sees_another_byte_and_a_missing_file(folder: Path, plain: dict[str, Upscaled]) -> None:
-    tally = check_ways("again", folder, "torch", plain | {"x.png": Upscaled(b"", 0)}, most=1)
-    assert any("missing" in finding for finding in tally.findings)
+def test_the_comparison_sees_another_byte_and_a_missing_file(plain: dict[str, Upscaled]) -> None:
+    tally = DeterminismTally()
     changed = {name: Upscaled(result.data[:-1], result.tile) for name, result in plain.items()}
-    tally.compare("changed", plain, changed)
-    assert sum("has other bytes" in finding for finding in tally.findings) >= len(plain)
+    tally.compare("changed", plain | {"x.png": Upscaled(b"", 0)}, changed)
+    assert tally.findings == [
+        "changed: ['x.png'] are missing",
+        *(f"changed: {name} has other bytes" for name in changed),
+    ]
+    assert (tally.files, tally.equal) == (len(plain), 0)
+
+
+def test_the_comparison_measures_deep_pictures_on_other_tiles() -> None:
+    gray = np.full((4, 5, 3), 30_000, np.uint16)
+    for added, levels in ((257, 1.0), (400, 1.6)):
+        tally = DeterminismTally()
+        plain, other = (Upscaled(saved_still(gray + more, "TIFF"), tile) for more, tile in ((0, 32), (added, 64)))
+        tally.compare("tiles", {"a.tif": plain}, {"a.tif": other})
+        assert tally.findings == ([f"tiles: a.tif is {levels} levels away"] if levels > 1 else [])
+        assert (tally.retiled, tally.levels) == (1, levels)
 
 
 def test_a_cluster_gives_the_bytes_of_a_single_machine(folder: Path, plain: dict[str, Upscaled]) -> None:
