@@ -375,7 +375,6 @@ class _Download:
         with self.cache_errors():
             self.check_home()
             incomplete.parent.mkdir(parents=True, exist_ok=True)
-            # Another process with the same file gives up by itself after a window without bytes.
             opened = claim(incomplete, 2 * seconds)
         own = os.fstat(opened.fileno())
         try:
@@ -487,14 +486,15 @@ def _store(incomplete: Path, folder: Path, sha256: str, place: str) -> Path:
     """Move a downloaded file to its blob, and return the link `place` in the snapshots. Raises OSError."""
     blob, pointer = folder / "blobs" / sha256, folder / "snapshots" / place
     pointer.parent.mkdir(parents=True, exist_ok=True)
-    incomplete.replace(blob)
-    sync_folder(blob.parent)
     link = incomplete.with_suffix(".link")
     try:
         link.unlink(missing_ok=True)
         link.symlink_to(os.path.relpath(blob, pointer.parent))
         link.replace(pointer)
     except (OSError, NotImplementedError):  # Windows without the right to make links
-        blob.replace(pointer)
+        blob = pointer
+    # Last, because the claim ends here: a process that waited for the claim finds a whole file.
+    incomplete.replace(blob)
+    sync_folder(blob.parent)
     sync_folder(pointer.parent)
     return pointer

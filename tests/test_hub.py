@@ -261,6 +261,22 @@ def test_the_test_server_prints_nothing_when_a_client_resets_its_connection(capf
     assert capfd.readouterr().err == ""
 
 
+def test_the_claim_of_a_download_ends_when_the_file_can_be_found(
+    server: HubServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    replace, found = Path.replace, []
+
+    def look(self: Path, target: Path) -> Path:
+        moved = replace(self, target)
+        if self.suffix == ".incomplete":
+            found.append(hub.find_cached(WANTED))
+        return moved
+
+    monkeypatch.setattr(Path, "replace", look)
+    fetched = hub.fetch_file(WANTED)
+    assert found == [fetched]
+
+
 def test_two_processes_at_once_download_once(server: HubServer) -> None:
     server.delay = 0.5
     code = f"from dsclora_cli import hub; assert hub.sha256_of(hub.fetch_file(hub.{WANTED!r})) == {WANTED.sha256!r}"
