@@ -194,7 +194,8 @@ def write_picture(target: Path | BinaryIO, header: Header, frames: Iterable[AnyF
     with _name_errors("<stdout>"):
         buffer = io.BytesIO()
         _write_frames(buffer, header, ready, options)
-        target.write(buffer.getbuffer())
+        # No view of the buffer: Python 3.12.1 crashes when it collects one that an exception holds. Nothing is copied.
+        target.write(buffer.getvalue())
 
 
 def _convert_frames(header: Header, frames: Iterable[AnyFrame]) -> Iterator[AnyFrame]:
