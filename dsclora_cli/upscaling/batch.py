@@ -107,8 +107,10 @@ class BatchRun:
             yield from self._not_reached()
             raise
         finally:
-            self.stop()
-            self._state.end()
+            try:
+                self.stop()
+            finally:  # after Ctrl-C during the stop too
+                self._state.end()
             # An event that nobody takes any more, of a run that was given up, would hold its pipeline in a circle.
             with suppress(Empty):
                 while True:
