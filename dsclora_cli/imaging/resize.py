@@ -28,6 +28,8 @@ FILTERS = MappingProxyType(
 _SUPPORT = 4.0  # width of the cubic kernel in pixels
 _CUBIC_A = -0.5
 _REACH = 3  # of the Lanczos filter, in pixels of the result
+_STEP = 2**22  # pixels of the source that are reduced at once
+_LEAST_ROWS = 16  # of a step, because neighboring steps read the same rows within the reach of the filter
 
 _Contributions = tuple[NDArray[np.int64], NDArray[np.float64]]
 """Input indices and weights, both `(outputs, taps)`."""
@@ -192,6 +194,22 @@ def reduce_bands(bands: Iterable[Pixels], rows: int, width: int, height: int) ->
 def _resize_rows(pixels: Pixels, width: int, height: int, rows: tuple[Fraction, Fraction]) -> Pixels:
     """Return the part of `(H, W, C)` between two rows, which may lie between pixels, as `(height, width, C)`."""
     result = np.empty((height, width, pixels.shape[2]), pixels.dtype)
+    # In steps: Pillow takes 12 bytes for each value in float32, and a band of a wide picture has hundreds of millions.
+    step = max(_LEAST_ROWS, int(height * _STEP // (len(pixels) * pixels.shape[1])))
+    ratio = (rows[1] - rows[0]) / height
+    reach = filter_reach(ratio)
+    for start in range(0, height, step):
+        end = min(height, start + step)
+        top, bottom = rows[0] + start * ratio, rows[0] + end * ratio
+        first = max(0, int(top - reach))
+        part = pixels[first : int(bottom + reach) + 1]
+        _resize_planes(part, result[start:end], (top - first, bottom - first))
+    return result
+
+
+def _resize_planes(pixels: Pixels, result: Pixels, rows: tuple[Fraction, Fraction]) -> None:
+    """Resize the part of `(H, W, C)` between two rows into `(height, width, C)`, one channel after the other."""
+    height, width = result.shape[:2]
     box = 0.0, float(rows[0]), float(pixels.shape[1]), min(float(rows[1]), float(len(pixels)))
     for channel in range(pixels.shape[2]):
         # In float32, which holds 16 bits exactly. Pillow rounds and clips 8 bits between columns and rows, so the
@@ -201,4 +219,3 @@ def _resize_rows(pixels: Pixels, width: int, height: int, rows: tuple[Fraction, 
         if pixels.dtype != np.float32:
             np.rint(np.clip(resized, 0, white_level(pixels.dtype), out=resized), out=resized)
         result[:, :, channel] = resized
-    return result

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from PIL import Image
 
+from dsclora_cli.imaging import resize
 from dsclora_cli.imaging.resize import reduce_bands
 from dsclora_cli.imaging.types import Pixels
 
@@ -53,6 +55,17 @@ def test_a_turned_picture_gives_the_turned_result(dtype: type) -> None:
     pixels = np.random.default_rng(2).integers(0, 2, (50, 40, 1)).astype(dtype) * np.iinfo(dtype).max
     turned = reduce(pixels.swapaxes(0, 1), 31, 25).swapaxes(0, 1)
     assert np.abs(turned.astype(int) - reduce(pixels, 25, 31)).max() <= 1
+
+
+def test_a_large_band_is_reduced_in_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    pixels = np.random.default_rng(3).integers(0, 256, (400, 50, 3), np.uint8)
+    whole = reduce(pixels, 31, 250)
+    planes: list[int] = []
+    real = Image.fromarray
+    monkeypatch.setattr(resize, "_STEP", 2000)
+    monkeypatch.setattr(resize.Image, "fromarray", lambda plane: planes.append(plane.size) or real(plane))
+    assert np.abs(reduce(pixels, 31, 250).astype(int) - whole).max() <= 1
+    assert len(planes) > 15 and max(planes) < 2 * 2000
 
 
 def test_no_more_rows_are_held_than_the_filter_reaches() -> None:
