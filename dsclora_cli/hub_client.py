@@ -61,11 +61,9 @@ def start_client() -> dict[str, str]:
     try:
         client.get_session()
     except ImportError as error:
-        hint = "install the package socksio, or unset ALL_PROXY"
-        raise HubUnavailable("no support for the SOCKS proxy", f"the proxy cannot be used: {error}", hint) from error
+        raise _lacks_socks(str(error), "socksio") from error
     except OSError as error:
-        reason, hint = "certificates not readable", "check SSL_CERT_FILE and SSL_CERT_DIR, or unset them"
-        raise HubUnavailable(reason, f"the certificates cannot be read: {error}", hint) from error
+        raise _lacks_certificates(str(error), "SSL_CERT_FILE and SSL_CERT_DIR") from error
     except ValueError as error:
         hint = "check HTTPS_PROXY, ALL_PROXY and NO_PROXY"
         raise HubUnavailable("unusable proxy", f"the proxy cannot be used: {error}", hint) from error
@@ -189,12 +187,22 @@ def _setting_failure(error: BaseException) -> HubUnavailable | None:
     Clients before version 1 bring requests, which looks for certificates and for SOCKS at the first connection.
     """
     if "CA certificate bundle" in str(error):
-        hint = "check REQUESTS_CA_BUNDLE and CURL_CA_BUNDLE, or unset them"
-        return HubUnavailable("certificates not readable", f"the certificates cannot be read: {one_line(error)}", hint)
+        return _lacks_certificates(one_line(error), "REQUESTS_CA_BUNDLE and CURL_CA_BUNDLE")
     if "SOCKS support" in str(error):
-        hint = "install the package PySocks, or unset ALL_PROXY"
-        return HubUnavailable("no support for the SOCKS proxy", f"the proxy cannot be used: {one_line(error)}", hint)
+        return _lacks_socks(one_line(error), "PySocks")
     return None
+
+
+def _lacks_certificates(problem: str, variables: str) -> HubUnavailable:
+    """Return the error for certificates that the HTTP library cannot read, with the variables that name them."""
+    hint = f"check {variables}, or unset them"
+    return HubUnavailable("certificates not readable", f"the certificates cannot be read: {problem}", hint)
+
+
+def _lacks_socks(problem: str, package: str) -> HubUnavailable:
+    """Return the error for a SOCKS proxy, with the package that the HTTP library needs."""
+    hint = f"install the package {package}, or unset ALL_PROXY"
+    return HubUnavailable("no support for the SOCKS proxy", f"the proxy cannot be used: {problem}", hint)
 
 
 @contextmanager
