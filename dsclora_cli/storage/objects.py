@@ -28,7 +28,7 @@ _IN_MEMORY = 64 * 2**20
 _CHUNK = 2**22
 
 _OPENED: dict[Place, tuple[str | None, AbstractFileSystem]] = {}
-"""The last archive and the version of the archive: reading the list of 50,000 entries takes a second."""
+"""Keep the last archive, with the version of the archive: reading the list of 50,000 entries takes a second."""
 
 _OPENING = threading.RLock()
 _WHOLE = frozenset({"s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "adl", "hf", "memory"})
@@ -67,8 +67,7 @@ def find_object(place: RemotePlace) -> ObjectFacts | None:
     with named_failures(place, ImageUnreadable):
         system, path = _open_storage(place)
         try:
-            facts = _describe(system, path, place)
-            return _facts(place, facts)
+            return _facts(place, _describe(system, path, place))
         except FileNotFoundError as error:
             if lacks_bucket(error):  # a misspelled bucket is no place where nothing is yet
                 raise

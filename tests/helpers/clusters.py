@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import secrets
-import shutil
 import signal
 import subprocess
 import sys
@@ -70,10 +69,9 @@ def authenticated() -> Iterator[None]:
 def local_cluster() -> Iterator[str]:
     """Start a cluster on this machine, and yield the address."""
     # Names of sockets have at most 107 bytes, so not a folder of pytest.
-    folder = tempfile.mkdtemp(prefix="dsclora-test-", dir="/tmp")
-    with authenticated(), head(Path(folder)) as (address, _):
+    scrap = tempfile.TemporaryDirectory(prefix="dsclora-test-", dir="/tmp", ignore_cleanup_errors=True)
+    with scrap as folder, authenticated(), head(Path(folder)) as (address, _):
         yield address
-    shutil.rmtree(folder, ignore_errors=True)
 
 
 @contextmanager

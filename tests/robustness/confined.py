@@ -17,7 +17,7 @@ USER = "12345"
 """Number of a user that no machine knows."""
 
 _RIGHTS = "-all,+dac_read_search"
-"""The right to read every file, because Python may lie in a folder of root; no right to write anywhere."""
+"""Grant the right to read every file, because Python may lie in a folder of root, and no right to write anywhere."""
 
 AS_STRANGER = (
     *("setpriv", "--reuid", USER, "--regid", USER, "--clear-groups"),

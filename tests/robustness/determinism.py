@@ -1,4 +1,4 @@
-"""The same pictures upscaled in ways that decide only the speed or the place of the work, and the bytes compared."""
+"""Upscale the same pictures in ways that decide only the speed or the place of the work, and compare the bytes."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ OPTIONS = ("--offline", "--device", "cpu", "--json")
 
 @dataclass(frozen=True)
 class Command:
-    """A command that upscales some of the pictures."""
+    """Describe a command that upscales some of the pictures."""
 
     options: tuple[str, ...] = ()
 
@@ -46,7 +46,7 @@ Way = Sequence[Command]
 
 @dataclass(frozen=True)
 class Upscaled:
-    """A result, and the tile that the network ran on."""
+    """Hold a result, and the tile that the network ran on."""
 
     data: bytes
     tile: int
@@ -57,7 +57,7 @@ class DeterminismTally:
     """Counts and findings of ways to upscale the same pictures."""
 
     is_exact: bool = True
-    """Whether every result on tiles of the same size must have the same bytes."""
+    """Demand the same bytes of every result on tiles of the same size."""
 
     ways: int = 0
     files: int = 0
@@ -81,8 +81,9 @@ class DeterminismTally:
             self.files += 1
             retiled = result.tile != plain[file].tile
             self.retiled += retiled
-            self.equal += result.data == plain[file].data
-            if result.data == plain[file].data:
+            is_equal = result.data == plain[file].data
+            self.equal += is_equal
+            if is_equal:
                 continue
             if self.is_exact and not retiled:
                 self.findings.append(f"{name}: {file} has other bytes")

@@ -50,7 +50,7 @@ _BORDER = 12
 
 
 _ONE = 1.001
-"""One level, and room for rounding in 16 bits."""
+"""Allow a level, and room for rounding in 16 bits."""
 
 Observed = Mapping[str, int]
 """Counts of what a law has seen, by name."""
@@ -311,7 +311,7 @@ class LawTally:
     """Most pixels of a picture."""
 
     observed: Counter[str] = field(default_factory=Counter)
-    """What the law has counted itself."""
+    """Collect the counts that the law has returned."""
 
 
 def check(name: str, examples: int, longest: int) -> LawTally:

@@ -1,4 +1,4 @@
-"""The short form of the comparison of bytes; `run.py determinism` is the long form."""
+"""Run the short form of the comparison of bytes; `run.py determinism` is the long form."""
 
 from __future__ import annotations
 
