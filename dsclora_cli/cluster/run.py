@@ -101,6 +101,8 @@ class ClusterRun:
             while self._pool.events:
                 self._take(self._pool.events.popleft())
                 yield from self._pop_ready()
+            if self._callbacks.is_stop_requested():
+                raise KeyboardInterrupt
         self._report_listing()
         yield from self._pop_ready()
 

@@ -9,16 +9,12 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-import signal
-import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import TracebackType
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -30,6 +26,7 @@ from dsclora_cli.inference.device import full_float32, no_subnormals
 from dsclora_cli.models.network import Network
 from dsclora_cli.recipe import Recipe
 from dsclora_cli.recipe_toml import recipe_digest
+from dsclora_cli.stop_request import StopRequest
 from dsclora_cli.training.checkpoint import RunState, TrainingProgress
 from dsclora_cli.training.distributed import ProcessGroup, join_process_group
 from dsclora_cli.training.optim import EMA, Precision, make_optimizer, rate_at
@@ -180,7 +177,7 @@ class Trainer:
     ) -> None:
         self._recipe, self._setup, self._group = recipe, setup, group
         self._train_set, self._held_out = data
-        self._run_dir, self._callbacks, self._stop = RunDir(run.path), run.callbacks, StopRequest(run.callbacks)
+        self._run_dir, self._callbacks, self._stop = RunDir(run.path), run.callbacks, TrainingStop(run.callbacks)
         self._shares = group.shares(recipe.data.batch, recipe.optimiser.accumulate)
         self._optimizer = make_optimizer(recipe.optimiser, setup.module, setup.lr_scales)
         self._ema = EMA(setup.module, recipe.optimiser.ema)
@@ -377,30 +374,14 @@ class Trainer:
         )
 
 
-class StopRequest:
-    """A request to stop, by SIGINT (Ctrl-C) or SIGTERM.
-
-    Inside the context, the first signal only sets `requested`, so that a step is never cut in the middle, and reports
-    a note. The second signal raises KeyboardInterrupt. Outside the main thread Python allows no signal handlers, so
-    `requested` stays False.
-    """
+class TrainingStop(StopRequest):
+    """A request to stop, with a note for the user."""
 
     _NOTE = "stopping after this step; a second Ctrl-C stops at once, and loses the steps since the last checkpoint"
 
     def __init__(self, callbacks: Callbacks) -> None:
-        self.requested = False
+        super().__init__()
         self._callbacks, self._is_held = callbacks, False
-        self._previous: dict[int, Any] = {}
-
-    def __enter__(self) -> None:
-        if threading.current_thread() is threading.main_thread():
-            self._previous = {number: signal.signal(number, self._handle) for number in (signal.SIGINT, signal.SIGTERM)}
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        for number, handler in self._previous.items():
-            signal.signal(number, handler)
 
     @contextmanager
     def held(self) -> Iterator[None]:
@@ -413,10 +394,7 @@ class StopRequest:
         if self.requested:
             self._callbacks.note_once(self._NOTE)
 
-    def _handle(self, *_: object) -> None:
-        """Receive a signal. Python runs the handler in the main thread, between two instructions."""
-        if self.requested:
-            raise KeyboardInterrupt
-        self.requested = True
+    def on_request(self) -> None:
+        """Report the note at once, because the step in progress may take a minute."""
         if not self._is_held:
-            self._callbacks.note_once(self._NOTE)  # at once: the step in progress may take a minute
+            self._callbacks.note_once(self._NOTE)

@@ -50,8 +50,8 @@ def upscale_files(
     Yields:
         One result per input, when the input is finished. The result of a failed picture has an `error`. The files that
         are left out come first, and inputs that the run has not reached come last, also before an exception.
-        On KeyboardInterrupt, the pictures that wait for the encoder are finished. On an early close of the iterator,
-        finished pictures stay; a half-written file never remains.
+        On KeyboardInterrupt, also where `callbacks.is_stop_requested` causes it, the pictures that wait for the encoder
+        are finished. On an early close of the iterator, finished pictures stay; a half-written file never remains.
 
     Raises:
         UsageError: contradicting options, or options in conflict with the inputs.
@@ -90,11 +90,11 @@ class BatchRun:
 
     def results(self) -> Generator[FileResult, None, None]:
         """Run once, and yield a result for every file seen, however the run ends."""
-        self._callbacks.on_inputs(self._found)
-        for note in self._found.notes:
-            self._callbacks.note_once(note)
         left_out = (FileResult(each.name, "left-out", warnings=(each.reason,)) for each in self._found.left_out)
         try:
+            self._callbacks.on_inputs(self._found)
+            for note in self._found.notes:
+                self._callbacks.note_once(note)
             yield from left_out
             yield from self._run()
         except (KeyboardInterrupt, *RUN_ERRORS):
@@ -118,13 +118,18 @@ class BatchRun:
         yield from self._not_reached()
 
     def _run(self) -> Iterator[FileResult]:
-        """Start the pipelines, and yield results until all have ended. Raises the error of a pipeline."""
+        """Start the pipelines, and yield results until all have ended.
+
+        Raises the error of a pipeline, and KeyboardInterrupt where the callbacks request a stop.
+        """
         running = len(self._pipelines)
         for pipeline in self._pipelines:
             pipeline.start()
         while running:
             # Without a timeout, Ctrl-C would not end the wait on Windows.
             yield from self._take_results(POLL_SECONDS)
+            if self._callbacks.is_stop_requested():
+                raise KeyboardInterrupt
             while self._ended:
                 running -= 1
                 self._ended.pop().wait()

@@ -58,6 +58,8 @@ def preview_files(
     # A part does not repeat, even if the picture does.
     upscaler = PictureUpscaler(replace(named, wrap=False))
     for file in found.inputs:
+        if callbacks.is_stop_requested():
+            raise KeyboardInterrupt
         try:
             yield _preview(file, planner, upscaler, named, part)
         except RUN_ERRORS:

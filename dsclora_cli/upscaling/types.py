@@ -172,6 +172,14 @@ class UpscaleCallbacks(Callbacks):
     def on_listed(self, count: int, is_complete: bool) -> None:
         """Receive the number of inputs listed so far, where a run on a cluster upscales while listing."""
 
+    def is_stop_requested(self) -> bool:
+        """Return whether the run shall stop as after Ctrl-C; asked several times a second, between two results.
+
+        No result is lost then. A KeyboardInterrupt that Python raises itself may come between the end of a picture and
+        the result.
+        """
+        return False
+
     def on_start(self, file: InputFile) -> None:
         """Receive a picture just before the network starts on the picture."""
 

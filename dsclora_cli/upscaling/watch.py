@@ -63,6 +63,8 @@ def watch_files(
             changed = next(changes, None)
         except KeyboardInterrupt:
             return
+        if callbacks.is_stop_requested():
+            return
         if changed or must_look or waves.unsettled:
             must_look = False
             ready = waves.take()

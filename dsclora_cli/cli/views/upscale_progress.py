@@ -14,6 +14,7 @@ from rich.text import Text
 
 from dsclora_cli.cli import console
 from dsclora_cli.errors import DscloraError, ExitCode, escape_control, is_debugging
+from dsclora_cli.stop_request import StopRequest
 from dsclora_cli.upscaling.types import FileResult, FoundInputs, InputFile, UpscaleCallbacks
 
 if TYPE_CHECKING:
@@ -58,6 +59,7 @@ class UpscaleView(UpscaleCallbacks):
         self._failures: list[FileResult] = []
         self.done: list[FileResult] = []
         """The first results that this run made, in the order in which they finished, at most `FIRST_RESULTS`."""
+        self._stop = _RunStop()
         self._expected = 0  # inputs of the run
         self._kinds: Counter[str] = Counter()  # of the files that are left out
         self._started = perf_counter()
@@ -118,6 +120,11 @@ class UpscaleView(UpscaleCallbacks):
         if is_debugging():
             self._console.print(Text("".join(traceback.format_exception(error))))
 
+    def is_stop_requested(self) -> bool:
+        """Return whether Ctrl-C or SIGTERM came; asked by a run that has begun."""
+        self._stop.is_awaited = True
+        return self._stop.requested
+
     def on_start(self, file: InputFile) -> None:
         """Add a bar for the picture."""
         if self._bars:
@@ -129,10 +136,11 @@ class UpscaleView(UpscaleCallbacks):
             self._bars.move(file.name, share)
 
     def show_all(self, results: Generator[FileResult, None, None]) -> None:
-        """Show the results of `upscale_files` while they come."""
+        """Show the results of `upscale_files` while they come; Ctrl-C never cuts between a result and its line."""
         try:
-            for result in results:
-                self.show(result)
+            with self._stop:
+                for result in results:
+                    self.show(result)
         except KeyboardInterrupt as interrupt:
             # Ctrl-C while a result was being shown: the batch must still stop, and yield the results it has.
             self.show(results.throw(interrupt))
@@ -221,6 +229,17 @@ def _done_line(result: FileResult, verbose: bool) -> str:
         faithful = "" if result.faithfulness is None else f"; faithfulness {result.faithfulness:.2f} dB"
         line += f"  ({model} on {result.device} by {result.engine}, {result.dtype}, {tile}; {stages}{faithful})"
     return line
+
+
+class _RunStop(StopRequest):
+    """A request to stop a run. Before a run looks for the request, the first signal raises KeyboardInterrupt too."""
+
+    is_awaited = False
+
+    def on_request(self) -> None:
+        """Interrupt what may take minutes without a result, such as joining a cluster."""
+        if not self.is_awaited:
+            raise KeyboardInterrupt
 
 
 class _Bars:

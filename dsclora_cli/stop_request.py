@@ -1,0 +1,44 @@
+"""Ctrl-C and SIGTERM as a request: work that must not be cut in the middle looks for the request between two steps.
+
+Python otherwise raises KeyboardInterrupt between any two instructions, for example before a result that was taken is
+shown.
+"""
+
+from __future__ import annotations
+
+import signal
+import threading
+from types import TracebackType
+from typing import Any
+
+
+class StopRequest:
+    """A request to stop, by SIGINT (Ctrl-C) or SIGTERM.
+
+    Inside the context, the first signal only sets `requested`, and the second signal raises KeyboardInterrupt. Outside
+    the main thread Python allows no signal handlers, so `requested` stays False.
+    """
+
+    def __init__(self) -> None:
+        self.requested = False
+        self._previous: dict[int, Any] = {}
+
+    def __enter__(self) -> None:
+        if threading.current_thread() is threading.main_thread():
+            self._previous = {number: signal.signal(number, self._handle) for number in (signal.SIGINT, signal.SIGTERM)}
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for number, handler in self._previous.items():
+            signal.signal(number, handler)
+
+    def _handle(self, *_: object) -> None:
+        """Receive a signal. Python runs the handler in the main thread, between two instructions."""
+        if self.requested:
+            raise KeyboardInterrupt
+        self.requested = True
+        self.on_request()
+
+    def on_request(self) -> None:
+        """Receive the first signal, in the middle of whatever the main thread does."""

@@ -1,0 +1,78 @@
+"""Ctrl-C and SIGTERM in the worst instant: every file written has its line, and every line its file."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import threading
+from collections.abc import Iterator
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+import pytest
+from batches import save_photo
+
+from dsclora_cli.cli import console
+from dsclora_cli.cli.app import main
+from dsclora_cli.upscaling.pipeline import BatchState
+
+PICTURES = 10
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    for number in range(PICTURES):
+        save_photo(tmp_path / "in" / f"{number:02}.png", (24, 16), seed=number)
+    return tmp_path / "in"
+
+
+def interrupt_after(monkeypatch: pytest.MonkeyPatch, owner: Any, name: str, calls: int, number: int) -> None:
+    """Send a signal to the main thread in the instant when a function is about to return for the nth time."""
+    real, counter = getattr(owner, name), count(1)
+
+    def call(*arguments: Any) -> None:
+        real(*arguments)
+        if next(counter) == calls:
+            os.kill(os.getpid(), number)
+
+    monkeypatch.setattr(owner, name, call)
+
+
+def interrupted_run(folder: Path, capsys: pytest.CaptureFixture[str]) -> Iterator[dict[str, Any]]:
+    command = ["upscale", str(folder), "-o", str(folder.parent / "out"), "-m", "dsclora-x2", "-s", "2", "--json"]
+    assert main(command) == 130
+    return (each for each in map(json.loads, capsys.readouterr().out.splitlines()) if "status" in each)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["Ctrl-C", "SIGTERM"])
+@pytest.mark.parametrize("calls", range(1, 5))
+@pytest.mark.parametrize(
+    ("owner", "name"), [(BatchState, "report"), (console, "show_json")], ids=["result ready", "result shown"]
+)
+def test_every_result_has_one_line(
+    folder: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    owner: Any,
+    name: str,
+    calls: int,
+    number: int,
+) -> None:
+    interrupt_after(monkeypatch, owner, name, calls, number)
+    lines = list(interrupted_run(folder, capsys))
+    assert sorted(Path(each["input"]).name for each in lines) == [f"{index:02}.png" for index in range(PICTURES)]
+    done = sorted(Path(each["output"]).name for each in lines if each["status"] == "done")
+    assert done == sorted(path.name for path in (folder.parent / "out").iterdir())
+    assert len(done) >= calls
+    assert not [thread for thread in threading.enumerate() if thread.name == "dsclora-encode"]
+
+
+def test_ctrl_c_before_the_run_has_begun_ends_at_once(
+    folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from dsclora_cli.cli.views.upscale_progress import UpscaleView
+
+    interrupt_after(monkeypatch, UpscaleView, "on_inputs", 1, signal.SIGINT)
+    assert {each["status"] for each in interrupted_run(folder, capsys)} == {"not-reached"}
