@@ -34,10 +34,11 @@ def run() -> None:
         if handled:
             signal.signal(signal.SIGINT, signal.default_int_handler)
         code = main()
-    except KeyboardInterrupt:  # Ctrl-C for the second time, or in the instant before `main` begins
-        code = _INTERRUPTED
-    if handled:
+        if handled:
+            signal.signal(signal.SIGINT, _end_at_once)
+    except KeyboardInterrupt:  # the second Ctrl-C, or Ctrl-C in the instant before `main` begins or after it ends
         signal.signal(signal.SIGINT, _end_at_once)
+        code = _INTERRUPTED
     _leave(code)
 
 

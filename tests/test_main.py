@@ -26,6 +26,21 @@ sys.argv = ["dsclora", "upscale", "a.png", "--width", "4"]
 entry.run()
 """
 
+INTERRUPTED_AT_THE_END = """
+import os, signal
+import dsclora_cli.__main__ as entry
+import dsclora_cli.cli.app as app
+set_handler = signal.signal
+def interrupt_first(number, handler):
+    signal.signal = set_handler
+    os.kill(os.getpid(), signal.SIGINT)
+    return set_handler(number, handler)
+def main():
+    signal.signal = interrupt_first
+    return 0
+app.main = main
+entry.run()
+"""
 
 TALKING = """
 import logging, os, sys, warnings
@@ -123,3 +138,9 @@ def test_ctrl_c_and_termination_during_imports_are_silent(folder: Path, name: st
     assert (done.returncode, done.stdout) == (130, "")
     assert "Traceback" not in done.stderr
     assert len(done.stderr.splitlines()) <= 1
+
+
+def test_ctrl_c_in_the_instant_after_a_command_is_silent(folder: Path) -> None:
+    (folder / "script.py").write_text(INTERRUPTED_AT_THE_END, encoding="utf-8")
+    done = shell(folder, f"{sys.executable} script.py")
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "")

@@ -7,7 +7,7 @@ import os
 import subprocess
 import tempfile
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
@@ -187,14 +187,17 @@ def _run_at_once(
         assert ended.code == 0, ended.stderr
         yield from map(json.loads, ended.stdout.splitlines())
         return
-    started = [
-        subprocess.Popen(line, cwd=place, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-        for _ in range(processes)
-    ]
-    for process in started:
-        out, error = process.communicate(timeout=600)
-        assert process.returncode == 0, error.decode()
-        yield from map(json.loads, out.splitlines())
+    with ExitStack() as others:
+        started = [
+            subprocess.Popen(line, cwd=place, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+            for _ in range(processes)
+        ]
+        for process in started:
+            others.callback(process.kill)
+        for process in started:
+            out, error = process.communicate(timeout=600)
+            assert process.returncode == 0, error.decode()
+            yield from map(json.loads, out.splitlines())
 
 
 def plain_results(folder: Path, engine: str) -> dict[str, Upscaled]:

@@ -33,6 +33,7 @@ TRAIN = (
     *("--steps", "24", "--checkpoint-minutes", "0.001"),
 )
 TINY = ("--channels", "4", "--blocks", "1")
+UPSCALE = ("upscale", "in", "-o", "out", "--offline", "-s", "2", "--device", "cpu", "--json")
 REPORTS = ("--csv", "scores.csv", "--markdown", "scores.md")
 TAPS = ("--taps", "block_1.*")
 PARTS = (".part", ".incomplete", ".link")
@@ -65,6 +66,9 @@ class Job:
     is_json: bool = False
     """Whether the report on stdout must be equal too, apart from times."""
 
+    has_lines: bool = False
+    """Whether stdout has a JSON object in a line for each input, with the result of the input."""
+
     serve: Callable[[], HubServer] | None = None
     """Make the Hub that the job asks."""
 
@@ -93,6 +97,10 @@ class Job:
         """Return the names of the results that are there. Hidden files are no results."""
         found = (path for glob in self.results for path in folder.glob(glob) if path.is_file())
         return [path.relative_to(folder).as_posix() for path in found if not path.name.startswith(".")]
+
+    def told(self, stdout: str) -> list[str]:
+        """Return the names of the results that the lines on stdout name."""
+        return [line["output"] for line in map(json.loads, stdout.splitlines()) if line.get("status") == "done"]
 
     def report(self, ended: Ended) -> object:
         """Return the part of the report that must be equal after every run."""
@@ -163,14 +171,16 @@ JOBS = {
         Job(
             "folder of pictures",
             _prepare_pictures,
-            ("upscale", "in", "-o", "out", "--offline", "-s", "2", "--device", "cpu"),
+            UPSCALE,
             ("out/*",),
+            has_lines=True,
         ),
         Job(
             "many small pictures",
             _prepare_many,
-            ("upscale", "in", "-o", "out", "--offline", "-s", "2", "--device", "cpu"),
+            UPSCALE,
             ("out/*",),
+            has_lines=True,
         ),
         Job(
             "video",

@@ -14,6 +14,8 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random
+from tempfile import TemporaryFile
+from typing import IO
 
 from jobs import JOBS, Job, environment_of, hub
 from limited import Ended, Limits, run_limited
@@ -49,6 +51,18 @@ class Reference:
 
     processor: float
     """Seconds of processor time."""
+
+
+@dataclass(frozen=True)
+class Disturbed:
+    """How a run ended that signals disturbed."""
+
+    code: int
+    stdout: str
+    stderr: str
+
+    stage: str
+    """What the process was doing when the first signal came."""
 
 
 @dataclass(frozen=True)
@@ -105,12 +119,12 @@ def disturb(name: str, signals: Sequence[Sequence[int]], cases: int, folder: Pat
             job.prepare(place)
             series = signals[number % len(signals)]
             moment = _choose(number, whole, random)
-            code, stderr, stage = _run_disturbed(job, place, served, series, (moment, random))
+            ended = _run_disturbed(job, place, served, series, (moment, random))
             tally.cases += 1
-            tally.ends[_end(code)] += 1
-            tally.stages[stage] += 1
-            found = [*_judge(job, place, whole), *_judge_end(code, stderr, series, job.unfinished(place))]
-            if code == 0 and _is_early(moment, whole):
+            tally.ends[_end(ended.code)] += 1
+            tally.stages[ended.stage] += 1
+            found = [*_judge(job, place, whole), *_judge_end(job, place, ended, series)]
+            if ended.code == 0 and _is_early(moment, whole):
                 found.append("did not heed the signal")
             again = job.start_again(place, environment_of(place, served))
             found += _judge_again(job, place, whole, again)
@@ -146,17 +160,17 @@ def _is_early(moment: Moment, whole: Reference) -> bool:
 
 def _run_disturbed(
     job: Job, place: Path, served: dict[str, str], series: Sequence[int], when: tuple[Moment, Random]
-) -> tuple[int, str, str]:
-    """Start a job, send the signals, and return exit code, stderr, and what the process was doing."""
+) -> Disturbed:
+    """Start a job, send the signals, and wait for the end."""
     moment, random = when
-    environment, error = environment_of(place, served), place / "home" / ".error"
-    with error.open("wb") as stderr, (place / job.stdin if job.stdin else Path(os.devnull)).open("rb") as stdin:
+    given = place / job.stdin if job.stdin else Path(os.devnull)
+    with TemporaryFile() as stdout, TemporaryFile() as stderr, given.open("rb") as stdin:
         process = subprocess.Popen(
             job.command(),
             cwd=place,
-            env=environment,
+            env=environment_of(place, served),
             stdin=stdin,
-            stdout=subprocess.DEVNULL,
+            stdout=stdout,
             stderr=stderr,
             start_new_session=True,
             # A shell lets its jobs in the background ignore Ctrl-C, and so would all processes that this one starts.
@@ -176,11 +190,15 @@ def _run_disturbed(
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
-            return -99, "the process did not end within 120 s", stage
-    text = error.read_text(encoding="utf-8", errors="replace")
-    error.unlink()
+            return Disturbed(-99, "", "the process did not end within 120 s", stage)
+        texts = [_read(stream) for stream in (stdout, stderr)]
     # What a killed process leaves says more than a look at a process that goes on.
-    return process.returncode, text, _stage(job, place) if signal.SIGKILL in series else stage
+    return Disturbed(process.returncode, *texts, _stage(job, place) if signal.SIGKILL in series else stage)
+
+
+def _read(stream: IO[bytes]) -> str:
+    stream.seek(0)
+    return stream.read().decode(errors="replace")
 
 
 def _heed_interrupts() -> None:
@@ -244,17 +262,21 @@ def _is_whole(data: bytes) -> bool:
         return False
 
 
-def _judge_end(code: int, stderr: str, series: Sequence[int], unfinished: Sequence[str]) -> Iterator[str]:
+def _judge_end(job: Job, place: Path, ended: Disturbed, series: Sequence[int]) -> Iterator[str]:
     if signal.SIGKILL in series:
         return
-    if _is_before_the_program(code, stderr):
+    if _is_before_the_program(ended.code, ended.stderr):
         return
-    if code not in (0, 130):
-        yield f"ended with {_end(code)}: {stderr[-200:]!r}"
-    if any(word in stderr for word in _QUIET):
-        yield f"stderr: {stderr[-300:]!r}"
-    if unfinished and len(series) == 1:
+    if ended.code not in (0, 130):
+        yield f"ended with {_end(ended.code)}: {ended.stderr[-200:]!r}"
+    if any(word in ended.stderr for word in _QUIET):
+        yield f"stderr: {ended.stderr[-300:]!r}"
+    if len(series) > 1:
+        return  # the second signal gives up what was still to be reported
+    if unfinished := job.unfinished(place):
         yield f"left {unfinished}"
+    if job.has_lines and (wrong := set(job.told(ended.stdout)) ^ set(job.names(place))):
+        yield f"files without a line, or lines without a file: {sorted(wrong)}"
 
 
 def _is_before_the_program(code: int, stderr: str) -> bool:
