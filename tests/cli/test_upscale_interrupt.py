@@ -12,11 +12,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from batches import save_photo
+from batches import leftovers, save_photo
 
 from dsclora_cli.cli import console
 from dsclora_cli.cli.app import main
-from dsclora_cli.upscaling.pipeline import BatchState
+from dsclora_cli.upscaling.bounded_queue import Worker
+from dsclora_cli.upscaling.pipeline import BatchState, DevicePipeline
 
 PICTURES = 10
 
@@ -67,6 +68,32 @@ def test_every_result_has_one_line(
     assert done == sorted(path.name for path in (folder.parent / "out").iterdir())
     assert len(done) >= calls
     assert not [thread for thread in threading.enumerate() if thread.name == "dsclora-encode"]
+
+
+@pytest.mark.parametrize(
+    ("owner", "name"), [(DevicePipeline, "stop"), (Worker, "rest")], ids=["before the wait", "in the wait"]
+)
+def test_the_second_ctrl_c_gives_up_and_the_next_run_does_the_rest(
+    folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, owner: Any, name: str
+) -> None:
+    interrupt_after(monkeypatch, BatchState, "report", 2, signal.SIGINT)
+    real, calls = getattr(owner, name), count(1)
+
+    def interrupt(subject: Any) -> None:
+        if next(calls) == 1:
+            os.kill(os.getpid(), signal.SIGINT)
+        real(subject)
+
+    monkeypatch.setattr(owner, name, interrupt)
+    lines = list(interrupted_run(folder, capsys))
+    assert sorted(Path(each["input"]).name for each in lines) == [f"{index:02}.png" for index in range(PICTURES)]
+    out = folder.parent / "out"
+    assert leftovers(out) == []
+    assert main(["upscale", str(folder), "-o", str(out), "-m", "dsclora-x2", "-s", "2", "--json"]) == 0
+    again = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    # Another process at work would be a warning: no claim may outlive the run.
+    assert [each["warnings"] for each in again] == [[]] * PICTURES
+    assert {each["status"] for each in again} <= {"done", "skipped"}
 
 
 def test_ctrl_c_before_the_run_has_begun_ends_at_once(
