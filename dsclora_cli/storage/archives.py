@@ -95,9 +95,13 @@ def check_folders(names: Iterable[str], place: RemotePlace) -> None:
     fsspec makes a name for each folder above each entry.
     """
     folders = {name.rpartition("/")[0] for name in names}
-    deepest = max((folder.count("/") for folder in folders), default=0)
-    if deepest > _DEPTH or sum(len(folder) * folder.count("/") for folder in folders) > _MOST_NAMES:
-        raise ImageUnreadable(f"{place}: the folders in the archive are nested too deep", _UNPACK)
+    reason = ""
+    if max((folder.count("/") for folder in folders), default=0) > _DEPTH:
+        reason = "are nested too deep"
+    elif sum(len(folder) * folder.count("/") for folder in folders) > _MOST_NAMES:
+        reason = f"have names of more than {_MOST_NAMES >> 20} MiB"
+    if reason:
+        raise ImageUnreadable(f"{place}: the folders in the archive {reason}", _UNPACK)
 
 
 def check_entry(facts: Mapping[str, Any], place: RemotePlace) -> None:
