@@ -109,7 +109,7 @@ def atomic_write(path: Path) -> Iterator[Path]:
     After an exception the temporary file is removed, and an older file at `path` stays. No reader ever sees half a
     file, also after a power cut. Raises OSError.
     """
-    _sweep(path.parent)
+    remove_abandoned_files(path.parent)
     temporary, claimed = _part_name(path), None
     try:
         while (claimed := _claim(temporary)) is None:
@@ -197,15 +197,15 @@ def sync_file(path: Path) -> None:
 
 
 @lru_cache(maxsize=4096)
-def _sweep(folder: Path) -> None:
+def remove_abandoned_files(folder: Path) -> None:
     """Remove the temporary files of killed runs from a folder; once in the life of a process."""
     with suppress(OSError):
         for file in folder.glob(".dsclora-*.part"):
             with suppress(OSError):
-                _remove_abandoned(file)
+                _remove_if_abandoned(file)
 
 
-def _remove_abandoned(part: Path) -> None:
+def _remove_if_abandoned(part: Path) -> None:
     """Remove a temporary file unless a process may be writing the file at this moment. Raises OSError."""
     own = _kernel_tag()
     if fcntl is not None and own and part.name.startswith(f".dsclora-{own}"):

@@ -138,7 +138,7 @@ def test_the_temporary_file_of_a_killed_process_is_swept_at_once_and_of_a_living
         trap = part.with_name(part.name.replace(".part", "0.part"))
         trap.symlink_to("link")
         for alive in (True, False):
-            paths._sweep.cache_clear()
+            paths.remove_abandoned_files.cache_clear()
             with atomic_write(tmp_path / "other") as temporary:
                 temporary.write_text("whole")
             assert part.exists() is alive

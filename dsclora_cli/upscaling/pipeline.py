@@ -10,6 +10,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import chain, islice
+from pathlib import Path
 from queue import SimpleQueue
 from threading import Lock
 from time import perf_counter
@@ -22,6 +23,7 @@ from dsclora_cli.errors import ErrorCode
 from dsclora_cli.imaging.reader import PictureReader
 from dsclora_cli.imaging.types import AnyFrame, Frame, Pixels, StreamedFrame
 from dsclora_cli.imaging.writer import can_stream
+from dsclora_cli.paths import remove_abandoned_files
 from dsclora_cli.storage.places import Place, RemotePlace
 from dsclora_cli.upscaling.bounded_queue import BoundedQueue, ByteBudget, CancelledError, ClosedError, Worker
 from dsclora_cli.upscaling.faithfulness import FaithfulnessMeter
@@ -182,6 +184,9 @@ class DevicePipeline:
         existing = self._state.planner.existing_result(picture.job)
         if existing is None:
             return False
+        # A process that was killed while it wrote may have been followed by another one, which made the result.
+        if isinstance(picture.job.target, Path):
+            remove_abandoned_files(picture.job.target.parent)
         picture.release()
         self._state.report(existing)
         return True

@@ -44,9 +44,14 @@ PATIENCE = 400
 """Seconds that a test waits at most for anything: a busy machine takes half a minute to start a cluster."""
 
 
+def has_ray() -> bool:
+    """Return whether Ray is installed. Nothing is imported: Ray reads the environment when imported."""
+    return find_spec("ray") is not None
+
+
 def require_ray() -> None:
-    """Skip a test without Ray. Nothing is imported: Ray reads the environment when imported."""
-    if find_spec("ray") is None:
+    """Skip a test without Ray."""
+    if not has_ray():
         pytest.skip("ray is not installed")
 
 
@@ -122,11 +127,11 @@ def wait_for_files(folder: Path, count: int, process: subprocess.Popen[str]) -> 
         time.sleep(0.02)
 
 
-def kill_worker(process: subprocess.Popen[str]) -> None:
-    """Kill a worker of the cluster that a process has started."""
+def kill_worker(process: subprocess.Popen[str] | None = None) -> None:
+    """Kill a worker of the cluster that a process has started; without a process, of a cluster of this process."""
     workers = [
         child
-        for child in psutil.Process(process.pid).children(recursive=True)
+        for child in psutil.Process(process and process.pid).children(recursive=True)
         if (child.cmdline() or [""])[0].startswith("ray::Worker")
     ]
     assert workers, "no worker is at work"

@@ -9,7 +9,6 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
-from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -236,11 +235,6 @@ def check_cluster(
             found = upscale(folder / "pictures", folder / f"{engine} {kind} {number}", way, engine, variables)
             tally.compare(f"{engine}, {' '.join(way[0].options)}", plain, found)
     return tally
-
-
-def has_ray() -> bool:
-    """Return whether Ray is installed. Nothing is imported: Ray reads the environment when imported."""
-    return find_spec("ray") is not None
 
 
 @contextmanager

@@ -282,9 +282,9 @@ def _judge_end(job: Job, place: Path, ended: Disturbed, series: Sequence[int]) -
 def _is_before_the_program(code: int, stderr: str) -> bool:
     """Return whether a process has ended as Python does before the first lines of this program are loaded.
 
-    SIGTERM ends such a process without a word, and SIGINT with a traceback in which no function of this program stands.
+    Without a word, or with a traceback in which no function of this program stands.
     """
-    if code == -signal.SIGTERM and not stderr:
+    if code in (-signal.SIGTERM, -signal.SIGINT) and not stderr:
         return True
     places = re.findall(r'dsclora_cli/(\S+)", line \d+, in (\S+)', stderr)
     return "KeyboardInterrupt" in stderr and set(places) <= {("__main__.py", "<module>"), ("__init__.py", "<module>")}

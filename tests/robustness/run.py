@@ -115,8 +115,15 @@ SIGNALS = {
 
 
 def run_kills(plan: Plan) -> Iterator[Row]:
-    """Kill jobs at random moments with SIGKILL."""
+    """Kill jobs at random moments with SIGKILL. Needs Ray for the rows of a cluster."""
+    import cluster_kills
+    from clusters import has_ray
+
     yield from _disturbed([(signal.SIGKILL,)], KILLS, plan)
+    for victim in filter(plan.wants, (cluster_kills.DRIVER, cluster_kills.WORKER) if has_ray() else ()):
+        (plan.folder / victim).mkdir()
+        tally = cluster_kills.kill(victim, max(1, round(24 * plan.scale)), plan.folder / victim)
+        yield Row(victim, tally.cases, dict(tally.ends), tally.findings)
 
 
 def run_signals(plan: Plan) -> Iterator[Row]:
@@ -154,11 +161,12 @@ REPEATED = ("video", "training", "distillation", "merge", "evaluation", "convers
 def run_determinism(plan: Plan) -> Iterator[Row]:
     """Compare bytes of results over everything that decides only the speed. Needs Ray for the rows of a cluster."""
     import determinism
+    from clusters import has_ray
 
     most = None if plan.scale >= 1 else max(1, round(7 * plan.scale))
     determinism.save_pictures(plan.folder / "pictures")
     for engine in determinism.engines():
-        kinds = [*determinism.ways(("",)), *([determinism.CLUSTER] if determinism.has_ray() else [])]
+        kinds = [*determinism.ways(("",)), *([determinism.CLUSTER] if has_ray() else [])]
         wanted = [kind for kind in kinds if plan.wants(f"{kind} ({engine})")]
         plain = determinism.plain_results(plan.folder, engine) if wanted else {}
         for kind in wanted:
