@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 from collections.abc import Callable, Iterable
 from contextlib import closing
@@ -11,6 +12,7 @@ from pathlib import Path
 import pytest
 from batches import EMBEDDED, RepeatUpscaler, fill, leftovers, run, save_photo, states
 
+from dsclora_cli import paths
 from dsclora_cli.config import SaveOptions, UpscaleOptions
 from dsclora_cli.errors import ErrorCode, ErrorInfo, ImageError, OutOfMemory, WeightsError
 from dsclora_cli.imaging.reader import PictureReader
@@ -198,6 +200,16 @@ def test_closing_the_iterator_early_keeps_finished_pictures(folder: Path) -> Non
     with closing(upscale_files(inputs, EMBEDDED, upscaler=RepeatUpscaler())) as results:
         assert next(results).status == "done"
     assert (folder / "a_x4.jpg").exists()
+    assert leftovers(folder) == []
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems do not tell one start of the machine from another")
+def test_a_run_with_nothing_to_do_removes_what_a_killed_process_has_left(folder: Path) -> None:
+    inputs = [folder / "a.jpg", folder / "b.png"]
+    run(inputs, upscaler=RepeatUpscaler())
+    (folder / f".dsclora-{paths._kernel_tag()}0.part").touch()
+    paths.remove_abandoned_files.cache_clear()
+    assert states(run(inputs, upscaler=RepeatUpscaler())) == {"a.jpg": "skipped", "b.png": "skipped"}
     assert leftovers(folder) == []
 
 
