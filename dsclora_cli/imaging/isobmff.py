@@ -9,7 +9,7 @@ import io
 import math
 import re
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import BinaryIO
 
@@ -31,6 +31,8 @@ _UUIDS = {
 }
 _CODESTREAM = b"\xff\x4f\xff\x51"
 _MAX_BOXES = 2**16  # a file of empty boxes would take minutes
+_MAX_PARTS = 2**16
+_FARTHEST = 2**62  # offset that a file can be asked for; "iloc" has room for larger numbers
 _PROPERTY = 64  # bytes of a property of a picture that are looked at
 _RESOLUTIONS = (b"resd", b"resc")  # for display, and of the scan
 _MAX_TEXT = 2**24  # bytes after decompression
@@ -50,6 +52,20 @@ class Box:
 
     end: int
     """Offset behind the content."""
+
+
+@dataclass(frozen=True)
+class ItemPart:
+    """A part of an item of an AVIF or HEIF, in the file."""
+
+    item: int
+    """Number of the item."""
+
+    start: int
+    """Offset in the file; may lie behind the end of a file that was cut."""
+
+    length: int
+    """Bytes, as the file states."""
 
 
 @dataclass(frozen=True)
@@ -243,7 +259,7 @@ def read_color_numbers(file: BinaryIO) -> tuple[int, int] | None:
 
     They stand in a "colr" box of type "nclx", and are those of the primary picture: others may have others.
     """
-    own, every = _read_properties(file)
+    own, every = read_properties(file)
     # Without a statement of its own, a picture of tiles has that of the tiles.
     for kind, data in (*own, *every):
         if kind == b"colr" and data.startswith(b"nclx") and len(data) >= 8:
@@ -254,7 +270,7 @@ def read_color_numbers(file: BinaryIO) -> tuple[int, int] | None:
 
 def read_pixel_shape(file: BinaryIO) -> tuple[int, int] | None:
     """Return pixels across and down in the same length, by the "pasp" box of an AVIF or HEIF; None for square."""
-    for kind, data in _read_properties(file)[0]:
+    for kind, data in read_properties(file)[0]:
         if kind == b"pasp" and len(data) >= 8:
             wide, high = struct.unpack_from(">II", data)
             return pixel_density(high, wide)
@@ -263,13 +279,17 @@ def read_pixel_shape(file: BinaryIO) -> tuple[int, int] | None:
 
 def names_of_properties(file: BinaryIO) -> set[bytes]:
     """Return the kinds of the properties of the primary picture of an AVIF or HEIF."""
-    return {kind for kind, _ in _read_properties(file)[0]}
+    return {kind for kind, _ in read_properties(file)[0]}
 
 
-def _read_properties(file: BinaryIO) -> tuple[list[tuple[bytes, bytes]], list[tuple[bytes, bytes]]]:
-    """Return kind and start of the content of the properties of the primary picture, and of all properties."""
-    meta = next((box for box in iter_boxes(file) if box.kind == b"meta"), None)
-    inner = {box.kind: box for box in iter_boxes(file, meta.start + 4, meta.end)} if meta else {}
+def read_properties(
+    file: BinaryIO, item: int | None = None
+) -> tuple[list[tuple[bytes, bytes]], list[tuple[bytes, bytes]]]:
+    """Return kind and start of the content of the properties of an item of an AVIF or HEIF, and of all properties.
+
+    Without a number of an item, the primary picture is looked up.
+    """
+    inner = read_meta(file)
     boxes = {}
     if b"iprp" in inner:
         boxes = {box.kind: box for box in iter_boxes(file, inner[b"iprp"].start, inner[b"iprp"].end)}
@@ -277,14 +297,13 @@ def _read_properties(file: BinaryIO) -> tuple[list[tuple[bytes, bytes]], list[tu
         return [], []
     listed = list(iter_boxes(file, boxes[b"ipco"].start, boxes[b"ipco"].end))
     every = [(box.kind, read_content(file, box)[:_PROPERTY]) for box in listed]
-    primary = read_content(file, inner[b"pitm"]) if b"pitm" in inner else b""
-    used = _properties_of(read_content(file, boxes[b"ipma"]), primary) if b"ipma" in boxes else []
+    owner = primary_item(file, inner) if item is None else item
+    used = _properties_of(read_content(file, boxes[b"ipma"]), owner) if b"ipma" in boxes else []
     return [every[index - 1] for index in used if 0 < index <= len(every)], every
 
 
-def _properties_of(ipma: bytes, pitm: bytes) -> list[int]:
-    """Return the indices of the properties of the primary picture, from the contents of the boxes "ipma" and "pitm"."""
-    item = int.from_bytes(pitm[4:], "big")
+def _properties_of(ipma: bytes, item: int) -> list[int]:
+    """Return the indices of the properties of an item, from the content of the box "ipma"."""
     number, wide = "H" if ipma[:1] == b"\0" else "I", bool(ipma[3:4] and ipma[3] & 1)
     head, at = struct.Struct(f">{number}B"), 8
     try:
@@ -298,6 +317,65 @@ def _properties_of(ipma: bytes, pitm: bytes) -> list[int]:
     except struct.error:
         pass
     return []
+
+
+def read_meta(file: BinaryIO) -> dict[bytes, Box]:
+    """Return the boxes in the "meta" box of an AVIF or HEIF by kind; none without a "meta" box."""
+    meta = next((box for box in iter_boxes(file) if box.kind == b"meta"), None)
+    return {box.kind: box for box in iter_boxes(file, meta.start + 4, meta.end)} if meta else {}
+
+
+def primary_item(file: BinaryIO, meta: Mapping[bytes, Box]) -> int:
+    """Return the number of the primary picture of an AVIF or HEIF, 0 where none is stated."""
+    return int.from_bytes(read_content(file, meta[b"pitm"])[4:], "big") if b"pitm" in meta else 0
+
+
+def iter_items(file: BinaryIO, meta: Mapping[bytes, Box]) -> Iterator[tuple[int, bytes]]:
+    """Yield number and kind of the items of an AVIF or HEIF (ISO/IEC 14496-12, "iinf")."""
+    if b"iinf" not in meta:
+        return
+    info = meta[b"iinf"]
+    file.seek(info.start)
+    head = file.read(1)
+    for box in iter_boxes(file, info.start + (6 if head == b"\0" else 8), info.end):
+        if box.kind != b"infe":
+            continue
+        file.seek(box.start)
+        entry = file.read(16)
+        wide = entry[:1] == b"\3"
+        if entry[:1] in (b"\2", b"\3"):
+            number = int.from_bytes(entry[4:8] if wide else entry[4:6], "big")
+            yield number, entry[10:14] if wide else entry[8:12]
+
+
+def iter_item_parts(file: BinaryIO, meta: Mapping[bytes, Box]) -> Iterator[ItemPart]:
+    """Yield the parts of the items of an AVIF or HEIF that lie in the file (ISO/IEC 14496-12, "iloc")."""
+    if b"iloc" not in meta:
+        return
+    size = file.seek(0, io.SEEK_END)
+    table = io.BytesIO(read_content(file, meta[b"iloc"]))
+    version, sizes = int.from_bytes(table.read(4)[:1], "big"), int.from_bytes(table.read(2), "big")
+    offset_size, length_size, base_size, index_size = (sizes >> shift & 15 for shift in (12, 8, 4, 0))
+
+    def number(count: int) -> int:
+        return int.from_bytes(table.read(count), "big")
+
+    count, left = number(4 if version == 2 else 2), _MAX_PARTS
+    for _ in range(min(count, _MAX_PARTS)):
+        item = number(4 if version == 2 else 2)
+        method = number(2) & 15 if version else 0
+        number(2)  # the file, 0 for this one
+        base = number(base_size)
+        # Parts may be stated in no bytes at all, so a small table could name billions of them.
+        parts = min(number(2), left)
+        left -= parts
+        for _ in range(parts):
+            number(index_size if version else 0)
+            start, length = base + number(offset_size), number(length_size)
+            # Method 0 counts from the start of the file; other methods are for derived pictures.
+            if method == 0:
+                start = min(start, _FARTHEST)
+                yield ItemPart(item, start, min(length, _FARTHEST) or max(0, size - start))
 
 
 def with_color_numbers(data: bytes, primaries: int, transfer: int) -> bytes:

@@ -101,7 +101,7 @@ class Header:
     """Sentences for the user about conversions while reading, such as CMYK to sRGB."""
 
     lossy_quality: int | None = None
-    """Quality that a JPEG or a lossy WebP was saved with, 0 to 100, estimated from the file; None for other files."""
+    """Quality that a JPEG, lossy WebP or lossy AVIF was saved with, 0 to 100, estimated; None for other files."""
 
 
 @dataclass(frozen=True)

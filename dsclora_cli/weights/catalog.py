@@ -98,7 +98,7 @@ class PhotoRule:
     """Name of an entry."""
 
     below: Mapping[str, float]
-    """Format, JPEG or WEBP, to a quality from 0 to 100; the rule holds for pictures of a lower quality."""
+    """Format, JPEG, WEBP or AVIF, to a quality from 0 to 100; the rule holds for pictures of a lower quality."""
 
 
 @dataclass(frozen=True)
@@ -238,7 +238,7 @@ def _read_entry(name: str, table: TomlTable, folder: Path) -> WeightEntry:
 def _read_rule(table: TomlTable) -> PhotoRule:
     """Read the table of one native scale in `[photo]`. Raises UsageError for a wrong key or value."""
     model, below = table.text("model"), {}
-    for key in ("jpeg", *(("webp",) if "webp" in table.rest else ())):
+    for key in ("jpeg", *(key for key in ("webp", "avif") if key in table.rest)):
         quality = table.number(key)
         # Above the best quality, so that a rule can hold for every file of the format.
         if not 0 <= quality <= 101:

@@ -133,6 +133,9 @@ class ModelDescription:
     photo_webp: float | None = None
     """WebP quality below which `--model auto` tries this model first."""
 
+    photo_avif: float | None = None
+    """AVIF quality below which `--model auto` tries this model first."""
+
     sharp: str | None = None
     """Name of the weights towards which `--sharp` moves the model."""
 
@@ -204,6 +207,7 @@ def _describe_entry(entry: WeightEntry, catalog: Catalog, path: Path | None) -> 
         auto=row.auto,
         photo=row.photo,
         photo_webp=row.photo_webp,
+        photo_avif=row.photo_avif,
         sharp=row.sharp,
         published=entry.published,
         reference=entry.reference,

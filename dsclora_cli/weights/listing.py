@@ -47,6 +47,9 @@ class ModelRow:
     photo_webp: float | None
     """WebP quality below which `--model auto` tries this model first; None for all other models."""
 
+    photo_avif: float | None
+    """AVIF quality below which `--model auto` tries this model first; None for all other models."""
+
     base: str | None
     """Name of the weights that an adapter is for; None for plain weights."""
 
@@ -86,6 +89,7 @@ def model_row(entry: WeightEntry, catalog: Catalog) -> ModelRow:
         auto=ranked.index(entry.name) + 1 if entry.name in ranked else None,
         photo=rule.below["JPEG"] if rule else None,
         photo_webp=rule.below.get("WEBP") if rule else None,
+        photo_avif=rule.below.get("AVIF") if rule else None,
         base=entry.base,
         sharp=entry.sharp,
         repo=entry.repo,

@@ -28,7 +28,7 @@ AUTO = "auto"
 AUTO_PHOTO = "auto for a compressed picture"
 """Model name that `select_model` puts in place of `auto`; users cannot type the name."""
 
-_SPOKEN = {"JPEG": "JPEG", "WEBP": "WebP"}
+_SPOKEN = {"JPEG": "a JPEG", "WEBP": "a WebP", "AVIF": "an AVIF"}
 
 _SHARP_HINT = "leave --sharp out, or name a model and its sharp model: --weights FILE --sharp-weights FILE"
 
@@ -214,7 +214,7 @@ def select_model(
 
     Args:
         options: The user's choice. Only `auto` leaves a choice to make.
-        saved: Format of the picture and, for a JPEG and a lossy WebP, the quality from 0 to 100.
+        saved: Format of the picture and, for a JPEG, a lossy WebP and a lossy AVIF, the quality from 0 to 100.
         scale: First native scale that the picture goes through.
         rules: Rules of the catalog, by native scale.
 
@@ -225,8 +225,8 @@ def select_model(
         return options, None
     format, quality = saved
     if quality is None:
-        return options, "neither a JPEG nor a lossy WebP"
-    picture = f"a {_SPOKEN[format]} of quality {quality}"
+        return options, "not a JPEG, a lossy WebP or a lossy AVIF"
+    picture = f"{_SPOKEN[format]} of quality {quality}"
     if scale not in rules:
         return options, f"{picture}, but no model for photographs upscales by {scale}"
     below = rules[scale].below.get(format)

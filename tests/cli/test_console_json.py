@@ -218,6 +218,7 @@ def test_models_list_writes_an_object_for_each_entry(dsclora) -> None:
         "auto": 2,
         "photo": None,
         "photo_webp": None,
+        "photo_avif": None,
         "sharp": None,
         "base": None,
         "repo": None,

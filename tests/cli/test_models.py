@@ -37,7 +37,7 @@ def test_json_has_every_entry_with_its_sha256(dsclora) -> None:
 
 def test_the_table_marks_adapters_and_models_for_photographs(dsclora, tmp_path, monkeypatch) -> None:
     entry = 'arch = "span"\nscale = 2\nchannels = 4\nsize = 1\nlicence = "MIT"\nsource = "me"\n'
-    text = '[auto]\n2 = ["plain"]\n[photo.2]\nmodel = "photo"\njpeg = 82.5\n'
+    text = '[auto]\n2 = ["plain"]\n[photo.2]\nmodel = "photo"\njpeg = 82.5\nwebp = 80\navif = 70.5\n'
     for index, (name, more) in enumerate({"plain": 'repo = "a/b"\n', "photo": "", "plus": 'base = "plain"\n'}.items()):
         text += f'[weights.{name}]\nfile = "{name}.pth"\nsha256 = "{index:064}"\n{more}{entry}'
     packaged = tmp_path / "weights.toml"
@@ -46,10 +46,11 @@ def test_the_table_marks_adapters_and_models_for_photographs(dsclora, tmp_path, 
 
     rows = {line.split()[0]: line for line in dsclora("models", "list").out.splitlines()}
     assert rows["plain"].split()[-5:] == ["on", "the", "Hub", "1.", "MIT"]
-    assert "JPEG < 82.5" in rows["photo"]
+    assert "JPEG < 82.5, WebP < 80, AVIF < 70.5" in rows["photo"]
     assert "missing, over plain" in rows["plus"]
     found = [json.loads(line) for line in dsclora("models", "list", "--json").out.splitlines()]
     assert [(row["photo"], row["base"]) for row in found] == [(None, None), (82.5, None), (None, "plain")]
+    assert [(row["photo_webp"], row["photo_avif"]) for row in found] == [(None, None), (80, 70.5), (None, None)]
 
 
 def test_fetch_prints_the_path_and_the_sha256(dsclora) -> None:

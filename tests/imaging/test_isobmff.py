@@ -11,6 +11,7 @@ import pytest
 from pictures import everything, noise, read_still, saved_still, smooth
 
 from dsclora_cli.imaging import isobmff
+from dsclora_cli.imaging.codecs.coded_tail import present_share
 
 
 def box(kind: bytes, data: bytes) -> bytes:
@@ -63,3 +64,38 @@ def test_the_codestream_states_size_channels_and_bits(bits, container):
 def test_the_bit_depth_of_avif_is_read(bits):
     flags = {8: 0, 10: 0x40, 12: 0x60}[bits]
     assert isobmff.read_avif_depth(io.BytesIO(bytes(50) + b"av1C" + bytes((0x81, 0, flags, 0)) + bytes(9))) == bits
+
+
+def items_file(places):
+    """Return a file with an item of the kind "av01", number 1, and the content of a box "iloc"."""
+    entry = box(b"infe", b"\2\0\0\0" + struct.pack(">HH", 1, 0) + b"av01\0")
+    info = box(b"iinf", bytes(4) + struct.pack(">H", 1) + entry)
+    return io.BytesIO(box(b"meta", bytes(4) + info + box(b"iloc", places)))
+
+
+def test_places_of_items_are_read_in_every_version():
+    plain = bytes((0, 0, 0, 0, 0x44, 0x40)) + struct.pack(">HHHIH", 1, 1, 0, 1000, 2) + struct.pack(">4I", 5, 7, 20, 0)
+    wide = bytes((2, 0, 0, 0, 0x48, 0x02)) + struct.pack(">IIHHH", 1, 1, 0, 0, 1) + struct.pack(">HIQ", 1, 9, 2**33)
+    inside = bytes((1, 0, 0, 0, 0x44, 0)) + struct.pack(">HHHHH", 1, 1, 1, 0, 1) + struct.pack(">II", 0, 4)
+    for places, expected in ((plain, [(1005, 7), (1020, 0)]), (wide, [(9, 2**33)]), (inside, [])):
+        file = items_file(places)
+        meta = isobmff.read_meta(file)
+        assert list(isobmff.iter_items(file, meta)) == [(1, b"av01")]
+        assert [(part.start, part.length) for part in isobmff.iter_item_parts(file, meta)] == expected
+
+
+@pytest.mark.parametrize(
+    "places",
+    [
+        b"",
+        # Offsets of 15 bytes, beyond any file.
+        bytes((0, 0, 0, 0, 0xFF, 0xF0)) + struct.pack(">HHH", 1, 1, 0) + b"\xff" * 15 + b"\0\1" + b"\xff" * 30,
+        # 65,535 parts in no bytes, for each of 999 items.
+        bytes(6) + struct.pack(">H", 999) + struct.pack(">HHH", 1, 0, 0xFFFF) * 999,
+    ],
+    ids=["empty", "far", "many"],
+)
+def test_hostile_places_of_items_are_bounded(places):
+    file = items_file(places)
+    assert sum(1 for _ in isobmff.iter_item_parts(file, isobmff.read_meta(file))) <= 2**16
+    assert present_share(file, "AVIF", 100) in (None, 0.0)

@@ -24,7 +24,7 @@ from dsclora_cli import settings
 from dsclora_cli.config import BatchOptions
 from dsclora_cli.errors import DscloraError, ImageError, UsageError, WeightsError
 from dsclora_cli.imaging import geotiff, isobmff, metadata, profiles, raw_video, tiff_ifd, xmp
-from dsclora_cli.imaging.codecs import animation_gaps, coded_tail, jpeg_scan, jxl, png, pnm, webp
+from dsclora_cli.imaging.codecs import animation_gaps, avif, coded_tail, jpeg_scan, jxl, png, pnm, webp
 from dsclora_cli.imaging.containers import bmp, gif, surplus, tga
 from dsclora_cli.imaging.types import Metadata
 from dsclora_cli.inference.native.weights import load_kept, read_span_weights
@@ -42,6 +42,14 @@ ALIKE = {".png": "PNG", ".gif": "GIF", ".webp": "WEBP", ".avif": "AVIF", ".heic"
 
 def _with_suffix(*suffixes: str) -> Callable[[], list[bytes]]:
     return lambda: [data for name, data in picture_files().items() if name.endswith(suffixes)]
+
+
+def _avif_tracks() -> bytes:
+    """Return an AVIF whose pictures are in tracks alone: an animation without the boxes of a still picture."""
+    buffer = io.BytesIO()
+    first, second = (Image.new("RGB", (24, 16), color) for color in ((200, 90, 20), (10, 90, 200)))
+    first.save(buffer, "AVIF", save_all=True, append_images=[second], speed=10)
+    return buffer.getvalue().replace(b"meta", b"free")
 
 
 def _parse_tiff(data: bytes) -> None:
@@ -87,6 +95,7 @@ def _parse_boxes(data: bytes) -> None:
     isobmff.read_pixel_shape(file)
     isobmff.names_of_properties(file)
     isobmff.read_avif_depth(file)
+    assert avif.estimate_avif_quality(file) in (None, *range(101))
     with suppress(ValueError):  # the documentation allows this one
         isobmff.read_codestream(file)
 
@@ -182,7 +191,9 @@ PARSERS: dict[str, Parser] = {
     "TIFF directories": Parser(_parse_tiff, lambda: [*_with_suffix(".tif")(), exif_block(6)], (ValueError,)),
     "EXIF": Parser(_parse_exif, lambda: [exif_block(6), exif_block(3, ">"), b"Exif\0\0" + exif_block(8)]),
     "XMP": Parser(_parse_xmp, lambda: [XMP], is_text=True),
-    "ISO BMFF boxes": Parser(_parse_boxes, _with_suffix(".avif", ".heic", ".jxl", ".jp2", ".j2k")),
+    "ISO BMFF boxes": Parser(
+        _parse_boxes, lambda: [*_with_suffix(".avif", ".heic", ".jxl", ".jp2", ".j2k")(), _avif_tracks()]
+    ),
     "PNG chunks": Parser(lambda data: png.scan_png(io.BytesIO(data)), _with_suffix(".png"), (ImageError,)),
     "PNM": Parser(_parse_pnm, _with_suffix(".ppm", ".pgm", ".pbm", ".pfm"), (ImageError,), is_text=True),
     "heads of GIF, BMP, TGA, WebP, JPEG XL, Photoshop": Parser(

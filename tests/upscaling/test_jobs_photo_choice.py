@@ -84,7 +84,7 @@ def test_each_picture_gets_its_weights_and_a_reason(rules: Path, folder: Path) -
         "a JPEG of quality 50, below 80",
         "a JPEG of quality 95, not below 80",
         "a JPEG of quality 80, not below 80",
-        "neither a JPEG nor a lossy WebP",
+        "not a JPEG, a lossy WebP or a lossy AVIF",
     ]
     assert {result.weights_sha256 for result in results[1:]} != {results[0].weights_sha256}
 
@@ -183,7 +183,25 @@ def test_a_lossy_webp_gets_the_photo_network_below_its_own_quality(rules: Path, 
     assert [result.model for result in results] == ["photo", "plain", "plain"]
     assert re.fullmatch(r"a WebP of quality (4[5-9]|5\d), below 70", str(results[0].choice))
     assert re.fullmatch(r"a WebP of quality 9\d, not below 70", str(results[1].choice))
-    assert results[2].choice == "neither a JPEG nor a lossy WebP"
+    assert results[2].choice == "not a JPEG, a lossy WebP or a lossy AVIF"
+
+
+def test_a_lossy_avif_gets_the_photo_network_below_its_own_quality(rules: Path, tmp_path: Path) -> None:
+    picture = Image.fromarray(np.random.default_rng(0).integers(0, 256, (12, 16, 3), np.uint8))
+    (tmp_path / "in").mkdir()
+    for name, quality in {"a": 50, "b": 90, "c": 100}.items():
+        picture.save(tmp_path / "in" / f"{name}.avif", quality=quality, speed=10)
+    without = _run(tmp_path / "in")
+    assert [result.model for result in without] == ["plain"] * 3
+    assert "but no quality is measured for the model for photographs" in str(without[0].choice)
+    rules.write_text(rules.read_text().replace("jpeg = 80", "jpeg = 80\navif = 70"))
+    results = _run(tmp_path / "in", replace(X2, batch=replace(X2.batch, overwrite=True)))
+
+    assert [result.model for result in results] == ["photo", "plain", "plain"]
+    assert re.fullmatch(r"an AVIF of quality (49|50|51), below 70", str(results[0].choice))
+    assert re.fullmatch(r"an AVIF of quality (89|90|91), not below 70", str(results[1].choice))
+    assert results[2].choice == "not a JPEG, a lossy WebP or a lossy AVIF"
+    assert [plan.model for plan in plan_files([str(tmp_path / "in")], X2)] == ["photo", "plain", "plain"]
 
 
 @pytest.mark.parametrize(
@@ -194,8 +212,9 @@ def test_a_lossy_webp_gets_the_photo_network_below_its_own_quality(rules: Path, 
         ("jpeg = 80\nmodel = 7", r"\[photo\.2\] model: 7 is not text"),
         ('jpeg = 102\nmodel = "photo"', r"\[photo\.2\] jpeg: 102\.0 is not a quality, 0 to 101"),
         ('jpeg = 80\nwebp = -1\nmodel = "photo"', r"\[photo\.2\] webp: -1\.0 is not a quality, 0 to 101"),
+        ('jpeg = 80\navif = 102\nmodel = "photo"', r"\[photo\.2\] avif: 102\.0 is not a quality, 0 to 101"),
         ('jpeg = 80\nmodel = "nobody"', r"\[photo\.2\] model: 'nobody' is not the name of weights of scale 2"),
-        ('jpeg = 80\nmodel = "photo"\navif = 3', r"\[photo\.2\] avif: unknown key"),
+        ('jpeg = 80\nmodel = "photo"\nheif = 3', r"\[photo\.2\] heif: unknown key"),
         ('jpeg = 80\nmodel = "photo"\n[photo.most]', r"\[photo\] most: 'most' is not a native scale"),
     ],
 )

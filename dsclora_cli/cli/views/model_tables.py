@@ -40,7 +40,7 @@ def show_models(rows: Iterable[ModelRow], references: Sequence[str]) -> None:
 
 def _choice(model: ModelRow | ModelDescription) -> str:
     """Return when `--model auto` takes a model: a rank, or the qualities below which the model comes first."""
-    limits = {"JPEG": model.photo, "WebP": model.photo_webp}
+    limits = {"JPEG": model.photo, "WebP": model.photo_webp, "AVIF": model.photo_avif}
     below = [f"{format} < {quality:g}" for format, quality in limits.items() if quality is not None]
     return ", ".join(below) or ("" if model.auto is None else f"{model.auto}.")
 

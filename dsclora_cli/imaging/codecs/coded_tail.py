@@ -11,7 +11,7 @@ import struct
 from collections.abc import Iterator
 from typing import BinaryIO
 
-from dsclora_cli.imaging.isobmff import Box, iter_boxes
+from dsclora_cli.imaging.isobmff import iter_boxes, iter_item_parts, iter_items, read_meta
 
 Extent = tuple[int, int]
 """Offset and length of coded pixels in a file."""
@@ -38,10 +38,11 @@ def present_share(file: BinaryIO, name: str, pixels: int) -> float | None:
         pixels: Of the picture.
     """
     whole = there = 0
+    size = file.seek(0, io.SEEK_END)
     for start, length in _extents(file, name):
         file.seek(start)
         # A part of a few zeros alone holds next to no pixels.
-        lost = missing_bytes(file.read(length), length, name, pixels)
+        lost = missing_bytes(file.read(min(length, max(0, size - start))), length, name, pixels)
         whole, there = whole + length, there + length - lost
     return there / whole if there < whole else None
 
@@ -129,47 +130,9 @@ def _codestream_length(file: BinaryIO, start: int) -> int:
 
 
 def _item_extents(file: BinaryIO) -> Iterator[Extent]:
-    """Yield the places of the pictures in an AVIF or HEIF (ISO/IEC 14496-12, "iloc" and "iinf")."""
-    size = file.seek(0, io.SEEK_END)
-    meta = next((box for box in iter_boxes(file) if box.kind == b"meta"), None)
-    if meta is None:
-        return
-    boxes = {box.kind: box for box in iter_boxes(file, meta.start + 4, meta.end)}
-    if b"iloc" not in boxes or b"iinf" not in boxes:
-        return
-    file.seek(boxes[b"iloc"].start)
-    table = io.BytesIO(file.read(boxes[b"iloc"].end - boxes[b"iloc"].start))
-    coded = set(_coded_items(file, boxes[b"iinf"]))
-    version, sizes = table.read(4)[0], int.from_bytes(table.read(2), "big")
-    offset_size, length_size, base_size, index_size = (sizes >> shift & 15 for shift in (12, 8, 4, 0))
-
-    def number(count: int) -> int:
-        return int.from_bytes(table.read(count), "big")
-
-    count = number(4 if version == 2 else 2)
-    for _ in range(min(count, _MAX_EXTENTS)):
-        item = number(4 if version == 2 else 2)
-        method = number(2) & 15 if version else 0
-        number(2)  # the file, 0 for this one
-        base = number(base_size)
-        for _ in range(number(2)):
-            number(index_size if version else 0)
-            offset, length = number(offset_size), number(length_size)
-            # Method 0 counts from the start of the file; other methods are for derived pictures.
-            if item in coded and method == 0:
-                yield base + offset, length or max(0, size - base - offset)
-
-
-def _coded_items(file: BinaryIO, info: Box) -> Iterator[int]:
-    """Yield the numbers of the items with coded pixels."""
-    file.seek(info.start)
-    head = file.read(1)
-    for box in iter_boxes(file, info.start + (6 if head == b"\0" else 8), info.end):
-        if box.kind != b"infe":
-            continue
-        file.seek(box.start)
-        entry = file.read(16)
-        wide = entry[:1] == b"\3"
-        kind = entry[10:14] if wide else entry[8:12]
-        if entry[:1] in (b"\2", b"\3") and kind in _CODED_ITEMS:
-            yield int.from_bytes(entry[4:8] if wide else entry[4:6], "big")
+    """Yield the places of the pictures in an AVIF or HEIF."""
+    meta = read_meta(file)
+    coded = {number for number, kind in iter_items(file, meta) if kind in _CODED_ITEMS}
+    for part in iter_item_parts(file, meta):
+        if part.item in coded:
+            yield part.start, part.length

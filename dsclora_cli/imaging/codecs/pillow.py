@@ -16,6 +16,7 @@ from PIL import Image
 from PIL.ImageFile import ImageFile
 
 from dsclora_cli.errors import ImageError
+from dsclora_cli.imaging.codecs.avif import estimate_avif_quality
 from dsclora_cli.imaging.codecs.incomplete import decode_salvaged, decode_whole
 from dsclora_cli.imaging.codecs.jpeg import estimate_quality
 from dsclora_cli.imaging.codecs.jpeg2000 import open_jpeg2000
@@ -130,6 +131,8 @@ def open_with_pillow(file: BinaryIO, name: str, salvage: bool = False) -> Opened
 def _lossy_quality(image: ImageFile, file: BinaryIO, name: str) -> int | None:
     if name == "WEBP":
         return estimate_webp_quality(file)
+    if name == "AVIF":
+        return estimate_avif_quality(file)
     return estimate_quality(image.quantization) if name == "JPEG" else None  # type: ignore[attr-defined]
 
 
