@@ -366,7 +366,6 @@ def test_saved_pictures_scores_models_by_the_way_of_saving(
     for number, left in enumerate((0, 40)):
         Image.open(PHOTO).convert("RGB").crop((left, 0, left + 200, 104)).save(held_out / f"{number}.png")
     monkeypatch.setattr(tool, "CHAINS", {name: tool.CHAINS[name] for name in ("clean", "JPEG 30", "WebP 50")})
-    monkeypatch.setattr(tool, "QUALITIES", (10, 100))
     run = [str(held_out), "dsclora-x4", "dsclora-x4-photo"]
 
     tool.main([*run, "--camera", str(held_out)])
@@ -382,9 +381,11 @@ def test_saved_pictures_scores_models_by_the_way_of_saving(
     assert list(scores) == ["clean", "JPEG 30", "WebP 50", "as the camera saved"]
     assert scores["clean"][0] > scores["JPEG 30"][0] and scores["JPEG 30"][2] > scores["JPEG 30"][0]
 
-    tool.main([*run, "--crossover", "jpeg"])
-    out = capsys.readouterr().out
-    assert re.search(r"\| 10 \| \+\d", out) and out.endswith("\nbelow = 100\n")
+    for format, quality in (("jpeg", 10), ("avif", 40)):
+        monkeypatch.setattr(tool, "QUALITIES", (quality, 100))
+        tool.main([*run, "--crossover", format])
+        out = capsys.readouterr().out
+        assert re.search(rf"\| {quality} \| \+\d", out) and out.endswith("\nbelow = 100\n")
     with pytest.raises(SystemExit, match="upscales by 2, not by 4"):
         tool.main([str(held_out), "dsclora-x2"])
 
