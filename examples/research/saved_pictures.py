@@ -35,7 +35,7 @@ Pixels = NDArray[np.uint8]
 Chain = Callable[[Pixels], Pixels]
 """From clean LR to LR of the same size as a file of the world holds it."""
 
-QUALITIES = (50, 60, 70, 75, 80, 85, 90, 92, 94, 95, 96, 97, 98, 99, 100)
+QUALITIES = (10, 30, 50, 60, 70, 75, 80, 85, 90, 92, 94, 95, 96, 97, 98, 99, 100)
 
 
 def avif(picture: Pixels, quality: int) -> Pixels:

@@ -99,3 +99,20 @@ def test_hostile_places_of_items_are_bounded(places):
     file = items_file(places)
     assert sum(1 for _ in isobmff.iter_item_parts(file, isobmff.read_meta(file))) <= 2**16
     assert present_share(file, "AVIF", 100) in (None, 0.0)
+
+
+def test_bytes_that_many_parts_share_are_read_once():
+    class Counted(io.BytesIO):
+        count = 0
+
+        def read(self, size=-1, /):
+            data = super().read(size)
+            self.count += len(data)
+            return data
+
+    # Each part reaches from another byte of the table to the end.
+    parts = b"".join(struct.pack(">I", start) for start in range(1000))
+    start = bytes((0, 0, 0, 0, 0x40, 0)) + struct.pack(">HHHH", 1, 1, 0, 1000)
+    file = Counted(items_file(start + parts).getvalue() + bytes(range(1, 256)) * 1000)
+    assert present_share(file, "AVIF", 100) is None
+    assert file.count < 3 * len(file.getvalue())

@@ -38,11 +38,16 @@ def present_share(file: BinaryIO, name: str, pixels: int) -> float | None:
         pixels: Of the picture.
     """
     whole = there = 0
-    size = file.seek(0, io.SEEK_END)
-    for start, length in _extents(file, name):
+    left = size = file.seek(0, io.SEEK_END)
+    # Equal tiles may share their bytes. Other parts do not overlap, but those of a hostile table may, many times over.
+    for start, length in dict.fromkeys(_extents(file, name)):
+        here = min(length, max(0, size - start))
+        left -= here
+        if left < 0:
+            break
         file.seek(start)
         # A part of a few zeros alone holds next to no pixels.
-        lost = missing_bytes(file.read(min(length, max(0, size - start))), length, name, pixels)
+        lost = missing_bytes(file.read(here), length, name, pixels)
         whole, there = whole + length, there + length - lost
     return there / whole if there < whole else None
 
