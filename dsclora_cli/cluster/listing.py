@@ -5,7 +5,6 @@ Folders are listed while the cluster works. The files of a folder are sorted in 
 
 from __future__ import annotations
 
-import glob
 import heapq
 import os
 import pickle
@@ -20,13 +19,13 @@ from typing import IO, Any, NamedTuple
 
 from dsclora_cli.config import BatchOptions
 from dsclora_cli.errors import ErrorCode, ErrorInfo, ImageUnreadable, UsageError
+from dsclora_cli.globs import Glob, has_wildcards, is_glob
 from dsclora_cli.imaging.formats import is_picture_name
 from dsclora_cli.storage.places import Place, RemotePlace, absolute_place, is_url, parse_place
 from dsclora_cli.upscaling.inputs import (
+    LINK_TO_FOLDER,
     ListedInput,
     expand_list,
-    has_wildcards,
-    is_glob,
     left_out_for,
     reason_of_empty,
     reason_of_folder,
@@ -110,14 +109,16 @@ class Listing:
             self.failed.append(FileResult(str(place), "failed", error=error.info))
 
     def _matches(self, pattern: Place) -> Iterator[ListedInput]:
-        is_empty = True
-        for match in _matching(pattern):
+        expanded, is_empty = Glob(str(pattern)), True
+        for match in _objects_of(pattern) if isinstance(pattern, RemotePlace) else expanded.matches():
             is_empty = False
             if _is_folder(match):
                 yield from chain.from_iterable(self._walk(match))
             else:
                 yield self._listed(match, is_named=False)
-        if is_empty:
+        self.left_out += (left_out_for(link, str(link), LINK_TO_FOLDER) for link in expanded.links)
+        self.failed += (_unlisted(error.filename, error) for error in expanded.unreadable.values())
+        if is_empty and not expanded.unreadable:
             error = ErrorInfo(ErrorCode.IMAGE_UNREADABLE, f"no file matches {pattern}", "check the pattern")
             self.failed.append(FileResult(str(pattern), "failed", error=error))
 
@@ -160,10 +161,16 @@ class Listing:
                     below.append(place)
         except (OSError, ImageUnreadable) as error:
             self._seen_picture = True  # perhaps, and the failure says enough
-            problem = error.info if isinstance(error, ImageUnreadable) else None
-            message = f"{folder} cannot be listed: {getattr(error, 'strerror', '')}"
-            problem = problem or ErrorInfo(ErrorCode.IMAGE_UNREADABLE, message, "check the permissions")
-            self.failed.append(FileResult(str(folder), "failed", error=problem))
+            self.failed.append(_unlisted(folder, error))
+
+
+def _unlisted(folder: object, error: OSError | ImageUnreadable) -> FileResult:
+    """Return the result for a folder that cannot be listed."""
+    if isinstance(error, ImageUnreadable):
+        return FileResult(str(folder), "failed", error=error.info)
+    message = f"{folder} cannot be listed: {error.strerror}"
+    problem = ErrorInfo(ErrorCode.IMAGE_UNREADABLE, message, "check the permissions")
+    return FileResult(str(folder), "failed", error=problem)
 
 
 def _entries(folder: Place) -> Iterator[tuple[Place, bool, bool]]:
@@ -207,13 +214,10 @@ def _is_pattern(place: Place) -> bool:
     return has_wildcards(place.path) if isinstance(place, RemotePlace) else is_glob(str(place))
 
 
-def _matching(pattern: Place) -> Iterator[Place]:
-    if isinstance(pattern, RemotePlace):
-        from dsclora_cli.storage.objects import match_objects
+def _objects_of(pattern: RemotePlace) -> Iterator[Place]:
+    from dsclora_cli.storage.objects import match_objects
 
-        yield from (facts.place for facts in match_objects(pattern))
-    else:
-        yield from map(Path, glob.iglob(str(pattern), recursive=True))  # noqa: PTH207 - takes absolute patterns
+    return (facts.place for facts in match_objects(pattern))
 
 
 def _is_folder(place: Place) -> bool:

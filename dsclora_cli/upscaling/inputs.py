@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import codecs
 import errno
-import glob
 import io
 import os
 import stat
@@ -21,6 +20,7 @@ from typing import NamedTuple
 
 from dsclora_cli.config import BatchOptions, ReadOptions
 from dsclora_cli.errors import ImageUnreadable, UsageError
+from dsclora_cli.globs import Glob, has_wildcards, is_glob
 from dsclora_cli.imaging.formats import is_picture_name
 from dsclora_cli.imaging.reader import PictureReader, open_picture
 from dsclora_cli.paths import MOST_TEXT, named_chunks, read_pipe
@@ -36,6 +36,8 @@ _PIPE_LIMIT = 2**30
 _HIDDEN_ON_WINDOWS = ("thumbs.db", "desktop.ini")
 _RESULT = "a result of an earlier run"
 _SYSTEM_FILE = "a hidden file of a system or program"
+LINK_TO_FOLDER = "a link to a folder"
+"""Reason for a folder that is not entered: a link to a folder above would never end."""
 _EXPECTED = (_RESULT, _SYSTEM_FILE)
 """Reasons that no user wonders about."""
 
@@ -46,7 +48,7 @@ _KINDS = {
     "a hidden file": "hidden pictures",
     "the folder of results": "folder of results",
     "a hidden folder": "hidden folders",
-    "a link to a folder": "links to folders",
+    LINK_TO_FOLDER: "links to folders",
     "a folder; -r includes subfolders": "folders",
     "a link that leads nowhere": "links that lead nowhere",
     "no regular file": "no regular files",
@@ -188,7 +190,7 @@ def reason_of_folder(path: Place, batch: BatchOptions) -> str | None:
     if path.name.startswith("."):
         return "a hidden folder"
     if isinstance(path, Path) and path.is_symlink():
-        return "a link to a folder"
+        return LINK_TO_FOLDER
     return None if batch.recursive else "a folder; -r includes subfolders"
 
 
@@ -207,16 +209,6 @@ def left_out_for(path: Place, name: str, reason: str, kind: str = "") -> LeftOut
         kind: Plural for a reason that holds a name.
     """
     return LeftOut(path, name, reason, _KINDS.get(reason, kind), expected=reason in _EXPECTED)
-
-
-def is_glob(argument: str) -> bool:
-    """Return whether an argument is a glob. A file that really has brackets in the name is no glob."""
-    return has_wildcards(argument) and not os.path.lexists(argument)
-
-
-def has_wildcards(text: str) -> bool:
-    """Return whether a path has a sign of a glob."""
-    return any(sign in text for sign in "*?[")
 
 
 class _Found:
@@ -376,9 +368,13 @@ class _Found:
         return pictures
 
     def _add_glob(self, path: Path, argument: str) -> None:
-        # Path.glob takes no absolute pattern.
-        matches = [Path(match) for match in sorted(glob.glob(argument, recursive=True))]  # noqa: PTH207
-        if not matches:
+        expanded = Glob(argument)
+        matches = sorted(set(expanded.matches()))
+        for link in expanded.links:
+            self._leave_out(link, str(link), LINK_TO_FOLDER)
+        for error in expanded.unreadable.values():
+            self._add_unreadable(error)
+        if not matches and not expanded.unreadable:
             self.add(
                 InputFile(path, argument, problem=ImageUnreadable(f"no file matches {argument}", "check the pattern"))
             )
@@ -392,7 +388,6 @@ class _Found:
         """Take the pictures of a folder and, with `recursive`, of the folders inside; return whether there are any."""
         pictures = False
         unreadable: list[OSError] = []
-        # Links to folders are not followed: a link to a folder above would never end.
         for folder, below, names in os.walk(top, onerror=unreadable.append):
             here = Path(folder)
             reasons = {name: reason_of_folder(here / name, self._batch) for name in sorted(below)}
@@ -404,9 +399,13 @@ class _Found:
             for name in sorted(names):
                 pictures |= self.add_seen(here / name, here.relative_to(top))
         for error in unreadable:
-            problem = ImageUnreadable(f"{error.filename} cannot be listed: {error.strerror}", "check the permissions")
-            self.add(InputFile(Path(error.filename), str(error.filename), Path(), problem))
+            self._add_unreadable(error)
         return pictures or bool(unreadable)
+
+    def _add_unreadable(self, error: OSError) -> None:
+        """Take a folder that could not be listed, as an input that fails."""
+        problem = ImageUnreadable(f"{error.filename} cannot be listed: {error.strerror}", "check the permissions")
+        self.add(InputFile(Path(error.filename), str(error.filename), Path(), problem))
 
     def add_seen(self, path: Place, folder: Path | None, name: str | None = None) -> bool:
         """Take a file that the user has not named, or leave the file out; return whether the file was taken.

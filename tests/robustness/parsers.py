@@ -21,7 +21,6 @@ from seeds import picture_files
 from small_networks import made
 
 from dsclora_cli import settings
-from dsclora_cli.config import BatchOptions
 from dsclora_cli.errors import DscloraError, ImageError, UsageError, WeightsError
 from dsclora_cli.imaging import geotiff, isobmff, metadata, profiles, raw_video, tiff_ifd, xmp
 from dsclora_cli.imaging.codecs import animation_gaps, avif, coded_tail, jpeg_scan, jxl, png, pnm, webp
@@ -30,7 +29,7 @@ from dsclora_cli.imaging.types import Metadata
 from dsclora_cli.inference.native.weights import load_kept, read_span_weights
 from dsclora_cli.recipe import Recipe
 from dsclora_cli.recipe_toml import check_recipe, read_recipe, recipe_to_toml, resolve_defaults
-from dsclora_cli.upscaling.inputs import find_inputs
+from dsclora_cli.upscaling.inputs import expand_list
 from dsclora_cli.weights.adapters import load_adapters
 from dsclora_cli.weights.catalog import packaged_file, read_catalog
 from dsclora_cli.weights.checkpoint import describe_file, pack_network
@@ -156,7 +155,8 @@ def _parse_settings(data: bytes) -> None:
 
 
 def _parse_list(data: bytes) -> None:
-    find_inputs([f"@{as_file(data, 'list.txt')}"], BatchOptions())
+    for _ in expand_list(f"@{as_file(data, 'list.txt')}"):  # a line is not opened: `/**` would list the whole machine
+        pass
 
 
 @cache
