@@ -11,12 +11,15 @@ import threading
 from types import TracebackType
 from typing import Any
 
+_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
 
 class StopRequest:
     """A request to stop, by SIGINT (Ctrl-C) or SIGTERM.
 
-    Inside the context, the first signal only sets `requested`, and the second signal raises KeyboardInterrupt. Outside
-    the main thread Python allows no signal handlers, so `requested` stays False.
+    Inside the context, the first signal only sets `requested`, and the second signal raises KeyboardInterrupt. A signal
+    that the process ignores stays ignored. Outside the main thread Python allows no signal handlers, so `requested`
+    stays False.
     """
 
     def __init__(self) -> None:
@@ -25,7 +28,7 @@ class StopRequest:
 
     def __enter__(self) -> None:
         if threading.current_thread() is threading.main_thread():
-            self._previous = {number: signal.signal(number, self._handle) for number in (signal.SIGINT, signal.SIGTERM)}
+            self._previous = {number: signal.signal(number, self._handle) for number in filter(_is_heeded, _SIGNALS)}
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -42,3 +45,11 @@ class StopRequest:
 
     def on_request(self) -> None:
         """Receive the first signal, in the middle of whatever the main thread does."""
+
+
+def _is_heeded(number: int) -> bool:
+    """Return whether a signal has a handler that Python can put back, or the usual effect.
+
+    A shell lets the background jobs of a script ignore Ctrl-C. A handler that is not from Python is None.
+    """
+    return signal.getsignal(number) not in (signal.SIG_IGN, None)
