@@ -22,7 +22,7 @@ from dsclora_cli.paths import state_dir
 from dsclora_cli.storage.places import RemotePlace, absolute_place, parse_place
 from dsclora_cli.upscaling.bounded_queue import POLL_SECONDS
 from dsclora_cli.upscaling.output_names import STDOUT
-from dsclora_cli.upscaling.types import RUN_ERRORS, FileResult, FoundInputs, InputFile, UpscaleCallbacks
+from dsclora_cli.upscaling.types import RUN_ERRORS, FileResult, FoundInputs, InputFile, UpscaleCallbacks, check_stop
 
 if TYPE_CHECKING:
     from dsclora_cli.cluster.pool import PoolEvent, WorkerPool
@@ -101,8 +101,7 @@ class ClusterRun:
             while self._pool.events:
                 self._take(self._pool.events.popleft())
                 yield from self._pop_ready()
-            if self._callbacks.is_stop_requested():
-                raise KeyboardInterrupt
+            check_stop(self._callbacks)
         self._report_listing()
         yield from self._pop_ready()
 

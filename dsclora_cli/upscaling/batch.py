@@ -18,8 +18,8 @@ from dsclora_cli.upscaling.bounded_queue import POLL_SECONDS
 from dsclora_cli.upscaling.engines import list_devices
 from dsclora_cli.upscaling.inputs import find_inputs
 from dsclora_cli.upscaling.jobs import WeightsFinder
-from dsclora_cli.upscaling.pipeline import BatchState, DevicePipeline
-from dsclora_cli.upscaling.types import RUN_ERRORS, FileResult, FoundInputs, UpscaleCallbacks
+from dsclora_cli.upscaling.pipeline import BatchState, DevicePipeline, Event
+from dsclora_cli.upscaling.types import RUN_ERRORS, FileResult, FoundInputs, UpscaleCallbacks, check_stop
 from dsclora_cli.weights.resolve import find_weights
 
 if TYPE_CHECKING:
@@ -90,12 +90,15 @@ class BatchRun:
 
     def results(self) -> Generator[FileResult, None, None]:
         """Run once, and yield a result for every file seen, however the run ends."""
-        left_out = (FileResult(each.name, "left-out", warnings=(each.reason,)) for each in self._found.left_out)
+        # Not a generator, which an exception in the middle would end: the rest is yielded below.
+        left_out = iter([FileResult(each.name, "left-out", warnings=(each.reason,)) for each in self._found.left_out])
         try:
+            check_stop(self._callbacks)
             self._callbacks.on_inputs(self._found)
             for note in self._found.notes:
                 self._callbacks.note_once(note)
             yield from left_out
+            check_stop(self._callbacks)
             yield from self._run()
         except (KeyboardInterrupt, *RUN_ERRORS):
             # Pictures that wait for the encoder are finished first, and reported. Ctrl-C once more gives them up, and
@@ -103,7 +106,7 @@ class BatchRun:
             with suppress(KeyboardInterrupt):
                 self.stop()
             yield from left_out
-            yield from self._take_results(0)
+            yield from self._take_waiting()
             yield from self._not_reached()
             raise
         finally:
@@ -127,12 +130,15 @@ class BatchRun:
             pipeline.start()
         while running:
             # Without a timeout, Ctrl-C would not end the wait on Windows.
-            yield from self._take_results(POLL_SECONDS)
-            if self._callbacks.is_stop_requested():
-                raise KeyboardInterrupt
+            with suppress(Empty):
+                yield from self._take(self._state.events.get(timeout=POLL_SECONDS))
+            # After each event: where the caller is slower than the pipelines, events always wait.
+            check_stop(self._callbacks)
             while self._ended:
                 running -= 1
                 self._ended.pop().wait()
+        # With `fail_fast`, a picture may fail in the decoder after the encoder has ended.
+        yield from self._take_waiting()
 
     def _not_reached(self) -> Iterator[FileResult]:
         """Yield the inputs without a result: behind the first failure with `fail_fast`, or behind an interrupt."""
@@ -141,19 +147,21 @@ class BatchRun:
                 yield FileResult(file.name, "not-reached")
             self._reported[file.name] -= 1
 
-    def _take_results(self, timeout: float) -> Iterator[FileResult]:
-        """Wait for an event at most `timeout` seconds, call the waiting callbacks, and yield the waiting results."""
+    def _take_waiting(self) -> Iterator[FileResult]:
+        """Call the waiting callbacks, and yield the waiting results."""
         with suppress(Empty):
-            event = self._state.events.get(timeout=timeout)
             while True:
-                if isinstance(event, FileResult):
-                    self._reported[event.input] += 1
-                    yield event
-                elif isinstance(event, DevicePipeline):
-                    self._ended.append(event)
-                else:
-                    event(self._callbacks)
-                event = self._state.events.get_nowait()
+                yield from self._take(self._state.events.get_nowait())
+
+    def _take(self, event: FileResult | Event | DevicePipeline) -> Iterator[FileResult]:
+        """Yield a result, or call a callback."""
+        if isinstance(event, FileResult):
+            self._reported[event.input] += 1
+            yield event
+        elif isinstance(event, DevicePipeline):
+            self._ended.append(event)
+        else:
+            event(self._callbacks)
 
     def stop(self) -> None:
         """End the run early, from any thread: pictures that wait for the encoder are finished, others not begun."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
@@ -49,7 +50,12 @@ def cut_part(pixels: Pixels, part: Part, factor: float) -> Pixels:
 
 
 def upscale_part(
-    upscaler: PictureUpscaler, job: Job, pixels: Pixels, part: Part, wrap: bool = False
+    upscaler: PictureUpscaler,
+    job: Job,
+    pixels: Pixels,
+    part: Part,
+    wrap: bool = False,
+    on_progress: Callable[[float], None] = lambda share: None,
 ) -> tuple[Pixels, PicturePlan]:
     """Return the upscaled part of a picture, and the plan of the region.
 
@@ -59,10 +65,12 @@ def upscale_part(
         pixels: `(H, W, 1 to 4)` of the whole picture.
         part: Part inside the picture.
         wrap: Whether the picture continues at the opposite edge.
+        on_progress: Called after every tile with the finished share of the part, from 0 to 1.
     """
     region, inner = region_around(pixels, part, upscaler.margin(job), wrap)
     height, width = region.shape[:2]
     source = replace(job.source, width=width, height=height)
     whole = replace(job, source=source, size=job.size.for_page(width, height))
     plan = upscaler.plan(whole, streamed=False)
-    return cut_part(upscaler.upscale(Frame(region), plan).pixels, inner, job.size.factor), plan
+    upscaled = upscaler.upscale(Frame(region), plan, on_progress).pixels
+    return cut_part(upscaled, inner, job.size.factor), plan

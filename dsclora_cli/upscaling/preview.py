@@ -22,6 +22,7 @@ from dsclora_cli.upscaling.types import (
     InputFile,
     StageSeconds,
     UpscaleCallbacks,
+    check_stop,
     describe_error,
 )
 
@@ -52,16 +53,16 @@ def preview_files(
     # Results of earlier previews are no inputs, and neither are results of earlier runs.
     found = find_inputs(inputs, options.batch)
     named = for_previews(options, found.many)
+    check_stop(callbacks)
     callbacks.on_inputs(found)
     yield from (FileResult(each.name, "left-out", warnings=(each.reason,)) for each in found.left_out)
     planner = JobPlanner(found, named)
     # A part does not repeat, even if the picture does.
     upscaler = PictureUpscaler(replace(named, wrap=False))
     for file in found.inputs:
-        if callbacks.is_stop_requested():
-            raise KeyboardInterrupt
+        check_stop(callbacks)
         try:
-            yield _preview(file, planner, upscaler, named, part)
+            yield _preview(file, planner, upscaler, named, part, callbacks)
         except RUN_ERRORS:
             raise
         except Exception as error:  # noqa: BLE001 - whatever a picture raises, the other pictures are done
@@ -70,7 +71,12 @@ def preview_files(
 
 
 def _preview(
-    file: InputFile, planner: JobPlanner, upscaler: PictureUpscaler, options: UpscaleOptions, part: Part
+    file: InputFile,
+    planner: JobPlanner,
+    upscaler: PictureUpscaler,
+    options: UpscaleOptions,
+    part: Part,
+    callbacks: UpscaleCallbacks,
 ) -> FileResult:
     if file.problem is not None:
         raise file.problem
@@ -82,7 +88,8 @@ def _preview(
         pixels = next(iter(reader.frames())).pixels
         job = planner.plan(copied, header)
     decoded = perf_counter()
-    upscaled, plan = upscale_part(upscaler, job, pixels, part, options.wrap)
+    # No thread of its own: Ctrl-C takes effect between two tiles, and never between the file and its result.
+    upscaled, plan = upscale_part(upscaler, job, pixels, part, options.wrap, lambda _: check_stop(callbacks))
     upscaled_at = perf_counter()
     faithfulness = measure_pixels(cut_part(pixels, part, 1), upscaled) if options.measure else None
     height, width = upscaled.shape[:2]

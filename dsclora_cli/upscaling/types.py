@@ -173,7 +173,7 @@ class UpscaleCallbacks(Callbacks):
         """Receive the number of inputs listed so far, where a run on a cluster upscales while listing."""
 
     def is_stop_requested(self) -> bool:
-        """Return whether the run shall stop as after Ctrl-C; asked several times a second, between two results.
+        """Return whether the run shall stop as after Ctrl-C; asked between two results, and several times a second.
 
         No result is lost then. A KeyboardInterrupt that Python raises itself may come between the end of a picture and
         the result.
@@ -188,3 +188,9 @@ class UpscaleCallbacks(Callbacks):
 
     def on_bug(self, file: InputFile, error: Exception) -> None:
         """Receive an exception that nobody foresaw and that ended the work on a picture, before the result comes."""
+
+
+def check_stop(callbacks: UpscaleCallbacks) -> None:
+    """Raise KeyboardInterrupt where the callbacks request a stop."""
+    if callbacks.is_stop_requested():
+        raise KeyboardInterrupt

@@ -16,6 +16,7 @@ from batches import leftovers, save_photo
 
 from dsclora_cli.cli import console
 from dsclora_cli.cli.app import main
+from dsclora_cli.upscaling import preview
 from dsclora_cli.upscaling.bounded_queue import Worker
 from dsclora_cli.upscaling.pipeline import BatchState, DevicePipeline
 
@@ -33,17 +34,18 @@ def interrupt_after(monkeypatch: pytest.MonkeyPatch, owner: Any, name: str, call
     """Send a signal to the main thread in the instant when a function is about to return for the nth time."""
     real, counter = getattr(owner, name), count(1)
 
-    def call(*arguments: Any) -> None:
-        real(*arguments)
+    def call(*arguments: Any) -> Any:
+        returned = real(*arguments)
         if next(counter) == calls:
             os.kill(os.getpid(), number)
+        return returned
 
     monkeypatch.setattr(owner, name, call)
 
 
-def interrupted_run(folder: Path, capsys: pytest.CaptureFixture[str]) -> Iterator[dict[str, Any]]:
+def interrupted_run(folder: Path, capsys: pytest.CaptureFixture[str], *options: str) -> Iterator[dict[str, Any]]:
     command = ["upscale", str(folder), "-o", str(folder.parent / "out"), "-m", "dsclora-x2", "-s", "2", "--json"]
-    assert main(command) == 130
+    assert main([*command, *options]) == 130
     return (each for each in map(json.loads, capsys.readouterr().out.splitlines()) if "status" in each)
 
 
@@ -103,3 +105,32 @@ def test_ctrl_c_before_the_run_has_begun_ends_at_once(
 
     interrupt_after(monkeypatch, UpscaleView, "on_inputs", 1, signal.SIGINT)
     assert {each["status"] for each in interrupted_run(folder, capsys)} == {"not-reached"}
+
+
+@pytest.mark.parametrize("calls", [1, 2])
+def test_files_that_are_left_out_keep_their_lines(
+    folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, calls: int
+) -> None:
+    for name in ("a.txt", "b.txt", "c.txt"):
+        (folder / name).touch()
+    interrupt_after(monkeypatch, console, "show_json", calls, signal.SIGINT)
+    statuses = [each["status"] for each in interrupted_run(folder, capsys)]
+    assert statuses == ["left-out"] * 3 + ["not-reached"] * PICTURES
+    assert not (folder.parent / "out").exists()
+
+
+def test_ctrl_c_ends_a_preview_between_two_tiles(
+    folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    interrupt_after(monkeypatch, preview, "check_part", 1, signal.SIGINT)
+    assert list(interrupted_run(folder, capsys, "--crop-preview", "0,0,8,8")) == []
+    assert not (folder.parent / "out").exists()
+
+
+def test_a_preview_that_is_written_has_its_line(
+    folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    interrupt_after(monkeypatch, preview, "save_result", 2, signal.SIGINT)
+    lines = list(interrupted_run(folder, capsys, "--crop-preview", "0,0,8,8"))
+    assert [each["status"] for each in lines] == ["done"] * 2
+    assert sorted(each["output"] for each in lines) == sorted(map(str, (folder.parent / "out").iterdir()))

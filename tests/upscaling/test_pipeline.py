@@ -203,6 +203,25 @@ def test_closing_the_iterator_early_keeps_finished_pictures(folder: Path) -> Non
     assert leftovers(folder) == []
 
 
+def test_a_caller_that_is_slower_than_the_run_stops_the_run_after_any_result(folder: Path) -> None:
+    asked: list[int] = []
+    results: list[FileResult] = []
+
+    class Asked(UpscaleCallbacks):
+        def is_stop_requested(self) -> bool:
+            asked.append(len(results))
+            return False
+
+    inputs = [folder / name for name in ("a.jpg", "b.png", "c.webp")]
+    for result in upscale_files(inputs, EMBEDDED, Asked(), upscaler=RepeatUpscaler()):
+        results.append(result)
+        # From here on, an event always waits.
+        for thread in threading.enumerate():
+            if thread.name.startswith("dsclora-"):
+                thread.join()
+    assert {0, 1, 2, 3} <= set(asked)
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="other systems do not tell one start of the machine from another")
 def test_a_run_with_nothing_to_do_removes_what_a_killed_process_has_left(folder: Path) -> None:
     inputs = [folder / "a.jpg", folder / "b.png"]
