@@ -32,7 +32,6 @@ _UUIDS = {
 _CODESTREAM = b"\xff\x4f\xff\x51"
 _MAX_BOXES = 2**16  # a file of empty boxes would take minutes
 _MAX_PARTS = 2**16
-_FARTHEST = 2**62  # offset that a file can be asked for; "iloc" has room for larger numbers
 _PROPERTY = 64  # bytes of a property of a picture that are looked at
 _RESOLUTIONS = (b"resd", b"resc")  # for display, and of the scan
 _MAX_TEXT = 2**24  # bytes after decompression
@@ -62,7 +61,7 @@ class ItemPart:
     """Number of the item."""
 
     start: int
-    """Offset in the file; may lie behind the end of a file that was cut."""
+    """Offset in the file; may lie behind the end of a file that was cut, by any number of bytes in a hostile file."""
 
     length: int
     """Bytes, as the file states."""
@@ -374,8 +373,7 @@ def iter_item_parts(file: BinaryIO, meta: Mapping[bytes, Box]) -> Iterator[ItemP
             start, length = base + number(offset_size), number(length_size)
             # Method 0 counts from the start of the file; other methods are for derived pictures.
             if method == 0:
-                start = min(start, _FARTHEST)
-                yield ItemPart(item, start, min(length, _FARTHEST) or max(0, size - start))
+                yield ItemPart(item, start, length or max(0, size - start))
 
 
 def with_color_numbers(data: bytes, primaries: int, transfer: int) -> bytes:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from itertools import islice
 from typing import BinaryIO
 
 import numpy as np
@@ -26,6 +27,7 @@ _QUALITIES = (0, 63), (100, 0)
 _IQ_QUALITIES = (1, 35, 50, 61, 63), (99, 54, 28.5, 6.5, 1)
 _PICTURE_ENTRY = 78  # bytes of the description of a track before the inner boxes
 _MOST = 1024  # bytes of a configuration that are looked at
+_MAX_BOXES = 64  # in a box of a movie; a file of empty boxes in boxes would take minutes
 
 
 def estimate_avif_quality(file: BinaryIO) -> int | None:
@@ -97,7 +99,7 @@ def _first_tile(file: BinaryIO, meta: Mapping[bytes, Box], grid: int) -> int:
 def _first_sample(file: BinaryIO) -> _CodedPicture | None:
     """Return the first sample of the first track of pictures."""
     movie = next((box for box in iter_boxes(file) if box.kind == b"moov"), None)
-    for track in iter_boxes(file, movie.start, movie.end) if movie else ():
+    for track in _first_boxes(file, movie) if movie else ():
         media = _boxes_in(file, track, b"mdia")
         # Transparency has a track of its own, with another handler.
         if b"hdlr" not in media or _head(file, media[b"hdlr"], 12)[8:] != b"pict":
@@ -110,8 +112,12 @@ def _first_sample(file: BinaryIO) -> _CodedPicture | None:
 
 def _boxes_in(file: BinaryIO, box: Box | None, kind: bytes) -> dict[bytes, Box]:
     """Return the boxes inside the box `kind` inside a box, by kind."""
-    inner = next((each for each in iter_boxes(file, box.start, box.end) if each.kind == kind), None) if box else None
-    return {each.kind: each for each in iter_boxes(file, inner.start, inner.end)} if inner else {}
+    inner = next((each for each in _first_boxes(file, box) if each.kind == kind), None) if box else None
+    return {each.kind: each for each in _first_boxes(file, inner)} if inner else {}
+
+
+def _first_boxes(file: BinaryIO, box: Box) -> Iterator[Box]:
+    return islice(iter_boxes(file, box.start, box.end), _MAX_BOXES)
 
 
 def _read_sample(file: BinaryIO, table: Mapping[bytes, Box]) -> _CodedPicture | None:

@@ -45,7 +45,8 @@ def present_share(file: BinaryIO, name: str, pixels: int) -> float | None:
         left -= here
         if left < 0:
             break
-        file.seek(start)
+        # A file system may refuse an offset far behind the end.
+        file.seek(min(start, size))
         # A part of a few zeros alone holds next to no pixels.
         lost = missing_bytes(file.read(here), length, name, pixels)
         whole, there = whole + length, there + length - lost

@@ -152,6 +152,21 @@ def test_the_sequence_header_in_the_properties_of_the_item_counts_where_the_stre
     assert estimate_avif_quality(BytesIO(whole)) == pytest.approx(30, abs=1)
 
 
+def test_boxes_in_boxes_of_a_movie_are_bounded() -> None:
+    class Counted(BytesIO):
+        count = 0
+
+        def read(self, size: int | None = -1, /) -> bytes:
+            self.count += 1
+            return super().read(size)
+
+    empty = make_box(b"free", b"")
+    media = make_box(b"mdia", empty * 200)
+    file = Counted(make_box(b"moov", make_box(b"trak", empty * 200 + media) * 50 + make_box(b"trak", media) * 200))
+    assert estimate_avif_quality(file) is None
+    assert file.count < 64 * 2 * 64 + 100
+
+
 def test_a_file_that_is_cut_or_damaged_has_no_quality_or_any_and_never_fails() -> None:
     photo = Image.open(PHOTO).convert("RGB").crop((0, 0, 48, 48))
     still = _saved(photo, quality=75).getvalue()
