@@ -225,7 +225,7 @@ def select_model(
         return options, None
     format, quality = saved
     if quality is None:
-        return options, "not a JPEG, a lossy WebP or a lossy AVIF"
+        return options, "no JPEG, lossy WebP or lossy AVIF of known quality"
     picture = f"{_SPOKEN[format]} of quality {quality}"
     if scale not in rules:
         return options, f"{picture}, but no model for photographs upscales by {scale}"

@@ -84,7 +84,7 @@ def test_each_picture_gets_its_weights_and_a_reason(rules: Path, folder: Path) -
         "a JPEG of quality 50, below 80",
         "a JPEG of quality 95, not below 80",
         "a JPEG of quality 80, not below 80",
-        "not a JPEG, a lossy WebP or a lossy AVIF",
+        "no JPEG, lossy WebP or lossy AVIF of known quality",
     ]
     assert {result.weights_sha256 for result in results[1:]} != {results[0].weights_sha256}
 
@@ -183,7 +183,7 @@ def test_a_lossy_webp_gets_the_photo_network_below_its_own_quality(rules: Path, 
     assert [result.model for result in results] == ["photo", "plain", "plain"]
     assert re.fullmatch(r"a WebP of quality (4[5-9]|5\d), below 70", str(results[0].choice))
     assert re.fullmatch(r"a WebP of quality 9\d, not below 70", str(results[1].choice))
-    assert results[2].choice == "not a JPEG, a lossy WebP or a lossy AVIF"
+    assert results[2].choice == "no JPEG, lossy WebP or lossy AVIF of known quality"
 
 
 def test_a_lossy_avif_gets_the_photo_network_below_its_own_quality(rules: Path, tmp_path: Path) -> None:
@@ -200,7 +200,7 @@ def test_a_lossy_avif_gets_the_photo_network_below_its_own_quality(rules: Path, 
     assert [result.model for result in results] == ["photo", "plain", "plain"]
     assert re.fullmatch(r"an AVIF of quality (49|50|51), below 70", str(results[0].choice))
     assert re.fullmatch(r"an AVIF of quality (89|90|91), not below 70", str(results[1].choice))
-    assert results[2].choice == "not a JPEG, a lossy WebP or a lossy AVIF"
+    assert results[2].choice == "no JPEG, lossy WebP or lossy AVIF of known quality"
     assert [plan.model for plan in plan_files([str(tmp_path / "in")], X2)] == ["photo", "plain", "plain"]
 
 
