@@ -241,6 +241,9 @@ class DevicePipeline:
             def on_progress(share: float, index: int = index) -> None:
                 done = (index + share) / job.result.frames
                 self._state.events.put(lambda callbacks: callbacks.on_progress(job.file, done))
+                # After a stop, the encoder takes no more bands: the other tiles of the band would be for nothing.
+                if self._after_network.closed:
+                    raise ClosedError
 
             upscale = partial(upscaler.upscale, plan=plan, on_progress=on_progress, on_warning=picture.warnings.append)
             yield picture.meter.upscale(frame, upscale) if picture.meter else upscale(frame)

@@ -7,6 +7,7 @@ import threading
 from collections.abc import Callable, Iterable
 from contextlib import closing
 from dataclasses import replace
+from itertools import count
 from pathlib import Path
 
 import pytest
@@ -22,6 +23,7 @@ from dsclora_cli.upscaling import inputs as inputs_module
 from dsclora_cli.upscaling import picture as picture_module
 from dsclora_cli.upscaling import pipeline as pipeline_module
 from dsclora_cli.upscaling.batch import FileResult, UpscaleCallbacks, upscale_files
+from dsclora_cli.upscaling.bounded_queue import ByteBudget
 from dsclora_cli.upscaling.types import InputFile
 
 
@@ -201,6 +203,36 @@ def test_closing_the_iterator_early_keeps_finished_pictures(folder: Path) -> Non
         assert next(results).status == "done"
     assert (folder / "a_x4.jpg").exists()
     assert leftovers(folder) == []
+
+
+def test_a_stop_waits_for_a_tile_and_not_for_a_band(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    begun, stopped, tiles, closed = threading.Event(), threading.Event(), count(1), count(1)
+    real = ByteBudget.close
+
+    def close(budget: ByteBudget) -> None:
+        real(budget)
+        # A stop closes the queues before the network and the queues behind the network.
+        if threading.current_thread() is threading.main_thread() and next(closed) == 2:
+            stopped.set()
+
+    class TiledUpscaler(RepeatUpscaler):
+        def upscale(self, frame: AnyFrame, plan: object, on_progress: Callable[[float], None], on_warning: object):
+            for tile in range(1, 101):
+                next(tiles)
+                begun.set()
+                assert tile == 1 or stopped.wait(60)
+                on_progress(tile / 100)
+            return super().upscale(frame, plan, on_progress, on_warning)
+
+    class Stopped(UpscaleCallbacks):
+        def is_stop_requested(self) -> bool:
+            return begun.is_set()
+
+    monkeypatch.setattr(ByteBudget, "close", close)
+    with pytest.raises(KeyboardInterrupt):
+        list(upscale_files([folder / "a.jpg"], EMBEDDED, Stopped(), upscaler=TiledUpscaler()))
+    assert next(tiles) <= 3
+    assert not (folder / "a_x4.jpg").exists() and leftovers(folder) == []
 
 
 def test_a_caller_that_is_slower_than_the_run_stops_the_run_after_any_result(folder: Path) -> None:
