@@ -1,7 +1,7 @@
 """Ctrl-C and SIGTERM as a request: work that must not be cut in the middle looks for the request between two steps.
 
-Python otherwise raises KeyboardInterrupt between any two instructions, for example before a result that was taken is
-shown.
+Python otherwise raises KeyboardInterrupt between any two instructions: before a result that was taken is shown, or
+while a lock is taken, which nobody then frees.
 """
 
 from __future__ import annotations
@@ -13,17 +13,18 @@ from typing import Any
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
+_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
 
 class StopRequest:
-    """A request to stop, by SIGINT (Ctrl-C) or SIGTERM.
+    """Requests to stop, by SIGINT (Ctrl-C) or SIGTERM, counted inside the context.
 
-    Inside the context, the first signal only sets `requested`, and the second signal raises KeyboardInterrupt. A signal
-    that the process ignores stays ignored. Outside the main thread Python allows no signal handlers, so `requested`
-    stays False.
+    A signal that the process ignores stays ignored. Outside the main thread Python allows no signal handlers, so the
+    count stays 0.
     """
 
     def __init__(self) -> None:
-        self.requested = False
+        self.count = 0
         self._previous: dict[int, Any] = {}
 
     def __enter__(self) -> None:
@@ -38,13 +39,11 @@ class StopRequest:
 
     def _handle(self, *_: object) -> None:
         """Receive a signal. Python runs the handler in the main thread, between two instructions."""
-        if self.requested:
-            raise KeyboardInterrupt
-        self.requested = True
+        self.count += 1
         self.on_request()
 
     def on_request(self) -> None:
-        """Receive the first signal, in the middle of whatever the main thread does."""
+        """Receive a signal that was counted, in the middle of whatever the main thread does."""
 
 
 def _is_heeded(number: int) -> bool:

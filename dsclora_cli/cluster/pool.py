@@ -15,7 +15,7 @@ import sys
 import tempfile
 import threading
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from time import monotonic, sleep
@@ -154,12 +154,15 @@ class WorkerPool:
             if ref in self._refs:  # else of a worker that was lost a moment ago
                 self._receive(ref)
 
-    def stop(self, timeout: float) -> None:
-        """Let all workers finish the pictures behind the network, and add the events until then to `events`."""
+    def stop(self, timeout: float, is_given_up: Callable[[], bool] = lambda: False) -> None:
+        """Let all workers finish the pictures behind the network, and add the events until then to `events`.
+
+        The wait ends after `timeout` seconds, or when `is_given_up`, asked several times a second, returns True.
+        """
         for worker in self._workers:
             worker.actor.stop.remote()
         until = monotonic() + timeout
-        while any(worker.tasks for worker in self._workers) and monotonic() < until:
+        while any(worker.tasks for worker in self._workers) and monotonic() < until and not is_given_up():
             self.wait(0.1)
 
     def close(self) -> None:

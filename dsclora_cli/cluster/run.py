@@ -179,9 +179,9 @@ class ClusterRun:
     def _stopped(self) -> Iterator[FileResult]:
         """Stop the workers, and yield the results until then, and all other listed files."""
         self._schedule.stop()
-        # Ctrl-C once more gives up the pictures that wait for an encoder.
+        # One more request gives up the pictures that wait for an encoder.
         with suppress(KeyboardInterrupt):
-            self._pool.stop(_STOP_SECONDS)
+            self._pool.stop(_STOP_SECONDS, lambda: self._callbacks.stop_requests() > 1)
         while self._pool.events:
             with suppress(*RUN_ERRORS):  # the error of the first worker is the error of the run
                 self._take(self._pool.events.popleft())

@@ -276,7 +276,7 @@ class Trainer:
         # All processes decide together: a process that skipped or stopped alone would leave the others waiting.
         values = {name: value.item() for name, value in sums.items()}
         finite = math.isfinite(norm + sum(values.values()))
-        skipped, stopped, *means = self._group.mean([float(not finite), float(self._stop.requested), *values.values()])
+        skipped, stopped, *means = self._group.mean([float(not finite), float(self._stop.count > 0), *values.values()])
         if skipped:
             self._skip()
         else:
@@ -391,10 +391,12 @@ class TrainingStop(StopRequest):
             yield
         finally:
             self._is_held = False
-        if self.requested:
+        if self.count:
             self._callbacks.note_once(self._NOTE)
 
     def on_request(self) -> None:
-        """Report the note at once, because the step in progress may take a minute."""
+        """Report the note at once, because the step in progress may take a minute; stop at the second signal."""
+        if self.count > 1:
+            raise KeyboardInterrupt
         if not self._is_held:
             self._callbacks.note_once(self._NOTE)

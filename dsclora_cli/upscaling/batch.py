@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import replace
 from queue import Empty
@@ -50,7 +50,7 @@ def upscale_files(
     Yields:
         One result per input, when the input is finished. The result of a failed picture has an `error`. The files that
         are left out come first, and inputs that the run has not reached come last, also before an exception.
-        On KeyboardInterrupt, also where `callbacks.is_stop_requested` causes it, the pictures that wait for the encoder
+        On KeyboardInterrupt, also where `callbacks.stop_requests` causes it, the pictures that wait for the encoder
         are finished. On an early close of the iterator, finished pictures stay; a half-written file never remains.
 
     Raises:
@@ -101,10 +101,9 @@ class BatchRun:
             check_stop(self._callbacks)
             yield from self._run()
         except (KeyboardInterrupt, *RUN_ERRORS):
-            # Pictures that wait for the encoder are finished first, and reported. Ctrl-C once more gives them up, and
-            # is raised again below.
+            # Pictures that wait for the encoder are finished first, and reported. One more request gives them up.
             with suppress(KeyboardInterrupt):
-                self.stop()
+                self.stop(lambda: self._callbacks.stop_requests() > 1)
             yield from left_out
             yield from self._take_waiting()
             yield from self._not_reached()
@@ -163,7 +162,10 @@ class BatchRun:
         else:
             event(self._callbacks)
 
-    def stop(self) -> None:
-        """End the run early, from any thread: pictures that wait for the encoder are finished, others not begun."""
+    def stop(self, is_given_up: Callable[[], bool] = lambda: False) -> None:
+        """End the run early, from any thread: pictures that wait for the encoder are finished, others not begun.
+
+        When `is_given_up`, asked several times a second, returns True, the pictures that wait are given up as well.
+        """
         for pipeline in self._pipelines:
-            pipeline.stop()
+            pipeline.stop(is_given_up)

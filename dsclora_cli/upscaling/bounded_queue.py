@@ -182,10 +182,11 @@ class Worker(Thread):
             # megabytes, until Python looks for cycles.
             del self._work
 
-    def rest(self) -> None:
-        """Wait until the thread has ended."""
+    def rest(self, while_waiting: Callable[[], None] = lambda: None) -> None:
+        """Wait until the thread has ended; `while_waiting` is called several times a second."""
         while self.is_alive():
             self.join(POLL_SECONDS)
+            while_waiting()
 
     def wait(self) -> None:
         """Wait until the thread has ended, and raise `error`."""

@@ -101,18 +101,26 @@ class DevicePipeline:
         for thread in (self._encode_thread, self._network_thread, self._decode_thread):
             thread.wait()
 
-    def stop(self) -> None:
+    def stop(self, is_given_up: Callable[[], bool] = lambda: False) -> None:
         """Take no more pictures, and finish the pictures with all upscaled pixels waiting for the encoder.
 
         The decode thread is not waited for: in the middle of a file or a download, the thread leaves nothing half-done.
+
+        Args:
+            is_given_up: asked several times a second; True gives up the pictures that wait for the encoder as well.
         """
         self._before_network.abort()
         self._after_network.close()
+
+        def give_up_if_asked() -> None:
+            if is_given_up():
+                self._after_network.abort()
+
         try:
-            self._encode_thread.rest()
-            self._network_thread.rest()
+            self._encode_thread.rest(give_up_if_asked)
+            self._network_thread.rest(give_up_if_asked)
         except KeyboardInterrupt:
-            # Ctrl-C for the second time: the pictures that wait for the encoder are given up as well.
+            # Ctrl-C where nobody counts requests to stop.
             self._after_network.abort()
             self._encode_thread.rest()
             raise

@@ -172,13 +172,14 @@ class UpscaleCallbacks(Callbacks):
     def on_listed(self, count: int, is_complete: bool) -> None:
         """Receive the number of inputs listed so far, where a run on a cluster upscales while listing."""
 
-    def is_stop_requested(self) -> bool:
-        """Return whether the run shall stop as after Ctrl-C; asked between two results, and several times a second.
+    def stop_requests(self) -> int:
+        """Return the number of requests to stop so far; asked several times a second while the run waits.
 
-        No result is lost then. A KeyboardInterrupt that Python raises itself may come between the end of a picture and
-        the result.
+        After the first request the run stops as after Ctrl-C; after the second the run gives up the pictures that wait
+        for the encoder. Every result is reported. A KeyboardInterrupt that Python raises may come between the end of a
+        picture and the result, or after a lock was taken.
         """
-        return False
+        return 0
 
     def on_start(self, file: InputFile) -> None:
         """Receive a picture just before the network starts on the picture."""
@@ -192,5 +193,5 @@ class UpscaleCallbacks(Callbacks):
 
 def check_stop(callbacks: UpscaleCallbacks) -> None:
     """Raise KeyboardInterrupt where the callbacks request a stop."""
-    if callbacks.is_stop_requested():
+    if callbacks.stop_requests():
         raise KeyboardInterrupt

@@ -63,7 +63,7 @@ def watch_files(
             changed = next(changes, None)
         except KeyboardInterrupt:
             return
-        if callbacks.is_stop_requested():
+        if callbacks.stop_requests():
             return
         if changed or must_look or waves.unsettled:
             must_look = False

@@ -6,7 +6,7 @@ import json
 import os
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -16,9 +16,11 @@ from batches import leftovers, save_photo
 
 from dsclora_cli.cli import console
 from dsclora_cli.cli.app import main
-from dsclora_cli.upscaling import preview
+from dsclora_cli.cli.views.upscale_progress import UpscaleView
+from dsclora_cli.upscaling import bounded_queue, preview
 from dsclora_cli.upscaling.bounded_queue import Worker
 from dsclora_cli.upscaling.pipeline import BatchState, DevicePipeline
+from dsclora_cli.upscaling.types import FileResult
 
 PICTURES = 10
 
@@ -39,6 +41,18 @@ def interrupt_after(monkeypatch: pytest.MonkeyPatch, owner: Any, name: str, call
         if next(counter) == calls:
             os.kill(os.getpid(), number)
         return returned
+
+    monkeypatch.setattr(owner, name, call)
+
+
+def interrupt_before(monkeypatch: pytest.MonkeyPatch, owner: Any, name: str) -> None:
+    """Send a signal to the main thread in the instant when a method begins for the first time."""
+    real, calls = getattr(owner, name), count(1)
+
+    def call(*arguments: Any) -> None:
+        if next(calls) == 1:
+            os.kill(os.getpid(), signal.SIGINT)
+        real(*arguments)
 
     monkeypatch.setattr(owner, name, call)
 
@@ -72,25 +86,56 @@ def test_every_result_has_one_line(
     assert not [thread for thread in threading.enumerate() if thread.name == "dsclora-encode"]
 
 
-@pytest.mark.parametrize(
-    ("owner", "name"), [(DevicePipeline, "stop"), (Worker, "rest")], ids=["before the wait", "in the wait"]
-)
+class InterruptedLock(threading.Condition):
+    """A lock that meets a signal in the main thread: where KeyboardInterrupt came here, nobody would free the lock."""
+
+    signals = 0
+    """Signals still to be sent."""
+
+    def __enter__(self) -> bool:
+        taken = super().__enter__()
+        if InterruptedLock.signals and threading.current_thread() is threading.main_thread():
+            InterruptedLock.signals -= 1
+            os.kill(os.getpid(), signal.SIGINT)
+        return taken
+
+
+@pytest.fixture
+def lock(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """The locks of all queues meet a signal, and a test that hangs fails."""
+
+    def give_up(*_: object) -> None:
+        raise TimeoutError("the run has not ended")
+
+    before = signal.signal(signal.SIGALRM, give_up)
+    signal.alarm(60)
+    monkeypatch.setattr(InterruptedLock, "signals", 1)
+    monkeypatch.setattr(bounded_queue, "Condition", InterruptedLock)
+    yield
+    signal.alarm(0)
+    signal.signal(signal.SIGALRM, before)
+
+
+@pytest.mark.parametrize("where", ["before the wait", "in the wait", pytest.param("lock", id="while a lock is taken")])
 def test_the_second_ctrl_c_gives_up_and_the_next_run_does_the_rest(
-    folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, owner: Any, name: str
+    folder: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    request: pytest.FixtureRequest,
+    where: str,
 ) -> None:
     interrupt_after(monkeypatch, BatchState, "report", 2, signal.SIGINT)
-    real, calls = getattr(owner, name), count(1)
-
-    def interrupt(subject: Any) -> None:
-        if next(calls) == 1:
-            os.kill(os.getpid(), signal.SIGINT)
-        real(subject)
-
-    monkeypatch.setattr(owner, name, interrupt)
+    if where == "lock":
+        request.getfixturevalue("lock")
+    else:
+        owner: Any = DevicePipeline if where == "before the wait" else Worker
+        interrupt_before(monkeypatch, owner, "stop" if owner is DevicePipeline else "rest")
     lines = list(interrupted_run(folder, capsys))
     assert sorted(Path(each["input"]).name for each in lines) == [f"{index:02}.png" for index in range(PICTURES)]
     out = folder.parent / "out"
     assert leftovers(out) == []
+    done = sorted(Path(each["output"]).name for each in lines if each["status"] == "done")
+    assert done == sorted(path.name for path in out.iterdir())
     assert main(["upscale", str(folder), "-o", str(out), "-m", "dsclora-x2", "-s", "2", "--json"]) == 0
     again = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     # Another process at work would be a warning: no claim may outlive the run.
@@ -98,11 +143,26 @@ def test_the_second_ctrl_c_gives_up_and_the_next_run_does_the_rest(
     assert {each["status"] for each in again} <= {"done", "skipped"}
 
 
+def test_the_third_ctrl_c_ends_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    codes: list[int] = []
+    monkeypatch.setattr(os, "_exit", codes.append)
+    view = UpscaleView(json=False, quiet=True, verbose=False)
+
+    def results() -> Generator[FileResult, None, None]:
+        assert view.stop_requests() == 0
+        for number in (1, 2, 3):
+            assert codes == []
+            signal.raise_signal(signal.SIGINT)
+            assert view.stop_requests() == number
+        yield from ()
+
+    view.show_all(results())
+    assert codes == [130]
+
+
 def test_ctrl_c_before_the_run_has_begun_ends_at_once(
     folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from dsclora_cli.cli.views.upscale_progress import UpscaleView
-
     interrupt_after(monkeypatch, UpscaleView, "on_inputs", 1, signal.SIGINT)
     assert {each["status"] for each in interrupted_run(folder, capsys)} == {"not-reached"}
 

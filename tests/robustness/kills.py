@@ -271,8 +271,8 @@ def _judge_end(job: Job, place: Path, ended: Disturbed, series: Sequence[int]) -
         yield f"ended with {_end(ended.code)}: {ended.stderr[-200:]!r}"
     if any(word in ended.stderr for word in _QUIET):
         yield f"stderr: {ended.stderr[-300:]!r}"
-    if len(series) > 1:
-        return  # the second signal gives up what was still to be reported
+    if len(series) > 1 and not job.has_lines:
+        return  # the second signal raises KeyboardInterrupt, wherever the command is
     if unfinished := job.unfinished(place):
         yield f"left {unfinished}"
     if job.has_lines and (wrong := set(job.told(ended.stdout)) ^ set(job.names(place))):

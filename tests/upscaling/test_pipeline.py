@@ -240,9 +240,9 @@ def test_a_caller_that_is_slower_than_the_run_stops_the_run_after_any_result(fol
     results: list[FileResult] = []
 
     class Asked(UpscaleCallbacks):
-        def is_stop_requested(self) -> bool:
+        def stop_requests(self) -> int:
             asked.append(len(results))
-            return False
+            return 0
 
     inputs = [folder / name for name in ("a.jpg", "b.png", "c.webp")]
     for result in upscale_files(inputs, EMBEDDED, Asked(), upscaler=RepeatUpscaler()):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import traceback
 from collections import Counter
 from collections.abc import Generator
@@ -120,10 +121,10 @@ class UpscaleView(UpscaleCallbacks):
         if is_debugging():
             self._console.print(Text("".join(traceback.format_exception(error))))
 
-    def is_stop_requested(self) -> bool:
-        """Return whether Ctrl-C or SIGTERM came; asked by a run that has begun."""
+    def stop_requests(self) -> int:
+        """Return the number of signals to stop; asked by a run that has begun."""
         self._stop.is_awaited = True
-        return self._stop.requested
+        return self._stop.count
 
     def on_start(self, file: InputFile) -> None:
         """Add a bar for the picture."""
@@ -232,12 +233,15 @@ def _done_line(result: FileResult, verbose: bool) -> str:
 
 
 class _RunStop(StopRequest):
-    """A request to stop a run. Before a run looks for the request, the first signal raises KeyboardInterrupt too."""
+    """Requests to stop a run: the first stops, the second gives up, and the third ends the process."""
 
     is_awaited = False
+    """Whether the run looks for requests."""
 
     def on_request(self) -> None:
-        """Interrupt what may take minutes without a result, such as joining a cluster."""
+        """Interrupt what may take minutes without a result, such as joining a cluster, and what does not give up."""
+        if self.count > 2:
+            os._exit(ExitCode.INTERRUPTED)
         if not self.is_awaited:
             raise KeyboardInterrupt
 
