@@ -13,8 +13,6 @@ from typing import Any
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
-_SIGNALS = (signal.SIGINT, signal.SIGTERM)
-
 
 class StopRequest:
     """Requests to stop, by SIGINT (Ctrl-C) or SIGTERM, counted inside the context.

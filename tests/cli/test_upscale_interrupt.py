@@ -5,8 +5,11 @@ from __future__ import annotations
 import json
 import os
 import signal
+import subprocess
+import sys
 import threading
 from collections.abc import Generator, Iterator
+from contextlib import suppress
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -158,6 +161,36 @@ def test_the_third_ctrl_c_ends_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
 
     view.show_all(results())
     assert codes == [130]
+
+
+THREE_SIGNALS = """
+import signal
+from dsclora_cli.cli.views.upscale_progress import UpscaleView
+from dsclora_cli.upscaling.types import InputFile
+view = UpscaleView(json=False, quiet=False, verbose=False)
+def results():
+    view.stop_requests()
+    view.on_start(InputFile(b"", "a.png"))
+    for _ in range(3):
+        signal.raise_signal(signal.SIGINT)
+    yield
+view.show_all(results())
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no pseudo-terminals")
+def test_the_third_ctrl_c_shows_the_cursor_again() -> None:
+    controller, terminal = os.openpty()
+    environment = {**os.environ, "TERM": "xterm-256color"}
+    with subprocess.Popen([sys.executable, "-c", THREE_SIGNALS], stderr=terminal, env=environment) as process:
+        os.close(terminal)
+        shown = b""
+        with suppress(OSError):  # Linux raises at the end of a pseudo-terminal
+            while data := os.read(controller, 4096):
+                shown += data
+    os.close(controller)
+    assert process.returncode == 130
+    assert 0 <= shown.rfind(b"\x1b[?25l") < shown.rfind(b"\x1b[?25h")
 
 
 def test_ctrl_c_before_the_run_has_begun_ends_at_once(

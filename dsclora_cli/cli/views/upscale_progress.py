@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 import traceback
 from collections import Counter
 from collections.abc import Generator
@@ -60,7 +61,7 @@ class UpscaleView(UpscaleCallbacks):
         self._failures: list[FileResult] = []
         self.done: list[FileResult] = []
         """The first results that this run made, in the order in which they finished, at most `FIRST_RESULTS`."""
-        self._stop = _RunStop()
+        self._stop = _RunStop(hides_cursor=self._bars is not None and not self._console.is_dumb_terminal)
         self._expected = 0  # inputs of the run
         self._kinds: Counter[str] = Counter()  # of the files that are left out
         self._started = perf_counter()
@@ -238,9 +239,16 @@ class _RunStop(StopRequest):
     is_awaited = False
     """Whether the run looks for requests."""
 
+    def __init__(self, hides_cursor: bool) -> None:
+        super().__init__()
+        self._hides_cursor = hides_cursor
+
     def on_request(self) -> None:
         """Interrupt what may take minutes without a result, such as joining a cluster, and what does not give up."""
         if self.count > 2:
+            # Progress bars hide the cursor of the terminal. Not through rich: another thread may hold its lock.
+            if self._hides_cursor:
+                os.write(sys.stderr.fileno(), b"\x1b[?25h\n")
             os._exit(ExitCode.INTERRUPTED)
         if not self.is_awaited:
             raise KeyboardInterrupt
