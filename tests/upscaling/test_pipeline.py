@@ -225,8 +225,8 @@ def test_a_stop_waits_for_a_tile_and_not_for_a_band(folder: Path, monkeypatch: p
             return super().upscale(frame, plan, on_progress, on_warning)
 
     class Stopped(UpscaleCallbacks):
-        def is_stop_requested(self) -> bool:
-            return begun.is_set()
+        def stop_requests(self) -> int:
+            return int(begun.is_set())
 
     monkeypatch.setattr(ByteBudget, "close", close)
     with pytest.raises(KeyboardInterrupt):
