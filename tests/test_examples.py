@@ -228,6 +228,34 @@ def test_draw_graphics_draws_every_kind_the_same_way_twice(tmp_path: Path) -> No
     assert all(picture.min() == 0 and picture.max() == 255 for picture in pictures)  # pure colors in each
 
 
+def test_cut_graphics_cuts_the_same_pieces_twice_and_leaves_out_what_cannot_be_brought_back(tmp_path: Path) -> None:
+    example("research/draw_graphics").main(tmp_path / "drawn", 6, 3, [])
+    checks = np.indices((480, 480)).sum(0) % 2 * 255
+    Image.fromarray(np.stack([checks.astype(np.uint8)] * 3, -1)).save(tmp_path / "drawn" / "drawn_0006.png")
+    answers = tmp_path / "answers"
+    answers.mkdir()
+    for folder in ("first", "second"):
+        example("research/cut_graphics").main(tmp_path / "drawn", tmp_path / folder, 7, [answers])
+    first = {path.name: path.read_bytes() for path in (tmp_path / "first").iterdir()}
+    assert first == {path.name: path.read_bytes() for path in (tmp_path / "second").iterdir()}
+    assert first == {path.name: path.read_bytes() for path in answers.iterdir()}
+    assert {Image.open(path).size for path in answers.iterdir()} == {(160, 160)}
+    assert "drawnr_0000.png" in first and "drawnr_0006.png" not in first
+
+
+def test_mix_weights_writes_a_mixture_of_two_networks(tmp_path: Path) -> None:
+    states = []
+    for seed in (1, 2):
+        torch.manual_seed(seed)
+        network = SPAN(SpanConfig(channels=4, blocks=1, scale=2))
+        save_network(network, tmp_path / f"{seed}.safetensors", training="{}")
+        states.append(network.state_dict())
+    example("research/mix_weights").main(*(tmp_path / f"{seed}.safetensors" for seed in (1, 2)), 0.25, tmp_path / "out")
+    mixed = load_network(tmp_path / "out").state_dict()
+    for name, value in mixed.items():
+        assert torch.allclose(value, 0.75 * states[0][name] + 0.25 * states[1][name], atol=1e-6)
+
+
 def test_strength_measures_and_writes_a_share_of_an_adapter(
     small: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

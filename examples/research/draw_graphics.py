@@ -26,10 +26,15 @@ def main(folder: Path, count: int, seed: int, links: list[Path]) -> None:
     kinds = list(KINDS.values())
     for index in range(count):
         path = folder / f"drawn_{index:04d}.png"
-        draw_picture(random.Random(f"{seed} {index}"), kinds[index % len(kinds)]).save(path)
-        for place in links:
-            (place / path.name).unlink(missing_ok=True)
-            (place / path.name).symlink_to(path.resolve())
+        save_linked(draw_picture(random.Random(f"{seed} {index}"), kinds[index % len(kinds)]), path, links)
+
+
+def save_linked(picture: Image.Image, path: Path, links: list[Path]) -> None:
+    """Save a picture, and link the picture from each folder of `links`."""
+    picture.save(path)
+    for place in links:
+        (place / path.name).unlink(missing_ok=True)
+        (place / path.name).symlink_to(path.resolve())
 
 
 def draw_picture(rng: random.Random, kind: Callable[[random.Random, Image.Image], None]) -> Image.Image:

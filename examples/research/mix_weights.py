@@ -1,0 +1,30 @@
+"""Mix the weights of two networks of one shape, which came from the same weights: (1 - SHARE) x FIRST + SHARE x SECOND.
+
+    python examples/research/mix_weights.py FIRST SECOND SHARE OUT
+
+The mixture of two networks with the same past is often better than both; of networks of different origins it is useless.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from dsclora_cli.models.network import interpolate
+from dsclora_cli.weights.checkpoint import load_network, save_network
+
+
+def main(first: Path, second: Path, share: float, out: Path) -> None:
+    """Write the mixture."""
+    mixed = interpolate(load_network(first), load_network(second), share)
+    save_network(mixed, out, f"{1 - share:g} of {first.name} and {share:g} of {second.name}")
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("first", type=Path)
+    parser.add_argument("second", type=Path)
+    parser.add_argument("share", type=float)
+    parser.add_argument("out", type=Path)
+    options = parser.parse_args()
+    main(options.first, options.second, options.share, options.out)
