@@ -2,7 +2,8 @@
 
     python examples/research/mix_weights.py FIRST SECOND SHARE OUT
 
-The mixture of two networks with the same past is often better than both; of networks of different origins it is useless.
+The mixture of two networks with the same past is often better than both. Between networks of different origins it is
+useless.
 """
 
 from __future__ import annotations
