@@ -256,6 +256,18 @@ def test_mix_weights_writes_a_mixture_of_two_networks(tmp_path: Path) -> None:
         assert torch.allclose(value, 0.75 * states[0][name] + 0.25 * states[1][name], atol=1e-6)
 
 
+def test_find_faults_sees_noise_in_a_block(capsys: pytest.CaptureFixture[str]) -> None:
+    module = example("research/find_faults")
+    lr = np.zeros((24, 24, 3), np.uint8)
+    large = np.zeros((48, 48, 3), np.uint8)
+    assert module.worst_block(lr, large, 2) == 0
+    large[16:32, 16:32] = 255
+    assert module.worst_block(lr, large, 2) > 200
+    module.main(["dsclora-x2"], texts=2, drawn=1)
+    row = capsys.readouterr().out.splitlines()[-1].split(" | ")
+    assert row[0] == "| dsclora-x2" and row[1] == row[3] == "0" and float(row[2]) < 30
+
+
 def test_strength_measures_and_writes_a_share_of_an_adapter(
     small: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -9,16 +9,19 @@ useless.
 from __future__ import annotations
 
 import argparse
+import json
 from pathlib import Path
 
 from dsclora_cli.models.network import interpolate
+from dsclora_cli.paths import sha256_of
 from dsclora_cli.weights.checkpoint import load_network, save_network
 
 
 def main(first: Path, second: Path, share: float, out: Path) -> None:
     """Write the mixture."""
     mixed = interpolate(load_network(first), load_network(second), share)
-    save_network(mixed, out, f"{1 - share:g} of {first.name} and {share:g} of {second.name}")
+    origin = {"first": sha256_of(first), "second": sha256_of(second), "share": share}
+    save_network(mixed, out, json.dumps(origin))
 
 
 if __name__ == "__main__":
