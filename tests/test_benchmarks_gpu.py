@@ -73,6 +73,7 @@ def test_every_section_that_a_cpu_can_do_runs_on_a_bare_machine(tmp_path: Path) 
     assert all(parts["network"] > 0 for parts in found["files"].values())
 
 
+@pytest.mark.slow
 def test_without_a_gpu_the_script_says_that_nothing_is_measured(tmp_path: Path) -> None:
     if torch.cuda.is_available():
         pytest.skip("this machine has a GPU")

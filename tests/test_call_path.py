@@ -7,11 +7,13 @@ import sys
 from itertools import pairwise
 from pathlib import Path
 
+import pytest
 from PIL import Image
 
 SCRIPT = Path(__file__).parent.parent / "benchmarks" / "call_path.py"
 
 
+@pytest.mark.slow
 def test_the_functions_that_a_picture_passes_are_listed_in_the_order_of_first_calls(tmp_path: Path) -> None:
     Image.effect_noise((24, 16), 40).convert("RGB").save(tmp_path / "small.jpg")
     command = ["upscale", "small.jpg", "-o", "large.png", "--offline", "--device", "cpu", "--engine", "torch"]

@@ -6,6 +6,7 @@ import pytest
 from laws import LAWS, check
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("law", LAWS)
 def test_a_law_holds_for_small_pictures(law: str, native: None) -> None:
     assert check(law, examples=4, longest=24).cases >= 4
