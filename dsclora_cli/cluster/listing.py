@@ -29,6 +29,7 @@ from dsclora_cli.upscaling.inputs import (
     left_out_for,
     reason_of_empty,
     reason_of_folder,
+    unlisted_problem,
 )
 from dsclora_cli.upscaling.output_names import check_template
 from dsclora_cli.upscaling.types import STDIN, FileResult, LeftOut, path_key
@@ -166,11 +167,8 @@ class Listing:
 
 def _unlisted(folder: object, error: OSError | ImageUnreadable) -> FileResult:
     """Return the result for a folder that cannot be listed."""
-    if isinstance(error, ImageUnreadable):
-        return FileResult(str(folder), "failed", error=error.info)
-    message = f"{folder} cannot be listed: {error.strerror}"
-    problem = ErrorInfo(ErrorCode.IMAGE_UNREADABLE, message, "check the permissions")
-    return FileResult(str(folder), "failed", error=problem)
+    problem = error if isinstance(error, ImageUnreadable) else unlisted_problem(folder, error)
+    return FileResult(str(folder), "failed", error=problem.info)
 
 
 def _entries(folder: Place) -> Iterator[tuple[Place, bool, bool]]:

@@ -211,6 +211,11 @@ def left_out_for(path: Place, name: str, reason: str, kind: str = "") -> LeftOut
     return LeftOut(path, name, reason, _KINDS.get(reason, kind), expected=reason in _EXPECTED)
 
 
+def unlisted_problem(folder: object, error: OSError) -> ImageUnreadable:
+    """Return the error for a folder that cannot be listed."""
+    return ImageUnreadable(f"{folder} cannot be listed: {error.strerror}", "check the permissions")
+
+
 class _Found:
     """The files seen so far."""
 
@@ -404,7 +409,7 @@ class _Found:
 
     def _add_unreadable(self, error: OSError) -> None:
         """Take a folder that could not be listed, as an input that fails."""
-        problem = ImageUnreadable(f"{error.filename} cannot be listed: {error.strerror}", "check the permissions")
+        problem = unlisted_problem(error.filename, error)
         self.add(InputFile(Path(error.filename), str(error.filename), Path(), problem))
 
     def add_seen(self, path: Place, folder: Path | None, name: str | None = None) -> bool:

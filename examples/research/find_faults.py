@@ -13,15 +13,12 @@ import random
 import sys
 
 import numpy as np
-import torch
 from draw_graphics import KINDS, draw_picture, font_of, word_of
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
+from saved_pictures import open_model
 
 from dsclora_cli.imaging.resize import downscale
-from dsclora_cli.inference.tiling import TileOptions, upscale_array
-from dsclora_cli.inference.torch_cpu import open_torch_engine
-from dsclora_cli.weights.resolve import find_named_weights, open_network
 
 TEXTS, DRAWN = 240, 120
 """Numbers of pictures."""
@@ -68,16 +65,14 @@ def main(models: list[str], texts: int = TEXTS, drawn: int = DRAWN) -> None:
     """Print a table in Markdown: pictures with a fault, and the worst block in levels."""
     print(f"| model | of {texts} of text | worst block | of {drawn} drawn | worst block |\n|{' --- |' * 5}")
     for name in models:
-        network = open_network(find_named_weights(name))
-        scale = network.config.scale
-        engine = open_torch_engine(network, network.config.descriptor, torch.device("cpu"), torch.float32)
+        scale, upscale = open_model(name)
         sets = (
             [text_picture(random.Random(f"loc {index}"), ("white", "black")[index % 2]) for index in range(texts)],
             [drawn_picture(index, scale) for index in range(drawn)],
         )
         cells = []
         for pictures in sets:
-            blocks = [worst_block(lr, upscale_array(lr, engine, TileOptions(256)), scale) for lr in pictures]
+            blocks = [worst_block(lr, upscale(lr), scale) for lr in pictures]
             cells += [f"{sum(block > FAULT for block in blocks)}", f"{max(blocks):.0f}"]
         print(f"| {name} | {' | '.join(cells)} |", flush=True)
 

@@ -96,13 +96,21 @@ SAVERS: dict[str, Callable[[Pixels, int], Pixels]] = {"jpeg": jpeg, "webp": webp
 """Formats whose quality decides between two networks."""
 
 
-def open_model(name: str, scale: int) -> Callable[[Pixels], Pixels]:
-    """Return a function that upscales LR with a model. Raises SystemExit for another scale."""
+def open_model(name: str) -> tuple[int, Callable[[Pixels], Pixels]]:
+    """Return the scale of a model, and a function that upscales LR with the model."""
     network = open_network(find_named_weights(name))
-    if network.config.scale != scale:
-        raise SystemExit(f"{name} upscales by {network.config.scale}, not by {scale}: give --scale")
     engine = open_torch_engine(network, network.config.descriptor, torch.device("cpu"), torch.float32)
-    return lambda lr: upscale_array(lr, engine, TileOptions(256)).astype(np.uint8, copy=False)
+    return network.config.scale, lambda lr: upscale_array(lr, engine, TileOptions(256)).astype(np.uint8, copy=False)
+
+
+def open_models(names: Iterable[str], scale: int) -> dict[str, Callable[[Pixels], Pixels]]:
+    """Return the functions of `open_model` by name. Raises SystemExit for a model of another scale."""
+    models = {}
+    for name in names:
+        own, models[name] = open_model(name)
+        if own != scale:
+            raise SystemExit(f"{name} upscales by {own}, not by {scale}: give --scale")
+    return models
 
 
 def read(folder: Path, largest: int, multiple: int) -> list[Pixels]:
@@ -158,7 +166,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--largest", type=int, default=512, help="pixels a side of HR; the middle counts")
     parser.add_argument("--crossover", choices=tuple(SAVERS))
     options = parser.parse_args(arguments)
-    models = {name: open_model(name, options.scale) for name in options.models}
+    models = open_models(options.models, options.scale)
     held_out = read(options.held_out, options.largest, options.scale)
     if options.crossover:
         if len(models) != 2:

@@ -105,7 +105,7 @@ class InterruptedLock(threading.Condition):
 
 @pytest.fixture
 def lock(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """The locks of all queues meet a signal, and a test that hangs fails."""
+    """Let the locks of all queues meet a signal, and let a test that hangs fail."""
 
     def give_up(*_: object) -> None:
         raise TimeoutError("the run has not ended")
@@ -131,8 +131,8 @@ def test_the_second_ctrl_c_gives_up_and_the_next_run_does_the_rest(
     if where == "lock":
         request.getfixturevalue("lock")
     else:
-        owner: Any = DevicePipeline if where == "before the wait" else Worker
-        interrupt_before(monkeypatch, owner, "stop" if owner is DevicePipeline else "rest")
+        owner, name = {"before the wait": (DevicePipeline, "stop"), "in the wait": (Worker, "rest")}[where]
+        interrupt_before(monkeypatch, owner, name)
     lines = list(interrupted_run(folder, capsys))
     assert sorted(Path(each["input"]).name for each in lines) == [f"{index:02}.png" for index in range(PICTURES)]
     out = folder.parent / "out"

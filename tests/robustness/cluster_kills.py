@@ -36,9 +36,9 @@ def kill(victim: str, cases: int, folder: Path, seed: int = 0) -> KillTally:
         for number in range(cases):
             output = folder / f"{number}"
             # The last results come while the workers end.
-            moment, delay = random.randrange(_COUNT - 8), random.uniform(0, 0.05)
+            moment, delay = max(1, random.randrange(_COUNT - 8)), random.uniform(0, 0.05)
             process = start(source, "-o", output, *cluster)
-            wait_for_files(output, moment or 1, process)
+            wait_for_files(output, moment, process)
             time.sleep(delay)
             kill_worker() if victim == WORKER else process.kill()
             out, error = process.communicate(timeout=PATIENCE)
@@ -73,9 +73,8 @@ def _judge_driver(code: int, out: str, error: str, is_complete: bool) -> Iterato
         yield f"ended with {code}, {sorted(statuses)}: {error[-300:]!r}"
 
 
-def _finish(*arguments: object) -> None:
+def _finish(source: Path, output: Path, *cluster: str) -> None:
     """Run a command to its end."""
-    source, output, *cluster = arguments
     process = start(source, "-o", output, *cluster)
     _, error = process.communicate(timeout=PATIENCE)
     assert process.returncode == 0, error

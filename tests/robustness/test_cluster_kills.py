@@ -1,4 +1,4 @@
-"""The short form of kills on a Ray cluster; `run.py kills` is the long form."""
+"""Run the short form of kills on a Ray cluster; `run.py kills` is the long form."""
 
 from __future__ import annotations
 
