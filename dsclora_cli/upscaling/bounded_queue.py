@@ -71,7 +71,7 @@ class BoundedQueue(Generic[T]):
     def __init__(self, budget: ByteBudget, max_items: int | None = None) -> None:
         self._budget = budget
         self._max_items = max_items
-        self._root: BoundedQueue[Any] = self
+        self._parent: BoundedQueue[Any] | None = None
         self._items: deque[tuple[T, int]] = deque()
         self._in_hand = 0  # bytes of the item that the reader took last and may still use
         self._closed = False
@@ -83,8 +83,12 @@ class BoundedQueue(Generic[T]):
     def branch(self) -> BoundedQueue[Any]:
         """Return a queue for the parts of an item; `fail` and `cancel` of the parent also end the branch."""
         queue: BoundedQueue[Any] = BoundedQueue(self._budget)
-        queue._root = self._root
+        queue._parent = self._root
         return queue
+
+    @property
+    def _root(self) -> BoundedQueue[Any]:
+        return self._parent or self
 
     def put(self, item: T, size: int = 0) -> None:
         """Add an item of `size` bytes after waiting for room. Raises ClosedError or CancelledError."""
@@ -155,6 +159,8 @@ class BoundedQueue(Generic[T]):
         with self._budget.changed:
             root._cancelled = True
             root._items.clear()
+            # The traceback refers to functions that refer to the queue: a cycle, which would keep the engine.
+            root._error = None
             self._budget.used -= root._held
             root._held = 0
             self._budget.changed.notify_all()

@@ -14,7 +14,6 @@ from pathlib import Path
 from queue import SimpleQueue
 from threading import Lock
 from time import perf_counter
-from traceback import clear_frames
 from typing import TYPE_CHECKING, TypeVar
 from weakref import WeakSet
 
@@ -385,7 +384,7 @@ class BatchState:
         if result.error is not None and result.error.code is ErrorCode.BUG:
             self.events.put(lambda callbacks: callbacks.on_bug(file, error))
         else:
-            _forget_frames(error)
+            _forget_traceback(error)
         self.report(result)
 
     def report(self, result: FileResult) -> None:
@@ -395,11 +394,12 @@ class BatchState:
         self.events.put(result)
 
 
-def _forget_frames(error: BaseException) -> None:
-    """Empty the ended functions in the tracebacks of an exception and of all causes.
+def _forget_traceback(error: BaseException) -> None:
+    """Remove the tracebacks of an exception and of all causes.
 
-    Since Python 3.13, an exception that passes a function of `contextlib` is part of a cycle, and would keep engines of
-    hundreds of megabytes until Python looks for cycles.
+    A traceback refers to functions, and a function may refer to an object that holds the exception: the input, the
+    queue of the picture, or since Python 3.13 a function of `contextlib`. Such a cycle would keep engines of hundreds
+    of megabytes until Python looks for cycles.
     """
     known: set[int] = set()
     waiting: list[BaseException | None] = [error]
@@ -408,7 +408,7 @@ def _forget_frames(error: BaseException) -> None:
         # `find_object` raises the cause of an exception while handling the exception: then each is behind the other.
         if each is not None and id(each) not in known:
             known.add(id(each))
-            clear_frames(each.__traceback__)
+            each.__traceback__ = None
             waiting += [each.__cause__, each.__context__]
 
 

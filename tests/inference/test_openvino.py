@@ -6,6 +6,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
+import psutil
 import pytest
 import torch
 from small_networks import NETWORKS, made
@@ -60,6 +61,21 @@ def test_large_and_repeated_shapes_get_plans_and_few_plans_are_kept(
     assert list(engine._planned) == [(20, 8)]
     engine(tile(40, 8))
     assert list(engine._planned) == [(40, 8)]
+
+
+def test_shapes_without_end_take_few_plans_and_threads(small: Converted) -> None:
+    engine = OpenvinoEngine(small, threads=1)
+    engine(tile(8, 8))
+    process = psutil.Process()
+    before = process.num_threads()
+    for height in (*range(9, 40), *range(9, 40)):
+        engine(tile(height, 8))
+    assert len(engine._planned) == 1
+    for height in range(9, 25):
+        engine(tile(height, 9))
+        engine(tile(height, 9))
+    assert len(engine._planned) == 8
+    assert process.num_threads() - before <= 2 * (8 + 2)  # and some that wait
 
 
 def test_a_converted_network_survives_saving_and_loading(small: Converted, tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from batches import EMBEDDED, RepeatUpscaler, fill, leftovers, run, save_photo, states
+from batches import EMBEDDED, RepeatUpscaler, fill, leftovers, run, save_animation, save_photo, states
 from PIL import Image
 
 from dsclora_cli.config import BatchOptions, EngineOptions, ModelOptions, SaveOptions, SizeOptions, UpscaleOptions
@@ -157,11 +157,18 @@ def test_a_fallback_is_one_note_and_a_warning_in_each_result(folder: Path) -> No
 def test_a_run_keeps_no_engine_once_the_run_is_over(folder: Path) -> None:
     # Without the search for cycles, which may come hours later: an engine holds hundreds of megabytes.
     options = replace(EMBEDDED, model=ModelOptions(offline=True))
+    save_animation(folder / "half.png", frames=4, size=(40, 30))
+    whole = (folder / "half.png").read_bytes()
+    (folder / "half.png").write_bytes(whole[: whole.rindex(b"fcTL") - 4])  # without the last frame
+    inputs = [folder, folder / "absent.png"]
     gc.collect()
     gc.disable()
     try:
         kept = [each for each in gc.get_objects() if type(each) is PictureUpscaler]
-        assert set(states(run([folder], options)).values()) >= {"done", "failed"}
+        for format in (None, "TIFF", "AVIF"):
+            saved = replace(options, save=SaveOptions(format=format))
+            status = states(run(inputs, saved))
+            assert [status[name] for name in ("b.png", "e.png", "half.png", "absent.png")] == ["done", *3 * ["failed"]]
         upscale_files([folder], options).close()
         given_up = upscale_files([folder], replace(options, batch=BatchOptions(output=str(folder / "again"))))
         assert next(given_up)

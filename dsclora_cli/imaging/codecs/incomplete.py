@@ -58,24 +58,29 @@ def decode_salvaged(file: BinaryIO, header: Header, decode: Callable[[], Iterato
                 count += 1
                 yield replace(frame, note=f"salvaged: {lost}") if lost and count == 1 else frame
         return
-    except _DECODER_ERRORS as error:
+    except _DECODER_ERRORS:
         if lost:
             raise
-        first_error = error
+        frame, note = _salvage_frame(header, decode, count, frame)
+        if frame is None or (count == 0 and not _count_rows(frame)):
+            raise
+    yield replace(frame, note=note)
+    for _ in range(count + 1, header.frames):
+        yield frame
+
+
+def _salvage_frame(
+    header: Header, decode: Callable[[], Iterator[Frame]], count: int, frame: Frame | None
+) -> tuple[Frame | None, str]:
+    """Return what is there of the frame behind `count` whole ones, or `frame` where nothing is, and a note."""
     with lenient_pillow():
         try:
             frame = next(islice(decode(), count, None), frame)
         except _DECODER_ERRORS:
-            note = f"salvaged: {count} of {header.frames} frames"
-        else:
-            rows = _count_rows(frame) if frame else 0
-            which = f" of frame {count + 1}" if header.frames > 1 else ""
-            note = f"salvaged: about {rows} of {header.height} rows{which}"
-    if frame is None or (count == 0 and not _count_rows(frame)):
-        raise first_error
-    yield replace(frame, note=note)
-    for _ in range(count + 1, header.frames):
-        yield frame
+            return frame, f"salvaged: {count} of {header.frames} frames"
+    rows = _count_rows(frame) if frame else 0
+    which = f" of frame {count + 1}" if header.frames > 1 else ""
+    return frame, f"salvaged: about {rows} of {header.height} rows{which}"
 
 
 def fill_gaps(file: BinaryIO, name: str, max_pixels: int) -> tuple[BinaryIO, str | None]:
