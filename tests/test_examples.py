@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import random
 import re
 import shutil
 import sys
@@ -16,6 +17,7 @@ import pytest
 import torch
 from PIL import Image
 
+from dsclora_cli.imaging.resize import downscale
 from dsclora_cli.models.lora import Adapters, merge_adapters, parse_ranks
 from dsclora_cli.models.network import interpolate
 from dsclora_cli.models.span import SPAN, SpanConfig
@@ -243,6 +245,24 @@ def test_cut_graphics_cuts_the_same_pieces_twice_and_leaves_out_what_cannot_be_b
     assert first == {path.name: path.read_bytes() for path in answers.iterdir()}
     assert {Image.open(path).size for path in answers.iterdir()} == {(160, 160)}
     assert "drawnr_0000.png" in first and "drawnr_0006.png" not in first
+
+
+def test_draw_small_text_draws_pictures_whose_lr_is_what_was_drawn(tmp_path: Path) -> None:
+    module = example("research/draw_small_text")
+    answers = tmp_path / "answers"
+    answers.mkdir()
+    for folder in ("first", "second"):
+        module.main(tmp_path / folder, 2, 3, "dsclora-x2", [answers])
+    first = {path.name: path.read_bytes() for path in (tmp_path / "first").iterdir()}
+    assert first == {path.name: path.read_bytes() for path in (tmp_path / "second").iterdir()}
+    assert first == {path.name: path.read_bytes() for path in answers.iterdir()}
+    assert {Image.open(path).size for path in answers.iterdir()} == {(192, 128)}
+    for seed in (1, 2):
+        drawn = module.draw_text(random.Random(seed), 1)
+        # A model that turns everything into noise: bicubic takes its place.
+        for upscale in (lambda lr: lr.repeat(2, 0).repeat(2, 1), lambda lr: 255 - lr.repeat(2, 0).repeat(2, 1)):
+            away = np.abs(downscale(module.enlarge(drawn, 2, upscale), 2).astype(int) - drawn)
+            assert away.mean() < 4
 
 
 def test_mix_weights_writes_a_mixture_of_two_networks(tmp_path: Path) -> None:
