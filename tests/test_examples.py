@@ -298,6 +298,12 @@ def test_find_faults_sees_noise_in_a_block(capsys: pytest.CaptureFixture[str]) -
     assert row[0] == "| dsclora-x2" and row[1] == row[3] == "0" and float(row[2]) < 30
 
 
+@pytest.mark.slow
+def test_networks_in_the_package_keep_the_small_text_of_screens(capsys: pytest.CaptureFixture[str]) -> None:
+    example("research/find_faults").main(["dsclora-x4", "dsclora-x2"], drawn=1)
+    assert [row.split(" | ")[1] for row in capsys.readouterr().out.splitlines()[2:]] == ["0", "0"]
+
+
 def test_strength_measures_and_writes_a_share_of_an_adapter(
     small: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
