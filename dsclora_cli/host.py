@@ -1,7 +1,8 @@
-"""Free memory of the machine, found without torch."""
+"""Free memory of the machine, found without torch, and memory that is given back to the machine."""
 
 from __future__ import annotations
 
+import ctypes
 import sys
 from collections.abc import Iterator
 from contextlib import suppress
@@ -16,6 +17,13 @@ def host_memory() -> int:
     import psutil  # absent on a borrowed machine that has little more than torch
 
     return int(min(psutil.virtual_memory().available, _within_limits(), _within_groups()))
+
+
+def return_freed_memory() -> None:
+    """Give memory that was freed back to the machine, on Linux with glibc, which keeps it in pools for threads."""
+    if sys.platform == "linux":
+        with suppress(OSError, AttributeError):  # other libraries for C have no such function
+            ctypes.CDLL(None).malloc_trim(0)
 
 
 def _within_groups() -> int:

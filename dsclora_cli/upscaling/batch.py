@@ -14,6 +14,7 @@ from queue import Empty
 from typing import TYPE_CHECKING
 
 from dsclora_cli.config import UpscaleOptions
+from dsclora_cli.host import return_freed_memory
 from dsclora_cli.upscaling.bounded_queue import POLL_SECONDS
 from dsclora_cli.upscaling.engines import list_devices
 from dsclora_cli.upscaling.inputs import find_inputs
@@ -117,6 +118,7 @@ class BatchRun:
             with suppress(Empty):
                 while True:
                     self._state.events.get_nowait()
+            return_freed_memory()
         yield from self._not_reached()
 
     def _run(self) -> Iterator[FileResult]:
