@@ -90,16 +90,6 @@ def bicubic(values: Values, scale: int) -> Values:
     return np.stack([np.asarray(channel.resize(size, Image.Resampling.BICUBIC), float) for channel in channels], 2)
 
 
-def make_screens(hr: Path, lr: Path, count: int, seed: int, model: str, links: list[Path]) -> None:
-    """Draw `count` pictures, make HR with a model, and link each HR from the folders of `links`."""
-    scale, upscale = open_model(model)
-    for index in range(count):
-        drawn = draw_screen(random.Random(f"screen {seed} {index}"), index)
-        name = f"screen{seed}_{index:04d}.png"
-        Image.fromarray(drawn).save(lr / name)
-        save_linked(Image.fromarray(enlarge(drawn, scale, upscale)), hr / name, links)
-
-
 def add_pictures(hr: Path, lr: Path, scale: int, folder: Path) -> None:
     """Link each picture of a folder, and save the LR of the picture by bicubic."""
     for source in sorted(folder.iterdir()):
@@ -111,12 +101,17 @@ def add_pictures(hr: Path, lr: Path, scale: int, folder: Path) -> None:
 
 
 def main(options: argparse.Namespace) -> None:
-    """Fill both folders."""
+    """Draw screens, make HR with a model, and add the pictures of other folders."""
     for folder in (options.hr, options.lr):
         folder.mkdir(parents=True, exist_ok=True)
-    make_screens(options.hr, options.lr, options.count, options.seed, options.model, options.links)
+    scale, upscale = open_model(options.model)
+    for index in range(options.count):
+        drawn = draw_screen(random.Random(f"screen {options.seed} {index}"), index)
+        name = f"screen{options.seed}_{index:04d}.png"
+        Image.fromarray(drawn).save(options.lr / name)
+        save_linked(Image.fromarray(enlarge(drawn, scale, upscale)), options.hr / name, options.links)
     for folder in options.pair:
-        add_pictures(options.hr, options.lr, open_model(options.model)[0], folder)
+        add_pictures(options.hr, options.lr, scale, folder)
 
 
 def options_of(arguments: list[str]) -> argparse.Namespace:

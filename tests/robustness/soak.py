@@ -47,7 +47,7 @@ WARM_UP = 60
 """Seconds of processor time in which caches and allocators may fill; at most a quarter of a run."""
 
 WARM_UP_RUNS = 500
-"""The same for runs over folders: about two turns of the options."""
+"""Allow runs over folders about two turns of the options, in seconds of processor time."""
 
 _WINDOWS = 12
 """Parts of a run, of which the least value counts."""
@@ -331,7 +331,7 @@ def _serve(folders: Iterator[str]) -> None:
     for number, name in enumerate(itertools.takewhile(bool, (line.strip() for line in folders))):
         for status in _run(name, number, chosen[number % len(chosen)]):
             _tell(status)
-        if number % _GIVEN_UP != _GIVEN_UP - 1:  # the threads of a run that was given up may still end
+        if not _is_given_up(number):  # the threads of a run that was given up may still end
             assert sum(type(each) is PictureUpscaler for each in gc.get_objects()) == 1, "an engine outlives its run"
         pixels = np.random.default_rng(number).integers(0, 256, (20 + number % 50, 31, 1 + number % 4), np.uint8)
         for array in (pixels, pixels.astype(np.uint16) * 257, pixels.astype(np.float32) / 255):
@@ -370,10 +370,15 @@ def _options() -> list[UpscaleOptions]:
     ]
 
 
+def _is_given_up(number: int) -> bool:
+    """Return whether a run is given up in the middle."""
+    return number % _GIVEN_UP == _GIVEN_UP - 1
+
+
 def _run(name: str, number: int, options: UpscaleOptions) -> Iterator[str]:
     """Upscale a folder, and yield the status of each result; some runs are given up in the middle."""
     results = upscale_files([name], replace(options, batch=BatchOptions(output=f"{name}/out")))
-    wanted = 5 if number % _GIVEN_UP == _GIVEN_UP - 1 else None
+    wanted = 5 if _is_given_up(number) else None
     with closing(results):
         yield from (result.status for result in itertools.islice(results, wanted))
 
