@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import gc
 import io
+import platform
 import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 from batches import EMBEDDED, RepeatUpscaler, fill, leftovers, run, save_animation, save_photo, states
 from PIL import Image
@@ -178,6 +180,18 @@ def test_a_run_keeps_no_engine_once_the_run_is_over(folder: Path) -> None:
         assert len(left) == len(kept)
     finally:
         gc.enable()
+
+
+@pytest.mark.skipif(sys.platform != "linux" or platform.libc_ver()[0] != "glibc", reason="glibc keeps freed memory")
+def test_memory_that_was_freed_goes_back_to_the_system_at_the_end_of_a_run(folder: Path) -> None:
+    run([folder / "b.png"])  # what every later run keeps
+    blocks = [np.ones(100_000, np.uint8) for _ in range(3_000)]
+    kept = blocks[::50]  # each holds the memory below it in the heap of glibc
+    del blocks
+    before = psutil.Process().memory_info().rss
+    run([folder / "a.jpg"])
+    assert before - psutil.Process().memory_info().rss > 200_000_000
+    assert all(block.all() for block in kept)
 
 
 def test_a_batch_and_a_single_run_give_the_same_pixels(folder: Path) -> None:
