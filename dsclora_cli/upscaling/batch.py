@@ -137,7 +137,7 @@ class BatchRun:
             check_stop(self._callbacks)
             while self._ended:
                 running -= 1
-                self._ended.pop().wait()
+                self._ended.pop().wait(lambda: check_stop(self._callbacks))
         # With `fail_fast`, a picture may fail in the decoder after the encoder has ended.
         yield from self._take_waiting()
 

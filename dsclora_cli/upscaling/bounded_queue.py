@@ -194,8 +194,8 @@ class Worker(Thread):
             self.join(POLL_SECONDS)
             while_waiting()
 
-    def wait(self) -> None:
-        """Wait until the thread has ended, and raise `error`."""
-        self.rest()
+    def wait(self, while_waiting: Callable[[], None] = lambda: None) -> None:
+        """Wait until the thread has ended, as `rest` does, and raise `error`."""
+        self.rest(while_waiting)
         if self.error is not None:
             raise self.error

@@ -95,10 +95,14 @@ class DevicePipeline:
         for thread in (self._decode_thread, self._network_thread, self._encode_thread):
             thread.start()
 
-    def wait(self) -> None:
-        """Wait until the threads have ended, and raise the error of a thread."""
+    def wait(self, while_waiting: Callable[[], None]) -> None:
+        """Wait until the threads have ended, and raise the error of a thread.
+
+        Args:
+            while_waiting: called several times a second: after a failure with `fail_fast`, a download may still hang.
+        """
         for thread in (self._encode_thread, self._network_thread, self._decode_thread):
-            thread.wait()
+            thread.wait(while_waiting)
 
     def stop(self, is_given_up: Callable[[], bool] = lambda: False) -> None:
         """Take no more pictures, and finish the pictures with all upscaled pixels waiting for the encoder.

@@ -9,12 +9,13 @@ from contextlib import closing
 from dataclasses import replace
 from itertools import count
 from pathlib import Path
+from time import monotonic
 
 import pytest
 from batches import EMBEDDED, RepeatUpscaler, fill, leftovers, run, save_photo, states
 
 from dsclora_cli import paths
-from dsclora_cli.config import SaveOptions, UpscaleOptions
+from dsclora_cli.config import BatchOptions, SaveOptions, UpscaleOptions
 from dsclora_cli.errors import ErrorCode, ErrorInfo, ImageError, OutOfMemory, WeightsError
 from dsclora_cli.imaging.reader import PictureReader
 from dsclora_cli.imaging.types import AnyFrame, Frame, StreamedFrame
@@ -233,6 +234,45 @@ def test_a_stop_waits_for_a_tile_and_not_for_a_band(folder: Path, monkeypatch: p
         list(upscale_files([folder / "a.jpg"], EMBEDDED, Stopped(), upscaler=TiledUpscaler()))
     assert next(tiles) <= 3
     assert not (folder / "a_x4.jpg").exists() and leftovers(folder) == []
+
+
+def test_after_a_failure_with_fail_fast_a_stop_does_not_wait_for_a_download(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun, reported, ended = (threading.Event() for _ in range(3))
+    times: list[float] = []
+    frames = count(1)
+    real = pipeline_module.open_input
+
+    def hang(file: InputFile, *rest: object) -> object:
+        if Path(file.name).name == "d.gif":
+            begun.set()
+            ended.wait(60)
+        return real(file, *rest)
+
+    class StoppedLater(UpscaleCallbacks):
+        def stop_requests(self) -> int:
+            return int(bool(times) and monotonic() > times[0] + 1)
+
+    def fail(frame: Frame) -> None:
+        assert begun.wait(60)
+        # The second picture ends after the report of the first failure, so the third is not begun.
+        assert next(frames) == 1 or reported.wait(60)
+        raise ImageError("a broken picture", "")
+
+    monkeypatch.setattr(pipeline_module, "open_input", hang)
+    options = replace(EMBEDDED, batch=BatchOptions(fail_fast=True))
+    inputs = [folder / name for name in ("a.jpg", "b.png", "c.webp", "d.gif")]
+    results = upscale_files(inputs, options, StoppedLater(), upscaler=RepeatUpscaler(fail))
+    try:
+        assert next(results).status == "failed"
+        times.append(monotonic())
+        reported.set()
+        assert [next(results).status for _ in range(3)] == ["failed", "not-reached", "not-reached"]
+        with pytest.raises(KeyboardInterrupt):
+            next(results)
+    finally:
+        ended.set()
 
 
 def test_a_caller_that_is_slower_than_the_run_stops_the_run_after_any_result(folder: Path) -> None:
