@@ -272,7 +272,7 @@ def _find_auto(options: ModelOptions, catalog: Catalog, scale: int) -> FoundWeig
         try:
             found = _find_entry(entry, catalog, options.offline)
         except HubUnavailable as error:  # not WeightsError: wrong bytes must never be passed over
-            problems.append(f"{name} could not be fetched ({error.reason})")
+            problems.append(f"{entry.base or name} could not be fetched ({error.reason})")
             # A copy without a traceback, which would tie the frames of all callers to this list, in a circle.
             missed.append(HubUnavailable(error.reason, error.message, error.hint))
             continue

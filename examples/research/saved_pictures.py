@@ -18,17 +18,17 @@ from io import BytesIO
 from pathlib import Path
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from PIL import Image, ImageFilter
 
+from dsclora_cli.config import EngineOptions
 from dsclora_cli.datasets.degradation import jpeg, webp
 from dsclora_cli.imaging.metrics import psnr_y
 from dsclora_cli.imaging.niqe import niqe
 from dsclora_cli.imaging.resize import downscale
 from dsclora_cli.inference.tiling import TileOptions, upscale_array
-from dsclora_cli.inference.torch_cpu import open_torch_engine
-from dsclora_cli.weights.resolve import find_named_weights, open_network
+from dsclora_cli.upscaling.engines import load_engine
+from dsclora_cli.weights.resolve import find_named_weights
 
 Pixels = NDArray[np.uint8]
 """`(H, W, 3)` uint8."""
@@ -98,9 +98,8 @@ SAVERS: dict[str, Callable[[Pixels, int], Pixels]] = {"jpeg": jpeg, "webp": webp
 
 def open_model(name: str) -> tuple[int, Callable[[Pixels], Pixels]]:
     """Return the scale of a model, and a function that upscales LR with the model."""
-    network = open_network(find_named_weights(name))
-    engine = open_torch_engine(network, network.config.descriptor, torch.device("cpu"), torch.float32)
-    return network.config.scale, lambda lr: upscale_array(lr, engine, TileOptions(256)).astype(np.uint8, copy=False)
+    engine = load_engine(find_named_weights(name), "cpu", EngineOptions())
+    return engine.descriptor.scale, lambda lr: upscale_array(lr, engine, TileOptions(256)).astype(np.uint8, copy=False)
 
 
 def open_models(names: Iterable[str], scale: int) -> dict[str, Callable[[Pixels], Pixels]]:
