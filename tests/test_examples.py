@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
-import random
 import re
 import shutil
 import sys
 import tomllib
 from pathlib import Path
-from types import ModuleType, SimpleNamespace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
+from example_scripts import EXAMPLES, PHOTO, example, save_corner
 from PIL import Image
 
-from dsclora_cli.datasets.benchmarks import pair_folders
-from dsclora_cli.imaging.resize import downscale
 from dsclora_cli.models.lora import Adapters, merge_adapters, parse_ranks
 from dsclora_cli.models.network import interpolate
 from dsclora_cli.models.span import SPAN, SpanConfig
@@ -26,34 +23,16 @@ from dsclora_cli.paths import sha256_of
 from dsclora_cli.weights.adapters import build_adapters, load_adapters, save_adapters
 from dsclora_cli.weights.checkpoint import load_network, save_network
 
-EXAMPLES = Path(__file__).parent.parent / "examples"
-PHOTO = EXAMPLES / "photo.png"
-
-
-def example(name: str) -> ModuleType:
-    folder = str((EXAMPLES / name).parent)
-    if folder not in sys.path:  # as for a script: examples import from their neighbors
-        sys.path.append(folder)
-    spec = importlib.util.spec_from_file_location(Path(name).name, EXAMPLES / f"{name}.py")
-    assert spec and spec.loader
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # where dataclasses look for the names in annotations
-    spec.loader.exec_module(module)
-    return module
-
 
 @pytest.fixture
 def small(tmp_path: Path) -> Path:
-    """A corner of the photograph, to be quick."""
-    path = tmp_path / "small.png"
-    with Image.open(PHOTO) as photo:
-        photo.crop((60, 30, 110, 80)).save(path)
-    return path
+    return save_corner(tmp_path)
 
 
 def test_every_example_is_run_here() -> None:
     names = {path.relative_to(EXAMPLES).with_suffix("").as_posix() for path in EXAMPLES.rglob("*.py")}
-    assert {name for name in names if f'example("{name}")' not in Path(__file__).read_text()} == set()
+    tests = "".join(path.read_text() for path in Path(__file__).parent.glob("test_examples*.py"))
+    assert {name for name in names if f'example("{name}")' not in tests} == set()
 
 
 def test_before_after_puts_both_enlargements_side_by_side(small: Path, tmp_path: Path) -> None:
@@ -196,83 +175,6 @@ def test_make_pages_renders_pages_of_text(tmp_path: Path) -> None:
     assert first.tobytes() != second.tobytes() and np.asarray(first).std() > 30
 
 
-def test_vary_makes_other_pictures_the_same_every_time(small: Path, tmp_path: Path) -> None:
-    photos = tmp_path / "photos"
-    photos.mkdir()
-    for name in "abcd":
-        Image.open(small).save(photos / f"{name}.png")
-    results = []
-    for folder in (tmp_path / "first", tmp_path / "second"):
-        example("research/vary").main([photos], folder)
-        results.append({path.name: path.read_bytes() for path in folder.iterdir()})
-    assert results[0] == results[1]
-    assert results[0].keys() == {f"{name}_v.png" for name in "abcd"}
-    assert len(set(results[0].values())) == 4
-
-
-def test_halve_makes_two_sizes_of_large_photographs(tmp_path: Path) -> None:
-    photos, halved = tmp_path / "photos", tmp_path / "halved"
-    photos.mkdir()
-    for name, size in {"large": (1400, 1000), "middle": (500, 400), "small": (380, 500)}.items():
-        Image.new("RGB", size, (9, 99, 199)).save(photos / f"{name}.png")
-    example("research/halve").main(photos, halved)
-    sizes = {path.stem: Image.open(path).size for path in halved.iterdir()}
-    assert sizes == {"large_d2": (700, 500), "large_d3": (466, 333), "middle_d2": (250, 200)}
-
-
-def test_draw_graphics_draws_every_kind_the_same_way_twice(tmp_path: Path) -> None:
-    answers = tmp_path / "answers"
-    answers.mkdir()
-    for folder in ("first", "second"):
-        example("research/draw_graphics").main(tmp_path / folder, 6, 3, [answers])
-    first = {path.name: path.read_bytes() for path in (tmp_path / "first").iterdir()}
-    assert first == {path.name: path.read_bytes() for path in (tmp_path / "second").iterdir()}
-    assert first == {path.name: path.read_bytes() for path in answers.iterdir()}
-    pictures = [np.asarray(Image.open(path)) for path in sorted(answers.iterdir())]
-    assert [picture.shape for picture in pictures] == [(480, 480, 3)] * 6
-    assert all(picture.min() == 0 and picture.max() == 255 for picture in pictures)  # pure colors in each
-
-
-def test_cut_graphics_cuts_the_same_pieces_twice_and_leaves_out_what_cannot_be_brought_back(tmp_path: Path) -> None:
-    example("research/draw_graphics").main(tmp_path / "drawn", 6, 3, [])
-    checks = np.indices((480, 480)).sum(0) % 2 * 255
-    Image.fromarray(np.stack([checks.astype(np.uint8)] * 3, -1)).save(tmp_path / "drawn" / "drawn_0006.png")
-    answers = tmp_path / "answers"
-    answers.mkdir()
-    for folder in ("first", "second"):
-        example("research/cut_graphics").main(tmp_path / "drawn", tmp_path / folder, 7, [answers])
-    first = {path.name: path.read_bytes() for path in (tmp_path / "first").iterdir()}
-    assert first == {path.name: path.read_bytes() for path in (tmp_path / "second").iterdir()}
-    assert first == {path.name: path.read_bytes() for path in answers.iterdir()}
-    assert {Image.open(path).size for path in answers.iterdir()} == {(160, 160)}
-    assert "drawnr_0000.png" in first and "drawnr_0006.png" not in first
-
-
-def test_draw_screens_makes_hr_whose_reduction_comes_near_to_what_was_drawn(tmp_path: Path) -> None:
-    module = example("research/draw_screens")
-    answers, photos = tmp_path / "answers", tmp_path / "photos"
-    for folder in (answers, photos):
-        folder.mkdir()
-    Image.fromarray(np.random.default_rng(0).integers(0, 256, (33, 41, 3), np.uint8)).save(photos / "photo.png")
-    for folder in ("first", "second"):
-        arguments = [tmp_path / folder, tmp_path / f"{folder} lr", "--pair", photos, "--links", answers]
-        module.main(
-            module.options_of([*map(str, arguments), *["--model", "dsclora-x2", "--count", "2", "--seed", "3"]])
-        )
-    first = {path.name: path.read_bytes() for path in (tmp_path / "first").iterdir()}
-    assert first == {path.name: path.read_bytes() for path in (tmp_path / "second").iterdir()}
-    assert sorted(first) == ["photo.png", "screen3_0000.png", "screen3_0001.png"]
-    assert {path.name for path in answers.iterdir()} == {"screen3_0000.png", "screen3_0001.png"}
-    pairs = pair_folders(tmp_path / "first", tmp_path / "first lr", 2)
-    assert [Image.open(pair.lr).size for pair in pairs] == [(20, 16), (64, 64), (64, 64)]
-    for index in (1, 2):
-        drawn = module.draw_screen(random.Random(index), index)
-        # A model that turns everything into noise: bicubic takes its place.
-        for upscale in (lambda lr: lr.repeat(2, 0).repeat(2, 1), lambda lr: 255 - lr.repeat(2, 0).repeat(2, 1)):
-            away = np.abs(downscale(module.enlarge(drawn, 2, upscale), 2).astype(int) - drawn)
-            assert away.mean() < 8
-
-
 def test_mix_weights_writes_a_mixture_of_two_networks(tmp_path: Path) -> None:
     states = []
     for seed in (1, 2):
@@ -286,22 +188,24 @@ def test_mix_weights_writes_a_mixture_of_two_networks(tmp_path: Path) -> None:
         assert torch.allclose(value, 0.75 * states[0][name] + 0.25 * states[1][name], atol=1e-6)
 
 
-def test_find_faults_sees_noise_in_a_block(capsys: pytest.CaptureFixture[str]) -> None:
-    module = example("research/find_faults")
-    lr = np.zeros((24, 24, 3), np.uint8)
-    large = np.zeros((48, 48, 3), np.uint8)
-    assert module.worst_block(lr, large, 2) == 0
-    large[16:32, 16:32] = 255
-    assert module.worst_block(lr, large, 2) > 200
-    module.main(["dsclora-x2"], texts=2, drawn=1)
-    row = capsys.readouterr().out.splitlines()[-1].split(" | ")
-    assert row[0] == "| dsclora-x2" and row[1] == row[3] == "0" and float(row[2]) < 30
-
-
-@pytest.mark.slow
-def test_networks_in_the_package_keep_the_small_text_of_screens(capsys: pytest.CaptureFixture[str]) -> None:
-    example("research/find_faults").main(["dsclora-x4", "dsclora-x3", "dsclora-x2"], drawn=1)
-    assert [row.split(" | ")[1] for row in capsys.readouterr().out.splitlines()[2:]] == ["0", "0", "0"]
+def test_mix_weights_writes_a_mixture_of_two_adapters_of_one_base(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    network = SPAN(SpanConfig(channels=4, blocks=1, scale=2))
+    states = []
+    for name, base in (("first", "a" * 64), ("second", "a" * 64), ("foreign", "b" * 64)):
+        adapters = Adapters(network, parse_ranks(network, "small"))
+        for parameter in adapters.parameters():
+            torch.nn.init.normal_(parameter)
+        save_adapters(adapters, tmp_path / name, base, "{}")
+        states.append(adapters.state_dict())
+    mix = example("research/mix_weights").main
+    mix(tmp_path / "first", tmp_path / "second", 0.25, tmp_path / "out")
+    mixed = load_adapters(tmp_path / "out")
+    assert mixed.base_sha256 == "a" * 64
+    for name, value in mixed.tensors.items():
+        assert torch.allclose(value, 0.75 * states[0][name] + 0.25 * states[1][name], atol=1e-6)
+    with pytest.raises(SystemExit, match="other bases"):
+        mix(tmp_path / "first", tmp_path / "foreign", 0.25, tmp_path / "out")
 
 
 def test_strength_measures_and_writes_a_share_of_an_adapter(
@@ -431,49 +335,6 @@ def test_label_ncnn_writes_the_same_pictures_by_tiles_and_resumes(
     assert re.fullmatch(r"2 of 2: 1\.png, \d+\.\d s of CPU for a megapixel of LR\n", capsys.readouterr().out)
     with pytest.raises(SystemExit, match="no input 'image'"):
         tool.main([*line, str(tmp_path / "none"), "--blobs", "image", "output"])
-
-
-def test_saved_pictures_scores_models_by_the_way_of_saving(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    tool = example("research/saved_pictures")
-    held_out = tmp_path / "held-out"
-    held_out.mkdir()
-    for number, left in enumerate((0, 40)):
-        Image.open(PHOTO).convert("RGB").crop((left, 0, left + 200, 104)).save(held_out / f"{number}.png")
-    monkeypatch.setattr(tool, "CHAINS", {name: tool.CHAINS[name] for name in ("clean", "JPEG 30", "WebP 50")})
-    run = [str(held_out), "dsclora-x4", "dsclora-x4-photo"]
-
-    tool.main([*run, "--camera", str(held_out)])
-    header, _, *rows = [line.strip("| \n").split(" | ") for line in capsys.readouterr().out.splitlines()]
-    assert header == [
-        "LR",
-        "dsclora-x4, PSNR-Y",
-        "dsclora-x4, NIQE",
-        "dsclora-x4-photo, PSNR-Y",
-        "dsclora-x4-photo, NIQE",
-    ]
-    scores = {row[0]: [float(cell) for cell in row[1:] if cell.strip()] for row in rows}
-    assert list(scores) == ["clean", "JPEG 30", "WebP 50", "as the camera saved"]
-    assert scores["clean"][0] > scores["JPEG 30"][0] and scores["JPEG 30"][2] > scores["JPEG 30"][0]
-
-    for format, quality in (("jpeg", 10), ("avif", 40)):
-        monkeypatch.setattr(tool, "QUALITIES", (quality, 100))
-        tool.main([*run, "--crossover", format])
-        out = capsys.readouterr().out
-        assert re.search(rf"\| {quality} \| \+\d", out) and out.endswith("\nbelow = 100\n")
-    with pytest.raises(SystemExit, match="upscales by 2, not by 4"):
-        tool.main([str(held_out), "dsclora-x2"])
-
-
-@pytest.mark.parametrize("factor", [1.0, 2.0, 2 / 3])
-def test_saved_pictures_chains_keep_the_size_and_repeat(factor: float) -> None:
-    tool = example("research/saved_pictures")
-    lr = np.asarray(Image.open(PHOTO).convert("RGB"))[:37, :50]
-    for chain in (*tool.CHAINS.values(), tool.twice(50, 90, factor)):
-        saved = chain(lr)
-        assert saved.shape == lr.shape and saved.dtype == np.uint8
-        assert np.array_equal(saved, chain(lr)) and np.abs(saved.astype(int) - lr).mean() < 20
 
 
 @pytest.mark.slow

@@ -24,14 +24,14 @@ def server(shared: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[HubServer]
 def test_the_list_of_models_shows_where_files_are(server: HubServer) -> None:
     rows = {row.name: row for row in list_models()}
     assert {name: (row.place, row.auto) for name, row in rows.items() if row.arch == "span"} == {
-        "dscf-x4": ("on the Hub", 1),
+        "dscf-x4": ("on the Hub", None),
         "dsclora-x4": ("embedded", 2),
         "dsclora-x4-photo": ("embedded", None),
         "dsclora-x3-photo": ("embedded", None),
         "dsclora-x2-photo": ("embedded", None),
         "dsclora-x3": ("embedded", 1),
         "dsclora-x2": ("embedded", 1),
-        "dscf-x4-plus": ("embedded", None),
+        "dscf-x4-plus": ("embedded", 1),
         "spantiny-x4": ("on the web", None),
         "spantiny-x4-dsclora": ("embedded", None),
         "nomosuni-span-x4": ("on the web", None),

@@ -44,9 +44,10 @@ def own_entry(path: Path, sha256: str | None = None, name: str = "mine") -> None
 
 def test_auto_uses_the_student_from_the_hub_then_from_the_cache(server: HubServer, student: bytes) -> None:
     found = find_weights(ModelOptions(), 4)
-    assert (found.name, found.note, found.path.read_bytes()) == ("dscf-x4", None, student)
-    assert found.entry == load_catalog().entry("dscf-x4")
-    assert found.sha256 == sha256_of(found.path)
+    assert (found.name, found.note, found.path.read_bytes()) == ("dscf-x4-plus", None, student)
+    assert found.entry == load_catalog().entry("dscf-x4-plus")
+    assert found.adapter == EMBEDDED / "dscf-x4-plus.safetensors"
+    assert found.sha256 == f"{sha256_of(found.path)}/{sha256_of(found.adapter)}"
     server.requests.clear()
     assert find_weights(ModelOptions(), 4) == found
     assert find_weights(ModelOptions(offline=True), None) == found
