@@ -111,8 +111,8 @@ def test_find_faults_sees_noise_in_a_block(capsys: pytest.CaptureFixture[str]) -
 
 @pytest.mark.slow
 def test_networks_in_the_package_keep_the_small_text_of_screens(capsys: pytest.CaptureFixture[str]) -> None:
-    example("research/find_faults").main(["dsclora-x4", "dsclora-x3", "dsclora-x2"], drawn=1)
-    assert [row.split(" | ")[1] for row in capsys.readouterr().out.splitlines()[2:]] == ["0", "0", "0"]
+    example("research/find_faults").main(["dsclora-x4", "dsclora-x3", "dsclora-x2", "dsclora-x4-photo"], drawn=1)
+    assert [row.split(" | ")[1] for row in capsys.readouterr().out.splitlines()[2:]] == ["0"] * 4
 
 
 @pytest.mark.slow
