@@ -14,7 +14,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from random import Random
@@ -240,7 +240,7 @@ class _Process:
         self._out = folder / "results.jsonl"
         self._err = folder / "messages.txt"
         with self._out.open("wb") as out, self._err.open("wb") as err:
-            environment = private_environment(folder / "home", OMP_NUM_THREADS="1")
+            environment = private_environment(folder / "home", OMP_NUM_THREADS="1", PYTHONFAULTHANDLER="1")
             self.popen = subprocess.Popen(
                 command, cwd=folder, env=environment, stdin=subprocess.PIPE, stdout=out, stderr=err
             )
@@ -256,6 +256,9 @@ class _Process:
     def __exit__(self, kind: object, *_: object) -> None:
         if kind is None:
             self.wait_until(lambda: self.popen.poll() is not None)
+        if (code := self.popen.poll() or 0) < 0:
+            text = self._err.read_text(encoding="utf-8", errors="replace")
+            self.soak.findings.append(f"ended by {signal.Signals(-code).name} after {self.age:.0f} s: {text[-2000:]!r}")
         self.popen.kill()
         self.popen.communicate()
         self._read()
@@ -277,10 +280,11 @@ class _Process:
         return self.popen.poll() is not None or waited > _ASLEEP or used - self._used > _STUCK
 
     def tell(self, line: str) -> None:
-        """Write a line to the process."""
+        """Write a line to the process; nothing is written to a process that has ended."""
         assert self.popen.stdin is not None
-        self.popen.stdin.write(f"{line}\n".encode())
-        self.popen.stdin.flush()
+        with suppress(BrokenPipeError):
+            self.popen.stdin.write(f"{line}\n".encode())
+            self.popen.stdin.flush()
 
     def wait_until(self, reached: Callable[[], bool]) -> None:
         """Read results and take samples until a state is reached, or the process is stuck."""
