@@ -112,6 +112,8 @@ class DevicePipeline:
         Args:
             is_given_up: asked several times a second; True gives up the pictures that wait for the encoder as well.
         """
+        # Closed queues do not end a thread that finds broken or finished pictures only, and puts none of them.
+        self._state.accepting = False
         self._before_network.abort()
         self._after_network.close()
 
@@ -358,7 +360,7 @@ class BatchState:
         self.events: SimpleQueue[FileResult | Event | DevicePipeline] = SimpleQueue()
         """Results, calls of callbacks, and ended pipelines."""
         self.accepting = True
-        """Whether more inputs are decoded; False after the first failure with `fail_fast`."""
+        """Whether more inputs are decoded; False after a stop, and after the first failure with `fail_fast`."""
         self.upscaling = True
         """Whether decoded pictures are upscaled; False after a failure in the network or encoder with `fail_fast`."""
         self._fail_fast = options.batch.fail_fast

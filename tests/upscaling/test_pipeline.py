@@ -25,6 +25,7 @@ from dsclora_cli.upscaling import picture as picture_module
 from dsclora_cli.upscaling import pipeline as pipeline_module
 from dsclora_cli.upscaling.batch import FileResult, UpscaleCallbacks, upscale_files
 from dsclora_cli.upscaling.bounded_queue import ByteBudget
+from dsclora_cli.upscaling.jobs import JobPlanner
 from dsclora_cli.upscaling.types import InputFile
 
 
@@ -273,6 +274,39 @@ def test_after_a_failure_with_fail_fast_a_stop_does_not_wait_for_a_download(
             next(results)
     finally:
         ended.set()
+
+
+@pytest.mark.parametrize("rest", ["broken", "finished"])
+def test_a_run_that_is_given_up_looks_at_no_more_pictures(
+    rest: str, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = [f"{number:02}.png" for number in range(8)]
+    for name in names:
+        save_photo(folder / name, (12, 9))
+    if rest == "finished":
+        run([folder / name for name in names[2:]], upscaler=RepeatUpscaler())
+    begun, ended, seen = threading.Event(), threading.Event(), []
+    real = pipeline_module.open_input
+
+    def watch(file: InputFile, *others: object) -> object:
+        if Path(file.name).name in names[2:]:
+            seen.append(file.name)
+            begun.set()
+            ended.wait(60)
+            if rest == "broken":
+                raise ImageError("a broken picture", "")
+        return real(file, *others)
+
+    monkeypatch.setattr(pipeline_module, "open_input", watch)
+    monkeypatch.setattr(JobPlanner, "find_done", lambda planner, file: None)  # finds most results without a look inside
+    results = upscale_files([folder / name for name in names], EMBEDDED, upscaler=RepeatUpscaler())
+    assert next(results).status == "done" and begun.wait(60)
+    results.close()
+    ended.set()
+    for thread in threading.enumerate():
+        if thread.name == "dsclora-decode":
+            thread.join()
+    assert len(seen) == 1
 
 
 def test_a_caller_that_is_slower_than_the_run_stops_the_run_after_any_result(folder: Path) -> None:
