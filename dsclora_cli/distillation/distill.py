@@ -121,7 +121,8 @@ def _open_base(options: DistillOptions, scale: int, offline: bool) -> OpenedWeig
     assert options.base is not None
     base = open_weights(options.base, scale, offline)
     if base.has_adapter:
-        raise UsageError(f"{options.base} already contains an adapter", "merge them first: `dsclora merge`")
+        hint = f"name its own base, or a file of both: `dsclora export {options.base} -o FILE.safetensors`"
+        raise UsageError(f"{options.base} already contains an adapter", hint)
     return base
 
 

@@ -45,7 +45,7 @@ def merge(
         offline: Do not access the internet.
 
     Raises:
-        UsageError: `output` exists, or `strength` is negative or not finite.
+        UsageError: `output` exists, `strength` is negative or not finite, or the base contains an adapter already.
         WeightsError: The adapter does not fit the base, or a file cannot be found, read or written.
     """
     if output.exists():
@@ -53,6 +53,9 @@ def merge(
     if not 0 <= strength < math.inf:
         raise UsageError(f"--strength {strength:g} is not a share of an adapter", "give a number from 0 to 1, or above")
     found, file = find_named_weights(base, offline), load_adapters(adapter)
+    if not found.is_plain:
+        of = f", {found.entry.base}" if found.entry and found.entry.base else ""
+        raise UsageError(f"{found.name} contains an adapter already", f"name the base of that adapter{of}")
     network = load_network(found.path)
     network = merge_adapters(network, build_adapters(network, found.sha256, file, force).scale(strength))
     adapter_sha256 = sha256_of(adapter)

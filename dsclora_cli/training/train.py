@@ -26,8 +26,8 @@ from dsclora_cli.recipe_toml import resolve_defaults
 from dsclora_cli.training.compile import compiled
 from dsclora_cli.training.losses import ReconstructionLoss
 from dsclora_cli.training.trainer import LossTerms, Run, TrainCallbacks, TrainingSetup, TrainResult, fit
-from dsclora_cli.weights.checkpoint import load_network, save_network
-from dsclora_cli.weights.resolve import find_named_weights
+from dsclora_cli.weights.checkpoint import save_network
+from dsclora_cli.weights.resolve import FoundWeights, find_named_weights, open_network
 
 _FITTED_BATCHES = 4  # batches that the upsampler is fitted to
 
@@ -100,7 +100,7 @@ def initial_network(recipe: Recipe, data: TrainSet, offline: bool = False) -> Ne
     """
     network, complete = new_network(recipe.network), False
     if recipe.network.init is not None:
-        complete = _load_matching(network, find_named_weights(recipe.network.init, offline).path)
+        complete = _load_matching(network, find_named_weights(recipe.network.init, offline))
     elif recipe.network.expanded:
         assert isinstance(network, SPAN)
         # The training form starts with a last convolution that is nearly silent, around mid-gray.
@@ -137,17 +137,17 @@ def new_network(options: NetworkOptions) -> Network:
     return SPAN(SpanConfig(channels, blocks, scale, expanded=options.expanded))
 
 
-def _load_matching(network: Network, path: Path) -> bool:
-    """Load the weights of a file that have the network's shapes, and return whether all weights were loaded.
+def _load_matching(network: Network, found: FoundWeights) -> bool:
+    """Load the weights that have the network's shapes, and return whether all weights were loaded.
 
     Only the upsampler may differ, as between two scales. Raises UsageError otherwise.
     """
-    source, own = load_network(path).state_dict(), network.state_dict()
+    source, own = open_network(found).state_dict(), network.state_dict()
     other = {name for name, value in own.items() if name not in source or source[name].shape != value.shape}
     if any(not name.startswith(network.upsampling_prefixes) for name in other | (source.keys() - own.keys())):
         shape = f"{network.config.channels} channels and {network.config.blocks} blocks"
         raise UsageError(
-            f"{path} does not hold a network of {shape} in the form to train", "give --channels and --blocks"
+            f"{found.path} does not hold a network of {shape} in the form to train", "give --channels and --blocks"
         )
     network.load_state_dict({name: own[name] if name in other else source[name] for name in own})
     return not other

@@ -52,8 +52,12 @@ def describe_file(path: Path) -> Descriptor:
 
 def _foreign_network(path: Path, unknown: UnknownNetwork) -> Network:
     """Return the network that spandrel opens. Raises `unknown`, perhaps with a longer hint, where there is none."""
+    from dsclora_cli.weights.adapters import is_adapter
     from dsclora_cli.weights.foreign import UnusableSpandrel, open_foreign
 
+    if is_adapter(read_tensors(path)):
+        hint = "give the weights that it was trained on, and the adapter with --adapter"
+        raise WeightsError(f"{path} is an adapter, and no network", hint)
     try:
         network = open_foreign(path)
     except UnusableSpandrel as error:

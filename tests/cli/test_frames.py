@@ -120,6 +120,14 @@ def test_a_note_where_players_would_take_another_matrix(pipe) -> None:
     assert pipe(stream, *EMBEDDED, "-q")[0].err == ""
 
 
+def test_a_note_where_auto_could_not_get_its_first_choice(pipe, rgb: np.ndarray) -> None:
+    stream = y4m(rgb, FrameLayout(WIDTH, HEIGHT, "444", (False, False)), "444")
+    assert (
+        "note: dscf-x4 could not be fetched (offline): using the embedded dsclora-x4\n"
+        in pipe(stream, "--offline")[0].err
+    )
+
+
 def test_a_cut_stream_keeps_the_whole_frames(pipe, rgb: np.ndarray) -> None:
     ran, out = pipe(rgb.tobytes()[:-5], "--size", "12x9", *EMBEDDED)
     assert ran.code == 1

@@ -134,6 +134,8 @@ def test_info_of_an_adapter_names_its_base(dsclora) -> None:
     assert model["base"] == "dscf-x4" and model["network"] is None  # the base is not on this machine
     assert model["adapter"]["base_sha256"] == catalog.load_catalog().entry("dscf-x4").sha256
     assert model["adapter"]["layers"] == 20
+    err = dsclora("models", "info", "dscf-x4-plus").err
+    assert err == "note: the base, dscf-x4, is not on this machine (run `dsclora models fetch dscf-x4-plus`)\n"
 
 
 def test_info_of_a_file_recognizes_a_copy_of_known_weights(dsclora, tmp_path) -> None:

@@ -111,7 +111,7 @@ def test_another_base_needs_force(dsclora, files: Path) -> None:
         (
             ("adapter.safetensors", "adapter.safetensors", "-o", "x"),
             3,
-            "unsupported model file adapter.safetensors",
+            "adapter.safetensors is an adapter, and no network",
         ),
         (("nobody", "adapter.safetensors", "-o", "x"), 2, "nobody"),
         (("base.safetensors", "absent", "-o", "x"), 3, "cannot read absent"),

@@ -8,9 +8,7 @@ from pathlib import Path
 import pytest
 from hub_server import HubServer
 
-from dsclora_cli.config import ModelOptions
-from dsclora_cli.weights.listing import list_models
-from dsclora_cli.weights.resolve import find_weights
+from dsclora_cli.weights.listing import FetchStatus, fetch_model, list_models
 
 
 @pytest.fixture
@@ -37,7 +35,9 @@ def test_the_list_of_models_shows_where_files_are(server: HubServer) -> None:
         "nomosuni-span-x4": ("on the web", None),
     }
     assert server.requests == []
-    find_weights(ModelOptions(), 4)
+    # The adapter is in the package, and its base is not.
+    assert fetch_model("dscf-x4-plus", trust=False).status == FetchStatus.FETCHED
+    assert fetch_model("dscf-x4-plus", trust=False).status == FetchStatus.HERE
     student = next(row for row in list_models() if row.name == "dscf-x4")
     assert (student.place, student.scale, student.licence, student.size) == ("cached", 4, "MIT", 535137)
     assert student.published["Manga109"]["psnr_y"] == 29.6

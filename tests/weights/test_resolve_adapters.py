@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 from hub_server import HubServer
 from networks import small
+from training import photographs, tiny_recipe
 
 from dsclora_cli.config import ModelOptions
+from dsclora_cli.datasets.patches import open_data
+from dsclora_cli.distillation.distill import distill
+from dsclora_cli.distillation.merge import merge
 from dsclora_cli.errors import UsageError, WeightsError
 from dsclora_cli.models.lora import Adapters, merge_adapters, parse_ranks
 from dsclora_cli.paths import config_dir, sha256_of
+from dsclora_cli.recipe import DistillOptions
+from dsclora_cli.training.train import initial_network
+from dsclora_cli.training.trainer import TrainCallbacks
 from dsclora_cli.weights.adapters import save_adapters
 from dsclora_cli.weights.checkpoint import save_network
 from dsclora_cli.weights.resolve import find_weights, native_scales, open_network
@@ -121,3 +129,27 @@ def test_an_adapter_on_the_hub_finds_its_base_in_the_catalog(base: Path, adapter
         assert native_scales(options) == (2,) and _equal(options)
         with pytest.raises(UsageError, match="base upscales by 2, not by 3"):
             find_weights(options, 3)
+
+
+def test_an_entry_with_an_adapter_is_the_same_network_everywhere(base: Path, adapter: Path, tmp_path: Path) -> None:
+    _catalog(mine=(base, ""), plus=(adapter, 'base = "mine"'))
+    assert _equal(ModelOptions("plus"))
+    expected = open_network(find_weights(ModelOptions("plus"), 2)).state_dict()
+
+    recipe = tiny_recipe(photographs(tmp_path / "photos"))
+    shape = small().config
+    network = replace(recipe.network, channels=shape.channels, blocks=shape.blocks, init="plus")
+    recipe = replace(recipe, network=network)
+    started = initial_network(recipe, open_data(recipe)[0]).state_dict()
+    assert all(torch.equal(value, expected[name]) for name, value in started.items())
+
+    for force in (False, True):
+        with pytest.raises(UsageError, match=r"plus contains an adapter already .*base of that adapter, mine"):
+            merge("plus", adapter, tmp_path / "merged.safetensors", force=force)
+    with pytest.raises(UsageError, match=r"plus already contains an adapter .*dsclora export plus -o FILE"):
+        distill(replace(recipe, distill=DistillOptions(base="plus")), tmp_path / "run", False, TrainCallbacks())
+
+
+def test_an_adapter_in_place_of_a_network_is_called_an_adapter(adapter: Path) -> None:
+    with pytest.raises(WeightsError, match=r"is an adapter, and no network \(give the weights that it was"):
+        native_scales(ModelOptions(weights=adapter))

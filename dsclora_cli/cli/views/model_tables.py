@@ -78,6 +78,9 @@ def show_description(model: ModelDescription) -> None:
         is_lost = model.place == WeightPlace.MISSING
         step = f"run `dsclora models verify {model.name}`" if is_lost else fetch_step(model.name, model.sha256)
         console.print_labeled("note", f"the file is not on this machine, so its tensors are unknown ({step})", "cyan")
+    elif model.base is not None and model.network is None:
+        step = fetch_step(model.name, model.sha256)
+        console.print_labeled("note", f"the base, {model.base}, is not on this machine ({step})", "cyan")
 
 
 def _network_facts(network: NetworkFacts | None) -> Mapping[str, str]:
