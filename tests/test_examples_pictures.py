@@ -1,4 +1,4 @@
-"""The scripts that make, change and judge pictures for training."""
+"""Run the scripts that make, change and judge pictures for training."""
 
 from __future__ import annotations
 

@@ -133,14 +133,13 @@ class _DryRun:
         # Alpha passes the network as well.
         planes = 2 if job.source.channels in {2, 4} else 1
         pixels = _network_pixels(job) * planes * job.result.frames
-        notes = dict.fromkeys(weights.note for weights in job.weights if weights.note)
         return replace(
             planned,
             tile=plan.tile,
             tiles=plan.tiles,
             memory_bytes=plan.memory_bytes,
             seconds=round(pixels * self._seconds_per_pixel, 1),
-            notes=(*planned.notes, *notes),
+            notes=(*planned.notes, *job.notes),
         )
 
     @cached_property

@@ -80,7 +80,7 @@ def upscale_frames(
     check_claim(frame, layout.width * layout.height, options.read.max_pixels)
     upscaler = PictureUpscaler(options)
     plan = upscaler.plan(JobPlanner.for_arrays(options).plan_in_memory(frame), streamed=False)
-    for note in (weights.note for weights in plan.job.weights if weights.note):
+    for note in plan.job.notes:
         callbacks.note_once(note)
     size = plan.job.size
     larger = layout.with_size(size.width, size.height)

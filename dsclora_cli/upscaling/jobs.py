@@ -53,6 +53,11 @@ class Job:
     warnings: tuple[str, ...]
 
     @property
+    def notes(self) -> tuple[str, ...]:
+        """Return why `auto` could not get its first choice, without duplicates; empty where it could."""
+        return tuple(dict.fromkeys(weights.note for weights in self.weights if weights.note))
+
+    @property
     def source_facts(self) -> dict[str, object] | None:
         """Return what the record says of an object at a URL, as JSON values; None for every other input."""
         if self.file.version is None:

@@ -232,7 +232,7 @@ class DevicePipeline:
         except Exception as error:  # noqa: BLE001 - as in `_decode_next`
             self._fail(picture, error)
             return
-        for note in dict.fromkeys(weights.note for weights in job.weights if weights.note):
+        for note in job.notes:
             picture.warnings.append(note)
             state.events.put(partial(UpscaleCallbacks.note_once, note=note))
         state.events.put(lambda callbacks: callbacks.on_start(job.file))

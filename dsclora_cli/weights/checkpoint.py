@@ -14,7 +14,7 @@ from dsclora_cli.inference.engine import NO_NORM, Descriptor
 from dsclora_cli.models.network import Network
 from dsclora_cli.models.span import SpanConfig
 from dsclora_cli.weights.detect import HINT, UnknownNetwork, architecture_of, detect_architecture, list_some
-from dsclora_cli.weights.state_dict import pack_tensors, read_tensors, require_finite_tensor, write_tensors
+from dsclora_cli.weights.state_dict import TensorFile, pack_tensors, read_tensors, require_finite_tensor, write_tensors
 
 
 def load_network(path: Path) -> Network:
@@ -27,7 +27,7 @@ def load_network(path: Path) -> Network:
     try:
         architecture, config = detect_architecture(file, path)
     except UnknownNetwork as error:
-        return _foreign_network(path, error)
+        return _foreign_network(file, path, error)
     # SPAN's training form may come with a stale merged copy of the weights (`eval_conv`).
     stale = ".eval_conv." if isinstance(config, SpanConfig) and config.expanded else None
     state = {name: tensor for name, tensor in file.tensors.items() if name != NO_NORM and not (stale and stale in name)}
@@ -44,18 +44,22 @@ def load_network(path: Path) -> Network:
 
 def describe_file(path: Path) -> Descriptor:
     """Return the facts on the network of a file; a network of spandrel is opened for that. Raises WeightsError."""
+    file = read_tensors(path)
     try:
-        return detect_architecture(read_tensors(path), path)[1].descriptor
+        return detect_architecture(file, path)[1].descriptor
     except UnknownNetwork as error:
-        return _foreign_network(path, error).config.descriptor
+        return _foreign_network(file, path, error).config.descriptor
 
 
-def _foreign_network(path: Path, unknown: UnknownNetwork) -> Network:
-    """Return the network that spandrel opens. Raises `unknown`, perhaps with a longer hint, where there is none."""
+def _foreign_network(file: TensorFile, path: Path, unknown: UnknownNetwork) -> Network:
+    """Return the network that spandrel opens. Raises `unknown`, perhaps with a longer hint, where there is none.
+
+    Raises WeightsError for an adapter.
+    """
     from dsclora_cli.weights.adapters import is_adapter
     from dsclora_cli.weights.foreign import UnusableSpandrel, open_foreign
 
-    if is_adapter(read_tensors(path)):
+    if is_adapter(file):
         hint = "give the weights that it was trained on, and the adapter with --adapter"
         raise WeightsError(f"{path} is an adapter, and no network", hint)
     try:

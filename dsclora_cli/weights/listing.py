@@ -173,10 +173,10 @@ def fetch_model(name: str, trust: bool, on_bytes: OnBytes | None = None) -> Fetc
         status = FetchStatus.FETCHED if model.note else FetchStatus.HERE
         return FetchedModel(name, status, model.path, model.trusted.sha256, note=model.note or "")
     entry = catalog.entry(name)
-    needed = [entry] if entry.base is None else [catalog.entry(entry.base), entry]
-    status = FetchStatus.HERE if all(map(find_local, needed)) else FetchStatus.FETCHED
-    if entry.base is not None:
-        obtain(needed[0], on_bytes=on_bytes)
+    bases = [] if entry.base is None else [catalog.entry(entry.base)]
+    status = FetchStatus.HERE if all(map(find_local, (*bases, entry))) else FetchStatus.FETCHED
+    for base in bases:
+        obtain(base, on_bytes=on_bytes)
     path = obtain(entry, trust=trust, on_bytes=on_bytes)
     return FetchedModel(name, status, path, known_sha256(entry))
 

@@ -256,14 +256,14 @@ class _Process:
     def __exit__(self, kind: object, *_: object) -> None:
         if kind is None:
             self.wait_until(lambda: self.popen.poll() is not None)
-        if (code := self.popen.poll() or 0) < 0:
-            text = self._err.read_text(encoding="utf-8", errors="replace")
-            self.soak.findings.append(f"ended by {signal.Signals(-code).name} after {self.age:.0f} s: {text[-2000:]!r}")
+        code, age = self.popen.poll() or 0, self.age  # before the kill
         self.popen.kill()
         self.popen.communicate()
         self._read()
         self._lines.close()
         text = self._err.read_text(encoding="utf-8", errors="replace")
+        if code < 0:
+            self.soak.findings.append(f"ended by {signal.Signals(-code).name} after {age:.0f} s: {text[-2000:]!r}")
         if "Traceback" in text or "this is a bug" in text:
             self.soak.findings.append(f"messages: {text[-300:]!r}")
 
