@@ -82,6 +82,8 @@ def export(
     if json:
         console.show_json(exported)
     elif not quiet:
+        if exported.note:
+            console.print_labeled("note", exported.note, "cyan")
         _show(exported)
 
 

@@ -116,7 +116,7 @@ def compare(
     if twice := {name for name in names if names.count(name) > 1}:
         raise UsageError(f"{', '.join(sorted(twice))} is named twice", "name each candidate once")
     source = _open_input(picture, options, callbacks)
-    upscaled = [_upscale(name, source, options) for name in names]
+    upscaled = [_upscale(name, source, options, callbacks) for name in names]
     if options.hr is not None:
         upscaled.append(_read_finished(options.hr, "hr", source, options))
     height, width = (min(each.pixels.shape[axis] for each in upscaled) for axis in (0, 1))
@@ -164,7 +164,7 @@ def _choose_part(header: Header, options: CompareOptions, callbacks: Callbacks) 
     return part
 
 
-def _upscale(name: str, source: _Input, options: CompareOptions) -> ComparedPixels:
+def _upscale(name: str, source: _Input, options: CompareOptions, callbacks: Callbacks) -> ComparedPixels:
     """Return the part of the picture, upscaled by a candidate."""
     if names_file(name) and not is_url(name) and Path(name).suffix.lower() not in _NO_PICTURES:
         return _read_finished(Path(name), "file", source, options)
@@ -175,16 +175,18 @@ def _upscale(name: str, source: _Input, options: CompareOptions) -> ComparedPixe
         filtered = resize_with(name, _to_rgb(region), *sides)
         kind, upscaled = "filter", cut_part(filtered, inner, options.scale)
     else:
-        name, kind, upscaled = _run_model(name, source, options)
+        name, kind, upscaled = _run_model(name, source, options, callbacks)
     result = ComparedResult(name, kind, perf_counter() - begin, None, None, None)
     return ComparedPixels(result, _to_rgb(upscaled), fitting_profile(source.header.metadata.icc, 3))
 
 
-def _run_model(name: str, source: _Input, options: CompareOptions) -> tuple[str, str, Pixels]:
+def _run_model(name: str, source: _Input, options: CompareOptions, callbacks: Callbacks) -> tuple[str, str, Pixels]:
     """Return the name and the kind of a model or of a file of weights, and the upscaled part."""
     model = named_options(name, options.offline)
     asked = UpscaleOptions(model=model, size=SizeOptions(scale=options.scale), engine=options.engine)
     job = JobPlanner.for_arrays(asked).plan_in_memory(source.header)
+    for note in job.notes:
+        callbacks.note_once(note)
     upscaled, _ = upscale_part(PictureUpscaler(asked), job, source.pixels, source.part)
     return f"{job.model} (auto)" if name == AUTO else name, "model" if model.weights is None else "weights", upscaled
 

@@ -12,6 +12,7 @@ from dsclora_cli.errors import UsageError, WeightsError
 from dsclora_cli.exporting.file_formats import FORMATS
 from dsclora_cli.inference.engine import Descriptor
 from dsclora_cli.paths import atomic_write
+from dsclora_cli.weights.adapters import load_adapters
 from dsclora_cli.weights.hub_models import NO_LICENCE
 from dsclora_cli.weights.resolve import FoundWeights, find_weights, open_network
 from dsclora_cli.weights.state_dict import read_tensors
@@ -33,6 +34,8 @@ class ExportedModel:
     """sha256 of the weight file; with an adapter, a slash and the sha256 of the adapter follow."""
     metadata: Mapping[str, str]
     """Metadata inside the files: scale, halo, licence, origin, and what goes in and comes out."""
+    note: str | None = None
+    """Sentence for the user if `auto` could not get its first choice."""
 
 
 def export_model(
@@ -71,7 +74,7 @@ def export_model(
         raise UsageError(message, f"install {chosen.package} again, with the packages that it needs") from error
     _write_all(dict(zip(paths, contents, strict=True)))
     size = sum(len(content) for content in contents)
-    return ExportedModel(name, tuple(map(str, paths)), size, found.name, found.sha256, metadata)
+    return ExportedModel(name, tuple(map(str, paths)), size, found.name, found.sha256, metadata, found.note)
 
 
 def _format_of(output: Path, format: str | None) -> str:
@@ -112,7 +115,7 @@ def describe_export(found: FoundWeights, descriptor: Descriptor) -> dict[str, st
         "licence": entry.licence if entry else found.licence or stored.get("licence", NO_LICENCE),
         "source": entry.source if entry else stored.get("source", ""),
         "weights_sha256": found.sha256,
-        "training": stored.get("training", ""),
+        "training": load_adapters(found.adapter).training if found.adapter else stored.get("training", ""),
         "input": "float32, (1, 3, height, width), RGB from 0 to 1",
         "output": "float32, (1, 3, scale * height, scale * width), RGB, nominally from 0 to 1; to be clamped",
         "normalization": "none outside: the network subtracts its own mean colour, where it has one",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 from typing import overload
@@ -25,6 +27,8 @@ class Upscaler:
         upscaler("photo.jpg")            # writes photo_x4.jpg next to the input and returns the path
         upscaler(Image.open("a.png"))    # returns a Pillow image
         upscaler(array)                  # (H, W) or (H, W, 1 to 4), uint8, uint16 or float in [0, 1]
+
+    What the command line shows as a note or a warning is a `UserWarning` here.
 
     Args:
         model: catalog name, or `auto`.
@@ -90,12 +94,17 @@ class Upscaler:
             WeightsError: weights cannot be read or downloaded.
         """
         if isinstance(picture, (str, Path, RemotePlace)):
-            return self._upscale_file(_text_of(picture), output)
+            place, warned = self._upscale_file(_text_of(picture), output)
+            _warn(f"{picture}: {warning}" for warning in warned)
+            return place
         pixels, back = to_pixels(picture)
-        plan = self._upscaler.plan(self._planner.plan_array(pixels), streamed=False)
+        job = self._planner.plan_array(pixels)
+        _warn(job.notes)
+        plan = self._upscaler.plan(job, streamed=False)
         return back(self._upscaler.upscale(Frame(pixels), plan).pixels)
 
-    def _upscale_file(self, path: str, output: Place | str | None) -> Place:
+    def _upscale_file(self, path: str, output: Place | str | None) -> tuple[Place, tuple[str, ...]]:
+        """Return the place of the result, and the warnings about the picture."""
         batch = replace(self.options.batch, output=None if output is None else _text_of(output))
         (result,) = upscale_files([path], replace(self.options, batch=batch), upscaler=self._upscaler)
         if result.status == "kept":
@@ -106,7 +115,13 @@ class Upscaler:
             raise ImageError(result.error.message, result.error.hint)
         if result.output is None:
             raise ImageError(f"{result.input}: {'; '.join(result.warnings)}")
-        return parse_place(result.output)
+        return parse_place(result.output), result.warnings
+
+
+def _warn(sentences: Iterable[str]) -> None:
+    """Give sentences to Python's warnings, in the name of the line that called the upscaler."""
+    for sentence in sentences:
+        warnings.warn(sentence, stacklevel=3)
 
 
 def _text_of(place: Place | str) -> str:

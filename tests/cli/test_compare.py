@@ -45,8 +45,8 @@ def test_json(dsclora, photo: Path) -> None:
 
 
 def test_auto_names_the_model(dsclora, photo: Path) -> None:
-    code, out, _ = dsclora("compare", photo, "-m", "auto", "--offline", "-q", "--json")
-    assert code == 0
+    code, out, err = dsclora("compare", photo, "-m", "auto", "--offline", "--json")
+    assert (code, err) == (0, "note: dscf-x4 could not be fetched (offline): using the embedded dsclora-x4\n")
     assert json.loads(out)["results"][0]["name"] == "dsclora-x4 (auto)"
 
 

@@ -22,6 +22,7 @@ from dsclora_cli.models.span import SPAN, SpanConfig
 from dsclora_cli.paths import sha256_of
 from dsclora_cli.weights.adapters import save_adapters
 from dsclora_cli.weights.checkpoint import load_network, save_network
+from dsclora_cli.weights.state_dict import read_tensors
 
 LEVEL = 1 / 255
 PAGE = (Path(__file__).parents[2] / "docs" / "interop.md").read_text(encoding="utf-8")
@@ -155,6 +156,7 @@ def test_safetensors_are_read_again_with_their_metadata(dsclora, folder: Path) -
         "size": Path("copy.safetensors").stat().st_size,
         "model": "small",
         "weights_sha256": sha256,
+        "note": None,
     }
     wanted = {"arch": "span", "scale": "2", "halo": "21", "licence": "not stated", "weights_sha256": sha256}
     assert {key: metadata[key] for key in wanted} == wanted
@@ -215,11 +217,17 @@ def test_an_adapter_is_merged_in(dsclora, folder: Path) -> None:
     adapters = Adapters(network, parse_ranks(network, "small"))
     for parameter in adapters.parameters():
         torch.nn.init.constant_(parameter, 0.03)
-    save_adapters(adapters, Path("adapter.safetensors"), sha256_of(Path("small.safetensors")), "")
+    save_adapters(adapters, Path("adapter.safetensors"), sha256_of(Path("small.safetensors")), '{"steps": 3}')
     ran = dsclora("export", "small.safetensors", "--adapter", "adapter.safetensors", "-o", "both.safetensors")
     assert (ran.code, ran.err) == (0, "")
     exported, expected = load_network(Path("both.safetensors")), merge_adapters(network, adapters)
     assert all(torch.equal(tensor, exported.state_dict()[name]) for name, tensor in expected.state_dict().items())
+    assert read_tensors(Path("both.safetensors")).metadata["training"] == '{"steps": 3}'
+
+
+def test_another_model_than_the_first_choice_of_auto_is_a_note(dsclora, folder: Path) -> None:
+    ran = dsclora("export", "auto", "-o", "auto.safetensors", "--offline")
+    assert (ran.code, ran.err) == (0, "note: dscf-x4 could not be fetched (offline): using the embedded dsclora-x4\n")
 
 
 def test_quiet_writes_the_file_and_no_line(dsclora, folder: Path) -> None:

@@ -94,6 +94,14 @@ def test_errors_are_dsclora_errors(upscaler: Upscaler, tmp_path: Path) -> None:
         Upscaler(device="abacus", options=EMBEDDED)
 
 
+def test_a_fallback_of_auto_is_a_python_warning_at_the_call(photo: Path) -> None:
+    upscaler = Upscaler(device="cpu", options=EMBEDDED)
+    for picture in (photo, Image.open(photo)):
+        with pytest.warns(UserWarning, match="dscf-x4 could not be fetched") as caught:
+            upscaler(picture)
+        assert [warning.filename for warning in caught] == [__file__]
+
+
 def test_importing_the_package_imports_no_torch_and_no_numpy() -> None:
     script = "import sys, dsclora_cli; print([m for m in ('torch', 'numpy', 'PIL', 'typer') if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, text=True)
