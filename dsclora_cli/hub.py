@@ -72,7 +72,7 @@ _SHA256 = re.compile(r"[0-9a-f]{64}")
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 _SPACE_HINT = "free some space, or set HF_HUB_CACHE to a folder that can be written"
 _PAGES = {"model": "", "dataset": "datasets/"}
-_INSTEAD = {"model": "give a file with --weights FILE", "dataset": "give a folder with --data-dir DIR"}
+_INSTEAD = {"model": "give a file of weights in place of the name", "dataset": "give a folder with --data-dir DIR"}
 
 
 @dataclass(frozen=True)

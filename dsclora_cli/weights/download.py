@@ -186,7 +186,8 @@ def _fetch_from_web(entry: WeightEntry, url: str, path: Path, expected: str, on_
     # URLError and time-outs are kinds of OSError; a server that speaks no HTTP, or a proxy without a name, are not.
     except (OSError, DiskError, HTTPException, ValueError) as error:
         raise WeightsError(
-            f"{entry.name} cannot be fetched from {url}: {_reason(error)}", "try again later, or give --weights FILE"
+            f"{entry.name} cannot be fetched from {url}: {_reason(error)}",
+            "try again later, or give a file of weights in place of the name",
         ) from error
     return path
 
