@@ -12,6 +12,7 @@ import sys
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from itertools import pairwise
 from types import MappingProxyType
 from typing import Annotated
 
@@ -57,6 +58,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     # Asked here and not in the command: options that do not parse reach no command.
     as_json = "--json" in given
     try:
+        _refuse_empty(given)
         with _terminable():
             program = typer.main.get_command(application(given or _words_to_complete()))
             apply_settings(program, given)
@@ -66,6 +68,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (KeyboardInterrupt, Exception) as error:  # noqa: BLE001 - users see one line, whatever the exception is
         return console.show_error(error, as_json, traceback=is_debugging())
     return ExitCode.DONE
+
+
+def _refuse_empty(given: Sequence[str]) -> None:
+    """Raise UsageError for an empty argument: as a path it would mean the folder of the terminal."""
+    for before, word in pairwise(("dsclora", *given)):
+        if word and not (word.startswith("--") and word.endswith("=")):
+            continue
+        raise UsageError(
+            f"an argument is empty, after {before}" if not word else f"{word} has no value",
+            "give a value, or leave the argument out; a variable of a script may be empty",
+        )
 
 
 def _words_to_complete() -> list[str]:

@@ -287,7 +287,7 @@ def upscale(
 
     # Closed before the view: after Ctrl-C, threads end before the summary is shown.
     with (
-        UpscaleView(json, quiet, verbose) as view,
+        UpscaleView(json, quiet, verbose, endless=watch) as view,
         closing(_start(inputs, asked, view, crop_preview, watch, cluster)) as results,
     ):
         view.show_all(results)

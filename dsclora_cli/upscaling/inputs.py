@@ -28,7 +28,7 @@ from dsclora_cli.storage.places import Place, RemotePlace, is_url, parse_place
 from dsclora_cli.upscaling.manifest import is_recorded
 from dsclora_cli.upscaling.output_names import STDOUT, check_template, possible_stems
 from dsclora_cli.upscaling.shards import keep_shard
-from dsclora_cli.upscaling.types import STDIN, FoundInputs, InputFile, LeftOut, path_key
+from dsclora_cli.upscaling.types import BY_NAME, STDIN, FoundInputs, InputFile, LeftOut, path_key
 
 _PIPE_LIMIT = 2**30
 """Most bytes of a picture from a pipe or from standard input."""
@@ -58,7 +58,6 @@ _KINDS = {
 """Plurals by reason."""
 
 _SECOND_NAMES = "second names of inputs"
-_BY_NAME = "results by their names"
 
 
 def find_inputs(arguments: Iterable[str | os.PathLike[str]], batch: BatchOptions) -> FoundInputs:
@@ -67,11 +66,14 @@ def find_inputs(arguments: Iterable[str | os.PathLike[str]], batch: BatchOptions
     Standard input is read for `-`, and a named pipe is read. A missing file becomes an InputFile with a `problem`.
 
     Raises:
-        UsageError: a list cannot be read, or `check_template` or `keep_shard` refuses the name template.
+        UsageError: an argument is empty, a list cannot be read, or `check_template` or `keep_shard` refuses the name
+            template.
     """
     check_template(batch.name)
     found = _Found(batch)
     for argument in (os.fspath(each) for each in arguments):
+        if not argument:
+            raise UsageError("an input is empty", "give a file or a folder; the folder of the terminal is .")
         if argument == STDIN:
             found.add(_read_stdin())
             continue
@@ -277,7 +279,7 @@ class _Found:
             if reason is None:
                 inputs.append(file)
             elif not isinstance(file.source, bytes):
-                self._leave_out(file.source, file.name, reason, _BY_NAME)
+                self._leave_out(file.source, file.name, reason, BY_NAME)
         # A hidden file, for example, may be named as well as seen in a folder.
         kept = {_absolute(file.source) for file in inputs if not isinstance(file.source, bytes)}
         left_out = tuple(each for each in self._left_out.values() if _absolute(each.path) not in kept)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,15 +16,16 @@ import numpy as np
 from dsclora_cli.config import BatchOptions, ModelOptions, SaveOptions, UpscaleOptions
 from dsclora_cli.errors import ImageError
 from dsclora_cli.imaging.metadata import with_size
+from dsclora_cli.imaging.reader import open_picture
 from dsclora_cli.imaging.types import Header, Pixels
 from dsclora_cli.imaging.writer import fit_format
 from dsclora_cli.paths import sha256_of
 from dsclora_cli.storage.objects import find_version
 from dsclora_cli.storage.places import Place, RemotePlace
-from dsclora_cli.upscaling.manifest import ResultKey, read_record, result_state
+from dsclora_cli.upscaling.manifest import ResultKey, is_recorded, read_record, result_state
 from dsclora_cli.upscaling.output_names import STDOUT, OutputNamer
 from dsclora_cli.upscaling.sizes import SizePlan, fixed_factor, plan_size
-from dsclora_cli.upscaling.types import FileResult, FileStatus, FoundInputs, InputFile
+from dsclora_cli.upscaling.types import BY_NAME, FileResult, FileStatus, FoundInputs, InputFile, path_key
 from dsclora_cli.weights.catalog import load_catalog
 from dsclora_cli.weights.resolve import FoundWeights, find_weights, native_scales, select_model
 
@@ -114,6 +116,7 @@ class JobPlanner:
         self._photo = load_catalog().photo
         self._namer = OutputNamer(found, options)
         self._found: dict[tuple[ModelOptions, int], FoundWeights] = {}
+        self._by_name = {path_key(each.path) for each in found.left_out if each.kind == BY_NAME}
 
     @classmethod
     def for_arrays(cls, options: UpscaleOptions) -> JobPlanner:
@@ -210,14 +213,40 @@ class JobPlanner:
 
         `record` is the record of the result, where the caller has read the record already.
         """
-        if job.target is None or self._options.batch.overwrite:
+        if job.target is None:
             return None
+        if self._options.batch.overwrite:
+            return self._keep_other_picture(job)
         state = result_state(job.target, job.key, record)
         if state == "complete":
             return job.report("skipped")
         if state == "different":
             reason = "not the result of this picture with these settings; --overwrite replaces the file"
             return job.report("kept", f"{job.target} is kept: {reason}")
+        return None
+
+    def _keep_other_picture(self, job: Job) -> FileResult | None:
+        """Return a report where the target was seen as an input, and only its name says that it is a result.
+
+        Results of other machines have no record here, and `--overwrite` replaces them; their size tells them apart
+        from a picture of the user's that happens to have the name of a result.
+        """
+        target = job.target
+        if not isinstance(target, Path) or path_key(target) not in self._by_name or is_recorded(target):
+            return None
+        size = _size_of(target)
+        if size in {None, (job.result.width, job.result.height)}:
+            return None
+        reason = f"not a result of {job.file.name}, by its size; choose another --name or -o"
+        return job.report("kept", f"{target} is kept: {reason}")
+
+
+def _size_of(path: Path) -> tuple[int, int] | None:
+    """Return width and height of a picture; None for a file that cannot be read."""
+    try:
+        with open_picture(path) as reader:
+            return reader.header.width, reader.header.height
+    except ImageError:
         return None
 
 

@@ -8,6 +8,7 @@ from dataclasses import replace
 from time import perf_counter
 
 from dsclora_cli.config import UpscaleOptions
+from dsclora_cli.errors import ImageError, UsageError
 from dsclora_cli.imaging.types import Frame
 from dsclora_cli.upscaling.faithfulness import measure_pixels
 from dsclora_cli.upscaling.inputs import find_inputs, open_input
@@ -47,7 +48,7 @@ def preview_files(
         A result for every file.
 
     Raises:
-        UsageError: Contradicting options, or a part outside a picture.
+        UsageError: Contradicting options.
         WeightsError: Weights cannot be read or downloaded.
     """
     # Results of earlier previews are no inputs, and neither are results of earlier runs.
@@ -84,7 +85,10 @@ def _preview(
     with ExitStack() as opened:
         copied, reader = open_input(file, options.read, False, opened)
         header = reader.header
-        check_part(part, header, "--crop-preview")
+        try:
+            check_part(part, header, "--crop-preview")
+        except UsageError as error:  # other pictures may be large enough
+            raise ImageError(f"{file.name}: {error.message}", error.hint) from error
         pixels = next(iter(reader.frames())).pixels
         job = planner.plan(copied, header)
     decoded = perf_counter()

@@ -63,6 +63,10 @@ class FoundInputs:
     """Inputs of other shards; no result may replace them."""
 
 
+BY_NAME = "results by their names"
+"""Kind of the files that are left out because their name is the name of another input's result."""
+
+
 @dataclass(frozen=True)
 class LeftOut:
     """File or folder that was seen and will not be upscaled."""

@@ -43,6 +43,25 @@ def test_help_of_upscale_is_grouped_with_examples(dsclora) -> None:
     assert "dsclora models list --json" in dsclora("models", "list", "--help").out
 
 
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["upscale", "", "-s", "2"], "an argument is empty, after upscale"),
+        (["eval", "--hr", ""], "an argument is empty, after --hr"),
+        (["train", "--data=", "--out", "run"], "--data= has no value"),
+    ],
+)
+def test_an_empty_argument_does_not_mean_the_folder_of_the_terminal(
+    dsclora, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str], message: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "a.png").write_bytes(b"")
+    ran = dsclora(*arguments)
+    assert (ran.code, ran.out) == (2, "")
+    assert ran.err.startswith(f"error: {message} (")
+    assert [path.name for path in tmp_path.iterdir()] == ["a.png"]
+
+
 @pytest.mark.parametrize(("error", "code"), [(ImageError, 1), (DscloraError, 1), (UsageError, 2), (WeightsError, 3)])
 def test_an_error_is_one_line_and_an_exit_code(
     dsclora, monkeypatch: pytest.MonkeyPatch, error: type[DscloraError], code: int

@@ -110,3 +110,23 @@ def test_a_second_run_on_the_folder_has_nothing_to_do(dsclora, kinds: list[str])
         f"nothing to do: {len(kinds)} already done, {len(kinds) + 2} left out ({left_out})",
     ]
     assert not list(Path("in").glob("*_x4_x4.*"))
+
+
+@pytest.mark.parametrize("inputs", [["a.png", "a_x2.png"], ["."]])
+def test_overwrite_replaces_a_result_without_a_record_and_no_picture_of_another_size(
+    dsclora, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, inputs: list[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    _save("a.png")
+    Image.new("RGB", (31, 23)).save("a_x2.png")
+    before = Path("a_x2.png").read_bytes()
+    for way in ("--json", "--dry-run"):
+        _, out, _ = dsclora("upscale", *inputs, "-s", "2", "--offline", "--overwrite", "--json", way)
+        account = next(each for each in map(json.loads, out.splitlines()) if each["input"].endswith("a.png"))
+        word, sentences = ("status", "warnings") if way == "--json" else ("action", "notes")
+        assert account[word] in ("kept", "keep")
+        assert "a_x2.png is kept: not a result of" in account[sentences][-1]
+        assert Path("a_x2.png").read_bytes() == before
+    Image.new("RGB", (20, 16)).save("a_x2.png")  # as from another machine
+    assert dsclora("upscale", *inputs, "-s", "2", "--offline", "--overwrite").code == 0
+    assert Image.open("a_x2.png").getcolors() is None

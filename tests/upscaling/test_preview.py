@@ -50,8 +50,10 @@ def test_sizes_are_those_of_the_whole_picture(picture: Path, capsys: pytest.Capt
 
 
 def test_a_part_outside_and_a_broken_picture(picture: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["upscale", str(picture), *MODEL, "--crop-preview", "90,0,20,10"]) == 2
-    assert "--crop-preview 90,0,20,10 is not inside 100x90" in capsys.readouterr().err
+    Image.new("RGB", (200, 20)).save("b.png")
+    assert main(["upscale", str(picture), "b.png", *MODEL, "--crop-preview", "90,0,20,10"]) == 1
+    assert "failed: a.png: --crop-preview 90,0,20,10 is not inside 100x90" in capsys.readouterr().err
+    assert Path("b_x2-preview.png").exists()
     Path("broken.png").write_bytes(picture.read_bytes()[:60])
     assert main(["upscale", "broken.png", str(picture), *MODEL, "--crop-preview", "0,0,20,10"]) == 1
     assert "broken.png" in capsys.readouterr().err

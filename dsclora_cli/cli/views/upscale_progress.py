@@ -52,8 +52,8 @@ class UpscaleView(UpscaleCallbacks):
         verbose: whether skipped pictures and details are shown.
     """
 
-    def __init__(self, json: bool, quiet: bool, verbose: bool) -> None:
-        self._json, self._quiet, self._verbose = json, quiet, verbose
+    def __init__(self, json: bool, quiet: bool, verbose: bool, endless: bool = False) -> None:
+        self._json, self._quiet, self._verbose, self._endless = json, quiet, verbose, endless
         self._console = console.stderr()
         self._bars = _Bars(self._console) if self._console.is_terminal and not quiet else None
         # Counts, and few results: a run on a cluster has millions.
@@ -83,10 +83,8 @@ class UpscaleView(UpscaleCallbacks):
             self._bars.stop()
         # Failures come last, where they are not overlooked.
         for result in self._failures:
-            assert result.error is not None
-            text = console.failure_line(result.input, result.error)
-            self._console.print(Text.assemble(("failed: ", "bold red"), escape_control(text)))
-        if more := self._counts["failed"] - len(self._failures):
+            self._show_failure(result)
+        if not self._endless and (more := self._counts["failed"] - len(self._failures)):
             self._console.print(Text.assemble(("failed: ", "bold red"), f"{more} more; --json names each"))
         if not self._quiet and (kind is None or issubclass(kind, KeyboardInterrupt)):
             self._console.print(Text(self._summary(interrupted=kind is not None)))
@@ -178,10 +176,17 @@ class UpscaleView(UpscaleCallbacks):
         words = {"interrupted": "cut short", "left-out": "left out", "not-reached": "not started"}
         word = _word_of_skipped(result) if result.status == "skipped" else words.get(result.status, result.status)
         self._counts[word] += 1
-        if result.error is not None and len(self._failures) < _FAILURES:
+        if result.error is not None and self._endless:
+            self._show_failure(result)
+        elif result.error is not None and len(self._failures) < _FAILURES:
             self._failures.append(result)
         if result.status == "done" and len(self.done) < FIRST_RESULTS:
             self.done.append(result)
+
+    def _show_failure(self, result: FileResult) -> None:
+        assert result.error is not None
+        text = console.failure_line(result.input, result.error)
+        self._console.print(Text.assemble(("failed: ", "bold red"), escape_control(text)))
 
     def _show_json(self, result: FileResult) -> None:
         try:

@@ -69,6 +69,13 @@ def test_quiet_shows_only_failures(terminal: io.StringIO) -> None:
     assert view.exit_code == 1
 
 
+def test_a_run_without_an_end_shows_a_failure_at_once_and_no_second_time(capsys: pytest.CaptureFixture[str]) -> None:
+    with UpscaleView(json=False, quiet=True, verbose=False, endless=True) as view:
+        view.show(FileResult("b.png", "failed", error=ErrorInfo(ErrorCode.IMAGE_UNUSABLE, "it broke", "mend it")))
+        assert capsys.readouterr().err == "failed: b.png: it broke (mend it)\n"
+    assert capsys.readouterr().err == ""
+
+
 def test_without_a_terminal_lines_are_plain(capsys: pytest.CaptureFixture[str]) -> None:
     play(UpscaleView(json=False, quiet=False, verbose=True))
     out, err = capsys.readouterr()
