@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from dsclora_cli.config import ModelOptions, SizeOptions, UpscaleOptions
+from dsclora_cli.config import ModelOptions, SaveOptions, SizeOptions, UpscaleOptions
 from dsclora_cli.errors import ErrorInfo, WeightsError
 from dsclora_cli.imaging.types import Frame
 from dsclora_cli.imaging.writer import can_stream
@@ -29,6 +29,9 @@ if TYPE_CHECKING:
 
 _PROBE = 96
 """Edge of the picture that is timed, in pixels: under a second on a slow core."""
+
+_LEAST_LOSSLESS, _LEAST_LOSSY = 0.8, 0.125
+"""Least share of the raw pixels that a result takes on the disk, at the default quality."""
 
 
 @dataclass(frozen=True)
@@ -123,7 +126,7 @@ class _DryRun:
         existing = self._planner.existing_result(job)
         if existing is not None:
             return replace(planned, action="skip" if existing.status == "skipped" else "keep", notes=existing.warnings)
-        planned = replace(planned, disk_bytes=_disk_bytes(job, size))
+        planned = replace(planned, disk_bytes=_disk_bytes(job, size, self._options.save.quality))
         if not all(weights.sha256 for weights in job.weights):
             return replace(planned, notes=(*planned.notes, "the weights would be downloaded first"))
         return self._with_costs(planned, job)
@@ -185,12 +188,17 @@ def _size_of(file: InputFile) -> int:
     return len(content) if isinstance(content, bytes) else Path(str(content)).stat().st_size
 
 
-def _disk_bytes(job: Job, size: int) -> int:
-    """Return the bytes of the input grown with the area where the format stays, else the bytes of the raw pixels."""
+def _disk_bytes(job: Job, size: int, quality: int) -> int:
+    """Return about the most bytes of a result: the input grown with the area where the format stays, else raw pixels.
+
+    A palette, few bits in a pixel or a low quality make an input small, and not the result, so there is a least share
+    of the raw pixels.
+    """
     header = job.source
     area = job.size.width * job.size.height
     raw = area * header.channels * header.dtype.itemsize * job.result.frames
     if job.result.format != header.format:
         return raw
+    share = _LEAST_LOSSLESS if header.lossy_quality is None or quality > SaveOptions.quality else _LEAST_LOSSY
     # At most the raw pixels: an encoder that cannot compress stores the pixels as they are.
-    return min(raw, size * area // (header.width * header.height))
+    return min(raw, max(round(raw * share), size * area // (header.width * header.height)))

@@ -7,7 +7,9 @@ from pathlib import Path
 
 import pytest
 from batches import EMBEDDED, run, save_animation, save_photo
+from PIL import Image
 
+from dsclora_cli import upscale_files
 from dsclora_cli.config import BatchOptions, EngineOptions, ModelOptions, SaveOptions, SizeOptions, UpscaleOptions
 from dsclora_cli.errors import UsageError
 from dsclora_cli.paths import state_dir
@@ -76,3 +78,26 @@ def test_missing_weights_are_not_downloaded(folder: Path) -> None:
 def test_contradicting_options_are_refused_as_in_a_real_run(folder: Path) -> None:
     with pytest.raises(UsageError):
         list(plan_files([folder], replace(EMBEDDED, batch=BatchOptions(output="-"))))
+
+
+@pytest.mark.parametrize(
+    ("name", "mode", "save"),
+    [
+        ("low.jpg", "RGB", {"quality": 20}),
+        ("low.webp", "RGB", {"quality": 20}),
+        ("low.avif", "RGB", {"quality": 30}),
+        ("palette.png", "P", {}),
+        ("bits.tif", "1", {"compression": "group4"}),
+        ("small.tif", "RGB", {"compression": "jpeg"}),
+    ],
+)
+def test_the_disk_space_suffices_for_inputs_that_are_stored_small(
+    tmp_path: Path, name: str, mode: str, save: dict[str, object]
+) -> None:
+    photo = Image.open(Path(__file__).parents[2] / "examples" / "photo.png").convert("RGB")
+    photo.convert(mode).save(tmp_path / name, **save)
+    options = replace(EMBEDDED, batch=BatchOptions(output=str(tmp_path / "out")))
+    (plan,) = plan_files([tmp_path / name], options)
+    (result,) = upscale_files([tmp_path / name], options)
+    assert plan.disk_bytes is not None and result.output is not None
+    assert Path(result.output).stat().st_size <= plan.disk_bytes <= 960 * 640 * 3
