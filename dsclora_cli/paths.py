@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from functools import lru_cache
-from io import BufferedReader
+from io import BufferedReader, BufferedWriter
 from pathlib import Path
 from types import ModuleType
 
@@ -124,6 +124,20 @@ def atomic_write(path: Path) -> Iterator[Path]:
             temporary.unlink(missing_ok=True)
         if claimed:
             os.close(claimed)
+
+
+@contextmanager
+def open_output(path: Path) -> Iterator[BufferedWriter]:
+    """Yield a file that is open for writing: a new one that replaces `path` at the end, or a pipe or a device itself.
+
+    The file that a link leads to is replaced, and not the link. Raises OSError.
+    """
+    if path.exists() and not path.is_file():
+        with path.open("wb") as file:
+            yield file
+        return
+    with atomic_write(Path(os.path.realpath(path))) as temporary, temporary.open("wb") as file:
+        yield file
 
 
 def _part_name(path: Path) -> Path:

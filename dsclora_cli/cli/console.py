@@ -21,7 +21,7 @@ from rich.console import Console
 from rich.text import Text
 
 from dsclora_cli.errors import DscloraError, ErrorCode, ErrorInfo, ExitCode, UsageError, bug_info, escape_control
-from dsclora_cli.paths import atomic_write
+from dsclora_cli.paths import open_output
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
@@ -195,20 +195,10 @@ def write_text(target: str, text: str) -> None:
         print_line(text.rstrip("\n"))
         return
     try:
-        _write_whole(Path(target), text)
+        with open_output(Path(target)) as file:
+            file.write(text.encode())
     except OSError as error:
         raise UsageError(f"cannot write {target}: {error.strerror}", "choose another file, or - for stdout") from error
-
-
-def _write_whole(target: Path, text: str) -> None:
-    """Write a text to a file all at once, or into a pipe or a device. Raises OSError."""
-    # The file that a link leads to is replaced, and not the link.
-    place = target.resolve()
-    if place.exists() and not place.is_file():
-        place.write_text(text, encoding="utf-8")
-        return
-    with atomic_write(place) as temporary:
-        temporary.write_text(text, encoding="utf-8")
 
 
 def print_labeled(label: str, text: str, style: str = "") -> None:

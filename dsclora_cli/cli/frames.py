@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,6 +20,7 @@ from dsclora_cli.config import (
     VideoOptions,
 )
 from dsclora_cli.errors import ImageUnwritable, UsageError
+from dsclora_cli.paths import open_output
 
 _DEFAULT = UpscaleOptions()
 _ENGINE = options.EngineName(_DEFAULT.engine.engine)
@@ -54,6 +56,7 @@ def frames(
     output: Annotated[
         Path | None, option(FILES, "File for the video.", "-o", "--output", show_default="stdout")
     ] = None,
+    overwrite: Annotated[bool, option(FILES, "Replace an existing file.", "--overwrite")] = False,
     size: Annotated[
         str | None,
         option(
@@ -99,7 +102,7 @@ def frames(
         matrix=None if matrix is Matrix.AUTO else matrix.value,
         full_range=None if range_ is Range.AUTO else range_ is Range.FULL,
     )
-    _check(output, json)
+    _check(output, json, overwrite)
     if quiet:
         console.hide_download_bars()
     # Imported here, as NumPy and the image libraries would slow down `--help`.
@@ -113,13 +116,21 @@ def frames(
         console.show_json(result)
 
 
-def _check(output: Path | None, json: bool) -> None:
-    """Raise UsageError where stdin or stdout is no pipe and no file, before anything slow is loaded."""
+def _check(output: Path | None, json: bool, overwrite: bool) -> None:
+    """Raise UsageError, before anything slow is loaded.
+
+    stdin or stdout is no pipe and no file, or a file would be replaced that the user has not given up.
+    """
     pipe = "ffmpeg -i in.mp4 -f yuv4mpegpipe - | dsclora frames | ffmpeg -i - out.mp4"
     if sys.stdin.isatty():
         raise UsageError("no video comes on stdin", f"for example: {pipe}")
     if output is None:
         console.check_stdout("video", json, True, f"for example: {pipe}")
+    elif output.is_file():  # pipes and devices are written to, and not replaced
+        if not overwrite:
+            raise UsageError(f"{output} exists already", "choose another name with -o, or add --overwrite")
+        if os.path.samestat(output.stat(), os.fstat(sys.stdin.fileno())):
+            raise UsageError(f"{output} is the video on stdin itself", "choose another name with -o")
 
 
 @contextmanager
@@ -129,9 +140,7 @@ def _target(output: Path | None) -> Iterator[BinaryIO]:
         if output is None:
             yield sys.stdout.buffer
             return
-        from dsclora_cli.paths import atomic_write
-
-        with atomic_write(output) as part, part.open("wb") as file:
+        with open_output(output) as file:
             yield file
     except BrokenPipeError:  # the next program has read enough, which is no error: see docs/exit-codes.md
         raise

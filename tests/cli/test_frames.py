@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import re
 import shutil
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -178,6 +180,38 @@ def test_a_file_and_json(pipe, rgb: np.ndarray) -> None:
     assert Path("large.rgb").stat().st_size == 3 * 24 * 18 * 3
     failed, _ = pipe(rgb.tobytes(), "--size", "12x9", *EMBEDDED, "-o", "no/large.rgb")
     assert (failed.code, "no/large.rgb cannot be written" in failed.err) == (1, True)
+
+
+def test_an_existing_file_is_replaced_only_on_request(pipe, rgb: np.ndarray) -> None:
+    run = (rgb.tobytes(), "--size", "12x9", *EMBEDDED, "-q", "-o")
+    Path("mine").write_text("precious")
+    ran, _ = pipe(*run, "mine")
+    message = "error: mine exists already (choose another name with -o, or add --overwrite)\n"
+    assert (ran.code, ran.err, Path("mine").read_text()) == (2, message, "precious")
+    Path("link").symlink_to("mine")
+    assert pipe(*run, "link", "--overwrite")[0].code == 0
+    assert (Path("link").is_symlink(), Path("mine").stat().st_size) == (True, 3 * 24 * 18 * 3)
+
+
+@pytest.mark.parametrize("name", ["stdin", "link"])
+def test_the_video_on_stdin_is_never_replaced(pipe, rgb: np.ndarray, name: str) -> None:
+    Path("link").symlink_to("stdin")
+    ran, _ = pipe(rgb.tobytes(), "--size", "12x9", *EMBEDDED, "-o", name, "--overwrite")
+    message = f"error: {name} is the video on stdin itself (choose another name with -o)\n"
+    assert (ran.code, ran.err, Path("stdin").read_bytes()) == (2, message, rgb.tobytes())
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs named pipes")
+def test_pipes_and_devices_are_written_to(pipe, rgb: np.ndarray) -> None:
+    run = (rgb.tobytes(), "--size", "12x9", *EMBEDDED, "-q", "-o")
+    os.mkfifo("pipe")
+    with ThreadPoolExecutor(1) as reader:
+        received = reader.submit(Path("pipe").read_bytes)
+        ran, _ = pipe(*run, "pipe")
+        assert (ran.code, len(received.result(60))) == (0, 3 * 24 * 18 * 3)
+    assert Path("pipe").is_fifo()
+    assert pipe(*run, os.devnull)[0].code == 0
+    assert Path(os.devnull).is_char_device()
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
