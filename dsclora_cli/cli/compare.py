@@ -38,7 +38,7 @@ def compare(
         Path | None,
         option(
             FILES,
-            "Path of the results without suffix: .png and .html are added.",
+            "Path of the results without suffix: .png and .html are added; or an existing folder.",
             "-o",
             "--output",
             show_default="the picture with -compare added",
@@ -95,12 +95,19 @@ def compare(
     )
     if quiet:
         console.hide_download_bars()
-    base = output or picture.with_name(f"{picture.stem}-compare")
-    result = _write(base, picture, asked, overwrite, quiet)
+    result = _write(_base(picture, output), picture, asked, overwrite, quiet)
     if json:
         console.show_json(result)
     else:
         console.show_comparison(result)
+
+
+def _base(picture: Path, output: Path | None) -> Path:
+    """Return the path of the results without suffix: as the user named it, else next to the picture or in a folder."""
+    if output is not None and not output.is_dir():
+        return output
+    # No `with_name`, which refuses the paths of a folder that have no name: "." and "/".
+    return (picture.parent if output is None else output) / f"{picture.stem}-compare"
 
 
 def _write(base: Path, picture: Path, asked: CompareOptions, overwrite: bool, quiet: bool) -> CompareResult:
@@ -108,7 +115,9 @@ def _write(base: Path, picture: Path, asked: CompareOptions, overwrite: bool, qu
     sheet, page = base.with_name(f"{base.name}.png"), base.with_name(f"{base.name}.html")
     taken = [str(path) for path in (sheet, page) if path.exists()]
     if taken and not overwrite:
-        raise UsageError(f"{' and '.join(taken)} exists already", "choose another name with -o, or add --overwrite")
+        verb = "exists" if len(taken) == 1 else "exist"
+        hint = "choose another name with -o, or add --overwrite"
+        raise UsageError(f"{' and '.join(taken)} {verb} already", hint)
     # Imported here, as NumPy and the image libraries would slow down `--help`.
     from dsclora_cli.evaluation.compare import compare
     from dsclora_cli.evaluation.compare_page import draw_sheet, write_page

@@ -32,6 +32,24 @@ def test_nothing_is_overwritten(dsclora, photo: Path) -> None:
     assert dsclora("compare", photo, *MODELS, "--overwrite").code == 0
     assert dsclora("compare", photo, *MODELS, "-o", "other").code == 0
     assert Path("other.html").exists()
+    both = dsclora("compare", photo, *MODELS).err
+    hint = "choose another name with -o, or add --overwrite"
+    assert both == f"error: photo-compare.png and photo-compare.html exist already ({hint})\n"
+
+
+@pytest.mark.parametrize("output", ["folder", "."])
+def test_files_lie_in_a_folder_that_is_named(dsclora, photo: Path, output: str) -> None:
+    Path("folder").mkdir()
+    assert dsclora("compare", photo, "-m", "bicubic", "-m", "nearest", "-o", output).code == 0
+    assert sorted(path.name for path in Path(output).glob("photo-*")) == ["photo-compare.html", "photo-compare.png"]
+    assert not Path("folder.png").exists()
+
+
+@pytest.mark.parametrize("folder", [".", "/", "", ".."])
+def test_a_folder_is_no_picture(dsclora, photo: Path, folder: str) -> None:
+    ran = dsclora("compare", folder, "-m", "bicubic")
+    message = f"error: {Path(folder)}: is a folder, not a picture (give the path of a picture file)\n"
+    assert (ran.code, ran.err) == (1, message)
 
 
 def test_json(dsclora, photo: Path) -> None:
