@@ -18,7 +18,7 @@ EXPORT_EXAMPLES = """[bold]Examples[/]
 
   dsclora export dsclora-x4 -o dsclora-x4.onnx
 
-  dsclora export dsclora-x4 -o dsclora-x4.param
+  dsclora export dsclora-x4 -o dsclora-x4-ncnn.param
 
   dsclora export mine/best.safetensors --format spandrel -o for-chainner.safetensors
 

@@ -50,14 +50,15 @@ def export_model(
         overwrite: Replace existing files.
 
     Raises:
-        UsageError: The suffix does not fit the format, a file exists, the format cannot hold the network, or a package
-            is missing.
+        UsageError: The suffix does not fit the format, a file exists or belongs to another format, the format cannot
+            hold the network, or a package is missing.
         WeightsError: The weights cannot be found or read, or a file cannot be written.
     """
     name = _format_of(output, format)
     chosen = FORMATS[name]
     paths = [output.with_suffix(suffix) for suffix in chosen.suffixes]
     # Before the weights: a download or a conversion for nothing takes time.
+    _refuse_shared(paths)
     if not overwrite:
         _refuse_existing(paths)
     chosen.check_package()
@@ -94,6 +95,16 @@ def _format_of(output: Path, format: str | None) -> str:
             f"files of the format {format} end with {suffix}, unlike {output}", f"name it {output.stem}{suffix}"
         )
     return format
+
+
+def _refuse_shared(paths: list[Path]) -> None:
+    """Raise UsageError where a second file would replace the second file of a model in another format."""
+    first, *others = paths
+    for path in others:
+        for known in FORMATS.values():
+            owner = path.with_suffix(known.suffixes[0])
+            if owner != first and path.suffix in known.suffixes[1:] and path.exists() and owner.exists():
+                raise UsageError(f"{path} belongs to {owner}", "choose another name")
 
 
 def _refuse_existing(paths: list[Path]) -> None:

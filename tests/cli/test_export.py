@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import xml.etree.ElementTree as ET
 from dataclasses import replace
 from pathlib import Path
@@ -128,7 +129,7 @@ def test_the_examples_of_the_docs_run(dsclora, folder: Path, title: str) -> None
     format, suffix, package = {
         "onnxruntime": ("onnx", ".onnx", "onnx"),
         "OpenVINO": ("openvino", ".xml", "openvino"),
-        "ncnn": ("ncnn", ".param", "pnnx"),
+        "ncnn": ("ncnn", "-ncnn.param", "pnnx"),
     }.get(title, ("spandrel", "-spandrel.safetensors", "spandrel"))
     pytest.importorskip(package, reason=f"{package} is not installed") if format != "spandrel" else None
     other_programs.prepare(format)
@@ -242,6 +243,30 @@ def test_an_existing_file_is_replaced_only_on_request(dsclora, folder: Path) -> 
     assert Path("copy.safetensors").read_text() == "precious"
     assert dsclora("export", "small.safetensors", "-o", "copy.safetensors", "--overwrite").code == 0
     load_network(Path("copy.safetensors"))
+
+
+@pytest.mark.parametrize(("first", "second"), [("x.xml", "x.param"), ("x.param", "x.xml")])
+@pytest.mark.parametrize("more", [(), ("--overwrite",)])
+def test_the_second_file_of_another_format_is_never_replaced(
+    dsclora, folder: Path, first: str, second: str, more: tuple[str, ...]
+) -> None:
+    Path(first).write_text("model")
+    Path("x.bin").write_text("weights of the model")
+    ran = dsclora("export", "small.safetensors", "-o", second, *more)
+    assert ran == (2, "", f"error: x.bin belongs to {first} (choose another name)\n")
+    assert Path("x.bin").read_text() == "weights of the model"
+    assert not Path(second).exists()
+
+
+def test_the_examples_of_the_docs_write_different_files() -> None:
+    written = [
+        path.with_suffix(suffix)
+        for path in map(Path, re.findall(r"^\$ dsclora export .*?-o (\S+)", PAGE, re.MULTILINE))
+        for known in export_task.FORMATS.values()
+        if known.suffixes[0] == path.suffix
+        for suffix in known.suffixes[1:]
+    ]
+    assert len(written) == len(set(written)) == 3
 
 
 @pytest.mark.parametrize(
