@@ -5,6 +5,7 @@
     │   ├── SetUnavailable        set-unavailable
     │   ├── ImageUnreadable       image-unreadable
     │   └── ImageUnwritable       image-unwritable
+    ├── OutputUnwritable          output-unwritable
     ├── UsageError                usage
     ├── WeightsError              weights-unusable
     ├── UploadFailed              upload-failed
@@ -53,6 +54,9 @@ class ErrorCode(StrEnum):
 
     IMAGE_UNWRITABLE = "image-unwritable"
     """A result cannot be written: no permission, no space, no such folder."""
+
+    OUTPUT_UNWRITABLE = "output-unwritable"
+    """A file that is no upscaled picture cannot be written: a video, weights, a report, a model for other programs."""
 
     USAGE = "usage"
     """The command line, a configuration file or an argument is wrong."""
@@ -162,6 +166,12 @@ class ImageUnwritable(ImageError):
     """A result cannot be written: no permission, no space, no such folder."""
 
     code = ErrorCode.IMAGE_UNWRITABLE
+
+
+class OutputUnwritable(DscloraError):
+    """A file that is no upscaled picture cannot be written: a video, weights, a report, a model for other programs."""
+
+    code = ErrorCode.OUTPUT_UNWRITABLE
 
 
 class UsageError(DscloraError):

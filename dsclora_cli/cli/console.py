@@ -20,7 +20,16 @@ from rich.cells import cell_len
 from rich.console import Console
 from rich.text import Text
 
-from dsclora_cli.errors import DscloraError, ErrorCode, ErrorInfo, ExitCode, UsageError, bug_info, escape_control
+from dsclora_cli.errors import (
+    DscloraError,
+    ErrorCode,
+    ErrorInfo,
+    ExitCode,
+    OutputUnwritable,
+    UsageError,
+    bug_info,
+    escape_control,
+)
 from dsclora_cli.paths import open_output
 
 if TYPE_CHECKING:
@@ -190,7 +199,7 @@ def check_stdout(kind: str, as_json: bool, is_written: bool, example: str) -> No
 
 
 def write_text(target: str, text: str) -> None:
-    """Write a text to a file, or to stdout for "-". Raises UsageError if the file cannot be written."""
+    """Write a text to a file, or to stdout for "-". Raises OutputUnwritable."""
     if target == "-":
         print_line(text.rstrip("\n"))
         return
@@ -198,7 +207,8 @@ def write_text(target: str, text: str) -> None:
         with open_output(Path(target)) as file:
             file.write(text.encode())
     except OSError as error:
-        raise UsageError(f"cannot write {target}: {error.strerror}", "choose another file, or - for stdout") from error
+        message = f"{target} cannot be written ({error.strerror})"
+        raise OutputUnwritable(message, "choose another file, or - for stdout") from error
 
 
 def print_labeled(label: str, text: str, style: str = "") -> None:

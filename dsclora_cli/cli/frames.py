@@ -19,7 +19,7 @@ from dsclora_cli.config import (
     UpscaleOptions,
     VideoOptions,
 )
-from dsclora_cli.errors import ImageUnwritable, UsageError
+from dsclora_cli.errors import OutputUnwritable, UsageError
 from dsclora_cli.paths import open_output
 
 _DEFAULT = UpscaleOptions()
@@ -135,7 +135,7 @@ def _check(output: Path | None, json: bool, overwrite: bool) -> None:
 
 @contextmanager
 def _target(output: Path | None) -> Iterator[BinaryIO]:
-    """Yield the stream for the video. Raises ImageUnwritable where bytes cannot be written."""
+    """Yield the stream for the video. Raises OutputUnwritable where bytes cannot be written."""
     try:
         if output is None:
             yield sys.stdout.buffer
@@ -145,4 +145,5 @@ def _target(output: Path | None) -> Iterator[BinaryIO]:
     except BrokenPipeError:  # the next program has read enough, which is no error: see docs/exit-codes.md
         raise
     except OSError as error:
-        raise ImageUnwritable(f"{output or 'stdout'} cannot be written ({error.strerror})") from error
+        message = f"{output or 'stdout'} cannot be written ({error.strerror})"
+        raise OutputUnwritable(message, "check the folder and the free space") from error

@@ -46,7 +46,8 @@ def merge(
 
     Raises:
         UsageError: `output` exists, `strength` is negative or not finite, or the base contains an adapter already.
-        WeightsError: The adapter does not fit the base, or a file cannot be found, read or written.
+        WeightsError: The adapter does not fit the base, or a file cannot be found or read.
+        OutputUnwritable: `output` cannot be written.
     """
     if output.exists():
         raise UsageError(f"{output} exists", "choose another name for the merged weights")

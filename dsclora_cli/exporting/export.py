@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from dsclora_cli.config import ModelOptions
-from dsclora_cli.errors import UsageError, WeightsError
+from dsclora_cli.errors import OutputUnwritable, UsageError
 from dsclora_cli.exporting.file_formats import FORMATS
 from dsclora_cli.inference.engine import Descriptor
 from dsclora_cli.paths import atomic_write
@@ -52,7 +52,8 @@ def export_model(
     Raises:
         UsageError: The suffix does not fit the format, a file exists or belongs to another format, the format cannot
             hold the network, or a package is missing.
-        WeightsError: The weights cannot be found or read, or a file cannot be written.
+        WeightsError: The weights cannot be found or read.
+        OutputUnwritable: A file cannot be written.
     """
     name = _format_of(output, format)
     chosen = FORMATS[name]
@@ -135,11 +136,12 @@ def describe_export(found: FoundWeights, descriptor: Descriptor) -> dict[str, st
 
 
 def _write_all(files: Mapping[Path, bytes]) -> None:
-    """Write several files atomically: none appears before all are complete. Raises WeightsError."""
+    """Write several files atomically: none appears before all are complete. Raises OutputUnwritable."""
     at = next(iter(files))
     try:
         with ExitStack() as stack:
             for at, content in files.items():
                 stack.enter_context(atomic_write(at)).write_bytes(content)
     except OSError as error:
-        raise WeightsError(f"cannot write {at}: {error.strerror}", "choose another place for the file") from error
+        message = f"{at} cannot be written ({error.strerror})"
+        raise OutputUnwritable(message, "check the folder and the free space") from error

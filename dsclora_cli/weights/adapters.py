@@ -105,7 +105,7 @@ def save_adapters(adapters: Adapters, path: Path, base_sha256: str, training: st
         training: JSON: recipe and result of the training run.
 
     Raises:
-        WeightsError: The file cannot be written.
+        OutputUnwritable: The file cannot be written.
     """
     write_tensors(path, adapters.state_dict(), _metadata(base_sha256, training))
 

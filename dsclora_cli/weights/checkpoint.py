@@ -74,7 +74,7 @@ def _foreign_network(file: TensorFile, path: Path, unknown: UnknownNetwork) -> N
 def save_network(network: Network, path: Path, training: str) -> None:
     """Write a network to a safetensors file, atomically; equal networks give equal bytes.
 
-    `training` says where the weights come from, mostly in JSON. Raises WeightsError for an unwritable file.
+    `training` says where the weights come from, mostly in JSON. Raises OutputUnwritable.
     """
     write_tensors(path, *_contents(network, {"training": training}))
 

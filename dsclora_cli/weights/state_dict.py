@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 from torch.serialization import safe_globals
 
-from dsclora_cli.errors import WeightsError
+from dsclora_cli.errors import OutputUnwritable, WeightsError
 from dsclora_cli.paths import atomic_write, open_regular
 from dsclora_cli.weights.pickle_protocols import with_protocol_2
 from dsclora_cli.weights.pickles import STAND_INS, find_code, find_protocol
@@ -93,13 +93,14 @@ def require_finite_tensor(tensor: Tensor, name: str, path: Path) -> Tensor:
 def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
     """Write a safetensors file atomically; equal contents give equal bytes.
 
-    Tensors may have any shape, dtype and device. Raises WeightsError for an unwritable file.
+    Tensors may have any shape, dtype and device. Raises OutputUnwritable.
     """
     try:
         with atomic_write(path) as temporary:
             temporary.write_bytes(pack_tensors(tensors, metadata))
     except OSError as error:
-        raise WeightsError(f"cannot write {path}: {error.strerror}", "choose another place for the weights") from error
+        message = f"{path} cannot be written ({error.strerror})"
+        raise OutputUnwritable(message, "check the folder and the free space") from error
 
 
 def pack_tensors(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> bytes:

@@ -10,7 +10,7 @@ import pytest
 
 from dsclora_cli import paths
 from dsclora_cli.cli.console import failure_line, format_bytes, format_seconds, format_sides, show_plans, write_text
-from dsclora_cli.errors import ErrorCode, ErrorInfo, UsageError, escape_control
+from dsclora_cli.errors import ErrorCode, ErrorInfo, OutputUnwritable, escape_control
 from dsclora_cli.upscaling.dry_run import PlannedFile
 
 
@@ -72,7 +72,7 @@ def test_a_report_replaces_an_older_one_whole_or_not_at_all(tmp_path: Path, monk
         raise OSError(28, "No space left on device", str(path))
 
     monkeypatch.setattr(paths, "sync_file", fail)
-    with pytest.raises(UsageError, match=r"report.csv: No space left .* - for stdout"):
+    with pytest.raises(OutputUnwritable, match=r"report.csv cannot be written \(No space left .* - for stdout"):
         write_text(str(tmp_path / "report.csv"), "new\n")
     assert [path.read_text(encoding="utf-8") for path in tmp_path.iterdir()] == ["old\n"]
 

@@ -251,7 +251,7 @@ def test_an_interruption_reports_the_finished_images(dsclora, hr: Path, monkeypa
         (["--hr", "small set", *EMBEDDED, "--metric", "lpips"], 2, 'pip install "dsclora[metrics]"'),
         (["--hr", "small set", "--protocol", "y"], 2, "'--protocol'"),
         (["--hr", "small set", "--json", "--csv", "-"], 2, "--json and --csv - would all go to stdout"),
-        (["--hr", "small set", *EMBEDDED, "--csv", "no/such/file"], 2, "cannot write no/such/file"),
+        (["--hr", "small set", *EMBEDDED, "--csv", "no/such/file"], 1, "no/such/file cannot be written"),
         (["--hr", "absent", *EMBEDDED], None, "absent"),
         (["--dataset", "Set6", *EMBEDDED], None, "Set6"),
     ],

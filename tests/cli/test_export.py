@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import re
 import xml.etree.ElementTree as ET
 from dataclasses import replace
@@ -245,6 +247,18 @@ def test_an_existing_file_is_replaced_only_on_request(dsclora, folder: Path) -> 
     load_network(Path("copy.safetensors"))
 
 
+def test_a_full_disk_is_no_fault_of_the_weights(dsclora, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(Path, "write_bytes", fail)
+    ran = dsclora("export", "small.safetensors", "-o", "copy.safetensors", "--json")
+    assert (ran.code, json.loads(ran.out)["error"]["code"]) == (1, "output-unwritable")
+    message = "copy.safetensors cannot be written (No space left on device) (check the folder and the free space)"
+    assert ran.err == f"error: {message}\n"
+    assert [path.name for path in folder.iterdir()] == ["small.safetensors"]
+
+
 @pytest.mark.parametrize(("first", "second"), [("x.xml", "x.param"), ("x.param", "x.xml")])
 @pytest.mark.parametrize("more", [(), ("--overwrite",)])
 def test_the_second_file_of_another_format_is_never_replaced(
@@ -276,7 +290,7 @@ def test_the_examples_of_the_docs_write_different_files() -> None:
         (("small.safetensors", "-o", "x.pth", "--format", "spandrel"), 2, "end with .safetensors, unlike x.pth"),
         (("nobody", "-o", "x.onnx"), 2, "no model is called 'nobody'"),
         (("absent.pth", "-o", "x.onnx"), 3, "cannot read absent.pth"),
-        (("small.safetensors", "-o", "no/x.safetensors"), 3, "cannot write no/x.safetensors"),
+        (("small.safetensors", "-o", "no/x.safetensors"), 1, "no/x.safetensors cannot be written"),
         (("short.safetensors", "-o", "x.safetensors", "--format", "spandrel"), 2, "spandrel knows SPAN with 6 blocks"),
         (("edsr.safetensors", "-o", "x.safetensors", "--format", "spandrel"), 2, "spandrel knows no edsr"),
     ],

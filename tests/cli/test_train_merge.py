@@ -115,7 +115,7 @@ def test_another_base_needs_force(dsclora, files: Path) -> None:
         ),
         (("nobody", "adapter.safetensors", "-o", "x"), 2, "nobody"),
         (("base.safetensors", "absent", "-o", "x"), 3, "cannot read absent"),
-        (("base.safetensors", "adapter.safetensors", "-o", "no/x"), 3, "cannot write no/x"),
+        (("base.safetensors", "adapter.safetensors", "-o", "no/x"), 1, "no/x cannot be written"),
     ],
 )
 def test_a_refused_merge_writes_nothing(

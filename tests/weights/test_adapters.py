@@ -12,7 +12,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from dsclora_cli.errors import WeightsError
+from dsclora_cli.errors import OutputUnwritable, WeightsError
 from dsclora_cli.models.lora import Adapters, merge_adapters, parse_ranks
 from dsclora_cli.models.network import Network
 from dsclora_cli.models.span import SPAN
@@ -141,7 +141,7 @@ def test_tensors_that_do_not_fit_are_refused(changes: dict[str, Tensor | None], 
 
 
 def test_saving_into_a_missing_folder_is_an_error(tmp_path: Path) -> None:
-    with pytest.raises(WeightsError, match="cannot write"):
+    with pytest.raises(OutputUnwritable, match="cannot be written"):
         save_adapters(perturbed(), tmp_path / "absent" / "adapter.safetensors", BASE, "")
 
 

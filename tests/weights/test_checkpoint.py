@@ -12,7 +12,7 @@ from networks import refused, small
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from dsclora_cli.errors import WeightsError
+from dsclora_cli.errors import OutputUnwritable
 from dsclora_cli.models.span import SPAN, SpanConfig
 from dsclora_cli.weights.checkpoint import describe_file, load_network, save_network
 
@@ -71,7 +71,7 @@ def test_equal_networks_give_equal_bytes_and_no_partial_file_stays(tmp_path: Pat
 
 def test_a_failed_save_is_an_error_and_leaves_no_file(tmp_path: Path) -> None:
     (tmp_path / "net.safetensors").mkdir()
-    with pytest.raises(WeightsError, match="cannot write"):
+    with pytest.raises(OutputUnwritable, match="cannot be written"):
         save_network(small(), tmp_path / "net.safetensors", training="")
     assert [path.name for path in tmp_path.iterdir()] == ["net.safetensors"]
 
