@@ -235,6 +235,7 @@ def evaluate(
     # Imported here, not above: torch takes seconds, and `--help` must not wait for torch.
     from dsclora_cli.evaluation.evaluate import evaluate as run
 
+    eval_tables.check_targets(csv, markdown)
     with EvalProgress(quiet) as progress:
         report = run(asked, progress)
     if csv:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import os
 import re
 import sys
 import tarfile
@@ -138,6 +139,22 @@ def test_niqe_scores_hr_itself_and_compares_models(dsclora, tmp_path: Path) -> N
     lines = list(csv.DictReader((tmp_path / "scores.csv").open()))
     first = next(line for line in lines if line["row"] == "HR")
     assert (first["psnr_y"], float(first["niqe"])) == ("", rows["HR"]["images"]["a"]["niqe"])
+
+
+@pytest.mark.parametrize(("option", "kind"), [("--csv", "CSV"), ("--markdown", "Markdown")])
+def test_only_reports_and_empty_files_are_replaced(dsclora, hr: Path, option: str, kind: str) -> None:
+    run = ("eval", "--hr", hr, *EMBEDDED, "--jpeg", 90, option)
+    for foreign in (PHOTO.read_bytes(), b"set,row\n", b"### My notes\n", b"\n"):
+        Path("scores").write_bytes(foreign)
+        message = f"scores exists, and is no {kind} report of dsclora eval (choose another file, or - for stdout)"
+        assert dsclora(*run, "scores") == (2, "", f"error: {message}\n")
+        assert Path("scores").read_bytes() == foreign
+    Path("scores").write_bytes(b"")
+    assert dsclora(*run, "scores").code == 0
+    assert dsclora(*run, "scores", "--metric", "niqe", "--protocol", "ntire").code == 0
+    written = Path("scores").read_text()
+    assert dsclora(*run, "-").out.splitlines()[0] != written.splitlines()[0]
+    assert dsclora(*run, os.devnull).code == 0
 
 
 def test_markdown_goes_to_a_file_and_the_table_still_to_the_terminal(dsclora, hr: Path) -> None:

@@ -4,19 +4,30 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rich.table import Table
 
 from dsclora_cli.cli import console
+from dsclora_cli.errors import UsageError
 from dsclora_cli.evaluation.report import NIQE, EvalReport, RowScores, SetReport
+from dsclora_cli.paths import open_regular
 
 if TYPE_CHECKING:
     from dsclora_cli.evaluation.statistics import Comparison
 
 _TITLES = {"psnr_y": "PSNR-Y", "ssim_y": "SSIM-Y", "psnr_rgb": "PSNR-RGB", "ssim_rgb": "SSIM-RGB", NIQE: "NIQE"}
+
+_CSV_COLUMNS = ("set", "row", "image")
+_FIRST_LINES = {
+    "CSV": re.compile(rf"{','.join(_CSV_COLUMNS)}(,.*)?"),
+    "Markdown": re.compile(r"### .* x\d+.*, \d+ images, \w+ protocol"),
+}
+"""First line of each kind of report, as `csv_text` and `markdown_text` write it."""
 
 
 @dataclass(frozen=True)
@@ -29,6 +40,25 @@ class _Grid:
 
     notes: tuple[str, ...] = ()
     """Lines below the table."""
+
+
+def check_targets(csv_target: str | None, markdown_target: str | None) -> None:
+    """Raise UsageError where a report would replace a file that is neither empty nor a report of the same kind."""
+    for kind, target in (("CSV", csv_target), ("Markdown", markdown_target)):
+        if target in {None, "-"} or not Path(str(target)).is_file():  # pipes and devices are written to
+            continue
+        if not _is_replaceable(Path(str(target)), _FIRST_LINES[kind]):
+            message = f"{target} exists, and is no {kind} report of dsclora eval"
+            raise UsageError(message, "choose another file, or - for stdout")
+
+
+def _is_replaceable(path: Path, first_line: re.Pattern[str]) -> bool:
+    try:
+        with open_regular(path) as file:
+            line = file.readline(1 << 16)
+    except OSError:
+        return False
+    return not line or first_line.fullmatch(line.decode("utf-8", "replace").rstrip()) is not None
 
 
 def show_tables(report: EvalReport) -> None:
@@ -66,7 +96,7 @@ def csv_text(report: EvalReport) -> str:
     text = io.StringIO()
     # "\n" on every system: the file is opened in text mode, which adds the "\r" of Windows.
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(("set", "row", "image", *report.metrics))
+    writer.writerow((*_CSV_COLUMNS, *report.metrics))
     for benchmark in report.sets:
         for row in _rows(benchmark):
             for image, scores in row.images.items():
