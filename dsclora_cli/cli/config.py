@@ -1,11 +1,12 @@
 """`dsclora config`: show, set and unset the defaults of options; and the use of the settings as defaults.
 
-The options themselves check the values, with the parsers that check the command line.
+The options themselves check the values, with the parsers that check the command line. The code that uses an option checks
+some values later: `_CHECKS` runs the same checks for settings, so that an error names the place of the setting.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -13,7 +14,7 @@ import typer
 
 from dsclora_cli.cli import console, options
 from dsclora_cli.cli.completion import complete_setting
-from dsclora_cli.errors import UsageError
+from dsclora_cli.errors import DscloraError, UsageError
 
 if TYPE_CHECKING:
     from dsclora_cli.settings import Setting
@@ -186,23 +187,66 @@ def apply_settings(group: Any, argv: Sequence[str]) -> None:  # noqa: ANN401 - T
 
 
 def _is_replaced(name: str, parameters: dict[str, Any], argv: Sequence[str]) -> bool:
-    """Return whether the command line has an option that takes the place of a setting."""
-    options = [
-        option for other in _REPLACED_BY.get(name, ()) if other in parameters for option in parameters[other].opts
-    ]
+    """Return whether the command line has the option itself, or an option that takes the place of a setting."""
+    others = (name.replace("-", "_"), *_REPLACED_BY.get(name, ()))
+    options = [option for other in others if other in parameters for option in parameters[other].opts]
     return any(word.partition("=")[0] in options for word in argv)
+
+
+def _check_scale(text: str) -> None:
+    from dsclora_cli.config import SizeOptions
+    from dsclora_cli.upscaling.sizes import check_size
+
+    check_size(SizeOptions(scale=float(text)))
+
+
+def _check_model(text: str) -> None:
+    from dsclora_cli.weights.catalog import load_catalog
+    from dsclora_cli.weights.resolve import check_model
+
+    try:
+        catalog = load_catalog()
+    except DscloraError:  # which the command itself reports: the setting is not at fault
+        return
+    check_model(options.model_options(text, None, False, None), catalog)
+
+
+def _check_format(text: str) -> None:
+    from dsclora_cli.upscaling.output_names import parse_format
+
+    parse_format(text)
+
+
+def _check_template(text: str) -> None:
+    from dsclora_cli.upscaling.output_names import check_template
+
+    check_template(text)
+
+
+_CHECKS: MappingProxyType[str, Callable[[str], None]] = MappingProxyType(
+    {"scale": _check_scale, "model": _check_model, "format": _check_format, "name": _check_template}
+)
+"""Setting to the check that a value of the option passes later than the parser; a check raises UsageError."""
 
 
 def _check_value(parameter: Any, setting: Setting) -> None:  # noqa: ANN401
     """Raise UsageError, with the place of the setting, for a value that an option does not take."""
+    step = f"`dsclora upscale --help` describes --{setting.name}"
     try:
         parameter.type.convert(setting.value, parameter, None)
+        if setting.name in _CHECKS:
+            _CHECKS[setting.name](setting.value)
+    except UsageError as error:
+        raise _refusal(setting, error.message.removeprefix(f"--{setting.name} "), error.hint or step) from error
     except Exception as error:
         # Typer's exception for a bad value has no public name; every other exception is a bug.
         message = getattr(error, "message", None)
         if message is None:
             raise
-        step = f"`dsclora upscale --help` describes --{setting.name}"
-        if setting.origin == "file":
-            step = f"correct it with `dsclora config set {setting.name} VALUE`; {step}"
-        raise UsageError(f"{setting.place or 'config'}: {setting.name}: {message}", step) from error
+        raise _refusal(setting, message, step) from error
+
+
+def _refusal(setting: Setting, problem: str, step: str) -> UsageError:
+    if setting.origin == "file":
+        step = f"correct it with `dsclora config set {setting.name} VALUE`; {step}"
+    return UsageError(f"{setting.place or 'config'}: {setting.name}: {problem}", step)

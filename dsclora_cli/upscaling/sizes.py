@@ -114,7 +114,7 @@ def _check_restoring(options: SizeOptions) -> None:
 
 
 def _scale_error(scale: float) -> UsageError:
-    return UsageError(f"--scale {scale:g} is not above 1 and at most {MAX_SCALE:g}", "for example --scale 2.5")
+    return UsageError(f"--scale {scale:g} is not above 1 and at most {MAX_SCALE:g}", "give a factor such as 2.5")
 
 
 def _factor(width: int, height: int, options: SizeOptions) -> Fraction:

@@ -81,6 +81,22 @@ def is_repo_name(text: str) -> bool:
     return match is not None and match["repo"] == text
 
 
+def check_reference(reference: str) -> None:
+    """Raise UsageError for a misspelled reference, and for a file that is no weight file; ask nobody."""
+    _split(reference)
+
+
+def _split(reference: str) -> tuple[str, str | None, str | None]:
+    """Return repository, file and revision of a reference. Raises UsageError."""
+    match = _REFERENCE.fullmatch(reference.removeprefix(_SCHEME))
+    if match is None:
+        raise UsageError(f"{reference!r} is no model on the Hub", _HINT)
+    repo, file, revision = match["repo"], match["file"], match["revision"]
+    if file is not None and (not is_inner_path(file) or PurePosixPath(file).suffix not in WEIGHT_SUFFIXES):
+        raise UsageError(f"{file} of {repo} is no weight file", f"expected {', '.join(sorted(WEIGHT_SUFFIXES))}")
+    return repo, file, revision
+
+
 def renew_trust(repo: str, file: str, size: int, sha256: str) -> None:
     """Trust new bytes of a file that was used here before, for all references without a revision.
 
@@ -162,12 +178,7 @@ def _fetch_again(trusted: TrustedFile, place: Path, offline: bool) -> Path:
 
 def _fetch_first(reference: str, offline: bool) -> tuple[Path, TrustedFile]:
     """Download the file of a reference that was never used before, and return the record to store."""
-    match = _REFERENCE.fullmatch(reference.removeprefix(_SCHEME))
-    if match is None:
-        raise UsageError(f"{reference!r} is no model on the Hub", _HINT)
-    repo, file, revision = match["repo"], match["file"], match["revision"]
-    if file is not None and (not is_inner_path(file) or PurePosixPath(file).suffix not in WEIGHT_SUFFIXES):
-        raise UsageError(f"{file} of {repo} is no weight file", f"expected {', '.join(sorted(WEIGHT_SUFFIXES))}")
+    repo, file, revision = _split(reference)
     about: Mapping[str, hub.ListedFile] = {}
     licence = NO_LICENCE
     if not offline:

@@ -17,7 +17,7 @@ from dsclora_cli.paths import sha256_of
 from dsclora_cli.storage.places import is_url, parse_place
 from dsclora_cli.weights.catalog import Catalog, PhotoRule, WeightEntry, load_catalog
 from dsclora_cli.weights.download import known_sha256, obtain
-from dsclora_cli.weights.hub_models import WEIGHT_SUFFIXES, is_hub_reference, obtain_hub_model
+from dsclora_cli.weights.hub_models import WEIGHT_SUFFIXES, check_reference, is_hub_reference, obtain_hub_model
 from dsclora_cli.weights.remote import local_weights
 
 if TYPE_CHECKING:
@@ -93,6 +93,16 @@ def find_weights(options: ModelOptions, scale: int | None) -> FoundWeights:
     catalog = load_catalog()
     found = _find_unsharpened(options, catalog, scale)
     return _sharpen(found, options, catalog) if options.sharp else found
+
+
+def check_model(options: ModelOptions, catalog: Catalog) -> None:
+    """Raise UsageError for the name of an unknown model, or a misspelled reference to the Hub; look at no file."""
+    if options.weights is not None or options.model == AUTO:
+        return
+    if is_hub_reference(options.model):
+        check_reference(options.model)
+    else:
+        catalog.entry(options.model)
 
 
 def _find_unsharpened(options: ModelOptions, catalog: Catalog, scale: int | None) -> FoundWeights:

@@ -77,7 +77,7 @@ def test_set_and_unset_change_one_line_and_keep_comments(dsclora, file) -> None:
 
 
 def test_every_setting_is_an_option_and_takes_its_own_value_back(dsclora, file) -> None:
-    values = {"model": "dsclora-x4", "threads": "2", "max-memory": "4GB", "format": "PNG", "name": "é {stem}\\.{ext}"}
+    values = {"model": "dsclora-x4", "threads": "2", "max-memory": "4GB", "format": "PNG", "name": 'é "{stem}".{ext}'}
     for name in SETTINGS:
         value = values.get(name) or json.loads(dsclora("config", "show", name, "--json").out)["value"]
         code, _, err = dsclora("config", "set", name, value)
@@ -90,6 +90,16 @@ def test_a_wrong_value_is_refused_and_not_written(dsclora, file) -> None:
         code, _, err = dsclora("config", "set", name, value)
         assert code == 2 and err.startswith(f"error: config: {name}: ") and err.count("\n") == 1
         assert f"`dsclora upscale --help` describes --{name}" in err
+    late = (
+        ("scale", "99", "99 is not above 1 and at most 16 (give a factor such as 2.5)"),
+        ("name", "foo", "foo has no suffix (end the template in .{ext})"),
+        ("format", "xyz", "xyz: "),
+        ("model", "nosuch", "no model is called 'nosuch' ("),
+        ("model", "/nosuch.pth", "'/nosuch.pth' is no model on the Hub ("),
+    )
+    for name, value, problem in late:
+        code, _, err = dsclora("config", "set", name, value)
+        assert code == 2 and err.startswith(f"error: config: {name}: {problem}") and err.count("\n") == 1
     code, _, err = dsclora("config", "set", "qualty", "90")
     assert code == 2 and "there is no setting 'qualty'; perhaps quality is meant" in err
     assert dsclora("config", "set", "overwrite", "true").code == 2
@@ -131,6 +141,13 @@ def test_a_line_that_cannot_be_replaced_alone_is_left_to_the_user(dsclora, file)
         (b"quality = 90\nname = '\xff'\n", "line 2: not UTF-8"),
         (b"\nquality = 900\n", "line 2: quality: 900 is not in the range"),
         (b"device = true\n", "line 1: device: 'true' is not auto"),
+        (
+            b"\nscale = 99\n",
+            "line 2: scale: 99 is not above 1 and at most 16 (correct it with `dsclora config",
+        ),
+        (b"name = 'foo'\n", "line 1: name: foo has no suffix"),
+        (b"format = 'xyz'\n", "line 1: format: xyz: "),
+        (b"model = 'nosuch'\n", "line 1: model: no model is called 'nosuch'"),
     ],
 )
 def test_a_mistake_in_the_file_is_one_line_with_file_line_and_next_step(dsclora, photo, file, text, problem) -> None:
@@ -158,6 +175,29 @@ def test_a_wrong_variable_is_named(dsclora, photo, monkeypatch) -> None:
     monkeypatch.setenv("DSCLORA_THREADS", "many")
     code, _, err = dsclora("upscale", photo, "--dry-run")
     assert code == 2 and err.startswith("error: DSCLORA_THREADS: threads: 'many' is not a valid int")
+
+
+@pytest.mark.parametrize(("name", "value"), [("SCALE", "99"), ("NAME", "foo"), ("FORMAT", "xyz"), ("MODEL", "nosuch")])
+def test_a_wrong_variable_is_named_also_where_the_option_is_checked_late(
+    dsclora, photo, monkeypatch, name, value
+) -> None:
+    monkeypatch.setenv(f"DSCLORA_{name}", value)
+    code, _, err = dsclora("upscale", photo, "--dry-run")
+    assert code == 2 and err.startswith(f"error: DSCLORA_{name}: {name.lower()}: ") and err.count("\n") == 1
+
+
+def test_a_wrong_setting_does_not_matter_where_the_command_line_has_the_option(plan, dsclora, photo, file) -> None:
+    file.write_text("scale = 99\nmodel = 'nosuch'\nquality = 900\n")
+    assert plan("--scale=2", "-m", "auto", "--quality", "90")["output_size"] == [24, 18]
+    code, _, err = dsclora("upscale", photo, "-s", "99", "-m", "auto", "--quality", "90", "--dry-run")
+    assert code == 2 and err.startswith("error: --scale 99 is not above 1")
+
+
+def test_a_broken_catalogue_is_no_fault_of_a_setting(dsclora, photo, file) -> None:
+    (file.parent / "weights.toml").write_text("wrong = 1\n")
+    file.write_text("model = 'mine'\n")
+    code, _, err = dsclora("upscale", photo, "--dry-run")
+    assert code == 2 and "weights.toml" in err and "config.toml" not in err
 
 
 def test_options_that_say_the_same_replace_a_setting(plan, file, tmp_path) -> None:
