@@ -1,7 +1,7 @@
 """`dsclora config`: show, set and unset the defaults of options; and the use of the settings as defaults.
 
-The options themselves check the values, with the parsers that check the command line. The code that uses an option checks
-some values later: `_CHECKS` runs the same checks for settings, so that an error names the place of the setting.
+The options themselves check the values, with the parsers that check the command line. The code that uses an option
+checks some values later: `_CHECKS` runs the same checks for settings, so that an error names the place of the setting.
 """
 
 from __future__ import annotations

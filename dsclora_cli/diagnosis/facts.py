@@ -42,6 +42,7 @@ _PROXIES = re.compile(r"(https?|all|no)_proxy$", re.IGNORECASE)
 def describe_system() -> System:
     """Return the facts about the machine and the interpreter."""
     cpu, vectors = _describe_cpu()
+    settings, settings_problem = _settings()
     return System(
         dsclora=__version__,
         python=f"{platform.python_version()} ({platform.python_implementation()})",
@@ -53,7 +54,8 @@ def describe_system() -> System:
         free_memory=host_memory(),
         stdout_encoding=(sys.stdout.encoding or "unknown") if sys.stdout else "closed",
         variables=_variables(),
-        settings=_settings(),
+        settings=settings,
+        settings_problem=settings_problem,
     )
 
 
@@ -76,11 +78,12 @@ def _variables() -> Mapping[str, str]:
     return {name: "set" if _SECRET.search(name) else _without_login(os.environ[name]) for name in names}
 
 
-def _settings() -> Mapping[str, str]:
+def _settings() -> tuple[Mapping[str, str], str]:
+    """Return the settings in the user's file by name, and why the file cannot be read."""
     try:
-        return {setting.name: setting.value for setting in read_file().values()}
-    except UsageError:  # which a check reports
-        return {}
+        return {setting.name: setting.value for setting in read_file().values()}, ""
+    except UsageError as error:
+        return {}, str(error)
 
 
 def _without_login(text: str) -> str:

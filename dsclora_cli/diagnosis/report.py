@@ -46,7 +46,10 @@ class System:
     """Environment variables with an influence on dsclora; a secret has the value "set"."""
 
     settings: Mapping[str, str]
-    """Settings in the user's file, by name; empty for a file with mistakes."""
+    """Settings in the user's file, by name; empty for a file that cannot be read."""
+
+    settings_problem: str = ""
+    """Why the file with the settings cannot be read, and the next step; empty for a valid or absent file."""
 
 
 @dataclass(frozen=True)

@@ -204,12 +204,17 @@ def test_a_broken_own_catalog_is_a_failed_check_and_no_end(report, few_formats, 
     assert found["hub"]["answers"] == "not-asked"
 
 
-def test_broken_settings_are_a_failed_check_and_no_end(report, few_formats, private_folders) -> None:
+def test_broken_settings_are_a_failed_check_and_no_end(dsclora, report, few_formats, private_folders) -> None:
     (private_folders / "config").mkdir()
     (private_folders / "config" / "config.toml").write_text("quality = 90\n")
     code, found = report("--offline", "--no-self-test")
     assert code == 0 and found["system"]["settings"] == {"quality": "90"}
+    assert found["system"]["settings_problem"] == ""
     (private_folders / "config" / "config.toml").write_text("quality 90\n")
+    code, found = report("--offline", "--no-self-test")
+    assert code == 0 and "config.toml, line 1: " in found["system"]["settings_problem"]
+    out = dsclora("doctor", "--offline", "--no-self-test").out
+    assert "cannot be read" in out.partition("Settings\n")[2] and "config.toml, line 1: " in out
     code, found = report("--offline")
     check = checks_of(found)["settings can be read"]
     assert code == 1 and "config.toml, line 1: " in check["detail"] and check["hint"].startswith("correct or remove")

@@ -20,6 +20,7 @@ from dsclora_cli.diagnosis.report import (
     HubState,
     Outcome,
     Package,
+    System,
 )
 
 
@@ -113,8 +114,14 @@ def _sections(found: Diagnosis) -> Mapping[str, Mapping[str, str]]:
             for plugin in found.methods
         },
         "Environment": dict(system.variables),
-        "Settings": dict(system.settings),
+        "Settings": _settings(system),
     }
+
+
+def _settings(system: System) -> Mapping[str, str]:
+    if system.settings_problem:
+        return {"cannot be read": _without_home(system.settings_problem)}
+    return system.settings
 
 
 def _requirement(package: Package) -> str:
