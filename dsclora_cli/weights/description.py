@@ -110,10 +110,10 @@ class ModelDescription:
     """What the file says of the training run."""
 
     licence: str = ""
-    """Terms; empty for a file that is not in the catalog."""
+    """Terms, as the catalog or else the file says; empty where neither does."""
 
     source: str = ""
-    """Where the weights come from; empty for a file that is not in the catalog."""
+    """Where the weights come from, as the catalog or else the file says; empty where neither does."""
 
     repo: str | None = None
     """Repository on the Hub."""
@@ -221,7 +221,13 @@ def _add_contents(known: ModelDescription, path: Path, catalog: Catalog) -> Mode
     from dsclora_cli.weights.state_dict import read_tensors
 
     file = read_tensors(path)
-    known = replace(known, training=_read_training(file.metadata.get("training", "")))
+    stored = file.metadata
+    known = replace(
+        known,
+        training=_read_training(stored.get("training", "")),
+        licence=known.licence or stored.get("licence", ""),
+        source=known.source or stored.get("source", ""),
+    )
     if is_adapter(file):
         return _add_adapter(known, load_adapters(path), catalog)
     network = _network_facts(path)

@@ -146,6 +146,14 @@ def test_info_of_a_file_recognizes_a_copy_of_known_weights(dsclora, tmp_path) ->
     assert model["scale"] == model["network"]["scale"] == 3
 
 
+def test_info_of_an_exported_file_has_the_licence_and_the_source_in_it(dsclora, tmp_path) -> None:
+    exported = tmp_path / "mine.safetensors"
+    assert dsclora("export", "dsclora-x2", "-o", exported).code == 0
+    model = json.loads(dsclora("models", "info", exported, "--json").out)
+    entry = catalog.load_catalog().entry("dsclora-x2")
+    assert (model["name"], model["licence"], model["source"]) == ("mine", entry.licence, entry.source)
+
+
 def test_info_of_a_model_elsewhere_says_how_to_get_the_file(dsclora) -> None:
     code, out, err = dsclora("models", "info", "rcan-x8")
     assert code == 0 and "on the web" in out and "halo" not in out
