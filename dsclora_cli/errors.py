@@ -187,6 +187,11 @@ class WeightsError(DscloraError):
     exit_code = ExitCode.WEIGHTS
     code = ErrorCode.WEIGHTS_UNUSABLE
 
+    def __init__(self, message: str, hint: str = "", instead: str = "") -> None:
+        super().__init__(message, ", or ".join(filter(None, (hint, instead))))
+        self.step = ErrorInfo(self.code, self.message, escape_control(hint))
+        """The failure for a command that has no other way to name weights: the hint leaves `instead` out."""
+
 
 class UploadFailed(DscloraError):
     """The Hub takes no files: no internet, no token, no right to write, or a refusal."""

@@ -32,6 +32,7 @@ from dsclora_cli.hub_client import (
     connection_failure,
     head,
     one_line,
+    online_step,
     progress_bar,
     quiet_client,
     start_client,
@@ -71,6 +72,7 @@ NO_REPO = "repository not found"
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 _SPACE_HINT = "free some space, or set HF_HUB_CACHE to a folder that can be written"
+_UNUSABLE, _LATER = "unusable answer of the Hub", "try again later"
 _PAGES = {"model": "", "dataset": "datasets/"}
 _INSTEAD = {"model": "give a file of weights in place of the name", "dataset": "give a folder with --data-dir DIR"}
 
@@ -112,8 +114,7 @@ def fetch_file(wanted: HubFile, offline: bool = False) -> Path:
         return path
     if offline or is_offline():
         message = f"{wanted.file} of {wanted.repo} is not in the cache, and the program is offline"
-        hint = f"run once without --offline and HF_HUB_OFFLINE, or {_INSTEAD[wanted.kind]}"
-        raise HubUnavailable("offline", message, hint)
+        raise HubUnavailable("offline", message, online_step(offline, is_offline()), _INSTEAD[wanted.kind])
     return _Download(wanted).run()
 
 
@@ -343,8 +344,7 @@ class _Download:
             found = json.loads(within(LISTING_SECONDS, read))
         except (TooManyBytes, ValueError, RecursionError) as error:
             message = f"{self.endpoint} has no list of the files of {self.wanted.repo} that can be read"
-            hint = _INSTEAD[self.wanted.kind]
-            raise HubUnavailable("unusable answer of the Hub", message, hint) from error
+            raise HubUnavailable(_UNUSABLE, message, _LATER, _INSTEAD[self.wanted.kind]) from error
         return found if isinstance(found, dict) else {}
 
     def check_status(self, status: int) -> None:
@@ -354,7 +354,7 @@ class _Download:
 
     def refusal(self, status: int) -> HubUnavailable:
         """Return the error for users for a status code."""
-        hint = "check HF_TOKEN or unset it" if status in {401, 403} else "try again later"
+        hint = "check HF_TOKEN or unset it" if status in {401, 403} else _LATER
         message = f"{self.endpoint} answered {status} for {self.wanted.file} of {self.wanted.repo}"
         return HubUnavailable(f"the Hub answered {status}", message, hint)
 
@@ -368,7 +368,7 @@ class _Download:
         wanted, folder = self.wanted, repo_folder(self.wanted)
         if not _COMMIT.fullmatch(commit or "") or not is_inner_path(file):
             message = f"{self.endpoint} names the file {file[:80]!r} at the commit {(commit or '')[:80]!r}"
-            raise HubUnavailable("unusable answer of the Hub", message, _INSTEAD[wanted.kind])
+            raise HubUnavailable(_UNUSABLE, message, _LATER, _INSTEAD[wanted.kind])
         url = hf_hub_url(wanted.repo, file, revision=commit, **self.where)
         seconds = float(os.environ.get("HF_HUB_DOWNLOAD_TIMEOUT") or WINDOW_SECONDS)
         incomplete = folder / "blobs" / f"{wanted.sha256 or hashlib.sha256(url.encode()).hexdigest()}.incomplete"
@@ -455,7 +455,7 @@ class _Download:
             if self.wanted.sha256:
                 return self.wrong_bytes(self.wanted.file)
             message = f"{self.endpoint} sends more than {MOST_BYTES} bytes for {self.wanted.file} of {self.wanted.repo}"
-            return HubUnavailable("too many bytes", message, _INSTEAD[self.wanted.kind])
+            return HubUnavailable("too many bytes", message, _LATER, _INSTEAD[self.wanted.kind])
         if "huggingface_hub.errors" not in sys.modules:
             message = f"the client of the Hub cannot be loaded: {type(error).__name__}: {one_line(error)}"
             return HubUnavailable("the Hub's client does not start", message, "check the variables that begin with HF_")

@@ -32,10 +32,16 @@ _MOST_REDIRECTS = 5
 class HubUnavailable(WeightsError):
     """The Hub cannot give a file: no internet, no permission, or no such file."""
 
-    def __init__(self, reason: str, message: str, hint: str) -> None:
-        super().__init__(message, hint)
+    def __init__(self, reason: str, message: str, hint: str, instead: str = "") -> None:
+        super().__init__(message, hint, instead)
         self.reason = reason
         """The reason in a few words, for sentences about a fallback."""
+
+
+def online_step(by_option: bool, by_variable: bool) -> str:
+    """Return the next step for a file that is not here: to run online, without what made the program offline."""
+    causes = ["--offline"] * by_option + ["HF_HUB_OFFLINE"] * by_variable
+    return f"run once without {' and '.join(causes)}"
 
 
 def check_settings(endpoint: str) -> None:
@@ -167,18 +173,18 @@ def connection_failure(error: BaseException, endpoint: str, purpose: str, instea
     if setting := _setting_failure(error):
         return setting
     exception = type(error).__name__
-    hint = f"check the internet connection, proxy and HF_ENDPOINT, or {instead}"
+    hint = "check the internet connection, proxy and HF_ENDPOINT"
     if "CERTIFICATE_VERIFY_FAILED" in str(error):
         hint = "check the clock of this machine and SSL_CERT_FILE"
         return HubUnavailable("certificate not trusted", f"{endpoint} shows no trusted certificate", hint)
     if "Timeout" in exception:
-        return HubUnavailable("time-out", f"{endpoint} did not answer in time for {purpose}", hint)
+        return HubUnavailable("time-out", f"{endpoint} did not answer in time for {purpose}", hint, instead)
     if exception in {"ConnectError", "ConnectionError", "OfflineModeIsEnabled"}:
-        return HubUnavailable("no internet", f"cannot reach {endpoint} for {purpose}", hint)
+        return HubUnavailable("no internet", f"cannot reach {endpoint} for {purpose}", hint, instead)
     if isinstance(error, connection_errors()):
         return HubUnavailable("connection lost", f"the connection to {endpoint} broke during {purpose}", "try again")
     message = f"the client of the Hub failed for {purpose}: {exception}: {one_line(error)}"
-    return HubUnavailable("failure of the Hub's client", message, hint)
+    return HubUnavailable("failure of the Hub's client", message, hint, instead)
 
 
 def _setting_failure(error: BaseException) -> HubUnavailable | None:

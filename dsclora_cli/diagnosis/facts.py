@@ -196,7 +196,7 @@ def ask_hub(offline: bool) -> HubState:
     try:
         hub.locate_file(files[0])
     except HubUnavailable as error:
-        return HubState(endpoint, HubAnswer.NO, problem=_without_login(error.message), hint=error.hint)
+        return HubState(endpoint, HubAnswer.NO, problem=_without_login(error.message), hint=error.step.hint)
     return HubState(endpoint, HubAnswer.YES, round(time.perf_counter() - start, 3))
 
 

@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 
 from dsclora_cli import hub
 from dsclora_cli.errors import WeightsError
+from dsclora_cli.hub_client import online_step
 from dsclora_cli.paths import atomic_write, downloads_dir, is_inner_path, open_regular, sha256_of
 from dsclora_cli.transfer import DiskError, Received, TooManyBytes, Watch, watched
 from dsclora_cli.weights.catalog import EMBEDDED, WeightEntry
@@ -149,7 +150,7 @@ def _obtain_from_web(entry: WeightEntry, url: str, offline: bool, trust: bool, o
     if offline or hub.is_offline():
         raise WeightsError(
             f"{entry.name} is not in the cache, and the program is offline",
-            "run once without --offline and HF_HUB_OFFLINE",
+            online_step(offline, hub.is_offline()),
         )
     if not expected and not trust:
         raise WeightsError(
@@ -187,7 +188,8 @@ def _fetch_from_web(entry: WeightEntry, url: str, path: Path, expected: str, on_
     except (OSError, DiskError, HTTPException, ValueError) as error:
         raise WeightsError(
             f"{entry.name} cannot be fetched from {url}: {_reason(error)}",
-            "try again later, or give a file of weights in place of the name",
+            "try again later",
+            "give a file of weights in place of the name",
         ) from error
     return path
 

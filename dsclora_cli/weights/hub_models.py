@@ -17,7 +17,7 @@ from pathlib import Path, PurePosixPath
 
 from dsclora_cli import hub
 from dsclora_cli.errors import UsageError, WeightsError
-from dsclora_cli.hub_client import HubUnavailable
+from dsclora_cli.hub_client import HubUnavailable, online_step
 from dsclora_cli.paths import atomic_write, is_inner_path, read_small, sha256_of, state_dir
 
 WEIGHT_SUFFIXES = frozenset({".pth", ".pt", ".safetensors"})
@@ -117,7 +117,7 @@ def obtain_hub_model(reference: str, offline: bool = False) -> HubModel:
         HubUnavailable: The Hub cannot give the file.
         WeightsError: The file differs from the file of the first use.
     """
-    return _obtain(reference, offline or hub.is_offline(), state_dir())
+    return _obtain(reference, offline, hub.is_offline(), state_dir())
 
 
 def list_trusted() -> tuple[TrustedFile, ...]:
@@ -143,12 +143,12 @@ def find_trusted(reference: str) -> TrustedFile:
 
 # The note about the first use must reach the user though the scale is asked for before the weights.
 @lru_cache(maxsize=64)
-def _obtain(reference: str, offline: bool, state: Path) -> HubModel:
+def _obtain(reference: str, offline: bool, hub_offline: bool, state: Path) -> HubModel:
     place = _place_of_record(reference, state)
     trusted = _read_record(place, reference)
     if trusted is not None:
         return HubModel(_fetch_again(trusted, place, offline), trusted, None)
-    path, trusted = _fetch_first(reference, offline)
+    path, trusted = _fetch_first(reference, offline, hub_offline)
     _write_record(place, trusted)
     note = (
         f"{reference}: {trusted.file} (licence {trusted.licence}) is used for the first time;"
@@ -176,17 +176,17 @@ def _fetch_again(trusted: TrustedFile, place: Path, offline: bool) -> Path:
         ) from error
 
 
-def _fetch_first(reference: str, offline: bool) -> tuple[Path, TrustedFile]:
+def _fetch_first(reference: str, offline: bool, hub_offline: bool) -> tuple[Path, TrustedFile]:
     """Download the file of a reference that was never used before, and return the record to store."""
     repo, file, revision = _split(reference)
     about: Mapping[str, hub.ListedFile] = {}
     licence = NO_LICENCE
-    if not offline:
+    if not (offline or hub_offline):
         described = hub.describe_repo(repo, revision)
         about, licence = described.files, described.licence or NO_LICENCE
     elif file is None:
         message = f"{reference} was never used before, and the program is offline"
-        raise HubUnavailable("offline", message, "run once without --offline and HF_HUB_OFFLINE")
+        raise HubUnavailable("offline", message, online_step(offline, hub_offline))
     if file is None:
         file = _only_weight_file(repo, about)
     listed = about.get(file, hub.ListedFile(0, None))

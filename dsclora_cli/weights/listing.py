@@ -158,8 +158,10 @@ def try_fetch(name: str, trust: bool, leave_out: bool, on_bytes: OnBytes | None 
         return FetchedModel(name, FetchStatus.LEFT_OUT, None, "")
     try:
         return fetch_model(name, trust, on_bytes)
-    except (UsageError, WeightsError) as error:  # UsageError: a repository with several weight files
+    except UsageError as error:  # a repository with several weight files
         return FetchedModel(name, FetchStatus.FAILED, None, "", error.info)
+    except WeightsError as error:
+        return FetchedModel(name, FetchStatus.FAILED, None, "", error.step)
 
 
 def fetch_model(name: str, trust: bool, on_bytes: OnBytes | None = None) -> FetchedModel:

@@ -67,6 +67,15 @@ def test_fetch_takes_names_or_all(dsclora) -> None:
         assert code == 2 and "give names, as `dsclora models list` shows them, or --all" in err
 
 
+def test_a_hint_of_fetch_names_only_what_fetch_takes(dsclora, monkeypatch) -> None:
+    code, _, err = dsclora("models", "fetch", "dscf-x4")
+    assert code == 3 and "(check the internet connection, proxy and HF_ENDPOINT)" in err
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    for name in ("dscf-x4", "rcan-x8", "someone/something"):
+        code, _, err = dsclora("models", "fetch", name)
+        assert code == 3 and err.endswith("(run once without HF_HUB_OFFLINE)\n")
+
+
 def test_fetch_all_goes_on_after_a_failure_and_names_what_it_leaves_out(dsclora) -> None:
     # No Hub and no web: only the embedded models can be had.
     code, out, _err = dsclora("models", "fetch", "--all", "--json")

@@ -113,7 +113,7 @@ def test_offline_opens_no_socket_and_names_the_next_step(server: HubServer, monk
     monkeypatch.setattr(socket, "socket", None)
     error = refused("Urban100", offline=True)
     assert "data/Urban100_HR.tar.gz of eugenesiow/Urban100 is not in the cache, and the program is off" in error.message
-    assert error.hint == "run once without --offline and HF_HUB_OFFLINE, or give a folder with --data-dir DIR"
+    assert error.hint == "run once without --offline, or give a folder with --data-dir DIR"
     assert server.requests == []
 
 
