@@ -89,6 +89,9 @@ def read_file() -> dict[str, Setting]:
         line = re.search(r"\(at line (\d+)", str(error))
         number = line[1] if line else len(text.splitlines())  # "(at end of document)"
         problem = re.sub(r" \(at .*", "", str(error).partition("\n")[0])
+        if problem == "Cannot overwrite a value":
+            key = text.splitlines()[int(number) - 1].partition("=")[0].strip()
+            problem = f"{key} is set in a line above already"
         raise UsageError(f"{path}, line {number}: {problem}", _STEP) from error
     settings = {}
     for name, value in document.items():

@@ -243,6 +243,8 @@ def _check_value(parameter: Any, setting: Setting) -> None:  # noqa: ANN401
         message = getattr(error, "message", None)
         if message is None:
             raise
+        if parameter.type.name == "boolean":  # the message lists all spellings, and an empty one first
+            message = f"{setting.value!r} is not true or false"
         raise _refusal(setting, message, step) from error
 
 

@@ -32,10 +32,10 @@ def check_claim(header: Header, at_once: int, max_pixels: int) -> None:
     if header.width < 1 or header.height < 1:
         raise ImageError(f"{claim}: the file is damaged", "copy or download the file again")
     if at_once > max_pixels:
-        raise ImageError(f"{claim}, more than the {_millions(max_pixels)} million allowed at once", _HINT)
+        raise ImageError(f"{claim}, more than the {_amount(max_pixels)} allowed at once", _HINT)
     # `at_once` counts as well: strips may be larger than the picture.
     if header.width * header.height * header.frames > _ALL_FRAMES * max_pixels:
-        raise ImageError(f"{claim}, in all more than {_millions(_ALL_FRAMES * max_pixels)} million", _HINT)
+        raise ImageError(f"{claim}, in all more than {_amount(_ALL_FRAMES * max_pixels)}", _HINT)
     needed = at_once * header.channels * header.dtype.itemsize * _COPIES
     free = host_memory()
     if needed > free:
@@ -45,5 +45,8 @@ def check_claim(header: Header, at_once: int, max_pixels: int) -> None:
         )
 
 
-def _millions(pixels: int) -> str:
-    return f"{pixels / 1e6:.4g}" if pixels < 10**10 else f"{pixels // 10**6}"
+def _amount(pixels: int) -> str:
+    """Return a number of pixels in millions, or the number itself below a million."""
+    if pixels < 10**6:
+        return str(pixels)
+    return f"{pixels / 1e6:.4g} million" if pixels < 10**10 else f"{pixels // 10**6} million"

@@ -75,7 +75,9 @@ def _open_by_content(file: BinaryIO, suffix: str, options: ReadOptions) -> Opene
     """Detect the format of a file and open the file with the decoder of the format."""
     head = file.read(64)
     if not head:
-        raise ImageError("the file is empty", _GET_AGAIN)
+        # Bytes in memory come from a pipe, or from another program.
+        arrived = isinstance(file, io.BytesIO)
+        raise ImageError("the file is empty", "check the program that sends the picture" if arrived else _GET_AGAIN)
     file.seek(max(0, file.seek(0, io.SEEK_END) - 18))  # the footer of a TGA
     name = detect_format(head, file.read(), suffix)
     if name in (None, "TIFF") and is_camera_raw(head, suffix):

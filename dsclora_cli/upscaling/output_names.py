@@ -61,8 +61,12 @@ def check_template(template: str) -> None:
     except ValueError as error:
         raise UsageError(f"--name {template}: {error}", hint) from error
     for _, field, spec, conversion in parts:
-        if field is not None and (field not in _PATTERNS or spec or conversion):
+        if field is None:
+            continue
+        if field not in _PATTERNS:
             raise UsageError(f"--name {template}: there is no field {{{field}}}", hint)
+        if spec or conversion:
+            raise UsageError(f"--name {template}: {{{field}}} takes no format", f"write {{{field}}} alone")
     if "/" in template or "\\" in template:
         raise UsageError(f"--name {template} is a path", "give the folder with -o")
     if not PurePath(template).suffix:
