@@ -21,6 +21,7 @@ import typer
 from dsclora_cli import __version__
 from dsclora_cli.cli import console
 from dsclora_cli.cli.config import apply_settings
+from dsclora_cli.cli.numbers import name_numbers
 from dsclora_cli.errors import ExitCode, UsageError, is_debugging
 
 COMMANDS = MappingProxyType(
@@ -61,6 +62,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         _refuse_empty(given)
         with _terminable():
             program = typer.main.get_command(application(given or _words_to_complete()))
+            name_numbers(program)
             apply_settings(program, given)
             program(given, prog_name="dsclora")
     except SystemExit as stop:

@@ -14,6 +14,7 @@ import typer
 
 from dsclora_cli.cli import console, options
 from dsclora_cli.cli.completion import complete_setting
+from dsclora_cli.cli.numbers import name_numbers
 from dsclora_cli.errors import DscloraError, UsageError
 
 if TYPE_CHECKING:
@@ -145,9 +146,9 @@ def _parameters() -> dict[str, Any]:
 
     program = typer.Typer()
     program.command()(upscale)
-    parameters = {
-        str(parameter.name).replace("_", "-"): parameter for parameter in typer.main.get_command(program).params
-    }
+    command = typer.main.get_command(program)
+    name_numbers(command)
+    parameters = {str(parameter.name).replace("_", "-"): parameter for parameter in command.params}
     return {name: parameters[name] for name in SETTINGS}
 
 

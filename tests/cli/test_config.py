@@ -176,7 +176,7 @@ def test_a_folder_that_cannot_be_written_is_one_line(dsclora, private_folders) -
 def test_a_wrong_variable_is_named(dsclora, photo, monkeypatch) -> None:
     monkeypatch.setenv("DSCLORA_THREADS", "many")
     code, _, err = dsclora("upscale", photo, "--dry-run")
-    assert code == 2 and err.startswith("error: DSCLORA_THREADS: threads: 'many' is not a valid int")
+    assert code == 2 and err.startswith("error: DSCLORA_THREADS: threads: 'many' is not a valid whole number from 1 on")
 
 
 @pytest.mark.parametrize(("name", "value"), [("SCALE", "99"), ("NAME", "foo"), ("FORMAT", "xyz"), ("MODEL", "nosuch")])
@@ -200,6 +200,15 @@ def test_a_broken_catalogue_is_no_fault_of_a_setting(dsclora, photo, file) -> No
     file.write_text("model = 'mine'\n")
     code, _, err = dsclora("upscale", photo, "--dry-run")
     assert code == 2 and "weights.toml" in err and "config.toml" not in err
+
+
+@pytest.mark.parametrize(
+    ("option", "words"),
+    [("--quality", "whole number from 1 to 100"), ("--scale", "number"), ("--sharp", "number from 0 to 1")],
+)
+def test_a_word_in_place_of_a_number_names_the_numbers(dsclora, photo, option, words) -> None:
+    code, _, err = dsclora("upscale", photo, option, "abc")
+    assert code == 2 and f"'abc' is not a valid {words}." in err
 
 
 def test_options_that_say_the_same_replace_a_setting(plan, file, tmp_path) -> None:

@@ -1,0 +1,30 @@
+"""Words for the numbers that options take, for the errors of Typer: "a whole number from 1 to 100"."""
+
+from __future__ import annotations
+
+from typing import Any
+
+
+def name_numbers(command: Any) -> None:  # noqa: ANN401 - Typer's own class, which has no public name
+    """Let errors of a command, and of all commands in it, say which number an option takes; the help stays the same."""
+    for parameter in command.params:
+        kind = parameter.type
+        number = getattr(kind, "_number_class", None)
+        if number is None:
+            continue
+        # The help shows the name of the type too. Types without a range are shared by all options.
+        if parameter.metavar is None and hasattr(parameter, "is_flag"):
+            parameter.metavar = f"<{type(kind).name}>"
+        kind.name = _words(number, getattr(kind, "min", None), getattr(kind, "max", None))
+    for inner in getattr(command, "commands", {}).values():
+        name_numbers(inner)
+
+
+def _words(number: type, least: float | None, most: float | None) -> str:
+    """Return the words behind "is not a valid"."""
+    words = "whole number" if number is int else "number"
+    if least is not None:
+        words += f" from {least:g} " + ("on" if most is None else f"to {most:g}")
+    elif most is not None:
+        words += f" up to {most:g}"
+    return words
