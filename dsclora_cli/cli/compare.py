@@ -83,7 +83,7 @@ def compare(
 ) -> None:
     """Upscale a picture with several models, and write a contact sheet (PNG) and a page for browsers (HTML)."""
     if not 1 < scale <= MAX_SCALE:
-        raise UsageError(f"--scale {scale:g} is not above 1 and at most {MAX_SCALE:g}", "for example --scale 2.5")
+        raise UsageError(f"--scale {scale:g} is not above 1 and at most {MAX_SCALE:g}", "give a factor such as 2.5")
     asked = CompareOptions(
         candidates=tuple(candidates or ()),
         scale=scale,
