@@ -232,7 +232,7 @@ def test_models_list_writes_an_object_for_each_entry(dsclora) -> None:
     ("arguments", "exit_code", "code", "message"),
     [
         (["upscale", "photo.png", "-m", "nobody"], 2, "usage", "no model is called 'nobody'"),
-        (["upscale", "photo.png", "-s", "x"], 2, "usage", "'x' is not a valid float"),
+        (["upscale", "photo.png", "-s", "x"], 2, "usage", "'x' is not a valid number"),
         (["upscale", "photo.png", "--no-such-option"], 2, "usage", "No such option: --no-such-option"),
         (["upscale", "photo.png", "--weights", "absent.pth"], 3, "weights-unusable", "cannot read absent.pth"),
         (["eval", "--hr", "absent"], 2, "usage", "absent"),
