@@ -110,6 +110,13 @@ def bug_info(error: BaseException) -> ErrorInfo:
     return ErrorInfo(ErrorCode.BUG, f"this is a bug in dsclora: {type(error).__name__}: {lines[0]}", hint)
 
 
+def system_info(error: OSError, code: ErrorCode) -> ErrorInfo:
+    """Return the description of a refusal of the system that names a file, such as a name that is too long."""
+    # str(error) would begin with a number.
+    words = f"{error.filename}: {error.strerror}" if error.filename and error.strerror else str(error)
+    return ErrorInfo(code, words, "check the path, its permissions and the free space")
+
+
 def escape_control(text: str) -> str:
     """Return a text that is safe on a terminal: control characters, line ends and marks of direction as escapes.
 

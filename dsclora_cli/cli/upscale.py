@@ -319,7 +319,6 @@ def _start(
 
         from dsclora_cli.upscaling.watch import watch_files
 
-        view.on_note("waiting for pictures; Ctrl-C ends")
         return watch_files(inputs, asked, view, Event())
     from dsclora_cli.upscaling.batch import upscale_files
 

@@ -102,7 +102,7 @@ def check_size(options: SizeOptions) -> None:
         value = getattr(options, name)
         sides = value if isinstance(value, tuple) else (value,)
         if not all(0 < side < math.inf for side in sides):
-            raise UsageError(f"--{name.replace('_', '-')} must be above 0")
+            raise UsageError(f"--{name.replace('_', '-')} must be above 0", "give a positive number")
 
 
 def _check_restoring(options: SizeOptions) -> None:

@@ -9,7 +9,16 @@ from pathlib import Path, PurePath
 from typing import Literal
 
 from dsclora_cli.callbacks import Callbacks
-from dsclora_cli.errors import DscloraError, ErrorCode, ErrorInfo, ImageError, UsageError, WeightsError, bug_info
+from dsclora_cli.errors import (
+    DscloraError,
+    ErrorCode,
+    ErrorInfo,
+    ImageError,
+    UsageError,
+    WeightsError,
+    bug_info,
+    system_info,
+)
 from dsclora_cli.storage.places import Place, RemotePlace
 
 STDIN = "-"
@@ -155,9 +164,7 @@ def describe_error(error: Exception) -> ErrorInfo:
         hint = "close other programs, or write PNG, JPEG or TIFF, which are never in memory whole"
         return ErrorInfo(ErrorCode.OUT_OF_MEMORY, "there is not enough memory", hint)
     if isinstance(error, OSError):
-        # str(error) would begin with a number.
-        words = f"{error.filename}: {error.strerror}" if error.filename and error.strerror else str(error)
-        return ErrorInfo(ErrorCode.IMAGE_UNUSABLE, words)
+        return system_info(error, ErrorCode.IMAGE_UNUSABLE)
     return bug_info(error)
 
 

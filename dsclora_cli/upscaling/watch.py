@@ -51,6 +51,7 @@ def watch_files(
         WeightsError: Weights cannot be read or downloaded.
     """
     paths = _check_folders(folders)
+    callbacks.note_once("waiting for pictures; Ctrl-C ends")
     waves = _Waves([str(path) for path in paths], options)
     changes = _changes(paths, options.batch.recursive, stop)
     # Opened engines serve all waves; several devices cannot share them. Made late: choosing a device may import torch.

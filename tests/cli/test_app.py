@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 import dsclora_cli
 from dsclora_cli.errors import DscloraError, ImageError, UsageError, WeightsError
@@ -60,6 +61,30 @@ def test_an_empty_argument_does_not_mean_the_folder_of_the_terminal(
     assert (ran.code, ran.out) == (2, "")
     assert ran.err.startswith(f"error: {message} (")
     assert [path.name for path in tmp_path.iterdir()] == ["a.png"]
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["upscale", "a.png", "-o", "LONG/"],
+        ["upscale", "a.png", "-o", "LONG.png"],
+        ["compare", "a.png", "-m", "bicubic", "-o", "LONG"],
+        ["export", "dsclora-x4", "-o", "LONG.onnx"],
+        ["eval", "--dataset", "Set5", "--data-dir", "LONG", "-m", "dsclora-x4"],
+        ["train", "--data", "LONG", "--out", "run"],
+        ["train", "--data", "a.png", "--out", "LONG"],
+        ["models", "info", "LONG"],
+    ],
+)
+def test_a_name_that_the_system_refuses_is_one_line_and_no_bug(
+    dsclora, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Image.new("RGB", (8, 8)).save("a.png")
+    ran = dsclora(*(word.replace("LONG", 300 * "x") for word in arguments))
+    assert ran.code in (1, 2) and ran.out == ""
+    (line,) = ran.err.splitlines()
+    assert line.startswith("error: ") and 200 * "x" in line and "bug" not in line and line.endswith(")")
 
 
 @pytest.mark.parametrize(("error", "code"), [(ImageError, 1), (DscloraError, 1), (UsageError, 2), (WeightsError, 3)])

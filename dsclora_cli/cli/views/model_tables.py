@@ -156,7 +156,8 @@ def show_verified(files: Sequence[VerifiedFile]) -> None:
     console.show_columns(columns)
     intact, size = sum(file.state == "intact" for file in here), sum(file.size for file in here)
     counted = f"{intact} of {len(here)} files ({console.format_bytes(size)}) are intact"
-    console.print_labeled("done", f"{counted}; {len(files) - len(here)} are not on this machine")
+    away = len(files) - len(here)
+    console.print_labeled("done", f"{counted}; {away} {'is' if away == 1 else 'are'} not on this machine")
     for file in here:
         if file.hint:
             console.print_labeled("error", f"{file.name} is {file.state}: {file.path} ({file.hint})", "bold red")
