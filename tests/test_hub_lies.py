@@ -100,6 +100,7 @@ def test_a_listing_of_other_types_lists_no_file(
         hub.fetch_file(WANTED)
 
 
+@pytest.mark.slow
 @given(st.text(max_size=5) | st.text("./\\:a~", max_size=9))
 def test_an_inner_path_stays_inside(name: str) -> None:
     if is_inner_path(name):

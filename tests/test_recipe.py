@@ -69,6 +69,7 @@ def test_defaults_pass_their_own_check() -> None:
     check_recipe(DISTILLATION)
 
 
+@pytest.mark.slow
 @given(recipe=RECIPES)
 def test_a_recipe_written_as_toml_reads_back_equal(recipe: Recipe, tmp_path_factory: pytest.TempPathFactory) -> None:
     text = recipe_to_toml(recipe)

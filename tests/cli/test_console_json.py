@@ -169,6 +169,7 @@ def test_eval_writes_one_object(dsclora, photo: Path) -> None:
     }
 
 
+@pytest.mark.slow
 def test_train_writes_an_object_for_each_score_and_one_for_the_result(dsclora, photos: Path) -> None:
     size = ("--channels", 4, "--blocks", 1, "-s", 2, "--patch", 8, "--batch", 4, "--steps", 2, "--validate", 2)
     here = ("--device", "cpu", "--compile", "off", "--threads", 1)

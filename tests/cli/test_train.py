@@ -45,6 +45,7 @@ def test_reading_the_pictures_shows_a_bar_on_a_terminal(dsclora, photos: Path, m
     assert shown.index("6/6") < shown.index("kept: ")
 
 
+@pytest.mark.slow
 def test_json_has_every_score_and_the_best_of_them(dsclora, photos: Path) -> None:
     _, out, _ = dsclora("train", "--data", photos, "--out", "run", "--steps", 4, *TINY, *HERE, "--json", "-q")
     *scores, result = [json.loads(line) for line in out.splitlines()]

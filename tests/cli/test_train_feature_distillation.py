@@ -49,6 +49,7 @@ def test_every_method_trains_a_student(dsclora, teacher: Path, method: str) -> N
     assert load_network(Path(result["file"])).config == EdsrConfig(channels=4, blocks=2, scale=2)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", OWN_TERMS)
 def test_the_feature_loss_alone_changes_every_layer_of_the_body(dsclora, teacher: Path, method: str) -> None:
     alone = ("--method", method, "--teacher", teacher, *STUDENT, "--rec", 0, "--ts", 0)
@@ -58,6 +59,7 @@ def test_the_feature_loss_alone_changes_every_layer_of_the_body(dsclora, teacher
     assert all(not torch.equal(still[name], moved[name]) for name in body)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("student", "networks"),
     [

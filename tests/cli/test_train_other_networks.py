@@ -15,6 +15,7 @@ HERE = ("--device", "cpu", "--compile", "off", "--threads", "1")
 SHAPES = {"compact": ("--channels", "4"), "edsr": ("--channels", "4"), "rcan": ("--channels", "4", "--groups", "1")}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("arch", SHAPES)
 def test_a_network_is_trained_evaluated_and_used(dsclora, photos: Path, arch: str) -> None:
     trained = dsclora("train", "--arch", arch, *SHAPES[arch], "--data", photos, "--out", "run", *QUICK, *HERE)
@@ -68,6 +69,7 @@ def test_scale_1_needs_damaged_inputs(dsclora, photos: Path) -> None:
     assert code == 2 and "--scale: at 1 the inputs equal the targets without --degrade" in err
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("arch", ["compact", "edsr"])
 def test_adapters_of_other_networks_are_trained_and_merged(dsclora, photos: Path, arch: str) -> None:
     trained = dsclora("train", "--arch", arch, *SHAPES[arch], "--data", photos, "--out", "run", *QUICK, *HERE)

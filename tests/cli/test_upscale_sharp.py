@@ -38,6 +38,7 @@ def test_strength_0_and_1_are_the_two_networks_byte_for_byte(dsclora, photo: Pat
     _check_ends(dsclora, photo, "torch")
 
 
+@pytest.mark.slow
 def test_openvino_runs_every_strength(openvino: None, dsclora, photo: Path) -> None:
     _check_ends(dsclora, photo, "openvino")
     _check_ends(dsclora, photo, "openvino")  # from the cache of converted networks

@@ -172,6 +172,7 @@ def test_a_picture_that_a_lost_worker_still_claims_has_failed() -> None:
     assert [(each.status, each.error, each.attempts) for each in final] == [("failed", LOST, MOST_ATTEMPTS)]
 
 
+@pytest.mark.slow
 def test_a_stop_does_not_wait_for_an_endless_listing() -> None:
     schedule = Schedule(groups(10**9), 1)
     schedule.stop()

@@ -30,6 +30,7 @@ def urban(folder: Path, pictures: list[NDArray[np.uint8]]) -> BenchmarkSet:
     return open_set("Urban100", 4, folder)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "count"), [("Set5", 5), ("Set14", 14), ("BSD100", 100)])
 def test_original_copies_are_verified(shared: Path, name: str, count: int) -> None:
     benchmark = open_set(name, 4, shared / "data/benchmarks")
@@ -73,6 +74,7 @@ def test_an_urban100_of_half_size_has_a_warning(tmp_path: Path) -> None:
     assert identify(urban(tmp_path, [noise(0, (1024, 680)), noise(1, (768, 1024))])).warning is None
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("scale", [2, 3, 4])
 @pytest.mark.parametrize("kernel", ENLARGE)
 def test_an_urban100_of_enlarged_lr_has_a_warning(shared: Path, tmp_path: Path, scale: int, kernel: str) -> None:

@@ -56,6 +56,7 @@ def changed(recipe: Recipe, **options: object) -> Recipe:
     return replace(recipe, distill=replace(recipe.distill, **options))  # type: ignore[arg-type]
 
 
+@pytest.mark.slow
 def test_adapters_better_than_the_base_are_saved(recipe: Recipe, base: Path, tmp_path: Path) -> None:
     recorder = Recorder()
     result = distill(recipe, tmp_path / "run", False, recorder, True)
@@ -267,6 +268,7 @@ def facd_recipe(recipe: Recipe, teacher: Path, distance: str | None) -> Recipe:
     return changed(recipe, method="facd", base=None, teacher=str(teacher), taps=(), feature_distance=distance)
 
 
+@pytest.mark.slow
 def test_facd_compares_maps_by_l2_unless_told_otherwise(recipe: Recipe, base: Path, tmp_path: Path) -> None:
     weights = {}
     for distance in (None, "l2", "l1"):
@@ -277,6 +279,7 @@ def test_facd_compares_maps_by_l2_unless_told_otherwise(recipe: Recipe, base: Pa
     assert weights[None] == weights["l2"] != weights["l1"]
 
 
+@pytest.mark.slow
 def test_a_facd_run_from_when_l1_was_the_default_resumes_with_l1(
     recipe: Recipe, base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

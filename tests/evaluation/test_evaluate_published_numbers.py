@@ -54,6 +54,7 @@ def check(report: EvalReport, index: int, expected: dict[str, tuple[float, float
     assert report.sets[index].verdict == "verified"
 
 
+@pytest.mark.slow
 def test_set5_gives_the_known_numbers(shared: Path) -> None:
     report = evaluate(shared_options(shared, "Set5"))
     check(report, 0, SET5)

@@ -219,6 +219,7 @@ def test_the_extended_part_of_jpeg_xmp_is_left_out_with_the_link_to_it():
     assert header.notes == ("the extended part of the XMP was left out",)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "part",
     [

@@ -31,6 +31,7 @@ def small() -> Converted:
     return convert_network(network, network.config.descriptor)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NETWORKS)
 def test_results_equal_those_of_torch_for_any_shape(name: str) -> None:
     network = made(name)
@@ -63,6 +64,7 @@ def test_large_and_repeated_shapes_get_plans_and_few_plans_are_kept(
     assert list(engine._planned) == [(40, 8)]
 
 
+@pytest.mark.slow
 def test_shapes_without_end_take_few_plans_and_threads(small: Converted) -> None:
     engine = OpenvinoEngine(small, threads=1)
     engine(tile(8, 8))

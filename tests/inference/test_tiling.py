@@ -54,6 +54,7 @@ def upscale(engine: Engine, image: NDArray[np.float64], tile: int) -> NDArray[np
     return np.concatenate(list(upscale_bands(ArraySource(image), engine, Raw(), TileOptions(tile))))  # type: ignore[arg-type]
 
 
+@pytest.mark.slow
 @settings(max_examples=25)
 @given(st.integers(1, 60), st.integers(1, 60), st.integers(1, 40), st.integers(2, 4), st.integers(0, 2**31))
 def test_tiled_equals_whole_in_float64(height: int, width: int, tile: int, scale: int, seed: int) -> None:

@@ -27,6 +27,7 @@ def photos(tmp_path: Path) -> Path:
     return photographs(tmp_path / "photos")
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("uncollected")
 @pytest.mark.parametrize("optimiser", ["adam", "soap"])
 def test_a_stopped_run_resumes_to_the_same_bits(photos: Path, tmp_path: Path, optimiser: str) -> None:
@@ -51,6 +52,7 @@ def test_a_stopped_run_resumes_to_the_same_bits(photos: Path, tmp_path: Path, op
         assert (tmp_path / "cut" / name).read_bytes() == (tmp_path / "through" / name).read_bytes()
 
 
+@pytest.mark.slow
 def test_a_crash_costs_only_the_steps_since_the_checkpoint(photos: Path, tmp_path: Path) -> None:
     recipe = tiny_recipe(photos)
     recipe = replace(recipe, run=replace(recipe.run, checkpoint_minutes=0))
@@ -124,6 +126,7 @@ def _moved(path: Path) -> Path:
     return path.rename(path.with_name(f"{path.name} moved"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("parts", ["data and lr", "val and init"])
 def test_a_run_resumes_where_its_files_have_moved(photos: Path, tmp_path: Path, parts: str) -> None:
     def with_files(data: Path, lr: Path, val: Path, init: Path) -> Recipe:
@@ -174,6 +177,7 @@ def test_other_pictures_in_another_folder_are_refused_and_in_the_same_folder_not
     assert "the pictures or weights of the run have changed since its last checkpoint" in later.notes
 
 
+@pytest.mark.slow
 def test_a_checkpoint_of_an_older_version_resumes_in_its_own_folders_only(photos: Path, tmp_path: Path) -> None:
     recipe = tiny_recipe(photos)
     _stopped(recipe, tmp_path / "run")

@@ -99,6 +99,7 @@ def test_a_loss_that_stays_nan_stops_the_run_with_advice(photos: Path, tmp_path:
         _fit(recipe, tmp_path / "run", lambda network: lambda batch: {"pixel": network(batch.lr).mean() * torch.nan})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("exponent", [10, 26])
 def test_float16_scales_the_loss_and_skips_overflows(exponent: int, photos: Path, tmp_path: Path, monkeypatch) -> None:
     """Runs on the CPU, which has autocast and loss scaling as CUDA does. A scale of 2^26 overflows at first."""
@@ -144,6 +145,7 @@ def test_a_parameter_moves_at_its_own_share_of_the_learning_rate(scale: float, p
     assert ("upsampler.0.bias" in moved) is (scale > 0)
 
 
+@pytest.mark.slow
 def test_accumulation_over_parts_equals_the_whole_batch(photos: Path, tmp_path: Path) -> None:
     whole, parts = Recorder(), Recorder()
     recipe = tiny_recipe(photos)

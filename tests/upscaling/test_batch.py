@@ -156,6 +156,7 @@ def test_a_fallback_is_one_note_and_a_warning_in_each_result(folder: Path) -> No
     assert all(notes[0] in result.warnings for result in results)
 
 
+@pytest.mark.slow
 def test_a_run_keeps_no_engine_once_the_run_is_over(folder: Path) -> None:
     # Without the search for cycles, which may come hours later: an engine holds hundreds of megabytes.
     options = replace(EMBEDDED, model=ModelOptions(offline=True))

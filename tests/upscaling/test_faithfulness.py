@@ -43,6 +43,7 @@ def test_bands_are_reduced_to_the_same_bits(height: int, width: int, to: tuple[i
     assert np.array_equal(np.concatenate(parts), matlab_bicubic(pixels, to[1], to[0]))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", ["RGB", "RGBA"])
 @pytest.mark.parametrize("scale", [2, 2.5])
 @pytest.mark.parametrize("name", ["a.png", "a.tif"])

@@ -143,6 +143,7 @@ def test_a_transparent_color_of_16_bits_becomes_alpha():
     assert np.argwhere(again[..., 3] == 0).tolist() == [[3, 4]] and set(np.unique(again[..., 3])) == {0, 65535}
 
 
+@pytest.mark.slow
 @given(st.lists(st.integers(1, 40), min_size=1, max_size=12), st.integers(1, 3000), st.integers(0, 9))
 def test_compressed_bytes_do_not_depend_on_the_bands(heights: list[int], part: int, compression: int) -> None:
     picture = noise(3, size=(sum(heights), 17))
