@@ -24,7 +24,7 @@ import os
 import unicodedata
 from dataclasses import dataclass
 from enum import IntEnum, StrEnum
-from typing import ClassVar
+from typing import Any, ClassVar
 
 
 class ExitCode(IntEnum):
@@ -111,10 +111,11 @@ def bug_info(error: BaseException) -> ErrorInfo:
 
 
 def system_info(error: OSError, code: ErrorCode) -> ErrorInfo:
-    """Return the description of a refusal of the system that names a file, such as a name that is too long."""
-    # str(error) would begin with a number.
-    words = f"{error.filename}: {error.strerror}" if error.filename and error.strerror else str(error)
-    return ErrorInfo(code, words, "check the path, its permissions and the free space")
+    """Return the description of an error of the system, such as a file whose name is too long."""
+    if error.filename and error.strerror:  # str(error) would begin with a number
+        hint = "check the path, its permissions and the free space"
+        return ErrorInfo(code, escape_control(f"{error.filename}: {error.strerror}"), hint)
+    return ErrorInfo(code, escape_control(str(error)))
 
 
 def escape_control(text: str) -> str:
@@ -130,6 +131,12 @@ def _is_shown(sign: str) -> bool:
     return sign.isprintable() or sign in "\u200c\u200d" or unicodedata.category(sign) == "Zs"
 
 
+def _unpickled(kind: type[DscloraError], arguments: tuple[Any, ...]) -> DscloraError:
+    error = kind.__new__(kind)
+    error.args = arguments
+    return error
+
+
 class DscloraError(Exception):
     """Any failure that a user can act on."""
 
@@ -140,6 +147,10 @@ class DscloraError(Exception):
         # Messages quote names of files, and texts of servers and libraries.
         self.message, self.hint = escape_control(message), escape_control(hint)
         super().__init__(self.message)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickle the attributes: subclasses take other arguments, and workers of a cluster send errors."""
+        return _unpickled, (type(self), self.args), self.__dict__
 
     @property
     def info(self) -> ErrorInfo:

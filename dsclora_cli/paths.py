@@ -136,8 +136,26 @@ def open_output(path: Path) -> Iterator[BufferedWriter]:
         with path.open("wb") as file:
             yield file
         return
-    with atomic_write(Path(os.path.realpath(path))) as temporary, temporary.open("wb") as file:
+    place = Path(os.path.realpath(path))
+    if place.is_symlink():  # a link that leads to itself
+        raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), str(path))
+    with atomic_write(place) as temporary, temporary.open("wb") as file:
         yield file
+
+
+def is_taken(path: Path) -> bool:
+    """Return whether something is at a path; False where the system refuses the path, which a write then tells."""
+    return os.path.exists(path)  # noqa: PTH110 - Path.exists raises for a name that is too long
+
+
+def is_folder(path: Path) -> bool:
+    """Return whether a folder is at a path; else as `is_taken`."""
+    return os.path.isdir(path)  # noqa: PTH112 - as above
+
+
+def is_taken_by_file(path: Path) -> bool:
+    """Return whether a file is at a path that would be replaced, and no pipe or device; else as `is_taken`."""
+    return os.path.isfile(path)  # noqa: PTH113 - as above
 
 
 def _part_name(path: Path) -> Path:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import inspect
+import pickle
 
 import pytest
 
 from dsclora_cli import errors
 from dsclora_cli.errors import DscloraError, ErrorCode, ErrorInfo, ExitCode, ImageUnwritable, UsageError, WeightsError
+from dsclora_cli.hub_client import HubUnavailable
 
 
 def test_the_tree_at_the_top_names_every_exception_with_its_code() -> None:
@@ -30,3 +32,23 @@ def test_an_error_carries_exit_code_code_message_and_hint(error: type[DscloraErr
     assert raised.exit_code == exit_code
     assert raised.info == ErrorInfo(error.code, "a.png: no space", "free some")
     assert str(raised) == "a.png: no space (free some)" and str(error("a.png: no space")) == "a.png: no space"
+
+
+def _kinds(of: type[DscloraError]) -> list[type[DscloraError]]:
+    return [of, *(deeper for each in of.__subclasses__() for deeper in _kinds(each))]
+
+
+def test_every_error_survives_the_way_between_two_processes() -> None:
+    made = [HubUnavailable("offline", "no file", "go online", "give a file")]
+    made += [kind("no file", "look") for kind in _kinds(DscloraError) if kind is not HubUnavailable]
+    assert len(made) > 10
+    for error in made:
+        arrived = pickle.loads(pickle.dumps(error))
+        assert type(arrived) is type(error) and arrived.args == error.args
+        assert vars(arrived) == vars(error) and arrived.info == error.info
+
+
+def test_only_an_error_about_a_file_has_the_step_for_files() -> None:
+    refused = errors.system_info(OSError(36, "File name too long", "long.png"), ErrorCode.FAILED)
+    assert str(refused) == "long.png: File name too long (check the path, its permissions and the free space)"
+    assert str(errors.system_info(OSError("3 bytes are missing"), ErrorCode.FAILED)) == "3 bytes are missing"

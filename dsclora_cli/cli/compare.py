@@ -14,6 +14,7 @@ from dsclora_cli.cli.completion import complete_model
 from dsclora_cli.cli.options import FILES, MODEL, SIZE, option
 from dsclora_cli.config import MAX_SCALE, CompareOptions, ReadOptions
 from dsclora_cli.errors import ImageUnwritable, UsageError
+from dsclora_cli.paths import is_folder, is_taken
 
 if TYPE_CHECKING:
     from dsclora_cli.evaluation.compare import CompareResult
@@ -104,7 +105,7 @@ def compare(
 
 def _base(picture: Path, output: Path | None) -> Path:
     """Return the path of the results without suffix: as the user named it, else next to the picture or in a folder."""
-    if output is not None and not output.is_dir():
+    if output is not None and not is_folder(output):
         return output
     # No `with_name`, which refuses the paths of a folder that have no name: "." and "/".
     return (picture.parent if output is None else output) / f"{picture.stem}-compare"
@@ -113,7 +114,7 @@ def _base(picture: Path, output: Path | None) -> Path:
 def _write(base: Path, picture: Path, asked: CompareOptions, overwrite: bool, quiet: bool) -> CompareResult:
     """Compare, and write the sheet and the page. Raises ImageUnwritable, and the errors of `compare`."""
     sheet, page = base.with_name(f"{base.name}.png"), base.with_name(f"{base.name}.html")
-    taken = [str(path) for path in (sheet, page) if path.exists()]
+    taken = [str(path) for path in (sheet, page) if is_taken(path)]
     if taken and not overwrite:
         verb = "exists" if len(taken) == 1 else "exist"
         hint = "choose another name with -o, or add --overwrite"

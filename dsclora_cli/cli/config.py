@@ -6,6 +6,7 @@ checks some values later: `_CHECKS` runs the same checks for settings, so that a
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Annotated, Any
@@ -191,7 +192,17 @@ def _is_replaced(name: str, parameters: dict[str, Any], argv: Sequence[str]) -> 
     """Return whether the command line has the option itself, or an option that takes the place of a setting."""
     others = (name.replace("-", "_"), *_REPLACED_BY.get(name, ()))
     options = [option for other in others if other in parameters for option in parameters[other].opts]
-    return any(word.partition("=")[0] in options for word in argv)
+    return any(word.partition("=")[0] in options for word in argv) or _is_attached(options, parameters, argv)
+
+
+def _is_attached(options: Sequence[str], parameters: dict[str, Any], argv: Sequence[str]) -> bool:
+    """Return whether a short option has its value in the same word: `-s2`, or `-qs2` with a flag before."""
+    flags = [each.opts for each in parameters.values() if getattr(each, "is_flag", False)]
+    before, letters = (
+        "".join(re.escape(option[1]) for option in group if not option.startswith("--"))
+        for group in ([option for opts in flags for option in opts], options)
+    )
+    return bool(letters) and any(re.match(f"-[{before}{letters}]*[{letters}]", word) for word in argv)
 
 
 def _check_scale(text: str) -> None:

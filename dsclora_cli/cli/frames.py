@@ -20,7 +20,7 @@ from dsclora_cli.config import (
     VideoOptions,
 )
 from dsclora_cli.errors import OutputUnwritable, UsageError
-from dsclora_cli.paths import open_output
+from dsclora_cli.paths import is_taken_by_file, open_output
 
 _DEFAULT = UpscaleOptions()
 _ENGINE = options.EngineName(_DEFAULT.engine.engine)
@@ -119,14 +119,14 @@ def frames(
 def _check(output: Path | None, json: bool, overwrite: bool) -> None:
     """Raise UsageError, before anything slow is loaded.
 
-    stdin or stdout is no pipe and no file, or a file would be replaced that the user has not given up.
+    stdin or stdout is no pipe and no file, or an existing file would be replaced without --overwrite.
     """
     pipe = "ffmpeg -i in.mp4 -f yuv4mpegpipe - | dsclora frames | ffmpeg -i - out.mp4"
     if sys.stdin.isatty():
         raise UsageError("no video comes on stdin", f"for example: {pipe}")
     if output is None:
         console.check_stdout("video", json, True, f"for example: {pipe}")
-    elif output.is_file():  # pipes and devices are written to, and not replaced
+    elif is_taken_by_file(output):  # pipes and devices are written to, and not replaced
         if not overwrite:
             raise UsageError(f"{output} exists already", "choose another name with -o, or add --overwrite")
         if os.path.samestat(output.stat(), os.fstat(sys.stdin.fileno())):

@@ -24,7 +24,7 @@ def _words(number: type, least: float | None, most: float | None) -> str:
     """Return the words behind "is not a valid"."""
     words = "whole number" if number is int else "number"
     if least is not None:
-        words += f" from {least:g} " + ("on" if most is None else f"to {most:g}")
+        words += f" of at least {least:g}" if most is None else f" from {least:g} to {most:g}"
     elif most is not None:
         words += f" up to {most:g}"
     return words

@@ -11,7 +11,7 @@ from dsclora_cli.config import ModelOptions
 from dsclora_cli.errors import OutputUnwritable, UsageError
 from dsclora_cli.exporting.file_formats import FORMATS
 from dsclora_cli.inference.engine import Descriptor
-from dsclora_cli.paths import atomic_write
+from dsclora_cli.paths import atomic_write, is_taken
 from dsclora_cli.weights.adapters import load_adapters
 from dsclora_cli.weights.hub_models import NO_LICENCE
 from dsclora_cli.weights.resolve import FoundWeights, find_weights, open_network
@@ -110,7 +110,7 @@ def _refuse_shared(paths: list[Path]) -> None:
 
 def _refuse_existing(paths: list[Path]) -> None:
     for path in paths:
-        if path.exists():
+        if is_taken(path):
             raise UsageError(f"{path} exists", "choose another name, or give --overwrite")
 
 

@@ -48,5 +48,5 @@ def check_claim(header: Header, at_once: int, max_pixels: int) -> None:
 def _amount(pixels: int) -> str:
     """Return a number of pixels in millions, or the number itself below a million."""
     if pixels < 10**6:
-        return str(pixels)
+        return f"{pixels} pixels"
     return f"{pixels / 1e6:.4g} million" if pixels < 10**10 else f"{pixels // 10**6} million"

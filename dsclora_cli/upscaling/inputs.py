@@ -28,7 +28,7 @@ from dsclora_cli.storage.places import Place, RemotePlace, is_url, parse_place
 from dsclora_cli.upscaling.manifest import is_recorded
 from dsclora_cli.upscaling.output_names import STDOUT, check_template, possible_stems
 from dsclora_cli.upscaling.shards import keep_shard
-from dsclora_cli.upscaling.types import BY_NAME, STDIN, FoundInputs, InputFile, LeftOut, path_key
+from dsclora_cli.upscaling.types import STDIN, FoundInputs, InputFile, LeftOut, path_key
 
 _PIPE_LIMIT = 2**30
 """Most bytes of a picture from a pipe or from standard input."""
@@ -58,6 +58,7 @@ _KINDS = {
 """Plurals by reason."""
 
 _SECOND_NAMES = "second names of inputs"
+_BY_NAME = "results by their names"
 
 
 def find_inputs(arguments: Iterable[str | os.PathLike[str]], batch: BatchOptions) -> FoundInputs:
@@ -279,12 +280,13 @@ class _Found:
             if reason is None:
                 inputs.append(file)
             elif not isinstance(file.source, bytes):
-                self._leave_out(file.source, file.name, reason, BY_NAME)
+                self._leave_out(file.source, file.name, reason, _BY_NAME)
         # A hidden file, for example, may be named as well as seen in a folder.
         kept = {_absolute(file.source) for file in inputs if not isinstance(file.source, bytes)}
         left_out = tuple(each for each in self._left_out.values() if _absolute(each.path) not in kept)
         many = len(inputs) > 1 or any(file.folder is not None for file in inputs)
-        return FoundInputs(tuple(inputs), many, left_out=left_out)
+        by_name = frozenset(path_key(each.path) for each in left_out if each.kind == _BY_NAME)
+        return FoundInputs(tuple(inputs), many, left_out=left_out, by_name=by_name)
 
     def _result_folder(self, file: InputFile, source: Place) -> Place | None:
         """Return the folder of the result of an input, where several pictures are upscaled."""

@@ -25,7 +25,7 @@ from dsclora_cli.storage.places import Place, RemotePlace
 from dsclora_cli.upscaling.manifest import ResultKey, is_recorded, read_record, result_state
 from dsclora_cli.upscaling.output_names import STDOUT, OutputNamer
 from dsclora_cli.upscaling.sizes import SizePlan, fixed_factor, plan_size
-from dsclora_cli.upscaling.types import BY_NAME, FileResult, FileStatus, FoundInputs, InputFile, path_key
+from dsclora_cli.upscaling.types import FileResult, FileStatus, FoundInputs, InputFile, path_key
 from dsclora_cli.weights.catalog import load_catalog
 from dsclora_cli.weights.resolve import FoundWeights, find_weights, native_scales, select_model
 
@@ -116,7 +116,7 @@ class JobPlanner:
         self._photo = load_catalog().photo
         self._namer = OutputNamer(found, options)
         self._found: dict[tuple[ModelOptions, int], FoundWeights] = {}
-        self._by_name = {path_key(each.path) for each in found.left_out if each.kind == BY_NAME}
+        self._by_name = found.by_name
 
     @classmethod
     def for_arrays(cls, options: UpscaleOptions) -> JobPlanner:
@@ -235,9 +235,10 @@ class JobPlanner:
         if not isinstance(target, Path) or path_key(target) not in self._by_name or is_recorded(target):
             return None
         size = _size_of(target)
-        if size in {None, (job.result.width, job.result.height)}:
+        if size == (job.result.width, job.result.height):
             return None
-        reason = f"not a result of {job.file.name}, by its size; choose another --name or -o"
+        fault = f"not a result of {job.file.name}, by its size" if size else "a file that cannot be read"
+        reason = f"{fault}; remove the file, or choose another --name or -o"
         return job.report("kept", f"{target} is kept: {reason}")
 
 

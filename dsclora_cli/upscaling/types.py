@@ -70,10 +70,8 @@ class FoundInputs:
     """Files and folders that were seen and will not be upscaled."""
     others: tuple[InputFile, ...] = ()
     """Inputs of other shards; no result may replace them."""
-
-
-BY_NAME = "results by their names"
-"""Kind of the files that are left out because their name is the name of another input's result."""
+    by_name: frozenset[str] = frozenset()
+    """Keys of all files that are left out because of their names, also of files that `left_out` of a part lacks."""
 
 
 @dataclass(frozen=True)

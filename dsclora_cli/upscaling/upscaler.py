@@ -99,9 +99,11 @@ class Upscaler:
             return place
         pixels, back = to_pixels(picture)
         job = self._planner.plan_array(pixels)
-        _warn(job.notes)
+        sentences = list(job.notes)
         plan = self._upscaler.plan(job, streamed=False)
-        return back(self._upscaler.upscale(Frame(pixels), plan).pixels)
+        upscaled = self._upscaler.upscale(Frame(pixels), plan, on_warning=sentences.append).pixels
+        _warn(sentences)
+        return back(upscaled)
 
     def _upscale_file(self, path: str, output: Place | str | None) -> tuple[Place, tuple[str, ...]]:
         """Return the place of the result, and the warnings about the picture."""

@@ -87,6 +87,19 @@ def test_a_name_that_the_system_refuses_is_one_line_and_no_bug(
     assert line.startswith("error: ") and 200 * "x" in line and "bug" not in line and line.endswith(")")
 
 
+@pytest.mark.parametrize(
+    "arguments",
+    [["export", "dsclora-x4", "-o", "LONG.onnx"], ["eval", "--hr", ".", "-m", "dsclora-x4", "--csv", "LONG"]],
+)
+def test_an_output_that_the_system_refuses_has_its_code(
+    dsclora, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Image.new("RGB", (48, 48)).save("a.png")
+    ran = dsclora(*(word.replace("LONG", 300 * "x") for word in arguments), "--json")
+    assert (ran.code, json.loads(ran.out.splitlines()[-1])["error"]["code"]) == (1, "output-unwritable")
+
+
 @pytest.mark.parametrize(("error", "code"), [(ImageError, 1), (DscloraError, 1), (UsageError, 2), (WeightsError, 3)])
 def test_an_error_is_one_line_and_an_exit_code(
     dsclora, monkeypatch: pytest.MonkeyPatch, error: type[DscloraError], code: int

@@ -176,7 +176,9 @@ def test_a_folder_that_cannot_be_written_is_one_line(dsclora, private_folders) -
 def test_a_wrong_variable_is_named(dsclora, photo, monkeypatch) -> None:
     monkeypatch.setenv("DSCLORA_THREADS", "many")
     code, _, err = dsclora("upscale", photo, "--dry-run")
-    assert code == 2 and err.startswith("error: DSCLORA_THREADS: threads: 'many' is not a valid whole number from 1 on")
+    assert code == 2 and err.startswith(
+        "error: DSCLORA_THREADS: threads: 'many' is not a valid whole number of at least 1"
+    )
 
 
 @pytest.mark.parametrize(("name", "value"), [("SCALE", "99"), ("NAME", "foo"), ("FORMAT", "xyz"), ("MODEL", "nosuch")])
@@ -248,3 +250,12 @@ def test_setting_names_are_completed(monkeypatch, capsys) -> None:
 
 def test_the_file_is_in_the_configuration_folder() -> None:
     assert settings_file() == Path(os.environ["DSCLORA_CONFIG_DIR"]) / "config.toml"
+
+
+@pytest.mark.parametrize("words", [["-s", "2"], ["--scale=2"], ["-s2"], ["-qs2"]])
+def test_a_setting_is_not_checked_where_the_command_line_has_the_option(
+    dsclora, photo: Path, monkeypatch: pytest.MonkeyPatch, words: list[str]
+) -> None:
+    monkeypatch.setenv("DSCLORA_SCALE", "99")
+    assert dsclora("upscale", photo, "--dry-run", "--offline", *words).code == 0
+    assert dsclora("upscale", photo, "--dry-run", "-mdsclora-x2").code == 2

@@ -127,6 +127,10 @@ def test_overwrite_replaces_a_result_without_a_record_and_no_picture_of_another_
         assert account[word] in ("kept", "keep")
         assert "a_x2.png is kept: not a result of" in account[sentences][-1]
         assert Path("a_x2.png").read_bytes() == before
+    Path("a_x2.png").write_bytes(b"precious")
+    kept = dsclora("upscale", *inputs, "-s2", "--offline", "--overwrite").err
+    assert "a_x2.png is kept: a file that cannot be read" in kept
+    assert Path("a_x2.png").read_bytes() == b"precious"
     Image.new("RGB", (20, 16)).save("a_x2.png")  # as from another machine
     assert dsclora("upscale", *inputs, "-s", "2", "--offline", "--overwrite").code == 0
     assert Image.open("a_x2.png").getcolors() is None

@@ -77,7 +77,7 @@ def test_a_size_of_zero_is_damage(side):
 
 def test_more_pixels_are_allowed_on_demand():
     data = saved_still(smooth(3, (50, 60)), "PNG")
-    with pytest.raises(ImageError, match=r"more than the 1000 allowed"):
+    with pytest.raises(ImageError, match=r"more than the 1000 pixels allowed"):
         open_picture(data, ReadOptions(max_pixels=1000))
     with open_picture(data, ReadOptions(max_pixels=3000)) as picture:
         assert len(list(picture.frames())) == 1

@@ -102,6 +102,11 @@ def test_a_fallback_of_auto_is_a_python_warning_at_the_call(photo: Path) -> None
         assert [warning.filename for warning in caught] == [__file__]
 
 
+def test_an_array_out_of_range_is_a_python_warning(upscaler: Upscaler) -> None:
+    with pytest.warns(UserWarning, match="rescaled"):
+        upscaler(np.linspace(0, 300, 12 * 9, dtype=np.float32).reshape(9, 12))
+
+
 def test_importing_the_package_imports_no_torch_and_no_numpy() -> None:
     script = "import sys, dsclora_cli; print([m for m in ('torch', 'numpy', 'PIL', 'typer') if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, text=True)

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from threading import Event, Timer
 
@@ -17,7 +18,7 @@ from PIL import Image
 from dsclora_cli.config import BatchOptions, ModelOptions, SizeOptions, UpscaleOptions
 from dsclora_cli.errors import UsageError
 from dsclora_cli.upscaling import watch
-from dsclora_cli.upscaling.types import UpscaleCallbacks
+from dsclora_cli.upscaling.types import UpscaleCallbacks, path_key
 from dsclora_cli.upscaling.watch import watch_files
 
 pytest.importorskip("watchfiles")
@@ -89,6 +90,15 @@ def test_files_that_have_gone_are_forgotten(incoming: Path) -> None:
         # That the folder is empty is told once.
         assert [each.name for each in waves.take().left_out] == [str(incoming)][number:]
     assert not waves._seen and not waves._taken and waves._told == {str(incoming)}
+
+
+def test_a_later_wave_knows_the_files_that_an_earlier_wave_has_left_out(incoming: Path) -> None:
+    for name in ("a.png", "a_x2.png"):
+        picture(incoming / name)
+    waves = watch._Waves([str(incoming)], replace(OPTIONS, batch=BatchOptions()))
+    first, second = waves.take(), waves.take()
+    assert [each.name for each in first.left_out] == [str(incoming / "a_x2.png")] and not second.left_out
+    assert first.by_name == second.by_name == {path_key(incoming / "a_x2.png")}
 
 
 def test_only_folders_are_watched(incoming: Path) -> None:

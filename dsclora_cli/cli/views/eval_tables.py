@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING
 from rich.table import Table
 
 from dsclora_cli.cli import console
-from dsclora_cli.errors import UsageError
+from dsclora_cli.errors import OutputUnwritable, UsageError
 from dsclora_cli.evaluation.report import NIQE, EvalReport, RowScores, SetReport
-from dsclora_cli.paths import open_regular
+from dsclora_cli.paths import is_taken_by_file, open_regular
 
 if TYPE_CHECKING:
     from dsclora_cli.evaluation.statistics import Comparison
@@ -45,7 +45,7 @@ class _Grid:
 def check_targets(csv_target: str | None, markdown_target: str | None) -> None:
     """Raise UsageError where a report would replace a file that is neither empty nor a report of the same kind."""
     for kind, target in (("CSV", csv_target), ("Markdown", markdown_target)):
-        if target in {None, "-"} or not Path(str(target)).is_file():  # pipes and devices are written to
+        if target in {None, "-"} or not is_taken_by_file(Path(str(target))):  # pipes and devices are written to
             continue
         if not _is_replaceable(Path(str(target)), _FIRST_LINES[kind]):
             message = f"{target} exists, and is no {kind} report of dsclora eval"
@@ -56,8 +56,9 @@ def _is_replaceable(path: Path, first_line: re.Pattern[str]) -> bool:
     try:
         with open_regular(path) as file:
             line = file.readline(1 << 16)
-    except OSError:
-        return False
+    except OSError as error:
+        message = f"{path} exists, and cannot be read ({error.strerror})"
+        raise OutputUnwritable(message, "choose another file, or - for stdout") from error
     return not line or first_line.fullmatch(line.decode("utf-8", "replace").rstrip()) is not None
 
 
