@@ -173,6 +173,7 @@ def test_no_server_at_all_is_reported_as_no_internet() -> None:
     assert "HF_ENDPOINT" in error.hint
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("resets", [False, True])
 def test_a_broken_connection_is_retried(server: HubServer, resets: bool, capfd: pytest.CaptureFixture[str]) -> None:
     server.drops, server.resets = 1, resets
@@ -278,6 +279,7 @@ def test_the_claim_of_a_download_ends_when_the_file_can_be_found(
     assert found == [fetched]
 
 
+@pytest.mark.slow
 def test_two_processes_at_once_download_once(server: HubServer) -> None:
     server.delay = 0.5
     code = f"from dsclora_cli import hub; assert hub.sha256_of(hub.fetch_file(hub.{WANTED!r})) == {WANTED.sha256!r}"

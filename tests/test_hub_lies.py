@@ -112,6 +112,7 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(hub, "WINDOW_SECONDS", 0.5)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("impatient")
 @pytest.mark.parametrize("rate", [10, 500])
 def test_a_hub_that_drips_is_given_up(server: HubServer, rate: int) -> None:

@@ -73,6 +73,7 @@ def shell(folder: Path, line: str, **variables: str) -> subprocess.CompletedProc
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "streams",
     [">&-", "2>&-", "<&- >&- 2>&-", pytest.param("2>/dev/full", marks=FULL), "2> >(true)"],
@@ -130,6 +131,7 @@ def test_a_name_that_the_encoding_lacks_is_shown_escaped(folder: Path, encoding:
     assert shown == {path.name for path in folder.iterdir()}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["dsclora_cli.cli.app", "typer", "dsclora_cli.upscaling.batch", "numpy"])
 @pytest.mark.parametrize("number", ["SIGINT", "SIGTERM"])
 def test_ctrl_c_and_termination_during_imports_are_silent(folder: Path, name: str, number: str) -> None:

@@ -98,6 +98,7 @@ def commands() -> set[str]:
     }
 
 
+@pytest.mark.slow
 def test_functions_take_at_most_six_parameters_except_commands() -> None:
     crowded = {}
     for place, function in functions(PACKAGE):

@@ -108,6 +108,7 @@ def test_csv_has_a_line_for_each_image_and_row(dsclora, hr: Path) -> None:
     assert float(lines[0][3]) == saved["rows"][0]["images"]["a"]["psnr_y"]
 
 
+@pytest.mark.slow
 def test_niqe_scores_hr_itself_and_compares_models(dsclora, tmp_path: Path) -> None:
     photo = Image.open(PHOTO).convert("RGB").resize((400, 300), Image.Resampling.BICUBIC)
     (tmp_path / "large").mkdir()
@@ -194,6 +195,7 @@ def test_an_adapter_is_a_row_next_to_the_model(dsclora, hr: Path) -> None:
     assert plain[1] != adapted[1]
 
 
+@pytest.mark.slow
 def test_comparison_ensemble_cost_and_images(dsclora, hr: Path) -> None:
     arguments = ("--ensemble", "--cost", "--save", "out", "--worst", "1")
     code, out, _ = dsclora("eval", "--hr", hr, *EMBEDDED, *arguments)

@@ -149,6 +149,7 @@ def test_json_reports_the_upload(dsclora, hub, own) -> None:
     )
 
 
+@pytest.mark.slow
 def test_a_second_push_changes_only_what_differs(dsclora, hub, own, tmp_path, photo) -> None:
     assert dsclora("push", own, REPO, "--yes").code == 0
     assert dsclora("upscale", photo, "-m", REPO, "-o", "first.png").code == 0

@@ -33,6 +33,7 @@ def weights(dsclora, out: str, *arguments: object) -> dict[str, torch.Tensor]:
     return load_network(Path(out, "last.safetensors")).state_dict()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["logits", *OWN_TERMS, "none"])
 def test_every_method_trains_a_student(dsclora, teacher: Path, method: str) -> None:
     given = () if method == "none" else ("--teacher", teacher)
@@ -77,6 +78,7 @@ def test_student_and_teacher_may_be_of_different_kinds(dsclora, teacher: Path, s
         assert load_network(Path(f"run{number}/best.safetensors")).config == networks
 
 
+@pytest.mark.slow
 def test_taps_choose_the_compared_maps(dsclora, teacher: Path) -> None:
     arguments = ("--method", "fd", "--teacher", teacher, *STUDENT)
     first = weights(dsclora, "first", *arguments, "--taps", "body.0", "--teacher-taps", "body.1")

@@ -33,6 +33,7 @@ def part(shared: Path, tmp_path: Path, request: pytest.FixtureRequest) -> Path:
     return path
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("part", PHOTOS, indirect=True)
 @pytest.mark.parametrize("suffix", ["jpg", "png"])
 def test_color_profile_and_exif_survive(dsclora, shared: Path, part: Path, suffix: str) -> None:

@@ -66,6 +66,7 @@ def interrupted_run(folder: Path, capsys: pytest.CaptureFixture[str], *options: 
     return (each for each in map(json.loads, capsys.readouterr().out.splitlines()) if "status" in each)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["Ctrl-C", "SIGTERM"])
 @pytest.mark.parametrize("calls", range(1, 5))
 @pytest.mark.parametrize(

@@ -124,6 +124,7 @@ def test_many_files_are_sorted_in_temporary_files(tree: Path, monkeypatch: pytes
     assert list(Listing(["in"], BATCH).groups()) == whole
 
 
+@pytest.mark.slow
 def test_memory_does_not_grow_with_the_folder(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(listing_module, "_IN_MEMORY", 500)
     monkeypatch.setattr(listing_module, "_BLOCK", 50)

@@ -159,6 +159,7 @@ def test_threads_may_add_the_same_picture(photo: Path) -> None:
     assert len(_files()) == 3
 
 
+@pytest.mark.slow
 def test_processes_may_fill_the_cache_at_once(tmp_path: Path) -> None:
     paths = [save(tmp_path / f"{seed}.png", noise(seed)) for seed in range(20)]
     script = """

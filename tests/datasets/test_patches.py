@@ -91,6 +91,7 @@ def _canonical(patch: torch.Tensor) -> bytes:
     return min(view.contiguous().numpy().tobytes() for view in views)
 
 
+@pytest.mark.slow
 def test_a_degraded_patch_equals_a_patch_of_the_degraded_picture(photos: Path) -> None:
     still = DegradeOptions(degrade=True, clean=0.0, blur=(0, 0), noise=(0, 0), quality=(30, 30), subsampled=1.0)
     data, held_out = open_data(replace(tiny_recipe(photographs(photos, side=120)), degrade=still))

@@ -75,6 +75,7 @@ def test_adapters_better_than_the_base_are_saved(recipe: Recipe, base: Path, tmp
     assert read_recipe(tmp_path / "run" / "recipe.toml").run.amp == "off"
 
 
+@pytest.mark.slow
 def test_adapters_no_better_than_the_base_are_not_saved(recipe: Recipe, tmp_path: Path) -> None:
     frozen = replace(recipe, optimiser=replace(recipe.optimiser, learning_rate=0.0))
     result = distill(frozen, tmp_path / "run", False, Recorder(), True)
@@ -83,6 +84,7 @@ def test_adapters_no_better_than_the_base_are_not_saved(recipe: Recipe, tmp_path
     assert result.best_psnr_y == result.floor_psnr_y
 
 
+@pytest.mark.slow
 def test_a_resumed_run_ends_with_the_same_bytes_as_an_uninterrupted_run(recipe: Recipe, tmp_path: Path) -> None:
     def stop(step: int) -> None:
         if step == 3:
@@ -126,6 +128,7 @@ def test_a_run_resumes_where_networks_and_pictures_of_a_teacher_have_moved(
     assert distill(with_paths(moved), tmp_path / "cut", True, Recorder(), True).steps == 6
 
 
+@pytest.mark.slow
 def test_a_second_run_continues_an_adapter(recipe: Recipe, base: Path, tmp_path: Path) -> None:
     first = distill(recipe, tmp_path / "first", False, Recorder(), True).file
     assert first is not None
@@ -195,6 +198,7 @@ def test_logits_trains_a_network_of_the_shape_in_the_recipe(recipe: Recipe, tmp_
     assert set(recorder.scores[-1].terms) == {"rec", "ts"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["whole", "ensemble"])
 def test_the_teacher_can_see_whole_pictures(kind: str, recipe: Recipe, base: Path, tmp_path: Path, monkeypatch) -> None:
     """A batch then has crops of the teacher's output for the whole picture; `ensemble` averages flips and turns."""
@@ -226,6 +230,7 @@ def test_the_teacher_can_see_whole_pictures(kind: str, recipe: Recipe, base: Pat
     assert open_data(short, True)[0].batch(0, slice(None)).teacher is None
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["dsclora", "fd", "fakd", "facd"])
 def test_a_folder_of_pictures_serves_the_output_term_and_the_network_the_feature_maps(
     method: str, recipe: Recipe, base: Path, tmp_path: Path

@@ -32,6 +32,7 @@ def lab_of(data: bytes) -> np.ndarray:
     return np.array([values[:, 0].mean() / 2.55, *values[:, 1:].view(np.int8).mean(axis=0)])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("photo", ["canyon-wren", "dragonfly-on-lavender", "cave-opening"])
 def test_photographs_keep_their_colors_in_every_format(shared: Path, photo):
     source = shared / "data" / "photos" / f"{photo}.jpg"

@@ -115,6 +115,7 @@ def test_a_tiff_read_in_bands_counts_as_a_band(options, at_once, monkeypatch: py
             open_picture(buffer.getvalue(), ReadOptions(max_pixels=limit), in_bands=in_bands)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", [(47, 33), (64, 64), (1600, 900), (300, 200), (264, 8)])
 def test_the_size_of_jpeg_xl_is_known_before_the_plugin_decodes(size):
     pytest.importorskip("pillow_jxl")

@@ -11,6 +11,7 @@ from PIL import Image
 from dsclora_cli.imaging.resize import downscale, halve_plane, matlab_bicubic
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "scale"), [("Set5", 2), ("Set5", 3), ("Set5", 4), ("Set14", 2), ("Set14", 4)])
 def test_equals_every_official_lr_file(shared: Path, name: str, scale: int) -> None:
     folder = shared / "data/benchmarks" / name

@@ -69,6 +69,7 @@ def test_a_halo_that_is_one_pixel_too_small_changes_the_result() -> None:
     assert np.abs(upscale(narrow, image, 20) - upscale(narrow, image, 0)).max() > 1e-12
 
 
+@pytest.mark.slow
 def test_tiles_of_the_released_student_equal_the_whole_photograph(shared: Path) -> None:
     network = SPAN(SpanConfig())
     network.load_state_dict(torch.load(shared / "weights/team23_DSCF.pth", weights_only=True))

@@ -16,6 +16,7 @@ MEAN = torch.tensor([0.4488, 0.4371, 0.4040], dtype=torch.float64).view(1, 3, 1,
 State = dict[str, Tensor]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("config", "count"),
     [

@@ -80,6 +80,7 @@ def _logged(run: Path, field: str) -> list[object]:
     return [json.loads(line)[field] for line in (run / "log.jsonl").read_text().splitlines()]
 
 
+@pytest.mark.slow
 def test_a_run_resumes_after_a_crash_before_the_first_checkpoint(photos: Path, tmp_path: Path) -> None:
     recipe = tiny_recipe(photos)
     train(recipe, tmp_path / "through", False, Recorder())
@@ -160,6 +161,7 @@ def test_a_run_resumes_where_its_files_have_moved(photos: Path, tmp_path: Path, 
     assert read_recipe(tmp_path / "cut" / "recipe.toml") == moved
 
 
+@pytest.mark.slow
 def test_other_pictures_in_another_folder_are_refused_and_in_the_same_folder_noted(
     photos: Path, tmp_path: Path
 ) -> None:

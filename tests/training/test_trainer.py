@@ -158,6 +158,7 @@ def test_accumulation_over_parts_equals_the_whole_batch(photos: Path, tmp_path: 
         train(replace(cut, optimiser=replace(cut.optimiser, accumulate=3)), tmp_path / "no", False, Recorder())
 
 
+@pytest.mark.slow
 def test_weights_below_the_baseline_are_not_kept(photos: Path, tmp_path: Path) -> None:
     recipe = tiny_recipe(photos, steps=30, optimiser="soap")
     good = train(recipe, tmp_path / "good", False, Recorder())

@@ -58,6 +58,7 @@ def inputs(tmp_path: Path) -> list[Path]:
     return [*files, tmp_path / "absent.png"]
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(60)
 @pytest.mark.parametrize("seed", range(16))
 def test_random_errors_lose_no_result(

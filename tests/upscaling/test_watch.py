@@ -39,6 +39,7 @@ def picture(path: Path, level: int = 90, age: float = 60) -> Path:
     return path
 
 
+@pytest.mark.slow
 def test_pictures_that_are_there_and_pictures_that_arrive(incoming: Path) -> None:
     picture(incoming / "a.png")
     (incoming / "notes.txt").write_text("no picture")

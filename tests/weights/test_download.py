@@ -118,6 +118,7 @@ def test_a_pinned_file_needs_no_trust_and_must_match(site: tuple[str, Path]) -> 
         find_weights(ModelOptions("plain"), 2)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("path", "reason"),
     [

@@ -82,6 +82,7 @@ def three_files(tmp_path_factory: pytest.TempPathFactory) -> list[bytes]:
     return files
 
 
+@pytest.mark.slow
 @given(kind=st.integers(0, 2), place=st.floats(0, 1), flips=st.binary(min_size=0, max_size=6))
 def test_a_damaged_file_loads_or_is_refused_in_one_line(
     three_files: list[bytes], tmp_path_factory: pytest.TempPathFactory, kind: int, place: float, flips: bytes

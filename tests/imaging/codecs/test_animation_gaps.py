@@ -33,6 +33,7 @@ def salvaged(data: bytes) -> tuple[int, list[np.ndarray], str]:
         return picture.header.frames, [frame.pixels for frame in frames], " | ".join(notes)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("padding", [False, True], ids=["cut", "zeros"])
 @pytest.mark.parametrize("format", OPTIONS)
 def test_an_animation_cut_anywhere_is_refused(format, padding):
