@@ -13,6 +13,8 @@ from dsclora_cli.models.rcan import RCAN, RcanConfig
 from dsclora_cli.models.span import SPAN, SpanConfig
 from dsclora_cli.weights.checkpoint import load_network, save_network
 
+pytestmark = pytest.mark.slow
+
 QUICK = ("--patch", "8", "--batch", "4", "--steps", "4", "--validate", "4")
 HERE = ("--device", "cpu", "--compile", "off", "--threads", "1", "-s", "2")
 STUDENT = ("--student", "edsr", "--student-width", "4", "--student-blocks", "2")
@@ -33,7 +35,6 @@ def weights(dsclora, out: str, *arguments: object) -> dict[str, torch.Tensor]:
     return load_network(Path(out, "last.safetensors")).state_dict()
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("method", ["logits", *OWN_TERMS, "none"])
 def test_every_method_trains_a_student(dsclora, teacher: Path, method: str) -> None:
     given = () if method == "none" else ("--teacher", teacher)
@@ -50,7 +51,6 @@ def test_every_method_trains_a_student(dsclora, teacher: Path, method: str) -> N
     assert load_network(Path(result["file"])).config == EdsrConfig(channels=4, blocks=2, scale=2)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("method", OWN_TERMS)
 def test_the_feature_loss_alone_changes_every_layer_of_the_body(dsclora, teacher: Path, method: str) -> None:
     alone = ("--method", method, "--teacher", teacher, *STUDENT, "--rec", 0, "--ts", 0)
@@ -60,7 +60,6 @@ def test_the_feature_loss_alone_changes_every_layer_of_the_body(dsclora, teacher
     assert all(not torch.equal(still[name], moved[name]) for name in body)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("student", "networks"),
     [
@@ -78,7 +77,6 @@ def test_student_and_teacher_may_be_of_different_kinds(dsclora, teacher: Path, s
         assert load_network(Path(f"run{number}/best.safetensors")).config == networks
 
 
-@pytest.mark.slow
 def test_taps_choose_the_compared_maps(dsclora, teacher: Path) -> None:
     arguments = ("--method", "fd", "--teacher", teacher, *STUDENT)
     first = weights(dsclora, "first", *arguments, "--taps", "body.0", "--teacher-taps", "body.1")

@@ -26,6 +26,8 @@ from dsclora_cli.recipe_toml import read_recipe
 from dsclora_cli.weights.adapters import build_adapters, load_adapters
 from dsclora_cli.weights.checkpoint import load_network, save_network
 
+pytestmark = pytest.mark.slow
+
 
 def network(path: Path, seed: int = 0, **changes: object) -> Path:
     """A network file with features at a scale that training can use."""
@@ -56,7 +58,6 @@ def changed(recipe: Recipe, **options: object) -> Recipe:
     return replace(recipe, distill=replace(recipe.distill, **options))  # type: ignore[arg-type]
 
 
-@pytest.mark.slow
 def test_adapters_better_than_the_base_are_saved(recipe: Recipe, base: Path, tmp_path: Path) -> None:
     recorder = Recorder()
     result = distill(recipe, tmp_path / "run", False, recorder, True)
@@ -75,7 +76,6 @@ def test_adapters_better_than_the_base_are_saved(recipe: Recipe, base: Path, tmp
     assert read_recipe(tmp_path / "run" / "recipe.toml").run.amp == "off"
 
 
-@pytest.mark.slow
 def test_adapters_no_better_than_the_base_are_not_saved(recipe: Recipe, tmp_path: Path) -> None:
     frozen = replace(recipe, optimiser=replace(recipe.optimiser, learning_rate=0.0))
     result = distill(frozen, tmp_path / "run", False, Recorder(), True)
@@ -84,7 +84,6 @@ def test_adapters_no_better_than_the_base_are_not_saved(recipe: Recipe, tmp_path
     assert result.best_psnr_y == result.floor_psnr_y
 
 
-@pytest.mark.slow
 def test_a_resumed_run_ends_with_the_same_bytes_as_an_uninterrupted_run(recipe: Recipe, tmp_path: Path) -> None:
     def stop(step: int) -> None:
         if step == 3:
@@ -128,7 +127,6 @@ def test_a_run_resumes_where_networks_and_pictures_of_a_teacher_have_moved(
     assert distill(with_paths(moved), tmp_path / "cut", True, Recorder(), True).steps == 6
 
 
-@pytest.mark.slow
 def test_a_second_run_continues_an_adapter(recipe: Recipe, base: Path, tmp_path: Path) -> None:
     first = distill(recipe, tmp_path / "first", False, Recorder(), True).file
     assert first is not None
@@ -198,7 +196,6 @@ def test_logits_trains_a_network_of_the_shape_in_the_recipe(recipe: Recipe, tmp_
     assert set(recorder.scores[-1].terms) == {"rec", "ts"}
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["whole", "ensemble"])
 def test_the_teacher_can_see_whole_pictures(kind: str, recipe: Recipe, base: Path, tmp_path: Path, monkeypatch) -> None:
     """A batch then has crops of the teacher's output for the whole picture; `ensemble` averages flips and turns."""
@@ -230,7 +227,6 @@ def test_the_teacher_can_see_whole_pictures(kind: str, recipe: Recipe, base: Pat
     assert open_data(short, True)[0].batch(0, slice(None)).teacher is None
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("method", ["dsclora", "fd", "fakd", "facd"])
 def test_a_folder_of_pictures_serves_the_output_term_and_the_network_the_feature_maps(
     method: str, recipe: Recipe, base: Path, tmp_path: Path
@@ -273,7 +269,6 @@ def facd_recipe(recipe: Recipe, teacher: Path, distance: str | None) -> Recipe:
     return changed(recipe, method="facd", base=None, teacher=str(teacher), taps=(), feature_distance=distance)
 
 
-@pytest.mark.slow
 def test_facd_compares_maps_by_l2_unless_told_otherwise(recipe: Recipe, base: Path, tmp_path: Path) -> None:
     weights = {}
     for distance in (None, "l2", "l1"):
@@ -284,7 +279,6 @@ def test_facd_compares_maps_by_l2_unless_told_otherwise(recipe: Recipe, base: Pa
     assert weights[None] == weights["l2"] != weights["l1"]
 
 
-@pytest.mark.slow
 def test_a_facd_run_from_when_l1_was_the_default_resumes_with_l1(
     recipe: Recipe, base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

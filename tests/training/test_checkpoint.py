@@ -21,13 +21,14 @@ from dsclora_cli.training.checkpoint import RunState, TrainingProgress
 from dsclora_cli.training.train import train
 from dsclora_cli.weights.checkpoint import save_network
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def photos(tmp_path: Path) -> Path:
     return photographs(tmp_path / "photos")
 
 
-@pytest.mark.slow
 @pytest.mark.usefixtures("uncollected")
 @pytest.mark.parametrize("optimiser", ["adam", "soap"])
 def test_a_stopped_run_resumes_to_the_same_bits(photos: Path, tmp_path: Path, optimiser: str) -> None:
@@ -52,7 +53,6 @@ def test_a_stopped_run_resumes_to_the_same_bits(photos: Path, tmp_path: Path, op
         assert (tmp_path / "cut" / name).read_bytes() == (tmp_path / "through" / name).read_bytes()
 
 
-@pytest.mark.slow
 def test_a_crash_costs_only_the_steps_since_the_checkpoint(photos: Path, tmp_path: Path) -> None:
     recipe = tiny_recipe(photos)
     recipe = replace(recipe, run=replace(recipe.run, checkpoint_minutes=0))
@@ -80,7 +80,6 @@ def _logged(run: Path, field: str) -> list[object]:
     return [json.loads(line)[field] for line in (run / "log.jsonl").read_text().splitlines()]
 
 
-@pytest.mark.slow
 def test_a_run_resumes_after_a_crash_before_the_first_checkpoint(photos: Path, tmp_path: Path) -> None:
     recipe = tiny_recipe(photos)
     train(recipe, tmp_path / "through", False, Recorder())
@@ -127,7 +126,6 @@ def _moved(path: Path) -> Path:
     return path.rename(path.with_name(f"{path.name} moved"))
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("parts", ["data and lr", "val and init"])
 def test_a_run_resumes_where_its_files_have_moved(photos: Path, tmp_path: Path, parts: str) -> None:
     def with_files(data: Path, lr: Path, val: Path, init: Path) -> Recipe:
@@ -161,7 +159,6 @@ def test_a_run_resumes_where_its_files_have_moved(photos: Path, tmp_path: Path, 
     assert read_recipe(tmp_path / "cut" / "recipe.toml") == moved
 
 
-@pytest.mark.slow
 def test_other_pictures_in_another_folder_are_refused_and_in_the_same_folder_noted(
     photos: Path, tmp_path: Path
 ) -> None:
@@ -179,7 +176,6 @@ def test_other_pictures_in_another_folder_are_refused_and_in_the_same_folder_not
     assert "the pictures or weights of the run have changed since its last checkpoint" in later.notes
 
 
-@pytest.mark.slow
 def test_a_checkpoint_of_an_older_version_resumes_in_its_own_folders_only(photos: Path, tmp_path: Path) -> None:
     recipe = tiny_recipe(photos)
     _stopped(recipe, tmp_path / "run")
