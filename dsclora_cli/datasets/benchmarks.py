@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -22,6 +21,7 @@ from dsclora_cli.errors import ImageError, UsageError
 from dsclora_cli.imaging.formats import is_picture_name
 from dsclora_cli.imaging.reader import PictureReader, open_picture
 from dsclora_cli.imaging.resize import downscale
+from dsclora_cli.paths import is_folder
 
 _HINT = "replace it by an 8-bit RGB or grey picture"
 _MAX_PIXELS = ReadOptions.max_pixels
@@ -169,11 +169,10 @@ def list_pictures(folder: Path, kind: str) -> list[Path]:
         folder: Where to look.
         kind: HR, LR or another word for errors.
     """
-    # Unlike Path.is_dir, os.path.isdir takes a path that may not be looked at for no folder, without an error.
-    if not os.path.isdir(folder):  # noqa: PTH112
+    if not is_folder(folder):
         raise UsageError(f"there is no folder {folder}", f"put the {kind} pictures there, or give another folder")
     try:
-        paths = sorted(path for path in folder.iterdir() if is_picture_name(path) and not os.path.isdir(path))  # noqa: PTH112
+        paths = sorted(path for path in folder.iterdir() if is_picture_name(path) and not is_folder(path))
     except OSError as error:
         raise UsageError(f"cannot read the folder {folder}: {error.strerror}", "check the permissions") from error
     visible = [path for path in paths if not path.name.startswith(".")]

@@ -50,6 +50,7 @@ class UpscaleView(UpscaleCallbacks):
         json: whether results are printed on stdout in JSON.
         quiet: whether only failures are shown.
         verbose: whether skipped pictures and details are shown.
+        endless: whether the run has no end of its own, as a watch: failures are shown at once.
     """
 
     def __init__(self, json: bool, quiet: bool, verbose: bool, endless: bool = False) -> None:
