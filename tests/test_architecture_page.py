@@ -9,6 +9,8 @@ from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "dsclora_cli"
 PAGE = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
@@ -36,11 +38,13 @@ def qualified_names(node: ast.AST, prefix: str = "") -> Iterator[str]:
             yield from qualified_names(child, prefix)
 
 
-NAMES = {
-    path.relative_to(PACKAGE).as_posix(): set(qualified_names(ast.parse(path.read_text(encoding="utf-8"))))
-    for path in PACKAGE.rglob("*.py")
-}
-EVERY_NAME = set().union(*NAMES.values())
+@pytest.fixture(scope="module")
+def names() -> dict[str, set[str]]:
+    """Return the names in every file of the package, by the path of the file."""
+    files = {path.relative_to(PACKAGE).as_posix(): path.read_text(encoding="utf-8") for path in PACKAGE.rglob("*.py")}
+    return {file: set(qualified_names(ast.parse(text))) for file, text in files.items()}
+
+
 ROOMS = {path.stem for path in PACKAGE.iterdir() if path.suffix in {"", ".py"}}
 
 
@@ -48,22 +52,23 @@ def quoted(text: str) -> list[str]:
     return re.findall(r"`([^`]+)`", text)
 
 
-def test_every_file_of_the_page_exists() -> None:
+def test_every_file_of_the_page_exists(names: dict[str, set[str]]) -> None:
     files = [name for name in quoted(PROSE) if re.fullmatch(r"[\w/]+\.\w+", name) and name.endswith((".py", ".toml"))]
     assert len(files) > 40
-    assert [name for name in files if name not in NAMES and not (ROOT / name).is_file()] == []
+    assert [name for name in files if name not in names and not (ROOT / name).is_file()] == []
 
 
-def test_every_function_of_a_step_is_in_the_file_of_the_step() -> None:
+def test_every_function_of_a_step_is_in_the_file_of_the_step(names: dict[str, set[str]]) -> None:
     steps = [(file, name) for files, names in STEP.findall(PROSE) for file in quoted(files) for name in quoted(names)]
     assert len(steps) > 50
-    assert [(file, name) for file, name in steps if name not in NAMES[file]] == []
+    assert [(file, name) for file, name in steps if name not in names[file]] == []
 
 
-def test_every_name_of_the_page_is_a_name_of_the_package() -> None:
+def test_every_name_of_the_page_is_a_name_of_the_package(names: dict[str, set[str]]) -> None:
     commands = {"dsclora", "upscale", "eval", "distill", "error"}
-    names = {name for name in quoted(PROSE) if re.fullmatch(r"[A-Za-z_][\w.]*", name) and not name.endswith(".toml")}
-    assert {name for name in names if not name.endswith(".py")} - EVERY_NAME - ROOMS - commands == set()
+    known = set().union(*names.values(), ROOMS, commands)
+    used = {name for name in quoted(PROSE) if re.fullmatch(r"[A-Za-z_][\w.]*", name)}
+    assert {name for name in used if not name.endswith((".py", ".toml"))} - known == set()
 
 
 def test_the_rooms_stand_in_the_order_of_imports() -> None:
@@ -72,13 +77,13 @@ def test_the_rooms_stand_in_the_order_of_imports() -> None:
     assert [line.split("  ")[0] for line in BLOCKS[0].splitlines()] == layers
 
 
-def test_the_listed_functions_exist_and_agree_with_the_counts() -> None:
+def test_the_listed_functions_exist_and_agree_with_the_counts(names: dict[str, set[str]]) -> None:
     lists = [block for block in BLOCKS if block.startswith("$ python benchmarks/call_path.py --list")]
     assert len(lists) == 3
     for block in lists:
         calls = CALL.findall(block.partition("\n")[2])
         calls = [(file, name) for file, name in calls if file != "benchmarks/call_path.py"]
-        gone = [call for call in calls if call[1] not in NAMES.get(call[0], ())]
+        gone = [call for call in calls if call[1] not in names.get(call[0], ())]
         assert gone == [], "run the command above the list again, and renew list and table"
         changes = sum(one != other for (one, _), (other, _) in pairwise(calls))
         counts = (len(calls), len(dict(calls)), changes)

@@ -108,6 +108,7 @@ def test_a_report_to_a_full_disk_is_one_line_and_pictures_go_on(folder: Path) ->
     assert summary == "nothing to do: 2 large enough"
 
 
+@pytest.mark.slow
 @FULL
 @pytest.mark.parametrize("command", ["models list", "models list --json", "upscale a.png --width 4 --dry-run"])
 def test_data_to_a_full_disk_is_an_error_of_one_line(folder: Path, command: str) -> None:
@@ -117,6 +118,7 @@ def test_data_to_a_full_disk_is_an_error_of_one_line(folder: Path, command: str)
     assert len(done.stderr.splitlines()) == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("encoding", ["ascii", "utf-8"])
 def test_a_name_that_the_encoding_lacks_is_shown_escaped(folder: Path, encoding: str) -> None:
     for name in ("\u00e9\u4e00.png".encode(), b"raw\xe9.png"):

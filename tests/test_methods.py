@@ -87,6 +87,7 @@ def test_without_plugins_there_are_our_methods(install) -> None:
     assert find_plugins() == () and method_names() == DISTILL_METHODS
 
 
+@pytest.mark.slow
 def test_a_method_of_another_package_trains_and_resumes(install, distill) -> None:
     install("dsclora-mean", MEAN, mean="dsclora_mean:build")
     code, out, err = distill("--method", "mean", "--teacher", "teacher.safetensors", "--out", "run", "--json")
@@ -141,6 +142,7 @@ def test_a_method_that_needs_a_teacher_says_so(install, distill) -> None:
     assert not Path("run").exists()
 
 
+@pytest.mark.slow
 def test_a_name_of_ours_or_of_two_packages_is_refused(install, distill, capsys) -> None:
     install("dsclora-fd", MEAN, fd="dsclora_fd:build")
     install("dsclora-one", MEAN, mean="dsclora_one:build")

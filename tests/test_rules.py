@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections import Counter
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -17,9 +18,7 @@ from dsclora_cli.cli.app import COMMANDS
 
 ROOT = Path(__file__).parent.parent
 PACKAGE = sorted((ROOT / "dsclora_cli").rglob("*.py"))
-TESTS = sorted((ROOT / "tests").rglob("*.py"))
 SCRIPTS = sorted(path for folder in ("benchmarks", "examples") for path in (ROOT / folder).rglob("*.py"))
-TREES = {path: ast.parse(path.read_text(encoding="utf-8")) for path in PACKAGE + TESTS + SCRIPTS}
 
 TOP_LEVEL = {
     *(".ci", ".dockerignore", ".editorconfig", ".gitattributes", ".github", ".gitignore"),
@@ -32,10 +31,16 @@ SLOW_TO_IMPORT = ["torch", "numpy", "PIL", "huggingface_hub", "fsspec", "tifffil
 Function = ast.FunctionDef | ast.AsyncFunctionDef
 
 
+@cache
+def tree(path: Path) -> ast.Module:
+    """Return the syntax tree of a file."""
+    return ast.parse(path.read_text(encoding="utf-8"))
+
+
 def functions(paths: list[Path]) -> Iterator[tuple[str, Function]]:
     """Yield every function with the place to report."""
     for path in paths:
-        for node in ast.walk(TREES[path]):
+        for node in ast.walk(tree(path)):
             if isinstance(node, Function):
                 yield f"{path.relative_to(ROOT).as_posix()}:{node.lineno} {node.name}", node
 
@@ -57,7 +62,7 @@ def walk_at_runtime(node: ast.AST) -> Iterator[ast.AST]:
 def imported_modules(path: Path, known: set[str]) -> set[str]:
     """Return the modules of the package that a file imports at run time, inside functions too."""
     names: set[str] = set()
-    for node in walk_at_runtime(TREES[path]):
+    for node in walk_at_runtime(tree(path)):
         if isinstance(node, ast.ImportFrom) and node.module:
             names |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
         elif isinstance(node, ast.Import):
@@ -91,7 +96,7 @@ def commands() -> set[str]:
     def registers(node: ast.AST) -> bool:
         return isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr == "command"
 
-    nodes = (node for path in PACKAGE for node in ast.walk(TREES[path]) if isinstance(node, Function))
+    nodes = (node for path in PACKAGE for node in ast.walk(tree(path)) if isinstance(node, Function))
     return {
         *(function for _, function, _ in COMMANDS.values()),
         *(node.name for node in nodes if any(map(registers, node.decorator_list))),

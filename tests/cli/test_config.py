@@ -76,6 +76,7 @@ def test_set_and_unset_change_one_line_and_keep_comments(dsclora, file) -> None:
     assert code == 0 and out == "" and err == f"note: device was not set in {file}\n"
 
 
+@pytest.mark.slow
 def test_every_setting_is_an_option_and_takes_its_own_value_back(dsclora, file) -> None:
     values = {"model": "dsclora-x4", "threads": "2", "max-memory": "4GB", "format": "PNG", "name": 'é "{stem}".{ext}'}
     for name in SETTINGS:

@@ -142,6 +142,7 @@ class _Half:
         return self.engine(tile) + self.error
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("error", "outcome"), [(0.001, "PASS"), (0.5, "FAIL")])
 def test_float16_of_a_gpu_must_come_close_to_float32(report, few_formats, monkeypatch, error, outcome) -> None:
     gpu = facts.Device("cuda:0", "GPU of a test", 80_000_000_000, 70_000_000_000)

@@ -50,6 +50,7 @@ def test_options_of_other_architectures_are_refused(dsclora, photos: Path, argum
     assert not Path("run").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("arch", ["span", "compact"])
 def test_a_network_learns_to_restore_pictures_at_their_size(dsclora, photos: Path, arch: str) -> None:
     at_one = ("--scale", "1", "--degrade")

@@ -80,6 +80,7 @@ def test_an_archive_in_the_cache_of_the_client_needs_no_request(server: HubServe
     assert server.requests == []
 
 
+@pytest.mark.slow
 def test_a_broken_download_resumes(server: HubServer, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("huggingface_hub.constants.DOWNLOAD_CHUNK_SIZE", 1024)
     server.drops = 1

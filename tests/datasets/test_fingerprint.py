@@ -83,6 +83,7 @@ def test_an_urban100_of_enlarged_lr_has_a_warning(shared: Path, tmp_path: Path, 
     assert "HR pictures look like enlarged LR: scores on them are far too high" in (identify(copy).warning or "")
 
 
+@pytest.mark.slow
 def test_bicubic_enlargement_is_noticed_and_no_original_is(shared: Path) -> None:
     benchmarks = shared / "data/benchmarks"
     noticed = []

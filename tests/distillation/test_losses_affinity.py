@@ -99,6 +99,7 @@ def test_computes_in_float32_under_autocast() -> None:
     assert affinity_distance(student.bfloat16(), teacher.bfloat16()).dtype == torch.float32
 
 
+@pytest.mark.slow
 def test_no_tensor_is_larger_than_a_strip(monkeypatch: pytest.MonkeyPatch) -> None:
     largest = 0
 

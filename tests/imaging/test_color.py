@@ -101,6 +101,7 @@ def test_the_srgb_profile_is_always_the_same_bytes():
     assert profile.profile.xcolor_space.strip() == "RGB" and "sRGB" in profile.profile.profile_description
 
 
+@pytest.mark.slow
 @given(some.integers(0, 65535))
 def test_16_bits_are_rounded_to_the_nearest_8(value):
     pixels = np.full((1, 1, 1), value, np.uint16)

@@ -72,6 +72,7 @@ def cpu(request: pytest.FixtureRequest, native: None, monkeypatch: pytest.Monkey
     return str(request.param)
 
 
+@pytest.mark.slow
 def test_an_engine_is_not_closed_at_exit(student: SPAN) -> None:
     """After two signals, the process ends while a thread is in the library."""
     before = set(weakref.finalize._registry)  # type: ignore[attr-defined]

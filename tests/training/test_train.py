@@ -87,6 +87,7 @@ def test_init_of_another_width_is_refused(recipe: Recipe, data: TrainSet, tmp_pa
         initial_network(_from(recipe, path), data)
 
 
+@pytest.mark.slow
 def test_the_expanded_network_is_trained_and_the_merged_network_is_saved(recipe: Recipe, tmp_path: Path) -> None:
     recipe = replace(recipe, network=replace(recipe.network, expanded=True), loss=LossOptions("charbonnier", fft=0.1))
     recorder = Recorder()

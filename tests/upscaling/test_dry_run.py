@@ -80,6 +80,7 @@ def test_contradicting_options_are_refused_as_in_a_real_run(folder: Path) -> Non
         list(plan_files([folder], replace(EMBEDDED, batch=BatchOptions(output="-"))))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "mode", "save"),
     [

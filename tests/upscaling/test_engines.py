@@ -206,6 +206,7 @@ def test_both_engines_give_the_same_picture(quick: None) -> None:
     assert (by_openvino != by_torch).mean() < 1e-3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("data", [b"", b"half of an archive"])
 def test_a_broken_cache_file_is_replaced(quick: None, weights: FoundWeights, data: bytes) -> None:
     load_engine(weights, "cpu", CPU)

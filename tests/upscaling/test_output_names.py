@@ -168,6 +168,7 @@ def test_possible_stems_reads_a_template_backwards(template: str, name: str, ste
 STEMS = st.text("aA1-_x.{} ü", min_size=1, max_size=8).filter(lambda stem: stem.strip(". ") and not stem.endswith("."))
 
 
+@pytest.mark.slow
 @given(
     stem=STEMS,
     template=st.sampled_from(

@@ -237,6 +237,7 @@ def test_a_stop_waits_for_a_tile_and_not_for_a_band(folder: Path, monkeypatch: p
     assert not (folder / "a_x4.jpg").exists() and leftovers(folder) == []
 
 
+@pytest.mark.slow
 def test_after_a_failure_with_fail_fast_a_stop_does_not_wait_for_a_download(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -338,6 +339,7 @@ def test_a_run_with_nothing_to_do_removes_what_a_killed_process_has_left(folder:
     assert leftovers(folder) == []
 
 
+@pytest.mark.slow
 def test_memory_does_not_grow_with_the_number_of_pictures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for number in range(12):
         save_photo(tmp_path / f"{number:02}.png", (100, 80), seed=number)

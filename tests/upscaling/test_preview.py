@@ -97,6 +97,7 @@ def test_the_preview_of_a_texture_continues_at_the_edges_of_the_picture(picture:
     assert np.abs(part - whole[top:, :side]).max() <= 1
 
 
+@pytest.mark.slow
 def test_a_preview_sees_as_far_as_the_network(picture: Path, tmp_path: Path) -> None:
     save_network(EDSR(EdsrConfig(channels=4, blocks=40, scale=2)), tmp_path / "deep.safetensors", "")
     deep = ("--weights", str(tmp_path / "deep.safetensors"), "-s", "2", "-q", "--device", "cpu")

@@ -89,6 +89,7 @@ def test_graphics_do_not_blow_up_with_the_first_choice_at_x4(shared: Path, kind:
     assert agreement_on_graphics(load_adapted(load_catalog().auto[4][0], shared), kind) > 25
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "benchmark"), [(name, each) for name, floors in FLOORS.items() for each in floors])
 def test_scores_equal_the_catalog_and_exceed_the_floor(shared: Path, name: str, benchmark: str) -> None:
     stated = load_catalog().entry(name).reference[benchmark]["psnr_y"]
@@ -97,6 +98,7 @@ def test_scores_equal_the_catalog_and_exceed_the_floor(shared: Path, name: str, 
     assert stated > FLOORS[name][benchmark]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [entry.name for entry in ADAPTERS])
 def test_an_adapter_gains_over_its_base_as_the_catalog_says(shared: Path, name: str) -> None:
     catalog = load_catalog()
