@@ -8,9 +8,9 @@ the time; `gpu.json` in `--out` is written after each section, so that a run tha
 `compiled` comes last, in a process that is ended when the time is over. `--small` makes pictures small enough for a
 CPU, where the script proves only itself.
 
-PNG is measured where the package isal is installed. To carry isal (one megabyte) to a machine without internet: `pip
-install --no-deps --target carry isal`, with `--python-version` and `--only-binary=:all:` for another Python, and there
-`PYTHONPATH=carry` before the command.
+PNG is measured where the package zlib-ng is installed. To carry it (one megabyte) to a machine without internet:
+`pip install --no-deps --target carry zlib-ng`, with `--python-version` and `--only-binary=:all:` for another Python,
+and there `PYTHONPATH=carry` before the command.
 """
 
 from __future__ import annotations
@@ -347,13 +347,13 @@ def files(bench: Bench) -> dict[str, Any]:
     photo = bench.args.photo or made
     if photo == made:
         Image.fromarray(texture(*((48, 64) if small else (2880, 3840)))).save(made, quality=95)
-    # dsclora reads PNG with imagecodecs and writes PNG with isal.
+    # dsclora reads PNG with imagecodecs and writes PNG with zlib-ng.
     kind = "png" if is_installed("imagecodecs") else "jpg"
     many = [bench.folder / f"{index:02}.{kind}" for index in range(3 if small else 50)]
     for index, path in enumerate(many):
         Image.fromarray(texture(*((24, 32) if small else (256, 256)), seed=index)).save(path)
     found = {}
-    for suffix in ("jpg", "png") if is_installed("isal") else ("jpg",):
+    for suffix in ("jpg", "png") if is_installed("zlib_ng") else ("jpg",):
         options = options_for(bench, suffix)
         upscaler = PictureUpscaler(options)
         upscale(bench, [many[0]], options, upscaler)  # opens the network
@@ -361,7 +361,7 @@ def files(bench: Bench) -> dict[str, Any]:
             found[f"{name}, {suffix}"] = parts = upscale(bench, paths, options, upscaler)
             show(f"{name}, {suffix}", ", ".join(f"{key} {value:.3g}" for key, value in parts.items()))
     if "png" not in "".join(found):
-        show("PNG", "not measured: the package isal is not installed")
+        show("PNG", "not measured: the package zlib-ng is not installed")
     return found
 
 

@@ -16,10 +16,12 @@ from batches import save_animation, save_photo
 from jobs import JOBS
 from kills import reference
 from limited import PROGRAM, Limits, private_environment, run_limited
+from numpy.typing import NDArray
 from pictures import read_still, saved_still
 from PIL import Image
 
 from dsclora_cli.imaging.color import white_level
+from dsclora_cli.imaging.types import Pixels
 from dsclora_cli.inference import openvino
 from dsclora_cli.inference.native import library
 
@@ -268,6 +270,54 @@ def repeat_job(name: str, times: int, folder: Path) -> DeterminismTally:
         if other or job.report(ended) != whole.report:
             tally.findings.append(f"{name}: {other} or the report differ")
     return tally
+
+
+ENCODED = {
+    "PNG": 30_000,
+    "TIFF": 10_000,
+    "JPEG": 10_000,
+    "WEBP": 4_000,
+    "AVIF": 1_000,
+    "JPEG2000": 2_000,
+    "GIF": 1_000,
+    "HEIF": 300,
+    "JXL": 2_000,
+}
+"""Number of files to encode at scale 1, by format: about a minute each."""
+
+
+def repeat_encodings(format: str, times: int) -> DeterminismTally:
+    """Encode pictures of many sizes over and over in this process, and compare the bytes with those of the first time.
+
+    Before each picture, memory is filled with other values and given back: an encoder that reads what it has not
+    written would write other bytes.
+
+    Args:
+        format: Name in `FORMATS`.
+        times: Number of files to encode.
+    """
+    random, tally = np.random.default_rng(0), DeterminismTally()
+    pictures = [_picture(random, random.integers(1, 200, 2)) for _ in range(40)]
+    first: dict[int, bytes] = {}
+    for _ in range(times):
+        number = int(random.integers(len(pictures)))
+        sizes = random.integers(100, 600_000, 3)
+        used = [random.integers(0, 1 << random.integers(1, 17), size // 2).astype(np.uint16) for size in sizes]
+        del used
+        data = saved_still(pictures[number].copy(), format)
+        tally.ways, tally.files = tally.ways + 1, tally.files + 1
+        is_equal = first.setdefault(number, data) == data
+        tally.equal += is_equal
+        if not is_equal and not tally.findings:
+            tally.findings.append(f"{format}: a picture of {pictures[number].shape} has other bytes")
+    return tally
+
+
+def _picture(random: np.random.Generator, size: NDArray[np.int64]) -> Pixels:
+    """Return a picture `(H, W, 3)`, uint8: few values or many, repeated or not."""
+    values = 1 << int(random.integers(1, 9))
+    tile = random.integers(0, values, (*(1 + size // random.integers(1, 9)), 3)) * (256 // values)
+    return np.resize(tile, (*size, 3)).astype(np.uint8)
 
 
 def _names(pictures: Path) -> tuple[str, ...]:

@@ -14,6 +14,7 @@ from determinism import (
     check_cluster,
     check_ways,
     plain_results,
+    repeat_encodings,
     repeat_job,
     save_pictures,
     ways,
@@ -46,6 +47,12 @@ def test_what_decides_only_the_speed_changes_no_byte(kind: str, folder: Path, pl
     # Another tile size may change a value by one level, because the halo of a tile is shorter than the reach of
     # the network: docs/performance.md gives the numbers.
     assert tally.equal >= tally.files - tally.retiled
+
+
+@pytest.mark.parametrize("format", ["PNG", "TIFF", "JPEG", "WEBP", "JPEG2000", "GIF"])
+def test_encoders_write_the_same_bytes_whatever_is_left_in_memory(format: str) -> None:
+    tally = repeat_encodings(format, 120)
+    assert (tally.findings, tally.equal) == ([], 120)
 
 
 def test_the_comparison_sees_another_byte_and_a_missing_file(plain: dict[str, Upscaled]) -> None:

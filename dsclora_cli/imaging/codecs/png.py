@@ -444,18 +444,15 @@ def _equal_parts(bands: Iterable[Pixels]) -> Iterator[Pixels]:
         yield np.concatenate(waiting)
 
 
-def _open_packer(compression: int) -> Any:  # noqa: ANN401 - of three libraries
-    """Return a compressor of the fastest library for the effort."""
-    if compression == 0:
-        return zlib.compressobj(0)
-    if compression == 1:
-        # Four times as fast as zlib, for smaller files.
-        from isal import isal_zlib
+def _open_packer(compression: int) -> Any:  # noqa: ANN401 - the library states no type
+    """Return a compressor of zlib-ng.
 
-        return isal_zlib.compressobj(1)
+    Efforts 1 and 2 are both its level 2, because level 1 writes files half as large again. ISA-L is faster, but its
+    bytes depend on where in memory it works.
+    """
     from zlib_ng import zlib_ng
 
-    return zlib_ng.compressobj(compression)
+    return zlib_ng.compressobj(max(compression, 2) if compression else 0)
 
 
 def make_chunk(kind: bytes, data: bytes) -> bytes:
