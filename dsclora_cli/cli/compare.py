@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -36,10 +37,10 @@ COMPARE_EXAMPLES = """[bold]Examples[/]
 def compare(
     picture: Annotated[Path, typer.Argument(help="Picture to upscale.", rich_help_panel=FILES)],
     output: Annotated[
-        Path | None,
+        str | None,
         option(
             FILES,
-            "Path of the results without suffix: .png and .html are added; or an existing folder.",
+            "Path of the results without suffix: .png and .html are added; or a folder, with a / if it is new.",
             "-o",
             "--output",
             show_default="the picture with -compare added",
@@ -103,12 +104,12 @@ def compare(
         console.show_comparison(result)
 
 
-def _base(picture: Path, output: Path | None) -> Path:
+def _base(picture: Path, output: str | None) -> Path:
     """Return the path of the results without suffix: as the user named it, else next to the picture or in a folder."""
-    if output is not None and not is_folder(output):
-        return output
+    if output is not None and not output.endswith(("/", os.sep)) and not is_folder(Path(output)):
+        return Path(output)
     # No `with_name`, which refuses the paths of a folder that have no name: "." and "/".
-    return (picture.parent if output is None else output) / f"{picture.stem}-compare"
+    return (picture.parent if output is None else Path(output)) / f"{picture.stem}-compare"
 
 
 def _write(base: Path, picture: Path, asked: CompareOptions, overwrite: bool, quiet: bool) -> CompareResult:
@@ -126,6 +127,7 @@ def _write(base: Path, picture: Path, asked: CompareOptions, overwrite: bool, qu
 
     result, pictures = compare(picture, asked, _Notes(quiet))
     try:
+        base.parent.mkdir(parents=True, exist_ok=True)
         save_png(draw_sheet(pictures), sheet)
         write_page(page, result, pictures)
     except OSError as error:

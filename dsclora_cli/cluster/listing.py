@@ -21,6 +21,7 @@ from dsclora_cli.config import BatchOptions
 from dsclora_cli.errors import ErrorCode, ErrorInfo, ImageUnreadable, UsageError
 from dsclora_cli.globs import Glob, has_wildcards, is_glob
 from dsclora_cli.imaging.formats import is_picture_name
+from dsclora_cli.paths import is_folder
 from dsclora_cli.storage.places import Place, RemotePlace, absolute_place, is_url, parse_place
 from dsclora_cli.upscaling.inputs import (
     LINK_TO_FOLDER,
@@ -221,7 +222,7 @@ def _objects_of(pattern: RemotePlace) -> Iterator[Place]:
 def _is_folder(place: Place) -> bool:
     """Return whether a place is a folder; the storage is asked only where the name has no suffix of a picture."""
     if isinstance(place, Path):
-        return os.path.isdir(place)  # noqa: PTH112 - raises nothing, as for a name that is too long
+        return is_folder(place)
     if is_picture_name(Path(place.name)):
         return False
     from dsclora_cli.storage.objects import find_object

@@ -45,10 +45,14 @@ def merge(
         offline: Do not access the internet.
 
     Raises:
-        UsageError: `output` exists, `strength` is negative or not finite, or the base contains an adapter already.
+        UsageError: `output` is not named .safetensors, or exists; `strength` is negative or not finite; or the base
+            contains an adapter already.
         WeightsError: The adapter does not fit the base, or a file cannot be found or read.
         OutputUnwritable: `output` cannot be written.
     """
+    if output.suffix.lower() != ".safetensors":
+        hint = f"choose {output.with_suffix('.safetensors')}; `dsclora export` writes other formats"
+        raise UsageError(f"the suffix of {output} is not .safetensors", hint)
     if output.exists():
         raise UsageError(f"{output} exists", "choose another name for the merged weights")
     if not 0 <= strength < math.inf:

@@ -37,7 +37,7 @@ def test_nothing_is_overwritten(dsclora, photo: Path) -> None:
     assert both == f"error: photo-compare.png and photo-compare.html exist already ({hint})\n"
 
 
-@pytest.mark.parametrize("output", ["folder", "."])
+@pytest.mark.parametrize("output", ["folder", ".", "new/folder/"])
 def test_files_lie_in_a_folder_that_is_named(dsclora, photo: Path, output: str) -> None:
     Path("folder").mkdir()
     assert dsclora("compare", photo, "-m", "bicubic", "-m", "nearest", "-o", output).code == 0
@@ -77,7 +77,7 @@ def test_auto_names_the_model(dsclora, photo: Path) -> None:
         (["photo.png", "-s", "1"], 2, "--scale 1 is not above 1"),
         (["photo.png", "-m", "no-such-model"], 2, "no-such-model"),
         (["photo.png", "-m", "other.png"], 2, "other.png"),
-        (["photo.png", "-m", "bicubic", "-o", "no/where"], 1, "no/where cannot be written"),
+        (["photo.png", "-m", "bicubic", "-o", "photo.png/x"], 1, "photo.png/x cannot be written"),
     ],
 )
 def test_refusals(dsclora, photo: Path, arguments: list[str], code: int, message: str) -> None:

@@ -142,6 +142,12 @@ def test_niqe_scores_hr_itself_and_compares_models(dsclora, tmp_path: Path) -> N
     assert (first["psnr_y"], float(first["niqe"])) == ("", rows["HR"]["images"]["a"]["niqe"])
 
 
+def test_two_reports_do_not_share_a_file(dsclora, hr: Path) -> None:
+    ran = dsclora("eval", "--hr", hr, "-m", "bicubic", "--csv", "scores", "--markdown", "./scores")
+    assert (ran.code, Path("scores").exists()) == (2, False)
+    assert "--csv and --markdown both name scores" in ran.err
+
+
 @pytest.mark.parametrize(("option", "kind"), [("--csv", "CSV"), ("--markdown", "Markdown")])
 def test_only_reports_and_empty_files_are_replaced(dsclora, hr: Path, option: str, kind: str) -> None:
     run = ("eval", "--hr", hr, *EMBEDDED, "--jpeg", 90, option)

@@ -107,15 +107,20 @@ def test_another_base_needs_force(dsclora, files: Path) -> None:
     ("arguments", "code", "message"),
     [
         (("base.safetensors", "adapter.safetensors", "-o", "base.safetensors"), 2, "base.safetensors exists"),
-        (("base.safetensors", "base.safetensors", "-o", "x"), 3, "base.safetensors is not an adapter"),
+        (("base.safetensors", "base.safetensors", "-o", "x.safetensors"), 3, "base.safetensors is not an adapter"),
         (
-            ("adapter.safetensors", "adapter.safetensors", "-o", "x"),
+            ("adapter.safetensors", "adapter.safetensors", "-o", "x.safetensors"),
             3,
             "adapter.safetensors is an adapter, and no network",
         ),
-        (("nobody", "adapter.safetensors", "-o", "x"), 2, "nobody"),
-        (("base.safetensors", "absent", "-o", "x"), 3, "cannot read absent"),
-        (("base.safetensors", "adapter.safetensors", "-o", "no/x"), 1, "no/x cannot be written"),
+        (("nobody", "adapter.safetensors", "-o", "x.safetensors"), 2, "nobody"),
+        (("base.safetensors", "absent", "-o", "x.safetensors"), 3, "cannot read absent"),
+        (
+            ("base.safetensors", "adapter.safetensors", "-o", "no/x.safetensors"),
+            1,
+            "no/x.safetensors cannot be written",
+        ),
+        (("base.safetensors", "adapter.safetensors", "-o", "x.pth"), 2, "the suffix of x.pth is not .safetensors"),
     ],
 )
 def test_a_refused_merge_writes_nothing(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import os
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -15,7 +16,7 @@ from rich.table import Table
 from dsclora_cli.cli import console
 from dsclora_cli.errors import OutputUnwritable, UsageError
 from dsclora_cli.evaluation.report import NIQE, EvalReport, RowScores, SetReport
-from dsclora_cli.paths import is_taken_by_file, open_regular
+from dsclora_cli.paths import is_taken, is_taken_by_file, open_regular
 
 if TYPE_CHECKING:
     from dsclora_cli.evaluation.statistics import Comparison
@@ -43,7 +44,12 @@ class _Grid:
 
 
 def check_targets(csv_target: str | None, markdown_target: str | None) -> None:
-    """Raise UsageError where a report would replace a file that is neither empty nor a report of the same kind."""
+    """Raise UsageError where reports would share a file, or replace a file that is neither empty nor such a report."""
+    targets = [Path(target) for target in (csv_target, markdown_target) if target not in {None, "-"}]
+    if len({os.path.realpath(path) for path in targets}) < len(targets) and (
+        is_taken_by_file(targets[0]) or not is_taken(targets[0])
+    ):
+        raise UsageError(f"--csv and --markdown both name {csv_target}", "give each report a file of its own")
     for kind, target in (("CSV", csv_target), ("Markdown", markdown_target)):
         if target in {None, "-"} or not is_taken_by_file(Path(str(target))):  # pipes and devices are written to
             continue
