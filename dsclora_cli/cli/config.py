@@ -188,6 +188,15 @@ def apply_settings(group: Any, argv: Sequence[str]) -> None:  # noqa: ANN401 - T
     group.context_settings["default_map"] = {name: defaults}
 
 
+def check_settings() -> None:
+    """Raise UsageError, with the place, for the first setting that no command would take."""
+    from dsclora_cli.settings import find_settings
+
+    parameters = _parameters()
+    for setting in find_settings().values():
+        _check_value(parameters[setting.name], setting)
+
+
 def _is_replaced(name: str, parameters: dict[str, Any], argv: Sequence[str]) -> bool:
     """Return whether the command line has the option itself, or an option that takes the place of a setting."""
     others = (name.replace("-", "_"), *_REPLACED_BY.get(name, ()))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from dsclora_cli.config import EngineOptions
 from dsclora_cli.diagnosis import facts
@@ -11,12 +11,18 @@ from dsclora_cli.diagnosis.self_test import Surroundings, embedded_weights, run_
 from dsclora_cli.errors import DscloraError
 from dsclora_cli.inference.system import find_driver
 from dsclora_cli.methods import find_plugins
+from dsclora_cli.settings import find_settings
 from dsclora_cli.upscaling.engines import choose_device, find_problems, load_engine
 
 _NOTHING = DoctorCallbacks()
 
 
-def diagnose(offline: bool = False, self_test: bool = True, callbacks: DoctorCallbacks = _NOTHING) -> Diagnosis:
+def diagnose(
+    offline: bool = False,
+    self_test: bool = True,
+    callbacks: DoctorCallbacks = _NOTHING,
+    check_settings: Callable[[], object] = find_settings,
+) -> Diagnosis:
     """Look at the machine and the installation, and test them.
 
     torch is imported only where a GPU may be present, where `auto` takes torch, and for the self-test, because the
@@ -26,6 +32,7 @@ def diagnose(offline: bool = False, self_test: bool = True, callbacks: DoctorCal
         offline: Do not ask the Hub.
         self_test: Run the checks too.
         callbacks: Progress.
+        check_settings: Raises UsageError for settings that commands refuse; the default reads them only.
     """
     callbacks.on_step("machine")
     system, packages = facts.describe_system(), facts.list_packages()
@@ -37,7 +44,7 @@ def diagnose(offline: bool = False, self_test: bool = True, callbacks: DoctorCal
     callbacks.on_step("Hugging Face Hub")
     hub = facts.ask_hub(offline)
     found = Surroundings(packages, engines, devices, formats, folders, methods)
-    checks = tuple(run_checks(found, callbacks)) if self_test else ()
+    checks = tuple(run_checks(found, callbacks, check_settings)) if self_test else ()
     return Diagnosis(
         system=system,
         packages=packages,

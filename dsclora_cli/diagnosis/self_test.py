@@ -71,12 +71,14 @@ class Surroundings:
     methods: Sequence[MethodPlugin] = ()
 
 
-def run_checks(found: Surroundings, callbacks: DoctorCallbacks) -> Iterator[Check]:
-    """Yield the outcome of every check."""
+def run_checks(
+    found: Surroundings, callbacks: DoctorCallbacks, check_settings: Callable[[], object]
+) -> Iterator[Check]:
+    """Yield the outcome of every check; `check_settings` raises UsageError."""
     # From the installation to the pictures: the first failure of the list is often the reason for the others.
     steps: list[tuple[str, Callable[[], _Result | str]]] = [
         ("packages are installed", lambda: _check_packages(found.packages)),
-        ("settings can be read", _check_settings),
+        ("settings are valid", lambda: _check_settings(check_settings)),
         ("weight files are intact", _check_weights),
         ("folders can be written", lambda: _check_folders(found.folders)),
         ("golden picture", _check_golden),
@@ -121,8 +123,9 @@ def _check_packages(packages: Sequence[Package]) -> _Result | str:
     return not missing, detail, f"pip install {' '.join(missing)}"
 
 
-def _check_settings() -> _Result:
-    return True, f"{len(read_file())} settings in {settings_file()}", ""  # a file with mistakes raises UsageError
+def _check_settings(check: Callable[[], object]) -> _Result:
+    check()
+    return True, f"{len(read_file())} settings in {settings_file()}", ""
 
 
 def _check_weights() -> _Result:

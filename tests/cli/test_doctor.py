@@ -217,8 +217,12 @@ def test_broken_settings_are_a_failed_check_and_no_end(dsclora, report, few_form
     out = dsclora("doctor", "--offline", "--no-self-test").out
     assert "cannot be read" in out.partition("Settings\n")[2] and "config.toml, line 1: " in out
     code, found = report("--offline")
-    check = checks_of(found)["settings can be read"]
+    check = checks_of(found)["settings are valid"]
     assert code == 1 and "config.toml, line 1: " in check["detail"] and check["hint"].startswith("correct or remove")
+    (private_folders / "config" / "config.toml").write_text("\nscale = 99\n")
+    code, found = report("--offline")
+    assert (code, found["system"]["settings"]) == (1, {"scale": "99"})
+    assert "config.toml, line 2" in checks_of(found)["settings are valid"]["detail"]
 
 
 def test_a_folder_that_cannot_be_written_fails(report, few_formats, monkeypatch, private_folders) -> None:
