@@ -15,7 +15,7 @@ from dsclora_cli.evaluation.protocol import Image
 from dsclora_cli.evaluation.score_cache import PixelKey
 from dsclora_cli.imaging.contact_sheet import Strip, contact_sheet
 from dsclora_cli.imaging.reader import open_picture
-from dsclora_cli.imaging.types import Frame, Header
+from dsclora_cli.imaging.types import Frame, Header, Pixels
 from dsclora_cli.upscaling.manifest import ResultKey, is_recorded, result_state, save_result
 
 _LOSSLESS = SaveOptions(format="PNG")
@@ -45,8 +45,7 @@ class SavedImages:
     def read(self, name: ResultName) -> Image:
         """Return a saved result, `(H, W, 3)` uint8. Raises ImageError."""
         path = self._path(name)
-        with open_picture(path, in_bands=False) as picture:
-            pixels = next(iter(picture.frames())).pixels
+        pixels = _read(path)
         if pixels.dtype != np.uint8 or pixels.shape[2] != 3:
             raise ImageError(f"{path} changed during the run", "run again")
         return pixels.astype(np.uint8, copy=False)
@@ -68,12 +67,27 @@ def _result_key(key: PixelKey) -> ResultKey:
 
 def _save(path: Path, key: ResultKey, image: Image) -> None:
     """Write `(H, W, 3)` uint8 as PNG and record the key. Raises ImageError and UsageError as `save` does."""
-    # A user may point --save at a folder of their own pictures: only files that this program wrote are replaced.
-    if path.exists() and not is_recorded(path):
+    # A user may point --save at a folder of their own pictures: only files that this program wrote are replaced, and
+    # files with the same pixels, which an earlier run may have written without a place for its record.
+    if path.exists() and not is_recorded(path) and not _shows(path, image):
         hint = "choose another folder with --save"
         raise UsageError(f"{path} already exists and was not written by this program", hint)
     height, width = image.shape[:2]
     save_result(path, Header("PNG", width, height, 3, np.dtype(np.uint8)), [Frame(image)], _LOSSLESS, key)
+
+
+def _shows(path: Path, image: Image) -> bool:
+    """Return whether a file is a picture of these pixels."""
+    try:
+        return np.array_equal(_read(path), image)
+    except ImageError:
+        return False
+
+
+def _read(path: Path) -> Pixels:
+    """Return the pixels of the first frame of a picture. Raises ImageError."""
+    with open_picture(path, in_bands=False) as picture:
+        return next(iter(picture.frames())).pixels
 
 
 def _folder_name(row: str) -> str:

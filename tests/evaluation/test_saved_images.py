@@ -59,6 +59,21 @@ def test_a_file_of_another_origin_is_not_replaced(tmp_path: Path, pixels: np.nda
     assert path.read_text() == "mine"
 
 
+def test_a_result_without_a_record_is_replaced_by_the_same_pixels_only(
+    tmp_path: Path, pixels: np.ndarray, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    images = SavedImages(tmp_path / "out")
+    (tmp_path / "full").touch()  # a file in place of the folder for records, as a full disk would have it
+    with monkeypatch.context() as patch:
+        patch.setenv("DSCLORA_STATE_DIR", str(tmp_path / "full"))
+        images.save(NAME, KEY, pixels)
+    assert not images.has(NAME, KEY)
+    with pytest.raises(UsageError, match="was not written by this program"):
+        images.save(NAME, KEY, pixels + 1)
+    images.save(NAME, KEY, pixels)
+    assert images.has(NAME, KEY)
+
+
 def test_a_contact_sheet_lies_next_to_the_rows_and_is_replaced(tmp_path: Path, pixels: np.ndarray) -> None:
     images = SavedImages(tmp_path)
     strip = Strip((Panel("bicubic", pixels),), Panel("HR", pixels))
