@@ -492,6 +492,8 @@ def _store(incomplete: Path, folder: Path, sha256: str, place: str) -> Path:
         link.symlink_to(os.path.relpath(blob, pointer.parent))
         link.replace(pointer)
     except (OSError, NotImplementedError):  # Windows without the right to make links
+        with suppress(OSError):
+            link.unlink(missing_ok=True)
         blob = pointer
     # Last, because the claim ends here: a process that waited for the claim finds a whole file.
     incomplete.replace(blob)

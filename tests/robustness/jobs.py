@@ -188,6 +188,7 @@ JOBS = {
             ("frames", "-o", "out.y4m", "--offline", "-s", "2", "--device", "cpu"),
             ("out.y4m",),
             stdin="in.y4m",
+            refuses=True,
         ),
         Job(
             "training",
