@@ -286,12 +286,15 @@ def append_line(path: Path, line: str, is_synced: bool = False) -> None:
 
 
 def read_small(path: Path) -> str:
-    """Return the text of a regular file of at most 64 MiB: a record, a note, a list. Raises OSError and ValueError."""
+    """Return the text of a regular file of at most 64 MiB: a record, a note, settings. Raises OSError and ValueError.
+
+    Some editors begin UTF-8 with a byte order mark, which is no part of the text.
+    """
     with open_regular(path) as file:
         data = file.read(MOST_TEXT + 1)
     if len(data) > MOST_TEXT:
         raise ValueError(f"{path} is larger than 64 MiB")
-    return data.decode("utf-8")
+    return data.decode("utf-8-sig")
 
 
 def read_named(path: Path) -> bytes:

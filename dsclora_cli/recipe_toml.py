@@ -46,7 +46,7 @@ def read_recipe(path: Path) -> Recipe:
             names file, table and key.
     """
     try:
-        tables = tomllib.loads(read_named(path).decode("utf-8"))
+        tables = tomllib.loads(read_named(path).decode("utf-8-sig"))  # some editors write a byte order mark
     except OSError as error:
         raise UsageError(f"cannot read {path}: {error.strerror}", "give a recipe file, see docs/train.md") from error
     except (ValueError, RecursionError) as error:
@@ -185,6 +185,13 @@ def recipe_digest(recipe: Recipe, files: bool = True) -> str:
     tables = [table for table in TABLES if getattr(recipe, table) is not None]
     deciding = ((option, value) for option, value in _values(recipe) if decides(option, value))
     return hashlib.sha256(f"{tables}\n{_to_toml(deciding)}".encode()).hexdigest()
+
+
+def differing_options(recipe: Recipe, other: Recipe) -> list[str]:
+    """Return the names of the options that decide the trained weights and have other values in another recipe."""
+    values = {option.name: value for option, value in _values(other)}
+    given = [(option, value) for option, value in _values(recipe) if option.affects_result]
+    return [option.name for option, value in given if values.get(option.name, option.default) != value]
 
 
 def _wrong(where: str, problem: str) -> UsageError:

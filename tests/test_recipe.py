@@ -123,6 +123,11 @@ def test_an_error_in_a_recipe_names_file_table_and_key(tmp_path: Path, text: str
     assert "\n" not in str(caught.value)
 
 
+def test_a_recipe_with_a_byte_order_mark_is_read(tmp_path: Path) -> None:
+    (tmp_path / "recipe.toml").write_bytes(b"\xef\xbb\xbf[run]\r\nsteps = 7\r\n")
+    assert read_recipe(tmp_path / "recipe.toml").run.steps == 7
+
+
 def test_a_missing_recipe_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"cannot read /dev/zero: not a regular file"):
         read_recipe(Path("/dev/zero"))

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
+from itertools import pairwise
+from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -198,10 +200,22 @@ def check_settings() -> None:
 
 
 def _is_replaced(name: str, parameters: dict[str, Any], argv: Sequence[str]) -> bool:
-    """Return whether the command line has the option itself, or an option that takes the place of a setting."""
+    """Return whether the command line has the option itself, or something that takes the place of a setting."""
+    if name == "format" and any(_names_format(parameters[each], argv) for each in ("output", "name")):
+        return True
     others = (name.replace("-", "_"), *_REPLACED_BY.get(name, ()))
     options = [option for other in others if other in parameters for option in parameters[other].opts]
     return any(word.partition("=")[0] in options for word in argv) or _is_attached(options, parameters, argv)
+
+
+def _names_format(parameter: Any, argv: Sequence[str]) -> bool:  # noqa: ANN401
+    """Return whether the command line gives an option a path with the suffix of a picture."""
+    from dsclora_cli.imaging.formats import is_picture_name
+
+    opts = {option: len(option) + option.startswith("--") for option in parameter.opts}  # --output=PATH, -oPATH
+    attached = [word[start:] for word in argv for option, start in opts.items() if word.startswith(option)]
+    values = [*attached, *(word for before, word in pairwise(argv) if before in opts)]
+    return any(is_picture_name(Path(value)) for value in values)
 
 
 def _is_attached(options: Sequence[str], parameters: dict[str, Any], argv: Sequence[str]) -> bool:
@@ -218,6 +232,8 @@ def _check_scale(text: str) -> None:
     from dsclora_cli.config import SizeOptions
     from dsclora_cli.upscaling.sizes import check_size
 
+    if float(text) == 1:  # for networks that restore pictures, which take 1 without being told
+        raise UsageError("--scale 1 enlarges nothing", "give a factor such as 2.5")
     check_size(SizeOptions(scale=float(text)))
 
 

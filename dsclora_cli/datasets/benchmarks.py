@@ -21,7 +21,7 @@ from dsclora_cli.errors import ImageError, UsageError
 from dsclora_cli.imaging.formats import is_picture_name
 from dsclora_cli.imaging.reader import PictureReader, open_picture
 from dsclora_cli.imaging.resize import downscale
-from dsclora_cli.paths import is_folder
+from dsclora_cli.paths import is_folder, is_taken_by_file
 
 _HINT = "replace it by an 8-bit RGB or grey picture"
 _MAX_PIXELS = ReadOptions.max_pixels
@@ -169,6 +169,8 @@ def list_pictures(folder: Path, kind: str) -> list[Path]:
         folder: Where to look.
         kind: HR, LR or another word for errors.
     """
+    if is_taken_by_file(folder):
+        raise UsageError(f"{folder} is a file, not a folder", f"give the folder of the {kind} pictures")
     if not is_folder(folder):
         raise UsageError(f"there is no folder {folder}", f"put the {kind} pictures there, or give another folder")
     try:

@@ -23,9 +23,7 @@ from dsclora_cli.weights.checkpoint import load_network, pack_network
 from dsclora_cli.weights.detect import architecture_of
 from dsclora_cli.weights.download import find_local
 from dsclora_cli.weights.state_dict import read_tensors
-
-_FINISHED = ("best.safetensors", "adapter.safetensors")
-"""Names of the weights that a run keeps: of a network, of an adapter."""
+from dsclora_cli.weights.unreadable import FINISHED
 
 _HINT = "give the folder of a run, or a file of weights"
 
@@ -98,10 +96,10 @@ def _find_file(source: Path) -> Path:
         if not source.exists():
             raise UsageError(f"there is no file or folder {source}", _HINT)
         return source
-    found = next((source / name for name in _FINISHED if (source / name).is_file()), None)
+    found = next((source / name for name in FINISHED if (source / name).is_file()), None)
     if found is None:
         raise UsageError(
-            f"{source} holds no finished weights ({' or '.join(_FINISHED)})",
+            f"{source} holds no finished weights ({' or '.join(FINISHED)})",
             "train longer with --resume, or give a file such as last.safetensors",
         )
     return found

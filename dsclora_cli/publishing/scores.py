@@ -43,7 +43,7 @@ def read_scores(path: Path, sha256s: Collection[str]) -> ModelScores:
     hint = "make it with `dsclora eval --weights FILE --dataset Set5 --json > scores.json`"
     try:
         # The last line: a redirected stdout may hold an older report above.
-        report = json.loads(read_named(path).decode("utf-8").splitlines()[-1])
+        report = json.loads(read_named(path).decode("utf-8-sig").splitlines()[-1])
         named = {row["weights_sha256"]: str(row["name"]) for row in report["rows"]}
         name = next((named[sha256] for sha256 in sha256s if sha256 in named), None)
         if name is None:

@@ -12,7 +12,7 @@ import torch
 from dsclora_cli.errors import DscloraError, UsageError
 from dsclora_cli.paths import atomic_write, open_regular
 from dsclora_cli.recipe import Recipe
-from dsclora_cli.recipe_toml import recipe_digest
+from dsclora_cli.recipe_toml import differing_options, read_recipe, recipe_digest
 
 
 @dataclass
@@ -92,8 +92,7 @@ class RunState:
         settings, content = state.pop("settings", None), state.pop("content", None)
         if written_by != recipe_digest(self.recipe):
             if settings != recipe_digest(self.recipe, files=False):
-                hint = "give the options of recipe.toml in the same folder, or start a new run with another --out"
-                raise UsageError(f"{path.parent} is a run of another recipe", hint)
+                raise self._another_recipe(path.parent)
             if content != self.content:
                 hint = "give the files of the run, wherever they are now, or start a new run with another --out"
                 raise UsageError(f"{path.parent} is a run of other pictures or weights", hint)
@@ -104,6 +103,22 @@ class RunState:
             raise UsageError(f"{path} cannot be read as a checkpoint", "start a new run with another --out") from error
         changed = content not in {None, self.content}
         return "the pictures or weights of the run have changed since its last checkpoint" if changed else ""
+
+    def _another_recipe(self, run: Path) -> UsageError:
+        """Return the error for a run folder of another recipe, with the options that differ from the recipe there."""
+        try:
+            names = differing_options(read_recipe(run / "recipe.toml"), self.recipe)
+        except DscloraError:
+            names = []
+        other = f" with other {', '.join(names)}" if names else ""
+        hint = "give the options of recipe.toml in the same folder, or start a new run with another --out"
+        if not names:
+            hint = "recipe.toml in that folder has changed since; undo that, or start a new run with another --out"
+        elif names == ["steps"]:
+            adapter, network = run / "adapter.safetensors", run / "best.safetensors"
+            start = f"--init-adapter {adapter}" if adapter.is_file() else f"--init {network}"
+            hint = f"train on in a new run: {start} and another --out"
+        return UsageError(f"{run} is a run of another recipe{other}", hint)
 
     def _restore(self, state: Mapping[str, Any], progress: Mapping[str, Any]) -> None:
         """Load all parts and the progress. Raises any exception for a file that another program has changed."""

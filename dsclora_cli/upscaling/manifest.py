@@ -20,7 +20,7 @@ from dsclora_cli.config import SaveOptions
 from dsclora_cli.errors import ImageError, ImageUnwritable
 from dsclora_cli.imaging.types import AnyFrame, Header
 from dsclora_cli.imaging.writer import write_picture
-from dsclora_cli.paths import atomic_write, read_small, sha256_of, state_dir
+from dsclora_cli.paths import atomic_write, is_folder, is_taken, read_small, sha256_of, state_dir
 from dsclora_cli.storage.objects import ObjectFacts, find_object, local_copy, temporary_file, write_object
 from dsclora_cli.storage.places import Place, RemotePlace
 from dsclora_cli.storage.records import read_remote_record, write_remote_record
@@ -129,7 +129,9 @@ def save_result(
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        message = f"{target.parent}: the folder cannot be made ({error.strerror})"
+        is_other = is_taken(target.parent) and not is_folder(target.parent)
+        reason = "something else has this name" if is_other else error.strerror
+        message = f"{target.parent}: the folder cannot be made ({reason})"
         raise ImageUnwritable(message, "choose another folder with -o") from error
     try:
         with atomic_write(target) as temporary:

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dsclora_cli import hub
-from dsclora_cli.errors import WeightsError
 from dsclora_cli.paths import sha256_of
 from dsclora_cli.storage.places import parse_place
 from dsclora_cli.weights.catalog import Catalog, Scores, WeightEntry, load_catalog
@@ -21,6 +20,7 @@ from dsclora_cli.weights.hub_models import find_trusted, is_hub_reference
 from dsclora_cli.weights.listing import model_row
 from dsclora_cli.weights.remote import local_weights
 from dsclora_cli.weights.resolve import names_file
+from dsclora_cli.weights.unreadable import unreadable_weights
 
 if TYPE_CHECKING:
     from dsclora_cli.weights.adapters import LoadedAdapter
@@ -178,7 +178,7 @@ def _describe_own_file(path: Path, catalog: Catalog) -> ModelDescription:
     try:
         sha256, size = sha256_of(path), path.stat().st_size
     except OSError as error:
-        raise WeightsError(f"cannot read {path}: {error.strerror}", "check the path") from error
+        raise unreadable_weights(path, error) from error
     entry = catalog.with_sha256(sha256)
     if entry is None:
         known = ModelDescription(path.stem, "file", path, size, sha256, scale=None, arch=None)

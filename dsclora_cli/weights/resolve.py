@@ -19,6 +19,7 @@ from dsclora_cli.weights.catalog import Catalog, PhotoRule, WeightEntry, load_ca
 from dsclora_cli.weights.download import known_sha256, obtain
 from dsclora_cli.weights.hub_models import WEIGHT_SUFFIXES, check_reference, is_hub_reference, obtain_hub_model
 from dsclora_cli.weights.remote import local_weights
+from dsclora_cli.weights.unreadable import unreadable_weights
 
 if TYPE_CHECKING:
     from dsclora_cli.models.network import Network
@@ -371,7 +372,7 @@ def _find_file(path: Path, catalog: Catalog, option: str = "--weights") -> Found
     try:
         sha256 = sha256_of(path)
     except OSError as error:
-        raise WeightsError(f"cannot read {path}: {error.strerror}", f"check the path given with {option}") from error
+        raise unreadable_weights(path, error, f"check the path given with {option}") from error
     # A copy of known weights counts as the known weights, whatever the name of the file.
     entry = catalog.with_sha256(sha256)
     return FoundWeights(path, sha256, path.stem if entry is None else entry.name, entry)

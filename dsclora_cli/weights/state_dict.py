@@ -26,6 +26,7 @@ from dsclora_cli.errors import OutputUnwritable, WeightsError
 from dsclora_cli.paths import atomic_write, open_regular
 from dsclora_cli.weights.pickle_protocols import with_protocol_2
 from dsclora_cli.weights.pickles import STAND_INS, find_code, find_protocol
+from dsclora_cli.weights.unreadable import unreadable_weights
 from dsclora_cli.weights.wrappers import unwrap
 
 MOST_WEIGHT_BYTES = 1 << 30
@@ -65,7 +66,7 @@ def read_tensors(path: Path, keep_names: bool = False) -> TensorFile:
         with open_regular(path) as file:
             head, size = file.read(16), os.fstat(file.fileno()).st_size
     except OSError as error:
-        raise WeightsError(f"cannot read {path}: {error.strerror}", "check the path") from error
+        raise unreadable_weights(path, error) from error
     if size > MOST_WEIGHT_BYTES:
         raise WeightsError(f"{path} is larger than 1 GiB", _HINT)
     # safetensors: the length of the header in 8 bytes, then the header as JSON.

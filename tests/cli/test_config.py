@@ -96,7 +96,8 @@ def test_a_wrong_value_is_refused_and_not_written(dsclora, file) -> None:
         ("name", "foo", "foo has no suffix (end the template in .{ext})"),
         ("format", "xyz", "xyz: "),
         ("model", "nosuch", "no model is called 'nosuch' ("),
-        ("model", "/nosuch.pth", "'/nosuch.pth' is no model on the Hub ("),
+        ("scale", "1", "1 enlarges nothing (give a factor such as 2.5)"),
+        ("model", "/nosuch.pth", "there is no file /nosuch.pth ("),
     )
     for name, value, problem in late:
         code, _, err = dsclora("config", "set", name, value)
@@ -220,6 +221,26 @@ def test_options_that_say_the_same_replace_a_setting(plan, file, tmp_path) -> No
     own = tmp_path / "own.safetensors"
     own.write_bytes((EMBEDDED / "dsclora-x3.safetensors").read_bytes())
     assert plan("--weights", str(own), "-s", "3")["model"] == "dsclora-x3"
+
+
+@pytest.mark.parametrize(
+    ("words", "suffix"),
+    [
+        (["-o", "x.png"], ".png"),
+        (["-ox.tif"], ".tif"),
+        (["--output=out/x.png"], ".png"),
+        (["--name", "{stem}.webp"], ".webp"),
+        (["-o", "out/"], ".bmp"),
+    ],
+)
+def test_a_name_with_a_suffix_replaces_the_format(plan, file, words, suffix) -> None:
+    file.write_text("format = 'bmp'\n")
+    assert Path(plan(*words)["output"]).suffix == suffix
+
+
+def test_a_file_with_a_byte_order_mark_is_read(plan, file) -> None:
+    file.write_bytes(b"\xef\xbb\xbfscale = 2\r\n")
+    assert plan()["output_size"] == [24, 18]
 
 
 def test_scores_and_training_take_offline_only(dsclora, file, tmp_path) -> None:

@@ -61,7 +61,10 @@ def test_a_run_resumes_by_its_own_recipe_and_no_other(dsclora, photos: Path) -> 
     kept = Path("run/log.jsonl").read_bytes()
     assert (
         code := dsclora("train", "--out", "run", "--resume", "--seed", 5)
-    ).code == 2 and "another recipe" in code.err
+    ).code == 2 and "run is a run of another recipe with other seed (give the options of recipe.toml" in code.err
+    code, _, err = dsclora("train", "--out", "run", "--resume", "--steps", 4)
+    hint = "train on in a new run: --init run/best.safetensors and another --out"
+    assert (code, err) == (2, f"error: run is a run of another recipe with other steps ({hint})\n")
     assert (
         code := dsclora(*begin)
     ).code == 2 and "error: run already holds a run (resume the run with --resume" in code.err

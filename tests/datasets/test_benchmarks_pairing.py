@@ -86,6 +86,6 @@ def test_two_pictures_with_one_partner_are_named(tmp_path: Path) -> None:
 def test_missing_and_empty_folders_are_named(tmp_path: Path) -> None:
     hr, lr = folders(tmp_path, ["a.png"], [])
     assert refused(tmp_path / "none", None).message == f"there is no folder {tmp_path / 'none'}"
-    assert refused(hr / "a.png", None).message == f"there is no folder {hr / 'a.png'}"
+    assert refused(hr / "a.png", None).message == f"{hr / 'a.png'} is a file, not a folder"
     assert refused(hr, lr).message == f"{lr} holds no pictures"
     assert refused(lr, None).message == f"{lr} holds no pictures"

@@ -143,3 +143,12 @@ def test_choosing_weights_imports_no_torch() -> None:
         "assert not {'torch', 'numpy', 'huggingface_hub'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+
+
+@pytest.mark.parametrize("name", ["best.safetensors", "adapter.safetensors"])
+def test_the_folder_of_a_run_is_told_the_file_to_give(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).touch()
+    (tmp_path / "last.safetensors").touch()
+    with pytest.raises(WeightsError) as caught:
+        find_weights(ModelOptions(weights=tmp_path), None)
+    assert str(caught.value) == f"{tmp_path} is a folder, not a file of weights (give {tmp_path / name})"
