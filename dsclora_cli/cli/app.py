@@ -13,6 +13,7 @@ import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from itertools import pairwise
+from pathlib import Path
 from types import MappingProxyType
 from typing import Annotated
 
@@ -23,6 +24,7 @@ from dsclora_cli.cli import console
 from dsclora_cli.cli.config import apply_settings
 from dsclora_cli.cli.numbers import name_numbers
 from dsclora_cli.errors import ExitCode, UsageError, is_debugging
+from dsclora_cli.paths import is_taken
 
 COMMANDS = MappingProxyType(
     {
@@ -66,7 +68,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             apply_settings(program, given)
             program(given, prog_name="dsclora")
     except SystemExit as stop:
-        return _exit_code(stop, as_json)
+        return _exit_code(stop, given, as_json)
     except (KeyboardInterrupt, Exception) as error:  # noqa: BLE001 - users see one line, whatever the exception is
         return console.show_error(error, as_json, traceback=is_debugging())
     return ExitCode.DONE
@@ -92,15 +94,21 @@ def _words_to_complete() -> list[str]:
     return words.split()[1:]
 
 
-def _exit_code(stop: SystemExit, as_json: bool) -> int:
+def _exit_code(stop: SystemExit, given: Sequence[str], as_json: bool) -> int:
     """Return the exit code of a command ended by Typer, and write the JSON object of an error."""
     code = stop.code if isinstance(stop.code, int) else ExitCode.DONE
     if code == ExitCode.INTERRUPTED:  # Typer turns KeyboardInterrupt into this exit code
         return console.show_error(KeyboardInterrupt(), as_json)
     # Typer has written its own usage error to stderr and keeps the error as the context of the exit.
     refusal = getattr(stop.__context__, "format_message", None)
-    if refusal and as_json:
-        console.show_json_error(UsageError(refusal()).info)
+    if refusal:
+        # A file like -1.png looks like an option.
+        files = (word for word in given if word.startswith("-") and is_taken(Path(word)))
+        hint = next((f"write the path of {file} as ./{file}" for file in files), "")
+        if as_json:
+            console.show_json_error(UsageError(refusal(), hint).info)
+        elif hint:
+            console.print_labeled("note", hint, "cyan")
     return code
 
 

@@ -153,3 +153,12 @@ def test_sigterm_is_exit_code_130_and_the_handler_is_restored(dsclora, monkeypat
 @pytest.mark.parametrize("arguments", [["nonsense"], ["upscale"], ["upscale", "a.png", "--no-such-option"]])
 def test_unknown_commands_and_options_are_exit_code_2(dsclora, arguments: list[str]) -> None:
     assert dsclora(*arguments).code == 2
+
+
+def test_a_file_that_looks_like_an_option_is_told_how_to_be_written(dsclora, photo: Path) -> None:
+    photo.rename("-dash.png")
+    code, _, err = dsclora("upscale", "-dash.png", "--dry-run")
+    assert code == 2 and err.endswith("note: write the path of -dash.png as ./-dash.png\n")
+    error = json.loads(dsclora("upscale", "-dash.png", "--dry-run", "--json").out)["error"]
+    assert error["hint"] == "write the path of -dash.png as ./-dash.png"
+    assert dsclora("upscale", "./-dash.png", "--dry-run").code == 0
