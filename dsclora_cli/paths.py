@@ -12,10 +12,13 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from functools import lru_cache
 from io import BufferedReader, BufferedWriter
+from itertools import count
 from pathlib import Path
 from types import ModuleType
+from typing import BinaryIO
 
 fcntl: ModuleType | None
 try:
@@ -103,11 +106,15 @@ def _homeless_folder() -> Path:
 
 
 @contextmanager
-def atomic_write(path: Path) -> Iterator[Path]:
+def atomic_write(path: Path, rescue: Callable[[Path], None] | None = None) -> Iterator[Path]:
     """Yield a hidden temporary file next to `path`; rename the file to `path` at the end of the context.
 
     After an exception the temporary file is removed, and an older file at `path` stays. No reader ever sees half a
     file, also after a power cut. Raises OSError.
+
+    Args:
+        path: Name of the whole file.
+        rescue: Called with the temporary file after an exception, before the removal; may give the file another name.
     """
     remove_abandoned_files(path.parent)
     temporary, claimed = _part_name(path), None
@@ -119,6 +126,11 @@ def atomic_write(path: Path) -> Iterator[Path]:
         sync_file(temporary)
         temporary.replace(path)
         sync_folder(path.parent)
+    except BaseException:
+        if rescue:
+            with suppress(OSError):  # as below; also where the file has its name already
+                rescue(temporary)
+        raise
     finally:
         with suppress(OSError):  # the error of the caller says more
             temporary.unlink(missing_ok=True)
@@ -132,15 +144,104 @@ def open_output(path: Path) -> Iterator[BufferedWriter]:
 
     The file that a link leads to is replaced, and not the link. Raises OSError.
     """
-    if path.exists() and not path.is_file():
+    if _is_stream(path):
         with path.open("wb") as file:
             yield file
         return
-    place = Path(os.path.realpath(path))
-    if place.is_symlink():  # a link that leads to itself
-        raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), str(path))
-    with atomic_write(place) as temporary, temporary.open("wb") as file:
+    with atomic_write(_behind_links(path)) as temporary, temporary.open("wb") as file:
         yield file
+
+
+@dataclass
+class GrowingOutput:
+    """An output whose parts are of use without the rest, such as the frames of a video."""
+
+    file: BinaryIO
+    """Open for writing."""
+    is_stream: bool
+    """Whether the output is a pipe or a device, where everything that is written stays."""
+    parts: int = 0
+    """Number of whole parts so far."""
+    kept: Path | None = None
+    """After a failure, the file with the whole parts; None where there is no such file."""
+    _size: int = 0
+
+    def end_part(self) -> None:
+        """Note that everything written so far is of use, whatever happens next. Raises OSError."""
+        self.file.flush()
+        if not self.is_stream:
+            self._size = self.file.tell()
+        # Last, as Ctrl-C may come between two lines: no part is counted that the size leaves out.
+        self.parts += 1
+
+    def rescue(self, temporary: Path, path: Path) -> None:
+        """Give a temporary file with the whole parts a name that says that `path` is incomplete. Raises OSError.
+
+        No file that exists is replaced. Without a whole part nothing happens.
+        """
+        if not self.parts:
+            return
+        os.truncate(temporary, self._size)
+        place = _create_incomplete(path)
+        try:
+            temporary.replace(place)
+        except BaseException:
+            place.unlink()
+            raise
+        self.kept = place
+        # After the name: a second Ctrl-C while much is written to the disk does not cost the file.
+        sync_file(place)
+        sync_folder(place.parent)
+
+
+@contextmanager
+def open_growing_output(path: Path) -> Iterator[GrowingOutput]:
+    """Yield an output as `open_output`, whose whole parts stay after any exception, Ctrl-C included.
+
+    The parts stay next to `path` under the name NAME-incomplete with the same suffix; `path` is whole or as before.
+    Raises OSError.
+    """
+    if _is_stream(path):
+        with path.open("wb") as file:
+            yield GrowingOutput(file, is_stream=True)
+        return
+    place = _behind_links(path)
+    opened: list[GrowingOutput] = []
+
+    def rescue(temporary: Path) -> None:
+        for output in opened:
+            output.rescue(temporary, place)
+
+    with atomic_write(place, rescue) as temporary, temporary.open("wb") as file:
+        opened.append(GrowingOutput(file, is_stream=False))
+        yield opened[0]
+
+
+def _create_incomplete(path: Path) -> Path:
+    """Create an empty file NAME-incomplete, or NAME-incomplete-2 and so on, next to a file. Raises OSError."""
+    for number in count(1):
+        ending = f"-incomplete{f'-{number}' if number > 1 else ''}{path.suffix}"
+        stem = path.stem
+        while stem and len(os.fsencode(stem + ending)) > _LONGEST:
+            stem = stem[:-1]
+        place = path.with_name(stem + ending)
+        with suppress(FileExistsError):
+            os.close(os.open(place, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666))
+            return place
+    raise AssertionError("count has no end")
+
+
+def _is_stream(path: Path) -> bool:
+    """Return whether a pipe or a device is at a path, or a folder, which cannot be opened. Raises OSError."""
+    return path.exists() and not path.is_file()
+
+
+def _behind_links(path: Path) -> Path:
+    """Return the place that links lead to. Raises OSError for a link that leads to itself."""
+    place = Path(os.path.realpath(path))
+    if place.is_symlink():
+        raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), str(path))
+    return place
 
 
 def is_taken(path: Path) -> bool:

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, BinaryIO
+from typing import Annotated
 
 from dsclora_cli.cli import console, options
 from dsclora_cli.cli.options import FILES, option
@@ -19,8 +19,8 @@ from dsclora_cli.config import (
     UpscaleOptions,
     VideoOptions,
 )
-from dsclora_cli.errors import OutputUnwritable, UsageError
-from dsclora_cli.paths import is_taken_by_file, open_output
+from dsclora_cli.errors import DscloraError, OutputUnwritable, UsageError, escape_control
+from dsclora_cli.paths import GrowingOutput, is_taken_by_file, open_growing_output
 
 _DEFAULT = UpscaleOptions()
 _ENGINE = options.EngineName(_DEFAULT.engine.engine)
@@ -109,8 +109,9 @@ def frames(
     from dsclora_cli.cli.views.frames_progress import FramesView
     from dsclora_cli.upscaling.frames import upscale_frames
 
-    with FramesView(quiet) as view, _target(output) as target:
-        result = upscale_frames(io.FileIO(sys.stdin.fileno(), closefd=False), target, asked, video, view)
+    source = io.FileIO(sys.stdin.fileno(), closefd=False)
+    with _target(output) as target, FramesView(quiet, target.end_part) as view:
+        result = upscale_frames(source, target.file, asked, video, view)
     view.show(result)
     if json:
         console.show_json(result)
@@ -126,7 +127,8 @@ def _check(output: Path | None, json: bool, overwrite: bool) -> None:
         raise UsageError("no video comes on stdin", f"for example: {pipe}")
     if output is None:
         console.check_stdout("video", json, True, f"for example: {pipe}")
-    elif is_taken_by_file(output):  # pipes and devices are written to, and not replaced
+        return
+    if is_taken_by_file(output):  # pipes and devices are written to, and not replaced
         if not overwrite:
             raise UsageError(f"{output} exists already", "choose another name with -o, or add --overwrite")
         if os.path.samestat(output.stat(), os.fstat(sys.stdin.fileno())):
@@ -134,16 +136,41 @@ def _check(output: Path | None, json: bool, overwrite: bool) -> None:
 
 
 @contextmanager
-def _target(output: Path | None) -> Iterator[BinaryIO]:
-    """Yield the stream for the video. Raises OutputUnwritable where bytes cannot be written."""
+def _target(output: Path | None) -> Iterator[GrowingOutput]:
+    """Yield the output for the video. Raises OutputUnwritable where bytes cannot be written.
+
+    After a failure, the error or a warning tells where the whole frames are.
+    """
+    target = None
     try:
         if output is None:
-            yield sys.stdout.buffer
+            target = GrowingOutput(sys.stdout.buffer, is_stream=True)
+            yield target
             return
-        with open_output(output) as file:
-            yield file
+        with open_growing_output(output) as target:
+            yield target
     except BrokenPipeError:  # the next program has read enough, which is no error: see docs/exit-codes.md
         raise
     except OSError as error:
         message = f"{output or 'stdout'} cannot be written ({error.strerror})"
-        raise OutputUnwritable(message, "check the folder and the free space") from error
+        hint = "check the folder and the free space"
+        raise OutputUnwritable("; ".join([message, *_whole_frames(output, target)]), hint) from error
+    except DscloraError as error:
+        error.message = "; ".join([error.message, *_whole_frames(output, target)])
+        raise
+    except BaseException:  # Ctrl-C among others
+        for text in _whole_frames(output, target):
+            console.print_labeled("warning", f"the video is incomplete; {text}", "yellow")
+        raise
+
+
+def _whole_frames(output: Path | None, target: GrowingOutput | None) -> Iterator[str]:
+    """Yield a clause about the frames that a failed command leaves, if there are any."""
+    if not target or not target.parts or not (target.is_stream or target.kept):
+        return
+    frames = "the first frame is" if target.parts == 1 else f"the first {target.parts} frames are"
+    place = target.kept or output or "stdout"
+    # As the user writes the folder, except where a link leads to another one.
+    if output and target.kept and not output.is_symlink():
+        place = output.with_name(target.kept.name)
+    yield escape_control(f"{frames} in {place}") if output else f"{frames} on {place}"

@@ -287,6 +287,6 @@ def read_frame(stream: RawIOBase, layout: FrameLayout, number: int, marked: bool
     if got < len(frame):
         raise ImageUnreadable(
             f"stdin ends inside frame {number}: {got} of {len(frame)} bytes",
-            "the frames before are done; check the program that writes the video, and the size",
+            "check the program that writes the video, and the size",
         )
     return marker, frame

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import json
 import os
@@ -20,6 +21,8 @@ from dsclora_cli.imaging.raw_video import FrameLayout
 
 EMBEDDED = ("-m", "dsclora-x2", "-s", "2")
 WIDTH, HEIGHT = 12, 9
+LARGE = 24 * 18 * 3
+"""Bytes of an upscaled frame."""
 
 
 @pytest.fixture
@@ -133,8 +136,73 @@ def test_a_note_where_auto_could_not_get_its_first_choice(pipe, rgb: np.ndarray)
 def test_a_cut_stream_keeps_the_whole_frames(pipe, rgb: np.ndarray) -> None:
     ran, out = pipe(rgb.tobytes()[:-5], "--size", "12x9", *EMBEDDED)
     assert ran.code == 1
-    assert ran.err.startswith("error: stdin ends inside frame 3: 319 of 324 bytes (the frames before are done")
-    assert len(out) == 2 * 18 * 24 * 3
+    reason = "stdin ends inside frame 3: 319 of 324 bytes; the first 2 frames are on stdout"
+    assert ran.err == f"error: {reason} (check the program that writes the video, and the size)\n"
+    assert len(out) == 2 * LARGE
+
+
+@pytest.mark.parametrize("is_there", [False, True])
+def test_a_cut_stream_keeps_the_whole_frames_next_to_the_file(pipe, rgb: np.ndarray, is_there: bool) -> None:
+    whole = FrameLayout(WIDTH, HEIGHT, "444")
+    stream = y4m(rgb, whole, "444")
+    _, expected = pipe(stream, *EMBEDDED)
+    if is_there:
+        Path("large.y4m").write_text("a whole video")
+    for name in ("large-incomplete.y4m", "large-incomplete-2.y4m"):
+        ran, out = pipe(stream[:-5], *EMBEDDED, "-q", "-o", "large.y4m", "--overwrite")
+        assert (ran.code, out) == (1, b"")
+        assert f"ends inside frame 3: 319 of 324 bytes; the first 2 frames are in {name} (" in ran.err
+        assert Path(name).read_bytes() == expected[: -LARGE - len("FRAME\n")]
+    assert Path("large.y4m").exists() == is_there
+    assert not is_there or Path("large.y4m").read_text() == "a whole video"
+    assert not list(Path().glob(".dsclora*"))
+
+
+def test_without_a_whole_frame_nothing_is_kept(pipe, rgb: np.ndarray) -> None:
+    ran, _ = pipe(rgb.tobytes()[:99], "--size", "12x9", *EMBEDDED, "-o", "large.rgb")
+    assert (ran.code, "ends inside frame 1: 99 of 324 bytes (check" in ran.err) == (1, True)
+    assert [path.name for path in Path().iterdir() if "large" in path.name or path.name.startswith(".dsclora")] == []
+
+
+def test_json_names_the_incomplete_file(pipe, rgb: np.ndarray) -> None:
+    """A long name is cut, the folder is the one that a link leads to, and JSON has the place in the message."""
+    Path("folder").mkdir()
+    Path("link.rgb").symlink_to(Path("folder", "x" * 251 + ".rgb"))
+    ran, out = pipe(rgb.tobytes()[:330], "--size", "12x9", *EMBEDDED, "-q", "-o", "link.rgb", "--json")
+    place = Path("folder", "x" * 240 + "-incomplete.rgb").resolve()
+    assert json.loads(out)["error"]["message"].endswith(f"; the first frame is in {place}")
+    assert (ran.code, place.stat().st_size, Path("link.rgb").exists()) == (1, LARGE, False)
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "message"),
+    [
+        (KeyboardInterrupt(), 130, "warning: the video is incomplete; the first frame is in large-incomplete.rgb\n"),
+        (
+            OSError(errno.ENOSPC, "No space left on device"),
+            1,
+            (
+                "error: large.rgb cannot be written (No space left on device);"
+                " the first frame is in large-incomplete.rgb (check the folder and the free space)\n"
+            ),
+        ),
+    ],
+)
+def test_frames_survive_other_failures(
+    pipe, rgb: np.ndarray, monkeypatch: pytest.MonkeyPatch, error: BaseException, code: int, message: str
+) -> None:
+    written = FrameLayout.to_bytes
+    calls = iter([None, error])
+
+    def write(layout: FrameLayout, pixels: np.ndarray) -> bytes:
+        if failure := next(calls):
+            raise failure
+        return written(layout, pixels)
+
+    monkeypatch.setattr(FrameLayout, "to_bytes", write)
+    ran, _ = pipe(rgb.tobytes(), "--size", "12x9", *EMBEDDED, "-q", "-o", "large.rgb")
+    assert (ran.code, ran.err) == (code, message)
+    assert (Path("large-incomplete.rgb").stat().st_size, Path("large.rgb").exists()) == (LARGE, False)
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from time import perf_counter
 
 from rich.progress import Progress, TextColumn
@@ -13,8 +14,9 @@ from dsclora_cli.upscaling.frames import FramesCallbacks, FramesResult
 class FramesView(FramesCallbacks):
     """Context manager that shows the number of frames and the pace on stderr."""
 
-    def __init__(self, quiet: bool) -> None:
-        self._quiet = quiet
+    def __init__(self, quiet: bool, on_written: Callable[[], None]) -> None:
+        """Prepare the view; `on_written` is called for each frame that is written."""
+        self._quiet, self._on_written = quiet, on_written
         self._console = console.stderr()
         shown = self._console.is_terminal and not quiet
         self._progress = Progress(
@@ -39,6 +41,7 @@ class FramesView(FramesCallbacks):
 
     def on_frame(self, number: int) -> None:
         """Show the number of the frame, and the pace since the first frame."""
+        self._on_written()
         now = perf_counter()
         # The first frame also opens the engine.
         self._begin = self._begin or now
