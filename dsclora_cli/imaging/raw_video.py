@@ -207,8 +207,8 @@ class VideoHeader:
 def read_header(stream: RawIOBase) -> VideoHeader:
     """Return the header of a y4m stream. Raises ImageUnreadable for another format, and for interlaced video."""
     line = _read_line(stream)
-    magic, *words = line.split(b" ")
-    if magic != _MAGIC:
+    magic, *words = line.removesuffix(b"\n").split(b" ")
+    if magic != _MAGIC or len(line) == _LONGEST_LINE:
         found = "is empty" if not line else "holds no y4m video"
         raise ImageUnreadable(f"stdin {found}", "write it with: ffmpeg -i VIDEO -f yuv4mpegpipe -")
     parameters = tuple(word.decode("ascii", "backslashreplace") for word in words if word)
@@ -241,12 +241,12 @@ def _layout(name: str) -> FrameLayout:
 
 
 def _read_line(stream: RawIOBase) -> bytes:
-    """Return a line without the line end; reads no byte more, so that the frame after the line stays whole."""
+    """Return a line with the line end, of at most `_LONGEST_LINE` bytes; empty only at the end of the stream.
+
+    Reads no byte more, so that the frame after the line stays whole.
+    """
     with _reading():
-        line = stream.readline(_LONGEST_LINE) or b""
-    if len(line) == _LONGEST_LINE:
-        raise ImageUnreadable("stdin holds no y4m video", "write it with: ffmpeg -i VIDEO -f yuv4mpegpipe -")
-    return bytes(line.removesuffix(b"\n"))
+        return bytes(stream.readline(_LONGEST_LINE) or b"")
 
 
 @contextmanager
@@ -269,11 +269,12 @@ def read_frame(stream: RawIOBase, layout: FrameLayout, number: int, marked: bool
     Raises:
         ImageUnreadable: The stream cannot be read, ends inside the frame, or holds something else.
     """
-    marker = _read_line(stream) if marked else b""
-    if marked and not marker:
+    line = _read_line(stream) if marked else b""
+    if marked and not line:
         return None
+    marker = line.removesuffix(b"\n")
     if marked and marker.split(b" ")[0] != b"FRAME":
-        raise ImageUnreadable(f"stdin holds no y4m frame at frame {number}", "check the program that writes the video")
+        raise ImageUnreadable(f"stdin holds no y4m frame at frame {number}", _wrong_bytes_hint(layout))
     frame = bytearray(layout.frame_bytes)
     view, got = memoryview(frame), 0
     while got < len(frame):
@@ -285,8 +286,16 @@ def read_frame(stream: RawIOBase, layout: FrameLayout, number: int, marked: bool
     if not got and not marked:
         return None
     if got < len(frame):
-        raise ImageUnreadable(
-            f"stdin ends inside frame {number}: {got} of {len(frame)} bytes",
-            "check the program that writes the video, and the size",
-        )
+        message = f"stdin ends inside frame {number}: {got} of {len(frame)} bytes"
+        raise ImageUnreadable(message, _wrong_bytes_hint(layout))
     return marker, frame
+
+
+def _wrong_bytes_hint(layout: FrameLayout) -> str:
+    """Return the next step for a stream whose frames have another number of bytes than the layout."""
+    across = 1 if layout.chroma == "rgb" else _SUBSAMPLING[layout.chroma][0]
+    # ffmpeg 5.1 halves the bytes of a row: 65 columns of 10 bits get 65 bytes of chroma, and 33 samples need 66.
+    if layout.bits > 8 and across > 1 and layout.width % across:
+        step = f"make the width even: add -vf 'crop=trunc(iw/{across})*{across}:ih' to the ffmpeg that reads the video"
+        return f"ffmpeg writes wrong frames for an odd width above 8 bits; {step}"
+    return "check the program that writes the video, and the size"

@@ -205,6 +205,27 @@ def test_frames_survive_other_failures(
     assert (Path("large-incomplete.rgb").stat().st_size, Path("large.rgb").exists()) == (LARGE, False)
 
 
+def test_a_frame_of_another_length_is_named(pipe, rgb: np.ndarray) -> None:
+    layout = FrameLayout(WIDTH, HEIGHT, "444")
+    head, *parts = y4m(rgb, layout, "444").split(b"FRAME\n")
+    frames = [b"FRAME\n" + each for each in parts]
+    for stray in (b"x" * 5000, b"\n", b"x\n"):
+        ran, _ = pipe(head + frames[0] + stray + frames[1], *EMBEDDED)
+        assert ran.code == 1
+        assert "error: stdin holds no y4m frame at frame 2; the first frame is on stdout (check the program" in ran.err
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_wrong_frames_of_ffmpeg_for_an_odd_width_are_explained(pipe, count: int) -> None:
+    """ffmpeg 5.1 writes 13 bytes of chroma for a row of 13 columns, where 7 samples of 10 bits need 14."""
+    frame = b"FRAME\n" + b"\x01" * (13 * 9 * 2 + 13 * 5 * 2)
+    ran, _ = pipe(b"YUV4MPEG2 W13 H9 F25:1 C420p10\n" + frame * count, *EMBEDDED, "-q")
+    step = "make the width even: add -vf 'crop=trunc(iw/2)*2:ih' to the ffmpeg that reads the video"
+    assert f"(ffmpeg writes wrong frames for an odd width above 8 bits; {step})" in ran.err
+    place = "stdin holds no y4m frame at frame 2" if count > 1 else "stdin ends inside frame 1"
+    assert (ran.code, place in ran.err) == (1, True)
+
+
 @pytest.mark.parametrize(
     ("stream", "arguments", "code", "message"),
     [

@@ -97,6 +97,8 @@ def test_frames_are_read_to_the_byte() -> None:
         read_frame(raw(b"FRAME\n12345"), layout, 4, marked=True)
     with pytest.raises(ImageUnreadable, match="no y4m frame at frame 2"):
         read_frame(raw(b"FRAMES\n12345678"), layout, 2, marked=True)
+    with pytest.raises(ImageUnreadable, match="no y4m frame at frame 3"):
+        read_frame(raw(b"\nFRAME\n12345678"), layout, 3, marked=True)
 
 
 def test_known_colors() -> None:
