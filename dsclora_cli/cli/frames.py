@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import shlex
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -20,12 +21,17 @@ from dsclora_cli.config import (
     VideoOptions,
 )
 from dsclora_cli.errors import DscloraError, OutputUnwritable, UsageError, escape_control
-from dsclora_cli.paths import GrowingOutput, is_taken_by_file, open_growing_output
+from dsclora_cli.paths import GrowingOutput, is_taken, is_taken_by_file, open_growing_output
 
 _DEFAULT = UpscaleOptions()
 _ENGINE = options.EngineName(_DEFAULT.engine.engine)
 _DTYPE = options.Dtype(_DEFAULT.engine.dtype)
 VIDEO = "Video"
+_CONTAINERS = {
+    *(".3gp", ".asf", ".avi", ".flv", ".m2ts", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".mts", ".mxf"),
+    *(".ogv", ".ts", ".vob", ".webm", ".wmv"),
+}
+"""Suffixes of video files that only an encoder such as ffmpeg writes."""
 
 FRAMES_EXAMPLES = """[bold]Examples[/]
 
@@ -102,7 +108,7 @@ def frames(
         matrix=None if matrix is Matrix.AUTO else matrix.value,
         full_range=None if range_ is Range.AUTO else range_ is Range.FULL,
     )
-    _check(output, json, overwrite)
+    _check(output, json, overwrite, is_rgb=size is not None)
     if quiet:
         console.hide_download_bars()
     # Imported here, as NumPy and the image libraries would slow down `--help`.
@@ -117,10 +123,11 @@ def frames(
         console.show_json(result)
 
 
-def _check(output: Path | None, json: bool, overwrite: bool) -> None:
+def _check(output: Path | None, json: bool, overwrite: bool, is_rgb: bool) -> None:
     """Raise UsageError, before anything slow is loaded.
 
-    stdin or stdout is no pipe and no file, or an existing file would be replaced without --overwrite.
+    stdin or stdout is no pipe and no file, the output is named as a file of an encoder, or an existing file would be
+    replaced without --overwrite.
     """
     pipe = "ffmpeg -i in.mp4 -f yuv4mpegpipe - | dsclora frames | ffmpeg -i - out.mp4"
     if sys.stdin.isatty():
@@ -128,11 +135,29 @@ def _check(output: Path | None, json: bool, overwrite: bool) -> None:
     if output is None:
         console.check_stdout("video", json, True, f"for example: {pipe}")
         return
+    _check_suffix(output, is_rgb)
     if is_taken_by_file(output):  # pipes and devices are written to, and not replaced
         if not overwrite:
             raise UsageError(f"{output} exists already", "choose another name with -o, or add --overwrite")
         if os.path.samestat(output.stat(), os.fstat(sys.stdin.fileno())):
             raise UsageError(f"{output} is the video on stdin itself", "choose another name with -o")
+
+
+def _check_suffix(output: Path, is_rgb: bool) -> None:
+    """Raise UsageError for the suffix of a format with an encoder: a file named so would hold raw video."""
+    # Imported here, as only `-o` needs the table.
+    from dsclora_cli.imaging.formats import is_picture_name
+
+    suffix = output.suffix.lower()
+    if suffix not in _CONTAINERS and not is_picture_name(output):
+        return
+    if is_taken(output) and not is_taken_by_file(output):  # a pipe or a device may have any name
+        return
+    reads, own = ("-f rawvideo -pix_fmt rgb24 -s WxH -i -", ".rgb") if is_rgb else ("-i -", ".y4m")
+    raise UsageError(
+        f"{output}: frames writes uncompressed video, and no {suffix} file",
+        f"leave -o out and append: | ffmpeg {reads} {shlex.quote(str(output))}; or name a file that ends with {own}",
+    )
 
 
 @contextmanager

@@ -7,6 +7,7 @@ import io
 import json
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -203,6 +204,24 @@ def test_frames_survive_other_failures(
     ran, _ = pipe(rgb.tobytes(), "--size", "12x9", *EMBEDDED, "-q", "-o", "large.rgb")
     assert (ran.code, ran.err) == (code, message)
     assert (Path("large-incomplete.rgb").stat().st_size, Path("large.rgb").exists()) == (LARGE, False)
+
+
+def test_names_of_encoded_files_are_refused_before_anything_is_read(pipe, rgb: np.ndarray) -> None:
+    for name in ("v.mp4", "my v.MKV", "v.mov", "v.avi", "v.webm", "v.gif", "v.mpg", "v.ts", "v.png", "v.jpg", "v.tif"):
+        ran, _ = pipe(b"", "-o", name)
+        suffix = Path(name).suffix.lower()
+        assert ran.err.startswith(
+            f"error: {name}: frames writes uncompressed video, and no {suffix} file (leave -o out"
+        )
+        assert f"| ffmpeg -i - {shlex.quote(name)}; or name a file that ends with .y4m)" in ran.err
+        assert (ran.code, Path(name).exists()) == (2, False)
+    assert "ffmpeg -f rawvideo -pix_fmt rgb24 -s WxH -i - v.mp4" in pipe(b"", "-o", "v.mp4", "--size", "12x9")[0].err
+
+
+@pytest.mark.parametrize("name", ["v.y4m", "v.rgb", "v.raw", "v.yuv", "v", "v.2"])
+def test_other_names_are_taken(pipe, name: str) -> None:
+    assert pipe(b"YUV4MPEG2 W12 H9 F25:1\n", *EMBEDDED, "-q", "-o", name)[0].code == 0
+    assert Path(name).read_bytes() == b"YUV4MPEG2 W24 H18 F25:1\n"
 
 
 def test_a_frame_of_another_length_is_named(pipe, rgb: np.ndarray) -> None:
