@@ -484,16 +484,14 @@ class _Download:
 
 def _store(incomplete: Path, folder: Path, sha256: str, place: str) -> Path:
     """Move a downloaded file to its blob, and return the link `place` in the snapshots. Raises OSError."""
-    blob, pointer = folder / "blobs" / sha256, folder / "snapshots" / place
+    blob, pointer, link = folder / "blobs" / sha256, folder / "snapshots" / place, incomplete.with_suffix(".link")
     pointer.parent.mkdir(parents=True, exist_ok=True)
-    link = incomplete.with_suffix(".link")
     try:
         link.unlink(missing_ok=True)
         link.symlink_to(os.path.relpath(blob, pointer.parent))
         link.replace(pointer)
     except (OSError, NotImplementedError):  # Windows without the right to make links
-        with suppress(OSError):
-            link.unlink(missing_ok=True)
+        link.unlink(missing_ok=True)
         blob = pointer
     # Last, because the claim ends here: a process that waited for the claim finds a whole file.
     incomplete.replace(blob)

@@ -60,7 +60,7 @@ class Range(StrEnum):
 
 def frames(
     output: Annotated[
-        Path | None, option(FILES, "File for the video.", "-o", "--output", show_default="stdout")
+        Path | None, option(FILES, "File for the video; - is stdout.", "-o", "--output", show_default="stdout")
     ] = None,
     overwrite: Annotated[bool, option(FILES, "Replace an existing file.", "--overwrite")] = False,
     size: Annotated[
@@ -108,6 +108,7 @@ def frames(
         matrix=None if matrix is Matrix.AUTO else matrix.value,
         full_range=None if range_ is Range.AUTO else range_ is Range.FULL,
     )
+    output = None if str(output) == "-" else output
     _check(output, json, overwrite, is_rgb=size is not None)
     if quiet:
         console.hide_download_bars()

@@ -70,6 +70,7 @@ def test_raw_frames_equal_pictures(dsclora, pipe, rgb: np.ndarray) -> None:
     assert ran.code == 0
     assert ran.err.startswith("3 frames, 12x9 -> 24x18 (rgb, 8 bits)  ")
     assert re.search(r"frames/s  \(dsclora-x2 on cpu by (native|torch)\)", ran.err)
+    assert pipe(rgb.tobytes(), "--size", "12x9", "-o", "-", *EMBEDDED)[1] == out
     upscaled = np.frombuffer(out, np.uint8).reshape(3, 18, 24, 3)
     for number, frame in enumerate(rgb):
         Image.fromarray(frame).save(f"{number}.png")
