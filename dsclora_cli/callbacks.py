@@ -31,4 +31,7 @@ class Callbacks:
         return note in self._noted
 
     def on_note(self, note: str) -> None:
-        """Receive a sentence about the whole run; equal sentences are reported once."""
+        """Receive a sentence about the whole run.
+
+        Equal sentences are reported once, news excepted: that a watched folder has gone is reported each time.
+        """

@@ -2,16 +2,23 @@
 
 The package watchfiles (extra `watch`) waits for changes without reading the folders again and again. Records of results
 say what is done, so a watch that is started again begins where the last one ended.
+
+The system watches a folder itself, not the path of the folder. Where a folder is removed, moved or unmounted, the
+system reports nothing of another folder that gets the path. So the paths are compared with the watched folders at every
+wake-up.
 """
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterable, Iterator
-from contextlib import suppress
+import os
+from collections.abc import Generator, Iterable, Mapping
+from contextlib import closing, suppress
 from dataclasses import replace
 from pathlib import Path
+from stat import S_ISDIR
 from threading import Event
 from time import monotonic, time
+from typing import TYPE_CHECKING
 
 from dsclora_cli.config import UpscaleOptions
 from dsclora_cli.errors import UsageError
@@ -22,18 +29,22 @@ from dsclora_cli.upscaling.inputs import find_inputs
 from dsclora_cli.upscaling.picture import PictureUpscaler
 from dsclora_cli.upscaling.types import FileResult, FoundInputs, InputFile, UpscaleCallbacks
 
+if TYPE_CHECKING:
+    from watchfiles.main import FileChange
+
 SETTLE_SECONDS = 2.0
 """A file without a change for this time is completely written."""
 
 _LOOK_SECONDS = 0.5  # longest time between two looks at files that may still be written
 
 _Stamp = tuple[int, int]  # bytes, and nanoseconds of the last change
+_Identity = tuple[str, int, int]  # absolute path, device and inode of a folder
 
 
 def watch_files(
     folders: Iterable[str], options: UpscaleOptions, callbacks: UpscaleCallbacks, stop: Event
 ) -> Generator[FileResult, None, None]:
-    """Upscale the pictures in folders, and wait for more.
+    """Upscale the pictures in folders, and wait for more, also in folders that go and come back.
 
     Args:
         folders: Folders to watch; subfolders with `options.batch.recursive`.
@@ -53,21 +64,18 @@ def watch_files(
     paths = _check_folders(folders)
     callbacks.note_once("waiting for pictures; Ctrl-C ends")
     waves = _Waves([str(path) for path in paths], options)
-    changes = _changes(paths, options.batch.recursive, stop)
+    changes = _changes(paths, options.batch.recursive, callbacks, stop)
     # Opened engines serve all waves; several devices cannot share them. Made late: choosing a device may import torch.
     is_shared = len(list_devices(options.engine)) == 1
     upscaler: PictureUpscaler | None = None
-    # The watch begins before the first look: a file that arrives in between is seen by one of the two.
-    must_look = True
     while not stop.is_set():
         try:
-            changed = next(changes, None)
+            must_look = next(changes, None)
         except KeyboardInterrupt:
             return
         if callbacks.stop_requests():
             return
-        if changed or must_look or waves.unsettled:
-            must_look = False
+        if must_look or waves.unsettled:
             ready = waves.take()
             if ready.inputs and is_shared:
                 upscaler = upscaler or PictureUpscaler(options)
@@ -84,6 +92,8 @@ def _check_folders(folders: Iterable[str]) -> list[Path]:
     for path in paths:
         if not path.is_dir():
             raise UsageError(f"--watch takes folders, and {path} is none", "name a folder")
+        if not _is_readable(path):
+            raise UsageError(f"the folder {path} cannot be read", "check the permissions")
     try:
         import watchfiles  # noqa: F401
     except ImportError as error:
@@ -91,12 +101,38 @@ def _check_folders(folders: Iterable[str]) -> list[Path]:
     return paths
 
 
-def _changes(paths: list[Path], recursive: bool, stop: Event) -> Iterator[bool]:
-    """Yield whether something has changed in the folders, at least every `_LOOK_SECONDS`; end with `stop`."""
+def _changes(
+    paths: list[Path], recursive: bool, callbacks: UpscaleCallbacks, stop: Event
+) -> Generator[bool, None, None]:
+    """Yield whether the folders must be looked at, at least every `_LOOK_SECONDS`; end with `stop`.
+
+    The folders must be looked at where something has changed, at first, and where a folder is there again or is
+    another one. A note tells of a folder that has gone, once each time.
+    """
+    absent: set[Path] = set()
+    while not stop.is_set():
+        identities = {path: _identity(path) for path in paths}
+        absent_before, absent = absent, {path for path, identity in identities.items() if identity is None}
+        for path in sorted(absent - absent_before):
+            # Not `note_once`: a folder may go again, months later.
+            callbacks.on_note(_words_for_absent(path))
+        try:
+            yield from _changes_in_same_folders(identities, recursive, stop)
+        except FileNotFoundError:  # a folder, or a folder inside, has gone while the watch began
+            stop.wait(_LOOK_SECONDS)
+
+
+def _changes_in_same_folders(
+    identities: Mapping[Path, _Identity | None], recursive: bool, stop: Event
+) -> Generator[bool, None, None]:
+    """Yield as `_changes` does, and end where a folder goes, is there again or is another one.
+
+    Raises FileNotFoundError for a folder that goes while the watch begins.
+    """
     from watchfiles import watch
 
-    for changes in watch(
-        *paths,
+    events = watch(
+        *(path for path, identity in identities.items() if identity is not None),
         watch_filter=None,
         recursive=recursive,
         stop_event=stop,
@@ -104,8 +140,50 @@ def _changes(paths: list[Path], recursive: bool, stop: Event) -> Iterator[bool]:
         rust_timeout=round(_LOOK_SECONDS * 1000),
         yield_on_timeout=True,
         raise_interrupt=True,
-    ):
-        yield bool(changes)
+    )
+    with closing(events):
+        # The watch begins before the first look: a file that arrives in between is seen by one of the two.
+        must_look = True
+        for changes in events:
+            others = _are_others(identities, changes)
+            if must_look or not others:
+                yield must_look or bool(changes)
+            if others:
+                return
+            must_look = False
+
+
+def _are_others(identities: Mapping[Path, _Identity | None], changes: set[FileChange]) -> bool:
+    """Return whether a folder has gone, is there again or is another one than at the beginning of the watch."""
+    from watchfiles import Change
+
+    if any(_identity(path) != identity for path, identity in identities.items()):
+        return True
+    # A new folder often gets the inode of the folder that was removed just before.
+    watched = {identity[0] for identity in identities.values() if identity is not None}
+    return any(change == Change.deleted and os.path.normpath(path) in watched for change, path in changes)
+
+
+def _identity(path: Path) -> _Identity | None:
+    """Return what tells a folder from another one at the same path; None for a folder that is absent or unreadable."""
+    # Path.absolute raises FileNotFoundError where the folder of the process has gone: a relative path means nothing.
+    with suppress(OSError):
+        absolute = path.absolute()
+        status = absolute.stat()
+        if S_ISDIR(status.st_mode) and _is_readable(absolute):
+            return os.path.normpath(absolute), status.st_dev, status.st_ino
+    return None
+
+
+def _is_readable(folder: Path) -> bool:
+    return os.access(folder, os.R_OK | os.X_OK)
+
+
+def _words_for_absent(path: Path) -> str:
+    # Unlike Path.is_dir, os.path.isdir raises nothing where a path cannot be looked up.
+    if os.path.isdir(path) and not _is_readable(path):  # noqa: PTH112
+        return f"the folder {path} cannot be read; waiting until the folder can be read"
+    return f"the folder {path} has gone; waiting until the folder is there again"
 
 
 class _Waves:
@@ -121,7 +199,9 @@ class _Waves:
 
     def take(self) -> FoundInputs:
         """Return the inputs that are complete and new or changed, and the files that are newly left out."""
-        found, now = find_inputs(self._folders, self._batch), monotonic()
+        # A folder that has gone is waited for, and is no input that fails.
+        there = [folder for folder in self._folders if _identity(Path(folder)) is not None]
+        found, now = find_inputs(there, self._batch), monotonic()
         self._forget_gone(found)
         ready, self.unsettled = [], False
         for file in found.inputs:

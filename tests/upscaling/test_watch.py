@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from threading import Event, Timer
@@ -18,7 +20,7 @@ from PIL import Image
 from dsclora_cli.config import BatchOptions, ModelOptions, SizeOptions, UpscaleOptions
 from dsclora_cli.errors import UsageError
 from dsclora_cli.upscaling import watch
-from dsclora_cli.upscaling.types import UpscaleCallbacks, path_key
+from dsclora_cli.upscaling.types import FileResult, FoundInputs, UpscaleCallbacks, path_key
 from dsclora_cli.upscaling.watch import watch_files
 
 pytest.importorskip("watchfiles")
@@ -30,6 +32,64 @@ def incoming(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
     Path("incoming").mkdir()
     return Path("incoming")
+
+
+class Notes(UpscaleCallbacks):
+    """Callbacks that keep the notes, and end a watch after 30 seconds."""
+
+    def __init__(self) -> None:
+        self.notes: list[str] = []
+        self._end = time.monotonic() + 30
+
+    def on_note(self, note: str) -> None:
+        self.notes.append(note)
+
+    def stop_requests(self) -> int:
+        return int(time.monotonic() > self._end)
+
+
+class Watch:
+    """A watch of folders that needs no network: pictures come out as they arrive."""
+
+    def __init__(self, *folders: str, recursive: bool = False) -> None:
+        self.callbacks = Notes()
+        options = replace(OPTIONS, batch=replace(OPTIONS.batch, recursive=recursive))
+        self._results = watch_files(folders, options, self.callbacks, Event())
+
+    def after(self, change: Callable[[], object]) -> str:
+        """Change something while the watch waits, and return the name of the next picture."""
+        timer = Timer(0.15, change)
+        timer.start()
+        try:
+            return next(self._results).input
+        finally:
+            timer.join()
+
+    def wait_for_notes(self, number: int) -> None:
+        """Wait in another thread until folders have been told of."""
+        while len(self.notes) < number and not self.callbacks.stop_requests():
+            time.sleep(0.02)
+
+    @property
+    def notes(self) -> list[str]:
+        """The notes on folders that are absent."""
+        return [note for note in self.callbacks.notes if note.startswith("the folder")]
+
+
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let a watch look often, and give the pictures back instead of upscaling them."""
+
+    class Run:
+        def __init__(self, found: FoundInputs, *_: object) -> None:
+            self._found = found
+
+        def results(self) -> Iterator[FileResult]:
+            yield from (FileResult(file.name, "done") for file in self._found.inputs)
+
+    monkeypatch.setattr(watch, "_LOOK_SECONDS", 0.1)
+    monkeypatch.setattr(watch, "BatchRun", Run)
+    monkeypatch.setattr(watch, "PictureUpscaler", lambda _: None)
 
 
 def picture(path: Path, level: int = 90, age: float = 60) -> Path:
@@ -106,6 +166,150 @@ def test_only_folders_are_watched(incoming: Path) -> None:
     path = picture(incoming / "a.png")
     with pytest.raises(UsageError, match="--watch takes folders"):
         next(watch_files([str(path)], OPTIONS, UpscaleCallbacks(), Event()))
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="a folder in use cannot be removed")
+@pytest.mark.usefixtures("quick")
+class TestFoldersThatGo:
+    """Folders that are removed, moved or replaced while a watch waits."""
+
+    @pytest.mark.parametrize("is_moved", [False, True])
+    def test_a_folder_that_is_replaced_at_once(self, incoming: Path, is_moved: bool) -> None:
+        watching = Watch("incoming")
+        assert watching.after(lambda: picture(incoming / "a.png")) == "incoming/a.png"
+
+        def replace_folder() -> None:
+            # The inode of a folder that was removed is often the inode of the next folder.
+            incoming.rename("old") if is_moved else shutil.rmtree(incoming)
+            incoming.mkdir()
+
+        def arrive_in_new_folder() -> None:
+            replace_folder()
+            time.sleep(0.3)
+            picture(incoming / "b.png")
+
+        assert watching.after(arrive_in_new_folder) == "incoming/b.png"
+        # Pictures of the folder that was moved away are nobody's business any more.
+        Path("old").mkdir(exist_ok=True)
+        picture(Path("old/strange.png"))
+        assert watching.after(lambda: picture(incoming / "c.png")) == "incoming/c.png"
+
+    def test_a_folder_that_is_absent_is_told_of_once_each_time(self, incoming: Path) -> None:
+        watching = Watch("incoming")
+        gone = "the folder incoming has gone; waiting until the folder is there again"
+
+        def go_and_return() -> None:
+            shutil.rmtree(incoming)
+            watching.wait_for_notes(times)
+            time.sleep(0.3)
+            picture(Path("b.png"))
+            incoming.mkdir()
+            Path("b.png").rename(incoming / "b.png")
+
+        for times in (1, 2):
+            assert watching.after(go_and_return) == "incoming/b.png"
+            assert watching.notes == [gone] * times
+
+    def test_the_other_folders_go_on(self, incoming: Path) -> None:
+        Path("more").mkdir()
+        watching = Watch("incoming", "more")
+        assert watching.after(lambda: picture(incoming / "a.png")) == "incoming/a.png"
+        incoming.rename("old")
+        assert watching.after(lambda: picture(Path("more/b.png"))) == "more/b.png"
+        assert watching.after(lambda: picture(Path("more/c.png"))) == "more/c.png"
+        assert len(watching.notes) == 1
+        assert watching.after(lambda: Path("old").rename("incoming")) == "incoming/a.png"
+
+    def test_a_link_that_leads_elsewhere(self, incoming: Path) -> None:
+        Path("link").symlink_to(incoming)
+        Path("second").mkdir()
+        watching = Watch("link")
+        assert watching.after(lambda: picture(incoming / "a.png")) == "link/a.png"
+
+        def lead_elsewhere() -> None:
+            Path("new").symlink_to("second")
+            Path("new").rename("link")
+            time.sleep(0.3)
+            picture(Path("second/b.png"))
+
+        assert watching.after(lead_elsewhere) == "link/b.png"
+        assert not watching.notes
+
+    @pytest.mark.parametrize("is_moved", [False, True])
+    def test_a_subfolder_that_is_replaced(self, incoming: Path, is_moved: bool) -> None:
+        below = incoming / "below"
+        below.mkdir()
+        watching = Watch("incoming", recursive=True)
+        assert watching.after(lambda: picture(below / "a.png")) == "incoming/below/a.png"
+
+        def replace_subfolder() -> None:
+            below.rename("old") if is_moved else shutil.rmtree(below)
+            below.mkdir()
+            time.sleep(0.3)
+            picture(below / "b.png")
+
+        assert watching.after(replace_subfolder) == "incoming/below/b.png"
+        assert not watching.notes
+
+    def test_a_file_in_place_of_the_folder_is_no_folder(self, incoming: Path) -> None:
+        watching = Watch("incoming")
+
+        def a_file_for_a_while() -> None:
+            incoming.rmdir()
+            picture(Path("a.png")).rename(incoming)
+            watching.wait_for_notes(1)
+            incoming.unlink()
+            incoming.mkdir()
+            picture(incoming / "b.png")
+
+        assert watching.after(a_file_for_a_while) == "incoming/b.png"
+        assert len(watching.notes) == 1
+
+    def test_a_folder_that_cannot_be_read_for_a_while(self, incoming: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        watching = Watch("incoming")
+        assert watching.after(lambda: picture(incoming / "a.png")) == "incoming/a.png"
+
+        def close_and_open() -> None:
+            # Not chmod: the administrator reads every folder.
+            with pytest.MonkeyPatch.context() as closed:
+                closed.setattr(watch, "_is_readable", lambda _: False)
+                watching.wait_for_notes(1)
+                picture(incoming / "b.png")
+                time.sleep(0.3)
+
+        assert watching.after(close_and_open) in ("incoming/a.png", "incoming/b.png")
+        assert watching.notes == ["the folder incoming cannot be read; waiting until the folder can be read"]
+        monkeypatch.setattr(watch, "_is_readable", lambda _: False)
+        with pytest.raises(UsageError, match="the folder incoming cannot be read"):
+            next(watch_files(["incoming"], OPTIONS, UpscaleCallbacks(), Event()))
+
+    def test_a_folder_that_goes_while_its_watch_begins(self, incoming: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        import watchfiles
+
+        begin, tries = watchfiles.watch, []
+
+        def begin_late(*paths: Path, **options: object) -> object:
+            tries.append(paths)
+            return begin(*(["absent"] if len(tries) == 1 else paths), **options)
+
+        monkeypatch.setattr(watchfiles, "watch", begin_late)
+        assert Watch("incoming").after(lambda: picture(incoming / "a.png")) == "incoming/a.png"
+        assert len(tries) == 2
+
+    @pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="counts descriptors in /proc")
+    def test_watches_that_have_ended_leave_no_descriptor(self, incoming: Path) -> None:
+        watching = Watch("incoming")
+
+        def replace_folder() -> None:
+            shutil.rmtree(incoming)
+            incoming.mkdir()
+            picture(incoming / "a.png", level=len(counts))
+
+        counts: list[int] = []
+        for _ in range(4):
+            watching.after(replace_folder)
+            counts.append(len([*Path("/proc/self/fd").iterdir()]))
+        assert counts[-1] <= counts[0]
 
 
 @pytest.mark.slow
