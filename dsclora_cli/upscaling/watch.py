@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING
 
 from dsclora_cli.config import UpscaleOptions
 from dsclora_cli.errors import UsageError
+from dsclora_cli.paths import is_folder
 from dsclora_cli.storage.places import RemotePlace, parse_place
 from dsclora_cli.upscaling.batch import BatchRun
 from dsclora_cli.upscaling.engines import list_devices
@@ -180,8 +181,7 @@ def _is_readable(folder: Path) -> bool:
 
 
 def _words_for_absent(path: Path) -> str:
-    # Unlike Path.is_dir, os.path.isdir raises nothing where a path cannot be looked up.
-    if os.path.isdir(path) and not _is_readable(path):  # noqa: PTH112
+    if is_folder(path) and not _is_readable(path):
         return f"the folder {path} cannot be read; waiting until the folder can be read"
     return f"the folder {path} has gone; waiting until the folder is there again"
 

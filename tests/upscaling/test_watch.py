@@ -170,6 +170,7 @@ def test_only_folders_are_watched(incoming: Path) -> None:
 
 @pytest.mark.skipif(sys.platform == "win32", reason="a folder in use cannot be removed")
 @pytest.mark.usefixtures("quick")
+@pytest.mark.slow
 class TestFoldersThatGo:
     """Folders that are removed, moved or replaced while a watch waits."""
 
