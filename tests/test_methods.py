@@ -113,6 +113,7 @@ def test_help_completion_and_doctor_show_the_method(install, distill, capsys, mo
     assert "dsclora_mean" not in sys.modules
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("code", "problem"),
     [

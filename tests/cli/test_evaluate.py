@@ -148,6 +148,7 @@ def test_two_reports_do_not_share_a_file(dsclora, hr: Path) -> None:
     assert "--csv and --markdown both name scores" in ran.err
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("option", "kind"), [("--csv", "CSV"), ("--markdown", "Markdown")])
 def test_only_reports_and_empty_files_are_replaced(dsclora, hr: Path, option: str, kind: str) -> None:
     run = ("eval", "--hr", hr, *EMBEDDED, "--jpeg", 90, option)

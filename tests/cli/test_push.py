@@ -193,6 +193,7 @@ def test_without_a_token_nothing_is_asked_of_the_hub(dsclora, hub, own, monkeypa
     assert "hf auth login" in err and hub.requests == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("change", "message"),
     [

@@ -43,6 +43,7 @@ def test_json_has_every_term_of_the_loss(dsclora, base: Path) -> None:
     assert result["best_psnr_y"] > result["floor_psnr_y"]
 
 
+@pytest.mark.slow
 def test_an_adapter_no_better_than_the_base_is_not_kept_and_the_exit_code_is_1(dsclora, base: Path) -> None:
     arguments = ("distill", "--base", base, "--data", "photos", "--out", "mine", *QUICK, *HERE, *STILL)
     code, out, err = dsclora(*arguments, "-q")
@@ -59,6 +60,7 @@ def test_logits_trains_a_network_with_a_teacher(dsclora, base: Path) -> None:
     assert load_network(Path("student/best.safetensors")).config.scale == 2
 
 
+@pytest.mark.slow
 def test_train_learns_from_a_folder_of_a_teachers_pictures(dsclora, photos: Path) -> None:
     shutil.copytree("photos", "answers")
     arguments = ("--teacher-images", "answers", "--rec", "0.2", "--ts", "0.8", "--channels", "4", "--blocks", "1")

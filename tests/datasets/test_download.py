@@ -124,6 +124,7 @@ def test_without_internet_the_next_step_is_a_folder() -> None:
     assert "--data-dir DIR" in error.hint
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "repo", "file"), [(name, *source) for name, sources in SOURCES.items() for source in sources]
 )

@@ -28,6 +28,7 @@ def _whole(data: TrainSet, step: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
     return batch.lr, batch.hr
 
 
+@pytest.mark.slow
 def test_patches_are_cut_from_whole_pictures(photos: Path) -> None:
     data, _ = open_data(tiny_recipe(photos))
     pictures = [np.array(Image.open(path)) for path in sorted(photos.iterdir())]

@@ -66,6 +66,7 @@ def test_a_student_equal_to_the_teacher_gets_no_gradient_from_the_teacher_terms(
         assert not any(bool(gradient.any()) for gradient in gradients(adapters, terms[term]).values())
 
 
+@pytest.mark.slow
 def test_terms_equal_their_definitions_times_their_weights() -> None:
     _, objective = student_and_loss(0.02, rec=2.0, ts=3.0, ad=5.0)
     patches = batch()

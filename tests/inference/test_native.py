@@ -140,6 +140,7 @@ def test_random_networks_equal_pytorch(
     np.testing.assert_allclose(result, expected, rtol=0, atol=1e-5 * max(1.0, float(np.abs(expected).max())))
 
 
+@pytest.mark.slow
 def test_the_bytes_are_the_same_for_any_number_of_threads(student: SPAN, cpu: str) -> None:
     tile = photo(99, 133).astype(np.float32) / 255
     expected = native_engine(student)(tile)

@@ -77,6 +77,7 @@ def test_saved_weights_hold_their_origin(photos: Path, tmp_path: Path) -> None:
         assert len(origin["data"]) == 64 and origin["torch"] == torch.__version__
 
 
+@pytest.mark.slow
 def test_steps_with_a_loss_that_is_not_finite_are_skipped_and_counted(photos: Path, tmp_path: Path) -> None:
     def objective_of(network: SPAN):
         calls = iter(range(100))

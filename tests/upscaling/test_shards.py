@@ -34,6 +34,7 @@ def contents(folder: str) -> dict[str, bytes]:
     return {str(path.relative_to(folder)): path.read_bytes() for path in Path(folder).rglob("*") if path.is_file()}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("count", [1, 3, 8])
 def test_the_shards_together_are_the_whole_run(tree: Path, count: int) -> None:
     arguments = ["upscale", str(tree), "-r", "-f", "png", "-m", "dsclora-x2", "-s", "2", "-q"]

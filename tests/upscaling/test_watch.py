@@ -119,6 +119,7 @@ def test_pictures_that_are_there_and_pictures_that_arrive(incoming: Path) -> Non
     again.close()
 
 
+@pytest.mark.slow
 def test_a_file_that_is_still_written_waits(incoming: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(watch, "SETTLE_SECONDS", 0.4)
     waves = watch._Waves([str(incoming)], OPTIONS)

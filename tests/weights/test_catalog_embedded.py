@@ -78,6 +78,7 @@ def test_outputs_equal_the_golden_outputs(name: str) -> None:
     assert np.abs(run(load(name), golden["lr"]) - golden["sr"]).max() < 2e-5
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [entry.name for entry in NETWORKS])
 @pytest.mark.parametrize("kind", KINDS)
 def test_graphics_do_not_blow_up(name: str, kind: str) -> None:

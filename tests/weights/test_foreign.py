@@ -171,6 +171,7 @@ def test_spandrel_does_not_know_everything(spandrel: Any, tmp_path: Path) -> Non
     assert "unsupported model file" in refused(tmp_path / "net.pth")
 
 
+@pytest.mark.slow
 def test_info_describes_a_network_of_spandrel(spandrel: Any, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     save("ESRGAN", folder / "net.pth")
     assert main(["models", "info", "net.pth"]) == 0
