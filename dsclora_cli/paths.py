@@ -144,7 +144,7 @@ def open_output(path: Path) -> Iterator[BufferedWriter]:
 
     The file that a link leads to is replaced, and not the link. Raises OSError.
     """
-    if _is_stream(path):
+    if is_stream(path):
         with path.open("wb") as file:
             yield file
         return
@@ -154,12 +154,12 @@ def open_output(path: Path) -> Iterator[BufferedWriter]:
 
 @dataclass
 class GrowingOutput:
-    """An output whose parts are of use without the rest, such as the frames of a video."""
+    """Hold an output whose parts are of use without the rest, such as the frames of a video."""
 
     file: BinaryIO
     """Open for writing."""
     is_stream: bool
-    """Whether the output is a pipe or a device, where everything that is written stays."""
+    """True for a pipe or a device, where everything that is written stays."""
     parts: int = 0
     """Number of whole parts so far."""
     kept: Path | None = None
@@ -201,7 +201,7 @@ def open_growing_output(path: Path) -> Iterator[GrowingOutput]:
     The parts stay next to `path` under the name NAME-incomplete with the same suffix; `path` is whole or as before.
     Raises OSError.
     """
-    if _is_stream(path):
+    if is_stream(path):
         with path.open("wb") as file:
             yield GrowingOutput(file, is_stream=True)
         return
@@ -231,11 +231,6 @@ def _create_incomplete(path: Path) -> Path:
     raise AssertionError("count has no end")
 
 
-def _is_stream(path: Path) -> bool:
-    """Return whether a pipe or a device is at a path, or a folder, which cannot be opened. Raises OSError."""
-    return path.exists() and not path.is_file()
-
-
 def _behind_links(path: Path) -> Path:
     """Return the place that links lead to. Raises OSError for a link that leads to itself."""
     place = Path(os.path.realpath(path))
@@ -257,6 +252,11 @@ def is_folder(path: Path) -> bool:
 def is_taken_by_file(path: Path) -> bool:
     """Return whether a file is at a path that would be replaced, and no pipe or device; else as `is_taken`."""
     return os.path.isfile(path)  # noqa: PTH113 - as above
+
+
+def is_stream(path: Path) -> bool:
+    """Return whether a pipe or a device is at a path, or a folder, which no file can replace; else as `is_taken`."""
+    return is_taken(path) and not is_taken_by_file(path)
 
 
 def _part_name(path: Path) -> Path:

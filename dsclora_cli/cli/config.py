@@ -190,7 +190,7 @@ def apply_settings(group: Any, argv: Sequence[str]) -> None:  # noqa: ANN401 - T
     group.context_settings["default_map"] = {name: defaults}
 
 
-def check_settings() -> None:
+def check_user_settings() -> None:
     """Raise UsageError, with the place, for the first setting that no command would take."""
     from dsclora_cli.settings import find_settings
 

@@ -40,12 +40,12 @@ def doctor(
     The report is made for bug reports. Tokens and proxies are not shown. The exit code is 1 when a check fails.
     """
     # Imported here: `--help` needs none of it.
-    from dsclora_cli.cli.config import check_settings
+    from dsclora_cli.cli.config import check_user_settings
     from dsclora_cli.cli.views.doctor_report import DoctorProgress, show_diagnosis, show_failures
     from dsclora_cli.diagnosis.doctor import diagnose
 
     with DoctorProgress(quiet) as progress:
-        found = diagnose(offline, self_test, progress, check_settings)
+        found = diagnose(offline, self_test, progress, check_user_settings)
     if json:
         console.show_json(found)
     elif quiet:

@@ -21,7 +21,7 @@ from dsclora_cli.config import (
     VideoOptions,
 )
 from dsclora_cli.errors import DscloraError, OutputUnwritable, UsageError, escape_control
-from dsclora_cli.paths import GrowingOutput, is_taken, is_taken_by_file, open_growing_output
+from dsclora_cli.paths import GrowingOutput, is_stream, is_taken_by_file, open_growing_output
 
 _DEFAULT = UpscaleOptions()
 _ENGINE = options.EngineName(_DEFAULT.engine.engine)
@@ -152,7 +152,7 @@ def _check_suffix(output: Path, is_rgb: bool) -> None:
     suffix = output.suffix.lower()
     if suffix not in _CONTAINERS and not is_picture_name(output):
         return
-    if is_taken(output) and not is_taken_by_file(output):  # a pipe or a device may have any name
+    if is_stream(output):  # a pipe or a device may have any name
         return
     reads, own = ("-f rawvideo -pix_fmt rgb24 -s WxH -i -", ".rgb") if is_rgb else ("-i -", ".y4m")
     raise UsageError(

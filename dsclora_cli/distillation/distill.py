@@ -52,6 +52,7 @@ from dsclora_cli.training.losses import ReconstructionLoss
 from dsclora_cli.training.train import initial_digest, initial_network, network_setup
 from dsclora_cli.training.trainer import LossTerms, Run, TrainCallbacks, TrainingSetup, TrainResult, fit
 from dsclora_cli.weights.adapters import build_adapters, load_adapters, save_adapters
+from dsclora_cli.weights.finished import ADAPTER_FILE
 from dsclora_cli.weights.resolve import find_named_weights, open_network
 
 _TILE = 256
@@ -360,7 +361,7 @@ def build_dsclora(context: DistillContext) -> TrainingSetup:
         loss_terms=context.loss(student, teacher_maps, term),
         to_network=merged,
         save=save,
-        file_name="adapter.safetensors",
+        file_name=ADAPTER_FILE,
         baseline=base.network,  # adapters that do not beat the base are not kept
     )
 

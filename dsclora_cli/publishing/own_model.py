@@ -22,8 +22,8 @@ from dsclora_cli.weights.catalog import EMBEDDED, Catalog, WeightEntry, load_cat
 from dsclora_cli.weights.checkpoint import load_network, pack_network
 from dsclora_cli.weights.detect import architecture_of
 from dsclora_cli.weights.download import find_local
+from dsclora_cli.weights.finished import ADAPTER_FILE, NETWORK_FILE, finished_weights
 from dsclora_cli.weights.state_dict import read_tensors
-from dsclora_cli.weights.unreadable import FINISHED
 
 _HINT = "give the folder of a run, or a file of weights"
 
@@ -96,10 +96,10 @@ def _find_file(source: Path) -> Path:
         if not source.exists():
             raise UsageError(f"there is no file or folder {source}", _HINT)
         return source
-    found = next((source / name for name in FINISHED if (source / name).is_file()), None)
+    found = finished_weights(source)
     if found is None:
         raise UsageError(
-            f"{source} holds no finished weights ({' or '.join(FINISHED)})",
+            f"{source} holds no finished weights ({NETWORK_FILE} or {ADAPTER_FILE})",
             "train longer with --resume, or give a file such as last.safetensors",
         )
     return found

@@ -13,6 +13,7 @@ from dsclora_cli.errors import DscloraError, UsageError
 from dsclora_cli.paths import atomic_write, open_regular
 from dsclora_cli.recipe import Recipe
 from dsclora_cli.recipe_toml import differing_options, read_recipe, recipe_digest
+from dsclora_cli.weights.finished import ADAPTER_FILE, finished_weights
 
 
 @dataclass
@@ -111,13 +112,14 @@ class RunState:
         except DscloraError:
             names = []
         other = f" with other {', '.join(names)}" if names else ""
-        hint = "give the options of recipe.toml in the same folder, or start a new run with another --out"
+        finished = finished_weights(run)
         if not names:
             hint = "recipe.toml in that folder has changed since; undo that, or start a new run with another --out"
-        elif names == ["steps"]:
-            adapter, network = run / "adapter.safetensors", run / "best.safetensors"
-            start = f"--init-adapter {adapter}" if adapter.is_file() else f"--init {network}"
-            hint = f"train on in a new run: {start} and another --out"
+        elif names == ["steps"] and finished is not None:
+            option = "--init-adapter" if finished.name == ADAPTER_FILE else "--init"
+            hint = f"train on in a new run: {option} {finished} and another --out"
+        else:
+            hint = "give the options of recipe.toml in the same folder, or start a new run with another --out"
         return UsageError(f"{run} is a run of another recipe{other}", hint)
 
     def _restore(self, state: Mapping[str, Any], progress: Mapping[str, Any]) -> None:

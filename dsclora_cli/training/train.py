@@ -27,6 +27,7 @@ from dsclora_cli.training.compile import compiled
 from dsclora_cli.training.losses import ReconstructionLoss
 from dsclora_cli.training.trainer import LossTerms, Run, TrainCallbacks, TrainingSetup, TrainResult, fit
 from dsclora_cli.weights.checkpoint import save_network
+from dsclora_cli.weights.finished import NETWORK_FILE
 from dsclora_cli.weights.resolve import FoundWeights, find_named_weights, open_network
 
 _FITTED_BATCHES = 4  # batches that the upsampler is fitted to
@@ -77,7 +78,7 @@ def network_setup(
         loss_terms=loss_terms,
         to_network=_merged,
         save=lambda average, path, origin: save_network(_merged(average), path, origin),
-        file_name="best.safetensors",
+        file_name=NETWORK_FILE,
         lr_scales=lr_scales,
     )
 

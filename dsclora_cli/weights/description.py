@@ -16,11 +16,11 @@ from dsclora_cli.paths import sha256_of
 from dsclora_cli.storage.places import parse_place
 from dsclora_cli.weights.catalog import Catalog, Scores, WeightEntry, load_catalog
 from dsclora_cli.weights.download import WeightPlace, find_local, known_sha256
+from dsclora_cli.weights.finished import unreadable_weights
 from dsclora_cli.weights.hub_models import find_trusted, is_hub_reference
 from dsclora_cli.weights.listing import model_row
 from dsclora_cli.weights.remote import local_weights
 from dsclora_cli.weights.resolve import names_file
-from dsclora_cli.weights.unreadable import unreadable_weights
 
 if TYPE_CHECKING:
     from dsclora_cli.weights.adapters import LoadedAdapter

@@ -89,9 +89,9 @@ def check_reference(reference: str) -> None:
 def _split(reference: str) -> tuple[str, str | None, str | None]:
     """Return repository, file and revision of a reference. Raises UsageError."""
     match = _REFERENCE.fullmatch(reference.removeprefix(_SCHEME))
-    if match is None and not reference.startswith(_SCHEME) and PurePosixPath(reference).suffix in WEIGHT_SUFFIXES:
-        raise UsageError(f"there is no file {reference}", f"check the path; for a model on the Hub, {_HINT}")
     if match is None:
+        if not reference.startswith(_SCHEME) and PurePosixPath(reference).suffix in WEIGHT_SUFFIXES:
+            raise UsageError(f"there is no file {reference}", f"check the path; for a model on the Hub, {_HINT}")
         raise UsageError(f"{reference!r} is no model on the Hub", _HINT)
     repo, file, revision = match["repo"], match["file"], match["revision"]
     if file is not None and (not is_inner_path(file) or PurePosixPath(file).suffix not in WEIGHT_SUFFIXES):

@@ -17,9 +17,9 @@ from dsclora_cli.paths import sha256_of
 from dsclora_cli.storage.places import is_url, parse_place
 from dsclora_cli.weights.catalog import Catalog, PhotoRule, WeightEntry, load_catalog
 from dsclora_cli.weights.download import known_sha256, obtain
+from dsclora_cli.weights.finished import unreadable_weights
 from dsclora_cli.weights.hub_models import WEIGHT_SUFFIXES, check_reference, is_hub_reference, obtain_hub_model
 from dsclora_cli.weights.remote import local_weights
-from dsclora_cli.weights.unreadable import unreadable_weights
 
 if TYPE_CHECKING:
     from dsclora_cli.models.network import Network

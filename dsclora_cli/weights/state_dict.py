@@ -24,9 +24,9 @@ from torch.serialization import safe_globals
 
 from dsclora_cli.errors import OutputUnwritable, WeightsError
 from dsclora_cli.paths import atomic_write, open_regular
+from dsclora_cli.weights.finished import unreadable_weights
 from dsclora_cli.weights.pickle_protocols import with_protocol_2
 from dsclora_cli.weights.pickles import STAND_INS, find_code, find_protocol
-from dsclora_cli.weights.unreadable import unreadable_weights
 from dsclora_cli.weights.wrappers import unwrap
 
 MOST_WEIGHT_BYTES = 1 << 30

@@ -167,7 +167,7 @@ def test_without_a_whole_frame_nothing_is_kept(pipe, rgb: np.ndarray) -> None:
 
 
 def test_json_names_the_incomplete_file(pipe, rgb: np.ndarray) -> None:
-    """A long name is cut, the folder is the one that a link leads to, and JSON has the place in the message."""
+    """Cut a long name, take the folder that a link leads to, and name the place in the message of the JSON."""
     Path("folder").mkdir()
     Path("link.rgb").symlink_to(Path("folder", "x" * 251 + ".rgb"))
     ran, out = pipe(rgb.tobytes()[:330], "--size", "12x9", *EMBEDDED, "-q", "-o", "link.rgb", "--json")

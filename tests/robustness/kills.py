@@ -291,7 +291,7 @@ def _is_before_the_program(code: int, stderr: str) -> bool:
 
 
 def _judge_again(job: Job, place: Path, whole: Reference, again: Ended) -> Iterator[str]:
-    refused = job.refuses and again.code == 2 and " exists" in again.stderr
+    refused = job.refuses and again.code == 2 and re.search(r" exists (already )?\(", again.stderr)
     if again.code != 0 and not refused:
         yield f"the second run ended with {again.code}: {again.stderr[-300:]!r}"
         return

@@ -175,9 +175,10 @@ def run_determinism(plan: Plan) -> Iterator[Row]:
     for name in (name for name in REPEATED if plan.wants(f"{name} (again)")):
         tally = determinism.repeat_job(name, max(1, round(3 * plan.scale)), plan.folder / name)
         yield _determinism_row(f"{name} (again)", tally)
-    for format in (format for format in determinism.ENCODED if plan.wants(f"{format} (encoders)")):
-        times = determinism.ENCODED[format]
-        yield _determinism_row(f"{format} (encoders)", determinism.repeat_encodings(format, round(times * plan.scale)))
+    for format, times in determinism.ENCODED.items():
+        name = f"{format} (encoders)"
+        if plan.wants(name):
+            yield _determinism_row(name, determinism.repeat_encodings(format, round(times * plan.scale)))
 
 
 def _determinism_row(name: str, tally: DeterminismTally) -> Row:

@@ -49,7 +49,7 @@ class Notes(UpscaleCallbacks):
 
 
 class Watch:
-    """A watch of folders that needs no network: pictures come out as they arrive."""
+    """Run a watch of folders without a network: pictures come out as they arrive."""
 
     def __init__(self, *folders: str, recursive: bool = False) -> None:
         self.callbacks = Notes()
@@ -72,7 +72,7 @@ class Watch:
 
     @property
     def notes(self) -> list[str]:
-        """The notes on folders that are absent."""
+        """Return the notes on folders that are absent."""
         return [note for note in self.callbacks.notes if note.startswith("the folder")]
 
 

@@ -16,7 +16,7 @@ from rich.table import Table
 from dsclora_cli.cli import console
 from dsclora_cli.errors import OutputUnwritable, UsageError
 from dsclora_cli.evaluation.report import NIQE, EvalReport, RowScores, SetReport
-from dsclora_cli.paths import is_taken, is_taken_by_file, open_regular
+from dsclora_cli.paths import is_stream, is_taken, open_regular
 
 if TYPE_CHECKING:
     from dsclora_cli.evaluation.statistics import Comparison
@@ -45,16 +45,14 @@ class _Grid:
 
 def check_targets(csv_target: str | None, markdown_target: str | None) -> None:
     """Raise UsageError where reports would share a file, or replace a file that is neither empty nor such a report."""
-    targets = [Path(target) for target in (csv_target, markdown_target) if target not in {None, "-"}]
-    if len({os.path.realpath(path) for path in targets}) < len(targets) and (
-        is_taken_by_file(targets[0]) or not is_taken(targets[0])
-    ):
+    targets = {"CSV": csv_target, "Markdown": markdown_target}
+    named = {kind: Path(name) for kind, name in targets.items() if name not in {None, "-"}}
+    files = {kind: path for kind, path in named.items() if not is_stream(path)}  # streams are written to, not replaced
+    if len({os.path.realpath(path) for path in files.values()}) < len(files):
         raise UsageError(f"--csv and --markdown both name {csv_target}", "give each report a file of its own")
-    for kind, target in (("CSV", csv_target), ("Markdown", markdown_target)):
-        if target in {None, "-"} or not is_taken_by_file(Path(str(target))):  # pipes and devices are written to
-            continue
-        if not _is_replaceable(Path(str(target)), _FIRST_LINES[kind]):
-            message = f"{target} exists, and is no {kind} report of dsclora eval"
+    for kind, path in files.items():
+        if is_taken(path) and not _is_replaceable(path, _FIRST_LINES[kind]):
+            message = f"{targets[kind]} exists, and is no {kind} report of dsclora eval"
             raise UsageError(message, "choose another file, or - for stdout")
 
 

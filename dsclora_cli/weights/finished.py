@@ -1,0 +1,26 @@
+"""The finished weights of a run folder, and the error for weights of the user that cannot be read."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from dsclora_cli.errors import WeightsError
+from dsclora_cli.paths import is_taken_by_file
+
+NETWORK_FILE = "best.safetensors"
+"""File of a run folder with the best network."""
+ADAPTER_FILE = "adapter.safetensors"
+"""File of a run folder with the best adapter; a run has a network or an adapter."""
+
+
+def finished_weights(run: Path) -> Path | None:
+    """Return the file with the finished weights of a run folder; None where nothing is finished or there."""
+    return next((run / name for name in (NETWORK_FILE, ADAPTER_FILE) if is_taken_by_file(run / name)), None)
+
+
+def unreadable_weights(path: Path, error: OSError, hint: str = "check the path") -> WeightsError:
+    """Return the error for a path that cannot be read; for the folder of a run, the hint names its finished weights."""
+    finished = finished_weights(path)
+    if finished is not None:
+        return WeightsError(f"{path} is a folder, not a file of weights", f"give {finished}")
+    return WeightsError(f"cannot read {path}: {error.strerror}", hint)
