@@ -8,6 +8,7 @@ from __future__ import annotations
 import copy
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Protocol
 
 import torch
@@ -17,6 +18,20 @@ from dsclora_cli.inference.engine import Descriptor
 
 FeatureCallback = Callable[[str, Tensor], Tensor]
 """Callback `(name, feature_map) -> feature_map`; may store the map, must return it."""
+
+
+def without_autocast(x: Tensor) -> AbstractContextManager[object]:
+    """Return a context in which layers compute in the dtype of their weights, also under autocast.
+
+    For the first and the last layers of a network. Their maps hold whole gray values, and a bfloat16 of 100 is exact to
+    0.25 only; with all layers of a trained SPAN in bfloat16, the gradient points to another direction.
+
+    Args:
+        x: A tensor on the device of the layers.
+    """
+    kind = x.device.type
+    is_on = torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind)
+    return torch.autocast(kind, enabled=False) if is_on else nullcontext()
 
 
 class NetworkConfig(Protocol):

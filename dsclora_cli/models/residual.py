@@ -13,7 +13,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dsclora_cli.inference.engine import PIXEL_RANGE, RGB_MEAN
-from dsclora_cli.models.network import FeatureCallback, Network, NetworkConfig, report_nothing, thirds_of
+from dsclora_cli.models.network import (
+    FeatureCallback,
+    Network,
+    NetworkConfig,
+    report_nothing,
+    thirds_of,
+    without_autocast,
+)
 
 TAIL_HALO = 2
 """Receptive-field radius of the tail in LR pixels: 1 for the first convolution, less than 1 for all later ones.
@@ -83,11 +90,15 @@ class ResidualNetwork(Network):
     def forward(self, x: Tensor, features: FeatureCallback | None = None) -> Tensor:
         """Upscale a batch; shapes and ranges stand in `Network.forward`."""
         report = features or report_nothing
-        head = report("head", self.head(self.sub_mean(x * PIXEL_RANGE)))
+        with without_autocast(x):
+            head = report("head", self.head(self.sub_mean(x * PIXEL_RANGE)))
         body = head
         for index, unit in enumerate(self.body):
             body = report(f"body.{index}", unit(body))
-        sr: Tensor = self.add_mean(self.tail(body + head)) / PIXEL_RANGE
+        to_scale, to_rgb = self.tail
+        body = to_scale(body + head).to(head.dtype)
+        with without_autocast(x):
+            sr: Tensor = self.add_mean(to_rgb(body)) / PIXEL_RANGE
         return sr
 
     @property

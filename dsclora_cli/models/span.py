@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dsclora_cli.inference.engine import PIXEL_RANGE, RGB_MEAN, Descriptor, span_descriptor
-from dsclora_cli.models.network import FeatureCallback, Network, report_nothing, thirds_of
+from dsclora_cli.models.network import FeatureCallback, Network, report_nothing, thirds_of, without_autocast
 
 EXPANSION = 2
 """Width of the inner layers of a `Conv3XC`, relative to the outer width ("gain" in the authors' code)."""
@@ -182,7 +182,8 @@ class SPAN(Network):
         report = features or report_nothing
         if self.config.norm:
             x = (x - self.mean) * PIXEL_RANGE
-        head = report("conv_1", self.conv_1(x))
+        with without_autocast(x):
+            head = report("conv_1", self.conv_1(x))
 
         # The blocks. conv_cat reads the output of the first block and the SiLU(c1) of the last block.
         first, *others = self.config.block_names
@@ -190,12 +191,13 @@ class SPAN(Network):
         first_body = body
         for name in others:
             body, o1 = self.get_submodule(name)(body, name, report)
-        body = report("conv_2", self.conv_2(body))
 
-        # Trap: o1 is the *activated* map. The authors' code returns c1 before SiLU, but SiLU works in place on c1.
-        joined = torch.cat([head, body, first_body, o1], dim=1)  # (N, 4C, H, W)
-        joined = report("conv_cat", self.conv_cat(joined))  # (N, C, H, W)
-        sr: Tensor = self.upsampler(joined)  # (N, 3, sH, sW)
+        with without_autocast(x):
+            body = report("conv_2", self.conv_2(body.to(head.dtype)))
+            # Trap: o1 is the *activated* map. The authors' code returns c1 before SiLU, but SiLU works in place on c1.
+            joined = torch.cat([head, body, first_body, o1], dim=1).to(head.dtype)  # (N, 4C, H, W)
+            joined = report("conv_cat", self.conv_cat(joined))  # (N, C, H, W)
+            sr: Tensor = self.upsampler(joined)  # (N, 3, sH, sW)
         return sr
 
     @property

@@ -78,23 +78,41 @@ class EMA:
 
 
 class Precision:
-    """Mixed precision on CUDA; full float32 on every other device.
+    """Mixed precision: float16 or bfloat16 on CUDA, bfloat16 on CPUs with instructions for bfloat16.
 
-    `auto` is float16 with a scaled loss. For inputs in +-128, bfloat16 adds noise of half a gray level to the output of
-    SPAN, eight times the noise of float16.
+    `auto` is float16 with a scaled loss on CUDA, and float32 elsewhere. The first and the last layers of a network stay
+    in float32 (`without_autocast`). In trained networks the gradient in bfloat16 and the gradient in float32 have a
+    cosine of 0.99 or more.
+
+    Attributes:
+        note: A sentence if the device cannot do what `choice` asks for, else empty.
     """
 
     def __init__(self, choice: str, device: torch.device) -> None:
         self._device = device
         self._dtype: torch.dtype | None = None
-        if choice != "off" and device.type == "cuda":
+        self.note = ""
+        if device.type == "cuda" and choice != "off":
             self._dtype = torch.bfloat16 if choice == "bfloat16" else torch.float16
+        elif device.type == "cpu" and choice == "bfloat16" and _cpu_has_bfloat16():
+            self._dtype = torch.bfloat16
+        elif choice in {"bfloat16", "float16"}:
+            or_cpu = ", or a CPU with instructions for bfloat16" if choice == "bfloat16" else ""
+            self.note = f"training in float32, because --amp {choice} needs CUDA{or_cpu}"
         # bfloat16 has the exponent range of float32, so only float16 needs a scaled loss.
         self.scaler = torch.amp.GradScaler(device.type, enabled=self._dtype is torch.float16)
 
     def autocast(self) -> torch.autocast:
         """Return a context for the forward pass."""
         return torch.autocast(self._device.type, self._dtype or torch.bfloat16, enabled=self._dtype is not None)
+
+
+def _cpu_has_bfloat16() -> bool:
+    """Return whether the CPU multiplies bfloat16 in hardware; without it, bfloat16 is slower than float32."""
+    capabilities: Mapping[str, Any] = getattr(
+        torch.cpu, "get_capabilities", dict
+    )()  # older releases of PyTorch cannot tell
+    return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
 
 
 _MAX_SIDE = 1024

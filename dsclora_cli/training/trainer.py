@@ -222,6 +222,8 @@ class Trainer:
 
     def _start(self, is_new: bool) -> None:
         """Load the checkpoint of an earlier run, and prepare the run folder."""
+        if self._precision.note:
+            self._callbacks.note_once(self._precision.note)
         if not is_new:
             if changed := self._state.load(self._run_dir.state, self._group.device):
                 self._callbacks.note_once(changed)

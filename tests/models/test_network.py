@@ -1,12 +1,14 @@
-"""What holds for every network: interpolation between the weights of two networks."""
+"""What holds for every network: interpolation between the weights of two networks, and mixed precision."""
 
 from __future__ import annotations
 
 import pytest
 import torch
+import torch.nn.functional as F
 from small_networks import NETWORKS, made
 
-from dsclora_cli.models.network import interpolate
+from dsclora_cli.models.network import Network, interpolate
+from dsclora_cli.weights.resolve import find_named_weights, open_network
 
 
 @pytest.mark.parametrize("name", NETWORKS)
@@ -30,3 +32,28 @@ def test_whole_numbers_are_left_alone() -> None:
     for each, position in ((network, 3), (other, 8)):
         each.register_buffer("position", torch.tensor(position))
     assert interpolate(network, other, 0.5).get_buffer("position") == 3
+
+
+def _in_mixed_precision(network: Network, x: torch.Tensor, is_mixed: bool) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return output, and gradient of the log of its squared distance to an enlarged `x`."""
+    network.zero_grad()
+    with torch.autocast("cpu", torch.bfloat16, enabled=is_mixed):
+        output = network(x)
+    enlarged = F.interpolate(x, scale_factor=float(network.config.scale), mode="bicubic")
+    torch.log((output.float() - enlarged).square().mean()).backward()
+    return output.detach(), torch.cat([parameter.grad.flatten() for parameter in network.parameters()])
+
+
+@pytest.mark.parametrize("name", ["compact", "restoring compact", "edsr", "edsr with res_scale", "rcan", "dsclora-x4"])
+def test_mixed_precision_changes_little_of_output_and_gradient(name: str) -> None:
+    """With all layers in bfloat16 the changes are 0.2 to 0.4 gray levels, and the cosine is 0.95 for dsclora-x4."""
+    network = made(name) if name in NETWORKS else open_network(find_named_weights(name))
+    rows, columns = torch.meshgrid(torch.arange(24.0), torch.arange(24.0), indexing="ij")
+    waves = torch.stack([(columns / (2 + channel)).sin() * (rows / (3 + channel)).cos() for channel in range(3)])
+    x = (waves[None] + 1) / 2 + 0.03 * torch.randn(2, 3, 24, 24, generator=torch.Generator().manual_seed(1))
+    (output, gradient), (mixed_output, mixed_gradient) = (
+        _in_mixed_precision(network, x, is_mixed) for is_mixed in (False, True)
+    )
+
+    assert (mixed_output - output).square().mean().sqrt() * 255 < (0.3 if name == "dsclora-x4" else 0.1)
+    assert torch.cosine_similarity(mixed_gradient, gradient, dim=0) > 0.99

@@ -87,9 +87,21 @@ def test_without_decay_the_average_equals_the_weights() -> None:
     assert average.module.get_parameter("weight").item() == 3.0
 
 
+@pytest.mark.parametrize("has_bfloat16", [False, True])
 @pytest.mark.parametrize("choice", ["auto", "bfloat16", "float16", "off"])
-def test_every_precision_is_float32_on_a_cpu(choice: str) -> None:
+def test_a_cpu_computes_in_bfloat16_if_asked_and_able_and_else_in_float32(
+    choice: str, has_bfloat16: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        torch.cpu, "get_capabilities", lambda: {"avx2": True, "avx512_bf16": has_bfloat16}, raising=False
+    )
     precision = Precision(choice, torch.device("cpu"))
     with precision.autocast():
-        assert nn.Linear(2, 2)(torch.ones(1, 2)).dtype == torch.float32
+        dtype = nn.Linear(2, 2)(torch.ones(1, 2)).dtype
+
+    assert dtype == (torch.bfloat16 if choice == "bfloat16" and has_bfloat16 else torch.float32)
     assert not precision.scaler.is_enabled()
+    if choice in {"auto", "off"} or dtype == torch.bfloat16:
+        assert not precision.note
+    else:
+        assert f"--amp {choice} needs CUDA" in precision.note
