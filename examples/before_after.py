@@ -1,8 +1,10 @@
 """Show part of a photograph enlarged by bicubic interpolation (left) and by dsclora (right).
 
     python examples/before_after.py examples/photo.png docs/before-after.png --box 130,78,240,160
+    python examples/before_after.py examples/photo.png docs/sharp.png --box 130,78,240,160 --sharp 0 0.5 1
 
-The box is left, top, right, bottom in pixels of the photograph; the default is the whole photograph.
+The box is left, top, right, bottom in pixels of the photograph; the default is the whole photograph. `--sharp` shows
+`dsclora-x4-photo` with each sharpness instead.
 """
 
 from __future__ import annotations
@@ -14,21 +16,32 @@ from pathlib import Path
 from PIL import Image
 
 from dsclora_cli import Upscaler
+from dsclora_cli.config import ModelOptions, UpscaleOptions
 
 GAP = 8  # pixels between the enlargements
 
 
-def side_by_side(photo: Image.Image, box: Sequence[int]) -> Image.Image:
-    """Return both enlargements of the box next to each other. The network sees the whole photograph, as in use."""
+def before_and_after(photo: Image.Image) -> list[Image.Image]:
+    """Return the photograph enlarged by bicubic interpolation and by the network that `auto` chooses."""
     large = Upscaler()(photo)
-    scale = large.width // photo.width
-    before = photo.resize(large.size, Image.Resampling.BICUBIC)
-    left, top, right, bottom = (scale * edge for edge in box)
-    # White shows in the gap between the enlargements.
-    both = Image.new("RGB", (2 * (right - left) + GAP, bottom - top), "white")
-    both.paste(before.crop((left, top, right, bottom)), (0, 0))
-    both.paste(large.crop((left, top, right, bottom)), (right - left + GAP, 0))
-    return both
+    return [photo.resize(large.size, Image.Resampling.BICUBIC), large]
+
+
+def sharpened(photo: Image.Image, strengths: Sequence[float]) -> list[Image.Image]:
+    """Return the photograph enlarged with each sharpness."""
+    models = (ModelOptions("dsclora-x4-photo", sharp=strength) for strength in strengths)
+    return [Upscaler(options=UpscaleOptions(model=model))(photo) for model in models]
+
+
+def side_by_side(pictures: Sequence[Image.Image], box: Sequence[int]) -> Image.Image:
+    """Return the box of pictures of equal size, next to each other."""
+    left, top, right, bottom = box
+    width, height = right - left, bottom - top
+    # White shows in the gaps between the pictures.
+    sheet = Image.new("RGB", (len(pictures) * (width + GAP) - GAP, height), "white")
+    for index, picture in enumerate(pictures):
+        sheet.paste(picture.crop((left, top, right, bottom)), (index * (width + GAP), 0))
+    return sheet
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -37,9 +50,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("photo", type=Path)
     parser.add_argument("target", type=Path)
     parser.add_argument("--box", type=lambda text: [int(edge) for edge in text.split(",")])
+    parser.add_argument("--sharp", type=float, nargs="+")
     options = parser.parse_args(arguments)
     photo = Image.open(options.photo).convert("RGB")
-    side_by_side(photo, options.box or (0, 0, *photo.size)).save(options.target)
+    # The networks see the whole photograph, as in use.
+    pictures = sharpened(photo, options.sharp) if options.sharp else before_and_after(photo)
+    scale = pictures[0].width // photo.width
+    box = [scale * edge for edge in options.box or (0, 0, *photo.size)]
+    side_by_side(pictures, box).save(options.target)
 
 
 if __name__ == "__main__":

@@ -9,18 +9,20 @@ import sys
 import tomllib
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from example_scripts import EXAMPLES, PHOTO, example, save_corner
-from PIL import Image
+from PIL import Image, ImageFilter
 
 from dsclora_cli.models.lora import Adapters, merge_adapters, parse_ranks
 from dsclora_cli.models.network import interpolate
 from dsclora_cli.models.span import SPAN, SpanConfig
 from dsclora_cli.paths import sha256_of
 from dsclora_cli.weights.adapters import build_adapters, load_adapters, save_adapters
+from dsclora_cli.weights.catalog import EMBEDDED
 from dsclora_cli.weights.checkpoint import load_network, save_network
 
 
@@ -44,6 +46,16 @@ def test_before_after_puts_both_enlargements_side_by_side(small: Path, tmp_path:
     assert np.abs(np.diff(after, axis=1)).mean() > np.abs(np.diff(before, axis=1)).mean()
 
 
+def test_before_after_shows_the_photo_network_with_each_sharpness(small: Path, tmp_path: Path) -> None:
+    target = tmp_path / "sharp.png"
+    example("before_after").main([str(small), str(target), "--sharp", "0", "0.5", "1"])
+    sheet, width = np.asarray(Image.open(target), float), 4 * Image.open(small).width
+    assert sheet.shape[1] == 3 * width + 2 * 8
+    panels = [sheet[:, index * (width + 8) : index * (width + 8) + width] for index in range(3)]
+    detail = [np.abs(np.diff(panel, axis=1)).mean() for panel in panels]
+    assert detail == sorted(detail) and detail[2] > 1.1 * detail[0]
+
+
 def test_upscale_in_python_writes_two_pictures(small: Path, tmp_path: Path) -> None:
     results = tmp_path / "results"
     results.mkdir()
@@ -59,6 +71,55 @@ def test_make_photo_renders_the_example_photograph(tmp_path: Path, monkeypatch: 
     shipped, made = (np.asarray(Image.open(path), int) for path in (PHOTO, tmp_path / "photo.png"))
     assert made.shape == (160, 240, 3) and np.abs(made - shipped).mean() < 0.5
     assert PHOTO.stat().st_size < 100_000
+
+
+@pytest.mark.slow
+def test_train_sharp_trains_and_resumes_exactly(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tool = example("research/train_sharp")
+    photo = Image.open(PHOTO).convert("RGB").resize((480, 320), Image.Resampling.BICUBIC)
+    for folder, name, left in (("hr", "a", 0), ("hr", "b", 100), ("val", "c", 200)):
+        (tmp_path / folder).mkdir(exist_ok=True)
+        (tmp_path / "sharp").mkdir(exist_ok=True)
+        piece = photo.crop((left, 0, left + 240, 240))
+        piece.save(tmp_path / folder / f"{name}.png")
+        piece.filter(ImageFilter.UnsharpMask(1, 100)).save(tmp_path / "sharp" / f"{name}.png")
+    recipe = (EXAMPLES / "recipes" / "dsclora-x4-sharp.toml").read_text()
+    for old, new in (
+        ("= 500", '= 2\ncompile = "off"'),
+        ('amp = "bfloat16"', 'amp = "off"'),
+        ("batch = 8", "batch = 2"),
+    ):
+        recipe = recipe.replace(old, new)
+    (tmp_path / "recipe.toml").write_text(recipe)
+    monkeypatch.setattr(tool, "PARTS", [tool.Part(end, 1.0, 1.0, 0.01, 1e-4) for end in (2, 4)])
+    monkeypatch.setattr(tool, "_RAMP", (0, 1))
+
+    def train(out: str, *more: str) -> Path:
+        folders = ("--data", tmp_path / "hr", "--val", tmp_path / "val", "--teacher-images", tmp_path / "sharp")
+        arguments = ("--config", tmp_path / "recipe.toml", *folders, "--out", tmp_path / out, *more)
+        tool.main([str(each) for each in arguments])
+        return tmp_path / out
+
+    def score_and_stop(run: Any, *arguments: object) -> None:
+        score(run, *arguments)
+        raise KeyboardInterrupt
+
+    whole, score = train("whole"), tool.Run._score
+    monkeypatch.setattr(tool.Run, "_score", score_and_stop)
+    with pytest.raises(KeyboardInterrupt):
+        train("resumed")
+    monkeypatch.setattr(tool.Run, "_score", score)
+    resumed = train("resumed", "--resume")
+
+    lines = [json.loads(line) for line in (whole / "log.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines] == [2, 4]
+    assert all(line["niqe"] > 0 and 15 < line["psnr_y"] < 60 for line in lines)
+    assert set(lines[0]["terms"]) == {"l1", "discriminator", "adversarial", "matching"}
+    assert {path.name for path in whole.glob("*.png")} == {"result-000002.png", "result-000004.png"}
+    first, second = (load_network(folder / "last.safetensors").state_dict() for folder in (whole, resumed))
+    assert all(torch.equal(value, second[name]) for name, value in first.items())
+    start = load_network(EMBEDDED / "dsclora-x4-photo.safetensors").state_dict()
+    assert not torch.equal(first["conv_1.eval_conv.weight"], start["conv_1.eval_conv.weight"])
 
 
 def test_the_loss_of_the_example_method_equals_independent_code() -> None:

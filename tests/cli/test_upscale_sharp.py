@@ -80,6 +80,11 @@ def test_a_result_of_another_strength_is_not_skipped(dsclora, photo: Path) -> No
     assert "1 kept" in dsclora("upscale", photo, "--weights", FIRST, "--device", "cpu", "-s", 2).err
 
 
+def test_the_package_has_a_sharp_model_for_every_picture_at_x4(dsclora, photo: Path) -> None:
+    (line,) = map(json.loads, dsclora("upscale", photo, "--sharp", 0.5, "--offline", "--json").out.splitlines())
+    assert (line["status"], line["model"]) == ("done", "dsclora-x4-photo-sharp0.5")
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "error"),
     [

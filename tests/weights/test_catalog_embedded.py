@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -114,3 +115,15 @@ def test_an_adapter_gains_over_its_base_as_the_catalog_says(shared: Path, name: 
 @pytest.mark.parametrize("name", [entry.name for entry in NETWORKS])
 def test_embedded_files_are_small(name: str) -> None:
     assert load_catalog().entry(name).size <= 600_000
+
+
+def test_weights_between_the_photo_network_and_its_sharp_model_are_useful() -> None:
+    """Between networks of different origins PSNR falls by several dB halfway."""
+    hr = np.array(Image.open(Path(__file__).parents[2] / "examples" / "photo.png").convert("RGB"))
+    lr, scores = downscale(hr, 4), []
+    for sharp in (0.0, 0.25, 0.5, 0.75, 1.0):
+        network = open_network(find_weights(ModelOptions("dsclora-x4-photo", sharp=sharp), None))
+        scores.append(psnr_y(np.rint(np.clip(run(network, lr), 0, 1) * 255).astype(np.uint8), hr, border=4))
+
+    assert all(later < earlier + 0.05 for earlier, later in pairwise(scores))
+    assert scores[0] - 1.5 < scores[-1] < scores[0] - 0.2

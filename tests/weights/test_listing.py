@@ -24,7 +24,8 @@ def test_the_list_of_models_shows_where_files_are(server: HubServer) -> None:
     assert {name: (row.place, row.auto) for name, row in rows.items() if row.arch == "span"} == {
         "dscf-x4": ("on the Hub", None),
         "dsclora-x4": ("embedded", 2),
-        "dsclora-x4-photo": ("embedded", None),
+        "dsclora-x4-photo": ("embedded", 3),
+        "dsclora-x4-sharp": ("embedded", None),
         "dsclora-x3-photo": ("embedded", None),
         "dsclora-x2-photo": ("embedded", None),
         "dsclora-x3": ("embedded", 1),
