@@ -70,7 +70,7 @@ def test_training_commands_parse() -> None:
 def test_upscale_commands_run_as_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     [block] = [block for block in BLOCKS if block.startswith("dsclora upscale")]
     commands = [shlex.split(line, comments=True)[1:] for line in block.splitlines()]
-    assert len(commands) == 5
+    assert len(commands) == 6
     photo = Image.fromarray(np.linspace(0, 255, 16 * 240 * 3).reshape(16, 240, 3).astype(np.uint8))
     (tmp_path / "holiday" / "sea").mkdir(parents=True)
     for name in ("photo.jpg", "holiday/sea/beach.jpg"):
@@ -78,5 +78,5 @@ def test_upscale_commands_run_as_written(tmp_path: Path, monkeypatch: pytest.Mon
     monkeypatch.chdir(tmp_path)
     for command in commands:
         assert main(command) == 0, command
-    written = ("photo_x4.jpg", "poster.png", "large/sea/beach_x4.jpg")
-    assert [Image.open(tmp_path / name).size for name in written] == [(960, 64), (600, 40), (960, 64)]
+    written = ("photo_x4.jpg", "poster.png", "large/sea/beach_x4.jpg", "crisp.png")
+    assert [Image.open(tmp_path / name).size for name in written] == [(960, 64), (600, 40), (960, 64), (960, 64)]
