@@ -1,7 +1,7 @@
 """Show part of a photograph enlarged by bicubic interpolation (left) and by dsclora (right).
 
     python examples/before_after.py examples/photo.png docs/before-after.png --box 130,78,240,160
-    python examples/before_after.py examples/photo.png docs/sharp.png --box 130,78,240,160 --sharp 0 0.5 1
+    python examples/before_after.py examples/photo.png docs/sharp.png --box 140,108,204,160 --sharp 0 0.5 1
 
 The box is left, top, right, bottom in pixels of the photograph; the default is the whole photograph. `--sharp` shows
 `dsclora-x4-photo` with each sharpness instead.

@@ -22,7 +22,7 @@ SCRIPTS = sorted(path for folder in ("benchmarks", "examples") for path in (ROOT
 
 TOP_LEVEL = {
     *(".ci", ".dockerignore", ".editorconfig", ".gitattributes", ".github", ".gitignore"),
-    *("CHANGELOG.md", "CITATION.cff", "CONTRIBUTING.md", "Dockerfile", "LICENSE", "README.md", "SECURITY.md"),
+    *("CHANGELOG.md", "CITATION.cff", "CONTRIBUTING.md", "Dockerfile", "LICENSE", "NOTICE", "README.md", "SECURITY.md"),
     *("benchmarks", "docs", "dsclora_cli", "examples", "hatch_build.py", "mkdocs.yml", "pyproject.toml", "tests"),
     "weights.toml",
 }

@@ -363,8 +363,11 @@ def _sharp_entry(name: str, entry: WeightEntry | None, catalog: Catalog) -> Weig
     if entry is not None and entry.sharp is not None:
         return catalog.entry(entry.sharp)
     if entry is not None and any(each.sharp == entry.name for each in catalog.entries.values()):
-        raise UsageError(f"{entry.name} is a sharp model already", "leave --sharp out")
-    raise UsageError(f"{name} has no sharp model", _SHARP_HINT)
+        bodies = " or ".join(f"-m {each.name}" for each in catalog.entries.values() if each.sharp == entry.name)
+        raise UsageError(f"{entry.name} is a sharp model already", f"leave --sharp out, or sharpen less with {bodies}")
+    names = [f"-m {each.name}" for each in catalog.entries.values() if each.sharp]
+    hint = f"name a model that has one: {', '.join(names)}; or {_SHARP_HINT}" if names else _SHARP_HINT
+    raise UsageError(f"{name} has no sharp model", hint)
 
 
 def _find_file(path: Path, catalog: Catalog, option: str = "--weights") -> FoundWeights:

@@ -11,7 +11,8 @@ belongs, so that the student does not fill patches with a pattern.
 
 `PARTS` leads the run; the recipe gives all else. `validate` is the number of steps between two scores. A score is NIQE
 (lower is sharper) and PSNR-Y, for LR that is not degraded and the middle 512 pixels of the held-out pictures. RUN holds
-`last.safetensors`, `log.jsonl`, and the first result for each score; --resume continues after the last score.
+`last.safetensors`, `log.jsonl`, and the first result for each score; --resume continues after the last score, or
+begins.
 """
 
 from __future__ import annotations
@@ -47,6 +48,9 @@ from dsclora_cli.training.compile import compiled
 from dsclora_cli.training.optim import EMA, Precision, make_optimizer, rate_at
 from dsclora_cli.training.train import initial_network
 from dsclora_cli.weights.checkpoint import save_network
+
+STATE = "state.pt"
+"""Name of the file for `--resume` in the folder of a run."""
 
 _CPU = torch.device("cpu")
 _MIDDLE = 512  # pixels: edge of the part of a held-out picture that is scored
@@ -255,11 +259,11 @@ class Run:
         state = {name: part.state_dict() for name, part in self._stateful().items()}
         others = {"step": self._step, "seconds": self._seconds, "ratios": self._ratios}
         torch.save({**state, **others}, self._out / "state.tmp")
-        (self._out / "state.tmp").replace(self._out / "state.pt")
+        (self._out / "state.tmp").replace(self._out / STATE)
 
     def resume(self) -> None:
         """Continue after the last score."""
-        state = torch.load(self._out / "state.pt", weights_only=True)
+        state = torch.load(self._out / STATE, weights_only=True)
         for name, part in self._stateful().items():
             part.load_state_dict(state[name])
         self._step, self._seconds, self._ratios = state["step"], state["seconds"], state["ratios"]
@@ -325,9 +329,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     torch.set_num_threads(recipe.run.threads or torch.get_num_threads())
     data, _ = open_data(recipe)
     data = with_teacher_pictures(data, args.teacher_images)
+    is_begun = (args.out / STATE).exists()
+    if is_begun and not args.resume:
+        raise SystemExit(f"{args.out} holds a run (add --resume, or name another folder)")
     args.out.mkdir(parents=True, exist_ok=True)
     run = Run(recipe, data, args.out)
-    if args.resume:
+    if is_begun:
         run.resume()
     run.run(args.val)
 

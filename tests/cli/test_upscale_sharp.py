@@ -88,8 +88,21 @@ def test_the_package_has_a_sharp_model_for_every_picture_at_x4(dsclora, photo: P
 @pytest.mark.parametrize(
     ("arguments", "code", "error"),
     [
-        (("--weights", FIRST, "--sharp", 0.5), 2, "first has no sharp model (leave --sharp out, or name a model and"),
-        (("-m", "dsclora-x2", "--sharp", 0.5), 2, "dsclora-x2 has no sharp model (leave --sharp out, or"),
+        (
+            ("--weights", FIRST, "--sharp", 0.5),
+            2,
+            "first has no sharp model (name a model that has one: -m dsclora-x4-",
+        ),
+        (
+            ("-m", "dsclora-x2", "--sharp", 0.5),
+            2,
+            "dsclora-x2 has no sharp model (name a model that has one: -m",
+        ),
+        (
+            ("-m", "dsclora-x4-sharp", "--sharp", 0.5),
+            2,
+            "dsclora-x4-sharp is a sharp model already (leave",
+        ),
         (("--weights", FIRST, "--sharp-weights", SHARP), 2, "--sharp-weights is given without --sharp (give a"),
         (
             ("-m", "dsclora-x4", "--sharp-weights", SHARP, "--sharp", 0.5),
@@ -119,4 +132,4 @@ def test_eval_has_a_row_for_each_sharpness(dsclora, photo: Path) -> None:
 
     assert dsclora(*run).err.startswith("error: --sharp-weights is given without --sharp (give a sharpness from 0 to 1")
     code, _, err = dsclora(*run[:7], "--sharp", 0.5)
-    assert (code, err.splitlines()[0][:35]) == (2, "error: first has no sharp model (le")
+    assert (code, err.splitlines()[0][:35]) == (2, "error: first has no sharp model (na")

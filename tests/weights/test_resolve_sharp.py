@@ -119,8 +119,14 @@ def test_an_adapted_model_is_sharpened_after_the_adapter_is_merged(files: Path) 
 @pytest.mark.parametrize(
     ("options", "problem"),
     [
-        (ModelOptions("first", sharp=0.5), "first has no sharp model (leave --sharp out, or name a model and"),
-        (ModelOptions("crisp", sharp=0.5), "crisp is a sharp model already (leave --sharp out)"),
+        (
+            ModelOptions("first", sharp=0.5),
+            "first has no sharp model (name a model that has one: -m body, -m photo; or leave",
+        ),
+        (
+            ModelOptions("crisp", sharp=0.5),
+            "crisp is a sharp model already (leave --sharp out, or sharpen less with -m body",
+        ),
         (ModelOptions("body", sharp=1.5), "--sharp 1.5 is not a sharpness (give a number from 0 to 1)"),
         (ModelOptions("body", sharp=float("nan")), "--sharp nan is not a sharpness"),
         (ModelOptions("body", sharp_weights=Path("a.pth")), "--sharp-weights is given without --sharp"),
