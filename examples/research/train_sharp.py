@@ -20,7 +20,7 @@ from __future__ import annotations
 import argparse
 import json
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from itertools import pairwise
@@ -32,6 +32,7 @@ import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 from PIL import Image
+from saved_pictures import read
 from torch import Tensor, nn
 from torch.nn.utils.parametrizations import spectral_norm
 
@@ -154,7 +155,8 @@ class Run:
     def run(self, held_out: Path) -> None:
         """Take all steps that are left, and score as the recipe says."""
         steps, every = PARTS[-1].end, self._recipe.run.validate
-        pictures = list(_middles(held_out, self._recipe.network.scale))
+        scale = self._recipe.network.scale
+        pictures = [(downscale(hr, scale), hr) for hr in read(held_out, _MIDDLE, scale)]
         with ThreadPoolExecutor(1) as loader:
             loading = loader.submit(self._data.batch, self._step, slice(None))
             while self._step < steps:
@@ -291,16 +293,6 @@ def _target(batch: Batch) -> Tensor:
 def _rough(x: Tensor) -> Tensor:
     """Return patches reduced to a quarter of their size and enlarged again."""
     return F.interpolate(F.avg_pool2d(x, 4), scale_factor=4.0, mode="bilinear")
-
-
-def _middles(folder: Path, scale: int) -> Iterator[tuple[NDArray[np.uint8], NDArray[np.uint8]]]:
-    """Yield LR and HR of the middle of each picture."""
-    for path in sorted(folder.iterdir()):
-        picture = np.array(Image.open(path).convert("RGB"))
-        top, left = (max(0, (edge - _MIDDLE) // 2) for edge in picture.shape[:2])
-        hr = picture[top : top + _MIDDLE, left : left + _MIDDLE]
-        hr = hr[: hr.shape[0] // scale * scale, : hr.shape[1] // scale * scale]
-        yield downscale(hr, scale), hr
 
 
 def _upscaled(network: nn.Module, lr: NDArray[np.uint8]) -> NDArray[np.uint8]:
