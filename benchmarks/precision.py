@@ -3,7 +3,7 @@
     python benchmarks/precision.py DIR [--networks dsclora edsr rcan] [--weights dsclora-x4 FILE...] [--threads 1]
 
 Each network takes a step in float32 and a step in bfloat16 in turn, both compiled where the machine has a compiler, so
-that other work on the machine slows both alike. The second table has trained weights of scale 4: the cosine between the
+that other work on the machine slows both alike. Then follow trained weights of scale 4: the cosine between the
 gradients in both precisions over a batch of the pictures in DIR, for `--loss psnr`, and the change of the output.
 """
 
@@ -30,13 +30,18 @@ from dsclora_cli.weights.resolve import find_named_weights, open_network
 
 _WARMUP = 3  # steps before the measurement: the first step compiles
 _PRECISIONS = ("off", "bfloat16")
+_NETWORKS = {
+    "dsclora": NetworkOptions("dsclora"),
+    "edsr": NetworkOptions("edsr", channels=32, blocks=8),
+    "rcan": NetworkOptions("rcan", channels=32, blocks=4, groups=3),
+}
 
 
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path)
-    parser.add_argument("--networks", nargs="*", default=["dsclora", "edsr", "rcan"])
+    parser.add_argument("--networks", nargs="*", choices=_NETWORKS, default=list(_NETWORKS))
     parser.add_argument("--weights", nargs="*", default=["dsclora-x4"])
     parser.add_argument("--batch", type=int, default=16)
     parser.add_argument("--patch", type=int, default=48)
@@ -49,10 +54,7 @@ def main() -> None:
     data, _ = open_data(Recipe(data=DataOptions(data=(str(args.folder),), batch=args.batch, patch=args.patch)))
     batch = data.batch(0, slice(None)).to(torch.device("cpu"))
     for name in args.networks:
-        channels = {"edsr": 32, "rcan": 32}.get(name)
-        blocks = {"edsr": 8, "rcan": 4}.get(name)
-        options = NetworkOptions(name, channels=channels, blocks=blocks, groups=3 if name == "rcan" else None)
-        network = initial_network(resolve_defaults(Recipe(options)), data, offline=True)
+        network = initial_network(resolve_defaults(Recipe(_NETWORKS[name])), data, offline=True)
         whole, half = step_seconds(network, batch, args.steps)
         print(f"{name}: float32 {whole * 1e3:.0f} ms, bfloat16 {half * 1e3:.0f} ms, {whole / half:.2f} times as fast")
     for name in args.weights:

@@ -193,9 +193,9 @@ class SPAN(Network):
             body, o1 = self.get_submodule(name)(body, name, report)
 
         with without_autocast(x):
-            body = report("conv_2", self.conv_2(body.to(head.dtype)))
+            body = report("conv_2", self.conv_2(body))
             # Trap: o1 is the *activated* map. The authors' code returns c1 before SiLU, but SiLU works in place on c1.
-            joined = torch.cat([head, body, first_body, o1], dim=1).to(head.dtype)  # (N, 4C, H, W)
+            joined = torch.cat([head, body, first_body, o1], dim=1)  # (N, 4C, H, W)
             joined = report("conv_cat", self.conv_cat(joined))  # (N, C, H, W)
             sr: Tensor = self.upsampler(joined)  # (N, 3, sH, sW)
         return sr

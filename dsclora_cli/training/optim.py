@@ -82,7 +82,7 @@ class Precision:
 
     `auto` is float16 with a scaled loss on CUDA, and float32 elsewhere. The first and the last layers of SPAN, EDSR and
     RCAN stay in float32 (`without_autocast`). In trained networks the gradient in bfloat16 and the gradient in float32
-    have a cosine of 0.98 or more.
+    have a cosine of 0.98 or more over 16 patches of 48x48; 0.96 was seen over 4 patches of 24x24.
 
     Attributes:
         note: A sentence if the device cannot do what `choice` asks for, else empty.
@@ -109,9 +109,8 @@ class Precision:
 
 def _cpu_has_bfloat16() -> bool:
     """Return whether the CPU multiplies bfloat16 in hardware; without it, bfloat16 is slower than float32."""
-    capabilities: Mapping[str, Any] = getattr(
-        torch.cpu, "get_capabilities", dict
-    )()  # older releases of PyTorch cannot tell
+    # Older releases of PyTorch cannot tell.
+    capabilities: Mapping[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
     return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
 
 

@@ -1,4 +1,4 @@
-"""The finished weights of a run folder, and the error for weights of the user that cannot be read."""
+"""Find the finished weights of a run folder, and make the error for weights of the user that cannot be read."""
 
 from __future__ import annotations
 

@@ -362,11 +362,11 @@ def _sharp_entry(name: str, entry: WeightEntry | None, catalog: Catalog) -> Weig
     """Return the entry of the sharp network for weights called `name`. Raises UsageError where there is none."""
     if entry is not None and entry.sharp is not None:
         return catalog.entry(entry.sharp)
-    if entry is not None and any(each.sharp == entry.name for each in catalog.entries.values()):
-        bodies = " or ".join(f"-m {each.name}" for each in catalog.entries.values() if each.sharp == entry.name)
-        raise UsageError(f"{entry.name} is a sharp model already", f"leave --sharp out, or sharpen less with {bodies}")
-    names = [f"-m {each.name}" for each in catalog.entries.values() if each.sharp]
-    hint = f"name a model that has one: {', '.join(names)}; or {_SHARP_HINT}" if names else _SHARP_HINT
+    bodies = {f"-m {each.name}": each.sharp for each in catalog.entries.values() if each.sharp}
+    if entry is not None and entry.name in bodies.values():
+        own = " or ".join(body for body, sharp in bodies.items() if sharp == entry.name)
+        raise UsageError(f"{entry.name} is a sharp model already", f"leave --sharp out, or sharpen less with {own}")
+    hint = f"name a model that has one: {', '.join(bodies)}; or {_SHARP_HINT}" if bodies else _SHARP_HINT
     raise UsageError(f"{name} has no sharp model", hint)
 
 

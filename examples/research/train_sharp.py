@@ -41,6 +41,8 @@ from dsclora_cli.datasets.teacher_pictures import with_teacher_pictures
 from dsclora_cli.imaging.metrics import psnr_y
 from dsclora_cli.imaging.niqe import niqe
 from dsclora_cli.imaging.resize import downscale
+from dsclora_cli.inference.tiling import TileOptions, upscale_array
+from dsclora_cli.inference.torch_cpu import open_torch_engine
 from dsclora_cli.models.initialization import step_scales
 from dsclora_cli.models.network import Network
 from dsclora_cli.recipe import Recipe
@@ -69,14 +71,14 @@ class Discriminator(nn.Module):
     the difference to the picture reduced to a quarter of its size.
     """
 
-    def __init__(self, width: int = _WIDTH) -> None:
+    def __init__(self) -> None:
         super().__init__()
 
         def conv(inputs: int, outputs: int, kernel: int = 3, stride: int = 1) -> nn.Module:
             return spectral_norm(nn.Conv2d(inputs, outputs, kernel, stride, padding=1))
 
-        widths = (width, 2 * width, 3 * width)
-        layers = [conv(24, width), conv(width, width)]  # 24: color and detail of 2x2 pixels
+        widths = (_WIDTH, 2 * _WIDTH, 3 * _WIDTH)
+        layers = [conv(24, _WIDTH), conv(_WIDTH, _WIDTH)]  # 24: color and detail of 2x2 pixels
         for narrow, wide in pairwise(widths):
             layers += [conv(narrow, wide, kernel=4, stride=2), conv(wide, wide)]
         self.layers = nn.ModuleList(layers)
@@ -127,7 +129,7 @@ PARTS = (
     Part(10_000, 80.0, 1.0, 0.02, 4e-4, noise=0.005),
     Part(12_000, 240.0, 1.5, 0.03, 4e-4, noise=0.005),
 )
-"""The discriminator learns at small weights first: else the student fills everything with lines every four pixels.
+"""Let the discriminator learn at small weights first: else the student fills everything with lines every four pixels.
 
 Most of the adversarial gradient is different for each patch and cancels out, hence the large sizes. The noise hides
 differences that are too fine for the student to learn.
@@ -135,7 +137,7 @@ differences that are too fine for the student to learn.
 
 
 class Run:
-    """A run of adversarial distillation on the CPU."""
+    """Train by adversarial distillation on the CPU."""
 
     def __init__(self, recipe: Recipe, data: TrainSet, out: Path) -> None:
         self._recipe, self._data, self._out = recipe, data, out
@@ -237,10 +239,11 @@ class Run:
             self._sums[name] = self._sums.get(name, 0.0) + value / self._recipe.run.validate
 
     def _score(self, pictures: list[tuple[NDArray[np.uint8], NDArray[np.uint8]]]) -> None:
-        """Write a line of the log, the weights, some results as a picture, and the state for `--resume`."""
+        """Write a line of the log, the weights, the first result, and the state for `--resume`."""
         network, scale = self._average.module, self._recipe.network.scale
         assert isinstance(network, Network)
-        results = [_upscaled(network, lr) for lr, _ in pictures]
+        engine = open_torch_engine(network, network.config.descriptor, _CPU, torch.float32)
+        results = [upscale_array(lr, engine, TileOptions(0)).astype(np.uint8, copy=False) for lr, _ in pictures]
         psnr = [psnr_y(result, hr, scale) for result, (_, hr) in zip(results, pictures, strict=True)]
         line = {
             "step": self._step,
@@ -293,13 +296,6 @@ def _target(batch: Batch) -> Tensor:
 def _rough(x: Tensor) -> Tensor:
     """Return patches reduced to a quarter of their size and enlarged again."""
     return F.interpolate(F.avg_pool2d(x, 4), scale_factor=4.0, mode="bilinear")
-
-
-def _upscaled(network: nn.Module, lr: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    with torch.inference_mode():
-        output = network(torch.from_numpy(np.ascontiguousarray(lr)).permute(2, 0, 1)[None] / 255)[0]
-    result: NDArray[np.uint8] = (output.clamp(0, 1) * 255).round().to(torch.uint8).permute(1, 2, 0).numpy()
-    return result
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

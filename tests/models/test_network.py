@@ -1,4 +1,4 @@
-"""What holds for every network: interpolation between the weights of two networks, and mixed precision."""
+"""Check what holds for every network: interpolation between the weights of two networks, and mixed precision."""
 
 from __future__ import annotations
 
