@@ -221,6 +221,12 @@ class CompareOptions:
     hr: Path | None = None
     """True picture, for scores."""
 
+    sharp: tuple[float, ...] = ()
+    """Sharpnesses, 0 to 1: each model gives one more result for each of them."""
+
+    sharp_weights: Path | None = None
+    """File of the sharp model, instead of the sharp model that the catalog names."""
+
     offline: bool = False
     """Do not access the internet."""
 

@@ -30,6 +30,8 @@ COMPARE_EXAMPLES = """[bold]Examples[/]
 
   dsclora compare photo.jpg -m dsclora-x4 -m dsclora-x4-photo -m bicubic --crop 400,300,320,240
 
+  dsclora compare photo.jpg -m dsclora-x4-photo --sharp 0.5 --sharp 1
+
   dsclora compare small.png -m mine.safetensors -m other-program.png --hr original.png
 """
 
@@ -73,6 +75,8 @@ def compare(
     scale: Annotated[
         float, option(SIZE, f"Enlarge both sides by this factor, above 1 and up to {MAX_SCALE:g}.", "-s", "--scale")
     ] = _DEFAULT.scale,
+    sharp: options.SharpnessesOption = None,
+    sharp_weights: options.SharpWeightsOption = None,
     offline: options.OfflineOption = _DEFAULT.offline,
     device: options.DeviceOption = _DEFAULT.engine.device,
     engine: options.EngineOption = _ENGINE,
@@ -86,11 +90,14 @@ def compare(
     """Upscale a picture with several models, and write a contact sheet (PNG) and a page for browsers (HTML)."""
     if not 1 < scale <= MAX_SCALE:
         raise UsageError(f"--scale {scale:g} is not above 1 and at most {MAX_SCALE:g}", "give a factor such as 2.5")
+    options.check_sharpnesses(sharp, sharp_weights)
     asked = CompareOptions(
         candidates=tuple(candidates or ()),
         scale=scale,
         crop=options.part_of(crop) if crop else None,
         hr=hr,
+        sharp=tuple(sharp or ()),
+        sharp_weights=sharp_weights,
         offline=offline,
         engine=options.engine_options(device, dtype, tile, threads, ensemble=False, engine=engine.value),
         read=ReadOptions(max_pixels),

@@ -126,21 +126,8 @@ def evaluate(
             metavar="FILE",
         ),
     ] = None,
-    sharp: Annotated[
-        list[float] | None,
-        option(
-            MODEL,
-            "Sharpness above 0 and up to 1: adds a row for each model, moved towards its sharp model. May be repeated.",
-            "--sharp",
-            metavar="X",
-            min=0,
-            max=1,
-        ),
-    ] = None,
-    sharp_weights: Annotated[
-        Path | None,
-        option(MODEL, "File of the sharp model, instead of the one in the catalogue.", "--sharp-weights"),
-    ] = None,
+    sharp: options.SharpnessesOption = None,
+    sharp_weights: options.SharpWeightsOption = None,
     offline: options.OfflineOption = _DEFAULT.offline,
     protocol: Annotated[
         ProtocolName,
@@ -261,9 +248,8 @@ def _sharpened(
     models: tuple[ModelOptions, ...], sharp: list[float] | None, sharp_weights: Path | None
 ) -> tuple[ModelOptions, ...]:
     """Return the models, each followed by the same model at every sharpness; without any, `auto` is the only model."""
+    options.check_sharpnesses(sharp, sharp_weights)
     if not sharp:
-        if sharp_weights:
-            raise UsageError("--sharp-weights is given without --sharp", "give a sharpness from 0 to 1 with --sharp")
         return models
     rows = []
     for model in models or (ModelOptions(),):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -9,7 +10,16 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from dsclora_cli.cli import completion, console
-from dsclora_cli.cli.options import FILES, MODEL, JsonOption, OfflineOption, QuietOption, option
+from dsclora_cli.cli.options import (
+    FILES,
+    MODEL,
+    JsonOption,
+    OfflineOption,
+    QuietOption,
+    SharpOption,
+    SharpWeightsOption,
+    option,
+)
 
 if TYPE_CHECKING:
     from dsclora_cli.exporting.export import ExportedModel
@@ -19,6 +29,8 @@ EXPORT_EXAMPLES = """[bold]Examples[/]
   dsclora export dsclora-x4 -o dsclora-x4.onnx
 
   dsclora export dsclora-x4 -o dsclora-x4-ncnn.param
+
+  dsclora export dsclora-x4-photo --sharp 0.75 -o sharp.onnx
 
   dsclora export mine/best.safetensors --format spandrel -o for-chainner.safetensors
 
@@ -63,6 +75,8 @@ def export(
     adapter: Annotated[
         Path | None, option(MODEL, "Adapter file to merge into the model before the export.", "--adapter")
     ] = None,
+    sharp: SharpOption = None,
+    sharp_weights: SharpWeightsOption = None,
     offline: OfflineOption = False,
     json: JsonOption = False,
     quiet: QuietOption = False,
@@ -78,7 +92,8 @@ def export(
     # Imports torch, so the import waits until the options are parsed.
     from dsclora_cli.exporting.export import export_model
 
-    exported = export_model(named_options(model, offline, adapter), output, format and format.value, overwrite)
+    chosen = replace(named_options(model, offline, adapter), sharp=sharp, sharp_weights=sharp_weights)
+    exported = export_model(chosen, output, format and format.value, overwrite)
     if json:
         console.show_json(exported)
     elif not quiet:

@@ -86,6 +86,8 @@ def frames(
     model: options.ModelOption = _DEFAULT.model.model,
     weights: options.WeightsOption = _DEFAULT.model.weights,
     adapter: options.AdapterOption = _DEFAULT.model.adapter,
+    sharp: options.SharpOption = _DEFAULT.model.sharp,
+    sharp_weights: options.SharpWeightsOption = _DEFAULT.model.sharp_weights,
     offline: options.OfflineOption = _DEFAULT.model.offline,
     device: options.DeviceOption = _DEFAULT.engine.device,
     engine: options.EngineOption = _ENGINE,
@@ -98,7 +100,7 @@ def frames(
 ) -> None:
     """Upscale a video from stdin to stdout, frame by frame: y4m, or raw RGB with --size."""
     asked = UpscaleOptions(
-        model=options.model_options(model, weights, offline, adapter),
+        model=options.model_options(model, weights, offline, adapter, sharp, sharp_weights),
         size=SizeOptions(scale, width, height),
         engine=options.engine_options(device, dtype, tile, threads, ensemble=False, engine=engine.value),
         read=ReadOptions(max_pixels),

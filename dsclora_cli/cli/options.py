@@ -14,6 +14,7 @@ import typer
 
 from dsclora_cli.cli.completion import complete_device, complete_devices, complete_model
 from dsclora_cli.config import DEFAULT_SCALE, MAX_SCALE, EngineOptions, ModelOptions, ReadOptions
+from dsclora_cli.errors import UsageError
 from dsclora_cli.storage.places import Place, RemotePlace, is_url, parse_place
 
 FILES = "Input and output"
@@ -150,6 +151,17 @@ def model_options(
     return ModelOptions(model, weights, offline, adapter, sharp, sharp_weights)
 
 
+def check_sharpnesses(sharp: list[float] | None, sharp_weights: Path | None) -> None:
+    """Raise UsageError for sharpnesses that give a result twice, and for a sharp model that no sharpness uses."""
+    given = sharp or []
+    if sharp_weights and not given:
+        raise UsageError("--sharp-weights is given without --sharp", "give a sharpness from 0 to 1 with --sharp")
+    if 0 in given:
+        raise UsageError("--sharp 0 is the model itself", "give a sharpness above 0")
+    if len(set(given)) < len(given):
+        raise UsageError("a sharpness is given twice", "give each --sharp once")
+
+
 ModelOption = Annotated[
     str,
     option(
@@ -175,6 +187,32 @@ AdapterOption = Annotated[
     option(
         MODEL, "Adapter file to merge into the model; without --model, into the model it was made for.", "--adapter"
     ),
+]
+SharpOption = Annotated[
+    float | None,
+    option(
+        MODEL,
+        "Sharpness, 0 to 1: how far the model moves towards its sharp model. Sharp detail is a guess.",
+        "--sharp",
+        min=0,
+        max=1,
+        show_default="0",
+    ),
+]
+SharpnessesOption = Annotated[
+    list[float] | None,
+    option(
+        MODEL,
+        "Sharpness above 0 and up to 1: adds a result for each model, moved towards its sharp model. May be repeated.",
+        "--sharp",
+        metavar="X",
+        min=0,
+        max=1,
+    ),
+]
+SharpWeightsOption = Annotated[
+    Path | None,
+    option(MODEL, "File of the sharp model, instead of the one in the catalogue.", "--sharp-weights"),
 ]
 OfflineOption = Annotated[bool, option(MODEL, "Do not access the internet, but for URLs that you name.", "--offline")]
 DeviceOption = Annotated[

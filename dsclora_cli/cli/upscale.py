@@ -11,7 +11,7 @@ import typer
 
 from dsclora_cli.callbacks import Callbacks
 from dsclora_cli.cli import console, options
-from dsclora_cli.cli.options import CLUSTER, FILES, METADATA, MODEL, REPORTING, SIZE, SPEED, option
+from dsclora_cli.cli.options import CLUSTER, FILES, METADATA, REPORTING, SIZE, SPEED, option
 from dsclora_cli.config import (
     DEFAULT_SCALE,
     BatchOptions,
@@ -151,21 +151,8 @@ def upscale(
     model: options.ModelOption = _DEFAULT.model.model,
     weights: options.WeightsOption = _DEFAULT.model.weights,
     adapter: options.AdapterOption = _DEFAULT.model.adapter,
-    sharp: Annotated[
-        float | None,
-        option(
-            MODEL,
-            "Sharpness, 0 to 1: how far the model moves towards its sharp model. Sharp detail is a guess.",
-            "--sharp",
-            min=0,
-            max=1,
-            show_default="0",
-        ),
-    ] = _DEFAULT.model.sharp,
-    sharp_weights: Annotated[
-        Path | None,
-        option(MODEL, "File of the sharp model, instead of the one in the catalogue.", "--sharp-weights"),
-    ] = _DEFAULT.model.sharp_weights,
+    sharp: options.SharpOption = _DEFAULT.model.sharp,
+    sharp_weights: options.SharpWeightsOption = _DEFAULT.model.sharp_weights,
     offline: options.OfflineOption = _DEFAULT.model.offline,
     device: options.DevicesOption = _DEFAULT.engine.device,
     engine: options.EngineOption = _ENGINE,

@@ -115,8 +115,11 @@ def compare(
     names = options.candidates or (BICUBIC, AUTO)
     if twice := {name for name in names if names.count(name) > 1}:
         raise UsageError(f"{', '.join(sorted(twice))} is named twice", "name each candidate once")
+    candidates = [(name, sharp) for name in names for sharp in _sharpnesses(name, options)]
+    if options.sharp and len(candidates) == len(names):
+        raise UsageError("--sharp is given without a model to sharpen", "name one with --model")
     source = _open_input(picture, options, callbacks)
-    upscaled = [_upscale(name, source, options, callbacks) for name in names]
+    upscaled = [_upscale(name, sharp, source, options, callbacks) for name, sharp in candidates]
     if options.hr is not None:
         upscaled.append(_read_finished(options.hr, "hr", source, options))
     height, width = (min(each.pixels.shape[axis] for each in upscaled) for axis in (0, 1))
@@ -133,6 +136,16 @@ def compare(
         results=tuple(each.result for each in scored),
     )
     return result, scored
+
+
+def _sharpnesses(name: str, options: CompareOptions) -> tuple[float | None, ...]:
+    """Return the sharpnesses of a candidate: None, which is the candidate itself; for a model also the options'."""
+    return (None,) if name in FILTERS or _is_finished(name) else (None, *options.sharp)
+
+
+def _is_finished(name: str) -> bool:
+    """Return whether a candidate is a picture, and not weights."""
+    return names_file(name) and not is_url(name) and Path(name).suffix.lower() not in _NO_PICTURES
 
 
 def _open_input(picture: Path, options: CompareOptions, callbacks: Callbacks) -> _Input:
@@ -164,9 +177,11 @@ def _choose_part(header: Header, options: CompareOptions, callbacks: Callbacks) 
     return part
 
 
-def _upscale(name: str, source: _Input, options: CompareOptions, callbacks: Callbacks) -> ComparedPixels:
-    """Return the part of the picture, upscaled by a candidate."""
-    if names_file(name) and not is_url(name) and Path(name).suffix.lower() not in _NO_PICTURES:
+def _upscale(
+    name: str, sharp: float | None, source: _Input, options: CompareOptions, callbacks: Callbacks
+) -> ComparedPixels:
+    """Return the part of the picture, upscaled by a candidate; `sharp` is the sharpness of a model."""
+    if _is_finished(name):
         return _read_finished(Path(name), "file", source, options)
     begin = perf_counter()
     if name in FILTERS:
@@ -175,20 +190,27 @@ def _upscale(name: str, source: _Input, options: CompareOptions, callbacks: Call
         filtered = resize_with(name, _to_rgb(region), *sides)
         kind, upscaled = "filter", cut_part(filtered, inner, options.scale)
     else:
-        name, kind, upscaled = _run_model(name, source, options, callbacks)
+        name, kind, upscaled = _run_model(name, sharp, source, options, callbacks)
     result = ComparedResult(name, kind, perf_counter() - begin, None, None, None)
     return ComparedPixels(result, _to_rgb(upscaled), fitting_profile(source.header.metadata.icc, 3))
 
 
-def _run_model(name: str, source: _Input, options: CompareOptions, callbacks: Callbacks) -> tuple[str, str, Pixels]:
+def _run_model(
+    name: str, sharp: float | None, source: _Input, options: CompareOptions, callbacks: Callbacks
+) -> tuple[str, str, Pixels]:
     """Return the name and the kind of a model or of a file of weights, and the upscaled part."""
     model = named_options(name, options.offline)
+    if sharp is not None:
+        model = replace(model, sharp=sharp, sharp_weights=options.sharp_weights)
     asked = UpscaleOptions(model=model, size=SizeOptions(scale=options.scale), engine=options.engine)
     job = JobPlanner.for_arrays(asked).plan_in_memory(source.header)
     for note in job.notes:
         callbacks.note_once(note)
     upscaled, _ = upscale_part(PictureUpscaler(asked), job, source.pixels, source.part)
-    return f"{job.model} (auto)" if name == AUTO else name, "model" if model.weights is None else "weights", upscaled
+    kind = "model" if model.weights is None else "weights"
+    if name == AUTO:
+        return f"{job.model} (auto)", kind, upscaled
+    return name if sharp is None else f"{name}, sharpness {sharp:g}", kind, upscaled
 
 
 def _read_finished(path: Path, kind: str, source: _Input, options: CompareOptions) -> ComparedPixels:

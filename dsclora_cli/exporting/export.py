@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from dsclora_cli.config import ModelOptions
@@ -13,6 +13,7 @@ from dsclora_cli.exporting.file_formats import FORMATS
 from dsclora_cli.inference.engine import Descriptor
 from dsclora_cli.paths import atomic_write, is_taken
 from dsclora_cli.weights.adapters import load_adapters
+from dsclora_cli.weights.catalog import load_catalog
 from dsclora_cli.weights.hub_models import NO_LICENCE
 from dsclora_cli.weights.resolve import FoundWeights, find_weights, open_network
 from dsclora_cli.weights.state_dict import read_tensors
@@ -31,7 +32,7 @@ class ExportedModel:
     model: str
     """Name in the catalog, or the name of the weight file without its suffix."""
     weights_sha256: str
-    """sha256 of the weight file; with an adapter, a slash and the sha256 of the adapter follow."""
+    """sha256 of the weight file, and what belongs to it: see `FoundWeights.sha256`."""
     metadata: Mapping[str, str]
     """Metadata inside the files: scale, halo, licence, origin, and what goes in and comes out."""
     note: str | None = None
@@ -44,7 +45,7 @@ def export_model(
     """Convert a network and write the files. Equal networks give equal files.
 
     Args:
-        model: Weights to export, with the adapter to merge in, if there is one.
+        model: Weights to export, with the adapter to merge in and the sharpness, if there are any.
         output: File to write; some formats write another file or two with the same stem.
         format: Name in `FORMATS`; None lets the suffix of `output` decide.
         overwrite: Replace existing files.
@@ -116,16 +117,16 @@ def _refuse_existing(paths: list[Path]) -> None:
 
 def describe_export(found: FoundWeights, descriptor: Descriptor) -> dict[str, str]:
     """Return the metadata of the exported files: everything that another program must know to use the network."""
-    entry = found.entry
     stored = read_tensors(found.path).metadata
+    licence, source = _rights(found)
     return {
         "name": found.name,
         "arch": descriptor.arch,
         "scale": str(descriptor.scale),
         "halo": str(descriptor.halo),
         "exact_tiles": str(descriptor.exact_tiles).lower(),
-        "licence": entry.licence if entry else found.licence or stored.get("licence", NO_LICENCE),
-        "source": entry.source if entry else stored.get("source", ""),
+        "licence": licence,
+        "source": source,
         "weights_sha256": found.sha256,
         "training": load_adapters(found.adapter).training if found.adapter else stored.get("training", ""),
         "input": "float32, (1, 3, height, width), RGB from 0 to 1",
@@ -133,6 +134,19 @@ def describe_export(found: FoundWeights, descriptor: Descriptor) -> dict[str, st
         "normalization": "none outside: the network subtracts its own mean colour, where it has one",
         "written_by": "dsclora",
     }
+
+
+def _rights(found: FoundWeights) -> tuple[str, str]:
+    """Return the licence and the origin of weights; of weights with a sharp network, those of both."""
+    if found.sharp is not None:
+        # A mixture has no entry of its own, and the network that is moved may have one.
+        body = replace(found, sharp=None, entry=load_catalog().with_sha256(found.base_sha256))
+        (licence, source), (more, sharp_source) = _rights(body), _rights(found.sharp)
+        return " AND ".join(dict.fromkeys((licence, more))), "; ".join(dict.fromkeys((source, sharp_source)))
+    if found.entry:
+        return found.entry.licence, found.entry.source
+    stored = read_tensors(found.path).metadata
+    return found.licence or stored.get("licence", NO_LICENCE), stored.get("source", "")
 
 
 def _write_all(files: Mapping[Path, bytes]) -> None:

@@ -214,7 +214,7 @@ def _auto_scales(options: ModelOptions, catalog: Catalog) -> tuple[int, ...]:
         if not options.sharp or any(catalog.entry(name).sharp for name in names)
     )
     if not scales:
-        raise UsageError("no model that auto chooses has a sharp model", _SHARP_HINT)
+        raise _no_sharp_model("auto", catalog)
     return tuple(scales)
 
 
@@ -291,7 +291,7 @@ def _find_auto(options: ModelOptions, catalog: Catalog, scale: int) -> FoundWeig
             return found
         kind = "" if entry.repo else "embedded "
         return replace(found, note=f"{problems[0]}: using the {kind}{name}")
-    raise missed[0] if missed else UsageError(problems[0], _SHARP_HINT)
+    raise missed[0] if missed else _no_sharp_model(names[0], catalog)
 
 
 def _find_entry(entry: WeightEntry, catalog: Catalog, offline: bool) -> FoundWeights:
@@ -362,12 +362,18 @@ def _sharp_entry(name: str, entry: WeightEntry | None, catalog: Catalog) -> Weig
     """Return the entry of the sharp network for weights called `name`. Raises UsageError where there is none."""
     if entry is not None and entry.sharp is not None:
         return catalog.entry(entry.sharp)
-    bodies = {f"-m {each.name}": each.sharp for each in catalog.entries.values() if each.sharp}
-    if entry is not None and entry.name in bodies.values():
-        own = " or ".join(body for body, sharp in bodies.items() if sharp == entry.name)
-        raise UsageError(f"{entry.name} is a sharp model already", f"leave --sharp out, or sharpen less with {own}")
-    hint = f"name a model that has one: {', '.join(bodies)}; or {_SHARP_HINT}" if bodies else _SHARP_HINT
-    raise UsageError(f"{name} has no sharp model", hint)
+    bodies = [f"-m {each.name}" for each in catalog.entries.values() if entry and each.sharp == entry.name]
+    if bodies:
+        hint = f"leave --sharp out, or sharpen less with {' or '.join(bodies)}"
+        raise UsageError(f"{name} is a sharp model already", hint)
+    raise _no_sharp_model(name, catalog)
+
+
+def _no_sharp_model(name: str, catalog: Catalog) -> UsageError:
+    """Return the error for a sharpness of a model called `name`; the hint names the models that have a sharp model."""
+    others = ", ".join(f"-m {each.name}" for each in catalog.entries.values() if each.sharp)
+    hint = f"name a model that has one: {others}; or {_SHARP_HINT}" if others else _SHARP_HINT
+    return UsageError(f"{name} has no sharp model", hint)
 
 
 def _find_file(path: Path, catalog: Catalog, option: str = "--weights") -> FoundWeights:

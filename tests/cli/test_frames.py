@@ -78,6 +78,15 @@ def test_raw_frames_equal_pictures(dsclora, pipe, rgb: np.ndarray) -> None:
         assert np.array_equal(upscaled[number], np.asarray(Image.open(f"{number}_x2.png")))
 
 
+def test_frames_are_as_sharp_as_pictures(dsclora, pipe, rgb: np.ndarray) -> None:
+    sharp = ("-m", "dsclora-x4-photo", "--sharp", "0.75")
+    _, out = pipe(rgb[:1].tobytes(), "--size", "12x9", *sharp)
+    Image.fromarray(rgb[0]).save("0.png")
+    assert dsclora("upscale", "0.png", *sharp).code == 0
+    assert out == np.asarray(Image.open("0_x4.png")).tobytes()
+    assert pipe(rgb[:1].tobytes(), "--size", "12x9", *sharp[:2])[1] != out
+
+
 @pytest.mark.parametrize("name", ["420jpeg", "420mpeg2", "422", "444", "420p10", "mono"])
 def test_a_y4m_stream_keeps_everything_but_the_size(pipe, rgb: np.ndarray, name: str) -> None:
     siting = (name != "420jpeg", False)

@@ -1,4 +1,4 @@
-"""`dsclora upscale --sharp`: between a network and its sharp network, picture by picture."""
+"""`--sharp` of every command that takes it: between a network and its sharp network."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import load_file
 
 from dsclora_cli.inference.native.library import why_unavailable
 from dsclora_cli.models.span import SPAN, SpanConfig
@@ -130,6 +131,67 @@ def test_eval_has_a_row_for_each_sharpness(dsclora, photo: Path) -> None:
     only = json.loads(dsclora("eval", "--hr", "hr", "-s", 2, "--weights", SHARP, "--device", "cpu", "--json").out)
     assert only["sets"][0]["rows"][1]["mean"]["psnr_y"] == rows["first-sharp1"] != rows["first"]
 
-    assert dsclora(*run).err.startswith("error: --sharp-weights is given without --sharp (give a sharpness from 0 to 1")
     code, _, err = dsclora(*run[:7], "--sharp", 0.5)
     assert (code, err.splitlines()[0][:35]) == (2, "error: first has no sharp model (na")
+
+
+def test_compare_has_a_result_for_each_sharpness(dsclora, photo: Path) -> None:
+    run = (
+        "compare",
+        photo,
+        "-s",
+        2,
+        "-m",
+        "bicubic",
+        "-m",
+        FIRST,
+        "--sharp-weights",
+        SHARP,
+        "--device",
+        "cpu",
+        "--json",
+    )
+    result = json.loads(dsclora(*run, "--sharp", 0.5, "--sharp", 1).out)
+    scores = {each["name"]: each["faithfulness"] for each in result["results"]}
+    assert list(scores) == ["bicubic", str(FIRST), f"{FIRST}, sharpness 0.5", f"{FIRST}, sharpness 1"]
+    only = json.loads(dsclora("compare", photo, "-s", 2, "-m", SHARP, "-o", "only", "--device", "cpu", "--json").out)
+    assert only["results"][0]["faithfulness"] == scores[f"{FIRST}, sharpness 1"] != scores[str(FIRST)]
+
+    code, _, err = dsclora("compare", photo, "-m", "bicubic", "-o", "none", "--sharp", 1)
+    assert (code, err) == (2, "error: --sharp is given without a model to sharpen (name one with --model)\n")
+    assert not Path("none.png").exists()
+
+
+@pytest.mark.parametrize("command", ["eval", "compare"])
+@pytest.mark.parametrize(
+    ("arguments", "error"),
+    [
+        (("--sharp-weights", SHARP), "--sharp-weights is given without --sharp (give a sharpness from 0 to 1"),
+        (("--sharp", 0, "--sharp", 1), "--sharp 0 is the model itself (give a sharpness above 0)"),
+        (("--sharp", 1, "--sharp", 1.0), "a sharpness is given twice (give each --sharp once)"),
+    ],
+)
+def test_sharpnesses_that_add_no_result_are_an_error(
+    dsclora, photo: Path, command: str, arguments: tuple[object, ...], error: str
+) -> None:
+    inputs = ("--hr", photo.parent) if command == "eval" else (photo,)
+    result = dsclora(command, *inputs, *arguments)
+    assert (result.code, result.out) == (2, "")
+    assert result.err.startswith(f"error: {error}")
+
+
+def test_an_exported_model_is_as_sharp_and_states_both_licences(dsclora) -> None:
+    run = ("export", FIRST, "--sharp-weights", SHARP, "--json")
+    exported = json.loads(dsclora(*run, "--sharp", 0.5, "-o", "half.safetensors").out)
+    assert exported["model"] == "first-sharp0.5"
+    half, first, sharp = (load_file(name) for name in ("half.safetensors", FIRST, SHARP))
+    assert all(torch.allclose(value, (first[name] + sharp[name]) / 2) for name, value in half.items())
+
+    run = ("export", "dsclora-x4-photo", "--sharp", 0.75, "-o", "mixture.safetensors", "--json")
+    facts = json.loads(dsclora(*run).out)["metadata"]
+    assert (facts["name"], facts["licence"]) == ("dsclora-x4-photo-sharp0.75", "MIT AND CC-BY-4.0")
+    assert "; " in facts["source"]
+
+    code, _, err = dsclora("export", FIRST, "--sharp", 0.5, "-o", "none.safetensors")
+    assert (code, err[:38]) == (2, "error: first has no sharp model (name ")
+    assert not Path("none.safetensors").exists()
