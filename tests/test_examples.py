@@ -173,6 +173,19 @@ def test_compare_distillation_writes_a_table_of_every_method(tmp_path: Path, mon
     tool.main([*both, "--finished", "--held-out-only", "--baseline", "logits"])
     text = Path("table.md").read_text()
     assert text.startswith("|  | held-out | hours | over logits, held-out |\n") and "(one seed)" in text
+    # Weights of a loss: a row and a folder for each, in the order of the methods.
+    tool.main([*both, "--methods", "fd", "facd-infonce:0.1", "facd-infonce", "none", "--held-out-only"])
+    rows = [line.split("|")[1].strip() for line in Path("table.md").read_text().splitlines()[3:]]
+    assert rows == ["none", "fd", "facd-infonce:0.1", "facd-infonce"]
+    weights = [
+        tomllib.loads(Path(f"runs/x4-edsr-facd-infonce{each}-1/recipe.toml").read_text())["distill"].get(
+            "feature_weight"
+        )
+        for each in ("", "-w0.1")
+    ]
+    assert weights == [None, 0.1]
+    with pytest.raises(SystemExit):
+        tool.main([*both, "--methods", "facd:low"])
     with pytest.raises(SystemExit, match="raise --teacher-steps"):
         tool.main([*both[:-1], "99"])
     with pytest.raises(SystemExit, match="holds no finished run of --scale 2"):

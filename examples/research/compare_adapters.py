@@ -85,7 +85,7 @@ def base_recipe(args: argparse.Namespace) -> Recipe:
     """Return the recipe that all runs share."""
     recipe = with_values(read_recipe(args.config), {"base": args.base, "data": tuple(args.data), "val": args.val})
     run = replace(recipe.run, validate=args.validate, threads=args.threads, device=args.device, compile=args.compile)
-    return replace(recipe, run=replace(run, steps=args.steps or run.steps))
+    return replace(recipe, run=replace(run, steps=args.steps or run.steps, amp=args.amp))
 
 
 def trained(recipe: Recipe, run: Path) -> Path:
@@ -157,6 +157,7 @@ def parsed(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--threads", type=int)
     parser.add_argument("--device", default="auto")
     parser.add_argument("--compile", default="auto")
+    parser.add_argument("--amp", choices=("off", "bfloat16"), default="off", help="as in `dsclora train`")
     return parser.parse_args(arguments)
 
 

@@ -3,6 +3,7 @@
     python examples/research/compare_distillation.py --data PHOTOS --val HELD-OUT --benchmarks DIR --out RUNS
 
 An EDSR of 8 blocks with 32 channels teaches an EDSR of 4 blocks with 16 channels; `--arch rcan` compares small RCANs.
+`--methods fd facd-infonce:0.1` also changes the weight of a method's loss. The methods keep their default otherwise.
 Finished runs are used again and stopped runs resume, so the same command continues after an interruption; `--finished`
 trains nothing and writes table and plot of the runs that are finished. All methods of a seed are trained before the
 next seed. Short trials look at the held-out pictures alone (`--held-out-only`). DIR holds Set5, Set14 and BSD100 as
@@ -85,7 +86,7 @@ def main(arguments: list[str] | None = None) -> None:
     """Train all networks, evaluate them, and write table and plot."""
     args = parsed(arguments)
     teacher, runs = train_all(args)
-    runs = {name: found for name in METHODS if (found := runs.get(name))}
+    runs = {name: found for name in args.methods if (found := runs.get(name))}
     if not runs:
         raise SystemExit(f"{args.out} holds no finished run of --scale {args.scale} and --arch {args.arch}")
     every = {"teacher": {0: teacher}, **runs}
@@ -102,7 +103,9 @@ def train_all(args: argparse.Namespace) -> tuple[Path, dict[str, dict[int, Path]
     plain = Recipe(
         data=DataOptions(tuple(args.data), val=args.val, batch=args.batch, patch=args.patch),
         optimiser=OptimizerOptions(learning_rate=args.learning_rate, ema=0.998),
-        run=RunOptions(validate=args.validate, threads=args.threads, device=args.device, compile=args.compile),
+        run=RunOptions(
+            validate=args.validate, threads=args.threads, device=args.device, compile=args.compile, amp=args.amp
+        ),
     )
     kind = f"x{args.scale}-{args.arch}"
     # The teacher needs more steps than the students, because large networks learn more slowly.
@@ -112,16 +115,32 @@ def train_all(args: argparse.Namespace) -> tuple[Path, dict[str, dict[int, Path]
     runs: dict[str, dict[int, Path]] = {}
     # Seed by seed, so that a comparison cut short still has every method of some seeds.
     for seed in args.seeds:
-        for name in (each for each in METHODS if each in args.methods):
-            options = replace(METHODS[name], teacher=None if name == "none" else str(teacher / "best.safetensors"))
+        for name in args.methods:
+            options = replace(options_of(name), teacher=None if name == "none" else str(teacher / "best.safetensors"))
             run = replace(plain.run, steps=args.steps, seed=seed)
-            folder = args.out / f"{kind}-{name}-{seed}"
+            folder = args.out / f"{kind}-{name.replace(':', '-w')}-{seed}"
             recipe = replace(plain, network=student_shape, run=run, distill=options)
             if trained(recipe, folder, args.finished):
                 runs.setdefault(name, {})[seed] = folder
             if name == "none" and not args.finished:  # the first method: a teacher without an advantage teaches nothing
                 check_advantage(teacher, folder, args.advantage)
     return teacher, runs
+
+
+def options_of(method: str) -> DistillOptions:
+    """Return the options of a method in `METHODS`; after a colon the name may have the weight of the method's loss."""
+    name, _, weight = method.partition(":")
+    return replace(METHODS[name], feature_weight=float(weight)) if weight else METHODS[name]
+
+
+def method_name(text: str) -> str:
+    """Return the name of a method as `options_of` takes it. Raises ArgumentTypeError for an unknown one."""
+    try:
+        options_of(text)
+    except (KeyError, ValueError) as error:
+        names = ", ".join(METHODS)
+        raise argparse.ArgumentTypeError(f"{text!r} is none of {names}, and none of them with :WEIGHT") from error
+    return text
 
 
 def trained(recipe: Recipe, run: Path, only_look: bool) -> bool:
@@ -263,12 +282,12 @@ def parsed(arguments: list[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--arch", choices=SHAPES, default="edsr")
     parser.add_argument("--scale", type=int, choices=(2, 3, 4), default=4)
-    parser.add_argument("--methods", choices=METHODS, nargs="+", default=USUAL)
+    parser.add_argument("--methods", type=method_name, nargs="+", default=USUAL, metavar="METHOD[:WEIGHT]")
     parser.add_argument("--teacher-steps", type=int, default=6000)
     parser.add_argument("--steps", type=int, default=3000)
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
     parser.add_argument("--finished", action="store_true", help="train nothing; use the runs that are finished")
-    parser.add_argument("--baseline", choices=METHODS, default="fd", help="method that the differences refer to")
+    parser.add_argument("--baseline", type=method_name, default="fd", help="method that the differences refer to")
     parser.add_argument("--held-out-only", action="store_true", help="do not look at the benchmark sets")
     parser.add_argument("--advantage", type=float, default=0.15, help="least advantage of the teacher in dB")
     parser.add_argument("--batch", type=int, default=8)
@@ -278,7 +297,11 @@ def parsed(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--threads", type=int)
     parser.add_argument("--device", default="auto")
     parser.add_argument("--compile", default="auto")
-    return parser.parse_args(arguments)
+    parser.add_argument("--amp", choices=("off", "bfloat16"), default="off", help="as in `dsclora train`")
+    args = parser.parse_args(arguments)
+    # "none" first, whatever the order on the command line: it shows early whether the teacher has an advantage.
+    args.methods = sorted(args.methods, key=lambda method: list(METHODS).index(method.partition(":")[0]))
+    return args
 
 
 if __name__ == "__main__":
