@@ -21,7 +21,7 @@ from time import monotonic, time
 from typing import TYPE_CHECKING
 
 from dsclora_cli.config import UpscaleOptions
-from dsclora_cli.errors import UsageError
+from dsclora_cli.errors import DscloraError, UsageError
 from dsclora_cli.paths import is_folder
 from dsclora_cli.storage.places import RemotePlace, parse_place
 from dsclora_cli.upscaling.batch import BatchRun
@@ -61,6 +61,7 @@ def watch_files(
         KeyboardInterrupt: Ctrl-C while pictures are at work. Ctrl-C while waiting ends the watch without an exception.
         UsageError: An input is no folder, watchfiles is not installed, or options contradict each other.
         WeightsError: Weights cannot be read or downloaded.
+        DscloraError: The system refuses to watch so many folders.
     """
     paths = _check_folders(folders)
     callbacks.note_once("waiting for pictures; Ctrl-C ends")
@@ -121,21 +122,33 @@ def _changes(
             yield from _changes_in_same_folders(identities, recursive, stop)
         except FileNotFoundError:  # a folder, or a folder inside, has gone while the watch began
             stop.wait(_LOOK_SECONDS)
+        except (OSError, RuntimeError) as error:  # RuntimeError: the base class of the errors of watchfiles
+            # Linux limits the number of folders and of watches for each user.
+            step = "name fewer folders, raise fs.inotify.max_user_watches, or set WATCHFILES_FORCE_POLLING=1"
+            raise DscloraError(f"the system watches no more folders ({_reason(error)})", step) from error
+
+
+def _reason(error: OSError | RuntimeError) -> str:
+    """Return the first sentence of an error of watchfiles, without the paths that follow."""
+    return str(error.args[0]).partition(" about [")[0].rstrip(".")
 
 
 def _changes_in_same_folders(
     identities: Mapping[Path, _Identity | None], recursive: bool, stop: Event
 ) -> Generator[bool, None, None]:
-    """Yield as `_changes` does, and end where a folder goes, is there again or is another one.
+    """Yield as `_changes` does, and end where a folder goes, is there again, is another one or can be read at last.
 
-    Raises FileNotFoundError for a folder that goes while the watch begins.
+    Raises FileNotFoundError for a folder that goes while the watch begins, and OSError or RuntimeError where the system
+    refuses a watch.
     """
     from watchfiles import watch
 
+    folders = [path for path, identity in identities.items() if identity is not None]
+    listed = _listed_folders(folders) if recursive else None
     events = watch(
-        *(path for path, identity in identities.items() if identity is not None),
+        *(listed or folders),
         watch_filter=None,
-        recursive=recursive,
+        recursive=recursive and listed is None,
         stop_event=stop,
         debounce=200,
         rust_timeout=round(_LOOK_SECONDS * 1000),
@@ -147,6 +160,8 @@ def _changes_in_same_folders(
         must_look = True
         for changes in events:
             others = _are_others(identities, changes)
+            if listed:  # a folder that is new, or that can be read at last
+                others |= any(is_folder(Path(path)) for _, path in changes)
             if must_look or not others:
                 yield must_look or bool(changes)
             if others:
@@ -174,6 +189,16 @@ def _identity(path: Path) -> _Identity | None:
         if S_ISDIR(status.st_mode) and _is_readable(absolute):
             return os.path.normpath(absolute), status.st_dev, status.st_ino
     return None
+
+
+def _listed_folders(folders: Iterable[Path]) -> list[Path] | None:
+    """Return the folders and all folders inside but those that cannot be read; None where all can be read.
+
+    watchfiles cannot watch a tree that holds an unreadable folder, so each other folder is watched by itself.
+    """
+    errors: list[OSError] = []
+    listed = [Path(path) for folder in folders for path, _, _ in os.walk(folder, onerror=errors.append)]
+    return listed if errors else None
 
 
 def _is_readable(folder: Path) -> bool:

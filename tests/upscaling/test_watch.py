@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import signal
@@ -18,7 +19,7 @@ import pytest
 from PIL import Image
 
 from dsclora_cli.config import BatchOptions, ModelOptions, SizeOptions, UpscaleOptions
-from dsclora_cli.errors import UsageError
+from dsclora_cli.errors import DscloraError, UsageError
 from dsclora_cli.upscaling import watch
 from dsclora_cli.upscaling.types import FileResult, FoundInputs, UpscaleCallbacks, path_key
 from dsclora_cli.upscaling.watch import watch_files
@@ -297,6 +298,58 @@ class TestFoldersThatGo:
         monkeypatch.setattr(watchfiles, "watch", begin_late)
         assert Watch("incoming").after(lambda: picture(incoming / "a.png")) == "incoming/a.png"
         assert len(tries) == 2
+
+    def test_subfolders_beside_one_that_cannot_be_read(self, incoming: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        closed, scandir = incoming / "closed", os.scandir
+
+        def refuse(path: str) -> object:
+            if is_closed and Path(path).name == "closed":
+                raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), path)
+            return scandir(path)
+
+        def open_folder() -> None:
+            nonlocal is_closed
+            is_closed = False
+            closed.chmod(0o700)
+            time.sleep(0.5)
+            picture(closed / "c.png")
+
+        def make_folder() -> None:
+            (incoming / "new").mkdir()
+            time.sleep(0.5)
+            picture(incoming / "new" / "b.png")
+
+        for folder in (closed, incoming / "beside"):
+            folder.mkdir()
+        is_closed = True
+        # Not chmod, as above. os.walk looks the name up in its own module.
+        monkeypatch.setattr(os, "scandir", refuse)
+        watching = Watch("incoming", recursive=True)
+        assert watching.after(lambda: None) == "incoming/closed"  # an input that fails
+        assert watching.after(lambda: picture(incoming / "beside" / "a.png")) == "incoming/beside/a.png"
+        assert watching.after(make_folder) == "incoming/new/b.png"
+        assert watching.after(open_folder) == "incoming/closed/c.png"
+        assert watching.after(lambda: picture(closed / "d.png")) == "incoming/closed/d.png"
+        assert not watching.notes
+
+    @pytest.mark.parametrize(
+        "error",
+        [
+            OSError('OS file watch limit reached. about ["incoming/a"] (Error { kind: MaxFilesWatch })'),
+            RuntimeError("OS file watch limit reached"),
+        ],
+    )
+    def test_a_system_that_watches_no_more_folders(
+        self, incoming: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
+    ) -> None:
+        def refuse(*_: Path, **__: object) -> object:
+            raise error
+
+        monkeypatch.setattr("watchfiles.watch", refuse)
+        with pytest.raises(
+            DscloraError, match=r"no more folders \(OS file watch limit reached\) \(name fewer folders, r"
+        ):
+            next(watch_files(["incoming"], OPTIONS, UpscaleCallbacks(), Event()))
 
     @pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="counts descriptors in /proc")
     def test_watches_that_have_ended_leave_no_descriptor(self, incoming: Path) -> None:
