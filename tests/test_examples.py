@@ -92,6 +92,7 @@ def test_train_sharp_trains_and_resumes_exactly(tmp_path: Path, monkeypatch: pyt
         recipe = recipe.replace(old, new)
     (tmp_path / "recipe.toml").write_text(recipe)
     monkeypatch.setattr(tool, "PARTS", [tool.Part(end, 1.0, 1.0, 0.01, 1e-4) for end in (2, 4)])
+    monkeypatch.setattr(tool, "PARTS_AFTER", [tool.Part(2, 1.0, 1.0, 0.01, 1e-4)])
     monkeypatch.setattr(tool, "_RAMP", (0, 1))
 
     def train(out: str, *more: str) -> Path:
@@ -113,13 +114,20 @@ def test_train_sharp_trains_and_resumes_exactly(tmp_path: Path, monkeypatch: pyt
 
     lines = [json.loads(line) for line in (whole / "log.jsonl").read_text().splitlines()]
     assert [line["step"] for line in lines] == [2, 4]
-    assert all(line["niqe"] > 0 and 15 < line["psnr_y"] < 60 for line in lines)
+    for kind in ("", "_jpeg"):
+        assert all(line[f"niqe{kind}"] > 0 and 15 < line[f"psnr_y{kind}"] < 60 for line in lines)
     assert set(lines[0]["terms"]) == {"l1", "discriminator", "adversarial", "matching"}
     assert {path.name for path in whole.glob("*.png")} == {"result-000002.png", "result-000004.png"}
     first, second = (load_network(folder / "last.safetensors").state_dict() for folder in (whole, resumed))
     assert all(torch.equal(value, second[name]) for name, value in first.items())
     start = load_network(EMBEDDED / "dsclora-x4-photo.safetensors").state_dict()
     assert not torch.equal(first["conv_1.eval_conv.weight"], start["conv_1.eval_conv.weight"])
+
+    after = train("after", "--after", str(whole))  # from the same weights, with a discriminator that has learned
+    states = [torch.load(folder / tool.STATE, weights_only=True) for folder in (whole, after)]
+    assert [state["step"] for state in states] == [4, 2]
+    moments = [state["other"]["state"][0]["step"].item() for state in states]
+    assert moments == [4, 6]  # steps of the discriminator's optimiser
 
 
 def test_the_loss_of_the_example_method_equals_independent_code() -> None:

@@ -1,7 +1,7 @@
 """Train a sharp network: a sharp teacher's pictures as targets, and a discriminator that compares the two.
 
     python examples/research/train_sharp.py --config dsclora-x4-sharp.toml --data PHOTOS --data HALVED --val HELD-OUT \
-        --teacher-images SHARP --out RUN [--resume]
+        --teacher-images SHARP --out RUN [--resume | --after RUN-BEFORE]
 
 L1 to a sharp teacher gives soft results, because a small network cannot know where the teacher puts its detail, and
 returns the mean of all places. The discriminator (spectral norm, hinge loss: arXiv 1802.05957) learns to tell the
@@ -10,9 +10,10 @@ discriminator are matched too, as in pix2pixHD (arXiv 1711.11585, equation 2): t
 belongs, so that the student does not fill patches with a pattern.
 
 `PARTS` leads the run; the recipe gives all else. `validate` is the number of steps between two scores. A score is NIQE
-(lower is sharper) and PSNR-Y, for LR that is not degraded and the middle 512 pixels of the held-out pictures. RUN holds
-`last.safetensors`, `log.jsonl`, and the first result for each score; --resume continues after the last score, or
-begins.
+(lower is sharper) and PSNR-Y, for the middle 512 pixels of the held-out pictures, with LR that is not degraded and with
+LR saved as JPEG 75. RUN holds `last.safetensors`, `log.jsonl`, and the first two results for each score; --resume
+continues after the last score, or begins. --after begins with the discriminator of another run, led by `PARTS_AFTER`:
+to train on with other data, or from other weights.
 """
 
 from __future__ import annotations
@@ -36,6 +37,7 @@ from saved_pictures import read
 from torch import Tensor, nn
 from torch.nn.utils.parametrizations import spectral_norm
 
+from dsclora_cli.datasets.degradation import jpeg
 from dsclora_cli.datasets.patches import Batch, TrainSet, open_data
 from dsclora_cli.datasets.teacher_pictures import with_teacher_pictures
 from dsclora_cli.imaging.metrics import psnr_y
@@ -56,6 +58,7 @@ STATE = "state.pt"
 """Name of the file for `--resume` in the folder of a run."""
 
 _CPU = torch.device("cpu")
+_JPEG = 75  # quality of the JPEGs that are scored
 _MIDDLE = 512  # pixels: edge of the part of a held-out picture that is scored
 _WIDTH = 32  # channels of the discriminator at half the size of a patch
 _RAMP = 100, 400  # steps of a new run: first L1 alone, then a linear ramp up to both weights
@@ -136,11 +139,15 @@ differences that are too fine for the student to learn.
 """
 
 
+PARTS_AFTER = (Part(4000, 240.0, 1.5, 0.012, 4e-4, noise=0.005),)
+"""For a run with a discriminator that has learned already."""
+
+
 class Run:
     """Train by adversarial distillation on the CPU."""
 
-    def __init__(self, recipe: Recipe, data: TrainSet, out: Path) -> None:
-        self._recipe, self._data, self._out = recipe, data, out
+    def __init__(self, recipe: Recipe, data: TrainSet, parts: Sequence[Part], out: Path) -> None:
+        self._recipe, self._data, self._parts, self._out = recipe, data, parts, out
         self._student = initial_network(recipe, data, offline=True)
         self._student.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         scales = step_scales(self._student, torch.cat([data.batch(step, slice(None)).lr for step in range(4)]))
@@ -150,30 +157,30 @@ class Run:
         self._discriminator = Discriminator().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self._other = torch.optim.Adam(self._discriminator.parameters(), betas=(0.5, 0.99))
         self._precision = Precision(recipe.run.amp, _CPU)
-        self._step, self._seconds = 0, 0.0
+        self._step, self._seconds, self._is_ramped = 0, 0.0, True
         self._ratios: list[float] = []  # size of the gradient of L1 over the sizes of the two others, averaged
         self._sums: dict[str, float] = {}  # of the values for the next line of the log
 
     def run(self, held_out: Path) -> None:
         """Take all steps that are left, and score as the recipe says."""
-        steps, every = PARTS[-1].end, self._recipe.run.validate
+        steps, every = self._parts[-1].end, self._recipe.run.validate
         scale = self._recipe.network.scale
-        pictures = [(downscale(hr, scale), hr) for hr in read(held_out, _MIDDLE, scale)]
+        pairs = [(downscale(hr, scale), hr) for hr in read(held_out, _MIDDLE, scale)]
         with ThreadPoolExecutor(1) as loader:
             loading = loader.submit(self._data.batch, self._step, slice(None))
             while self._step < steps:
                 started = time.monotonic()
                 batch = loading.result()
                 loading = loader.submit(self._data.batch, self._step + 1, slice(None))
-                self._take(batch, next(part for part in PARTS if self._step < part.end))
+                self._take(batch, next(part for part in self._parts if self._step < part.end))
                 self._seconds += time.monotonic() - started
                 if self._step % every == 0 or self._step == steps:
-                    self._score(pictures)
+                    self._score(pairs)
 
     def _take(self, batch: Batch, part: Part) -> None:
         """Take a step of the discriminator, and a step of the student."""
         target = _target(batch)
-        rate = rate_at(replace(self._recipe.optimiser, learning_rate=part.rate), self._step, PARTS[-1].end)
+        rate = rate_at(replace(self._recipe.optimiser, learning_rate=part.rate), self._step, self._parts[-1].end)
         for group in self._optimizer.param_groups:
             group["lr"] = rate * group["scale"]
         for group in self._other.param_groups:
@@ -231,6 +238,8 @@ class Run:
 
     def _ramp(self) -> float:
         """Return the share of the gradients of the discriminator at this step."""
+        if not self._is_ramped:
+            return 1.0
         wait, rise = _RAMP
         return min(1.0, max(0.0, (self._step - wait) / rise))
 
@@ -238,31 +247,37 @@ class Run:
         for name, value in values.items():
             self._sums[name] = self._sums.get(name, 0.0) + value / self._recipe.run.validate
 
-    def _score(self, pictures: list[tuple[NDArray[np.uint8], NDArray[np.uint8]]]) -> None:
+    def _score(self, pairs: list[tuple[NDArray[np.uint8], NDArray[np.uint8]]]) -> None:
         """Write a line of the log, the weights, the first result, and the state for `--resume`."""
         network, scale = self._average.module, self._recipe.network.scale
         assert isinstance(network, Network)
         engine = open_torch_engine(network, network.config.descriptor, _CPU, torch.float32)
-        results = [upscale_array(lr, engine, TileOptions(0)).astype(np.uint8, copy=False) for lr, _ in pictures]
-        psnr = [psnr_y(result, hr, scale) for result, (_, hr) in zip(results, pictures, strict=True)]
+        inputs = {"": [lr for lr, _ in pairs], "_jpeg": [jpeg(lr, _JPEG) for lr, _ in pairs]}
+        scores: dict[str, float] = {}
+        shown = []
+        for kind, pictures in inputs.items():
+            results = [upscale_array(lr, engine, TileOptions(0)).astype(np.uint8, copy=False) for lr in pictures]
+            psnr = [psnr_y(result, hr, scale) for result, (_, hr) in zip(results, pairs, strict=True)]
+            scores |= {f"psnr_y{kind}": float(np.mean(psnr)), f"niqe{kind}": float(np.mean([*map(niqe, results)]))}
+            shown.append(results[0])
         line = {
             "step": self._step,
             "loss": self._sums["l1"],
             "terms": self._sums,
-            "psnr_y": float(np.mean(psnr)),
-            "niqe": float(np.mean([niqe(result) for result in results])),
+            **scores,
             "rate": self._optimizer.param_groups[0]["lr"] / self._optimizer.param_groups[0]["scale"],
             "seconds": self._seconds,
         }
-        print(f"step {self._step}: NIQE {line['niqe']:.2f}, PSNR-Y {line['psnr_y']:.2f} dB", flush=True)
+        words = ", ".join(f"{name} {value:.2f}" for name, value in scores.items())
+        print(f"step {self._step}: {words}", flush=True)
         with (self._out / "log.jsonl").open("a", encoding="utf-8") as log:
             print(json.dumps(line), file=log)
         self._sums = {}
-        Image.fromarray(results[0]).save(self._out / f"result-{self._step:06d}.png")
+        Image.fromarray(np.concatenate(shown, axis=1)).save(self._out / f"result-{self._step:06d}.png")
         origin = f"train_sharp.py, recipe {recipe_digest(self._recipe)}, data {self._data.digest}, step {self._step}"
         save_network(network, self._out / "last.safetensors", origin)
         state = {name: part.state_dict() for name, part in self._stateful().items()}
-        others = {"step": self._step, "seconds": self._seconds, "ratios": self._ratios}
+        others = {"step": self._step, "seconds": self._seconds, "ratios": self._ratios, "ramped": self._is_ramped}
         torch.save({**state, **others}, self._out / "state.tmp")
         (self._out / "state.tmp").replace(self._out / STATE)
 
@@ -272,6 +287,14 @@ class Run:
         for name, part in self._stateful().items():
             part.load_state_dict(state[name])
         self._step, self._seconds, self._ratios = state["step"], state["seconds"], state["ratios"]
+        self._is_ramped = state["ramped"]
+
+    def begin_after(self, before: Path) -> None:
+        """Take the discriminator of another run."""
+        state = torch.load(before / STATE, weights_only=True)
+        self._discriminator.load_state_dict(state["discriminator"])
+        self._other.load_state_dict(state["other"])
+        self._is_ramped = False
 
     def _stateful(self) -> dict[str, Any]:
         return {
@@ -308,6 +331,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--teacher-images", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--resume", action="store_true")
+    parser.add_argument("--after", type=Path, help="folder of another run, to begin with its discriminator")
     args = parser.parse_args(arguments)
     recipe = read_recipe(args.config)
     recipe = replace(recipe, data=replace(recipe.data, data=tuple(args.data), lr=args.lr, val=args.val))
@@ -321,9 +345,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if is_begun and not args.resume:
         raise SystemExit(f"{args.out} holds a run (add --resume, or name another folder)")
     args.out.mkdir(parents=True, exist_ok=True)
-    run = Run(recipe, data, args.out)
+    run = Run(recipe, data, PARTS_AFTER if args.after else PARTS, args.out)
     if is_begun:
         run.resume()
+    elif args.after:
+        run.begin_after(args.after)
     run.run(args.val)
 
 
