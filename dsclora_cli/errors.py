@@ -20,6 +20,7 @@ subclasses stand where they are raised: `HubUnavailable` in hub_client.py, `Alre
 
 from __future__ import annotations
 
+import errno
 import os
 import unicodedata
 from dataclasses import dataclass
@@ -110,12 +111,30 @@ def bug_info(error: BaseException) -> ErrorInfo:
     return ErrorInfo(ErrorCode.BUG, f"this is a bug in dsclora: {type(error).__name__}: {lines[0]}", hint)
 
 
-def system_info(error: OSError, code: ErrorCode) -> ErrorInfo:
-    """Return the description of an error of the system, such as a file whose name is too long."""
-    if error.filename and error.strerror:  # str(error) would begin with a number
-        hint = "check the path, its permissions and the free space"
-        return ErrorInfo(code, escape_control(f"{error.filename}: {error.strerror}"), hint)
-    return ErrorInfo(code, escape_control(str(error)))
+_NO_THREAD = "can't start new thread"
+
+_NEXT_STEPS = {
+    errno.ENOSPC: "free some space",
+    errno.EDQUOT: "free some space, or ask for a larger quota",
+    errno.EFBIG: "raise the limit on the size of files: ulimit -f",
+    errno.EMFILE: "raise the limit on open files: ulimit -n",
+    errno.ENFILE: "close other programs",
+    errno.EROFS: "choose a place that can be written",
+}
+"""What helps against an error of the system, whatever the file is."""
+
+
+def system_info(error: BaseException, code: ErrorCode) -> ErrorInfo | None:
+    """Return the description of an error of the system, such as a name that is too long; None for other exceptions."""
+    if isinstance(error, RuntimeError) and str(error) == _NO_THREAD:
+        hint = "end other programs, or raise the limit on processes: ulimit -u"
+        return ErrorInfo(code, "the system starts no more threads", hint)
+    if not isinstance(error, OSError) or not error.strerror:
+        return None
+    # str(error) would begin with a number.
+    message = f"{error.filename}: {error.strerror}" if error.filename else error.strerror
+    hint = _NEXT_STEPS.get(error.errno or 0, "check the path, its permissions and the free space")
+    return ErrorInfo(code, escape_control(message), hint)
 
 
 def escape_control(text: str) -> str:

@@ -10,6 +10,8 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+from dsclora_cli.paths import is_folder, is_link
+
 _ANY_FOLDERS = "**"
 
 
@@ -37,7 +39,7 @@ class Glob:
         """Yield the files and folders that match, in any order, some more than once where the glob has several `**`."""
         found = self._matches(self._pattern)
         # A slash at the end asks for folders.
-        yield from filter(Path.is_dir, found) if self._pattern.endswith(("/", os.sep)) else found
+        yield from filter(is_folder, found) if self._pattern.endswith(("/", os.sep)) else found
 
     def _matches(self, pattern: str) -> Iterator[Path]:
         parts = Path(pattern).parts
@@ -59,7 +61,7 @@ class Glob:
             # As for `*`, hidden files and folders do not match.
             below[:] = [name for name in below if not name.startswith(".")]
             folders = (Path(folder, name) for name in below)
-            self.links |= dict.fromkeys(each for each in folders if each.is_symlink())
+            self.links |= dict.fromkeys(each for each in folders if is_link(each))
             if rest:
                 yield from self._matches(str(Path(glob.escape(folder), *rest)))
             else:

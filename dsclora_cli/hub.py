@@ -38,7 +38,7 @@ from dsclora_cli.hub_client import (
     start_client,
     stream,
 )
-from dsclora_cli.paths import is_inner_path, sha256_of, sync_file, sync_folder
+from dsclora_cli.paths import found_in, is_file, is_inner_path, is_link, sha256_of, sync_file, sync_folder
 from dsclora_cli.transfer import DiskError, Received, TooManyBytes, Watch, claim, is_ours, release, watched, within
 
 PROBE_SECONDS = 4.0
@@ -189,12 +189,7 @@ def find_cached(wanted: HubFile) -> Path | None:
     """
     pin = wanted.sha256
     pattern = "**/*" if pin else f"*/{wanted.file}"
-    try:
-        return next(
-            (path for path in sorted((repo_folder(wanted) / "snapshots").glob(pattern)) if _is(path, wanted)), None
-        )
-    except OSError:  # a cache that cannot be read has nothing
-        return None
+    return next((path for path in found_in(repo_folder(wanted) / "snapshots", pattern) if _is(path, wanted)), None)
 
 
 def list_copies(wanted: HubFile) -> tuple[Path, ...]:
@@ -203,21 +198,21 @@ def list_copies(wanted: HubFile) -> tuple[Path, ...]:
     A claim is the pinned path in any revision, or a blob with the pinned sha256 as name.
     """
     folder = repo_folder(wanted)
-    found = {*(folder / "snapshots").glob(f"*/{wanted.file}"), folder / "blobs" / (wanted.sha256 or "")}
+    found = {*found_in(folder / "snapshots", f"*/{wanted.file}"), folder / "blobs" / (wanted.sha256 or "")}
     # A link and the blob behind the link are one copy.
-    return tuple(sorted({path.resolve() for path in found if path.is_file()}))
+    return tuple(sorted({path.resolve() for path in found if is_file(path)}))
 
 
 def list_partial(wanted: HubFile) -> tuple[Path, ...]:
     """Return the unfinished downloads in the cache folder of a repository."""
-    return tuple(sorted((repo_folder(wanted) / "blobs").glob("*.incomplete")))
+    return tuple(found_in(repo_folder(wanted) / "blobs", "*.incomplete"))
 
 
 def drop_copy(wanted: HubFile, copy: Path) -> None:
     """Remove a file of a repository from the client's cache, and all links to the file. Raises OSError."""
     snapshots = repo_folder(wanted) / "snapshots"
     # The links first: a link to nothing would make other programs believe in a file.
-    for link in [path for path in snapshots.glob("**/*") if path.is_symlink() and path.resolve() == copy]:
+    for link in [path for path in found_in(snapshots, "**/*") if is_link(path) and path.resolve() == copy]:
         link.unlink()
         with suppress(OSError):  # other files are left in the folder
             link.parent.rmdir()
@@ -228,7 +223,7 @@ def _is(path: Path, wanted: HubFile) -> bool:
     """Return whether a path is a regular file with the wanted bytes."""
     try:
         # The size is compared first: hashing every file of a large repository would take seconds.
-        if not path.is_file() or (wanted.sha256 and path.stat().st_size != wanted.size):
+        if not is_file(path) or (wanted.sha256 and path.stat().st_size != wanted.size):
             return False
         return not wanted.sha256 or sha256_of(path) == wanted.sha256
     except OSError:

@@ -234,29 +234,57 @@ def _create_incomplete(path: Path) -> Path:
 def _behind_links(path: Path) -> Path:
     """Return the place that links lead to. Raises OSError for a link that leads to itself."""
     place = Path(os.path.realpath(path))
-    if place.is_symlink():
+    if is_link(place):
         raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), str(path))
     return place
 
 
 def is_taken(path: Path) -> bool:
-    """Return whether something is at a path; False where the system refuses the path, which a write then tells."""
-    return os.path.exists(path)  # noqa: PTH110 - Path.exists raises for a name that is too long
+    """Return whether something is at a path; False where the system refuses the path, as reading or writing then tells.
+
+    `Path.exists`, `is_dir`, `is_file` and `is_symlink` raise for a name that is too long, and for a folder that may not
+    be entered.
+    """
+    return os.path.exists(path)  # noqa: PTH110
 
 
 def is_folder(path: Path) -> bool:
     """Return whether a folder is at a path; else as `is_taken`."""
-    return os.path.isdir(path)  # noqa: PTH112 - as above
+    return os.path.isdir(path)  # noqa: PTH112
 
 
-def is_taken_by_file(path: Path) -> bool:
-    """Return whether a file is at a path that would be replaced, and no pipe or device; else as `is_taken`."""
-    return os.path.isfile(path)  # noqa: PTH113 - as above
+def is_file(path: Path) -> bool:
+    """Return whether a regular file is at a path, and no pipe or device; else as `is_taken`."""
+    return os.path.isfile(path)  # noqa: PTH113
+
+
+def is_link(path: Path) -> bool:
+    """Return whether a symbolic link is at a path; else as `is_taken`."""
+    return os.path.islink(path)  # noqa: PTH114
+
+
+def found_in(folder: Path, pattern: str = "*") -> list[Path]:
+    """Return the paths in a folder that match a glob, in order; none where the folder is absent or may not be read."""
+    try:
+        return sorted(folder.glob(pattern))
+    except OSError:
+        return []
+
+
+def may_write_below(folder: Path) -> bool:
+    """Return whether the permissions allow new files in a folder, or to make the folder first."""
+    there = next((place for place in (folder, *folder.absolute().parents) if is_taken(place)), folder)
+    return is_folder(there) and is_allowed(there, os.W_OK | os.X_OK)
+
+
+def is_allowed(path: Path, mode: int) -> bool:
+    """Return whether this process may do what `mode` says, such as `os.R_OK`, with what is at a path."""
+    return os.access(path, mode, effective_ids=os.access in os.supports_effective_ids)
 
 
 def is_stream(path: Path) -> bool:
     """Return whether a pipe or a device is at a path, or a folder, which no file can replace; else as `is_taken`."""
-    return is_taken(path) and not is_taken_by_file(path)
+    return is_taken(path) and not is_file(path)
 
 
 def _part_name(path: Path) -> Path:
@@ -332,10 +360,9 @@ def sync_file(path: Path) -> None:
 @lru_cache(maxsize=4096)
 def remove_abandoned_files(folder: Path) -> None:
     """Remove the temporary files of killed runs from a folder; once in the life of a process."""
-    with suppress(OSError):
-        for file in folder.glob(".dsclora-*.part"):
-            with suppress(OSError):
-                _remove_if_abandoned(file)
+    for file in found_in(folder, ".dsclora-*.part"):
+        with suppress(OSError):
+            _remove_if_abandoned(file)
 
 
 def _remove_if_abandoned(part: Path) -> None:

@@ -16,7 +16,7 @@ from enum import StrEnum
 from pathlib import Path
 
 from dsclora_cli.errors import UsageError
-from dsclora_cli.paths import atomic_write, config_dir, read_small
+from dsclora_cli.paths import atomic_write, config_dir, is_allowed, read_small
 
 SETTINGS = (
     *("scale", "model", "offline", "device", "engine", "dtype", "tile", "threads", "max-memory", "max-pixels"),
@@ -26,6 +26,7 @@ SETTINGS = (
 """Names of the settings, equal to the long names of options of `dsclora upscale`."""
 
 _STEP = "correct or remove the line; docs/config.md lists the settings"
+_PERMISSIONS = "check the permissions, remove the file, or set DSCLORA_CONFIG_DIR to another folder"
 _NUMBER = re.compile(r"[+-]?(0|[1-9]\d*)(\.\d+)?")
 
 
@@ -127,14 +128,18 @@ def _read_text(path: Path) -> str:
     """Return the text of the file; an absent file has an empty text. Raises UsageError."""
     try:
         return read_small(path)
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return ""
+    except PermissionError as error:
+        if not is_allowed(path.parent, os.X_OK):  # the folder of another user, as after sudo
+            return ""
+        raise UsageError(f"cannot read {path}: {error.strerror}", _PERMISSIONS) from error
     except UnicodeDecodeError as error:
         line = error.object[: error.start].count(b"\n") + 1
         raise UsageError(f"{path}, line {line}: not UTF-8", "save the file as UTF-8") from error
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
-        raise UsageError(f"cannot read {path}: {reason}", "check the permissions, or remove the file") from error
+        raise UsageError(f"cannot read {path}: {reason}", _PERMISSIONS) from error
 
 
 def _line_of(text: str, name: str) -> int:

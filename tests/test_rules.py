@@ -184,3 +184,19 @@ def test_the_tree_in_contributing_has_a_line_for_every_module() -> None:
     modules = {path.relative_to(ROOT).as_posix() for path in PACKAGE if path.name != "__init__.py"}
     named = {name for name in tree_of_contributing() if name.startswith("dsclora_cli/") and name.endswith(".py")}
     assert named - {"dsclora_cli/__init__.py"} == modules
+
+
+def test_looks_at_paths_cannot_fail() -> None:
+    """`Path.exists` and its like raise where a folder may not be entered; `dsclora_cli.paths` has functions instead."""
+    looks = {"exists", "is_dir", "is_file", "is_symlink"}
+    found = [
+        f"{path.relative_to(ROOT).as_posix()}:{node.lineno} {node.func.attr}"
+        for path in PACKAGE
+        for node in ast.walk(tree(path))
+        if isinstance(node, ast.Call)
+        and isinstance(node.func, ast.Attribute)
+        and node.func.attr in looks
+        # `os.path`, in paths.py; entries of archives and of folders, which know what they are.
+        and ast.unparse(node.func.value) not in {"os.path", "info", "entry"}
+    ]
+    assert found == []

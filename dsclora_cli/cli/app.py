@@ -62,6 +62,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     as_json = "--json" in given
     try:
         _refuse_empty(given)
+        _refuse_absent_folder()
         with _terminable():
             program = typer.main.get_command(application(given or _words_to_complete()))
             name_numbers(program)
@@ -83,6 +84,14 @@ def _refuse_empty(given: Sequence[str]) -> None:
             f"an argument is empty, after {before}" if not word else f"{word} has no value",
             "give a value, or leave the argument out; a variable of a script may be empty",
         )
+
+
+def _refuse_absent_folder() -> None:
+    """Raise UsageError where the folder of the terminal was removed: relative paths mean nothing, and torch fails."""
+    try:
+        Path.cwd()
+    except FileNotFoundError as error:
+        raise UsageError("the current folder does not exist any more", "go to another folder") from error
 
 
 def _words_to_complete() -> list[str]:

@@ -243,8 +243,8 @@ def _described(error: BaseException, traceback: bool) -> tuple[ErrorInfo, ExitCo
     if isinstance(error, MemoryError):  # of Python or of NumPy, anywhere: no fault of the program
         hint = "close other programs, or raise the limit on memory of this process"
         return ErrorInfo(ErrorCode.OUT_OF_MEMORY, "there is not enough memory", hint), ExitCode.SOME_FAILED
-    if isinstance(error, OSError) and error.filename and error.strerror:
-        return system_info(error, ErrorCode.FAILED), ExitCode.SOME_FAILED
+    if info := system_info(error, ErrorCode.FAILED):
+        return info, ExitCode.SOME_FAILED
     info = bug_info(error)
     return replace(info, hint="") if traceback else info, ExitCode.SOME_FAILED
 

@@ -21,7 +21,7 @@ from dsclora_cli.config import (
     VideoOptions,
 )
 from dsclora_cli.errors import DscloraError, OutputUnwritable, UsageError, escape_control
-from dsclora_cli.paths import GrowingOutput, is_stream, is_taken_by_file, open_growing_output
+from dsclora_cli.paths import GrowingOutput, is_file, is_link, is_stream, open_growing_output
 
 _DEFAULT = UpscaleOptions()
 _ENGINE = options.EngineName(_DEFAULT.engine.engine)
@@ -139,7 +139,7 @@ def _check(output: Path | None, json: bool, overwrite: bool, is_rgb: bool) -> No
         console.check_stdout("video", json, True, f"for example: {pipe}")
         return
     _check_suffix(output, is_rgb)
-    if is_taken_by_file(output):  # pipes and devices are written to, and not replaced
+    if is_file(output):  # pipes and devices are written to, and not replaced
         if not overwrite:
             raise UsageError(f"{output} exists already", "choose another name with -o, or add --overwrite")
         if os.path.samestat(output.stat(), os.fstat(sys.stdin.fileno())):
@@ -199,6 +199,6 @@ def _whole_frames(output: Path | None, target: GrowingOutput | None) -> Iterator
     frames = "the first frame is" if target.parts == 1 else f"the first {target.parts} frames are"
     place = target.kept or output or "stdout"
     # As the user writes the folder, except where a link leads to another one.
-    if output and target.kept and not output.is_symlink():
+    if output and target.kept and not is_link(output):
         place = output.with_name(target.kept.name)
     yield escape_control(f"{frames} in {place}") if output else f"{frames} on {place}"

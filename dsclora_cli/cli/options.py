@@ -142,9 +142,9 @@ def model_options(
 
     A `model` that is the path or the URL of a weight file counts as `weights`, and weights on the Hub count as a model.
     """
-    from dsclora_cli.weights.hub_models import WEIGHT_SUFFIXES
+    from dsclora_cli.weights.resolve import names_file
 
-    if weights is None and (is_url(model) or (Path(model).suffix in WEIGHT_SUFFIXES and Path(model).is_file())):
+    if weights is None and (is_url(model) or names_file(model)):
         model, weights = "auto", parse_place(model)
     if isinstance(weights, RemotePlace) and weights.scheme == "hf" and model == "auto":
         model, weights = weights.url, None

@@ -19,6 +19,7 @@ import typer
 from dsclora_cli.cli.completion import complete_device, complete_method, complete_model
 from dsclora_cli.cli.options import option, parse_device, parse_pixels
 from dsclora_cli.errors import UsageError
+from dsclora_cli.paths import is_taken
 from dsclora_cli.recipe import EXPERT_OPTIONS, DistillOptions, OptionField, Recipe, option_fields
 from dsclora_cli.recipe_toml import check_recipe, read_recipe, with_values
 
@@ -148,9 +149,9 @@ def resolve_recipe(given: Given, out: Path, config: Path | None, resume: bool, d
         UsageError: No run to resume, a recipe for another command, or a value that is not allowed.
     """
     saved = out / "recipe.toml"
-    if resume and not (config or given or saved.exists()):
+    if resume and not (config or given or is_taken(saved)):
         raise UsageError(f"{out} holds no run to resume", "check --out, or start a run with --data DIR")
-    file = config or (saved if resume and saved.exists() else None)
+    file = config or (saved if resume and is_taken(saved) else None)
     recipe = read_recipe(file) if file else Recipe()
     if distill:
         recipe = replace(recipe, distill=recipe.distill or DistillOptions())

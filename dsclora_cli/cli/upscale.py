@@ -23,6 +23,7 @@ from dsclora_cli.config import (
     UpscaleOptions,
 )
 from dsclora_cli.errors import DscloraError, UsageError
+from dsclora_cli.paths import is_taken
 from dsclora_cli.storage.places import is_url
 
 if TYPE_CHECKING:
@@ -322,7 +323,7 @@ def _write_page(result: FileResult, asked: UpscaleOptions, view: UpscaleView) ->
         return
     written = Path(str(result.output))
     page = written.with_name(f"{written.stem}-compare.html")
-    if page.exists() and not asked.batch.overwrite:
+    if is_taken(page) and not asked.batch.overwrite:
         view.on_note(f"{page} exists already and is kept; --overwrite replaces the page")
         return
     scale = result.scale or DEFAULT_SCALE
@@ -330,7 +331,8 @@ def _write_page(result: FileResult, asked: UpscaleOptions, view: UpscaleView) ->
     try:
         write_page(page, *compare(Path(result.input), compared, Callbacks()))
     except (DscloraError, OSError) as error:
-        view.on_note(f"{page} is not written: {error}")
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else error
+        view.on_note(f"{page} is not written: {reason}")
     else:
         view.on_note(f"before and after: {page}")
 

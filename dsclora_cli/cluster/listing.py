@@ -24,16 +24,21 @@ from dsclora_cli.imaging.formats import is_picture_name
 from dsclora_cli.paths import is_folder
 from dsclora_cli.storage.places import Place, RemotePlace, absolute_place, is_url, parse_place
 from dsclora_cli.upscaling.inputs import (
-    LINK_TO_FOLDER,
     ListedInput,
     expand_list,
-    left_out_for,
-    reason_of_empty,
-    reason_of_folder,
     unlisted_problem,
 )
 from dsclora_cli.upscaling.output_names import check_template
-from dsclora_cli.upscaling.types import STDIN, FileResult, LeftOut, path_key
+from dsclora_cli.upscaling.types import (
+    LINK_TO_FOLDER,
+    STDIN,
+    FileResult,
+    LeftOut,
+    left_out_for,
+    path_key,
+    reason_of_empty,
+    reason_of_folder,
+)
 
 _IN_MEMORY = 100_000
 """Most files that are sorted in memory: some 60 MB."""

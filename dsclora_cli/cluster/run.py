@@ -18,7 +18,7 @@ from dsclora_cli.cluster.listing import Listing
 from dsclora_cli.cluster.schedule import Schedule, Task
 from dsclora_cli.config import ClusterOptions, UpscaleOptions
 from dsclora_cli.errors import ErrorCode, ErrorInfo, UsageError
-from dsclora_cli.paths import state_dir
+from dsclora_cli.paths import is_folder, is_taken, state_dir
 from dsclora_cli.storage.places import RemotePlace, absolute_place, parse_place
 from dsclora_cli.upscaling.bounded_queue import POLL_SECONDS
 from dsclora_cli.upscaling.output_names import STDOUT
@@ -199,7 +199,7 @@ def _check(options: UpscaleOptions) -> None:
     """Raise UsageError for options that only one machine can follow."""
     output = options.batch.output
     place = parse_place(output) if output and output != STDOUT else None
-    is_file = isinstance(place, Path) and place.exists() and not place.is_dir()
+    is_file = isinstance(place, Path) and is_taken(place) and not is_folder(place)
     if place is None or is_file or (isinstance(place, RemotePlace) and place.scheme == "memory"):
         raise UsageError("--executor ray writes into a folder", "name a folder with -o that all machines can write to")
     if options.batch.shard:

@@ -21,7 +21,7 @@ from dsclora_cli.errors import ImageError, UsageError
 from dsclora_cli.imaging.formats import is_picture_name
 from dsclora_cli.imaging.reader import PictureReader, open_picture
 from dsclora_cli.imaging.resize import downscale
-from dsclora_cli.paths import is_folder, is_taken_by_file
+from dsclora_cli.paths import is_file, is_folder, is_taken
 
 _HINT = "replace it by an 8-bit RGB or grey picture"
 _MAX_PIXELS = ReadOptions.max_pixels
@@ -96,7 +96,7 @@ def open_set(
     if data_dir is None:
         return _open_pairs(name, fetch_set(name, offline, on_progress), None, scale, max_pixels)
     lr = data_dir / name / "LR_bicubic" / f"X{scale}"
-    return _open_pairs(name, data_dir / name / "HR", lr if lr.exists() else None, scale, max_pixels)
+    return _open_pairs(name, data_dir / name / "HR", lr if is_taken(lr) else None, scale, max_pixels)
 
 
 def open_folder(hr: Path, lr: Path | None, scale: int, max_pixels: int = _MAX_PIXELS) -> BenchmarkSet:
@@ -169,7 +169,7 @@ def list_pictures(folder: Path, kind: str) -> list[Path]:
         folder: Where to look.
         kind: HR, LR or another word for errors.
     """
-    if is_taken_by_file(folder):
+    if is_file(folder):
         raise UsageError(f"{folder} is a file, not a folder", f"give the folder of the {kind} pictures")
     if not is_folder(folder):
         raise UsageError(f"there is no folder {folder}", f"put the {kind} pictures there, or give another folder")

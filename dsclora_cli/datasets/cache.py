@@ -25,7 +25,16 @@ from dsclora_cli.config import ReadOptions
 from dsclora_cli.datasets.pages import CONVERSIONS, check_regular, open_pages
 from dsclora_cli.errors import DscloraError, ImageError
 from dsclora_cli.imaging.resize import downscale
-from dsclora_cli.paths import append_line, atomic_write, cache_dir, open_regular, read_small, sha256_of
+from dsclora_cli.paths import (
+    append_line,
+    atomic_write,
+    cache_dir,
+    found_in,
+    is_taken,
+    open_regular,
+    read_small,
+    sha256_of,
+)
 
 _HEADER = re.compile(
     # Numbers only: an array of objects would take the bytes of the file for addresses in memory.
@@ -62,7 +71,7 @@ class TrainCache:
         self._index = self.folder / "index.jsonl"
         self._known = self._read_index()
         # Remove temporary files that a killed process left behind.
-        for part in self.folder.glob(".dsclora-*.part"):
+        for part in found_in(self.folder, ".dsclora-*.part"):
             with suppress(OSError):  # removed by another process meanwhile, or open on Windows
                 if time.time() - part.stat().st_mtime > _ABANDONED_SECONDS:
                     part.unlink()
@@ -89,7 +98,7 @@ class TrainCache:
     def _stored_file(self, key: str) -> StoredFile | None:
         """Return what the cache knows of the file with this content; None where `HASH.json` is damaged."""
         path = self.folder / f"{key}.json"
-        if not path.exists():
+        if not is_taken(path):
             return StoredFile((_page_name(key, 0),))
         try:
             facts = json.loads(read_small(path))

@@ -25,7 +25,7 @@ from dsclora_cli.errors import ImageError, SetUnavailable, UsageError
 from dsclora_cli.hub import fetch_dataset_file
 from dsclora_cli.hub_client import HubUnavailable
 from dsclora_cli.imaging.formats import is_picture_name
-from dsclora_cli.paths import cache_dir, sync_files, sync_folder
+from dsclora_cli.paths import cache_dir, found_in, is_folder, sync_files, sync_folder
 
 SOURCES = {
     "Set5": (("eugenesiow/Set5", "data/Set5_HR.tar.gz"), ("goodfellowliu/Set5", "Set5.zip")),
@@ -74,7 +74,7 @@ def fetch_set(name: str, offline: bool = False, on_progress: OnUnpack | None = N
     """
     sets = cache_dir() / "datasets"
     folder = sets / name
-    if folder.is_dir():
+    if is_folder(folder):
         return folder / "HR"
     archive = _fetch_archive(name, offline)
     try:
@@ -88,7 +88,7 @@ def fetch_set(name: str, offline: bool = False, on_progress: OnUnpack | None = N
             (Path(unfinished) / name).rename(folder)
             sync_folder(sets)
     except OSError as error:
-        if not folder.is_dir():  # a folder that exists now is the work of another process, which was faster
+        if not is_folder(folder):  # a folder that exists now is the work of another process, which was faster
             hint = "free some space, or set DSCLORA_CACHE_DIR to a folder that can be written"
             raise SetUnavailable(f"cannot unpack {name} into {sets}: {error.strerror}", hint) from error
     return folder / "HR"
@@ -116,7 +116,7 @@ def _fetch_archive(name: str, offline: bool) -> Path:
 
 def _drop_abandoned(sets: Path, name: str) -> None:
     """Remove folders that killed processes left; a folder that still changes belongs to a running process."""
-    for left in sets.glob(f".{name}-*"):
+    for left in found_in(sets, f".{name}-*"):
         if time.time() - left.stat().st_mtime > _ABANDONED_SECONDS:
             shutil.rmtree(left, ignore_errors=True)
 

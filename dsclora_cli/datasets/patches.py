@@ -26,6 +26,7 @@ from dsclora_cli.datasets.degradation import context_of, degrade
 from dsclora_cli.datasets.download import SOURCES, fetch_set, set_name
 from dsclora_cli.datasets.pages import CONVERSIONS
 from dsclora_cli.errors import DscloraError, ImageError, UsageError
+from dsclora_cli.paths import is_folder
 from dsclora_cli.recipe import DegradeOptions, Recipe
 
 OnPicture = Callable[[int, int], None]
@@ -319,7 +320,7 @@ def listed(names: Sequence[str]) -> str:
 def _folder(source: str, offline: bool) -> Path:
     """Return a folder of pictures: the source itself, or the folder of a set, downloaded where missing."""
     path = Path(source)
-    if path.is_dir() or len(path.parts) > 1:
+    if is_folder(path) or len(path.parts) > 1:
         return path
     try:
         name = set_name(source)

@@ -26,7 +26,7 @@ from dsclora_cli.host import host_memory
 from dsclora_cli.hub_client import HubUnavailable
 from dsclora_cli.imaging.formats import FORMATS
 from dsclora_cli.inference.system import may_have_gpu
-from dsclora_cli.paths import cache_dir, config_dir, downloads_dir, engines_dir, state_dir
+from dsclora_cli.paths import cache_dir, config_dir, downloads_dir, engines_dir, found_in, is_file, is_link, state_dir
 from dsclora_cli.settings import read_file
 from dsclora_cli.weights.catalog import EMBEDDED, load_catalog
 from dsclora_cli.weights.download import hub_file
@@ -142,9 +142,17 @@ def list_folders() -> tuple[Folder, ...]:
             # Other programs keep hundreds of gigabytes in the Hub's cache, and counting them would take minutes.
             ("cache of the Hub", hub.cache_folder(), repos),
             ("embedded weights", EMBEDDED, [EMBEDDED]),
-            ("temporary files", Path(tempfile.gettempdir()), []),
+            ("temporary files", _temporary_folder(), []),
         )
     )
+
+
+def _temporary_folder() -> Path:
+    """Return the folder for temporary files; where none can be used, the one that the system would take first."""
+    try:
+        return Path(tempfile.gettempdir())
+    except OSError:
+        return Path(os.environ.get("TMPDIR") or "/tmp")  # noqa: S108
 
 
 def _describe_folder(purpose: str, path: Path, counted: list[Path]) -> Folder:
@@ -160,7 +168,7 @@ def _describe_folder(purpose: str, path: Path, counted: list[Path]) -> Folder:
 
 def _files(folder: Path) -> Iterator[Path]:
     """Yield the files below a folder; a blob of the Hub's cache is counted, and the links to the blob are not."""
-    return (path for path in folder.rglob("*") if path.is_file() and not path.is_symlink())
+    return (path for path in found_in(folder, "**/*") if is_file(path) and not is_link(path))
 
 
 def _is_writable(folder: Path) -> bool:

@@ -34,6 +34,7 @@ from dsclora_cli.imaging.writer import fit_format, write_picture
 from dsclora_cli.inference.engine import Engine
 from dsclora_cli.inference.tiling import TileOptions, upscale_array
 from dsclora_cli.methods import MethodPlugin, find_plugin, load_method
+from dsclora_cli.paths import is_file
 from dsclora_cli.settings import read_file, settings_file
 from dsclora_cli.upscaling.engines import choose_device, load_engine
 from dsclora_cli.weights.resolve import FoundWeights, find_weights
@@ -160,7 +161,7 @@ def _check_golden() -> _Result:
 def _golden_file() -> Path:
     """Return the golden file inside an installed wheel, else the golden file of the tests in a checkout."""
     packaged = Path(__file__).with_name("golden.npz")
-    return packaged if packaged.is_file() else Path(__file__).parents[2] / "tests" / "golden" / f"{TESTED_MODEL}.npz"
+    return packaged if is_file(packaged) else Path(__file__).parents[2] / "tests" / "golden" / f"{TESTED_MODEL}.npz"
 
 
 def _check_tiles() -> _Result:

@@ -38,7 +38,7 @@ from dsclora_cli.models.features import FeatureExtractor, ProjectedFeatures, sel
 from dsclora_cli.models.lora import AdaptedNetwork, Adapters, merge_adapters, parse_ranks
 from dsclora_cli.models.network import Network
 from dsclora_cli.models.span import SPAN
-from dsclora_cli.paths import sha256_of
+from dsclora_cli.paths import is_taken, sha256_of
 from dsclora_cli.recipe import (
     DEFAULT_FEATURE_DISTANCE,
     DEFAULT_FEATURE_WEIGHTS,
@@ -202,7 +202,7 @@ def _facd_distance(run: Path, resume: bool) -> str | None:
     resumes with None, which `build_facd` reads as "l1", because a named distance would change the recipe's digest.
     """
     begun = run / "recipe.toml"
-    if resume and begun.exists():
+    if resume and is_taken(begun):
         started_with = read_recipe(begun).distill
         if started_with and started_with.method == "facd" and started_with.feature_distance is None:
             return None

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from dsclora_cli.errors import UsageError
 from dsclora_cli.models.lora import merge_adapters
-from dsclora_cli.paths import sha256_of
+from dsclora_cli.paths import is_taken, sha256_of
 from dsclora_cli.weights.adapters import build_adapters, load_adapters
 from dsclora_cli.weights.checkpoint import load_network, save_network
 from dsclora_cli.weights.resolve import find_named_weights
@@ -53,7 +53,7 @@ def merge(
     if output.suffix.lower() != ".safetensors":
         hint = f"choose {output.with_suffix('.safetensors')}; `dsclora export` writes other formats"
         raise UsageError(f"the suffix of {output} is not .safetensors", hint)
-    if output.exists():
+    if is_taken(output):
         raise UsageError(f"{output} exists", "choose another name for the merged weights")
     if not 0 <= strength < math.inf:
         raise UsageError(f"--strength {strength:g} is not a share of an adapter", "give a number from 0 to 1, or above")

@@ -16,7 +16,7 @@ from dsclora_cli.evaluation.report import BASELINE, RowInfo
 from dsclora_cli.imaging.resize import matlab_bicubic
 from dsclora_cli.inference.engine import Engine, Ensemble
 from dsclora_cli.inference.tiling import TileOptions, upscale_array
-from dsclora_cli.paths import sha256_of
+from dsclora_cli.paths import is_file, sha256_of
 from dsclora_cli.upscaling.engines import auto_edge, choose_device, load_engine, with_fitting_tile
 from dsclora_cli.weights.adapters import load_adapters
 from dsclora_cli.weights.catalog import WeightEntry
@@ -82,7 +82,7 @@ def _find(model: ModelOptions, options: EvalOptions) -> FoundWeights:
         # Prefer a base among the weights that are compared; else the adapter's base comes from the catalog.
         base_sha256 = load_adapters(model.adapter).base_sha256
         given = (local_weights(other.weights, model.offline) for other in options.models if other.weights is not None)
-        files = (file for file in given if file.is_file())
+        files = (file for file in given if is_file(file))
         model = replace(model, weights=next((file for file in files if sha256_of(file) == base_sha256), None))
     native = native_scales(model)
     if options.scale not in native and _model_name(model) != AUTO:

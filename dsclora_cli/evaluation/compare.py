@@ -16,6 +16,7 @@ from dsclora_cli.callbacks import Callbacks
 from dsclora_cli.config import CompareOptions, SizeOptions, UpscaleOptions
 from dsclora_cli.errors import ImageError, UsageError
 from dsclora_cli.imaging.color import convert_pixels
+from dsclora_cli.imaging.formats import is_picture_name
 from dsclora_cli.imaging.metrics import SSIM_WINDOW, crop_border, luma, psnr, ssim
 from dsclora_cli.imaging.profiles import fitting_profile
 from dsclora_cli.imaging.reader import open_picture
@@ -145,7 +146,8 @@ def _sharpnesses(name: str, options: CompareOptions) -> tuple[float | None, ...]
 
 def _is_finished(name: str) -> bool:
     """Return whether a candidate is a picture, and not weights."""
-    return names_file(name) and not is_url(name) and Path(name).suffix.lower() not in _NO_PICTURES
+    is_named_so = is_picture_name(Path(name)) or names_file(name)
+    return is_named_so and not is_url(name) and Path(name).suffix.lower() not in _NO_PICTURES
 
 
 def _open_input(picture: Path, options: CompareOptions, callbacks: Callbacks) -> _Input:

@@ -17,7 +17,7 @@ from dsclora_cli.config import EvalOptions
 from dsclora_cli.datasets.benchmarks import BenchmarkSet, Pair, open_folder, open_set
 from dsclora_cli.datasets.degradation import jpeg
 from dsclora_cli.datasets.fingerprint import identify, picture_digest
-from dsclora_cli.errors import DscloraError, UsageError
+from dsclora_cli.errors import DscloraError, ErrorCode, UsageError, system_info
 from dsclora_cli.evaluation.candidates import Candidate, open_candidates
 from dsclora_cli.evaluation.cost import Cost, TimedModel, measure, timed_indices
 from dsclora_cli.evaluation.protocol import Image, Protocol, Scorer, open_metrics, protocol_of
@@ -240,6 +240,11 @@ def _name_errors(pair: Pair) -> Iterator[None]:
         if any(str(path) in error.message for path in (pair.hr, pair.lr) if path):
             raise
         raise type(error)(f"{pair.hr}: {error.message}", error.hint) from error
+    except OSError as error:
+        info = system_info(error, ErrorCode.FAILED)
+        if info is None:
+            raise
+        raise DscloraError(f"at {pair.hr}: {info.message}", info.hint) from error
     except Exception as error:
         raise RuntimeError(f"{type(error).__name__} at {pair.hr}: {error}") from error
 

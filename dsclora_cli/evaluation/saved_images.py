@@ -16,6 +16,7 @@ from dsclora_cli.evaluation.score_cache import PixelKey
 from dsclora_cli.imaging.contact_sheet import Strip, contact_sheet
 from dsclora_cli.imaging.reader import open_picture
 from dsclora_cli.imaging.types import Frame, Header, Pixels
+from dsclora_cli.paths import is_taken
 from dsclora_cli.upscaling.manifest import ResultKey, is_recorded, result_state, save_result
 
 _LOSSLESS = SaveOptions(format="PNG")
@@ -69,7 +70,7 @@ def _save(path: Path, key: ResultKey, image: Image) -> None:
     """Write `(H, W, 3)` uint8 as PNG and record the key. Raises ImageError and UsageError as `save` does."""
     # A user may point --save at a folder of their own pictures: only files that this program wrote are replaced, and
     # files with the same pixels, which an earlier run may have written without a place for its record.
-    if path.exists() and not is_recorded(path) and not _shows(path, image):
+    if is_taken(path) and not is_recorded(path) and not _shows(path, image):
         hint = "choose another folder with --save"
         raise UsageError(f"{path} already exists and was not written by this program", hint)
     height, width = image.shape[:2]

@@ -105,7 +105,7 @@ def _refuse_shared(paths: list[Path]) -> None:
     for path in others:
         for known in FORMATS.values():
             owner = path.with_suffix(known.suffixes[0])
-            if owner != first and path.suffix in known.suffixes[1:] and path.exists() and owner.exists():
+            if owner != first and path.suffix in known.suffixes[1:] and is_taken(path) and is_taken(owner):
                 raise UsageError(f"{path} belongs to {owner}", "choose another name")
 
 

@@ -8,11 +8,11 @@ from __future__ import annotations
 import json
 import re
 import subprocess
-import tempfile
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib.util import find_spec
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ from dsclora_cli.errors import DscloraError, UsageError
 from dsclora_cli.inference import openvino
 from dsclora_cli.models.network import Network
 from dsclora_cli.models.span import SPAN
+from dsclora_cli.temporary import temporary_folder
 from dsclora_cli.weights.checkpoint import pack_network
 from dsclora_cli.weights.state_dict import pack_tensors
 
@@ -98,8 +99,8 @@ def _to_onnx(network: Network, metadata: Mapping[str, str]) -> tuple[bytes, ...]
     import onnx
 
     sides = {2: "height", 3: "width"}
-    with tempfile.TemporaryDirectory() as folder, _quiet_tracing():
-        path = Path(folder) / "network.onnx"
+    with temporary_folder() as folder, _quiet_tracing():
+        path = folder / "network.onnx"
         # By tracing. The newer exporter needs several more packages and three times the time; it writes the same nodes.
         torch.onnx.export(
             _Callable(network),
@@ -131,11 +132,13 @@ def _to_ncnn(network: Network, metadata: Mapping[str, str]) -> tuple[bytes, ...]
     """Return ncnn's param file, weights in float32, and metadata as JSON: ncnn's files have no place for metadata."""
     import pnnx
 
-    with tempfile.TemporaryDirectory() as folder, _quiet_tracing(), torch.no_grad():
+    with temporary_folder() as folder, _quiet_tracing(), torch.no_grad():
         traced: Any = torch.jit.trace(  # type: ignore[no-untyped-call]
             _Callable(network), torch.zeros(1, 3, *_EXAMPLE), check_trace=False
         )
-        traced.save(f"{folder}/network.pt")
+        file = BytesIO()
+        torch.jit.save(traced, file)
+        Path(folder, "network.pt").write_bytes(file.getvalue())  # saving into a full disk would end the process
         shapes = [f"[1,3,{height},{width}]f32" for height, width in (_EXAMPLE, _OTHER_EXAMPLE)]
         command = [pnnx.EXEC_PATH, "network.pt", f"inputshape={shapes[0]}", f"inputshape2={shapes[1]}", "fp16=0"]
         ran = subprocess.run(command, check=False, cwd=folder, capture_output=True, text=True, errors="replace")  # noqa: S603

@@ -13,7 +13,7 @@ import tempfile
 import threading
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from typing import TextIO
 
 _LIBRARY_LINE = re.compile(rb"(?!note|warning|error|failed|skipped)[A-Za-z_][\w. ]*: ")
@@ -57,10 +57,11 @@ def collect_complaints() -> Iterator[list[str]]:
     Lines of other threads reach standard error after the block. Only one thread at a time can be inside.
     """
     complaints: list[str] = []
-    with _DESCRIPTOR, tempfile.TemporaryFile() as store:
+    with _DESCRIPTOR, ExitStack() as opened:
         try:
+            store = opened.enter_context(tempfile.TemporaryFile())
             before = os.dup(2)
-        except OSError:  # standard error is closed
+        except OSError:  # no folder for temporary files, or standard error is closed
             yield complaints
             return
         try:

@@ -27,7 +27,7 @@ from dsclora_cli.imaging.formats import CAMERA_RAW, FORMATS, detect_format, is_c
 from dsclora_cli.imaging.limits import check_claim
 from dsclora_cli.imaging.metadata import read_orientation, with_size
 from dsclora_cli.imaging.types import AnyFrame, Frame, Header, OpenedFile, StreamedFrame
-from dsclora_cli.paths import open_regular
+from dsclora_cli.paths import is_folder, open_regular
 
 T = TypeVar("T")
 
@@ -56,7 +56,7 @@ def open_picture(
     name = name or ("<stdin>" if isinstance(source, bytes) else str(source))
     suffix = PurePath(name).suffix if name != "<stdin>" else ""
     with _name_errors(name), silent():
-        if isinstance(source, Path) and source.is_dir():
+        if isinstance(source, Path) and is_folder(source):
             raise ImageError("is a folder, not a picture", "give the path of a picture file")
         file: BinaryIO = io.BytesIO(source) if isinstance(source, bytes) else open_regular(source)
         try:

@@ -6,10 +6,10 @@
 
 from __future__ import annotations
 
+import errno
 import importlib
 import json
 import sys
-import tempfile
 import warnings
 import zipfile
 import zlib
@@ -24,6 +24,7 @@ import numpy as np
 from dsclora_cli.errors import OutOfMemory
 from dsclora_cli.inference.engine import Descriptor, UnitPixels, require_finite
 from dsclora_cli.paths import atomic_write, open_regular
+from dsclora_cli.temporary import temporary_folder
 
 if TYPE_CHECKING:
     from torch import nn
@@ -145,10 +146,13 @@ def model_bytes(model: Any) -> tuple[bytes, bytes]:  # noqa: ANN401
     """Return the operations as XML, and the weights in float32, of an OpenVINO model."""
     from openvino import save_model
 
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "network.xml"
-        # The default would halve the file by rounding the weights to float16.
-        save_model(model, path, compress_to_fp16=False)
+    with temporary_folder() as folder:
+        path = folder / "network.xml"
+        try:
+            # The default would halve the file by rounding the weights to float16.
+            save_model(model, path, compress_to_fp16=False)
+        except RuntimeError as error:  # of a C++ stream, without the reason
+            raise OSError(errno.ENOSPC, "a network cannot be written") from error
         return path.read_bytes(), path.with_suffix(".bin").read_bytes()
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
+from dsclora_cli.paths import is_taken
+
 _GPU_FILES = tuple(
     map(Path, ("/dev/nvidiactl", "/dev/nvhost-gpu", "/dev/dxg", "/dev/kfd", "C:/Windows/System32/nvcuda.dll"))
 )
@@ -13,7 +15,7 @@ _GPU_FILES = tuple(
 
 def find_driver() -> Path | None:
     """Return a file of a GPU driver, whether or not the installed torch can use the GPU."""
-    return next((file for file in _GPU_FILES if file.exists()), None)
+    return next((file for file in _GPU_FILES if is_taken(file)), None)
 
 
 def may_have_gpu() -> bool:

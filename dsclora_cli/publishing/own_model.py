@@ -14,7 +14,7 @@ from typing import Any
 from dsclora_cli.datasets.download import SOURCES
 from dsclora_cli.errors import UsageError, WeightsError
 from dsclora_cli.models.network import Network
-from dsclora_cli.paths import sha256_of
+from dsclora_cli.paths import is_file, is_folder, is_taken, sha256_of
 from dsclora_cli.recipe import OptionField
 from dsclora_cli.recipe_toml import read_recipe, recipe_digest, recipe_to_toml
 from dsclora_cli.weights.adapters import build_adapters, is_adapter, load_adapters, pack_adapters
@@ -92,8 +92,8 @@ def open_own_model(source: Path) -> OwnModel:
 
 def _find_file(source: Path) -> Path:
     """Return the weights of a run, or the file itself. Raises UsageError."""
-    if not source.is_dir():
-        if not source.exists():
+    if not is_folder(source):
+        if not is_taken(source):
             raise UsageError(f"there is no file or folder {source}", _HINT)
         return source
     found = finished_weights(source)
@@ -180,7 +180,7 @@ _TRAINING: Mapping[str, Callable[[object], bool]] = MappingProxyType(
 def _recipe_next_to(path: Path, training: str, catalog: Catalog) -> tuple[str, tuple[str, ...]]:
     """Return the recipe that made a file, and the names of the options that stay on this machine."""
     place = path.with_name("recipe.toml")
-    if not place.is_file() or not training:
+    if not is_file(place) or not training:
         return "", ()
     try:
         recipe = read_recipe(place)

@@ -18,6 +18,7 @@ from dsclora_cli.errors import ImageUnreadable, ImageUnwritable, UsageError
 from dsclora_cli.storage.archives import ARCHIVES, REFUSED, check_entry, check_folders, check_names
 from dsclora_cli.storage.failures import lacks_bucket, named_failures
 from dsclora_cli.storage.places import Place, RemotePlace
+from dsclora_cli.temporary import temporary_folder
 
 if TYPE_CHECKING:
     from fsspec import AbstractFileSystem
@@ -140,8 +141,8 @@ def temporary_file(suffix: str) -> Iterator[Path]:
 
     Storages take the type of an object, such as image/png, from the suffix.
     """
-    with tempfile.TemporaryDirectory(prefix="dsclora-") as folder:
-        yield Path(folder) / f"object{suffix}"
+    with temporary_folder() as folder:
+        yield folder / f"object{suffix}"
 
 
 def _download(place: RemotePlace, size: int | None, copy: Path) -> None:

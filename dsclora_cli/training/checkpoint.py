@@ -87,6 +87,8 @@ class RunState:
             with open_regular(path) as file:
                 state = torch.load(file, map_location=device, weights_only=True)
             written_by, progress = state.pop("recipe"), state.pop("progress")
+        except OSError as error:
+            raise UsageError(f"{path} cannot be read ({error.strerror})", "check the permissions") from error
         except Exception as error:
             raise UsageError(f"{path} cannot be read as a checkpoint", "start a new run with another --out") from error
         # Checkpoints of older versions know nothing of the content.

@@ -17,7 +17,7 @@ from typing import Any
 from dsclora_cli.errors import DscloraError, UsageError
 from dsclora_cli.imaging.contact_sheet import Panel, Strip, contact_sheet, save_png
 from dsclora_cli.imaging.resize import matlab_bicubic
-from dsclora_cli.paths import append_line, atomic_write, open_regular
+from dsclora_cli.paths import append_line, atomic_write, is_folder, is_taken, open_regular
 from dsclora_cli.recipe import Recipe
 from dsclora_cli.recipe_toml import recipe_to_toml
 from dsclora_cli.training.validation import Sample
@@ -34,17 +34,17 @@ def is_new_run(path: Path, resume: bool) -> bool:
 
     Raises UsageError where the run would overwrite something.
     """
-    holds_run = (path / _STATE).exists()
+    holds_run = is_taken(path / _STATE)
     if holds_run and not resume:
         raise UsageError(f"{path} already holds a run", "resume the run with --resume, or choose another --out")
-    if not holds_run and path.exists() and not _may_start_in(path, resume):
+    if not holds_run and is_taken(path) and not _may_start_in(path, resume):
         raise UsageError(f"{path} already exists and holds no run", "choose another --out")
     return not holds_run
 
 
 def _may_start_in(path: Path, resume: bool) -> bool:
     """Return whether a folder is empty, or holds the first files of a run that is to be resumed."""
-    if not path.is_dir():
+    if not is_folder(path):
         return False
     names = {each.name for each in path.iterdir() if not each.match(".dsclora-*.part")}
     # With `--resume` only: elsewhere `recipe.toml` may be a file of the user.
@@ -89,7 +89,7 @@ class RunDir:
 
         Raises UsageError for a log that holds anything else: the log of a run cannot be made again.
         """
-        if not self._log.exists():
+        if not is_taken(self._log):
             return []
         with open_regular(self._log) as file:
             whole, _, _ = file.read().rpartition(b"\n")

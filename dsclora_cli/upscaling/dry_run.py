@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 
 from dsclora_cli.config import ModelOptions, SaveOptions, SizeOptions, UpscaleOptions
-from dsclora_cli.errors import ErrorInfo, WeightsError
+from dsclora_cli.errors import ErrorInfo, ImageUnwritable, WeightsError
 from dsclora_cli.imaging.types import Frame
 from dsclora_cli.imaging.writer import can_stream
+from dsclora_cli.paths import may_write_below
 from dsclora_cli.upscaling.engines import list_devices
 from dsclora_cli.upscaling.inputs import find_inputs, open_input
 from dsclora_cli.upscaling.jobs import Job, JobPlanner
@@ -126,6 +127,8 @@ class _DryRun:
         existing = self._planner.existing_result(job)
         if existing is not None:
             return replace(planned, action="skip" if existing.status == "skipped" else "keep", notes=existing.warnings)
+        if isinstance(job.target, Path) and not may_write_below(job.target.parent):
+            raise ImageUnwritable(f"{job.target}: cannot be written", "choose a folder that can be written with -o")
         planned = replace(planned, disk_bytes=_disk_bytes(job, size, self._options.save.quality))
         if not all(weights.sha256 for weights in job.weights):
             return replace(planned, notes=(*planned.notes, "the weights would be downloaded first"))

@@ -23,40 +23,29 @@ from dsclora_cli.errors import ImageUnreadable, UsageError
 from dsclora_cli.globs import Glob, has_wildcards, is_glob
 from dsclora_cli.imaging.formats import is_picture_name
 from dsclora_cli.imaging.reader import PictureReader, open_picture
-from dsclora_cli.paths import MOST_TEXT, named_chunks, read_pipe
+from dsclora_cli.paths import MOST_TEXT, is_file, is_folder, is_link, named_chunks, read_pipe
 from dsclora_cli.storage.places import Place, RemotePlace, is_url, parse_place
 from dsclora_cli.upscaling.manifest import is_recorded
 from dsclora_cli.upscaling.output_names import STDOUT, check_template, possible_stems
 from dsclora_cli.upscaling.shards import keep_shard
-from dsclora_cli.upscaling.types import STDIN, FoundInputs, InputFile, LeftOut, path_key
+from dsclora_cli.upscaling.types import (
+    LINK_TO_FOLDER,
+    RESULT,
+    STDIN,
+    SYSTEM_FILE,
+    FoundInputs,
+    InputFile,
+    LeftOut,
+    left_out_for,
+    path_key,
+    reason_of_empty,
+    reason_of_folder,
+)
 
 _PIPE_LIMIT = 2**30
 """Most bytes of a picture from a pipe or from standard input."""
 
 _HIDDEN_ON_WINDOWS = ("thumbs.db", "desktop.ini")
-_RESULT = "a result of an earlier run"
-_SYSTEM_FILE = "a hidden file of a system or program"
-LINK_TO_FOLDER = "a link to a folder"
-"""Reason for a folder that is not entered: a link to a folder above would never end."""
-_EXPECTED = (_RESULT, _SYSTEM_FILE)
-"""Reasons that no user wonders about."""
-
-_KINDS = {
-    _RESULT: "results of earlier runs",
-    _SYSTEM_FILE: "hidden files of systems and programs",
-    "not named like a picture": "not named like pictures",
-    "a hidden file": "hidden pictures",
-    "the folder of results": "folder of results",
-    "a hidden folder": "hidden folders",
-    LINK_TO_FOLDER: "links to folders",
-    "a folder; -r includes subfolders": "folders",
-    "a link that leads nowhere": "links that lead nowhere",
-    "no regular file": "no regular files",
-    "holds no pictures": "folders without pictures",
-    "holds no pictures; -r includes subfolders": "folders without pictures",
-}
-"""Plurals by reason."""
-
 _SECOND_NAMES = "second names of inputs"
 _BY_NAME = "results by their names"
 
@@ -186,34 +175,6 @@ def find_listed(files: Iterable[ListedInput], batch: BatchOptions) -> FoundInput
     return replace(found.sorted_out(), many=True)
 
 
-def reason_of_folder(path: Place, batch: BatchOptions) -> str | None:
-    """Return why a folder inside a folder is not entered; None for a folder to enter."""
-    if batch.output and path_key(path) == path_key(parse_place(batch.output)):
-        return "the folder of results"
-    if path.name.startswith("."):
-        return "a hidden folder"
-    if isinstance(path, Path) and path.is_symlink():
-        return LINK_TO_FOLDER
-    return None if batch.recursive else "a folder; -r includes subfolders"
-
-
-def reason_of_empty(batch: BatchOptions) -> str:
-    """Return why a folder without pictures is left out."""
-    return "holds no pictures" if batch.recursive else "holds no pictures; -r includes subfolders"
-
-
-def left_out_for(path: Place, name: str, reason: str, kind: str = "") -> LeftOut:
-    """Return a file or folder that is left out, with the words for several of the same kind.
-
-    Args:
-        path: The file or folder.
-        name: Name in messages.
-        reason: Reason of `find_inputs`.
-        kind: Plural for a reason that holds a name.
-    """
-    return LeftOut(path, name, reason, _KINDS.get(reason, kind), expected=reason in _EXPECTED)
-
-
 def unlisted_problem(folder: object, error: OSError) -> ImageUnreadable:
     """Return the error for a folder that cannot be listed."""
     return ImageUnreadable(f"{folder} cannot be listed: {error.strerror}", "check the permissions")
@@ -248,7 +209,7 @@ class _Found:
         # The place of file:// is a path like any other.
         argument = str(path) if is_url(argument) else argument
         try:
-            if path.is_dir():
+            if is_folder(path):
                 if not self._walk(path):
                     self._leave_out(path, argument, reason_of_empty(self._batch))
             elif is_glob(argument):
@@ -300,7 +261,7 @@ class _Found:
             return None
         # A recorded result that the user names is upscaled again; the record counts in folders only.
         if file.folder is not None and self._may_be_recorded(file.source) and is_recorded(file.source):
-            return _RESULT
+            return RESULT
         folder = path_key(file.source.parent)
         for stem in possible_stems(self._batch.name, file.source.name):
             if (folder, stem) in owners:
@@ -388,7 +349,7 @@ class _Found:
                 InputFile(path, argument, problem=ImageUnreadable(f"no file matches {argument}", "check the pattern"))
             )
         for match in matches:
-            if match.is_dir():
+            if is_folder(match):
                 self._walk(match)
             else:
                 self.add_seen(match, None)
@@ -428,11 +389,14 @@ class _Found:
         hidden = path.name.startswith(".")
         if not is_picture_name(Path(path.name)):
             of_system = hidden or path.name.lower() in _HIDDEN_ON_WINDOWS
-            self._leave_out(path, name, _SYSTEM_FILE if of_system else "not named like a picture")
+            self._leave_out(path, name, SYSTEM_FILE if of_system else "not named like a picture")
         elif hidden and folder is not None:
             self._leave_out(path, name, "a hidden file")
-        elif isinstance(path, Path) and not path.is_file():
-            self._leave_out(path, name, "a link that leads nowhere" if path.is_symlink() else "no regular file")
+        elif problem := _problem_of(path):
+            self.add(InputFile(path, name, folder, problem))
+            return True
+        elif isinstance(path, Path) and not is_file(path):
+            self._leave_out(path, name, "a link that leads nowhere" if is_link(path) else "no regular file")
         else:
             self.add(InputFile(path, name, folder))
             return True
@@ -444,6 +408,18 @@ def _absolute(path: Place) -> str:
     if isinstance(path, RemotePlace):
         return path.key
     return os.path.abspath(path)  # noqa: PTH100 - Path.resolve follows links
+
+
+def _problem_of(path: Place) -> ImageUnreadable | None:
+    """Return why the system does not even tell what is at a path: a folder that can be listed, and not be entered."""
+    try:
+        if isinstance(path, Path):
+            path.stat()
+    except PermissionError as error:
+        return ImageUnreadable(f"{path} cannot be opened: {error.strerror}", "check the permissions of its folder")
+    except OSError:  # a link that leads nowhere, or to itself
+        pass
+    return None
 
 
 def _unopened(path: Place, name: str, error: OSError | ValueError) -> InputFile:
@@ -464,7 +440,7 @@ def _named_file(path: Path, argument: str, batch: BatchOptions) -> InputFile:
         if not stat.S_ISREG(mode):
             problem = ImageUnreadable(f"{argument} is no regular file", "give the path of a picture file")
     except FileNotFoundError:
-        fault = "leads nowhere" if path.is_symlink() else "does not exist"
+        fault = "leads nowhere" if is_link(path) else "does not exist"
         problem = ImageUnreadable(f"{argument} {fault}", "check the path")
     except ImageUnreadable as error:
         problem = error
@@ -472,9 +448,14 @@ def _named_file(path: Path, argument: str, batch: BatchOptions) -> InputFile:
 
 
 def _read_stdin() -> InputFile:
-    # Python has no stream where the file descriptor was closed.
-    data = sys.stdin.buffer.read(_PIPE_LIMIT + 1) if sys.stdin is not None else b""
-    problem = _too_long("standard input") if len(data) > _PIPE_LIMIT else None
+    problem, data = None, b""
+    try:
+        # Python has no stream where the file descriptor was closed.
+        data = sys.stdin.buffer.read(_PIPE_LIMIT + 1) if sys.stdin is not None else b""
+    except OSError as error:  # nohup, for example, opens it for writing only
+        problem = ImageUnreadable(f"standard input cannot be read: {error.strerror}", "send a picture through a pipe")
+    if len(data) > _PIPE_LIMIT:
+        problem = _too_long("standard input")
     return InputFile(b"" if problem else data, STDIN, problem=problem)
 
 

@@ -141,7 +141,7 @@ def save_result(
                 record_result(target, temporary, key, source)
             except OSError as error:
                 hint = "set DSCLORA_STATE_DIR to a folder that can be written"
-                return (f"not recorded, so the next run cannot skip the picture: {error} ({hint})",)
+                return (f"not recorded, so the next run cannot skip the picture: {error.strerror or error} ({hint})",)
             return ()
     except OSError as error:
         message = f"{target}: cannot be written ({error.strerror or error})"
@@ -217,7 +217,7 @@ def read_record(output: Place) -> dict[str, Any]:
             record: object = read_remote_record(output)
         else:
             path = _record_path(output)
-            record = json.loads(read_small(path if path.exists() else _older_record_path(output)))
+            record = json.loads(read_small(path if is_taken(path) else _older_record_path(output)))
     except (OSError, ValueError, RecursionError):
         return {}
     return record if isinstance(record, dict) and record.get("version") == _VERSION else {}
@@ -226,7 +226,7 @@ def read_record(output: Place) -> dict[str, Any]:
 def _find(output: Place) -> Path | ObjectFacts | None:
     """Return a file, or the properties of an object; None where nothing is there."""
     if isinstance(output, Path):
-        return output if output.exists() else None
+        return output if is_taken(output) else None
     return find_object(output)
 
 
@@ -234,7 +234,10 @@ def _is_unchanged(output: Path | ObjectFacts, record: Mapping[str, Any]) -> bool
     """Return whether a file, or an object, is the one that the record describes."""
     # The size is compared first: comparing sizes costs nothing, and most changed files have another size.
     if isinstance(output, Path):
-        return output.stat().st_size == record.get("bytes") and sha256_of(output) == record.get("sha256")
+        try:
+            return output.stat().st_size == record.get("bytes") and sha256_of(output) == record.get("sha256")
+        except OSError:  # a file of another user, or one that has gone meanwhile
+            return False
     if output.size != record.get("bytes"):
         return False
     if output.md5 is not None and output.md5 == record.get("md5"):

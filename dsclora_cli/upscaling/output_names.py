@@ -12,6 +12,7 @@ from string import Formatter
 from dsclora_cli.config import UpscaleOptions
 from dsclora_cli.errors import ImageError, ImageUnreadable, ImageUnwritable, UsageError
 from dsclora_cli.imaging.formats import FORMATS, format_of_suffix
+from dsclora_cli.paths import is_file, is_folder, is_taken
 from dsclora_cli.storage.places import Place, RemotePlace, parse_place
 from dsclora_cli.upscaling.sizes import SizePlan
 from dsclora_cli.upscaling.types import FoundInputs, InputFile, path_key
@@ -256,7 +257,7 @@ def _needs_folder(output: str | None, many: bool) -> bool:
 def _look_up(output: Place) -> tuple[bool, bool]:
     """Return whether a place is a file, and whether a place is a folder; both are False where nothing is yet."""
     if isinstance(output, Path):
-        return output.is_file(), output.is_dir()
+        return is_file(output), is_folder(output)
     from dsclora_cli.storage.objects import find_object
 
     if output.parent == output:  # a bucket, whose name may have a dot
@@ -273,7 +274,7 @@ def _is_same(wanted: Place, source: Place) -> bool:
     if path_key(wanted) == path_key(source):
         return True
     # samefile: a hard link is the same file under another path.
-    return isinstance(wanted, Path) and isinstance(source, Path) and wanted.exists() and wanted.samefile(source)
+    return isinstance(wanted, Path) and isinstance(source, Path) and is_taken(wanted) and wanted.samefile(source)
 
 
 def _require_writable(place: Place) -> None:

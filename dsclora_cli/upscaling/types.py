@@ -1,4 +1,4 @@
-"""Types of an upscaling run: input files, results, callbacks, and errors for a single picture."""
+"""Types of an upscaling run: input files, files that are left out, results, callbacks, errors for a single picture."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from pathlib import Path, PurePath
 from typing import Literal
 
 from dsclora_cli.callbacks import Callbacks
+from dsclora_cli.config import BatchOptions
 from dsclora_cli.errors import (
     DscloraError,
     ErrorCode,
@@ -19,12 +20,36 @@ from dsclora_cli.errors import (
     bug_info,
     system_info,
 )
-from dsclora_cli.storage.places import Place, RemotePlace
+from dsclora_cli.paths import is_link
+from dsclora_cli.storage.places import Place, RemotePlace, parse_place
 
 STDIN = "-"
 
 RUN_ERRORS = (UsageError, WeightsError)
 """Errors that concern every picture, and end the run. Any other exception concerns a single picture."""
+
+RESULT = "a result of an earlier run"
+SYSTEM_FILE = "a hidden file of a system or program"
+LINK_TO_FOLDER = "a link to a folder"
+"""Reason for a folder that is not entered: a link to a folder above would never end."""
+_EXPECTED = (RESULT, SYSTEM_FILE)
+"""Reasons that no user wonders about."""
+
+_KINDS = {
+    RESULT: "results of earlier runs",
+    SYSTEM_FILE: "hidden files of systems and programs",
+    "not named like a picture": "not named like pictures",
+    "a hidden file": "hidden pictures",
+    "the folder of results": "folder of results",
+    "a hidden folder": "hidden folders",
+    LINK_TO_FOLDER: "links to folders",
+    "a folder; -r includes subfolders": "folders",
+    "a link that leads nowhere": "links that lead nowhere",
+    "no regular file": "no regular files",
+    "holds no pictures": "folders without pictures",
+    "holds no pictures; -r includes subfolders": "folders without pictures",
+}
+"""Plurals by reason."""
 
 
 @dataclass(frozen=True)
@@ -106,6 +131,34 @@ def path_key(path: Place) -> str:
 FileStatus = Literal["done", "skipped", "kept", "failed", "interrupted", "not-reached", "left-out"]
 
 
+def reason_of_folder(path: Place, batch: BatchOptions) -> str | None:
+    """Return why a folder inside a folder is not entered; None for a folder to enter."""
+    if batch.output and path_key(path) == path_key(parse_place(batch.output)):
+        return "the folder of results"
+    if path.name.startswith("."):
+        return "a hidden folder"
+    if isinstance(path, Path) and is_link(path):
+        return LINK_TO_FOLDER
+    return None if batch.recursive else "a folder; -r includes subfolders"
+
+
+def reason_of_empty(batch: BatchOptions) -> str:
+    """Return why a folder without pictures is left out."""
+    return "holds no pictures" if batch.recursive else "holds no pictures; -r includes subfolders"
+
+
+def left_out_for(path: Place, name: str, reason: str, kind: str = "") -> LeftOut:
+    """Return a file or folder that is left out, with the words for several of the same kind.
+
+    Args:
+        path: The file or folder.
+        name: Name in messages.
+        reason: Reason of `find_inputs`.
+        kind: Plural for a reason that holds a name.
+    """
+    return LeftOut(path, name, reason, _KINDS.get(reason, kind), expected=reason in _EXPECTED)
+
+
 @dataclass(frozen=True)
 class StageSeconds:
     """Seconds of work, by stage, without the time spent waiting for another stage."""
@@ -161,9 +214,7 @@ def describe_error(error: Exception) -> ErrorInfo:
     if isinstance(error, MemoryError):
         hint = "close other programs, or write PNG, JPEG or TIFF, which are never in memory whole"
         return ErrorInfo(ErrorCode.OUT_OF_MEMORY, "there is not enough memory", hint)
-    if isinstance(error, OSError):
-        return system_info(error, ErrorCode.IMAGE_UNUSABLE)
-    return bug_info(error)
+    return system_info(error, ErrorCode.IMAGE_UNUSABLE) or bug_info(error)
 
 
 class UpscaleCallbacks(Callbacks):

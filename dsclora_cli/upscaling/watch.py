@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING
 
 from dsclora_cli.config import UpscaleOptions
 from dsclora_cli.errors import DscloraError, UsageError
-from dsclora_cli.paths import is_folder
+from dsclora_cli.paths import is_allowed, is_folder
 from dsclora_cli.storage.places import RemotePlace, parse_place
 from dsclora_cli.upscaling.batch import BatchRun
 from dsclora_cli.upscaling.engines import list_devices
@@ -38,7 +38,7 @@ SETTLE_SECONDS = 2.0
 
 _LOOK_SECONDS = 0.5  # longest time between two looks at files that may still be written
 
-_Stamp = tuple[int, int]  # bytes, and nanoseconds of the last change
+_Stamp = tuple[int, int, bool]  # bytes, nanoseconds of the last change, and whether the file can be read
 _Identity = tuple[str, int, int]  # absolute path, device and inode of a folder
 
 
@@ -92,7 +92,7 @@ def _check_folders(folders: Iterable[str]) -> list[Path]:
             raise UsageError(f"--watch takes folders of this machine, not {place}", "run again from time to time")
     paths = [place for place in places if isinstance(place, Path)]
     for path in paths:
-        if not path.is_dir():
+        if not is_folder(path):
             raise UsageError(f"--watch takes folders, and {path} is none", "name a folder")
         if not _is_readable(path):
             raise UsageError(f"the folder {path} cannot be read", "check the permissions")
@@ -197,12 +197,13 @@ def _listed_folders(folders: Iterable[Path]) -> list[Path] | None:
     watchfiles cannot watch a tree that holds an unreadable folder, so each other folder is watched by itself.
     """
     errors: list[OSError] = []
-    listed = [Path(path) for folder in folders for path, _, _ in os.walk(folder, onerror=errors.append)]
-    return listed if errors else None
+    found = [Path(path) for folder in folders for path, _, _ in os.walk(folder, onerror=errors.append)]
+    listed = [folder for folder in found if _is_readable(folder)]
+    return listed if errors or len(listed) < len(found) else None
 
 
 def _is_readable(folder: Path) -> bool:
-    return os.access(folder, os.R_OK | os.X_OK)
+    return is_allowed(folder, os.R_OK | os.X_OK)
 
 
 def _words_for_absent(path: Path) -> str:
@@ -257,10 +258,11 @@ class _Waves:
 
 
 def _stamp(file: InputFile) -> _Stamp | None:
-    """Return size and time of change; None for a file that has gone."""
+    """Return size, time of change and whether the file can be read; None for a file that has gone."""
+    path = Path(str(file.source))
     with suppress(OSError):
-        status = Path(str(file.source)).stat()
-        return status.st_size, status.st_mtime_ns
+        status = path.stat()
+        return status.st_size, status.st_mtime_ns, is_allowed(path, os.R_OK)
     return None
 
 

@@ -14,7 +14,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from dsclora_cli.errors import UsageError, WeightsError
-from dsclora_cli.paths import config_dir, is_inner_path, read_small
+from dsclora_cli.paths import config_dir, is_file, is_inner_path, is_taken, read_small
 
 FILE_NAME = "weights.toml"
 _PACKAGE = Path(__file__).parent.parent
@@ -135,12 +135,8 @@ def load_catalog() -> Catalog:
     The files are read and checked again only after a change.
     """
     own = config_dir() / FILE_NAME
-    try:
-        # A pipe or a folder of this name is no catalog, and reading says so.
-        has_own = own.is_file() or own.exists()
-    except OSError:  # a folder that this user may not enter, such as the folder of another user
-        has_own = False
-    return _load(_version(packaged_file()), _version(own) if has_own else None)
+    # A pipe or a folder of this name is no catalog, and reading says so.
+    return _load(_version(packaged_file()), _version(own) if is_taken(own) else None)
 
 
 _FileVersion = tuple[Path, int, int]
@@ -175,7 +171,7 @@ def _load(packaged: _FileVersion, own: _FileVersion | None) -> Catalog:
 def packaged_file() -> Path:
     """Return the catalog inside an installed wheel, else the catalog next to the package in a checkout."""
     for folder in (_PACKAGE, _PACKAGE.parent):
-        if (folder / FILE_NAME).is_file():
+        if is_file(folder / FILE_NAME):
             return folder / FILE_NAME
     raise WeightsError(f"{FILE_NAME} is missing in {_PACKAGE}", "install dsclora again")
 
@@ -185,8 +181,9 @@ def read_catalog(path: Path, folder: Path) -> Catalog:
     try:
         document = TomlTable(path, tomllib.loads(read_small(path)))
     except (OSError, ValueError, RecursionError) as error:
-        reason = (isinstance(error, OSError) and error.strerror) or error
-        raise UsageError(f"{path}: {reason}", "see docs/weights.md for an example") from error
+        if isinstance(error, OSError) and error.strerror:
+            raise UsageError(f"{path}: {error.strerror}", "check the permissions") from error
+        raise UsageError(f"{path}: {error}", "see docs/weights.md for an example") from error
     weights = document.table("weights")
     # Lists of the keys, because reading a key takes it out of `rest`.
     entries = {name: _read_entry(name, weights.table(name), folder) for name in list(weights.rest)}

@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 from dsclora_cli import hub
 from dsclora_cli.errors import WeightsError
 from dsclora_cli.hub_client import online_step
-from dsclora_cli.paths import atomic_write, downloads_dir, is_inner_path, open_regular, sha256_of
+from dsclora_cli.paths import atomic_write, downloads_dir, is_file, is_inner_path, open_regular, sha256_of
 from dsclora_cli.transfer import DiskError, Received, TooManyBytes, Watch, watched
 from dsclora_cli.weights.catalog import EMBEDDED, WeightEntry
 
@@ -67,7 +67,7 @@ def obtain(entry: WeightEntry, offline: bool = False, trust: bool = False, on_by
     if entry.url is not None:
         return _obtain_from_web(entry, entry.url, offline, trust, on_bytes)
     path = path_of(entry)
-    if not path.is_file():
+    if not is_file(path):
         raise WeightsError(f"the file of {entry.name} is missing: {path}", mend_local(entry))
     if sha256_of(path) != entry.sha256:
         problem = f"{path} does not have the sha256 pinned for {entry.name}: {entry.sha256}"
@@ -108,7 +108,7 @@ def find_local(entry: WeightEntry) -> Path | None:
 def _has_sha256(path: Path, expected: str) -> bool:
     """Return whether a file can be read and has the expected sha256."""
     try:
-        return path.is_file() and sha256_of(path) == expected
+        return is_file(path) and sha256_of(path) == expected
     except OSError:  # a file of another user
         return False
 
@@ -145,7 +145,7 @@ def sha256_file(path: Path) -> Path:
 
 def _obtain_from_web(entry: WeightEntry, url: str, offline: bool, trust: bool, on_bytes: OnBytes | None) -> Path:
     path, expected = path_of(entry), known_sha256(entry)
-    if expected and path.is_file() and sha256_of(path) == expected:
+    if expected and _has_sha256(path, expected):
         return path
     if offline or hub.is_offline():
         raise WeightsError(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from dsclora_cli.errors import WeightsError
-from dsclora_cli.paths import is_taken_by_file
+from dsclora_cli.paths import is_file
 
 NETWORK_FILE = "best.safetensors"
 """File of a run folder with the best network."""
@@ -15,7 +15,7 @@ ADAPTER_FILE = "adapter.safetensors"
 
 def finished_weights(run: Path) -> Path | None:
     """Return the file with the finished weights of a run folder; None where nothing is finished or there."""
-    return next((run / name for name in (NETWORK_FILE, ADAPTER_FILE) if is_taken_by_file(run / name)), None)
+    return next((run / name for name in (NETWORK_FILE, ADAPTER_FILE) if is_file(run / name)), None)
 
 
 def unreadable_weights(path: Path, error: OSError, hint: str = "check the path") -> WeightsError:

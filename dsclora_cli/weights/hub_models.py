@@ -18,7 +18,7 @@ from pathlib import Path, PurePosixPath
 from dsclora_cli import hub
 from dsclora_cli.errors import UsageError, WeightsError
 from dsclora_cli.hub_client import HubUnavailable, online_step
-from dsclora_cli.paths import atomic_write, is_inner_path, read_small, sha256_of, state_dir
+from dsclora_cli.paths import atomic_write, found_in, is_inner_path, read_small, sha256_of, state_dir
 
 WEIGHT_SUFFIXES = frozenset({".pth", ".pt", ".safetensors"})
 """Suffixes of weight files."""
@@ -128,7 +128,7 @@ def list_trusted() -> tuple[TrustedFile, ...]:
     A damaged record ends the next use of the reference with an error, so no file is trusted again without a word.
     """
     found = []
-    for place in (state_dir() / "hub-models").glob("*.json"):
+    for place in found_in(state_dir() / "hub-models", "*.json"):
         with suppress(OSError, ValueError, TypeError, RecursionError):
             found.append(_as_trusted(read_small(place)))
     return tuple(sorted(found, key=lambda trusted: trusted.reference))
@@ -214,7 +214,10 @@ def _read_record(place: Path, reference: str) -> TrustedFile | None:
         record = _as_trusted(read_small(place))
     except FileNotFoundError:
         return None
-    except (OSError, ValueError, TypeError, RecursionError) as error:
+    except OSError as error:
+        message = f"the record of {reference} cannot be read: {place} ({error.strerror})"
+        raise WeightsError(message, "check the permissions") from error
+    except (ValueError, TypeError, RecursionError) as error:
         # Trusting again without a word would accept any bytes.
         raise WeightsError(f"the record of {reference} cannot be read: {place}", "remove the file") from error
     if record.reference != reference:

@@ -16,7 +16,7 @@ from pathlib import Path
 from dsclora_cli import hub
 from dsclora_cli.inference import openvino
 from dsclora_cli.inference.native.weights import is_of_older_layout
-from dsclora_cli.paths import downloads_dir, engines_dir
+from dsclora_cli.paths import downloads_dir, engines_dir, found_in, is_folder, is_link
 from dsclora_cli.weights.catalog import Catalog, WeightEntry, load_catalog
 from dsclora_cli.weights.download import hub_file, path_of
 from dsclora_cli.weights.hub_models import list_trusted
@@ -103,7 +103,7 @@ def _remove(file: PrunableFile, on_hub: hub.HubFile | None) -> None:
     """Remove a file or folder. Raises OSError."""
     if on_hub is not None and file.reason is not PruneReason.PARTIAL:
         hub.drop_copy(on_hub, file.path)
-    elif file.path.is_dir() and not file.path.is_symlink():
+    elif is_folder(file.path) and not is_link(file.path):
         shutil.rmtree(file.path)
     else:
         file.path.unlink(missing_ok=True)
@@ -120,8 +120,8 @@ def _partial_files(catalog: Catalog) -> Iterator[PrunableFile]:
     for name, file in _hub_files(catalog).items():
         yield from _resting(hub.list_partial(file), name)
     for entry in _from_the_web(catalog):
-        yield from _resting(path_of(entry).parent.glob(".dsclora-*.part"), entry.name)
-    yield from _resting(engines_dir().glob(".dsclora-*.part"), "")
+        yield from _resting(found_in(path_of(entry).parent, ".dsclora-*.part"), entry.name)
+    yield from _resting(found_in(engines_dir(), ".dsclora-*.part"), "")
 
 
 def _resting(paths: Iterable[Path], name: str) -> Iterator[PrunableFile]:
@@ -152,13 +152,13 @@ def _from_the_web(catalog: Catalog) -> Iterator[WeightEntry]:
 def _unknown_downloads(catalog: Catalog) -> Iterator[PrunableFile]:
     """Yield folders of downloads whose model is in no catalog any more."""
     known = {path_of(entry).parent for entry in _from_the_web(catalog)}
-    for folder in sorted(downloads_dir().glob("*")):
+    for folder in found_in(downloads_dir()):
         if folder not in known:
             yield PrunableFile(folder, _size(folder), PruneReason.UNKNOWN)
 
 
 def _converted_files(everything: bool) -> Iterator[PrunableFile]:
-    for path in sorted(engines_dir().glob("[!.]*")):
+    for path in found_in(engines_dir(), "[!.]*"):
         if openvino.is_outdated(path.name) or is_of_older_layout(path.name) or is_old_record(path.name):
             yield PrunableFile(path, _size(path), PruneReason.OUTDATED)
         elif everything:
@@ -167,5 +167,5 @@ def _converted_files(everything: bool) -> Iterator[PrunableFile]:
 
 def _size(path: Path) -> int:
     """Return the bytes of a file, or of all files in a folder; links count as links."""
-    files = [path, *path.rglob("*")] if path.is_dir() and not path.is_symlink() else [path]
-    return sum(file.lstat().st_size for file in files if file.is_symlink() or not file.is_dir())
+    files = [path, *found_in(path, "**/*")] if is_folder(path) and not is_link(path) else [path]
+    return sum(file.lstat().st_size for file in files if is_link(file) or not is_folder(file))

@@ -9,7 +9,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from dsclora_cli.errors import ImageUnreadable, WeightsError
-from dsclora_cli.paths import atomic_write, downloads_dir, is_inner_path
+from dsclora_cli.paths import atomic_write, downloads_dir, found_in, is_file, is_inner_path
 from dsclora_cli.storage.places import Place, RemotePlace
 
 _MOST_BYTES = 1 << 30
@@ -48,7 +48,7 @@ def _newest(folder: Path, place: RemotePlace) -> Path:
 
 
 def _copies(folder: Path) -> Iterator[Path]:
-    return (path for path in folder.glob("*/*") if path.is_file() and not path.name.startswith("."))
+    return (path for path in found_in(folder, "*/*") if is_file(path) and not path.name.startswith("."))
 
 
 def _copy_to(folder: Path, place: RemotePlace) -> Path:
@@ -63,7 +63,7 @@ def _copy_to(folder: Path, place: RemotePlace) -> Path:
         raise ImageUnreadable(f"{place}: {facts.size} bytes are more than 1 GiB", "check the URL")
     version = hashlib.sha256(f"{facts.size} {facts.tag}".encode()).hexdigest()[:16]
     copy = folder / version / (place.name if is_inner_path(place.name) else "weights")
-    if not copy.is_file():
+    if not is_file(copy):
         copy.parent.mkdir(parents=True, exist_ok=True)
         with local_copy(facts) as content, atomic_write(copy) as temporary:
             if isinstance(content, bytes):

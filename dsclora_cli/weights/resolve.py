@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from dsclora_cli.config import DEFAULT_SCALE, ModelOptions
 from dsclora_cli.errors import UsageError, WeightsError
 from dsclora_cli.hub_client import HubUnavailable
-from dsclora_cli.paths import sha256_of
+from dsclora_cli.paths import is_file, sha256_of
 from dsclora_cli.storage.places import is_url, parse_place
 from dsclora_cli.weights.catalog import Catalog, PhotoRule, WeightEntry, load_catalog
 from dsclora_cli.weights.download import known_sha256, obtain
@@ -169,7 +169,7 @@ def names_file(text: str) -> bool:
         return not text.startswith("hf://")  # the name of a model on the Hub
     path = Path(text)
     # A known suffix means a path even if no such file exists, so that the error names the missing file.
-    return path.is_file() or path.suffix in WEIGHT_SUFFIXES
+    return is_file(path) or path.suffix in WEIGHT_SUFFIXES
 
 
 def native_scales(options: ModelOptions) -> tuple[int, ...]:

@@ -8,7 +8,7 @@ from enum import StrEnum
 from pathlib import Path
 
 from dsclora_cli import hub
-from dsclora_cli.paths import sha256_of
+from dsclora_cli.paths import is_file, sha256_of
 from dsclora_cli.weights.catalog import WeightEntry, load_catalog
 from dsclora_cli.weights.download import fetch_step, hub_file, known_sha256, mend_local, path_of
 from dsclora_cli.weights.hub_models import TrustedFile, find_trusted, is_hub_reference, list_trusted
@@ -128,7 +128,7 @@ def _verify(expected: _Expected) -> Iterator[VerifiedFile]:
     if expected.wanted is not None:
         copies = hub.list_copies(expected.wanted)
     else:
-        copies = tuple(path for path in (expected.path,) if path.is_file())
+        copies = tuple(path for path in (expected.path,) if is_file(path))
     verified = [_hash_file(expected, path) for path in copies]
     # Another program may have fetched another revision of the file: a blob whose own sha256 is its name is in order.
     verified = [each for each in verified if each.state is FileState.INTACT or each.found != _blob_name(each)]

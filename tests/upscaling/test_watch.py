@@ -299,6 +299,19 @@ class TestFoldersThatGo:
         assert Watch("incoming").after(lambda: picture(incoming / "a.png")) == "incoming/a.png"
         assert len(tries) == 2
 
+    def test_a_file_that_can_be_read_at_last(self, incoming: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        is_closed = True
+        monkeypatch.setattr(watch, "is_allowed", lambda path, _: path.is_dir() or not is_closed)
+
+        def open_file() -> None:
+            nonlocal is_closed
+            is_closed = False
+            (incoming / "a.png").chmod(0o600)  # changes neither size nor time
+
+        watching = Watch("incoming")
+        assert watching.after(lambda: picture(incoming / "a.png")) == "incoming/a.png"
+        assert watching.after(open_file) == "incoming/a.png"
+
     def test_subfolders_beside_one_that_cannot_be_read(self, incoming: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         closed, scandir = incoming / "closed", os.scandir
 

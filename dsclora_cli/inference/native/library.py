@@ -8,6 +8,8 @@ import sys
 from functools import cache
 from pathlib import Path
 
+from dsclora_cli.paths import is_file
+
 _SUFFIX = {"win32": ".dll", "darwin": ".dylib"}.get(sys.platform, ".so")
 
 LIBRARY = Path(__file__).with_name(f"libdsclora_native{_SUFFIX}")
@@ -43,7 +45,7 @@ def chosen_cpu() -> str:
 @cache
 def _load(path: Path) -> tuple[ctypes.CDLL | None, str]:
     """Return the library of a file, or None and the reason."""
-    if not path.is_file():
+    if not is_file(path):
         return None, f"{path.name} was not built when the package was installed: no C++ compiler, or DSCLORA_NATIVE=off"
     try:
         library = ctypes.CDLL(str(path))
