@@ -10,6 +10,7 @@ import pytest
 from dsclora_cli import errors
 from dsclora_cli.errors import DscloraError, ErrorCode, ErrorInfo, ExitCode, ImageUnwritable, UsageError, WeightsError
 from dsclora_cli.hub_client import HubUnavailable
+from dsclora_cli.upscaling.types import describe_error
 
 
 def test_the_tree_at_the_top_names_every_exception_with_its_code() -> None:
@@ -51,4 +52,7 @@ def test_every_error_survives_the_way_between_two_processes() -> None:
 def test_only_an_error_about_a_file_has_the_step_for_files() -> None:
     refused = errors.system_info(OSError(36, "File name too long", "long.png"), ErrorCode.FAILED)
     assert str(refused) == "long.png: File name too long (check the path, its permissions and the free space)"
-    assert str(errors.system_info(OSError("3 bytes are missing"), ErrorCode.FAILED)) == "3 bytes are missing"
+    assert str(describe_error(OSError("3 bytes are missing"))) == "3 bytes are missing"
+    assert errors.system_info(OSError("3 bytes are missing"), ErrorCode.FAILED) is None
+    full = errors.system_info(OSError(28, "No space left on device"), ErrorCode.FAILED)
+    assert str(full) == "No space left on device (free some space)"

@@ -19,6 +19,7 @@ from dsclora_cli.cli import console, options
 from dsclora_cli.cli.completion import complete_setting
 from dsclora_cli.cli.numbers import name_numbers
 from dsclora_cli.errors import DscloraError, UsageError
+from dsclora_cli.paths import is_taken
 
 if TYPE_CHECKING:
     from dsclora_cli.settings import Setting
@@ -245,7 +246,10 @@ def _check_model(text: str) -> None:
         catalog = load_catalog()
     except DscloraError:  # which the command itself reports: the setting is not at fault
         return
-    check_model(options.model_options(text, None, False, None), catalog)
+    asked = options.model_options(text, None, False, None)
+    if isinstance(asked.weights, Path) and not is_taken(asked.weights):
+        raise UsageError(f"there is no file {text}", "check the path")
+    check_model(asked, catalog)
 
 
 def _check_format(text: str) -> None:

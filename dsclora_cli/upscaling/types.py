@@ -18,6 +18,7 @@ from dsclora_cli.errors import (
     UsageError,
     WeightsError,
     bug_info,
+    escape_control,
     system_info,
 )
 from dsclora_cli.paths import is_link
@@ -214,6 +215,8 @@ def describe_error(error: Exception) -> ErrorInfo:
     if isinstance(error, MemoryError):
         hint = "close other programs, or write PNG, JPEG or TIFF, which are never in memory whole"
         return ErrorInfo(ErrorCode.OUT_OF_MEMORY, "there is not enough memory", hint)
+    if isinstance(error, OSError) and not error.strerror:  # of a library that reads files
+        return ErrorInfo(ErrorCode.IMAGE_UNUSABLE, escape_control(str(error)))
     return system_info(error, ErrorCode.IMAGE_UNUSABLE) or bug_info(error)
 
 

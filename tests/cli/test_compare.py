@@ -76,7 +76,7 @@ def test_auto_names_the_model(dsclora, photo: Path) -> None:
         (["photo.png", "--crop", "10,0,5,5"], 2, "--crop 10,0,5,5 is not inside 12x9"),
         (["photo.png", "-s", "1"], 2, "--scale 1 is not above 1"),
         (["photo.png", "-m", "no-such-model"], 2, "no-such-model"),
-        (["photo.png", "-m", "other.png"], 2, "other.png"),
+        (["photo.png", "-m", "other.png"], 1, "other.png"),
         (["photo.png", "-m", "bicubic", "-o", "photo.png/x"], 1, "photo.png/x cannot be written"),
     ],
 )
