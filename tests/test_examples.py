@@ -92,7 +92,6 @@ def test_train_sharp_trains_and_resumes_exactly(tmp_path: Path, monkeypatch: pyt
         recipe = recipe.replace(old, new)
     (tmp_path / "recipe.toml").write_text(recipe)
     monkeypatch.setattr(tool, "PARTS", [tool.Part(end, 1.0, 1.0, 0.01, 1e-4) for end in (2, 4)])
-    monkeypatch.setattr(tool, "PARTS_AFTER", [tool.Part(2, 1.0, 1.0, 0.01, 1e-4)])
     monkeypatch.setattr(tool, "_RAMP", (0, 1))
 
     def train(out: str, *more: str) -> Path:
@@ -123,11 +122,29 @@ def test_train_sharp_trains_and_resumes_exactly(tmp_path: Path, monkeypatch: pyt
     start = load_network(EMBEDDED / "dsclora-x4-photo.safetensors").state_dict()
     assert not torch.equal(first["conv_1.eval_conv.weight"], start["conv_1.eval_conv.weight"])
 
-    after = train("after", "--after", str(whole))  # from the same weights, with a discriminator that has learned
-    states = [torch.load(folder / tool.STATE, weights_only=True) for folder in (whole, after)]
-    assert [state["step"] for state in states] == [4, 2]
-    moments = [state["other"]["state"][0]["step"].item() for state in states]
-    assert moments == [4, 6]  # steps of the discriminator's optimiser
+
+@pytest.mark.slow
+def test_keep_flat_mends_flat_colors_and_keeps_the_rest(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    tool = example("research/keep_flat")
+    photo = Image.open(PHOTO).convert("RGB")
+    (tmp_path / "hr").mkdir()
+    for name, left in (("a", 0), ("b", 100)):
+        photo.crop((left, 0, left + 120, 120)).save(tmp_path / "hr" / f"{name}.png")
+    recipe = (EXAMPLES / "recipes" / "dsclora-x4-sharp.toml").read_text()
+    recipe = recipe.replace("patch = 32", "patch = 16").replace("batch = 8", "batch = 2").replace("0.999", "0.5")
+    (tmp_path / "recipe.toml").write_text(recipe)
+    network = load_network(EMBEDDED / "dsclora-x4-photo.safetensors")
+    with torch.no_grad():
+        network.state_dict()["upsampler.0.bias"] += 0.02 * torch.rand(48, generator=torch.Generator().manual_seed(0))
+    save_network(network, tmp_path / "patterned.safetensors", "{}")
+
+    files = [str(tmp_path / name) for name in ("patterned.safetensors", "flat.safetensors")]
+    where = ["--config", str(tmp_path / "recipe.toml"), "--data", str(tmp_path / "hr")]
+    tool.main([*files, *where, "--steps", "60", "--rate", "0.005", "--weight", "3"])
+    before, *_, after = (line for line in capsys.readouterr().out.splitlines() if ": pattern" in line)
+    levels = [float(line.split()[2]) for line in (before, after)]
+    assert levels[0] > 4 > 2 * levels[1]
+    assert load_network(tmp_path / "flat.safetensors").config == network.config
 
 
 def test_the_loss_of_the_example_method_equals_independent_code() -> None:

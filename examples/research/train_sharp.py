@@ -1,7 +1,7 @@
 """Train a sharp network: a sharp teacher's pictures as targets, and a discriminator that compares the two.
 
     python examples/research/train_sharp.py --config dsclora-x4-sharp.toml --data PHOTOS --data HALVED --val HELD-OUT \
-        --teacher-images SHARP --out RUN [--resume | --after RUN-BEFORE]
+        --teacher-images SHARP --out RUN [--resume]
 
 L1 to a sharp teacher gives soft results, because a small network cannot know where the teacher puts its detail, and
 returns the mean of all places. The discriminator (spectral norm, hinge loss: arXiv 1802.05957) learns to tell the
@@ -12,8 +12,7 @@ belongs, so that the student does not fill patches with a pattern.
 `PARTS` leads the run; the recipe gives all else. `validate` is the number of steps between two scores. A score is NIQE
 (lower is sharper) and PSNR-Y, for the middle 512 pixels of the held-out pictures, with LR that is not degraded and with
 LR saved as JPEG 75. RUN holds `last.safetensors`, `log.jsonl`, and the first two results for each score; --resume
-continues after the last score, or begins. --after begins with the discriminator of another run, led by `PARTS_AFTER`:
-to train on with other data, or from other weights.
+continues after the last score, or begins.
 """
 
 from __future__ import annotations
@@ -139,15 +138,11 @@ differences that are too fine for the student to learn.
 """
 
 
-PARTS_AFTER = (Part(4000, 240.0, 1.5, 0.003, 4e-4, noise=0.005),)
-"""For a run with a discriminator that has learned already; at a rate of 0.012 it fell apart within 500 steps."""
-
-
 class Run:
     """Train by adversarial distillation on the CPU."""
 
-    def __init__(self, recipe: Recipe, data: TrainSet, parts: Sequence[Part], out: Path) -> None:
-        self._recipe, self._data, self._parts, self._out = recipe, data, parts, out
+    def __init__(self, recipe: Recipe, data: TrainSet, out: Path) -> None:
+        self._recipe, self._data, self._out = recipe, data, out
         self._student = initial_network(recipe, data, offline=True)
         self._student.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         scales = step_scales(self._student, torch.cat([data.batch(step, slice(None)).lr for step in range(4)]))
@@ -157,13 +152,13 @@ class Run:
         self._discriminator = Discriminator().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self._other = torch.optim.Adam(self._discriminator.parameters(), betas=(0.5, 0.99))
         self._precision = Precision(recipe.run.amp, _CPU)
-        self._step, self._seconds, self._is_ramped = 0, 0.0, True
+        self._step, self._seconds = 0, 0.0
         self._ratios: list[float] = []  # size of the gradient of L1 over the sizes of the two others, averaged
         self._sums: dict[str, float] = {}  # of the values for the next line of the log
 
     def run(self, held_out: Path) -> None:
         """Take all steps that are left, and score as the recipe says."""
-        steps, every = self._parts[-1].end, self._recipe.run.validate
+        steps, every = PARTS[-1].end, self._recipe.run.validate
         scale = self._recipe.network.scale
         pairs = [(downscale(hr, scale), hr) for hr in read(held_out, _MIDDLE, scale)]
         with ThreadPoolExecutor(1) as loader:
@@ -172,7 +167,7 @@ class Run:
                 started = time.monotonic()
                 batch = loading.result()
                 loading = loader.submit(self._data.batch, self._step + 1, slice(None))
-                self._take(batch, next(part for part in self._parts if self._step < part.end))
+                self._take(batch, next(part for part in PARTS if self._step < part.end))
                 self._seconds += time.monotonic() - started
                 if self._step % every == 0 or self._step == steps:
                     self._score(pairs)
@@ -180,7 +175,7 @@ class Run:
     def _take(self, batch: Batch, part: Part) -> None:
         """Take a step of the discriminator, and a step of the student."""
         target = _target(batch)
-        rate = rate_at(replace(self._recipe.optimiser, learning_rate=part.rate), self._step, self._parts[-1].end)
+        rate = rate_at(replace(self._recipe.optimiser, learning_rate=part.rate), self._step, PARTS[-1].end)
         for group in self._optimizer.param_groups:
             group["lr"] = rate * group["scale"]
         for group in self._other.param_groups:
@@ -238,8 +233,6 @@ class Run:
 
     def _ramp(self) -> float:
         """Return the share of the gradients of the discriminator at this step."""
-        if not self._is_ramped:
-            return 1.0
         wait, rise = _RAMP
         return min(1.0, max(0.0, (self._step - wait) / rise))
 
@@ -277,7 +270,7 @@ class Run:
         origin = f"train_sharp.py, recipe {recipe_digest(self._recipe)}, data {self._data.digest}, step {self._step}"
         save_network(network, self._out / "last.safetensors", origin)
         state = {name: part.state_dict() for name, part in self._stateful().items()}
-        others = {"step": self._step, "seconds": self._seconds, "ratios": self._ratios, "ramped": self._is_ramped}
+        others = {"step": self._step, "seconds": self._seconds, "ratios": self._ratios}
         torch.save({**state, **others}, self._out / "state.tmp")
         (self._out / "state.tmp").replace(self._out / STATE)
 
@@ -287,14 +280,6 @@ class Run:
         for name, part in self._stateful().items():
             part.load_state_dict(state[name])
         self._step, self._seconds, self._ratios = state["step"], state["seconds"], state["ratios"]
-        self._is_ramped = state["ramped"]
-
-    def begin_after(self, before: Path) -> None:
-        """Take the discriminator of another run, and what both optimisers know of the gradients."""
-        state = torch.load(before / STATE, weights_only=True)
-        for name in ("discriminator", "other", "optimizer"):
-            self._stateful()[name].load_state_dict(state[name])
-        self._is_ramped = False
 
     def _stateful(self) -> dict[str, Any]:
         return {
@@ -331,7 +316,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--teacher-images", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--resume", action="store_true")
-    parser.add_argument("--after", type=Path, help="folder of another run, to begin with its discriminator")
     args = parser.parse_args(arguments)
     recipe = read_recipe(args.config)
     recipe = replace(recipe, data=replace(recipe.data, data=tuple(args.data), lr=args.lr, val=args.val))
@@ -345,11 +329,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if is_begun and not args.resume:
         raise SystemExit(f"{args.out} holds a run (add --resume, or name another folder)")
     args.out.mkdir(parents=True, exist_ok=True)
-    run = Run(recipe, data, PARTS_AFTER if args.after else PARTS, args.out)
+    run = Run(recipe, data, args.out)
     if is_begun:
         run.resume()
-    elif args.after:
-        run.begin_after(args.after)
     run.run(args.val)
 
 
