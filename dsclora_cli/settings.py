@@ -26,7 +26,6 @@ SETTINGS = (
 """Names of the settings, equal to the long names of options of `dsclora upscale`."""
 
 _STEP = "correct or remove the line; docs/config.md lists the settings"
-_PERMISSIONS = "check the permissions, remove the file, or set DSCLORA_CONFIG_DIR to another folder"
 _NUMBER = re.compile(r"[+-]?(0|[1-9]\d*)(\.\d+)?")
 
 
@@ -130,16 +129,16 @@ def _read_text(path: Path) -> str:
         return read_small(path)
     except (FileNotFoundError, NotADirectoryError):
         return ""
-    except PermissionError as error:
-        if not is_allowed(path.parent, os.X_OK):  # the folder of another user, as after sudo
-            return ""
-        raise UsageError(f"cannot read {path}: {error.strerror}", _PERMISSIONS) from error
     except UnicodeDecodeError as error:
         line = error.object[: error.start].count(b"\n") + 1
         raise UsageError(f"{path}, line {line}: not UTF-8", "save the file as UTF-8") from error
     except (OSError, ValueError) as error:
+        # The folder of another user, as after sudo.
+        if isinstance(error, PermissionError) and not is_allowed(path.parent, os.X_OK):
+            return ""
         reason = getattr(error, "strerror", None) or error
-        raise UsageError(f"cannot read {path}: {reason}", _PERMISSIONS) from error
+        hint = "check the permissions, remove the file, or set DSCLORA_CONFIG_DIR to another folder"
+        raise UsageError(f"cannot read {path}: {reason}", hint) from error
 
 
 def _line_of(text: str, name: str) -> int:

@@ -240,12 +240,9 @@ def _name_errors(pair: Pair) -> Iterator[None]:
         if any(str(path) in error.message for path in (pair.hr, pair.lr) if path):
             raise
         raise type(error)(f"{pair.hr}: {error.message}", error.hint) from error
-    except OSError as error:
-        info = system_info(error, ErrorCode.FAILED)
-        if info is None:
-            raise
-        raise DscloraError(f"at {pair.hr}: {info.message}", info.hint) from error
     except Exception as error:
+        if info := system_info(error, ErrorCode.FAILED):
+            raise DscloraError(f"at {pair.hr}: {info.message}", info.hint) from error
         raise RuntimeError(f"{type(error).__name__} at {pair.hr}: {error}") from error
 
 

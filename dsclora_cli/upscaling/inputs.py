@@ -392,14 +392,14 @@ class _Found:
             self._leave_out(path, name, SYSTEM_FILE if of_system else "not named like a picture")
         elif hidden and folder is not None:
             self._leave_out(path, name, "a hidden file")
+        elif isinstance(path, RemotePlace) or is_file(path):
+            self.add(InputFile(path, name, folder))
+            return True
         elif problem := _problem_of(path):
             self.add(InputFile(path, name, folder, problem))
             return True
-        elif isinstance(path, Path) and not is_file(path):
-            self._leave_out(path, name, "a link that leads nowhere" if is_link(path) else "no regular file")
         else:
-            self.add(InputFile(path, name, folder))
-            return True
+            self._leave_out(path, name, "a link that leads nowhere" if is_link(path) else "no regular file")
         return False
 
 
@@ -410,11 +410,10 @@ def _absolute(path: Place) -> str:
     return os.path.abspath(path)  # noqa: PTH100 - Path.resolve follows links
 
 
-def _problem_of(path: Place) -> ImageUnreadable | None:
+def _problem_of(path: Path) -> ImageUnreadable | None:
     """Return why the system does not even tell what is at a path: a folder that can be listed, and not be entered."""
     try:
-        if isinstance(path, Path):
-            path.stat()
+        path.stat()
     except PermissionError as error:
         return ImageUnreadable(f"{path} cannot be opened: {error.strerror}", "check the permissions of its folder")
     except OSError:  # a link that leads nowhere, or to itself

@@ -20,25 +20,31 @@ from pathlib import Path
 
 import torch
 from torch import Tensor, nn
+from train_sharp import prepare
 
-from dsclora_cli.datasets.patches import TrainSet, open_data
+from dsclora_cli.datasets.patches import TrainSet
 from dsclora_cli.models.initialization import step_scales
 from dsclora_cli.models.network import Network
 from dsclora_cli.paths import sha256_of
 from dsclora_cli.recipe import OptimizerOptions
-from dsclora_cli.recipe_toml import read_recipe, resolve_defaults
 from dsclora_cli.training.optim import EMA, make_optimizer, rate_at
 from dsclora_cli.weights.checkpoint import load_network, save_network
 
 _SIDE = 24  # LR pixels of a flat patch, a little more than the network sees in each direction
 _FLAT = 32  # flat patches in a step
 _LEVELS = (0.0, 0.25, 0.5, 0.75, 1.0)  # of each channel, for the colors that are measured
-_MIDDLE = slice(_SIDE * 4 // 3, _SIDE * 8 // 3)
 
 
 def flat_patches(colors: Tensor) -> Tensor:
     """Return LR patches `(N, 3, H, W)` of colors `(N, 3)` in [0, 1]."""
     return colors[:, :, None, None].expand(-1, -1, _SIDE, _SIDE).contiguous()
+
+
+def middles_of(network: Network, colors: Tensor) -> Tensor:
+    """Return the middle third of the network's results for flat patches, which no border reaches."""
+    large: Tensor = network(flat_patches(colors))
+    middle = slice(large.shape[-1] // 3, large.shape[-1] * 2 // 3)
+    return large[:, :, middle, middle]
 
 
 def random_colors(count: int) -> Tensor:
@@ -51,7 +57,7 @@ def random_colors(count: int) -> Tensor:
 def flatness(network: Network) -> str:
     """Return how far results for 125 flat colors are from flat, and from the color, in levels of 255."""
     colors = torch.tensor(list(itertools.product(_LEVELS, repeat=3)))
-    middle = network(flat_patches(colors)).clamp(0, 1)[:, :, _MIDDLE, _MIDDLE] * 255
+    middle = middles_of(network, colors).clamp(0, 1) * 255
     pattern = (middle.amax((2, 3)) - middle.amin((2, 3))).amax(1)
     offset = (middle.mean((2, 3)) - colors * 255).abs().amax(1)
     return (
@@ -72,7 +78,7 @@ def trained(before: Network, data: TrainSet, options: OptimizerOptions, steps: i
         with torch.no_grad():
             wanted = before(lr)
         same = (student(lr) - wanted).abs().mean()
-        flat = (student(flat_patches(colors))[:, :, _MIDDLE, _MIDDLE] - colors[:, :, None, None]).abs().mean()
+        flat = (middles_of(student, colors) - colors[:, :, None, None]).abs().mean()
         optimizer.zero_grad()
         (same + weight * flat).backward()
         nn.utils.clip_grad_norm_(student.parameters(), options.clip)
@@ -98,12 +104,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--rate", type=float, default=0.003, help="highest learning rate")
     parser.add_argument("--weight", type=float, default=1.0, help="of the flat patches")
     args = parser.parse_args(arguments)
-    recipe = resolve_defaults(read_recipe(args.config))
-    recipe = replace(recipe, data=replace(recipe.data, data=tuple(args.data), lr=args.lr))
-    torch.manual_seed(recipe.run.seed)
-    torch.set_flush_denormal(True)
-    torch.set_num_threads(recipe.run.threads or torch.get_num_threads())
-    data, _ = open_data(recipe)
+    recipe, data = prepare(args.config, tuple(args.data), args.lr, val=None)
     before = load_network(args.network)
     print(f"before: {flatness(before)}")
     network = trained(before, data, replace(recipe.optimiser, learning_rate=args.rate), args.steps, args.weight)

@@ -306,6 +306,16 @@ def _rough(x: Tensor) -> Tensor:
     return F.interpolate(F.avg_pool2d(x, 4), scale_factor=4.0, mode="bilinear")
 
 
+def prepare(config: Path, data: tuple[str, ...], lr: Path | None, val: Path | None) -> tuple[Recipe, TrainSet]:
+    """Seed PyTorch as a recipe says, and return the recipe with these folders, and the training pictures."""
+    recipe = read_recipe(config)
+    recipe = resolve_defaults(replace(recipe, data=replace(recipe.data, data=data, lr=lr, val=val)))
+    torch.manual_seed(recipe.run.seed)
+    torch.set_flush_denormal(True)
+    torch.set_num_threads(recipe.run.threads or torch.get_num_threads())
+    return recipe, open_data(recipe)[0]
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Train."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -317,13 +327,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--resume", action="store_true")
     args = parser.parse_args(arguments)
-    recipe = read_recipe(args.config)
-    recipe = replace(recipe, data=replace(recipe.data, data=tuple(args.data), lr=args.lr, val=args.val))
-    recipe = resolve_defaults(recipe)
-    torch.manual_seed(recipe.run.seed)
-    torch.set_flush_denormal(True)
-    torch.set_num_threads(recipe.run.threads or torch.get_num_threads())
-    data, _ = open_data(recipe)
+    recipe, data = prepare(args.config, tuple(args.data), args.lr, args.val)
     data = with_teacher_pictures(data, args.teacher_images)
     is_begun = (args.out / STATE).exists()
     if is_begun and not args.resume:

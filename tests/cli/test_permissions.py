@@ -20,7 +20,7 @@ MODEL = ("-m", "dsclora-x2", "-s", "2", "--device", "cpu", "--offline")
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """The folder `in` with `a.png`, and `in/closed` and `in/open` with `b.png` each, for an ordinary user."""
+    """Yield the folder `in` with `a.png`, and `in/closed` and `in/open` with `b.png` each, for an ordinary user."""
     monkeypatch.chdir(tmp_path)
     for name, color in (("in/a", "teal"), ("in/closed/b", "navy"), ("in/open/b", "maroon")):
         Path(name).parent.mkdir(exist_ok=True)

@@ -8,11 +8,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from networks import small
 from PIL import Image
 from safetensors.torch import load_file
 
 from dsclora_cli.inference.native.library import why_unavailable
-from dsclora_cli.models.span import SPAN, SpanConfig
 from dsclora_cli.weights.checkpoint import save_network
 
 FIRST, SHARP = Path("first.safetensors"), Path("sharp.safetensors")
@@ -22,8 +22,7 @@ BETWEEN = ("--weights", FIRST, "--sharp-weights", SHARP, "--device", "cpu", "-s"
 @pytest.fixture(autouse=True)
 def _files(photo: Path) -> None:
     """Two small networks in the current folder."""
-    torch.manual_seed(0)
-    network = SPAN(SpanConfig(channels=4, blocks=1, scale=2))
+    network = small(blocks=1)
     save_network(network, FIRST, "test")
     with torch.no_grad():
         for parameter in network.parameters():

@@ -8,11 +8,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from networks import small
 from PIL import Image
 
 from dsclora_cli import Upscaler
 from dsclora_cli.models.lora import Adapters, parse_ranks
-from dsclora_cli.models.span import SPAN, SpanConfig
 from dsclora_cli.paths import sha256_of
 from dsclora_cli.weights.adapters import save_adapters
 from dsclora_cli.weights.checkpoint import save_network
@@ -24,8 +24,7 @@ OVER_BASE = ("--weights", BASE, "--adapter", ADAPTER, "--device", "cpu", "-s", 2
 @pytest.fixture(autouse=True)
 def _files(photo: Path) -> None:
     """A small network and an adapter for it, in the current folder."""
-    torch.manual_seed(0)
-    network = SPAN(SpanConfig(channels=4, blocks=1, scale=2))
+    network = small(blocks=1)
     save_network(network, BASE, "test")
     adapters = Adapters(network, parse_ranks(network, "upsampler.0:2"))
     torch.nn.init.normal_(adapters.get_parameter("upsampler.0.B"))
