@@ -120,8 +120,21 @@ _NEXT_STEPS = {
     errno.EMFILE: "raise the limit on open files: ulimit -n",
     errno.ENFILE: "close other programs",
     errno.EROFS: "choose a place that can be written",
+    errno.EACCES: "check the permissions",
+    errno.EPERM: "check the permissions",
+    errno.ENOENT: "check the path",
+    errno.ENOTDIR: "check the path: a part of it is a file",
+    errno.EISDIR: "check the path: it is a folder",
+    errno.ENAMETOOLONG: "choose a shorter name",
 }
 """What helps against an error of the system, whatever the file is."""
+
+
+def next_step(error: BaseException, instead: str = "") -> str:
+    """Return what helps against an error of the system, for a hint; `instead` is another way, which comes last."""
+    number = error.errno if isinstance(error, OSError) else None
+    step = _NEXT_STEPS.get(number or 0, "check the path, its permissions and the free space")
+    return f"{step}, or {instead}" if instead else step
 
 
 def system_info(error: BaseException, code: ErrorCode) -> ErrorInfo | None:
@@ -133,8 +146,7 @@ def system_info(error: BaseException, code: ErrorCode) -> ErrorInfo | None:
         return None
     # str(error) would begin with a number.
     message = f"{error.filename}: {error.strerror}" if error.filename else error.strerror
-    hint = _NEXT_STEPS.get(error.errno or 0, "check the path, its permissions and the free space")
-    return ErrorInfo(code, escape_control(message), hint)
+    return ErrorInfo(code, escape_control(message), next_step(error))
 
 
 def escape_control(text: str) -> str:

@@ -15,7 +15,7 @@ from dataclasses import replace
 from difflib import get_close_matches
 from pathlib import Path
 
-from dsclora_cli.errors import UsageError
+from dsclora_cli.errors import UsageError, next_step
 from dsclora_cli.methods import find_plugin
 from dsclora_cli.paths import read_named
 from dsclora_cli.recipe import (
@@ -48,7 +48,8 @@ def read_recipe(path: Path) -> Recipe:
     try:
         tables = tomllib.loads(read_named(path).decode("utf-8-sig"))  # some editors write a byte order mark
     except OSError as error:
-        raise UsageError(f"cannot read {path}: {error.strerror}", "give a recipe file, see docs/train.md") from error
+        hint = next_step(error, "give a recipe file, see docs/train.md")
+        raise UsageError(f"cannot read {path}: {error.strerror}", hint) from error
     except (ValueError, RecursionError) as error:
         raise _wrong(str(path), f"not TOML: {error}") from error
     # Field names are unique over all tables, so a flat mapping holds the values of all tables.

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
-from dsclora_cli.errors import UsageError
+from dsclora_cli.errors import UsageError, next_step
 from dsclora_cli.paths import atomic_write, config_dir, is_allowed, read_small
 
 SETTINGS = (
@@ -211,7 +211,7 @@ def _write(text: str) -> None:
         with atomic_write(path) as temporary:
             temporary.write_text(text, encoding="utf-8")
     except OSError as error:
-        hint = "set DSCLORA_CONFIG_DIR to a folder that can be written"
+        hint = next_step(error, "set DSCLORA_CONFIG_DIR to a folder that can be written")
         raise UsageError(f"cannot write {path}: {error.strerror}", hint) from error
 
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from dsclora_cli.errors import DscloraError
+from dsclora_cli.errors import DscloraError, next_step
 
 
 @contextmanager
@@ -17,15 +17,17 @@ def temporary_folder() -> Iterator[Path]:
 
     Raises DscloraError where no such folder can be made, or where the files of the caller do not fit into it.
     """
-    step = "free some space, or set TMPDIR to a folder that can be written"
+    instead = "set TMPDIR to a folder that can be written"
     try:
         folder = tempfile.TemporaryDirectory(prefix="dsclora-", ignore_cleanup_errors=True)
     except OSError as error:
-        raise DscloraError(f"there is no folder for temporary files: {error.strerror}", step) from error
+        message = f"there is no folder for temporary files: {error.strerror}"
+        raise DscloraError(message, next_step(error, instead)) from error
     with folder as name:
         try:
             yield Path(name)
         except OSError as error:
             if error.errno not in {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}:
                 raise
-            raise DscloraError(f"temporary files in {Path(name).parent}: {error.strerror}", step) from error
+            message = f"temporary files in {Path(name).parent}: {error.strerror}"
+            raise DscloraError(message, next_step(error, instead)) from error

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import inspect
 import pickle
 
@@ -51,8 +52,24 @@ def test_every_error_survives_the_way_between_two_processes() -> None:
 
 def test_only_an_error_about_a_file_has_the_step_for_files() -> None:
     refused = errors.system_info(OSError(36, "File name too long", "long.png"), ErrorCode.FAILED)
-    assert str(refused) == "long.png: File name too long (check the path, its permissions and the free space)"
+    assert str(refused) == "long.png: File name too long (choose a shorter name)"
     assert str(describe_error(OSError("3 bytes are missing"))) == "3 bytes are missing"
     assert errors.system_info(OSError("3 bytes are missing"), ErrorCode.FAILED) is None
     full = errors.system_info(OSError(28, "No space left on device"), ErrorCode.FAILED)
     assert str(full) == "No space left on device (free some space)"
+
+
+@pytest.mark.parametrize(
+    ("number", "step"),
+    [
+        (errno.ENOSPC, "free some space"),
+        (errno.EACCES, "check the permissions"),
+        (errno.ENOENT, "check the path"),
+        (errno.EIO, "check the path, its permissions and the free space"),
+        (None, "check the path, its permissions and the free space"),
+    ],
+)
+def test_the_next_step_fits_the_error_of_the_system(number: int | None, step: str) -> None:
+    error = OSError("short") if number is None else OSError(number, "refused")
+    assert errors.next_step(error) == step
+    assert errors.next_step(error, "set TMPDIR") == f"{step}, or set TMPDIR"

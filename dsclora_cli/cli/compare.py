@@ -14,7 +14,7 @@ from dsclora_cli.cli import console, options
 from dsclora_cli.cli.completion import complete_model
 from dsclora_cli.cli.options import FILES, MODEL, SIZE, option
 from dsclora_cli.config import MAX_SCALE, CompareOptions, ReadOptions
-from dsclora_cli.errors import ImageUnwritable, UsageError
+from dsclora_cli.errors import ImageUnwritable, UsageError, next_step
 from dsclora_cli.paths import is_folder, is_taken
 
 if TYPE_CHECKING:
@@ -138,7 +138,8 @@ def _write(base: Path, picture: Path, asked: CompareOptions, overwrite: bool, qu
         save_png(draw_sheet(pictures), sheet)
         write_page(page, result, pictures)
     except OSError as error:
-        raise ImageUnwritable(f"{base} cannot be written ({error.strerror})", "choose another place with -o") from error
+        message = f"{base} cannot be written ({error.strerror})"
+        raise ImageUnwritable(message, next_step(error, "choose another place with -o")) from error
     return replace(result, sheet=str(sheet), page=str(page))
 
 

@@ -29,6 +29,7 @@ from dsclora_cli.errors import (
     UsageError,
     bug_info,
     escape_control,
+    next_step,
     system_info,
 )
 from dsclora_cli.paths import open_output
@@ -209,7 +210,7 @@ def write_text(target: str, text: str) -> None:
             file.write(text.encode())
     except OSError as error:
         message = f"{target} cannot be written ({error.strerror})"
-        raise OutputUnwritable(message, "choose another file, or - for stdout") from error
+        raise OutputUnwritable(message, next_step(error, "choose another file, or - for stdout")) from error
 
 
 def print_labeled(label: str, text: str, style: str = "") -> None:

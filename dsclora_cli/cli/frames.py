@@ -20,7 +20,7 @@ from dsclora_cli.config import (
     UpscaleOptions,
     VideoOptions,
 )
-from dsclora_cli.errors import DscloraError, OutputUnwritable, UsageError, escape_control
+from dsclora_cli.errors import DscloraError, OutputUnwritable, UsageError, escape_control, next_step
 from dsclora_cli.paths import GrowingOutput, is_file, is_link, is_stream, open_growing_output
 
 _DEFAULT = UpscaleOptions()
@@ -181,8 +181,7 @@ def _target(output: Path | None) -> Iterator[GrowingOutput]:
         raise
     except OSError as error:
         message = f"{output or 'stdout'} cannot be written ({error.strerror})"
-        hint = "check the folder and the free space"
-        raise OutputUnwritable("; ".join([message, *_whole_frames(output, target)]), hint) from error
+        raise OutputUnwritable("; ".join([message, *_whole_frames(output, target)]), next_step(error)) from error
     except DscloraError as error:
         error.message = "; ".join([error.message, *_whole_frames(output, target)])
         raise

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 from dsclora_cli.config import ReadOptions
 from dsclora_cli.datasets.pages import CONVERSIONS, check_regular, open_pages
-from dsclora_cli.errors import DscloraError, ImageError
+from dsclora_cli.errors import DscloraError, ImageError, next_step
 from dsclora_cli.imaging.resize import downscale
 from dsclora_cli.paths import (
     append_line,
@@ -146,7 +146,7 @@ class TrainCache:
             # Another process may have been faster, and Windows lets nobody replace a file that is mapped.
             if name.endswith(".npy") and self._holds(name):
                 return
-            hint = "free some space, or set DSCLORA_CACHE_DIR to a folder that can be written"
+            hint = next_step(error, "set DSCLORA_CACHE_DIR to a folder that can be written")
             raise DscloraError(f"cannot write {self.folder / name}: {error.strerror or error}", hint) from error
 
     def open(self, name: str) -> NDArray[Any]:
@@ -189,7 +189,7 @@ class TrainCache:
                 return str(known[2])
             key = sha256_of(path)
         except OSError as error:
-            raise ImageError(f"{path}: {error.strerror}") from error
+            raise ImageError(f"{path}: {error.strerror}", next_step(error)) from error
         # Where the index cannot be written, the file is hashed again the next time. An array that cannot be written is
         # an error, which `add` raises.
         with suppress(OSError):

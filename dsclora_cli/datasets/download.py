@@ -21,7 +21,7 @@ from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import IO
 
-from dsclora_cli.errors import ImageError, SetUnavailable, UsageError
+from dsclora_cli.errors import ImageError, SetUnavailable, UsageError, next_step
 from dsclora_cli.hub import fetch_dataset_file
 from dsclora_cli.hub_client import HubUnavailable
 from dsclora_cli.imaging.formats import is_picture_name
@@ -89,7 +89,7 @@ def fetch_set(name: str, offline: bool = False, on_progress: OnUnpack | None = N
             sync_folder(sets)
     except OSError as error:
         if not is_folder(folder):  # a folder that exists now is the work of another process, which was faster
-            hint = "free some space, or set DSCLORA_CACHE_DIR to a folder that can be written"
+            hint = next_step(error, "set DSCLORA_CACHE_DIR to a folder that can be written")
             raise SetUnavailable(f"cannot unpack {name} into {sets}: {error.strerror}", hint) from error
     return folder / "HR"
 

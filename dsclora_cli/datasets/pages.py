@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dsclora_cli.config import ReadOptions
-from dsclora_cli.errors import ImageError
+from dsclora_cli.errors import ImageError, next_step
 from dsclora_cli.imaging.color import convert_pixels
 from dsclora_cli.imaging.reader import PictureReader, open_picture
 from dsclora_cli.imaging.types import Pixels
@@ -83,6 +83,6 @@ def check_regular(path: Path) -> None:
     try:
         regular = stat.S_ISREG(path.stat().st_mode)
     except (OSError, ValueError) as error:
-        raise ImageError(f"{path}: {getattr(error, 'strerror', None) or error}") from error
+        raise ImageError(f"{path}: {getattr(error, 'strerror', None) or error}", next_step(error)) from error
     if not regular:
         raise ImageError(f"{path}: is no regular file, but a pipe, a device or a folder", "remove it, or give a file")

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from dsclora_cli.config import ModelOptions
-from dsclora_cli.errors import OutputUnwritable, UsageError
+from dsclora_cli.errors import OutputUnwritable, UsageError, next_step
 from dsclora_cli.exporting.file_formats import FORMATS
 from dsclora_cli.inference.engine import Descriptor
 from dsclora_cli.paths import atomic_write, is_taken
@@ -158,4 +158,4 @@ def _write_all(files: Mapping[Path, bytes]) -> None:
                 stack.enter_context(atomic_write(at)).write_bytes(content)
     except OSError as error:
         message = f"{at} cannot be written ({error.strerror})"
-        raise OutputUnwritable(message, "check the folder and the free space") from error
+        raise OutputUnwritable(message, next_step(error)) from error

@@ -15,7 +15,7 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from dsclora_cli.config import SaveOptions
-from dsclora_cli.errors import ImageError, ImageUnwritable
+from dsclora_cli.errors import ImageError, ImageUnwritable, next_step
 from dsclora_cli.imaging.codecs.animation import webp_options, write_apng, write_gif, write_webp_animation
 from dsclora_cli.imaging.codecs.jpeg import SEGMENT_ROOM, write_jpeg
 from dsclora_cli.imaging.codecs.jpeg2000 import write_jpeg2000
@@ -275,5 +275,5 @@ def _name_errors(name: str) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        reason = error.strerror or error
-        raise ImageUnwritable(f"{name}: cannot be written ({reason})", "check the folder and the free space") from error
+        message = f"{name}: cannot be written ({error.strerror or error})"
+        raise ImageUnwritable(message, next_step(error)) from error

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from dsclora_cli.errors import UsageError
+from dsclora_cli.errors import UsageError, next_step
 from dsclora_cli.paths import read_named
 
 _BASELINE = "bicubic"
@@ -52,7 +52,7 @@ def read_scores(path: Path, sha256s: Collection[str]) -> ModelScores:
         sets = tuple(_read_set(each, name) for each in report["sets"])
         return ModelScores(metrics, _conditions(report), sets)
     except OSError as error:
-        raise UsageError(f"cannot read {path}: {error.strerror}", hint) from error
+        raise UsageError(f"cannot read {path}: {error.strerror}", next_step(error, hint)) from error
     # ArithmeticError: an infinite number in place of a count.
     except (ValueError, LookupError, TypeError, RecursionError, AttributeError, ArithmeticError) as error:
         raise UsageError(f"{path} is no report of `dsclora eval --json`", hint) from error

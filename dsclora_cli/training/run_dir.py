@@ -14,7 +14,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from dsclora_cli.errors import DscloraError, UsageError
+from dsclora_cli.errors import DscloraError, UsageError, next_step
 from dsclora_cli.imaging.contact_sheet import Panel, Strip, contact_sheet, save_png
 from dsclora_cli.imaging.resize import matlab_bicubic
 from dsclora_cli.paths import append_line, atomic_write, is_folder, is_taken, open_regular
@@ -127,7 +127,7 @@ class RunDir:
         try:
             yield
         except OSError as error:
-            hint = "free disk space, then --resume from the last checkpoint; or choose another --out"
+            hint = f"{next_step(error)}, then --resume from the last checkpoint; or choose another --out"
             raise DscloraError(f"cannot write to {self.path}: {error.strerror}", hint) from error
 
 

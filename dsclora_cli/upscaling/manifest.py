@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from dsclora_cli.config import SaveOptions
-from dsclora_cli.errors import ImageError, ImageUnwritable
+from dsclora_cli.errors import ImageError, ImageUnwritable, next_step
 from dsclora_cli.imaging.types import AnyFrame, Header
 from dsclora_cli.imaging.writer import write_picture
 from dsclora_cli.paths import atomic_write, is_folder, is_taken, read_small, sha256_of, state_dir
@@ -145,7 +145,7 @@ def save_result(
             return ()
     except OSError as error:
         message = f"{target}: cannot be written ({error.strerror or error})"
-        raise ImageUnwritable(message, "check the folder and the free space") from error
+        raise ImageUnwritable(message, next_step(error)) from error
 
 
 def _save_remote(

@@ -14,7 +14,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from dsclora_cli import hub
-from dsclora_cli.errors import WeightsError
+from dsclora_cli.errors import WeightsError, next_step
 from dsclora_cli.hub_client import online_step
 from dsclora_cli.paths import atomic_write, downloads_dir, is_file, is_inner_path, open_regular, sha256_of
 from dsclora_cli.transfer import DiskError, Received, TooManyBytes, Watch, watched
@@ -167,7 +167,7 @@ def _fetch_from_web(entry: WeightEntry, url: str, path: Path, expected: str, on_
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        hint = "set DSCLORA_CACHE_DIR to a folder that can be written"
+        hint = next_step(error, "set DSCLORA_CACHE_DIR to a folder that can be written")
         raise WeightsError(f"cannot write to {path.parent}: {error.strerror}", hint) from error
     try:
         # A file with another sha256 never appears at `path`: the error leaves the context, which removes the file.

@@ -16,7 +16,7 @@ from functools import lru_cache
 from pathlib import Path, PurePosixPath
 
 from dsclora_cli import hub
-from dsclora_cli.errors import UsageError, WeightsError
+from dsclora_cli.errors import UsageError, WeightsError, next_step
 from dsclora_cli.hub_client import HubUnavailable, online_step
 from dsclora_cli.paths import atomic_write, found_in, is_inner_path, read_small, sha256_of, state_dir
 
@@ -243,6 +243,5 @@ def _write_record(place: Path, trusted: TrustedFile) -> None:
             temporary.write_text(json.dumps(asdict(trusted), indent=2) + "\n", encoding="utf-8")
     except OSError as error:
         message = f"the sha256 of {trusted.reference} cannot be stored: {place}: {error.strerror}"
-        raise WeightsError(
-            message, "free some space, or set DSCLORA_STATE_DIR to a folder that can be written"
-        ) from error
+        hint = next_step(error, "set DSCLORA_STATE_DIR to a folder that can be written")
+        raise WeightsError(message, hint) from error

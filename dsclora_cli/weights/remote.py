@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
-from dsclora_cli.errors import ImageUnreadable, WeightsError
+from dsclora_cli.errors import ImageUnreadable, WeightsError, next_step
 from dsclora_cli.paths import atomic_write, downloads_dir, found_in, is_file, is_inner_path
 from dsclora_cli.storage.places import Place, RemotePlace
 
@@ -34,7 +34,7 @@ def local_weights(place: Place, offline: bool) -> Path:
     except ImageUnreadable as error:
         raise WeightsError(error.message, error.hint) from error
     except OSError as error:
-        hint = "free some space, or set DSCLORA_CACHE_DIR to a folder that can be written"
+        hint = next_step(error, "set DSCLORA_CACHE_DIR to a folder that can be written")
         raise WeightsError(f"{place} cannot be copied to {folder}: {error.strerror}", hint) from error
 
 

@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 from torch.serialization import safe_globals
 
-from dsclora_cli.errors import OutputUnwritable, WeightsError
+from dsclora_cli.errors import OutputUnwritable, WeightsError, next_step
 from dsclora_cli.paths import atomic_write, open_regular
 from dsclora_cli.weights.finished import unreadable_weights
 from dsclora_cli.weights.pickle_protocols import with_protocol_2
@@ -101,7 +101,7 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[s
             temporary.write_bytes(pack_tensors(tensors, metadata))
     except OSError as error:
         message = f"{path} cannot be written ({error.strerror})"
-        raise OutputUnwritable(message, "check the folder and the free space") from error
+        raise OutputUnwritable(message, next_step(error)) from error
 
 
 def pack_tensors(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> bytes:

@@ -254,7 +254,7 @@ def test_a_full_disk_is_no_fault_of_the_weights(dsclora, folder: Path, monkeypat
     monkeypatch.setattr(Path, "write_bytes", fail)
     ran = dsclora("export", "small.safetensors", "-o", "copy.safetensors", "--json")
     assert (ran.code, json.loads(ran.out)["error"]["code"]) == (1, "output-unwritable")
-    message = "copy.safetensors cannot be written (No space left on device) (check the folder and the free space)"
+    message = "copy.safetensors cannot be written (No space left on device) (free some space)"
     assert ran.err == f"error: {message}\n"
     assert [path.name for path in folder.iterdir()] == ["small.safetensors"]
 

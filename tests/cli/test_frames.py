@@ -194,7 +194,7 @@ def test_json_names_the_incomplete_file(pipe, rgb: np.ndarray) -> None:
             1,
             (
                 "error: large.rgb cannot be written (No space left on device);"
-                " the first frame is in large-incomplete.rgb (check the folder and the free space)\n"
+                " the first frame is in large-incomplete.rgb (free some space)\n"
             ),
         ),
     ],
@@ -297,7 +297,7 @@ def test_a_file_and_json(pipe, rgb: np.ndarray) -> None:
     assert result["frames_per_second"] > 0
     assert Path("large.rgb").stat().st_size == 3 * 24 * 18 * 3
     failed, _ = pipe(rgb.tobytes(), "--size", "12x9", *EMBEDDED, "-o", "no/large.rgb")
-    message = "no/large.rgb cannot be written (No such file or directory) (check the folder and the free space)"
+    message = "no/large.rgb cannot be written (No such file or directory) (check the path)"
     assert (failed.code, failed.err) == (1, f"error: {message}\n")
 
 
@@ -340,7 +340,7 @@ def test_a_full_disk_is_one_line(dsclora, rgb: np.ndarray, tmp_path: Path, monke
         monkeypatch.setattr(sys, "stdin", stdin)
         monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(full))
         ran = dsclora("frames", "--size", "12x9", *EMBEDDED)
-    hint = "check the folder and the free space"
+    hint = "free some space"
     assert (ran.code, ran.err) == (1, f"error: stdout cannot be written (No space left on device) ({hint})\n")
 
 

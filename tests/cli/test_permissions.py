@@ -141,12 +141,39 @@ def test_settings_of_another_user_count_as_absent(dsclora, folder: Path, monkeyp
     assert (code, err[:60]) == (2, "error: cannot read config/config.toml: Permission denied (ch")
 
 
+@pytest.mark.parametrize(
+    "command",
+    [
+        "upscale in/a.png -m dsclora-x2 -s 2 -o closed/a.png",
+        "export dsclora-x2 -o closed/a.onnx",
+        "export dsclora-x2 -o closed/a.safetensors",
+        "compare in/a.png -m dsclora-x2 -s 2 -o closed/a",
+        "train --arch edsr --patch 8 --data in --data in/open --out closed/run",
+        "train --config unreadable.toml --data in --out run",
+        "config set scale 2",
+        "eval -m dsclora-x2 --hr unreadable -s 2",
+    ],
+)
+def test_the_next_step_after_a_refusal_is_the_permissions(
+    dsclora, folder: Path, command: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    close(Path("closed"), 0o555)
+    close(Path("config"), 0o555)
+    monkeypatch.setenv("DSCLORA_CONFIG_DIR", "config")
+    Path("unreadable.toml").touch(0)
+    Path("unreadable").mkdir()
+    Image.new("RGB", (72, 64)).save("unreadable/c.png")
+    Path("unreadable/c.png").chmod(0)
+    code, _, err = dsclora(*command.split())
+    assert code and "permissions" in err and "space" not in err and "replace" not in err
+
+
 def test_no_folder_for_temporary_files(dsclora, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tempfile, "tempdir", str(close(Path("closed").absolute())))
     code, _, err = dsclora("export", "dsclora-x2", "-o", "x.onnx")
     assert code == 1
     assert err.startswith(
-        "error: there is no folder for temporary files: Permission denied (free some space, or set TMP"
+        "error: there is no folder for temporary files: Permission denied (check the permissions, or set TMP"
     )
 
 

@@ -112,11 +112,12 @@ def test_a_path_and_a_pipe_get_the_same_bytes(format, tmp_path: Path):
 
 def test_an_error_of_writing_names_the_file_and_the_next_step(tmp_path: Path):
     header = header_of(smooth(), "PNG")
-    for target in (tmp_path, tmp_path / "absent" / "a.png"):
+    targets = {tmp_path: "check the path: it is a folder", tmp_path / "absent" / "a.png": "check the path"}
+    for target, hint in targets.items():
         with pytest.raises(ImageUnwritable, match="cannot be written") as caught:
             write_picture(target, header, [Frame(smooth())], SaveOptions())
         assert str(caught.value).startswith(str(target))
-        assert caught.value.hint == "check the folder and the free space"
+        assert caught.value.hint == hint
 
 
 @pytest.mark.parametrize("format", ["PNG", "JPEG", "TIFF", "GIF", "WEBP"])

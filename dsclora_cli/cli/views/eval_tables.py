@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from rich.table import Table
 
 from dsclora_cli.cli import console
-from dsclora_cli.errors import OutputUnwritable, UsageError
+from dsclora_cli.errors import OutputUnwritable, UsageError, next_step
 from dsclora_cli.evaluation.report import NIQE, EvalReport, RowScores, SetReport
 from dsclora_cli.paths import is_stream, is_taken, open_regular
 
@@ -62,7 +62,7 @@ def _is_replaceable(path: Path, first_line: re.Pattern[str]) -> bool:
             line = file.readline(1 << 16)
     except OSError as error:
         message = f"{path} exists, and cannot be read ({error.strerror})"
-        raise OutputUnwritable(message, "choose another file, or - for stdout") from error
+        raise OutputUnwritable(message, next_step(error, "choose another file, or - for stdout")) from error
     return not line or first_line.fullmatch(line.decode("utf-8", "replace").rstrip()) is not None
 
 
