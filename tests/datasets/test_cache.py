@@ -127,7 +127,7 @@ def test_a_full_disk_is_an_error_and_leaves_no_partial_file(photo: Path, monkeyp
         raise OSError(f"{array.size} requested and 4 written")  # as numpy says it, without a number
 
     monkeypatch.setattr(np, "save", fill)
-    message = r"hr.npy: 1914 requested and 4 written \(check the path, its permissions and the free space, or set DSCLORA_C"
+    message = r"hr.npy: 1914 requested and 4 written \(check .* and the free space, or set DSCLORA_CACHE_DIR"
     with pytest.raises(DscloraError, match=message):
         TrainCache().add_file(photo).pages[0]
     assert _files() == ["index.jsonl"]

@@ -118,7 +118,8 @@ def test_a_folder_that_cannot_be_written_is_an_error_with_a_next_step(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "file").touch()
-    with pytest.raises(DscloraError, match=r"cannot write to .*run: Not a directory \(check the path: a part of it is a file, then --resume"):
+    message = r"cannot write to .*run: Not a directory \(check the path: a part of it is a file, then --resume"
+    with pytest.raises(DscloraError, match=message):
         _begun(tmp_path / "file" / "run")
 
     def full(*_: object) -> None:
