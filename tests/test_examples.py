@@ -237,7 +237,7 @@ def test_compare_adapters_writes_a_table_of_gains(tmp_path: Path, monkeypatch: p
     Path("quick.toml").write_text(config)
     places = ["--base", "base.safetensors", "--data", "photos", "--val", "held-out", "--benchmarks", "sets"]
     chosen = ["--teachers", "base", "wide.safetensors", "--pictures", "answers", "--ranks", "paper", "2"]
-    chosen += ["--taps", "figure", "none"]
+    chosen += ["--taps", "figure", "none", "--positions", "16"]
     quick = ["--config", "quick.toml", "--steps", "2", "--second-stage", "1", "--validate", "1", "--seeds", "1", "2"]
     here = ["--threads", "1", "--device", "cpu", "--compile", "off", "--out", "runs", "--page", "table.md"]
 
@@ -249,6 +249,7 @@ def test_compare_adapters_writes_a_table_of_gains(tmp_path: Path, monkeypatch: p
     second = tomllib.loads(Path("runs/pictures-figure-paper-2-second/recipe.toml").read_text())
     assert second["data"]["patch"] == 12 and "pictures-figure-paper-2/" in second["distill"]["init_adapter"]
     assert second["distill"]["teacher_images"] == "answers" and second["run"]["seed"] == 2
+    assert second["distill"]["positions"] == 16
     assert tomllib.loads(Path("runs/base-none-paper-1/recipe.toml").read_text())["distill"]["ad"] == 0
     before = Path("table.md").read_text()
     monkeypatch.setattr(tool, "distill", None)  # finished runs are not trained again

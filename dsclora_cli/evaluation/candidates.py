@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import chain, count
 from pathlib import Path
 
 import numpy as np
@@ -55,8 +56,7 @@ def open_candidates(options: EvalOptions) -> tuple[Candidate, ...]:
         same = next((each.info.name for each in candidates if each.info.weights_sha256 == found.sha256), None)
         if same:
             raise UsageError(f"{_model_name(model)} and {same} are the same weights", "give them once")
-        # Two files of one name in different folders are told apart by their paths.
-        name = str(found.path) if found.name in {each.info.name for each in candidates} else found.name
+        name = _row_name(found, model, {each.info.name for each in candidates})
         # Loaded without the ensemble, which wraps the same engine below: weights are in memory once.
         engine = load_engine(found, choose_device(options.engine), replace(options.engine, ensemble=False))
         info = RowInfo(
@@ -89,6 +89,13 @@ def _find(model: ModelOptions, options: EvalOptions) -> FoundWeights:
         message = f"{_model_name(model)} upscales by {native[0]}, not by {options.scale}"
         raise UsageError(message, f"use -s {native[0]}, or other weights")
     return find_weights(model, options.scale)
+
+
+def _row_name(found: FoundWeights, model: ModelOptions, taken: Collection[str]) -> str:
+    """Return a name that no other row has: of files of one name in different folders, all but the first have paths."""
+    longer = _model_name(model) + (f"-sharp{found.strength:g}" if found.sharp else "")
+    names = chain((found.name, longer), (f"{longer} ({number})" for number in count(2)))
+    return next(name for name in names if name not in taken)
 
 
 def _model_name(model: ModelOptions) -> str:

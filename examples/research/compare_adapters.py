@@ -21,7 +21,7 @@ from pathlib import Path
 
 from compare_distillation import SETS, Printed, difference_text, lines
 
-from dsclora_cli.config import EngineOptions, EvalOptions, ModelOptions
+from dsclora_cli.config import EngineOptions, EvalOptions
 from dsclora_cli.distillation.distill import distill
 from dsclora_cli.evaluation.evaluate import evaluate
 from dsclora_cli.recipe import Recipe
@@ -83,7 +83,8 @@ def rules(ranks: str) -> str:
 
 def base_recipe(args: argparse.Namespace) -> Recipe:
     """Return the recipe that all runs share."""
-    recipe = with_values(read_recipe(args.config), {"base": args.base, "data": tuple(args.data), "val": args.val})
+    given = {"base": args.base, "data": tuple(args.data), "val": args.val, "positions": args.positions}
+    recipe = with_values(read_recipe(args.config), {name: each for name, each in given.items() if each is not None})
     run = replace(recipe.run, validate=args.validate, threads=args.threads, device=args.device, compile=args.compile)
     return replace(recipe, run=replace(run, steps=args.steps or run.steps, amp=args.amp))
 
@@ -103,35 +104,36 @@ def best_adapter(run: Path) -> Path:
 
 def table(runs: dict[str, dict[int, Path]], args: argparse.Namespace) -> str:
     """Return a Markdown table of gains over the base in dB: means over the seeds with Student's 95 % intervals."""
+    folders = {(name, seed): run for name, seeds in runs.items() for seed, run in seeds.items()}
+    held_out = gains(folders, EvalOptions(hr=args.val), args)
+    sets = gains(folders, EvalOptions(datasets=SETS, data_dir=args.benchmarks), args)
+    together = {run: [gain for each in sets.values() for gain in each[run]] for run in folders}
+    columns = [*held_out.values(), *sets.values(), together]
     rows = [["gain in dB", "held-out", *SETS, "all images of the sets"], ["---"] * (len(SETS) + 3)]
-    for name, folders in runs.items():
-        files = {seed: best_adapter(run) for seed, run in folders.items()}
-        adapters = {seed: named_options(args.base, offline=True, adapter=file) for seed, file in files.items()}
-        held_out = gains(adapters, EvalOptions(hr=args.val), args)
-        sets = gains(adapters, EvalOptions(datasets=SETS, data_dir=args.benchmarks), args)
-        together = {seed: [gain for each in sets.values() for gain in each[seed]] for seed in folders}
-        columns = [*held_out.values(), *sets.values(), together]
-        zero = dict.fromkeys(folders, 0.0)
-        means = ({seed: statistics.mean(each) for seed, each in column.items()} for column in columns)
+    for name, seeds in runs.items():
+        zero = dict.fromkeys(seeds, 0.0)
+        means = ({seed: statistics.mean(column[name, seed]) for seed in seeds} for column in columns)
         rows.append([name, *(difference_text(each, zero) for each in means)])
     return "\n".join(f"| {' | '.join(row)} |" for row in rows) + "\n"
 
 
 def gains(
-    adapters: dict[int, ModelOptions], options: EvalOptions, args: argparse.Namespace
-) -> dict[str, dict[int, list[float]]]:
-    """Return the gain in PSNR-Y over the base of every image, in dB, by set and seed."""
+    folders: dict[tuple[str, int], Path], options: EvalOptions, args: argparse.Namespace
+) -> dict[str, dict[tuple[str, int], list[float]]]:
+    """Return the gain in PSNR-Y over the base of every image, in dB, by set and run."""
     engine = EngineOptions(dtype="float32", engine="torch", device=args.device)
-    models = (named_options(args.base, offline=True), *adapters.values())
+    adapters = (named_options(args.base, offline=True, adapter=best_adapter(run)) for run in folders.values())
+    # All runs in a single evaluation, which makes each LR once.
+    models = (named_options(args.base, offline=True), *adapters)
     report = evaluate(replace(options, models=models, scale=base_recipe(args).network.scale, engine=engine))
     found = {}
     for each in report.sets:
-        # The rows of the models follow the row of bicubic: the base, then an adapter for each seed.
+        # The rows of the models follow the row of bicubic: the base, then the runs.
         base, *own = each.rows[-len(models) :]
-        pairs = zip(adapters, own, strict=True)
+        pairs = zip(folders, own, strict=True)
         found[each.name] = {
-            seed: [scores["psnr_y"] - base.images[image]["psnr_y"] for image, scores in row.images.items()]
-            for seed, row in pairs
+            run: [scores["psnr_y"] - base.images[image]["psnr_y"] for image, scores in row.images.items()]
+            for run, row in pairs
         }
     return found
 
@@ -150,6 +152,7 @@ def parsed(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--pictures", type=Path, help="folder of a teacher's pictures: one more teacher")
     parser.add_argument("--taps", choices=TAPS, nargs="+", default=list(TAPS))
     parser.add_argument("--ranks", nargs="+", default=["paper"], help="presets, numbers or full")
+    parser.add_argument("--positions", type=int, help="positions for affinities; default: as in the recipe")
     parser.add_argument("--steps", type=int, help="steps of a run; default: as in the recipe")
     parser.add_argument("--second-stage", type=int, default=0, help="steps of a second stage; 0 for none")
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from evaluations import CPU, PHOTO, options, save_network_file
 from PIL import Image
 
@@ -16,6 +17,10 @@ from dsclora_cli.evaluation.candidates import open_candidates
 from dsclora_cli.evaluation.score_cache import pixel_key
 from dsclora_cli.imaging.resize import matlab_bicubic
 from dsclora_cli.inference.torch_cpu import TorchCpuEngine
+from dsclora_cli.models.lora import Adapters, Rank
+from dsclora_cli.paths import sha256_of
+from dsclora_cli.weights.adapters import save_adapters
+from dsclora_cli.weights.checkpoint import load_network
 
 HR = Path("unused")
 
@@ -64,6 +69,22 @@ def test_files_of_one_name_are_rows_with_paths(tmp_path: Path) -> None:
         (tmp_path / folder).mkdir()
         files.append(save_network_file(tmp_path / folder / "bicubic.safetensors", seed))
     assert [row.info.name for row in open_candidates(options(HR, *files))] == ["bicubic", *map(str, files)]
+
+
+def test_every_model_has_a_row_of_its_own(tmp_path: Path) -> None:
+    base = save_network_file(tmp_path / "base.safetensors")
+    adapted = []
+    for seed in (1, 2, 3):
+        (tmp_path / str(seed)).mkdir()
+        adapters = Adapters(load_network(base), {"upsampler.0": Rank(1, 1.0)})
+        torch.nn.init.constant_(adapters.get_parameter("upsampler.0.B"), seed)
+        save_adapters(adapters, tmp_path / str(seed) / "adapter.safetensors", sha256_of(base), "")
+        adapted.append(ModelOptions(weights=base, adapter=tmp_path / str(seed) / "adapter.safetensors"))
+    sharp = [save_network_file(tmp_path / f"sharp{seed}.safetensors", seed) for seed in (1, 2, 3)]
+    mixed = [ModelOptions(weights=base, sharp=0.5, sharp_weights=file) for file in sharp]
+    named = ["base-sharp0.5", f"{base}-sharp0.5", f"{base}-sharp0.5 (2)"]
+    rows = open_candidates(replace(options(HR), models=(*adapted, *mixed)))
+    assert [row.info.name for row in rows[1:]] == ["base-adapter", *(str(each.adapter) for each in adapted[1:]), *named]
 
 
 def test_the_same_weights_twice_are_refused(tmp_path: Path) -> None:
