@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import asdict
+from itertools import chain, count
 from pathlib import Path
 
 import numpy as np
@@ -31,6 +32,8 @@ class SavedImages:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
+        self._rows: dict[str, str] = {}
+        """Names of folders by row, in the order of the first use, which is the order of the rows."""
 
     def has(self, name: ResultName, key: PixelKey) -> bool:
         """Return whether the file of a result exists, was made with the key and is unchanged since."""
@@ -53,13 +56,22 @@ class SavedImages:
 
     def save_sheet(self, benchmark: str, row: str, strips: Sequence[Strip]) -> None:
         """Write the contact sheet of the worst images of a row. Raises as `save` does."""
-        path = self._folder / benchmark / f"worst-{_folder_name(row)}.png"
+        path = self._folder / benchmark / f"worst-{self._row_folder(row)}.png"
         # Sheets are written in every run, so the key need not name the images. Still a key marks the file as ours.
         _save(path, ResultKey("", "", {"sheet": row}), contact_sheet(strips))
 
     def _path(self, name: ResultName) -> Path:
         benchmark, row, image = name
-        return self._folder / benchmark / _folder_name(row) / f"{image}.png"
+        return self._folder / benchmark / self._row_folder(row) / f"{image}.png"
+
+    def _row_folder(self, row: str) -> str:
+        """Return the folder of a row, which no other row has: "a b" and "a/b" would both be "a_b"."""
+        if row not in self._rows:
+            taken = {name.casefold() for name in self._rows.values()}  # some systems ignore the case of names
+            plain = _folder_name(row)
+            names = chain([plain], (f"{plain}_{number}" for number in count(2)))
+            self._rows[row] = next(name for name in names if name.casefold() not in taken)
+        return self._rows[row]
 
 
 def _result_key(key: PixelKey) -> ResultKey:

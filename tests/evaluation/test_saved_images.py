@@ -40,6 +40,16 @@ def test_the_name_of_a_row_leads_nowhere_else(tmp_path: Path, pixels: np.ndarray
     assert file.parent.parent == tmp_path / "out" / "Set5" and file.parent.name.isprintable()
 
 
+def test_every_row_has_a_folder_of_its_own(tmp_path: Path, pixels: np.ndarray) -> None:
+    rows = ("a b", "a/b", "A_B", "c")
+    images = SavedImages(tmp_path)
+    for number, row in enumerate(rows):
+        images.save(("Set5", row, "head"), KEY, pixels // (number + 1))
+    assert sorted(path.name for path in (tmp_path / "Set5").iterdir()) == ["A_B_3", "a_b", "a_b_2", "c"]
+    for number, row in enumerate(rows):
+        np.testing.assert_array_equal(images.read(("Set5", row, "head")), pixels // (number + 1))
+
+
 def test_a_result_counts_only_under_the_key_that_made_it(tmp_path: Path, pixels: np.ndarray) -> None:
     images = SavedImages(tmp_path)
     images.save(NAME, KEY, pixels)
