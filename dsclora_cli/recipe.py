@@ -236,7 +236,7 @@ class OptimizerOptions:
     clip: float = option_field(1.0, "Largest norm of the gradient; 0 for no limit.", "X", min=0)
     accumulate: int = option_field(
         1,
-        "Parts to cut each batch into, to save memory; the result is the same.",
+        "Parts to cut each batch into, to save memory; distillation by facd, augkd or with positions changes a little.",
         "N",
         min=1,
         affects_result=False,

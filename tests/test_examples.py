@@ -211,6 +211,11 @@ def test_compare_distillation_writes_a_table_of_every_method(tmp_path: Path, mon
     assert weights == [None, 0.1]
     with pytest.raises(SystemExit):
         tool.main([*both, "--methods", "facd:low"])
+    other = ["--patch", "6", "--teacher", "runs/x4-edsr-teacher", "--held-out-only"]
+    with pytest.raises(SystemExit, match="x4-edsr-none-1 is a run with other patch: give another --out"):
+        tool.main([*both, *other])
+    tool.main([*both, *other, "--out", "smaller", "--methods", "none", "fd", "--seeds", "1"])
+    assert {path.name for path in Path("smaller").iterdir()} == {"x4-edsr-none-1", "x4-edsr-fd-1"}
     with pytest.raises(SystemExit, match="raise --teacher-steps"):
         tool.main([*both[:-1], "99"])
     with pytest.raises(SystemExit, match="holds no finished run of --scale 2"):

@@ -23,7 +23,7 @@ from dsclora_cli.evaluation.cost import Cost, TimedModel, measure, timed_indices
 from dsclora_cli.evaluation.protocol import Image, Protocol, Scorer, open_metrics, protocol_of
 from dsclora_cli.evaluation.report import BASELINE, HR, EvalCallbacks, EvalReport, SetReport, Worst
 from dsclora_cli.evaluation.saved_images import SavedImages
-from dsclora_cli.evaluation.score_cache import ScoreKey, hr_key, load_scores, pixel_key, save_scores
+from dsclora_cli.evaluation.score_cache import PixelKey, ScoreKey, hr_key, load_scores, pixel_key, save_scores
 from dsclora_cli.evaluation.statistics import ScoreTable, mean_scores, summarize, worst_images
 from dsclora_cli.imaging.contact_sheet import Panel, Strip
 
@@ -177,7 +177,7 @@ class _Scoring:
     def _score(self, candidate: Candidate, image: _LoadedImage) -> Mapping[str, float]:
         """Return kept scores. Where scores or a requested file are missing, upscale, save and score the image."""
         pixels = pixel_key(candidate.info, image.lr_digest, self.options.scale)
-        key = ScoreKey(pixels, image.hr_digest, self.protocol.border, self.scorer.metrics)
+        key = self._score_key(pixels, image, self.scorer.metrics)
         name = image.benchmark, candidate.info.name, image.name
         saved = self.saved_images
         kept = None if self.options.fresh else load_scores(key)
@@ -193,12 +193,15 @@ class _Scoring:
     def _score_hr(self, image: _LoadedImage) -> Mapping[str, float]:
         """Return the scores of an HR image by the metrics without a reference, kept or computed."""
         pixels = hr_key(image.hr_digest, self.options.scale)
-        key = ScoreKey(pixels, image.hr_digest, self.protocol.border, self.scorer.no_reference)
+        key = self._score_key(pixels, image, self.scorer.no_reference)
         kept = None if self.options.fresh else load_scores(key)
         if kept is None:
             kept = self.scorer.score_hr(image.hr)
             self._keep(key, kept)
         return kept
+
+    def _score_key(self, pixels: PixelKey, image: _LoadedImage, metrics: tuple[str, ...]) -> ScoreKey:
+        return ScoreKey(pixels, image.hr_digest, self.protocol.border, metrics, self.scorer.pyiqa_version)
 
     def _keep(self, key: ScoreKey, scores: Mapping[str, float]) -> None:
         try:

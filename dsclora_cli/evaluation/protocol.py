@@ -6,6 +6,7 @@ Extra metrics come on top of a protocol: NIQE, and metrics of the package pyiqa 
 from __future__ import annotations
 
 import importlib
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -63,7 +64,7 @@ def protocol_of(name: str, scale: int) -> Protocol:
 
 
 class Scorer:
-    """Computes the metrics of a protocol inside the border, and extra metrics on the whole image."""
+    """Computes the metrics of a protocol and NIQE inside the border, and metrics of pyiqa on the whole image."""
 
     def __init__(self, protocol: Protocol, extra: Mapping[str, Metric]) -> None:
         self._border = protocol.border
@@ -72,6 +73,8 @@ class Scorer:
         self.metrics = (*self._fidelity, *extra)
         self.no_reference = tuple(name for name in extra if name == NIQE)
         """Metrics that score HR itself as well: without a reference, HR shows what a good score is."""
+        self.pyiqa_version = getattr(sys.modules.get("pyiqa"), "__version__", None) if set(extra) - {NIQE} else None
+        """Version of the package that computes the extra metrics but NIQE; None where no such metric is asked for."""
 
     def __call__(self, result: Image, truth: Image, name: str) -> dict[str, float]:
         """Return the score of a result by metric.
@@ -90,7 +93,7 @@ class Scorer:
             raise ImageError(
                 f"{name}: {width}x{height} pixels are too few to score", f"{needed} on each side are needed"
             )
-        # Extra metrics see the whole image: their authors define no border.
+        # Metrics of pyiqa see the whole image: their authors define no border.
         colors = crop_border(result, self._border), crop_border(truth, self._border)
         lumas = luma(colors[0]), luma(colors[1])
         scores = {

@@ -9,6 +9,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
+from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
@@ -48,6 +49,9 @@ class PixelKey:
     tile: int | None
     """Tile size as requested. Tiles chosen from free memory share a key: tile sizes differ by rounding errors only."""
 
+    openvino_version: str | None = None
+    """None for the other engines."""
+
     torch_version: str = str(torch.__version__)
     numpy_version: str = np.__version__
     version: int = SCORES_VERSION
@@ -67,6 +71,9 @@ class ScoreKey:
 
     metrics: tuple[str, ...]
 
+    pyiqa_version: str | None = None
+    """None without a metric of pyiqa."""
+
 
 def pixel_key(row: RowInfo, lr: str, scale: int) -> PixelKey:
     """Return the key of the result of a row for the LR image with the digest `lr`."""
@@ -79,6 +86,7 @@ def pixel_key(row: RowInfo, lr: str, scale: int) -> PixelKey:
         dtype=row.dtype,
         ensemble=row.ensemble,
         tile=row.tile,
+        openvino_version=version("openvino") if row.engine == "openvino" else None,
     )
 
 

@@ -279,18 +279,20 @@ class Trainer:
         values = {name: value.item() for name, value in sums.items()}
         finite = math.isfinite(norm + sum(values.values()))
         skipped, stopped, *means = self._group.mean([float(not finite), float(self._stop.count > 0), *values.values()])
+        found = dict(zip(values, means, strict=True))
         if skipped:
             self._skip()
         else:
             self._skips = 0
             scaler.step(self._optimizer)
             self._ema.update(module, progress.step)
-            progress.count(dict(zip(values, means, strict=True)))
+            progress.count(found)
         scaler.update()  # halves the scale after an overflow, and doubles the scale after many steps without
 
         progress.step += 1
         with self._stop.held():
-            self._callbacks.on_step(progress.step, self._recipe.run.steps, sum(means))
+            shown = sum(term for name, term in found.items() if name not in self._setup.logged_only)
+            self._callbacks.on_step(progress.step, self._recipe.run.steps, shown)
         return bool(stopped)
 
     def _skip(self) -> None:

@@ -1,6 +1,6 @@
 """Attention transfer (Zagoruyko and Komodakis, arXiv 1612.03928) as a method of `dsclora distill`.
 
-pip install ./method_plugin
+pip install ./examples/method_plugin
 dsclora distill --method attention --teacher teacher.safetensors --student edsr --data photos/ --out student/
 """
 

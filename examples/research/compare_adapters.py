@@ -19,7 +19,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from compare_distillation import SETS, Printed, difference_text, lines
+from compare_distillation import SETS, Printed, difference_text, is_finished
 
 from dsclora_cli.config import EngineOptions, EvalOptions
 from dsclora_cli.distillation.distill import distill
@@ -58,16 +58,17 @@ def main(arguments: list[str] | None = None) -> None:
 
 def choices(args: argparse.Namespace) -> dict[str, Mapping[str, object]]:
     """Return the options of each run by the name of its row."""
-    teachers: dict[str, dict[str, object]] = {
-        Path(each).stem: {} if each == "base" else {"teacher": each} for each in args.teachers
-    }
+    named = [(Path(each).stem, {} if each == "base" else {"teacher": each}) for each in args.teachers]
     if args.pictures:
-        teachers["pictures"] = {"teacher_images": str(args.pictures)}
+        named.append(("pictures", {"teacher_images": str(args.pictures)}))
+    teachers: dict[str, dict[str, object]] = dict(named)
+    if len(teachers) < len(named):
+        raise SystemExit("two teachers have one name, and rows are named after teachers: rename a file")
     found: dict[str, Mapping[str, object]] = {}
-    for teacher, named in teachers.items():
+    for teacher, options in teachers.items():
         for taps in args.taps:
             loss = {"taps": TAPS[taps]} if TAPS[taps] else {"taps": (), "ad": 0.0}
-            found[f"{teacher} {taps} {args.ranks[0]}"] = {**named, **loss, "adapters": rules(args.ranks[0])}
+            found[f"{teacher} {taps} {args.ranks[0]}"] = {**options, **loss, "adapters": rules(args.ranks[0])}
     first = next(iter(found))
     for ranks in args.ranks[1:]:
         found[f"{first.rpartition(' ')[0]} {ranks}"] = {**found[first], "adapters": rules(ranks)}
@@ -91,7 +92,7 @@ def base_recipe(args: argparse.Namespace) -> Recipe:
 
 def trained(recipe: Recipe, run: Path) -> Path:
     """Train, or resume a stopped run, unless the run is finished; return the run folder."""
-    if not lines(run) or lines(run)[-1]["step"] < recipe.run.steps:
+    if not is_finished(recipe, run):
         distill(recipe, run, run.exists(), Printed(run.name), offline=True)
     return run
 

@@ -4,16 +4,16 @@
 
 An EDSR of 8 blocks with 32 channels teaches an EDSR of 4 blocks with 16 channels; `--arch rcan` compares small RCANs.
 `--methods fd facd-infonce:0.1` also changes the weight of a method's loss. The methods keep their default otherwise.
-Finished runs are used again and stopped runs resume, so the same command continues after an interruption; `--finished`
-trains nothing and writes table and plot of the runs that are finished. All methods of a seed are trained before the
-next seed. Short trials look at the held-out pictures alone (`--held-out-only`). DIR holds Set5, Set14 and BSD100 as
-`dsclora eval --data-dir` expects them; the default is to download the sets.
+Finished runs are used again and stopped runs resume, so the same command continues after an interruption; a command
+with other options needs another `--out`. `--finished` trains nothing and writes table and plot of the runs that are
+finished. All methods of a seed are trained before the next seed. Short trials look at the held-out pictures alone
+(`--held-out-only`). DIR holds Set5, Set14 and BSD100 as `dsclora eval --data-dir` expects them; the default is to
+download the sets.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import math
 import statistics
 from dataclasses import dataclass, replace
@@ -26,6 +26,8 @@ from dsclora_cli.config import EngineOptions, EvalOptions, ModelOptions
 from dsclora_cli.distillation.distill import distill
 from dsclora_cli.evaluation.evaluate import evaluate
 from dsclora_cli.recipe import DataOptions, DistillOptions, NetworkOptions, OptimizerOptions, Recipe, RunOptions
+from dsclora_cli.recipe_toml import differing_options, read_recipe, resolve_defaults
+from dsclora_cli.training.run_dir import RunDir
 from dsclora_cli.training.train import train
 from dsclora_cli.training.trainer import Score, TrainCallbacks
 
@@ -110,8 +112,9 @@ def train_all(args: argparse.Namespace) -> tuple[Path, dict[str, dict[int, Path]
     kind = f"x{args.scale}-{args.arch}"
     # The teacher needs more steps than the students, because large networks learn more slowly.
     longer = replace(plain.run, steps=args.teacher_steps)
-    teacher = args.out / f"{kind}-teacher"
-    trained(replace(plain, network=teacher_shape, run=longer), teacher, args.finished)
+    teacher = args.teacher or args.out / f"{kind}-teacher"
+    if args.teacher is None:
+        trained(replace(plain, network=teacher_shape, run=longer), teacher, args.finished)
     runs: dict[str, dict[int, Path]] = {}
     # Seed by seed, so that a comparison cut short still has every method of some seeds.
     for seed in args.seeds:
@@ -145,18 +148,26 @@ def method_name(text: str) -> str:
 
 def trained(recipe: Recipe, run: Path, only_look: bool) -> bool:
     """Train, or resume a stopped run, unless the run is finished or `only_look`; return whether the run is finished."""
-    finished = bool(lines(run)) and lines(run)[-1]["step"] >= recipe.run.steps
-    if finished or only_look:
-        return finished
+    if is_finished(recipe, run) or only_look:
+        return is_finished(recipe, run)
     make = distill if recipe.distill else train
     make(recipe, run, run.exists(), Printed(run.name), offline=True)
     return True
 
 
+def is_finished(recipe: Recipe, run: Path) -> bool:
+    """Tell whether a folder holds the whole run of a recipe. Raises SystemExit for the run of another recipe."""
+    file = run / "recipe.toml"
+    if not file.exists():
+        return False
+    if others := differing_options(read_recipe(file), resolve_defaults(recipe)):
+        raise SystemExit(f"{run} is a run with other {', '.join(others)}: give another --out")
+    return bool(lines(run)) and lines(run)[-1]["step"] >= recipe.run.steps
+
+
 def lines(run: Path) -> list[dict[str, Any]]:
     """Return the log of a run, empty before the first score."""
-    log = run / "log.jsonl"
-    return [json.loads(line) for line in log.read_text(encoding="utf-8").splitlines()] if log.exists() else []
+    return RunDir(run).lines()
 
 
 def check_advantage(teacher: Path, scratch: Path, least: float) -> None:
@@ -283,6 +294,7 @@ def parsed(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--arch", choices=SHAPES, default="edsr")
     parser.add_argument("--scale", type=int, choices=(2, 3, 4), default=4)
     parser.add_argument("--methods", type=method_name, nargs="+", default=USUAL, metavar="METHOD[:WEIGHT]")
+    parser.add_argument("--teacher", type=Path, help="run folder of a teacher, in place of training one")
     parser.add_argument("--teacher-steps", type=int, default=6000)
     parser.add_argument("--steps", type=int, default=3000)
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])

@@ -279,6 +279,14 @@ def test_facd_compares_maps_by_l2_unless_told_otherwise(recipe: Recipe, base: Pa
     assert weights[None] == weights["l2"] != weights["l1"]
 
 
+def test_the_shown_loss_is_the_loss_of_the_log(recipe: Recipe, base: Path, tmp_path: Path) -> None:
+    recorder, known = Recorder(), facd_recipe(recipe, base, None)
+    distill(replace(known, run=replace(known.run, steps=3, validate=3)), tmp_path / "run", False, recorder, True)
+    (score,) = recorder.scores
+    assert "passed" in score.facts and "passed" not in score.terms
+    assert sum(recorder.losses) / 3 == pytest.approx(score.loss) == pytest.approx(sum(score.terms.values()))
+
+
 def test_a_facd_run_from_when_l1_was_the_default_resumes_with_l1(
     recipe: Recipe, base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -23,6 +23,7 @@ OTHER = {
     "dtype": "float16",
     "ensemble": True,
     "tile": 64,
+    "openvino_version": "0.1",
     "torch_version": "0.1",
     "numpy_version": "0.1",
     "version": 0,
@@ -40,7 +41,7 @@ def test_every_field_of_the_key_matters() -> None:
     assert set(OTHER) == {field.name for field in fields(PixelKey)}
     for name, value in OTHER.items():
         assert load_scores(replace(KEY, pixels=replace(KEY.pixels, **{name: value}))) is None, name
-    for change in ({"hr": "hr2"}, {"border": 2}, {"metrics": ("psnr_y",)}):
+    for change in ({"hr": "hr2"}, {"border": 2}, {"metrics": ("psnr_y",)}, {"pyiqa_version": "0.1"}):
         assert load_scores(replace(KEY, **change)) is None, change
 
 
