@@ -453,6 +453,8 @@ def test_gpu_training_trains_by_the_clock_and_resumes(tmp_path: Path) -> None:
     train = example("research/gpu_training").main
     train([*line, "--minutes", "0.02"])
     train([*line, "--minutes", "0.04"])
+    with pytest.raises(SystemExit, match="holds a run: add --resume"):
+        train([*line[: line.index("--resume")], *line[line.index("--resume") + 1 :]])
     first, second = (json.loads(text) for text in (run / "log.jsonl").read_text().splitlines())
     assert 1.2 <= first["seconds"] < second["seconds"] and first["step"] < second["step"]
     assert load_network(run / "best.safetensors").config == SpanConfig(channels=26, blocks=6, scale=4)

@@ -44,9 +44,24 @@ def test_halve_makes_two_sizes_of_large_photographs(tmp_path: Path) -> None:
     assert sizes == {"large_d2": (700, 500), "large_d3": (466, 333), "middle_d2": (250, 200)}
 
 
+def test_folders_give_their_pictures_and_no_name_twice(tmp_path: Path) -> None:
+    tool, small = example("research/folders"), save_corner(tmp_path)
+    for name in ("a/1.png", "a/.hidden.png", "b/2.png", "b/notes.txt", "c/1.bmp"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        Image.open(small).save(tmp_path / name, "PNG")
+    a, b, c = (tmp_path / name for name in "abc")
+    assert tool.pictures_in(a, b) == [a / "1.png", b / "2.png"]
+    with pytest.raises(SystemExit, match=r"a/1.png and .*c/1.bmp have one name: rename one of them"):
+        example("research/vary").main([a, b, c], tmp_path / "out")
+    tool.put_link(tmp_path / "new" / "1.png", a / "1.png")
+    tool.put_link(tmp_path / "new" / "1.png", b / "2.png")
+    assert (tmp_path / "new" / "1.png").resolve() == (b / "2.png").resolve()
+    with pytest.raises(FileExistsError):
+        tool.put_link(a / "1.png", b / "2.png")
+
+
 def test_draw_graphics_draws_every_kind_the_same_way_twice(tmp_path: Path) -> None:
     answers = tmp_path / "answers"
-    answers.mkdir()
     for folder in ("first", "second"):
         example("research/draw_graphics").main(tmp_path / folder, 6, 3, [answers])
     first = {path.name: path.read_bytes() for path in (tmp_path / "first").iterdir()}

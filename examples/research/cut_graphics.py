@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 from draw_graphics import save_linked
+from folders import pictures_in
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -31,7 +32,7 @@ def main(drawn: Path, pieces: Path, seed: int, links: list[Path]) -> None:
     """Write a piece of each picture that can be brought back, and link each from the folders of `links`."""
     pieces.mkdir(parents=True, exist_ok=True)
     rng = np.random.default_rng(seed)
-    for source in sorted(drawn.iterdir()):
+    for source in pictures_in(drawn):
         piece = piece_of(np.asarray(Image.open(source).convert("RGB")), rng)
         if loss_of(piece) <= LARGEST_LOSS:
             save_linked(Image.fromarray(piece), pieces / source.name.replace("drawn_", "drawnr_"), links)

@@ -1,6 +1,6 @@
 """Draw HR pictures of text, boxes, lines, bars and windows in pure colors, to train on besides photographs.
 
-    python examples/research/draw_graphics.py DIR [--count 128] [--seed 0]
+    python examples/research/draw_graphics.py DIR [--count 132] [--seed 0]
 
 A network that is trained on photographs alone may turn text and graphics into noise: see docs/training.md. The drawn
 pictures are their own teacher's pictures: `--links DIR` puts a link to each into a folder of `--teacher-images`.
@@ -13,6 +13,7 @@ import random
 from collections.abc import Callable
 from pathlib import Path
 
+from folders import put_link
 from PIL import Image, ImageDraw, ImageFont
 
 SIDE = 480
@@ -33,8 +34,7 @@ def save_linked(picture: Image.Image, path: Path, links: list[Path]) -> None:
     """Save a picture, and link the picture from each folder of `links`."""
     picture.save(path)
     for place in links:
-        (place / path.name).unlink(missing_ok=True)
-        (place / path.name).symlink_to(path.resolve())
+        put_link(place / path.name, path)
 
 
 def draw_picture(rng: random.Random, kind: Callable[[random.Random, Image.Image], None]) -> Image.Image:

@@ -5,7 +5,8 @@
 
 No picture that is reduced by bicubic has such edges, not even a picture of text, so networks that are trained on
 reduced pictures alone turn parts of screens into noise: see find_faults.py. HR is the mean of a model's answers for 8
-flips and turns, or bicubic where the model has a fault, corrected until its reduction comes near to LR.
+flips and turns, or bicubic where a block is half a fault (15 levels) or more away. HR is corrected until its reduction
+comes near to LR.
 
 `--pair PHOTOS` adds the pictures of a folder and their LR by bicubic, because `--lr` takes one folder of each.
 """
@@ -20,7 +21,8 @@ from pathlib import Path
 
 import numpy as np
 from draw_graphics import KINDS, color_of, draw_picture, font_of, ink_on, save_linked, word_of
-from find_faults import FAULT, worst_block
+from find_faults import FAULT, SIZES, worst_block
+from folders import pictures_in, put_link
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 from saved_pictures import open_model
@@ -29,9 +31,6 @@ from dsclora_cli.imaging.resize import downscale
 
 SIDE = 64
 """Height and width of LR."""
-
-SIZES = (8, 9, 10, 11, 12, 13, 14, 16, 20)
-"""Heights of the text in pixels."""
 
 BLACK, WHITE, YELLOW = (0, 0, 0), (255, 255, 255), (255, 255, 0)
 PAIRS = [(BLACK, WHITE), (BLACK, WHITE), (WHITE, BLACK), (BLACK, YELLOW)]
@@ -90,10 +89,10 @@ def bicubic(values: Values, scale: int) -> Values:
     return np.stack([np.asarray(channel.resize(size, Image.Resampling.BICUBIC), float) for channel in channels], 2)
 
 
-def add_pictures(hr: Path, lr: Path, scale: int, folder: Path) -> None:
-    """Link each picture of a folder, and save the LR of the picture by bicubic."""
-    for source in sorted(folder.iterdir()):
-        (hr / source.name).symlink_to(source.resolve())
+def add_pictures(hr: Path, lr: Path, scale: int, pictures: list[Path]) -> None:
+    """Link each picture, and save the LR of the picture by bicubic."""
+    for source in pictures:
+        put_link(hr / source.name, source)
         picture = np.asarray(Image.open(source).convert("RGB"))
         height, width = (side // scale * scale for side in picture.shape[:2])
         reduced = downscale(np.ascontiguousarray(picture[:height, :width]), scale)
@@ -102,6 +101,7 @@ def add_pictures(hr: Path, lr: Path, scale: int, folder: Path) -> None:
 
 def main(options: argparse.Namespace) -> None:
     """Draw screens, make HR with a model, and add the pictures of other folders."""
+    pictures = pictures_in(*options.pair)  # before an hour of drawing
     for folder in (options.hr, options.lr):
         folder.mkdir(parents=True, exist_ok=True)
     scale, upscale = open_model(options.model)
@@ -110,8 +110,7 @@ def main(options: argparse.Namespace) -> None:
         name = f"screen{options.seed}_{index:04d}.png"
         Image.fromarray(drawn).save(options.lr / name)
         save_linked(Image.fromarray(enlarge(drawn, scale, upscale)), options.hr / name, options.links)
-    for folder in options.pair:
-        add_pictures(options.hr, options.lr, scale, folder)
+    add_pictures(options.hr, options.lr, scale, pictures)
 
 
 def options_of(arguments: list[str]) -> argparse.Namespace:

@@ -28,13 +28,14 @@ from dsclora_cli.weights.resolve import find_weights, open_network
 
 ROOT = Path(__file__).parents[2]
 CATALOG = ROOT / "weights.toml"
-DECIMALS = {"loss": 6, "terms": 6, "psnr_y": 4, "rate": 6, "seconds": 0}
+DECIMALS = {"loss": 6, "terms": 6, "psnr_y": 4, "psnr_y_jpeg": 4, "niqe": 4, "niqe_jpeg": 4, "rate": 6, "seconds": 0}
+"""Decimals of each number of a log that the package keeps; NIQE and the scores on JPEGs are those of sharp models."""
 
 
 def put_file(run: Path, entry: WeightEntry, last: bool = False) -> None:
     """Copy the weights of a run, and write size and sha256 into the catalog."""
-    network = "last.safetensors" if last else "best.safetensors"
-    kept = run / (network if entry.base is None else "adapter.safetensors")
+    best = "best.safetensors" if entry.base is None else "adapter.safetensors"
+    kept = run / ("last.safetensors" if last else best)
     target = EMBEDDED / entry.file
     shutil.copyfile(kept, target)
     rewrite(entry.name, r"^size = \d+$", f"size = {target.stat().st_size}")
@@ -47,7 +48,7 @@ def put_log(runs: list[Path], entry: WeightEntry) -> None:
     for part, run in enumerate(runs, start=1):
         for text in (run / "log.jsonl").read_text(encoding="utf-8").splitlines():
             score = json.loads(text)
-            numbers = {key: rounded(score[key], places) for key, places in DECIMALS.items()}
+            numbers = {key: rounded(score[key], places) for key, places in DECIMALS.items() if key in score}
             lines.append({"part": part, "step": score["step"], **numbers})
     text = "".join(json.dumps(line) + "\n" for line in lines)
     (ROOT / "docs" / "training" / f"{entry.name}.jsonl").write_text(text, encoding="utf-8")
@@ -78,7 +79,7 @@ def put_scores(entry: WeightEntry, data_dir: Path) -> None:
             data_dir=data_dir,
             models=(ModelOptions(entry.name),),
             scale=entry.scale,
-            engine=EngineOptions(device="cpu", dtype="float32"),
+            engine=EngineOptions(device="cpu", dtype="float32", engine="torch"),
         )
     )
     means = {scored.name: scored.rows[-1].mean for scored in report.sets}

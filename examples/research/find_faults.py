@@ -9,8 +9,8 @@ a whole picture does not show a fault of a few letters. Nothing is random: equal
 
 from __future__ import annotations
 
+import argparse
 import random
-import sys
 
 import numpy as np
 from draw_graphics import KINDS, draw_picture, font_of, word_of
@@ -26,6 +26,9 @@ TEXTS, DRAWN = 240, 120
 FAULT = 30
 """Levels of 255."""
 
+SIZES = (8, 9, 10, 11, 12, 13, 14, 16, 20)
+"""Heights of the text in pixels."""
+
 INKS = {
     "black": [(255, 255, 255), (255, 255, 0), (0, 255, 0), (255, 0, 0)],
     "white": [(0, 0, 0), (0, 0, 255), (255, 0, 0)],
@@ -40,7 +43,7 @@ def text_picture(rng: random.Random, ground: str) -> Pixels:
     """Return 160x96 pixels with lines of words of 8 to 20 pixels."""
     picture, ink, top = Image.new("RGB", (160, 96), ground), rng.choice(INKS[ground]), 1
     while top < 90:
-        size = rng.choice([8, 9, 10, 11, 12, 13, 14, 16, 20])
+        size = rng.choice(SIZES)
         words = " ".join(word_of(rng) for _ in range(8))
         ImageDraw.Draw(picture).text((rng.randint(0, 6), top), words, fill=ink, font=font_of(rng, size))
         top += size + rng.randint(1, 5)
@@ -78,4 +81,6 @@ def main(models: list[str], texts: int = TEXTS, drawn: int = DRAWN) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("models", nargs="+", metavar="MODEL")
+    main(parser.parse_args().models)

@@ -3,7 +3,8 @@
     python examples/research/gpu_training.py --data PHOTOS --val HELD-OUT --out RUN --minutes 10
     python examples/research/gpu_training.py --data PHOTOS --val HELD-OUT --out RUN --minutes 10 --resume
 
-Every picture is cut into tiles, and the tiles stay on the device as uint8, so no step waits for a disk or a decoder.
+Every picture of 512 pixels a side or more is cut into tiles, and the tiles stay on the device as uint8, so no step
+waits for a disk or a decoder.
 The learning rate follows the clock, not a number of steps: the run ends in time on any card. Each minute the moving
 average is scored on the held-out pictures, and a checkpoint is written. `dsclora train --init RUN/best.safetensors`
 continues on a CPU, and `--init` here takes the weights of a run on a CPU. The script needs PyTorch, NumPy and Pillow,
@@ -75,12 +76,13 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
 
 def tiles_of(folders: list[Path], device: torch.device) -> tuple[Tensor, Tensor]:
     """Return LR tiles `(T, 3, TILE, TILE)` and HR tiles `(T, 3, 4 TILE, 4 TILE)`, uint8, on the device."""
-    lr_tiles, hr_tiles = [], []
+    lr_tiles, hr_tiles, small = [], [], 0
     for path in sorted(path for folder in folders for path in folder.iterdir()):
         hr = np.array(Image.open(path).convert("RGB"))
         height, width = (side // SCALE for side in hr.shape[:2])
         if min(height, width) < TILE:
-            continue  # a smaller picture holds no whole tile
+            small += 1  # a smaller picture holds no whole tile
+            continue
         lr = downscale(hr, SCALE)
         for top in starts(height):
             for left in starts(width):
@@ -89,6 +91,8 @@ def tiles_of(folders: list[Path], device: torch.device) -> tuple[Tensor, Tensor]
                 hr_tiles.append(hr[rows, columns])
     if not lr_tiles:
         raise SystemExit(f"no picture of {', '.join(map(str, folders))} has {SCALE * TILE} pixels a side")
+    if small:
+        print(f"{small} pictures are left out: a side below {SCALE * TILE} pixels", flush=True)
     stacked = (torch.from_numpy(np.stack(tiles)).permute(0, 3, 1, 2).contiguous() for tiles in (lr_tiles, hr_tiles))
     lr, hr = (tiles.to(device) for tiles in stacked)
     return lr, hr
@@ -189,6 +193,8 @@ class Run:
     """One run: the network, its optimizer and average, and how much of the time is used."""
 
     def __init__(self, options: argparse.Namespace) -> None:
+        if not options.resume and (options.out / "state.pt").exists():
+            raise SystemExit(f"{options.out} holds a run: add --resume, or choose another --out")
         self.options, self.device = options, torch.device(options.device)
         torch.manual_seed(options.seed)
         torch.backends.cudnn.benchmark = True

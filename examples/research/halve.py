@@ -8,10 +8,11 @@ too small for a patch at x4, are left out.
 
 from __future__ import annotations
 
-import sys
+import argparse
 from pathlib import Path
 
 import numpy as np
+from folders import pictures_in
 from PIL import Image
 
 from dsclora_cli.imaging.resize import downscale
@@ -23,7 +24,7 @@ LEAST = 192  # pixels a side
 def main(photos: Path, halved: Path) -> None:
     """Write a PNG for each photograph and factor."""
     halved.mkdir(exist_ok=True)
-    for path in sorted(photos.iterdir()):
+    for path in pictures_in(photos):
         picture = np.array(Image.open(path).convert("RGB"))
         height, width = picture.shape[:2]
         for factor in (2, 3) if height * width > LARGE else (2,):
@@ -32,4 +33,8 @@ def main(photos: Path, halved: Path) -> None:
 
 
 if __name__ == "__main__":
-    main(*map(Path, sys.argv[1:]))
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("photos", type=Path, metavar="PHOTOS")
+    parser.add_argument("halved", type=Path, metavar="HALVED")
+    options = parser.parse_args()
+    main(options.photos, options.halved)

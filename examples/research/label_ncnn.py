@@ -15,6 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+from folders import pictures_in
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -97,7 +98,7 @@ def main(arguments: list[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     upscale = open_teacher(options.param, tuple(options.blobs), options.threads)
     options.answers.mkdir(parents=True, exist_ok=True)
-    pictures = sorted((path for folder in options.photos for path in folder.iterdir()), key=lambda path: path.name)
+    pictures = pictures_in(*options.photos)
     pixels, started = 0, time.process_time()
     for number, path in enumerate(pictures, start=1):
         target = options.answers / f"{path.stem}.png"

@@ -6,7 +6,8 @@
 A model is a file or a name of the catalogue. Each row of the first table is a way to save LR; each model has two
 columns, PSNR-Y against HR and NIQE. The settings of `--degrade` in training are good where a model gains in the rows
 that matter and loses little on clean LR. `--camera` adds a row for real camera JPEGs, which have no HR: NIQE alone.
-`--crossover` prints the quality from which BODY is better than PHOTO: the number for `[photo]` in weights.toml.
+`--crossover` prints the lowest quality at which BODY is better than PHOTO; the numbers of `[photo]` in weights.toml are
+this or a little lower, where the gain above is within its standard error.
 Nothing is random: equal commands print equal tables.
 """
 
@@ -18,6 +19,7 @@ from io import BytesIO
 from pathlib import Path
 
 import numpy as np
+from folders import pictures_in
 from numpy.typing import NDArray
 from PIL import Image, ImageFilter
 
@@ -115,7 +117,7 @@ def open_models(names: Iterable[str], scale: int) -> dict[str, Callable[[Pixels]
 def read(folder: Path, largest: int, multiple: int) -> list[Pixels]:
     """Return the middle of each picture: at most `largest` pixels a side, a multiple of `multiple`."""
     pictures = []
-    for path in sorted(folder.iterdir()):
+    for path in pictures_in(folder):
         whole = np.array(Image.open(path).convert("RGB"))
         edges = [min(side, largest) // multiple * multiple for side in whole.shape[:2]]
         top, left = ((side - edge) // 2 // 8 * 8 for side, edge in zip(whole.shape[:2], edges, strict=True))

@@ -18,6 +18,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from folders import pictures_in
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -47,7 +48,7 @@ def trained(base: Network, base_sha256: str, run: Path) -> Network:
 def pairs(folder: Path, scale: int) -> list[tuple[Pixels, Pixels]]:
     """Return LR and HR of each picture, `(H, W, 3)` uint8."""
     found = []
-    for path in sorted(folder.iterdir()):
+    for path in pictures_in(folder):
         hr = np.array(Image.open(path).convert("RGB"))[:LARGEST, :LARGEST]
         hr = hr[: hr.shape[0] // scale * scale, : hr.shape[1] // scale * scale]
         found.append((downscale(hr, scale), hr))

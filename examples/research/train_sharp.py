@@ -11,8 +11,8 @@ belongs, so that the student does not fill patches with a pattern.
 
 `PARTS` leads the run; the recipe gives all else. `validate` is the number of steps between two scores. A score is NIQE
 (lower is sharper) and PSNR-Y, for the middle 512 pixels of the held-out pictures, with LR that is not degraded and with
-LR saved as JPEG 75. RUN holds `last.safetensors`, `log.jsonl`, and the first two results for each score; --resume
-continues after the last score, or begins.
+LR saved as JPEG 75. RUN holds `last.safetensors`, `log.jsonl`, and for each score the results for the first picture,
+without and with JPEG; --resume continues after the last score, or begins.
 """
 
 from __future__ import annotations
@@ -155,6 +155,7 @@ class Run:
         self._step, self._seconds = 0, 0.0
         self._ratios: list[float] = []  # size of the gradient of L1 over the sizes of the two others, averaged
         self._sums: dict[str, float] = {}  # of the values for the next line of the log
+        self._counted = 0  # steps in these sums
 
     def run(self, held_out: Path) -> None:
         """Take all steps that are left, and score as the recipe says."""
@@ -202,6 +203,7 @@ class Run:
         self._optimizer.step()
         self._average.update(self._student, self._step)
         self._step += 1
+        self._counted += 1
         self._count({"l1": (shown - target).abs().mean().item(), "discriminator": hinge.item()})
 
     def _pull(self, shown: Tensor, features: list[Tensor], l1: Tensor, part: Part) -> Tensor:
@@ -209,7 +211,8 @@ class Run:
 
         Args:
             shown: The output, apart from the student.
-            features: The discriminator's feature maps of the teacher's patches.
+            features: The discriminator's feature maps of the teacher's patches, from before its step: computing them
+                again would change them by one step and cost a pass.
             l1: Gradient of L1.
             part: Sizes of the gradients.
         """
@@ -238,7 +241,7 @@ class Run:
 
     def _count(self, values: dict[str, float]) -> None:
         for name, value in values.items():
-            self._sums[name] = self._sums.get(name, 0.0) + value / self._recipe.run.validate
+            self._sums[name] = self._sums.get(name, 0.0) + value
 
     def _score(self, pairs: list[tuple[NDArray[np.uint8], NDArray[np.uint8]]]) -> None:
         """Write a line of the log, the weights, the first result, and the state for `--resume`."""
@@ -253,10 +256,11 @@ class Run:
             psnr = [psnr_y(result, hr, scale) for result, (_, hr) in zip(results, pairs, strict=True)]
             scores |= {f"psnr_y{kind}": float(np.mean(psnr)), f"niqe{kind}": float(np.mean([*map(niqe, results)]))}
             shown.append(results[0])
+        means = {name: total / self._counted for name, total in self._sums.items()}
         line = {
             "step": self._step,
-            "loss": self._sums["l1"],
-            "terms": self._sums,
+            "loss": means["l1"],
+            "terms": means,
             **scores,
             "rate": self._optimizer.param_groups[0]["lr"] / self._optimizer.param_groups[0]["scale"],
             "seconds": self._seconds,
@@ -265,7 +269,7 @@ class Run:
         print(f"step {self._step}: {words}", flush=True)
         with (self._out / "log.jsonl").open("a", encoding="utf-8") as log:
             print(json.dumps(line), file=log)
-        self._sums = {}
+        self._sums, self._counted = {}, 0
         Image.fromarray(np.concatenate(shown, axis=1)).save(self._out / f"result-{self._step:06d}.png")
         origin = f"train_sharp.py, recipe {recipe_digest(self._recipe)}, data {self._data.digest}, step {self._step}"
         save_network(network, self._out / "last.safetensors", origin)

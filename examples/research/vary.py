@@ -8,12 +8,13 @@ the pictures, JPEG of quality 80 to 97. The random numbers depend only on the pi
 
 from __future__ import annotations
 
+import argparse
 import io
-import sys
 from pathlib import Path
 from zlib import crc32
 
 import numpy as np
+from folders import pictures_in
 from PIL import Image, ImageFilter
 
 RADIUS = (0.5, 1.5)
@@ -42,11 +43,14 @@ def vary(picture: Image.Image, random: np.random.Generator) -> Image.Image:
 def main(folders: list[Path], varied: Path) -> None:
     """Write a PNG for each picture."""
     varied.mkdir(exist_ok=True)
-    for path in sorted(path for folder in folders for path in folder.iterdir()):
+    for path in pictures_in(*folders):
         picture = vary(Image.open(path).convert("RGB"), np.random.default_rng(crc32(path.stem.encode())))
         picture.save(varied / f"{path.stem}_v.png")
 
 
 if __name__ == "__main__":
-    *photos, result = map(Path, sys.argv[1:])
-    main(photos, result)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("photos", type=Path, nargs="+", metavar="PHOTOS")
+    parser.add_argument("varied", type=Path, metavar="VARIED")
+    options = parser.parse_args()
+    main(options.photos, options.varied)
