@@ -1,17 +1,65 @@
-"""Ctrl-C and SIGTERM as a request: work that must not be cut in the middle looks for the request between two steps.
+"""Ctrl-C and SIGTERM: as an exception that ends a command, or as a request.
 
-Python otherwise raises KeyboardInterrupt between any two instructions: before a result that was taken is shown, or
-while a lock is taken, which nobody then frees.
+Python raises KeyboardInterrupt between any two instructions: before a result that was taken is shown, or while a lock
+is taken, which nobody then frees. So work that must not be cut in the middle looks for a request between two steps.
 """
 
 from __future__ import annotations
 
 import signal
 import threading
-from types import TracebackType
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType, TracebackType
 from typing import Any
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+_AGAIN = 0.05  # seconds
+
+
+@contextmanager
+def interruptible() -> Iterator[None]:
+    """Let SIGTERM end a command as Ctrl-C does, by KeyboardInterrupt; during an import both wait for its end.
+
+    An import that is cut cannot be begun again: NumPy refuses, and some modules take the exception for a missing
+    package. Python sets signal handlers in the main thread only; in other threads nothing changes.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    previous = {signal.SIGTERM: signal.signal(signal.SIGTERM, _interrupt)}
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        previous[signal.SIGINT] = signal.signal(signal.SIGINT, _interrupt)
+    try:
+        yield
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+
+
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    """Raise KeyboardInterrupt, or during an import send the signal again a moment later."""
+    if not _is_importing(frame):
+        raise KeyboardInterrupt
+    again = threading.Timer(_AGAIN, _send, [number])
+    again.daemon = True
+    again.start()
+
+
+def _is_importing(frame: FrameType | None) -> bool:
+    while frame is not None and not frame.f_code.co_filename.startswith("<frozen importlib"):
+        frame = frame.f_back
+    return frame is not None
+
+
+def _send(number: int) -> None:
+    """Send a signal to the main thread, where it also ends a wait."""
+    if hasattr(signal, "pthread_kill"):
+        signal.pthread_kill(threading.main_thread().ident or 0, number)
+    else:
+        signal.raise_signal(number)
 
 
 class StopRequest:

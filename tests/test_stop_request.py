@@ -1,13 +1,40 @@
-"""Ctrl-C and SIGTERM as a request to stop."""
+"""Ctrl-C and SIGTERM as an exception and as a request to stop."""
 
 from __future__ import annotations
 
 import signal
+import sys
 import threading
+import time
+from importlib import import_module
+from pathlib import Path
 
 import pytest
 
-from dsclora_cli.stop_request import StopRequest
+from dsclora_cli.stop_request import StopRequest, interruptible
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_a_command_but_cuts_no_import(
+    number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # A module that takes every exception for a missing package, as some packages do.
+    work = f"signal.raise_signal({int(number)}); time.sleep(0.2); whole = 1"
+    text = f"import signal, time\ntry:\n    {work}\nexcept BaseException:\n    whole = 0\n"
+    (tmp_path / "sent_to.py").write_text(text)
+    monkeypatch.syspath_prepend(tmp_path)
+
+    @interruptible()
+    def command() -> None:
+        import_module("sent_to")
+        time.sleep(10)  # cut short, when the signal comes again
+
+    before = signal.getsignal(number)
+    with pytest.raises(KeyboardInterrupt):
+        command()
+    assert sys.modules.pop("sent_to").whole == 1 and signal.getsignal(number) is before
+    with pytest.raises(KeyboardInterrupt), interruptible():
+        signal.raise_signal(number)
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

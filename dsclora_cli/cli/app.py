@@ -7,11 +7,8 @@ from __future__ import annotations
 
 import importlib
 import os
-import signal
 import sys
-import threading
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
 from types import MappingProxyType
@@ -25,6 +22,7 @@ from dsclora_cli.cli.config import apply_settings
 from dsclora_cli.cli.numbers import name_numbers
 from dsclora_cli.errors import ExitCode, UsageError, is_debugging
 from dsclora_cli.paths import is_taken
+from dsclora_cli.stop_request import interruptible
 
 COMMANDS = MappingProxyType(
     {
@@ -63,7 +61,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         _refuse_empty(given)
         _refuse_absent_folder()
-        with _terminable():
+        with interruptible():
             program = typer.main.get_command(application(given or _words_to_complete()))
             name_numbers(program)
             apply_settings(program, given)
@@ -119,24 +117,6 @@ def _exit_code(stop: SystemExit, given: Sequence[str], as_json: bool) -> int:
         elif hint:
             console.print_labeled("note", hint, "cyan")
     return code
-
-
-@contextmanager
-def _terminable() -> Iterator[None]:
-    """Let SIGTERM end a command like Ctrl-C: finished work is kept, and half-written files are removed."""
-
-    def interrupt(*_: object) -> None:
-        raise KeyboardInterrupt
-
-    # Python sets signal handlers in the main thread only.
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = signal.signal(signal.SIGTERM, interrupt)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 def application(argv: Sequence[str] = ()) -> typer.Typer:
