@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
 from functools import partial
@@ -51,12 +52,16 @@ def open_candidates(options: EvalOptions) -> tuple[Candidate, ...]:
     scale, tile = options.scale, options.engine.tile
     bicubic = Candidate(RowInfo(BASELINE), lambda lr: matlab_bicubic(lr, lr.shape[0] * scale, lr.shape[1] * scale))
     candidates = [bicubic]
-    for model in options.models or (ModelOptions(),):
-        found = _find(model, options)
+    every = [(model, _find(model, options)) for model in options.models or (ModelOptions(),)]
+    times = Counter(found.name for _, found in every)
+    for model, found in every:
         same = next((each.info.name for each in candidates if each.info.weights_sha256 == found.sha256), None)
         if same:
             raise UsageError(f"{_model_name(model)} and {same} are the same weights", "give them once")
-        name = _row_name(found, model, {each.info.name for each in candidates})
+        # Files of one name in different folders are rows with paths.
+        path = _model_name(model) + (f"-sharp{found.strength:g}" if found.sharp else "")
+        names = (found.name, path) if times[found.name] == 1 else (path,)
+        name = _free_name({each.info.name for each in candidates}, *names)
         # Loaded without the ensemble, which wraps the same engine below: weights are in memory once.
         engine = load_engine(found, choose_device(options.engine), replace(options.engine, ensemble=False))
         info = RowInfo(
@@ -70,7 +75,8 @@ def open_candidates(options: EvalOptions) -> tuple[Candidate, ...]:
         )
         candidates.append(Candidate(info, partial(_upscale, engine=engine, tile=tile), found.path, found.entry))
         if options.engine.ensemble:
-            info = replace(info, name=f"{name} + ensemble", ensemble=True)
+            name = _free_name({each.info.name for each in candidates}, f"{name} + ensemble")
+            info = replace(info, name=name, ensemble=True)
             candidates.append(Candidate(info, partial(_upscale, engine=Ensemble(engine), tile=tile), found.path))
     return tuple(candidates)
 
@@ -91,11 +97,10 @@ def _find(model: ModelOptions, options: EvalOptions) -> FoundWeights:
     return find_weights(model, options.scale)
 
 
-def _row_name(found: FoundWeights, model: ModelOptions, taken: Collection[str]) -> str:
-    """Return a name that no other row has: of files of one name in different folders, all but the first have paths."""
-    longer = _model_name(model) + (f"-sharp{found.strength:g}" if found.sharp else "")
-    names = chain((found.name, longer), (f"{longer} ({number})" for number in count(2)))
-    return next(name for name in names if name not in taken)
+def _free_name(taken: Collection[str], *names: str) -> str:
+    """Return the first name that no other row has, or else the last name with a number: scores are kept by name."""
+    numbered = (f"{names[-1]} ({number})" for number in count(2))
+    return next(name for name in chain(names, numbered) if name not in taken)
 
 
 def _model_name(model: ModelOptions) -> str:

@@ -82,9 +82,18 @@ def test_every_model_has_a_row_of_its_own(tmp_path: Path) -> None:
         adapted.append(ModelOptions(weights=base, adapter=tmp_path / str(seed) / "adapter.safetensors"))
     sharp = [save_network_file(tmp_path / f"sharp{seed}.safetensors", seed) for seed in (1, 2, 3)]
     mixed = [ModelOptions(weights=base, sharp=0.5, sharp_weights=file) for file in sharp]
-    named = ["base-sharp0.5", f"{base}-sharp0.5", f"{base}-sharp0.5 (2)"]
+    named = [f"{base}-sharp0.5", f"{base}-sharp0.5 (2)", f"{base}-sharp0.5 (3)"]
     rows = open_candidates(replace(options(HR), models=(*adapted, *mixed)))
-    assert [row.info.name for row in rows[1:]] == ["base-adapter", *(str(each.adapter) for each in adapted[1:]), *named]
+    assert [row.info.name for row in rows[1:]] == [*(str(each.adapter) for each in adapted), *named]
+
+
+def test_an_ensemble_and_a_file_of_its_name_are_two_rows(tmp_path: Path) -> None:
+    files = [
+        save_network_file(tmp_path / f"{name}.safetensors", seed) for seed, name in enumerate(["a + ensemble", "a"])
+    ]
+    rows = open_candidates(options(HR, *files, engine=replace(CPU, ensemble=True)))
+    own = ["a + ensemble", "a + ensemble + ensemble", "a", "a + ensemble (2)"]
+    assert [row.info.name for row in rows[1:]] == own
 
 
 def test_the_same_weights_twice_are_refused(tmp_path: Path) -> None:
