@@ -49,7 +49,7 @@ from dsclora_cli.recipe import (
 from dsclora_cli.recipe_toml import read_recipe, resolve_defaults
 from dsclora_cli.training.compile import compiled
 from dsclora_cli.training.losses import ReconstructionLoss
-from dsclora_cli.training.train import initial_digest, initial_network, network_setup
+from dsclora_cli.training.train import initial_digest, initial_network, network_setup, settings_of_init
 from dsclora_cli.training.trainer import LossTerms, Run, TrainCallbacks, TrainingSetup, TrainResult, fit
 from dsclora_cli.weights.adapters import build_adapters, load_adapters, save_adapters
 from dsclora_cli.weights.finished import ADAPTER_FILE
@@ -292,7 +292,8 @@ class DistillContext:
             assert self.teacher is not None
             forward = ProjectedFeatures(FeatureExtractor(student, names), self.teacher.config.channels).to(self.device)
             module = forward
-        return network_setup(module, self.loss(forward, teacher_names, features), self.recipe, self.data)
+        setup = network_setup(module, self.loss(forward, teacher_names, features), self.recipe, self.data)
+        return replace(setup, meaning=settings_of_init(student, self.recipe.network))
 
     def new_student(self) -> Network:
         """Return a network of the shape in `[network]`, with initial weights, on `device`."""

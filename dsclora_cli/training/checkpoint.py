@@ -60,12 +60,15 @@ class RunState:
     """Objects with `state_dict` and `load_state_dict`, by their keys in the file."""
     progress: TrainingProgress
     """Loading changes the fields in place."""
+    meaning: str = ""
+    """What the recipe means, where earlier versions would have trained something else: `TrainingSetup.meaning`."""
 
     def save(self, path: Path) -> None:
         """Write the checkpoint atomically. Raises DscloraError where the disk is full or not writable."""
         state = {name: part.state_dict() for name, part in self.parts.items()}
         state |= {"progress": asdict(self.progress), "recipe": recipe_digest(self.recipe)}
         state |= {"settings": recipe_digest(self.recipe, files=False), "content": self.content}
+        state |= {"meaning": self.meaning}
         try:
             with atomic_write(path) as temporary:
                 torch.save(state, temporary)
@@ -80,7 +83,8 @@ class RunState:
 
         Folders and files of the recipe may have moved; then their content must be the same.
 
-        Raises UsageError for a damaged file, another recipe, or other pictures or weights in another place.
+        Raises UsageError for a damaged file, another recipe or another meaning of the recipe, or other pictures or
+        weights in another place.
         """
         try:
             # `weights_only` refuses pickled code, so a checkpoint from elsewhere can do no harm.
@@ -99,6 +103,9 @@ class RunState:
             if content != self.content:
                 hint = "give the files of the run, wherever they are now, or start a new run with another --out"
                 raise UsageError(f"{path.parent} is a run of other pictures or weights", hint)
+        if (began := state.pop("meaning", "")) != self.meaning:
+            what = f"with {began}" if began else f"in an earlier version, without {self.meaning}"
+            raise UsageError(f"{path.parent} began {what}", "start a new run with another --out")
         try:
             self._restore(state, progress)
         # The parts of torch trust their own files, and raise nearly everything for others.

@@ -5,9 +5,10 @@ The training loop is in `trainer.py`; `distill` starts from the same networks.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import replace
+from collections.abc import Callable, Mapping
+from dataclasses import fields, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -18,7 +19,7 @@ from dsclora_cli.models.compact import Compact, CompactConfig
 from dsclora_cli.models.edsr import EDSR, EdsrConfig, usual_res_scale
 from dsclora_cli.models.features import ProjectedFeatures
 from dsclora_cli.models.initialization import fit_last_layer, lsuv_init, step_scales
-from dsclora_cli.models.network import Network
+from dsclora_cli.models.network import Network, NetworkConfig
 from dsclora_cli.models.rcan import RCAN, RcanConfig
 from dsclora_cli.models.span import SPAN, SpanConfig
 from dsclora_cli.recipe import NetworkOptions, Recipe
@@ -28,7 +29,7 @@ from dsclora_cli.training.losses import ReconstructionLoss
 from dsclora_cli.training.trainer import LossTerms, Run, TrainCallbacks, TrainingSetup, TrainResult, fit
 from dsclora_cli.weights.checkpoint import save_network
 from dsclora_cli.weights.finished import NETWORK_FILE
-from dsclora_cli.weights.resolve import FoundWeights, find_named_weights, open_network
+from dsclora_cli.weights.resolve import find_named_weights, open_network
 
 _FITTED_BATCHES = 4  # batches that the upsampler is fitted to
 
@@ -53,7 +54,8 @@ def train(recipe: Recipe, run: Path, resume: bool, callbacks: TrainCallbacks, of
         forward = compiled(network, recipe.run.compile, device, callbacks.note_once)
         loss = ReconstructionLoss(recipe.loss)
         setup = network_setup(network, lambda batch: loss(forward(batch.lr), batch.hr), recipe, data)
-        return replace(setup, weights=(initial_digest(recipe.network, offline),)), data
+        meaning = settings_of_init(network, recipe.network)
+        return replace(setup, weights=(initial_digest(recipe.network, offline),), meaning=meaning), data
 
     return fit(resolve_defaults(recipe), Run(run, resume, offline, callbacks), build)
 
@@ -91,17 +93,17 @@ def _merged(module: nn.Module) -> Network:
 
 
 def initial_network(recipe: Recipe, data: TrainSet, offline: bool = False) -> Network:
-    """Return the network that a run starts from: with random weights, or with the weights of `init`.
+    """Return the network that a run starts from: with random weights, or with the weights and settings of `init`.
 
     A SPAN starts at its working scale, with an upsampler fitted to the first batches of the data.
 
     Raises:
-        UsageError: The weights of `init` have another shape.
+        UsageError: The network of `init` contradicts the recipe.
         WeightsError: The weights of `init` are not available.
     """
     network, complete = new_network(recipe.network), False
     if recipe.network.init is not None:
-        complete = _load_matching(network, find_named_weights(recipe.network.init, offline))
+        network, complete = _started_from(network, recipe.network, offline)
     elif recipe.network.expanded:
         assert isinstance(network, SPAN)
         # The training form starts with a last convolution that is nearly silent, around mid-gray.
@@ -125,30 +127,85 @@ def initial_digest(options: NetworkOptions, offline: bool) -> str:
 
 def new_network(options: NetworkOptions) -> Network:
     """Return a network with PyTorch's usual random weights, in the shape that `options` (defaults resolved) ask for."""
+    config = _config(options)
+    return _NETWORKS[type(config)](config)
+
+
+_NETWORKS: Mapping[type, Callable[[Any], Network]] = {
+    SpanConfig: SPAN, CompactConfig: Compact, EdsrConfig: EDSR, RcanConfig: RCAN
+}  # fmt: skip
+"""Networks that can be trained, by the class of their sizes."""
+
+
+def _config(options: NetworkOptions) -> NetworkConfig:
     channels, blocks, scale = options.channels, options.blocks, options.scale
     assert channels is not None
     assert blocks is not None
     if options.arch == "compact":
-        return Compact(CompactConfig(channels, blocks, scale))
+        return CompactConfig(channels, blocks, scale)
     if options.arch == "edsr":
-        return EDSR(EdsrConfig(channels, blocks, scale, usual_res_scale(channels)))
+        return EdsrConfig(channels, blocks, scale, usual_res_scale(channels))
     if options.arch == "rcan":
         assert options.groups is not None
-        return RCAN(RcanConfig(channels, blocks, scale, options.groups, max(1, channels // 16)))
-    return SPAN(SpanConfig(channels, blocks, scale, expanded=options.expanded))
+        return RcanConfig(channels, blocks, scale, options.groups, max(1, channels // 16))
+    return SpanConfig(channels, blocks, scale, expanded=options.expanded)
 
 
-def _load_matching(network: Network, found: FoundWeights) -> bool:
-    """Load the weights that have the network's shapes, and return whether all weights were loaded.
+def settings_of_init(network: Network, options: NetworkOptions) -> str:
+    """Return the settings that a network has from `init` and not from `options`; empty where there are none.
 
-    Only the upsampler may differ, as between two scales. Raises UsageError otherwise.
+    For `TrainingSetup.meaning`: earlier versions read the weights alone, and trained another network.
     """
-    source, own = open_network(found).state_dict(), network.state_dict()
-    other = {name for name, value in own.items() if name not in source or source[name].shape != value.shape}
-    if any(not name.startswith(network.upsampling_prefixes) for name in other | (source.keys() - own.keys())):
-        shape = f"{network.config.channels} channels and {network.config.blocks} blocks"
-        raise UsageError(
-            f"{found.path} does not hold a network of {shape} in the form to train", "give --channels and --blocks"
-        )
-    network.load_state_dict({name: own[name] if name in other else source[name] for name in own})
-    return not other
+    usual = vars(_config(options))
+    return ", ".join(f"{key} {value} of --init" for key, value in vars(network.config).items() if value != usual[key])
+
+
+def _started_from(network: Network, options: NetworkOptions, offline: bool) -> tuple[Network, bool]:
+    """Return a network with the weights and settings of `init`, and whether all of the weights are from there.
+
+    A network of another scale gives all weights but those of the upsampler. Settings without an option in the recipe,
+    such as the factor of EDSR's branches, are those of `init`: the weights belong to them.
+
+    Args:
+        network: The network that the recipe asks for.
+        options: The options of that network, defaults resolved.
+        offline: Do not access the internet.
+
+    Raises:
+        UsageError: `init` holds a network of another architecture, of other sizes or in another form.
+    """
+    assert options.init is not None
+    source = open_network(find_named_weights(options.init, offline))
+    own = {key: value for key, value in vars(network.config).items() if key in _OPTIONS}
+    found = vars(source.config)
+    same_kind = type(source.config) is type(network.config)
+    if not same_kind or any(found[key] != own[key] for key in own.keys() - {"scale"}):
+        raise _contradiction(source.config, network.config, options)
+    settings = {**found, **own}
+    if settings != vars(network.config):
+        network = _NETWORKS[type(network.config)](type(network.config)(**settings))
+    state, weights = network.state_dict(), source.state_dict()
+    # Of equal sizes, so only an upsampler for another scale differs.
+    other = {key for key in state if key not in weights or weights[key].shape != state[key].shape}
+    network.load_state_dict({key: state[key] if key in other else weights[key] for key in state})
+    return network, not other
+
+
+_OPTIONS = frozenset(option.name for option in fields(NetworkOptions))
+
+
+def _contradiction(found: NetworkConfig, own: NetworkConfig, options: NetworkOptions) -> UsageError:
+    """Return the error for a network of `init` that is not the network of the recipe; the hint names the options."""
+    arch, same_kind = found.descriptor.arch, type(found) is type(own)
+    if type(found) not in _NETWORKS:
+        hint = "start from a SPAN, a Compact, an EDSR or an RCAN"
+        return UsageError(f"{options.init} holds {arch}, which cannot be trained", hint)
+    sizes = {key: value for key, value in vars(found).items() if key in {"channels", "blocks", "groups"}}
+    shown = ", ".join([arch, *(f"{value} {key}" for key, value in sizes.items()), *["merged"] * options.expanded])
+    steps = []
+    if not same_kind or any(getattr(own, key) != value for key, value in sizes.items()):
+        flags = [f"--{key} {value}" for key, value in sizes.items()]
+        steps.append(f"give {' '.join(flags if same_kind else [f'--arch {arch}', *flags])}")
+    if options.expanded:
+        steps.append("leave --expanded out")
+    return UsageError(f"{options.init} holds another network than the recipe: {shown}", " and ".join(steps))

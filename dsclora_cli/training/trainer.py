@@ -57,6 +57,8 @@ class TrainingSetup:
     """Factors on the learning rate by parameter name; 1 for a parameter that is absent."""
     weights: tuple[str, ...] = ()
     """Digests of the weights that the run starts from and learns from: a run resumes with no others."""
+    meaning: str = ""
+    """What the recipe means here and did not mean in earlier versions, if anything: no run of these is resumed."""
     baseline: Network | None = None
     """A network to beat on the held-out pictures: weights that score lower are not kept. None: no condition."""
 
@@ -191,7 +193,8 @@ class Trainer:
             "scaler": self._precision.scaler,
         }
         content = [self._train_set.arrays, self._held_out.arrays, setup.weights]
-        self._state = RunState(recipe, hashlib.sha256(json.dumps(content).encode()).hexdigest(), parts, self._progress)
+        digest = hashlib.sha256(json.dumps(content).encode()).hexdigest()
+        self._state = RunState(recipe, digest, parts, self._progress, setup.meaning)
         self._saved = time.monotonic()  # time of the last checkpoint
         self._skips = 0  # steps skipped in a row
         self._samples: list[Sample] = []  # of the last score, drawn with the next checkpoint

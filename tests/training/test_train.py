@@ -83,7 +83,7 @@ def test_init_of_another_scale_loads_all_but_the_upsampler(recipe: Recipe, data:
 
 def test_init_of_another_width_is_refused(recipe: Recipe, data: TrainSet, tmp_path: Path) -> None:
     path = _saved(SpanConfig(8, 1, 2), tmp_path / "wide.safetensors")
-    with pytest.raises(UsageError, match="does not hold a network of 4 channels and 1 blocks in the form to train"):
+    with pytest.raises(UsageError, match=r"another network than the recipe: span, 8 channels, 1 blocks \(give"):
         initial_network(_from(recipe, path), data)
 
 
