@@ -53,7 +53,7 @@ from dsclora_cli.training.train import initial_digest, initial_network, network_
 from dsclora_cli.training.trainer import LossTerms, Run, TrainCallbacks, TrainingSetup, TrainResult, fit
 from dsclora_cli.weights.adapters import build_adapters, load_adapters, save_adapters
 from dsclora_cli.weights.finished import ADAPTER_FILE
-from dsclora_cli.weights.resolve import find_named_weights, open_network
+from dsclora_cli.weights.resolve import open_named_weights
 
 _TILE = 256
 """Tile for whole pictures, in LR pixels: small enough for any device that trains."""
@@ -81,7 +81,8 @@ def distill(recipe: Recipe, run: Path, resume: bool, callbacks: TrainCallbacks, 
     builder = _find_builder(options.method)
     teacher_name = None if options.method == "none" else options.teacher or options.base
     base = _open_base(options, recipe.network.scale, offline)
-    teacher = open_weights(teacher_name, recipe.network.scale, offline) if teacher_name else None
+    option = "--teacher" if options.teacher else "--base"
+    teacher = open_weights(teacher_name, recipe.network.scale, offline, option) if teacher_name else None
     adapters = _initial_adapters(base, options, recipe.run.seed)
     if adapters and recipe.run.amp == "auto":
         # Half precision resolves 0.1 % of a weight at best, and adapters change weights by 0.5 % in all.
@@ -120,7 +121,7 @@ def _open_base(options: DistillOptions, scale: int, offline: bool) -> OpenedWeig
     if options.method != "dsclora":
         return None
     assert options.base is not None
-    base = open_weights(options.base, scale, offline)
+    base = open_weights(options.base, scale, offline, "--base")
     if base.has_adapter:
         hint = f"name its own base, or a file of both: `dsclora export {options.base} -o FILE.safetensors`"
         raise UsageError(f"{options.base} already contains an adapter", hint)
@@ -220,10 +221,12 @@ class OpenedWeights:
     """True if an adapter was merged into the network."""
 
 
-def open_weights(name: str, scale: int, offline: bool) -> OpenedWeights:
-    """Open a network by file or model name. Raises WeightsError, and UsageError if the scale is not `scale`."""
-    found = find_named_weights(name, offline)
-    network = open_network(found)
+def open_weights(name: str, scale: int, offline: bool, option: str) -> OpenedWeights:
+    """Open a network by file or model name, given with `option`.
+
+    Raises WeightsError, and UsageError if the scale is not `scale`.
+    """
+    found, network = open_named_weights(name, offline, option)
     if network.config.scale != scale:
         raise UsageError(
             f"{found.name} upscales by {network.config.scale}, not by {scale}", f"give --scale {network.config.scale}"

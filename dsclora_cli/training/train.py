@@ -29,7 +29,7 @@ from dsclora_cli.training.losses import ReconstructionLoss
 from dsclora_cli.training.trainer import LossTerms, Run, TrainCallbacks, TrainingSetup, TrainResult, fit
 from dsclora_cli.weights.checkpoint import save_network
 from dsclora_cli.weights.finished import NETWORK_FILE
-from dsclora_cli.weights.resolve import find_named_weights, open_network
+from dsclora_cli.weights.resolve import find_named_weights, open_named_weights
 
 _FITTED_BATCHES = 4  # batches that the upsampler is fitted to
 
@@ -122,7 +122,7 @@ def initial_network(recipe: Recipe, data: TrainSet, offline: bool = False) -> Ne
 
 def initial_digest(options: NetworkOptions, offline: bool) -> str:
     """Return the sha256 of the file of `init`; empty without `init`. Raises WeightsError."""
-    return "" if options.init is None else find_named_weights(options.init, offline).sha256
+    return "" if options.init is None else find_named_weights(options.init, offline, "--init").sha256
 
 
 def new_network(options: NetworkOptions) -> Network:
@@ -175,7 +175,7 @@ def _started_from(network: Network, options: NetworkOptions, offline: bool) -> t
         UsageError: `init` holds a network of another architecture, of other sizes or in another form.
     """
     assert options.init is not None
-    source = open_network(find_named_weights(options.init, offline))
+    _, source = open_named_weights(options.init, offline, "--init")
     own = {key: value for key, value in vars(network.config).items() if key in _OPTIONS}
     found = vars(source.config)
     same_kind = type(source.config) is type(network.config)

@@ -160,7 +160,7 @@ def _load(packaged: _FileVersion, own: _FileVersion | None) -> Catalog:
     # A user's file adds names and changes nothing: `--model auto` and every packaged name mean the same for all users.
     for heading, used in (("auto", added.auto), ("photo", added.photo)):
         if used:
-            hint = "choose your weights with --model NAME"
+            hint = "choose your weights by their name"
             raise UsageError(f"{path}: [{heading}] belongs to the packaged catalogue", hint)
     for name in added.entries:
         if name in catalog.entries:

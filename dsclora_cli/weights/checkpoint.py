@@ -14,6 +14,7 @@ from dsclora_cli.inference.engine import NO_NORM, Descriptor
 from dsclora_cli.models.network import Network
 from dsclora_cli.models.span import SpanConfig
 from dsclora_cli.weights.detect import HINT, UnknownNetwork, architecture_of, detect_architecture, list_some
+from dsclora_cli.weights.finished import NoNetwork
 from dsclora_cli.weights.state_dict import TensorFile, pack_tensors, read_tensors, require_finite_tensor, write_tensors
 
 
@@ -60,8 +61,10 @@ def _foreign_network(file: TensorFile, path: Path, unknown: UnknownNetwork) -> N
     from dsclora_cli.weights.foreign import UnusableSpandrel, open_foreign
 
     if is_adapter(file):
-        hint = "give the weights that it was trained on, and the adapter with --adapter"
-        raise WeightsError(f"{path} is an adapter, and no network", hint)
+        hint = (
+            "give the weights that it was trained on; upscale, frames, eval and export take the adapter with --adapter"
+        )
+        raise NoNetwork(f"{path} is an adapter, and no network", hint)
     try:
         network = open_foreign(path)
     except UnusableSpandrel as error:

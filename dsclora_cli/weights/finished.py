@@ -1,4 +1,4 @@
-"""Find the finished weights of a run folder, and make the error for weights of the user that cannot be read."""
+"""Find the finished weights of a run folder, and errors for files of the user that are no weights of a network."""
 
 from __future__ import annotations
 
@@ -11,6 +11,10 @@ NETWORK_FILE = "best.safetensors"
 """File of a run folder with the best network."""
 ADAPTER_FILE = "adapter.safetensors"
 """File of a run folder with the best adapter; a run has a network or an adapter."""
+
+
+class NoNetwork(WeightsError):
+    """An adapter stands where a network is wanted, and nothing says which weights the adapter belongs to."""
 
 
 def finished_weights(run: Path) -> Path | None:

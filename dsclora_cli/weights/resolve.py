@@ -17,7 +17,7 @@ from dsclora_cli.paths import is_file, sha256_of
 from dsclora_cli.storage.places import is_url, parse_place
 from dsclora_cli.weights.catalog import Catalog, PhotoRule, WeightEntry, load_catalog
 from dsclora_cli.weights.download import known_sha256, obtain
-from dsclora_cli.weights.finished import unreadable_weights
+from dsclora_cli.weights.finished import NoNetwork, unreadable_weights
 from dsclora_cli.weights.hub_models import WEIGHT_SUFFIXES, check_reference, is_hub_reference, obtain_hub_model
 from dsclora_cli.weights.remote import local_weights
 
@@ -31,7 +31,7 @@ AUTO_PHOTO = "auto for a compressed picture"
 
 _SPOKEN = {"JPEG": "a JPEG", "WEBP": "a WebP", "AVIF": "an AVIF"}
 
-_SHARP_HINT = "leave --sharp out, or name a model and its sharp model: --weights FILE --sharp-weights FILE"
+_SHARP_HINT = "leave --sharp out, or give a file of weights as the model, and its sharp model with --sharp-weights"
 
 
 @dataclass(frozen=True)
@@ -152,9 +152,27 @@ def _shapes(network: Network) -> dict[str, tuple[int, ...]]:
     return {name: tuple(tensor.shape) for name, tensor in network.state_dict().items()}
 
 
-def find_named_weights(text: str, offline: bool = False) -> FoundWeights:
-    """Return weights by path or by name in the catalog, as training options give them. Raises as `find_weights`."""
-    return find_weights(named_options(text, offline), None)
+def open_named_weights(text: str, offline: bool, option: str) -> tuple[FoundWeights, Network]:
+    """Return the weights that a training option names, and their network. Raises as `find_weights` and `open_network`.
+
+    Hints name `option`, such as "--init": a command that trains has no option for models and adapters.
+    """
+    try:
+        found = find_named_weights(text, offline, option)
+        return found, open_network(found)
+    except NoNetwork as error:
+        hint = "merge it with its base: `dsclora merge BASE ADAPTER -o FILE.safetensors`"
+        if option == "--base":
+            hint = f"continue it with --init-adapter ADAPTER and its own --base, or {hint}"
+        raise NoNetwork(error.message, hint) from error
+
+
+def find_named_weights(text: str, offline: bool = False, option: str = "") -> FoundWeights:
+    """Return weights by path or by name in the catalog, given with `option`. Raises as `find_weights`."""
+    options = named_options(text, offline)
+    if options.weights is None:
+        return find_weights(options, None)
+    return _find_file(local_weights(options.weights, offline), load_catalog(), option)
 
 
 def named_options(text: str, offline: bool = False, adapter: Path | None = None) -> ModelOptions:
@@ -262,7 +280,9 @@ def _check_options(options: ModelOptions) -> None:
         raise UsageError("--sharp-weights is given without --sharp", "give a sharpness from 0 to 1 with --sharp")
     if (options.model, options.weights, options.adapter) == (AUTO, None, None):
         # The models of `auto` have several origins, so a file fits one of them at best.
-        raise UsageError("--sharp-weights is given without a model to sharpen", "name it with --model or --weights")
+        raise UsageError(
+            "--sharp-weights is given without a model to sharpen", "name the model, or give its file of weights"
+        )
 
 
 def _find_auto(options: ModelOptions, catalog: Catalog, scale: int) -> FoundWeights:
@@ -336,9 +356,9 @@ def _with_local_adapter(options: ModelOptions, adapter: Path) -> ModelOptions:
     base_sha256 = load_adapters(adapter).base_sha256
     base = load_catalog().with_sha256(base_sha256)
     if base is None:
-        raise WeightsError(
+        raise NoNetwork(
             f"{options.model} is an adapter for weights that are not in the catalogue: sha256 {base_sha256[:12]}...",
-            f"give the adapter and its base: --adapter {adapter} --weights FILE",
+            f"give its file of weights as the model, and --adapter {adapter}",
         )
     return replace(options, model=base.name, adapter=adapter)
 
@@ -362,7 +382,7 @@ def _sharp_entry(name: str, entry: WeightEntry | None, catalog: Catalog) -> Weig
     """Return the entry of the sharp network for weights called `name`. Raises UsageError where there is none."""
     if entry is not None and entry.sharp is not None:
         return catalog.entry(entry.sharp)
-    bodies = [f"-m {each.name}" for each in catalog.entries.values() if entry and each.sharp == entry.name]
+    bodies = [each.name for each in catalog.entries.values() if entry and each.sharp == entry.name]
     if bodies:
         hint = f"leave --sharp out, or sharpen less with {' or '.join(bodies)}"
         raise UsageError(f"{name} is a sharp model already", hint)
@@ -371,17 +391,18 @@ def _sharp_entry(name: str, entry: WeightEntry | None, catalog: Catalog) -> Weig
 
 def _no_sharp_model(name: str, catalog: Catalog) -> UsageError:
     """Return the error for a sharpness of a model called `name`; the hint names the models that have a sharp model."""
-    others = ", ".join(f"-m {each.name}" for each in catalog.entries.values() if each.sharp)
+    others = ", ".join(each.name for each in catalog.entries.values() if each.sharp)
     hint = f"name a model that has one: {others}; or {_SHARP_HINT}" if others else _SHARP_HINT
     return UsageError(f"{name} has no sharp model", hint)
 
 
-def _find_file(path: Path, catalog: Catalog, option: str = "--weights") -> FoundWeights:
-    """Return the weights in a file of the user, given with `option`."""
+def _find_file(path: Path, catalog: Catalog, option: str = "") -> FoundWeights:
+    """Return the weights in a file of the user, given with `option`; empty where several options take such a file."""
     try:
         sha256 = sha256_of(path)
     except OSError as error:
-        raise unreadable_weights(path, error, f"check the path given with {option}") from error
+        hint = f"check the path given with {option}" if option else "check the path"
+        raise unreadable_weights(path, error, hint) from error
     # A copy of known weights counts as the known weights, whatever the name of the file.
     entry = catalog.with_sha256(sha256)
     return FoundWeights(path, sha256, path.stem if entry is None else entry.name, entry)
@@ -394,7 +415,7 @@ def _find_adapted(options: ModelOptions, adapter: Path, scale: int | None) -> Fo
     if base.sha256 != base_sha256:
         known = load_catalog().with_sha256(base_sha256)
         wanted = f"weights with sha256 {base_sha256[:12]}..." if known is None else known.name
-        hint = "choose its base with --model or --weights"
+        hint = "give its base as the model"
         raise UsageError(f"{adapter} is an adapter for {wanted}, not for {base.name}", hint)
     # Both sha256s identify a result: after a change of the adapter, older results no longer count as done.
     sha256, name = f"{base.sha256}/{sha256_of(adapter)}", f"{base.name}-{adapter.stem}"
@@ -417,6 +438,6 @@ def _base_options(options: ModelOptions, adapter: Path) -> tuple[ModelOptions, s
     if entry is None:
         raise WeightsError(
             f"{adapter} is an adapter for weights that are not in the catalogue: sha256 {base_sha256[:12]}...",
-            "give the weights with --weights FILE",
+            "give the file of these weights as the model",
         )
     return replace(base, model=entry.name), base_sha256

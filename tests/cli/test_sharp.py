@@ -91,12 +91,12 @@ def test_the_package_has_a_sharp_model_for_every_picture_at_x4(dsclora, photo: P
         (
             ("--weights", FIRST, "--sharp", 0.5),
             2,
-            "first has no sharp model (name a model that has one: -m dsclora-x4-",
+            "first has no sharp model (name a model that has one: dsclora-x4-",
         ),
         (
             ("-m", "dsclora-x2", "--sharp", 0.5),
             2,
-            "dsclora-x2 has no sharp model (name a model that has one: -m",
+            "dsclora-x2 has no sharp model (name a model that has one: dsclora-x",
         ),
         (
             ("-m", "dsclora-x4-sharp", "--sharp", 0.5),

@@ -10,9 +10,12 @@ import torch
 
 from dsclora_cli.models.compact import LEAKY_RELU, RELU, Compact, CompactConfig
 from dsclora_cli.models.edsr import EDSR, EdsrConfig
+from dsclora_cli.models.lora import Adapters, parse_ranks
 from dsclora_cli.models.network import Network
 from dsclora_cli.models.rcan import RCAN, RcanConfig
 from dsclora_cli.models.span import SPAN, SpanConfig
+from dsclora_cli.paths import sha256_of
+from dsclora_cli.weights.adapters import save_adapters
 from dsclora_cli.weights.checkpoint import load_network, save_network
 
 SMALL = ("--channels", "4", "--blocks", "1")
@@ -31,6 +34,11 @@ ARCHS = {"span": "span", "edsr": "edsr", "rcan": "rcan", "relu": "compact", "lea
 def saved(network: Network, path: str = "init.safetensors") -> Path:
     save_network(network, Path(path), training="{}")
     return Path(path)
+
+
+def save_adapter(base: Path, path: str) -> None:
+    network = load_network(base)
+    save_adapters(Adapters(network, parse_ranks(network, "small"), seed=1), Path(path), sha256_of(base), "")
 
 
 def started(dsclora, photos: Path, kind: str, init: Path) -> Network:
@@ -112,3 +120,37 @@ def test_a_file_of_another_network_is_refused_with_the_options_that_fit(
     error = f"init.safetensors holds another network than the recipe: {held}"
     assert code == 2 and err.endswith(f"error: {error} ({hint})\n")
     assert not Path("run").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "option"),
+    [
+        (("train", "--init"), "--init"),
+        (("distill", "--method", "logits", "--teacher", "other.safetensors", "--init"), "--init"),
+        (("distill", "--base"), "--base"),
+        (("distill", "--base", "other.safetensors", "--teacher"), "--teacher"),
+        (("distill", "--method", "fd", "--teacher"), "--teacher"),
+    ],
+)
+def test_hints_name_the_option_that_gave_the_weights(dsclora, photos: Path, arguments: tuple[str, ...], option) -> None:
+    save_adapter(saved(SPAN(SpanConfig(4, 1, 2)), "other.safetensors"), "adapter.safetensors")
+    rest = ("--data", photos, "--out", "run", "-s", "2", *SMALL, *STILL, *HERE)
+
+    code, _, err = dsclora(*arguments, "absent.pth", *rest)
+    error = f"cannot read absent.pth: No such file or directory (check the path given with {option})"
+    assert code == 3 and err.endswith(f"error: {error}\n")
+
+    code, _, err = dsclora(*arguments, "adapter.safetensors", *rest)
+    hint = "merge it with its base: `dsclora merge BASE ADAPTER -o FILE.safetensors`"
+    if option == "--base":
+        hint = f"continue it with --init-adapter ADAPTER and its own --base, or {hint}"
+    assert code == 3 and err.endswith(f"error: adapter.safetensors is an adapter, and no network ({hint})\n")
+    assert not Path("run").exists()
+
+
+@pytest.mark.parametrize("arguments", [("merge", "{}", "adapter"), ("export", "{}"), ("upscale", "photos", "-m", "{}")])
+def test_hints_of_other_commands_name_no_option_that_they_lack(dsclora, photos: Path, arguments) -> None:
+    save_adapter(saved(SPAN(SpanConfig(4, 1, 2))), "adapter")
+    asked = [argument.format("absent.pth") for argument in arguments]
+    code, _, err = dsclora(*asked, "-o", "x.safetensors")
+    assert code == 3 and err.endswith("error: cannot read absent.pth: No such file or directory (check the path)\n")

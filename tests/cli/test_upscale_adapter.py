@@ -56,7 +56,7 @@ def test_an_adapter_for_another_base_is_a_one_line_usage_error(dsclora, photo: P
     wanted = f"weights with sha256 {sha256_of(BASE)[:12]}..."
     assert (code, out) == (2, "")
     expected = f"error: mine.safetensors is an adapter for {wanted}, not for dsclora-x4"
-    assert err.splitlines()[0] == f"{expected} (choose its base with --model or --weights)"
+    assert err.splitlines()[0] == f"{expected} (give its base as the model)"
     assert not Path("photo_x4.png").exists()
 
 
@@ -64,7 +64,7 @@ def test_an_unknown_base_must_be_given(dsclora, photo: Path) -> None:
     code, _, err = dsclora("upscale", photo, "--adapter", ADAPTER)
     assert code == 3
     assert "is an adapter for weights that are not in the catalogue" in err
-    assert "(give the weights with --weights FILE)" in err
+    assert "(give the file of these weights as the model)" in err
 
 
 @pytest.mark.parametrize("adapter", [BASE, Path("absent.safetensors")])

@@ -75,7 +75,10 @@ def test_an_adapter_finds_its_model_in_the_catalog(base: Path, adapter: Path) ->
 
 
 def test_an_adapter_for_weights_outside_the_catalog_needs_the_weight_file(base: Path, adapter: Path) -> None:
-    with pytest.raises(WeightsError, match=r"is an adapter for weights that are not in the catalogue.*--weights FILE"):
+    with pytest.raises(
+        WeightsError,
+        match=r"is an adapter for weights that are not in the catalogue.*the file of these weights as the model",
+    ):
         find_weights(ModelOptions(adapter=adapter), 2)
     assert _equal(ModelOptions(weights=base, adapter=adapter))
 
@@ -120,7 +123,7 @@ def test_an_adapter_on_the_hub_finds_its_base_in_the_catalog(base: Path, adapter
             WeightsError, match="me/portraits is an adapter for weights that are not in the catalogue"
         ) as caught:
             find_weights(options, 2)
-        assert caught.value.hint.startswith("give the adapter and its base: --adapter ")
+        assert caught.value.hint.startswith("give its file of weights as the model, and --adapter ")
 
         _catalog(base=(base, ""))
         found = find_weights(options, None)

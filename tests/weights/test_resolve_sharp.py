@@ -78,13 +78,11 @@ def test_auto_takes_its_first_model_with_a_sharp_network_and_says_so(files: Path
     found = find_weights(ModelOptions(sharp=0.5), 2)
     assert (found.name, found.note) == ("body-sharp0.5", "first has no sharp model: using the embedded body")
     assert native_scales(ModelOptions(sharp=0.5)) == (2,)
-    with pytest.raises(
-        UsageError, match=r"large has no sharp model \(name a model that has one: -m body, -m photo; or"
-    ):
+    with pytest.raises(UsageError, match=r"large has no sharp model \(name a model that has one: body, photo; or"):
         find_weights(ModelOptions(sharp=0.5), 3)
     text = (files / "weights.toml").read_text().replace('sharp = "crisp"', "")
     (files / "weights.toml").write_text(text)
-    with pytest.raises(UsageError, match=r"auto has no sharp model \(leave --sharp out, or name"):
+    with pytest.raises(UsageError, match=r"auto has no sharp model \(leave --sharp out, or give a file"):
         native_scales(ModelOptions(sharp=0.5))
 
 
@@ -123,11 +121,11 @@ def test_an_adapted_model_is_sharpened_after_the_adapter_is_merged(files: Path) 
     [
         (
             ModelOptions("first", sharp=0.5),
-            "first has no sharp model (name a model that has one: -m body, -m photo; or leave",
+            "first has no sharp model (name a model that has one: body, photo; or leave",
         ),
         (
             ModelOptions("crisp", sharp=0.5),
-            "crisp is a sharp model already (leave --sharp out, or sharpen less with -m body",
+            "crisp is a sharp model already (leave --sharp out, or sharpen less with body",
         ),
         (ModelOptions("body", sharp=1.5), "--sharp 1.5 is not a sharpness (give a number from 0 to 1)"),
         (ModelOptions("body", sharp=float("nan")), "--sharp nan is not a sharpness"),
