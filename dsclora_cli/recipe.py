@@ -442,6 +442,11 @@ class OptionField:
             return method_names()  # the metavar has no methods of other packages
         return tuple(self.metavar.split("|")) if self.kind is str and self.metavar == self.metavar.lower() else ()
 
+    def no_choice(self, text: object) -> str:
+        """Return why a text is none of `choices`."""
+        more = "; if another package adds it, install that package" if self.name == "method" else ""
+        return f"{text!r} is not one of {', '.join(self.choices)}{more}"
+
 
 def _kind_and_count(hint: Any) -> tuple[Any, int]:  # noqa: ANN401 - a type, `X | None` or `tuple[X, ...]`
     """Return type and number of values: (int, 1) for `int | None`, (float, 0) for `tuple[float, ...]`."""

@@ -189,10 +189,16 @@ def recipe_digest(recipe: Recipe, files: bool = True) -> str:
 
 
 def differing_options(recipe: Recipe, other: Recipe) -> list[str]:
-    """Return the names of the options that decide the trained weights and have other values in another recipe."""
-    values = {option.name: value for option, value in _values(other)}
-    given = [(option, value) for option, value in _values(recipe) if option.affects_result]
-    return [option.name for option, value in given if values.get(option.name, option.default) != value]
+    """Return the names of the options that decide the trained weights and have other values in another recipe.
+
+    A table that one of the recipes lacks has its defaults there.
+    """
+    own, others = ({option.name: value for option, value in _values(each)} for each in (recipe, other))
+    return [
+        option.name
+        for option in option_fields()
+        if option.affects_result and own.get(option.name, option.default) != others.get(option.name, option.default)
+    ]
 
 
 def _wrong(where: str, problem: str) -> UsageError:
@@ -253,7 +259,7 @@ def _problems(option: OptionField, value: object) -> Iterator[str]:
     for each in values:
         if isinstance(each, str | Path):
             if option.choices and each not in option.choices:
-                yield f"{each!r} is not one of {', '.join(option.choices)}"
+                yield option.no_choice(each)
             # A file name that is not Unicode reaches Python as lone surrogates, which TOML cannot hold.
             if str(each) != str(each).encode("utf-8", "replace").decode("utf-8"):
                 yield f"{str(each)!r} is not Unicode, so no recipe can hold it"

@@ -119,7 +119,7 @@ def _parameter(field: OptionField, second_flag: str | None) -> inspect.Parameter
 def _one_of(field: OptionField) -> Callable[[str], str]:
     def parse(text: str) -> str:
         if text not in field.choices:
-            raise typer.BadParameter(f"{text!r} is not one of {', '.join(field.choices)}.")
+            raise typer.BadParameter(f"{field.no_choice(text)}.")
         return text
 
     return parse
@@ -149,10 +149,32 @@ def resolve_recipe(given: Given, out: Path, config: Path | None, resume: bool, d
         UsageError: No run to resume, a recipe for another command, or a value that is not allowed.
     """
     saved = out / "recipe.toml"
-    if resume and not (config or given or is_taken(saved)):
-        raise UsageError(f"{out} holds no run to resume", "check --out, or start a run with --data DIR")
-    file = config or (saved if resume and is_taken(saved) else None)
+    resumes = resume and is_taken(saved)
+    file = config or (saved if resumes else None)
     recipe = read_recipe(file) if file else Recipe()
+    if resume and not resumes and not (given.get("data") or recipe.data.data):
+        raise UsageError(f"{out} holds no run to resume", "check --out, or start a run with --data DIR")
+    if resumes and config is None:
+        _check_command(recipe.distill, out, distill)
+    try:
+        return _complete(recipe, given, file, distill)
+    except UsageError as error:
+        if not resume or resumes:
+            raise
+        problem = f"{out} holds no run to resume, and no run can start: {error.message}"
+        raise UsageError(problem, f"check --out, or {error.hint}") from error
+
+
+def _check_command(options: DistillOptions | None, out: Path, distill: bool) -> None:
+    """Raise UsageError where the run in `out` is a run of the other command; a run with pictures alone suits both."""
+    if (options is not None) is distill or (options is not None and _trains_alone(options)):
+        return
+    other = "train" if distill else "distill"
+    raise UsageError(f"{out} is a run of dsclora {other}", f"resume it with dsclora {other} --out {out} --resume")
+
+
+def _complete(recipe: Recipe, given: Given, file: Path | None, distill: bool) -> Recipe:
+    """Return the recipe of a file, or of nothing, with the given options. Raises UsageError as `resolve_recipe`."""
     if distill:
         recipe = replace(recipe, distill=recipe.distill or DistillOptions())
     elif "teacher_images" in given:
@@ -168,7 +190,7 @@ def resolve_recipe(given: Given, out: Path, config: Path | None, resume: bool, d
 
 def _check_trains_alone(options: DistillOptions, given: Given, file: Path | None) -> None:
     """Raise UsageError unless `[distill]` needs nothing but pictures, which `dsclora train` accepts too."""
-    if options.method == "logits" and options.teacher is None and options.teacher_folder is not None:
+    if _trains_alone(options):
         return
     if "teacher_images" in given and options.teacher_folder is None:
         raise UsageError(
@@ -177,3 +199,7 @@ def _check_trains_alone(options: DistillOptions, given: Given, file: Path | None
         )
     hint = "run dsclora distill, or leave the table out"
     raise UsageError(f"{file}: [distill] is for dsclora distill", hint)
+
+
+def _trains_alone(options: DistillOptions) -> bool:
+    return options.method == "logits" and options.teacher is None and options.teacher_folder is not None

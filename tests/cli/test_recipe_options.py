@@ -176,3 +176,48 @@ def test_help_shows_every_option_except_those_for_experts(dsclora, command: str,
     flags = {option.flag: option.name in EXPERT_OPTIONS for option in option_fields(*tables)}
     assert {flag for flag, expert in flags.items() if not expert} <= shown
     assert not {flag for flag, expert in flags.items() if expert} & (shown - {"--margin"})  # --condition names --margin
+
+
+RUNS = {"train": Recipe(), "distill": Recipe(distill=DistillOptions(base="dscf-x4"))}
+
+
+@pytest.mark.parametrize(("command", "other"), [("train", "distill"), ("distill", "train")])
+@pytest.mark.parametrize("given", [(), ("--threads", "2"), ("--data", "photos")])
+def test_a_run_of_the_other_command_is_named_so(dsclora, tmp_path: Path, command: str, other: str, given) -> None:
+    (tmp_path / "recipe.toml").write_text(recipe_to_toml(RUNS[other]))
+    code, _, err = dsclora(command, "--out", tmp_path, "--resume", *given)
+    hint = f"resume it with dsclora {other} --out {tmp_path} --resume"
+    assert (code, err) == (2, f"error: {tmp_path} is a run of dsclora {other} ({hint})\n")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "line"),
+    [
+        (("train", "--threads", "1", "--device", "cpu"), " (check --out, or start a run with --data DIR)"),
+        (("train", "--teacher-images", "answers"), " (check --out, or start a run with --data DIR)"),
+        (("train", "--ts", "0.5"), " (check --out, or start a run with --data DIR)"),
+        (("train", "--config", "short.toml"), " (check --out, or start a run with --data DIR)"),
+        (("distill",), " (check --out, or start a run with --data DIR)"),
+        (("distill", "--base", "dscf-x4"), " (check --out, or start a run with --data DIR)"),
+        (
+            ("distill", "--data", "photos"),
+            ", and no run can start: adapters need a network to adapt (check --out, or name its weights: --base FILE|",
+        ),
+    ],
+)
+def test_resume_without_a_run_and_without_the_options_to_start_one(
+    dsclora, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: tuple[str, ...], line: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("short.toml").write_text("[run]\nsteps = 4\n")
+    code, _, err = dsclora(*arguments, "--out", "nowhere", "--resume")
+    assert code == 2 and err.startswith(f"error: nowhere holds no run to resume{line}") and err.count("\n") == 1
+
+
+def test_a_recipe_of_a_method_whose_package_is_missing_says_so(dsclora, tmp_path: Path) -> None:
+    (tmp_path / "recipe.toml").write_text('[distill]\nmethod = "attention"\nteacher = "x"\n')
+    code, _, err = dsclora("distill", "--out", tmp_path, "--resume")
+    assert code == 2 and "'attention' is not one of dsclora, logits, " in err
+    assert "; if another package adds it, install that package" in err and err.count("\n") == 1
+    typed = dsclora("distill", "--out", tmp_path, "--method", "attention")
+    assert typed.code == 2 and "if another package adds it" in typed.err

@@ -65,6 +65,8 @@ def test_a_run_resumes_by_its_own_recipe_and_no_other(dsclora, photos: Path) -> 
     code, _, err = dsclora("train", "--out", "run", "--resume", "--steps", 4)
     hint = "train on in a new run: --init run/best.safetensors and another --out"
     assert (code, err) == (2, f"error: run is a run of another recipe with other steps ({hint})\n")
+    code, _, err = dsclora("train", "--out", "run", "--resume", "--teacher-images", photos)
+    assert code == 2 and "run is a run of another recipe with other method, teacher_images (give the options of" in err
     assert (
         code := dsclora(*begin)
     ).code == 2 and "error: run already holds a run (resume the run with --resume" in code.err

@@ -77,7 +77,7 @@ def test_an_adapter_finds_its_model_in_the_catalog(base: Path, adapter: Path) ->
 def test_an_adapter_for_weights_outside_the_catalog_needs_the_weight_file(base: Path, adapter: Path) -> None:
     with pytest.raises(
         WeightsError,
-        match=r"is an adapter for weights that are not in the catalogue.*the file of these weights as the model",
+        match=r"is an adapter for weights that are not in the catalogue.*the file of these",
     ):
         find_weights(ModelOptions(adapter=adapter), 2)
     assert _equal(ModelOptions(weights=base, adapter=adapter))
