@@ -296,7 +296,8 @@ class DistillContext:
             forward = ProjectedFeatures(FeatureExtractor(student, names), self.teacher.config.channels).to(self.device)
             module = forward
         setup = network_setup(module, self.loss(forward, teacher_names, features), self.recipe, self.data)
-        return replace(setup, meaning=settings_of_init(student, self.recipe.network))
+        meanings = settings_of_init(student, self.recipe.network), _order_of_taps(self.teacher, teacher_names)
+        return replace(setup, meaning=", ".join(filter(None, meanings)))
 
     def new_student(self) -> Network:
         """Return a network of the shape in `[network]`, with initial weights, on `device`."""
@@ -340,15 +341,16 @@ def build_dsclora(context: DistillContext) -> TrainingSetup:
     options, base = context.options, context.base
     assert base is not None
     usual = _DSCLORA_MAPS if isinstance(base.network, SPAN) else base.network.thirds
-    maps = select_feature_maps(base.network, options.taps or usual) if options.ad else ()
-    teacher_maps = teacher_maps_for(context, maps)
+    maps, teacher_maps = _pairs(context, base.network, options.taps or usual) if options.ad else ((), ())
+    meaning = _order_of_taps(context.teacher, teacher_maps)
     term = AffinityLoss(options.ad, options.positions) if options.ad else None
     adapters = context.adapters
     if adapters is None:
         # A copy: the base stays unchanged as the baseline to beat, and may be the teacher as well.
         network = copy.deepcopy(base.network)
         loss = context.loss(FeatureExtractor(network, maps), teacher_maps, term)
-        return replace(network_setup(network, loss, context.recipe, context.data), baseline=base.network)
+        setup = network_setup(network, loss, context.recipe, context.data)
+        return replace(setup, baseline=base.network, meaning=meaning)
     adapters.to(context.device)
     student = AdaptedNetwork(FeatureExtractor(base.network, maps), adapters)
 
@@ -367,6 +369,7 @@ def build_dsclora(context: DistillContext) -> TrainingSetup:
         save=save,
         file_name=ADAPTER_FILE,
         baseline=base.network,  # adapters that do not beat the base are not kept
+        meaning=meaning,
     )
 
 
@@ -431,26 +434,38 @@ def compared_maps(context: DistillContext, student: Network) -> tuple[tuple[str,
     assert context.teacher is not None
     if not context.options.taps and not context.options.teacher_taps:
         return student.thirds, context.teacher.thirds
-    maps = select_feature_maps(student, context.options.taps or student.thirds)
-    return maps, teacher_maps_for(context, maps)
+    return _pairs(context, student, context.options.taps or student.thirds)
 
 
-def teacher_maps_for(context: DistillContext, maps: tuple[str, ...]) -> tuple[str, ...]:
-    """Return names of the teacher's maps to compare with the student's maps; by default the same names.
+def _pairs(
+    context: DistillContext, student: Network, patterns: tuple[str, ...]
+) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Return names of the student's maps that match patterns, and of the teacher's maps, by default the same names.
 
-    Raises UsageError if the teacher does not have these maps, or if the numbers of maps differ.
+    The first map of the student is compared with the first of the teacher, and so on, in the order of the patterns of
+    both. The order of the pairs themselves is that of the student: sums do not depend on the order of patterns.
+
+    Raises UsageError if a network does not have these maps, or if the numbers of maps differ.
     """
-    teacher = context.teacher
+    teacher, chosen = context.teacher, context.options.teacher_taps
     assert teacher is not None
-    if context.options.teacher_taps:
-        found = select_feature_maps(teacher, context.options.teacher_taps)
-    elif absent := set(maps) - set(teacher.feature_names):
+    maps = select_feature_maps(student, patterns)
+    if absent := set() if chosen else set(maps) - set(teacher.feature_names):
         raise UsageError(f"the teacher has no feature map {min(absent)}", "name its maps with --teacher-taps")
-    else:
-        found = maps
+    found = select_feature_maps(teacher, chosen) if chosen else maps
     if len(found) != len(maps):
         raise UsageError(
             f"{len(maps)} feature maps of the student are compared with {len(found)} of the teacher",
             "name as many with --taps as with --teacher-taps",
         )
-    return found
+    order = sorted(zip(maps, found, strict=True), key=lambda pair: student.feature_names.index(pair[0]))
+    return tuple(own for own, _ in order), tuple(other for _, other in order)
+
+
+def _order_of_taps(teacher: Network | None, teacher_maps: tuple[str, ...]) -> str:
+    """Return the words on pairs that cross, for `TrainingSetup.meaning`; empty for pairs that do not.
+
+    Earlier versions compared the maps of both networks in the order of the networks, so that no pairs crossed.
+    """
+    places = [teacher.feature_names.index(name) for name in teacher_maps] if teacher else []
+    return "" if places == sorted(places) else "the order of --taps and --teacher-taps"

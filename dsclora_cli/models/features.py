@@ -51,18 +51,21 @@ class ProjectedFeatures(nn.Module):
 
 
 def select_feature_maps(network: Network, patterns: Iterable[str]) -> tuple[str, ...]:
-    """Return the names of feature maps that match any of the shell patterns, in the order of the network.
+    """Return the names of feature maps that match any of the shell patterns, in the order of the patterns.
+
+    The matches of one pattern are in the order of the network. A map that several patterns match stands where the first
+    of them has it.
 
     Raises UsageError for a pattern without a match, and for an empty list of patterns.
     """
-    chosen: set[str] = set()
+    chosen: dict[str, None] = {}  # in order, each name once
     for pattern in patterns:
         matched = [name for name in network.feature_names if fnmatchcase(name, pattern)]
         if not matched:
             raise UsageError(
                 f"no feature map's name matches {pattern!r}", f"there are {', '.join(network.feature_names)}"
             )
-        chosen.update(matched)
+        chosen.update(dict.fromkeys(matched))
     if not chosen:
         raise UsageError("no feature map is named", f"there are {', '.join(network.feature_names)}")
-    return tuple(name for name in network.feature_names if name in chosen)
+    return tuple(chosen)

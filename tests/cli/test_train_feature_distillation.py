@@ -87,6 +87,34 @@ def test_taps_choose_the_compared_maps(dsclora, teacher: Path) -> None:
     assert refused.code == 2 and "1 feature maps of the student are compared with 4 of the teacher" in refused.err
 
 
+@pytest.mark.parametrize("method", ["fd", "fakd"])
+def test_maps_are_compared_in_the_order_given(dsclora, teacher: Path, method: str) -> None:
+    def trained(out: str, own: tuple[str, ...], others: tuple[str, ...]) -> torch.Tensor:
+        taps = [word for name in own for word in ("--taps", name)]
+        taps += [word for name in others for word in ("--teacher-taps", name)]
+        return weights(dsclora, out, "--method", method, "--teacher", teacher, *STUDENT, *taps)["head.0.weight"]
+
+    straight = trained("straight", ("body.0", "body.1"), ("body.1", "body.2"))
+    crossed = trained("crossed", ("body.0", "body.1"), ("body.2", "body.1"))
+    assert not torch.equal(straight, crossed)
+    # The order of the pairs is of no account.
+    assert torch.equal(straight, trained("turned", ("body.1", "body.0"), ("body.2", "body.1")))
+    assert torch.equal(crossed, trained("crossed too", ("body.1", "body.0"), ("body.1", "body.2")))
+    assert torch.equal(straight, trained("pattern", ("body.[01]",), ("body.[12]",)))
+
+    for run, code, expected in (
+        ("straight", 0, "kept: "),
+        ("turned", 0, "kept: "),
+        ("crossed", 2, "error: crossed began in an earlier version, without the order of --taps and --teacher-taps ("),
+    ):
+        assert dsclora("distill", "--out", run, "--resume", "-q").code == 0
+        state = torch.load(Path(run, "state.pt"), weights_only=True)
+        del state["meaning"]
+        torch.save(state, Path(run, "state.pt"))
+        resumed = dsclora("distill", "--out", run, "--resume")
+        assert resumed.code == code and expected in resumed.err
+
+
 def test_facd_refuses_batches_of_one_patch(dsclora, teacher: Path) -> None:
     code, _, err = dsclora("distill", "--method", "facd", "--teacher", teacher, *STUDENT, "--data", "photos",
                            "--out", "run", *QUICK, *HERE, "--batch", 1)  # fmt: skip

@@ -45,9 +45,9 @@ def test_feature_maps_equal_o1_o2_o3_of_the_paper(network: SPAN, lr: torch.Tenso
     torch.testing.assert_close(network.upsampler(taps["conv_cat"]), output)
 
 
-def test_patterns_select_maps_in_the_order_of_the_network(network: SPAN) -> None:
+def test_patterns_select_maps_in_the_order_of_the_patterns_and_then_of_the_network(network: SPAN) -> None:
     nine = select_feature_maps(network, ("block_3.*", "block_1.*", "block_2.*", "block_1.o1"))
-    assert nine == tuple(f"block_{i}.o{j}" for i in (1, 2, 3) for j in (1, 2, 3))
+    assert nine == tuple(f"block_{i}.o{j}" for i in (3, 1, 2) for j in (1, 2, 3))
     assert select_feature_maps(network, ["block_?"]) == ("block_1", "block_2", "block_3")
 
 
