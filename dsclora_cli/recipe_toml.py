@@ -231,6 +231,9 @@ def _suggest(name: str, known: Iterable[str]) -> str:
 def _parse(option: OptionField, value: object, where: str) -> object:
     """Convert a TOML value to the type of the option. Raises UsageError for a wrong type, count or range."""
     values = [value] if option.count == 1 else value if isinstance(value, list) else None
+    # No option means anything by an empty text, and an empty path would be the current folder.
+    if "" in (values or ()):
+        raise _wrong(where, "is empty; give a value, or leave the key out")
     parsed = tuple(_convert(option.kind, each) for each in values or ())
     right_count = values is not None and option.count in {0, len(values)}
     if not right_count or None in parsed:

@@ -26,7 +26,7 @@ def value(option: OptionField) -> st.SearchStrategy[Any]:
     """A strategy for one allowed value of a field."""
     if option.choices:
         return st.sampled_from(option.choices)
-    text = st.text(st.characters(exclude_categories=["Cs"]))
+    text = st.text(st.characters(exclude_categories=["Cs"]), min_size=1)
     return {
         bool: st.booleans(),
         int: st.integers(int(max(option.min, 0)), int(min(option.max, 2**60))),
@@ -121,6 +121,16 @@ def test_an_error_in_a_recipe_names_file_table_and_key(tmp_path: Path, text: str
         read(tmp_path, text)
     assert caught.value.message.startswith(f"{tmp_path / 'recipe.toml'}: {wrong}") and caught.value.hint
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("option", [each for each in option_fields() if each.kind in {str, Path}], ids=lambda o: o.name)
+def test_an_empty_text_is_refused_as_on_the_command_line(tmp_path: Path, option: OptionField) -> None:
+    texts = ['""'] if option.count == 1 else ['[""]', '["photos", ""]']
+    for text in texts:
+        with pytest.raises(UsageError) as caught:
+            read(tmp_path, f"[{option.table}]\n{option.name} = {text}\n")
+        where = f"{tmp_path / 'recipe.toml'}: [{option.table}] {option.name}"
+        assert caught.value.message == f"{where}: is empty; give a value, or leave the key out"
 
 
 def test_a_recipe_with_a_byte_order_mark_is_read(tmp_path: Path) -> None:
