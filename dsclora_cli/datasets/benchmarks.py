@@ -9,6 +9,7 @@ import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -112,6 +113,7 @@ def open_folder(hr: Path, lr: Path | None, scale: int, max_pixels: int = _MAX_PI
 def _open_pairs(name: str, hr: Path, lr: Path | None, scale: int, max_pixels: int) -> BenchmarkSet:
     """Pair two folders and check the header of every file, so that bad files are known before hours of work."""
     pairs = pair_folders(hr, lr, scale)
+    _refuse_shared_names(pairs)
     for pair in pairs:
         width, height = _size(pair.hr, max_pixels)
         if min(width, height) < scale:
@@ -126,38 +128,60 @@ def _open_pairs(name: str, hr: Path, lr: Path | None, scale: int, max_pixels: in
     return BenchmarkSet(name, scale, pairs, max_pixels)
 
 
+def _refuse_shared_names(pairs: Sequence[Pair]) -> None:
+    """Raise UsageError for two pictures of one name: the scores of a set are told apart by name."""
+    for pair, other in pairwise(pairs):
+        if pair.name == other.name:
+            problem = f"{pair.hr} and {other.hr} share the name {pair.name}, so their scores would too"
+            raise UsageError(problem, "rename one of them")
+
+
 def pair_folders(hr: Path, lr: Path | None, scale: int) -> tuple[Pair, ...]:
     """Pair the pictures directly in two folders by name, and sort the pairs by name.
 
+    Without `lr` nothing is paired: every picture is a pair with an HR file only, and two pictures may have one name.
+
     An LR file belongs to the HR file of the same name, or of the same name without a mark of LR: `x4` or `_x4` for the
     scale, `_LR` (also `_LRx4`), `_SRF_4_LR`, and the m, w or d of DIV2K's `x4m`. An HR name may end in `_HR` or
-    `_SRF_4_HR`. Without `lr` every pair has an HR file only.
+    `_SRF_4_HR`.
 
     Raises:
         UsageError: a folder is missing or empty, or files do not pair; the error names the files.
     """
-    originals: dict[str, list[Path]] = {}
-    for path in list_pictures(hr, "HR"):
-        originals.setdefault(hr_name(path), []).append(path)
-    _refuse([path for paths in originals.values() for path in paths[1:]], f"named like another picture of {hr}")
+    originals = list_pictures(hr, "HR")
     if lr is None:
-        return tuple(Pair(name, paths[0], None) for name, paths in sorted(originals.items()))
+        return tuple(Pair(name, path, None) for name, path in sorted((hr_name(path), path) for path in originals))
+    pairs, strays = _pair(originals, list_pictures(lr, "LR"), scale)
+    alone = [pair.hr for pair in pairs if pair.lr is None]
+    _refuse(alone, f"without an LR picture in {lr}, such as {alone[0].stem}x{scale}.png" if alone else "")
+    _refuse(strays, f"in {lr} without an HR picture in {hr}")
+    return pairs
+
+
+def _pair(originals: Sequence[Path], candidates: Sequence[Path], scale: int) -> tuple[tuple[Pair, ...], list[Path]]:
+    """Return the HR files with their LR files, where there are any, sorted by name, and the LR files without HR file.
+
+    Raises UsageError for two files that claim one partner.
+    """
+    named: dict[str, list[Path]] = {}
+    for path in originals:
+        named.setdefault(hr_name(path), []).append(path)
     partners: dict[str, list[Path]] = {}
     strays = []
-    by_stem = {path.stem: name for name, paths in originals.items() for path in paths}
-    for path in list_pictures(lr, "LR"):
+    by_stem = {path.stem: name for name, paths in named.items() for path in paths}
+    for path in candidates:
         plain = lr_name(path, scale)
         # The full name comes first: an HR file may be called `max4.png`, and the `x4` is no mark then.
-        name = by_stem.get(path.stem) or by_stem.get(plain) or (plain if plain in originals else None)
+        name = by_stem.get(path.stem) or by_stem.get(plain) or (plain if plain in named else None)
         if name is None:
             strays.append(path)
         else:
             partners.setdefault(name, []).append(path)
-    alone = [paths[0] for name, paths in originals.items() if name not in partners]
-    _refuse(alone, f"without an LR picture in {lr}, such as {alone[0].stem}x{scale}.png" if alone else "")
-    _refuse(strays, f"in {lr} without an HR picture in {hr}")
-    _refuse([path for paths in partners.values() for path in paths[1:]], "a second LR picture of one HR picture")
-    return tuple(Pair(name, paths[0], partners[name][0]) for name, paths in sorted(originals.items()))
+    for name, paths in partners.items():
+        _refuse(paths if len(paths) > 1 else (), f"LR pictures of one HR picture, {named[name][0]}")
+        _refuse(named[name] if len(named[name]) > 1 else (), f"HR pictures of one LR picture, {paths[0]}")
+    pairs = ((name, path, partners.get(name, [None])[0]) for name, paths in named.items() for path in paths)
+    return tuple(Pair(*pair) for pair in sorted(pairs, key=lambda pair: pair[:2])), strays
 
 
 def list_pictures(folder: Path, kind: str) -> list[Path]:

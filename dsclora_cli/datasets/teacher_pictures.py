@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -34,7 +33,6 @@ def with_teacher_pictures(data: TrainSet, folder: Path, on_picture: OnPicture | 
         UsageError: A picture is missing, cannot be read, has another size, or could belong to two training pictures.
         DscloraError: The cache cannot be written.
     """
-    _refuse_shared_names(data.pictures)
     files = _pair(data, folder)
     pool = ThreadPoolExecutor(min(MAX_THREADS, os.cpu_count() or 1))
     pictures = []
@@ -50,7 +48,10 @@ def with_teacher_pictures(data: TrainSet, folder: Path, on_picture: OnPicture | 
 
 
 def _pair(data: TrainSet, folder: Path) -> dict[Path, Path]:
-    """Return the teacher's file of each training file. Raises UsageError for a file with none or with two."""
+    """Return the teacher's file of each training file.
+
+    Raises UsageError for a training file with none or with two, and for a teacher's file of two training files.
+    """
     try:
         paths = list_pictures(folder, "teacher's")
     except UsageError as error:
@@ -62,6 +63,7 @@ def _pair(data: TrainSet, folder: Path) -> dict[Path, Path]:
         by_name.setdefault(path.stem, []).append(path)
         by_plain_name.setdefault(lr_name(path, data.recipe.network.scale), []).append(path)
     files: dict[Path, Path] = {}
+    taught: dict[Path, Path] = {}
     missing = []
     for file in dict.fromkeys(picture.file for picture in data.pictures):
         tries = [
@@ -73,24 +75,17 @@ def _pair(data: TrainSet, folder: Path) -> dict[Path, Path]:
         found = next((names[name] for names, name in tries if name in names), [])
         if len(found) > 1:
             raise UsageError(f"{listed(list(map(str, found)))}: all belong to {file.name}", "keep one of them")
-        if found:
-            files[file] = found[0]
-        else:
+        if not found:
             missing.append(file.name)
+            continue
+        files[file] = found[0]
+        if (other := taught.setdefault(found[0], file)) != file:
+            hint = "rename one of them, and its teacher's picture"
+            raise UsageError(f"{other} and {file} would share the teacher's picture {found[0]}", hint)
     if missing:
         hint = f"add {Path(missing[0]).stem}.png and the like, or leave the pictures out of --data"
         raise UsageError(f"{folder} has no teacher's picture for {listed(missing)}", hint)
     return files
-
-
-def _refuse_shared_names(pictures: Iterable[Picture]) -> None:
-    """Raise UsageError where files of two folders have one name: a teacher's picture would be taken for both."""
-    files: dict[str, Path] = {}
-    for picture in pictures:
-        other = files.setdefault(picture.file.stem, picture.file)
-        if other != picture.file:
-            hint = "rename one of them, and its teacher's picture"
-            raise UsageError(f"{other} and {picture.file} share a name, so their teacher's pictures would too", hint)
 
 
 def _taught(picture: Picture, path: Path, data: TrainSet) -> Picture:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from dsclora_cli.datasets.benchmarks import pair_folders
+from dsclora_cli.datasets.benchmarks import open_folder, pair_folders
 from dsclora_cli.errors import UsageError
 
 
@@ -77,10 +77,23 @@ def test_lr_without_hr_and_lr_of_another_scale_are_named(tmp_path: Path) -> None
 
 
 def test_two_pictures_with_one_partner_are_named(tmp_path: Path) -> None:
-    error = refused(*folders(tmp_path, ["a.png"], ["a.png", "ax4.png"]))
-    assert error.message == "ax4.png: a second LR picture of one HR picture"
-    (tmp_path / "hr" / "a_HR.bmp").touch()
-    assert refused(tmp_path / "hr", None).message.startswith("a_HR.bmp: named like another picture of ")
+    hr, lr = folders(tmp_path, ["a.png"], ["a.png", "ax4.png"])
+    assert refused(hr, lr).message == f"a.png, ax4.png: LR pictures of one HR picture, {hr / 'a.png'}"
+    (lr / "ax4.png").unlink()
+    (hr / "a_HR.bmp").touch()
+    assert refused(hr, lr).message == f"a.png, a_HR.bmp: HR pictures of one LR picture, {lr / 'a.png'}"
+
+
+def test_without_lr_two_pictures_may_have_one_name_unless_scores_are_told_apart_by_names(tmp_path: Path) -> None:
+    hr, _ = folders(tmp_path, ["a.png", "a.bmp", "a_HR.png"], [])
+    assert [(pair.name, pair.hr.name) for pair in pair_folders(hr, None, 4)] == [
+        ("a", "a.bmp"),
+        ("a", "a.png"),
+        ("a", "a_HR.png"),
+    ]
+    with pytest.raises(UsageError) as caught:
+        open_folder(hr, None, 4)
+    assert caught.value.message == f"{hr / 'a.bmp'} and {hr / 'a.png'} share the name a, so their scores would too"
 
 
 def test_missing_and_empty_folders_are_named(tmp_path: Path) -> None:

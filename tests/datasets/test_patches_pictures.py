@@ -25,6 +25,13 @@ def photos(tmp_path: Path) -> Path:
     return photographs(tmp_path / "photos")
 
 
+def test_pictures_of_one_name_are_all_used_where_nothing_is_paired(photos: Path) -> None:
+    (photos / "1.png").rename(photos / "0_HR.png")
+    Image.open(photos / "2.png").save(photos / "3.bmp")
+    data, held_out = open_data(tiny_recipe(photos))
+    assert {each.file for each in (*data.pictures, *held_out.pictures)} == set(photos.iterdir())
+
+
 def test_unusable_pictures_are_left_out_with_their_names(photos: Path) -> None:
     (photos / "broken.png").write_bytes(b"no picture")
     Image.new("RGB", (10, 40)).save(photos / "narrow.png")

@@ -149,5 +149,17 @@ def test_pictures_of_one_name_in_two_folders_are_refused(photos: Path, answers: 
     other = photographs(tmp_path / "other", count=3, side=44)
     recipe = tiny_recipe(photos, data=(str(photos), str(other)), val=photographs(tmp_path / "val", count=1, side=20))
     data, _ = open_data(recipe)
-    with pytest.raises(UsageError, match=r"share a name, so their teacher's pictures would too \(rename one of them"):
+    with pytest.raises(UsageError, match=r"png and .*png would share the teacher's picture .*png \(rename one of them"):
+        with_teacher_pictures(data, answers)
+
+
+def test_a_teachers_picture_that_two_pictures_of_a_folder_could_take_is_refused(tmp_path: Path) -> None:
+    photos = photographs(tmp_path / "photos", count=2)
+    (photos / "1.png").rename(photos / "0_HR.png")
+    data, _ = open_data(tiny_recipe(photos, val=photographs(tmp_path / "val", count=1, side=20)))
+    answers = Path(shutil.copytree(photos, tmp_path / "answers"))
+    assert len({picture.teacher for picture in with_teacher_pictures(data, answers).pictures}) == 2
+
+    (answers / "0_HR.png").unlink()
+    with pytest.raises(UsageError, match=r"0(_HR)?.png and .*0(_HR)?.png would share the teacher's picture .*0.png"):
         with_teacher_pictures(data, answers)
