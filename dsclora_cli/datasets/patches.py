@@ -54,7 +54,7 @@ class Picture:
     page: int
     """Index of the page in the file; 0 for the first page."""
     key: str
-    """Hash of the file's content; pages after the first have their number behind the hash."""
+    """Hash of the HR file's content; pages after the first have their number behind the hash."""
     hr: str
     """Name of the HR array in the cache."""
     lr: str
@@ -100,8 +100,10 @@ class TrainSet:
 
     @property
     def digest(self) -> str:
-        """Return a hash over the contents of the pictures, independent of their names and order."""
-        return hashlib.sha256("\n".join(sorted(picture.key for picture in self.pictures)).encode()).hexdigest()
+        """Return a hash over the contents of HR, and of LR that is not made from HR, independent of names and order."""
+        real = self.recipe.data.lr is not None
+        keys = (f"{picture.key} {picture.lr}" if real else picture.key for picture in self.pictures)
+        return hashlib.sha256("\n".join(sorted(keys)).encode()).hexdigest()
 
     @property
     def arrays(self) -> list[tuple[str, ...]]:
@@ -238,24 +240,27 @@ def open_data(recipe: Recipe, offline: bool = False, on_picture: OnPicture | Non
     cache = TrainCache(options.max_pixels)
     pictures, notes = _gather(options.data, options.lr, recipe, cache, offline, on_picture)
     if options.val is None:
-        # The seed chooses. Neither part is empty for two or more pictures.
-        usable = list(pictures.values())
-        count = min(max(1, round(options.val_share * len(usable))), len(usable) - 1)
-        order = np.random.default_rng([recipe.run.seed, _STREAM_OF_HELD_OUT]).permutation(len(usable))
-        chosen = set(order[:count].tolist())
-        held_out = [usable[i] for i in sorted(chosen)]
-        training = [picture for i, picture in enumerate(usable) if i not in chosen]
+        drawn = _draw_held_out(list(dict.fromkeys(picture.key for picture in pictures)), recipe)
+        held_out = [picture for picture in pictures if picture.key in drawn]
         missing = "only one picture is usable, and at least two are needed: one to train on, one to hold out"
     else:
-        held, more_notes = _gather([str(options.val)], None, recipe, cache, offline, on_picture)
+        held_out, more_notes = _gather([str(options.val)], None, recipe, cache, offline, on_picture)
         notes += more_notes
-        # Pictures are told apart by content, so a copy under another name is held out as well.
-        held_out, training = list(held.values()), [picture for key, picture in pictures.items() if key not in held]
         missing = f"{options.val} holds every picture of --data"
+    # HR are told apart by content: a copy of a held-out picture is no training picture, whatever its name or LR.
+    held_keys = {picture.key for picture in held_out}
+    training = [picture for picture in pictures if picture.key not in held_keys]
     if not training or not held_out:
         raise UsageError(missing, "add pictures to --data")
     held_out_set = HeldOut(tuple(held_out), recipe.network.scale, recipe.degrade, recipe.run.seed, cache)
     return TrainSet(tuple(training), recipe, cache, tuple(notes)), held_out_set
+
+
+def _draw_held_out(keys: Sequence[str], recipe: Recipe) -> set[str]:
+    """Return a share of some hashes of HR, which the seed chooses, and neither none nor all of two or more."""
+    count = min(max(1, round(recipe.data.val_share * len(keys))), len(keys) - 1)
+    order = np.random.default_rng([recipe.run.seed, _STREAM_OF_HELD_OUT]).permutation(len(keys))
+    return {keys[index] for index in order[:count]}
 
 
 def _gather(
@@ -265,7 +270,7 @@ def _gather(
     cache: TrainCache,
     offline: bool,
     on_picture: OnPicture | None,
-) -> tuple[dict[str, Picture], list[str]]:
+) -> tuple[list[Picture], list[str]]:
     """Decode the pictures of folders and sets, and their LR, into the cache.
 
     Args:
@@ -277,14 +282,14 @@ def _gather(
         on_picture: Receives progress.
 
     Returns:
-        The pictures by the hash of their content, sorted by the hash, and the notes of `TrainSet`.
+        The pictures, sorted by content, one for each pair of contents of HR and LR, and the notes of `TrainSet`.
 
     Raises:
         UsageError: Folders are missing or do not pair, or no picture can be used.
         ImageError: A set cannot be downloaded.
         DscloraError: The cache cannot be written.
     """
-    usable: dict[str, Picture] = {}
+    usable: dict[tuple[str, str], Picture] = {}
     reasons: list[str] = []
     converted: dict[str, list[str]] = {}
     pool = ThreadPoolExecutor(min(MAX_THREADS, os.cpu_count() or 1))
@@ -293,7 +298,7 @@ def _gather(
             pairs = pair_folders(_folder(source, offline), lr, recipe.network.scale)
             found = pool.map(lambda pair: _prepare(pair, recipe, cache), pairs)
             for done, (pair, prepared) in enumerate(zip(pairs, found, strict=True), start=1):
-                usable |= {picture.key: picture for picture in prepared.pictures}
+                usable |= {(picture.key, picture.lr): picture for picture in prepared.pictures}
                 reasons += prepared.reasons
                 for conversion in prepared.conversions:
                     converted.setdefault(conversion, []).append(str(pair.hr))
@@ -308,7 +313,7 @@ def _gather(
     # Sorted by content, the split and the patches are the same whatever the files are called.
     notes = [f"left out: {reason}" for reason in reasons]
     notes += [f"{listed(names)}: {CONVERSIONS[conversion]}" for conversion, names in sorted(converted.items())]
-    return {key: usable[key] for key in sorted(usable)}, notes
+    return [usable[key] for key in sorted(usable)], notes
 
 
 def listed(names: Sequence[str]) -> str:

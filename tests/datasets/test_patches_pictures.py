@@ -176,6 +176,45 @@ def test_real_lr_pictures_are_used_unchanged(photos: Path, tmp_path: Path) -> No
         assert np.array_equal(lr, np.array(Image.open(small / f"{name}.png")))
 
 
+@pytest.mark.parametrize("val", [False, True])
+def test_every_real_lr_of_one_original_is_used_and_copies_of_held_out_originals_are_held_out(
+    photos: Path, tmp_path: Path, val: bool
+) -> None:
+    small = tmp_path / "small"
+    small.mkdir()
+    for path in list(photos.iterdir()):
+        shutil.copy(path, photos / f"copy{path.name}")
+        for name, way in ((path.name, Image.Resampling.BOX), (f"copy{path.name}", Image.Resampling.NEAREST)):
+            Image.open(path).resize((20, 20), way).save(small / name)
+    given = {"val": tmp_path / "val"} if val else {}
+    if val:
+        (tmp_path / "val").mkdir()
+        shutil.copy(photos / "3.png", tmp_path / "val")
+    data, held_out = open_data(tiny_recipe(photos, lr=small, **given))
+
+    trained = {picture.file.name for picture in data.pictures}
+    names = {path.name for path in photos.iterdir()}
+    left = {"3.png", "copy3.png"} if val else {picture.file.name for picture in held_out.pictures}
+    assert trained == names - left and len(left) == (2 if val else 4)
+    assert {name.removeprefix("copy") for name in left}.isdisjoint(name.removeprefix("copy") for name in trained)
+    for picture in data.pictures:
+        assert np.array_equal(data.cache.open(picture.lr), np.array(Image.open(small / picture.file.name)))
+
+
+def test_the_digest_of_the_data_depends_on_real_lr_and_not_on_names(photos: Path, tmp_path: Path) -> None:
+    digests = [open_data(tiny_recipe(photos))[0].digest]
+    for way in (Image.Resampling.BOX, Image.Resampling.NEAREST):
+        for name in ("{}", "{}x2"):
+            small = tmp_path / f"small{len(digests)}"
+            small.mkdir()
+            for path in photos.iterdir():
+                Image.open(path).resize((20, 20), way).save(small / f"{name.format(path.stem)}.png")
+            digests.append(open_data(tiny_recipe(photos, lr=small))[0].digest)
+    made, box, same_box, nearest, same_nearest = digests
+    assert (box, nearest) == (same_box, same_nearest)
+    assert len({made, box, nearest}) == 3
+
+
 def test_progress_is_reported_for_each_picture(photos: Path) -> None:
     reported: list[tuple[int, int]] = []
     open_data(tiny_recipe(photos), on_picture=lambda done, total: reported.append((done, total)))
