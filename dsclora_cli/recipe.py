@@ -110,7 +110,7 @@ class DataOptions:
     )
     lr: Path | None = option_field(  # noqa: RUF009
         None,
-        "Folder of real LR pictures, paired with the HR pictures by name; default: bicubic LR.",
+        "Folder of real LR pictures, paired by name with the HR pictures of --data and --val; default: bicubic LR.",
         "DIR",
     )
     val: Path | None = option_field(  # noqa: RUF009

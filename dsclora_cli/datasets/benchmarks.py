@@ -136,7 +136,7 @@ def _refuse_shared_names(pairs: Sequence[Pair]) -> None:
             raise UsageError(problem, "rename one of them")
 
 
-def pair_folders(hr: Path, lr: Path | None, scale: int) -> tuple[Pair, ...]:
+def pair_folders(hr: Path, lr: Path | None, scale: int, held_out: Path | None = None) -> tuple[Pair, ...]:
     """Pair the pictures directly in two folders by name, and sort the pairs by name.
 
     Without `lr` nothing is paired: every picture is a pair with an HR file only, and two pictures may have one name.
@@ -145,17 +145,29 @@ def pair_folders(hr: Path, lr: Path | None, scale: int) -> tuple[Pair, ...]:
     scale, `_LR` (also `_LRx4`), `_SRF_4_LR`, and the m, w or d of DIV2K's `x4m`. An HR name may end in `_HR` or
     `_SRF_4_HR`.
 
+    Args:
+        hr: Folder of HR pictures.
+        lr: Folder of LR pictures.
+        scale: Factor between the sides of LR and HR.
+        held_out: Another folder of HR pictures, whose LR may be in `lr` as well.
+
     Raises:
         UsageError: a folder is missing or empty, or files do not pair; the error names the files.
     """
-    originals = list_pictures(hr, "HR")
     if lr is None:
-        return tuple(Pair(name, path, None) for name, path in sorted((hr_name(path), path) for path in originals))
-    pairs, strays = _pair(originals, list_pictures(lr, "LR"), scale)
+        return pair_as_present(hr, None, scale)
+    pairs, strays = _pair(list_pictures(hr, "HR"), list_pictures(lr, "LR"), scale)
+    if held_out is not None:
+        _, strays = _pair(list_pictures(held_out, "HR"), strays, scale)
     alone = [pair.hr for pair in pairs if pair.lr is None]
     _refuse(alone, f"without an LR picture in {lr}, such as {alone[0].stem}x{scale}.png" if alone else "")
     _refuse(strays, f"in {lr} without an HR picture in {hr}")
     return pairs
+
+
+def pair_as_present(hr: Path, lr: Path | None, scale: int) -> tuple[Pair, ...]:
+    """Pair as `pair_folders` does, but let HR pictures have no LR, and leave out LR pictures without HR."""
+    return _pair(list_pictures(hr, "HR"), () if lr is None else list_pictures(lr, "LR"), scale)[0]
 
 
 def _pair(originals: Sequence[Path], candidates: Sequence[Path], scale: int) -> tuple[tuple[Pair, ...], list[Path]]:

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from dsclora_cli.datasets.benchmarks import Pair, pair_folders
+from dsclora_cli.datasets.benchmarks import Pair, pair_as_present, pair_folders
 from dsclora_cli.datasets.cache import StoredFile, TrainCache, content_hash
 from dsclora_cli.datasets.degradation import context_of, degrade
 from dsclora_cli.datasets.download import SOURCES, fetch_set, set_name
@@ -238,13 +239,15 @@ def open_data(recipe: Recipe, offline: bool = False, on_picture: OnPicture | Non
     if options.lr and len(options.data) > 1:
         raise UsageError("--lr needs a single folder in --data", "give one folder of HR, or leave --lr out")
     cache = TrainCache(options.max_pixels)
-    pictures, notes = _gather(options.data, options.lr, recipe, cache, offline, on_picture)
+    folders, scale = {source: _folder(source, offline) for source in options.data}, recipe.network.scale
+    pairs = {source: pair_folders(hr, options.lr, scale, options.val) for source, hr in folders.items()}
+    pictures, notes = _gather(pairs, recipe, cache, on_picture)
     if options.val is None:
         drawn = _draw_held_out(list(dict.fromkeys(picture.key for picture in pictures)), recipe)
         held_out = [picture for picture in pictures if picture.key in drawn]
         missing = "only one picture is usable, and at least two are needed: one to train on, one to hold out"
     else:
-        held_out, more_notes = _gather([str(options.val)], None, recipe, cache, offline, on_picture)
+        held_out, more_notes = _gather_held_out(chain(*pairs.values()), recipe, cache, on_picture)
         notes += more_notes
         missing = f"{options.val} holds every picture of --data"
     # HR are told apart by content: a copy of a held-out picture is no training picture, whatever its name or LR.
@@ -263,30 +266,62 @@ def _draw_held_out(keys: Sequence[str], recipe: Recipe) -> set[str]:
     return {keys[index] for index in order[:count]}
 
 
-def _gather(
-    sources: Sequence[str],
-    lr: Path | None,
-    recipe: Recipe,
-    cache: TrainCache,
-    offline: bool,
-    on_picture: OnPicture | None,
+def _gather_held_out(
+    trained: Iterable[Pair], recipe: Recipe, cache: TrainCache, on_picture: OnPicture | None
 ) -> tuple[list[Picture], list[str]]:
-    """Decode the pictures of folders and sets, and their LR, into the cache.
+    """Decode the pictures of `val`, as `_gather` does, with their LR of `lr` where there are any.
 
     Args:
-        sources: Folders, or names of sets.
-        lr: Folder of real LR pictures; None to make LR by MATLAB's bicubic.
+        trained: The pairs of `data`. An LR of theirs is the LR of a held-out picture only if the HR are copies.
+        recipe: Names the folders.
+        cache: Where to decode into.
+        on_picture: Receives progress.
+
+    Raises:
+        UsageError: As `_gather`, and where a held-out picture would equal its own LR.
+    """
+    folder, lr, scale = recipe.data.val, recipe.data.lr, recipe.network.scale
+    assert folder is not None
+    owners = {pair.lr: pair.hr for pair in trained if pair.lr}
+    pairs = [
+        replace(pair, lr=None) if pair.lr in owners and not _are_copies(pair.hr, owners[pair.lr], cache) else pair
+        for pair in pair_as_present(folder, lr, scale)
+    ]
+    pictures, notes = _gather({str(folder): pairs}, recipe, cache, on_picture)
+    alone = {pair.hr for pair in pairs if pair.lr is None}
+    names = sorted({str(picture.file) for picture in pictures if picture.file in alone})
+    if lr is not None and names:
+        step = "put theirs there, under names that no picture of --data has"
+        if scale == 1 and not recipe.degrade.degrade:
+            raise UsageError(f"{lr} has no LR of {listed(names)}, and at scale 1 LR cannot be made", step)
+        notes.append(f"{listed(names)}: scored on bicubic LR, because {lr} has no LR of their own; {step}")
+    return pictures, notes
+
+
+def _are_copies(path: Path, other: Path, cache: TrainCache) -> bool:
+    """Return whether two files have the same content; False for files that cannot be read, which are left out later."""
+    try:
+        return cache.hash_of(path) == cache.hash_of(other)
+    except ImageError:
+        return False
+
+
+def _gather(
+    sources: Mapping[str, Sequence[Pair]], recipe: Recipe, cache: TrainCache, on_picture: OnPicture | None
+) -> tuple[list[Picture], list[str]]:
+    """Decode pictures, and their LR, into the cache; without an LR file, make LR by MATLAB's bicubic.
+
+    Args:
+        sources: The pictures of each folder or set, by the name that the recipe gives.
         recipe: Gives scale and patch size.
         cache: Where to decode into.
-        offline: Do not access the internet.
         on_picture: Receives progress.
 
     Returns:
         The pictures, sorted by content, one for each pair of contents of HR and LR, and the notes of `TrainSet`.
 
     Raises:
-        UsageError: Folders are missing or do not pair, or no picture can be used.
-        ImageError: A set cannot be downloaded.
+        UsageError: No picture can be used.
         DscloraError: The cache cannot be written.
     """
     usable: dict[tuple[str, str], Picture] = {}
@@ -294,8 +329,7 @@ def _gather(
     converted: dict[str, list[str]] = {}
     pool = ThreadPoolExecutor(min(MAX_THREADS, os.cpu_count() or 1))
     try:
-        for source in sources:
-            pairs = pair_folders(_folder(source, offline), lr, recipe.network.scale)
+        for pairs in sources.values():
             found = pool.map(lambda pair: _prepare(pair, recipe, cache), pairs)
             for done, (pair, prepared) in enumerate(zip(pairs, found, strict=True), start=1):
                 usable |= {(picture.key, picture.lr): picture for picture in prepared.pictures}

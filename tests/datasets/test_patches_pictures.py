@@ -16,8 +16,9 @@ from training import photographs, tiny_recipe
 from dsclora_cli.datasets import cache
 from dsclora_cli.datasets.patches import open_data
 from dsclora_cli.errors import DscloraError, ImageError, UsageError
+from dsclora_cli.imaging.resize import downscale
 from dsclora_cli.paths import cache_dir
-from dsclora_cli.recipe import DataOptions, Recipe
+from dsclora_cli.recipe import DataOptions, DegradeOptions, NetworkOptions, Recipe
 
 
 @pytest.fixture
@@ -199,6 +200,66 @@ def test_every_real_lr_of_one_original_is_used_and_copies_of_held_out_originals_
     assert {name.removeprefix("copy") for name in left}.isdisjoint(name.removeprefix("copy") for name in trained)
     for picture in data.pictures:
         assert np.array_equal(data.cache.open(picture.lr), np.array(Image.open(small / picture.file.name)))
+
+
+def _real_lr(folder: Path, *sources: Path, mark: str = "") -> Path:
+    """Write LR that bicubic would not make."""
+    folder.mkdir(exist_ok=True)
+    for path in (path for source in sources for path in source.iterdir()):
+        Image.open(path).resize((20, 20), Image.Resampling.NEAREST).save(folder / f"{path.stem}{mark}.png")
+    return folder
+
+
+@pytest.fixture
+def val(tmp_path: Path) -> Path:
+    """Two held-out pictures with names of their own."""
+    folder = photographs(tmp_path / "val", count=8)
+    for path in folder.iterdir():
+        path.rename(path.with_stem(f"held{path.stem}")) if path.stem in "67" else path.unlink()
+    return folder
+
+
+@pytest.mark.parametrize("mark", ["", "x2"])
+def test_held_out_pictures_of_a_folder_have_their_lr_in_the_folder_of_real_lr(
+    photos: Path, val: Path, tmp_path: Path, mark: str
+) -> None:
+    shutil.copy(photos / "3.png", val)  # a copy of a training picture shares its LR
+    small = _real_lr(tmp_path / "small", photos, val, mark=mark)
+    data, held_out = open_data(tiny_recipe(photos, lr=small, val=val))
+    assert len(data.pictures) == 5 and data.notes == ()
+    assert {picture.name for picture in held_out.pictures} == {"held6", "held7", "3"}
+    for name, lr, _ in held_out.load():
+        assert np.array_equal(lr, np.array(Image.open(small / f"{name}{mark}.png")))
+
+
+def test_held_out_pictures_without_real_lr_of_their_own_are_named(photos: Path, val: Path, tmp_path: Path) -> None:
+    small = _real_lr(tmp_path / "small", photos, val)
+    (small / "held7.png").unlink()
+    (val / "held7.png").rename(val / "held9.png")
+    photographs(val, count=1, side=40)
+    Image.open(val / "0.png").rotate(90).save(val / "0.png")  # named like a training picture, whose LR is not its own
+    data, held_out = open_data(tiny_recipe(photos, lr=small, val=val))
+
+    (note,) = data.notes
+    for name, lr, hr in held_out.load():
+        made = name != "held6"
+        assert np.array_equal(lr, downscale(hr, 2) if made else np.array(Image.open(small / "held6.png")))
+        assert (str(val / f"{name}.png") in note.partition(":")[0]) == made
+    assert f"scored on bicubic LR, because {small} has no LR of their own; put theirs there" in note
+
+
+def test_at_scale_1_held_out_pictures_need_real_lr(photos: Path, val: Path) -> None:
+    recipe = replace(tiny_recipe(photos, lr=photos, val=val), network=NetworkOptions(scale=1))
+    with pytest.raises(UsageError, match=r"photos has no LR of .*held6.png, .*held7.png, and at scale 1 LR cannot"):
+        open_data(recipe)
+    assert open_data(replace(recipe, degrade=DegradeOptions(degrade=True)))[0].notes
+
+
+def test_an_lr_picture_of_neither_folder_is_refused(photos: Path, val: Path, tmp_path: Path) -> None:
+    small = _real_lr(tmp_path / "small", photos, val)
+    shutil.copy(small / "0.png", small / "stray.png")
+    with pytest.raises(UsageError, match=r"stray.png: in .*small without an HR picture in .*photos"):
+        open_data(tiny_recipe(photos, lr=small, val=val))
 
 
 def test_the_digest_of_the_data_depends_on_real_lr_and_not_on_names(photos: Path, tmp_path: Path) -> None:
