@@ -27,6 +27,8 @@ from dsclora_cli.datasets.degradation import context_of, degrade
 from dsclora_cli.datasets.download import SOURCES, fetch_set, set_name
 from dsclora_cli.datasets.pages import CONVERSIONS
 from dsclora_cli.errors import DscloraError, ImageError, UsageError
+from dsclora_cli.imaging.metrics import luma
+from dsclora_cli.imaging.resize import downscale, matlab_bicubic
 from dsclora_cli.paths import is_folder
 from dsclora_cli.recipe import DegradeOptions, Recipe
 
@@ -39,6 +41,10 @@ TeacherImages = Callable[[NDArray[np.uint8]], NDArray[np.float32]]
 MAX_THREADS = 8  # each thread holds a decoded picture, and a part of the picture in float64
 FIXED_POINT = 16384.0  # a teacher's output is stored as int16, where 1.0 is 16384: room from -2 to 2
 # Random generators take the stream as part of their seed, so that patches, damage and split never share numbers.
+_FLAT = 60.0
+"""PSNR-Y of bicubic, in dB, above which a picture is flat."""
+_BAND = 64
+"""LR rows of the bands in which `_is_flat` looks at a picture."""
 _MAX_LISTED = 5
 """Number of files that a sentence names."""
 _STREAM_OF_PATCHES, _STREAM_OF_DAMAGE, _STREAM_OF_HELD_OUT = 0, 1, 2
@@ -198,6 +204,8 @@ class HeldOut:
     degradation: DegradeOptions
     seed: int
     cache: TrainCache
+    flat: frozenset[str] = frozenset()
+    """Keys of the pictures without anything to restore, which have no score."""
 
     @property
     def arrays(self) -> list[tuple[str, ...]]:
@@ -205,11 +213,13 @@ class HeldOut:
         return [picture.arrays for picture in self.pictures]
 
     def load(self) -> Iterator[tuple[str, NDArray[np.uint8], NDArray[np.uint8]]]:
-        """Yield name, LR `(h, w, 3)` and HR `(s*h, s*w, 3)` of each picture, uint8.
+        """Yield name, LR `(h, w, 3)` and HR `(s*h, s*w, 3)` of each picture to score, uint8.
 
         LR is degraded if the training patches are, and in the same way at each call.
         """
         for index, picture in enumerate(self.pictures):
+            if picture.key in self.flat:
+                continue
             lr = np.array(self.cache.open(picture.lr))
             if self.degradation.degrade:
                 rng = np.random.default_rng([self.seed, _STREAM_OF_HELD_OUT, index])
@@ -221,7 +231,7 @@ class HeldOut:
 def open_data(recipe: Recipe, offline: bool = False, on_picture: OnPicture | None = None) -> tuple[TrainSet, HeldOut]:
     """Decode the pictures of a recipe into the cache, and split them into a training set and held-out pictures.
 
-    Pictures that cannot be used are left out, with a sentence about each.
+    Pictures that cannot be used are left out, with a sentence about each. Flat pictures are held out, but not scored.
 
     Args:
         recipe: Names folders and sets, and how to split them.
@@ -229,7 +239,7 @@ def open_data(recipe: Recipe, offline: bool = False, on_picture: OnPicture | Non
         on_picture: Receives progress.
 
     Raises:
-        UsageError: Folders are missing or do not pair, or no picture is left to train on or to hold out.
+        UsageError: Folders are missing or do not pair, or no picture is left to train on or to score.
         ImageError: A set cannot be downloaded.
         DscloraError: The cache cannot be written.
     """
@@ -255,7 +265,9 @@ def open_data(recipe: Recipe, offline: bool = False, on_picture: OnPicture | Non
     training = [picture for picture in pictures if picture.key not in held_keys]
     if not training or not held_out:
         raise UsageError(missing, "add pictures to --data")
-    held_out_set = HeldOut(tuple(held_out), recipe.network.scale, recipe.degrade, recipe.run.seed, cache)
+    flat, more_notes = _find_flat(held_out, recipe.network.scale, cache)
+    notes += more_notes
+    held_out_set = HeldOut(tuple(held_out), recipe.network.scale, recipe.degrade, recipe.run.seed, cache, flat)
     return TrainSet(tuple(training), recipe, cache, tuple(notes)), held_out_set
 
 
@@ -348,6 +360,43 @@ def _gather(
     notes = [f"left out: {reason}" for reason in reasons]
     notes += [f"{listed(names)}: {CONVERSIONS[conversion]}" for conversion, names in sorted(converted.items())]
     return [usable[key] for key in sorted(usable)], notes
+
+
+def _find_flat(held_out: Sequence[Picture], scale: int, cache: TrainCache) -> tuple[frozenset[str], list[str]]:
+    """Return the keys of the held-out pictures that are flat, and a sentence with their names, if there are any.
+
+    Raises UsageError where all held-out pictures are flat.
+    """
+    flat = [picture for picture in held_out if _is_flat(cache.open(picture.hr), scale)]
+    names = listed(
+        [f"{picture.file} page {picture.page + 1}" if picture.page else str(picture.file) for picture in flat]
+    )
+    if len(flat) == len(held_out):
+        hint = "hold out more pictures with --val-share, or pictures of your choice with --val"
+        raise UsageError(f"{names}: held out, but nearly flat, and no other picture is left to score", hint)
+    notes = [f"{names}: held out, but not scored: a nearly flat picture would decide alone which weights are kept"]
+    return frozenset(picture.key for picture in flat), notes if flat else []
+
+
+def _is_flat(hr: NDArray[np.uint8], scale: int) -> bool:
+    """Return whether a picture `(H, W, 3)` has nothing to restore: bicubic alone reaches a PSNR-Y above 60 dB.
+
+    At 60 dB the mean squared error is 0.065, the error that rounding a gray picture to 8 bits makes in the luma. Scores
+    of networks on such a picture only tell how exactly the networks repeat a smooth area: from 50 dB to infinity, while
+    scores on other pictures differ by tenths. Photographs are far below, because of noise and grain: the smoothest of
+    150 has 51 dB at x2.
+    """
+    factor = max(scale, 2)  # at scale 1 LR has every detail, so the detail that half the size loses counts
+    height, width = (side // factor * factor for side in hr.shape[:2])
+    left = height * width * 255**2 / 10 ** (_FLAT / 10)
+    # By bands, because few rows tell that a picture has details, and to save memory.
+    for top in range(0, height, _BAND * factor):
+        band = np.array(hr[top : min(top + _BAND * factor, height), :width])
+        restored = matlab_bicubic(downscale(band, factor), *band.shape[:2])
+        left -= float(np.sum((luma(restored) - luma(band)) ** 2))
+        if left <= 0:
+            return False
+    return True
 
 
 def listed(names: Sequence[str]) -> str:
