@@ -7,17 +7,20 @@ people.
 
 from __future__ import annotations
 
+import hashlib
 import json
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from dsclora_cli.claims import Claim, local_key
 from dsclora_cli.errors import DscloraError, UsageError, next_step
 from dsclora_cli.imaging.contact_sheet import Panel, Strip, contact_sheet, save_png
 from dsclora_cli.imaging.resize import matlab_bicubic
-from dsclora_cli.paths import append_line, atomic_write, is_folder, is_taken, open_regular
+from dsclora_cli.paths import append_line, atomic_write, is_folder, is_taken, open_regular, state_dir
 from dsclora_cli.recipe import Recipe
 from dsclora_cli.recipe_toml import recipe_to_toml
 from dsclora_cli.training.validation import Sample
@@ -27,6 +30,22 @@ _FIRST_FILES = {"recipe.toml", "log.jsonl", "tensorboard"}
 """Files of a run that was killed before its first checkpoint."""
 _NEEDED_FOR = {"plot": "matplotlib", "TensorBoard log": "tensorboard"}
 _SAMPLES, _CROP = 4, 96  # pictures in `samples.png`, and the edge of their crops in LR pixels
+
+
+@contextmanager
+def claimed(path: Path) -> Iterator[None]:
+    """Keep other processes of the user from training in a folder, which need not exist.
+
+    Raises UsageError where another process trains there at this moment.
+    """
+    name = hashlib.sha256(os.fsencode(local_key(path))).hexdigest()
+    claim = Claim(state_dir() / "runs" / f"{name}.lock")
+    if not claim.taken:
+        raise UsageError(f"another process is training in {path}", "wait for its end, or choose another --out")
+    try:
+        yield
+    finally:
+        claim.release()
 
 
 def is_new_run(path: Path, resume: bool) -> bool:

@@ -12,7 +12,7 @@ import math
 import time
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -30,7 +30,7 @@ from dsclora_cli.stop_request import StopRequest
 from dsclora_cli.training.checkpoint import RunState, TrainingProgress
 from dsclora_cli.training.distributed import ProcessGroup, join_process_group
 from dsclora_cli.training.optim import EMA, Precision, make_optimizer, rate_at
-from dsclora_cli.training.run_dir import RunDir, is_new_run
+from dsclora_cli.training.run_dir import RunDir, claimed, is_new_run
 from dsclora_cli.training.validation import Sample, mean_psnr, validate
 
 LossTerms = dict[str, Tensor]
@@ -148,13 +148,18 @@ def fit(recipe: Recipe, run: Run, build: Builder) -> TrainResult:
         build: Makes the training setup once the data is open.
 
     Raises:
-        UsageError: Options contradict each other, or the folder holds something else.
+        UsageError: Options contradict each other, the folder holds something else, or another process trains there.
         KeyboardInterrupt: The run was asked to stop; a checkpoint is written.
         DscloraError: The loss stays NaN, the folder cannot be written, or `open_data` or `build` fails.
     """
     if recipe.run.threads:
         torch.set_num_threads(recipe.run.threads)
-    with join_process_group(recipe.run.device) as group, no_subnormals():
+    with (
+        join_process_group(recipe.run.device) as group,
+        no_subnormals(),
+        # The first process alone writes. The claim comes before the pictures, whose decoding may take minutes.
+        claimed(run.path) if group.is_first else nullcontext(),
+    ):
         is_new = is_new_run(run.path, run.resume)
         train_set, held_out = open_data(recipe, run.offline, run.callbacks.on_picture)
         for sentence in train_set.notes:

@@ -11,11 +11,11 @@ import json
 import os
 import sys
 from collections.abc import Iterable, Mapping
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from dsclora_cli.claims import Claim
 from dsclora_cli.config import SaveOptions
 from dsclora_cli.errors import ImageError, ImageUnwritable, next_step
 from dsclora_cli.imaging.types import AnyFrame, Header
@@ -64,33 +64,11 @@ def is_recorded(path: Place) -> bool:
     return found is not None and _is_unchanged(found, record)
 
 
-class ResultClaim:
-    """Claim of a process on a result: no other process upscales the same picture at the same time.
-
-    The system frees the lock of a process that ends, however the process ends, so no claim is ever stale.
-    """
+class ResultClaim(Claim):
+    """Claim of a process on a result: no other process upscales the same picture at the same time."""
 
     def __init__(self, target: Place) -> None:
-        from filelock import FileLock, Timeout
-
-        self.taken = True
-        """Whether the result is free for the caller; False where another process works on the result."""
-        path = _record_path(target).with_suffix(".lock")
-        # Claimed by the decode thread and released by the encode thread, so not a lock of a thread.
-        self._lock = FileLock(path, thread_local=False)
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            self._lock.acquire(timeout=0)
-        except (Timeout, RuntimeError):  # RuntimeError: another run of the same process holds the lock
-            self.taken = False
-        except (OSError, NotImplementedError):
-            pass  # no place for locks, as for a user without a home: the work is done without a claim
-
-    def release(self) -> None:
-        """Let other processes claim the result."""
-        if self.taken:
-            with suppress(OSError, RuntimeError):
-                self._lock.release()
+        super().__init__(_record_path(target).with_suffix(".lock"))
 
 
 def save_result(

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import os
-import sys
 from dataclasses import dataclass
 from pathlib import Path, PurePath
 from typing import Literal
 
 from dsclora_cli.callbacks import Callbacks
+from dsclora_cli.claims import local_key
 from dsclora_cli.config import BatchOptions
 from dsclora_cli.errors import (
     DscloraError,
@@ -120,13 +119,7 @@ def path_key(path: Place) -> str:
 
     Links are resolved. Upper and lower case are equal where the system ignores case in file names.
     """
-    if isinstance(path, RemotePlace):
-        return path.key
-    try:
-        key = os.path.normcase(os.path.realpath(path))  # unlike Path.resolve, passes over a link to itself
-    except ValueError:  # no file has a NUL in the name
-        key = str(path)
-    return key.casefold() if sys.platform == "darwin" else key
+    return path.key if isinstance(path, RemotePlace) else local_key(path)
 
 
 FileStatus = Literal["done", "skipped", "kept", "failed", "interrupted", "not-reached", "left-out"]

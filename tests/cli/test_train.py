@@ -95,6 +95,34 @@ def test_wrong_options_are_errors_of_one_line(dsclora, photos: Path) -> None:
     assert not Path("run").exists()
 
 
+def test_a_run_in_progress_is_refused_to_every_other_command(
+    dsclora, photos: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begin = ("train", "--data", photos, "--steps", 2, *TINY, *HERE)
+    refused = []
+
+    def read(view: TrainView, done: int, total: int) -> None:
+        """Start more commands from within the run: before the folder is there, and in other spellings."""
+        if done == total:
+            tries = (("--out", "run"), ("--out", Path.cwd() / "photos" / ".." / "run", "--resume"))
+            refused.extend(dsclora(*begin, *words) for words in tries)
+            assert not Path("run").exists()
+
+    with monkeypatch.context() as patched:
+        patched.setattr(TrainView, "on_picture", read)
+        assert dsclora(*begin, "--out", "run").code == 0
+    assert [each.code for each in refused] == [2, 2]
+    assert refused[0].err == "error: another process is training in run (wait for its end, or choose another --out)\n"
+    assert len(Path("run/log.jsonl").read_text().splitlines()) == 1
+    assert dsclora("train", "--out", "run", "--resume").code == 0
+
+
+def test_a_run_that_fails_before_the_first_step_leaves_neither_a_folder_nor_a_claim(dsclora, photos: Path) -> None:
+    for number in range(2):
+        code, _, err = dsclora("train", "--data", photos, "--out", "run", *TINY, *HERE, "--patch", 1000 + number)
+        assert code == 2 and "another process" not in err and not Path("run").exists()
+
+
 @pytest.mark.usefixtures("uncollected")
 def test_a_stopped_run_leaves_a_checkpoint_to_resume_from(
     dsclora, photos: Path, monkeypatch: pytest.MonkeyPatch

@@ -57,6 +57,10 @@ def test_a_killed_run_resumes_to_the_result_of_an_unbroken_run(photos: Path, tmp
     subprocess.run(_command(photos, tmp_path / "through", *steps), check=True, capture_output=True)
     process = subprocess.Popen(_command(photos, tmp_path / "cut", *steps), stderr=subprocess.DEVNULL)
     _wait_for(tmp_path / "cut", 100, process)
+    process.send_signal(signal.SIGSTOP)
+    second = _command(photos, tmp_path / "cut", *steps, "--resume")
+    other = subprocess.run(second, check=False, capture_output=True, text=True)
+    assert (other.returncode, other.stderr.count("another process is training in")) == (2, 1)
     process.kill()
     process.wait()
     resumed = subprocess.run(
