@@ -24,6 +24,7 @@ from dsclora_cli.datasets.patches import Batch, HeldOut, TrainSet, open_data
 from dsclora_cli.errors import DscloraError
 from dsclora_cli.inference.device import full_float32, no_subnormals
 from dsclora_cli.models.network import Network
+from dsclora_cli.paths import is_file
 from dsclora_cli.recipe import Recipe
 from dsclora_cli.recipe_toml import recipe_digest
 from dsclora_cli.stop_request import StopRequest
@@ -32,6 +33,7 @@ from dsclora_cli.training.distributed import ProcessGroup, join_process_group
 from dsclora_cli.training.optim import EMA, Precision, make_optimizer, rate_at
 from dsclora_cli.training.run_dir import RunDir, claimed, is_new_run
 from dsclora_cli.training.validation import Sample, mean_psnr, validate
+from dsclora_cli.weights.finished import LAST_FILE
 
 LossTerms = dict[str, Tensor]
 """The weighted terms of a loss by name, each a scalar; the loss is the sum of the terms."""
@@ -94,7 +96,7 @@ class TrainResult:
     run: Path
     """The run folder."""
     file: Path | None
-    """The file of the best weights; None where no weights scored above `floor_psnr_y`."""
+    """The file of the best weights; None where no weights scored above `floor_psnr_y`, or where the file is gone."""
     steps: int
     """Number of steps taken."""
     best_step: int
@@ -321,7 +323,7 @@ class Trainer:
             progress.seconds += progress.worked + time.monotonic() - started
             score = self._mean_score(mean_psnr(self._samples))
             best = progress.best is None or score.psnr_y > progress.best
-            self._save_weights("last.safetensors", score.psnr_y)
+            self._save_weights(LAST_FILE, score.psnr_y)
             if best:
                 progress.best, progress.best_step = score.psnr_y, progress.step
                 self._save_weights(self._setup.file_name, score.psnr_y)
@@ -373,10 +375,12 @@ class Trainer:
         """Write the last checkpoint, and return the outcome."""
         self._checkpoint()
         progress = self._progress
-        kept = progress.best is not None and progress.best_step > 0
+        file = self._run_dir.path / self._setup.file_name
+        # Of a run that resumes, somebody may have moved the file.
+        kept = progress.best is not None and progress.best_step > 0 and is_file(file)
         return TrainResult(
             run=self._run_dir.path,
-            file=self._run_dir.path / self._setup.file_name if kept else None,
+            file=file if kept else None,
             steps=progress.step,
             best_step=progress.best_step,
             best_psnr_y=progress.best or 0.0,

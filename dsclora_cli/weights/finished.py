@@ -11,6 +11,8 @@ NETWORK_FILE = "best.safetensors"
 """File of a run folder with the best network."""
 ADAPTER_FILE = "adapter.safetensors"
 """File of a run folder with the best adapter; a run has a network or an adapter."""
+LAST_FILE = "last.safetensors"
+"""File of a run folder with the weights at the last score, a network or an adapter."""
 
 
 class NoNetwork(WeightsError):

@@ -73,6 +73,18 @@ def test_a_run_resumes_by_its_own_recipe_and_no_other(dsclora, photos: Path) -> 
     assert Path("run/log.jsonl").read_bytes() == kept
 
 
+def test_best_weights_that_were_removed_are_not_called_kept(dsclora, photos: Path) -> None:
+    assert dsclora("train", "--data", photos, "--out", "run", "--steps", 2, *TINY, *HERE).code == 0
+    again = ("train", "--out", "run", "--resume")
+    Path("run/best.safetensors").unlink()
+    gone = "not kept: the best weights, of step 2, are no longer in run"
+    code, out, err = dsclora(*again, "--json")
+    assert code == 1 and json.loads(out)["file"] is None and "\nkept: " not in err
+    assert err.endswith(f"{gone} ({Path('run', 'last.safetensors')} holds the weights of the last score)\n")
+    Path("run/last.safetensors").unlink()
+    assert dsclora(*again, "-q").err == f"{gone} (train again with another --out)\n"
+
+
 def test_a_folder_that_is_no_run_is_refused(dsclora, photos: Path) -> None:
     code, _, err = dsclora("train", "--data", photos, "--out", photos, "--steps", 2, *TINY, *HERE)
     assert code == 2 and "error: photos already exists and holds no run" in err

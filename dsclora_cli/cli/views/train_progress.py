@@ -12,7 +12,9 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from dsclora_cli.cli import console
 from dsclora_cli.errors import ExitCode
+from dsclora_cli.paths import is_file
 from dsclora_cli.training.trainer import Score, TrainCallbacks, TrainResult
+from dsclora_cli.weights.finished import LAST_FILE
 
 _SMOOTHING = 0.98  # of the loss on the bar; the lines of scores have means
 
@@ -95,6 +97,10 @@ class TrainView(TrainCallbacks):
 
     def _shortfall(self, result: TrainResult) -> str:
         """Return why no weights were kept."""
+        if result.best_step:  # weights were kept in an earlier part of the run
+            last = result.run / LAST_FILE
+            hint = f"{last} holds the weights of the last score" if is_file(last) else "train again with another --out"
+            return f"the best weights, of step {result.best_step}, are no longer in {result.run} ({hint})"
         if result.floor_psnr_y is None:
             return "nothing was scored"
         floor = f"no step was better than the base's {result.floor_psnr_y:.3f} dB on the held-out pictures"
