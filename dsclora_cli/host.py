@@ -1,8 +1,9 @@
-"""Free memory of the machine, found without torch, and memory that is given back to the machine."""
+"""Free memory of the machine, memory that is given back, and the number of worker processes, found without torch."""
 
 from __future__ import annotations
 
 import ctypes
+import os
 import sys
 from collections.abc import Iterator
 from contextlib import suppress
@@ -24,6 +25,11 @@ def return_freed_memory() -> None:
     if sys.platform == "linux":
         with suppress(OSError, AttributeError):  # other libraries for C have no such function
             ctypes.CDLL(None).malloc_trim(0)
+
+
+def worker_count() -> int:
+    """Return the number of processes that torchrun started for this command; 1 without torchrun."""
+    return int(os.environ.get("WORLD_SIZE", "1"))
 
 
 def _within_groups() -> int:

@@ -211,7 +211,7 @@ class OptimizerOptions:
         "Decay rates of the optimiser's two averages; default 0.9 0.99, for soap 0.95 0.97.",
         "FIRST SECOND",
         min=0,
-        max=1,
+        max=0.999999,  # an average that forgets nothing has no first value: optimizers refuse 1, or divide by zero
     )
     weight_decay: float = option_field(
         0.0, "Weight decay: decoupled for adamw, an L2 penalty for adam, unused by soap.", "X", min=0

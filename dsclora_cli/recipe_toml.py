@@ -16,6 +16,7 @@ from difflib import get_close_matches
 from pathlib import Path
 
 from dsclora_cli.errors import UsageError, next_step
+from dsclora_cli.host import worker_count
 from dsclora_cli.methods import find_plugin
 from dsclora_cli.paths import read_named
 from dsclora_cli.recipe import (
@@ -101,6 +102,17 @@ def check_recipe(recipe: Recipe) -> None:
         raise _wrong("--scale", "at 1 the inputs equal the targets without --degrade and without --lr")
     if distill is not None:
         _check_distillation(distill)
+        if distill.method == "facd":
+            check_contrast(recipe.data.batch // (recipe.optimiser.accumulate * worker_count()))
+
+
+def check_contrast(patches: int) -> None:
+    """Raise UsageError unless method facd gets several patches at a time, which the method compares."""
+    if patches < 2:
+        raise UsageError(
+            "method facd compares each patch with other patches, but there is one patch at a time",
+            "raise --batch, or lower --accumulate or the number of workers",
+        )
 
 
 def _check_distillation(options: DistillOptions) -> None:

@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from dsclora_cli.datasets.patches import Batch
-from dsclora_cli.errors import UsageError
+from dsclora_cli.recipe_toml import check_contrast
 from dsclora_cli.training.losses import detail_l1
 
 
@@ -184,11 +184,7 @@ class ContrastiveLoss:
 
         Raises UsageError for a batch with a single sample, which has no negatives.
         """
-        if len(batch.lr) < 2:
-            raise UsageError(
-                "method facd compares each patch with other patches, but there is one patch at a time",
-                "raise --batch, or lower --accumulate or the number of workers",
-            )
+        check_contrast(len(batch.lr))
         passed = self._passed(batch)
         losses = torch.stack([self._losses(*pair) for pair in batch.map_pairs()])  # (pairs, N)
         return {"facd": self.weight * (losses * passed).mean(), "passed": passed.mean()}

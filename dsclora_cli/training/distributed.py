@@ -16,6 +16,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from dsclora_cli.errors import DscloraError, UsageError
+from dsclora_cli.host import worker_count
 from dsclora_cli.inference.device import resolve_device
 
 
@@ -95,7 +96,7 @@ def join_process_group(device_name: str) -> Iterator[ProcessGroup]:
     Raises UsageError for a device that the machine does not have.
     """
     device = resolve_device(local_device(device_name))
-    count = int(os.environ.get("WORLD_SIZE", "1"))
+    count = worker_count()
     if count == 1:
         yield ProcessGroup(device)
         return
@@ -111,6 +112,6 @@ def local_device(name: str) -> str:
 
     A name with an index ("cuda:1") stays unchanged.
     """
-    several = int(os.environ.get("WORLD_SIZE", "1")) > 1
+    several = worker_count() > 1
     use_cuda = name == "cuda" or (name == "auto" and torch.cuda.is_available())
     return f"cuda:{os.environ.get('LOCAL_RANK', '0')}" if several and use_cuda else name

@@ -100,6 +100,7 @@ def test_wrong_options_are_errors_of_one_line(dsclora, photos: Path) -> None:
         (("--config", "none.toml"), "error: cannot read none.toml: No such file or directory"),
         (("--resume",), "error: run holds no run to resume (check --out, or start a run with --data DIR)"),
         (("--data", "photos", "--scale", "5"), "error: --scale: 5 is above 4"),
+        (("--data", "photos", "--betas", "0.9", "1"), "error: --betas: 1.0 is above 0.999999"),
         (("--data", "photos", "--noise", "3", "1"), "error: --noise: 3.0 to 1.0 is no range"),
     ):
         code, out, err = dsclora("train", "--out", "run", *arguments)

@@ -115,7 +115,14 @@ def test_maps_are_compared_in_the_order_given(dsclora, teacher: Path, method: st
         assert resumed.code == code and expected in resumed.err
 
 
-def test_facd_refuses_batches_of_one_patch(dsclora, teacher: Path) -> None:
+@pytest.mark.parametrize(
+    ("words", "workers"), [(("--batch", 1), 1), (("--batch", 4, "--accumulate", 4), 1), (("--batch", 2), 2)]
+)
+def test_facd_refuses_batches_of_one_patch_before_a_folder_is_made(
+    dsclora, teacher: Path, words, workers: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WORLD_SIZE", str(workers))
     code, _, err = dsclora("distill", "--method", "facd", "--teacher", teacher, *STUDENT, "--data", "photos",
-                           "--out", "run", *QUICK, *HERE, "--batch", 1)  # fmt: skip
+                           "--out", "run", *QUICK, *HERE, *words)  # fmt: skip
     assert code == 2 and "raise --batch" in err
+    assert not Path("run").exists()
