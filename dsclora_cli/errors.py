@@ -14,8 +14,9 @@
     KeyboardInterrupt             interrupted
     any other exception           bug
 
-A message names problem and place; a hint names the next step. docs/exit-codes.md explains all codes to users. Two
-subclasses stand where they are raised: `HubUnavailable` in hub_client.py, `AlreadyLargeEnough` in upscaling/sizes.py.
+A message names problem and place; a hint names the next step. docs/exit-codes.md explains all codes to users. Three
+subclasses stand where they are raised: `HubUnavailable` in hub_client.py, `AlreadyLargeEnough` in upscaling/sizes.py,
+`NotFinite` in inference/engine.py.
 """
 
 from __future__ import annotations

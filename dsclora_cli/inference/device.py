@@ -121,6 +121,7 @@ def is_out_of_memory(error: RuntimeError | MemoryError) -> bool:
         isinstance(error, (torch.OutOfMemoryError, MemoryError))
         or "DefaultCPUAllocator" in text
         or "could not create a primitive" in text  # oneDNN
+        or "Storage size calculation overflowed" in text  # more bytes than an address has bits for
         or "MPS backend out of memory" in text
     )
 

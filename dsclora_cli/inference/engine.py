@@ -104,7 +104,7 @@ class Engine(Protocol):
 
         Raises:
             OutOfMemory: The tile does not fit the device.
-            DscloraError: The result holds NaN or infinity.
+            NotFinite: The result holds NaN or infinity.
         """
         ...
 
@@ -140,20 +140,22 @@ def activation_bytes(engine: Engine) -> int:
 
 
 def require_finite(pixels: UnitPixels) -> UnitPixels:
-    """Return the result of a network, of any shape. Raises DscloraError for NaN or infinity."""
+    """Return the result of a network, of any shape. Raises NotFinite for NaN or infinity."""
     # NaN and infinity survive a sum, and a sum reads the array once without a temporary of the same size.
     with np.errstate(invalid="ignore"):
         total = pixels.sum()
     if not np.isfinite(total):
-        raise not_finite_error()
+        raise NotFinite
     return pixels
 
 
-def not_finite_error() -> DscloraError:
-    """Return the error for a result with NaN or infinity."""
-    return DscloraError(
-        "the result of the network holds NaN or infinity in float32", "check the weights file; it may be damaged"
-    )
+class NotFinite(DscloraError):
+    """The result of a network holds NaN or infinity."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "the result of the network holds NaN or infinity in float32", "check the weights file; it may be damaged"
+        )
 
 
 class Ensemble:

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from dsclora_cli.errors import OutOfMemory
 from dsclora_cli.inference.device import full_float32, is_out_of_memory
-from dsclora_cli.inference.engine import Descriptor, PendingTile, UnitPixels, not_finite_error
+from dsclora_cli.inference.engine import Descriptor, NotFinite, PendingTile, UnitPixels
 
 GpuFunction = Callable[[Tensor], tuple[Tensor, ...]]
 """Map a batch on the device to results on the device."""
@@ -171,7 +171,7 @@ class TorchGpuEngine:
                 self.fp16_fallbacks += 1
                 result: NDArray[Any] = pixels[0]
                 return result
-        raise not_finite_error()
+        raise NotFinite
 
     @contextmanager
     def _out_of_memory_named(self, kind: _BatchKind, count: int) -> Iterator[None]:

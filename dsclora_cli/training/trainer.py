@@ -21,8 +21,9 @@ from torch import Tensor, nn
 
 from dsclora_cli.callbacks import Callbacks
 from dsclora_cli.datasets.patches import Batch, HeldOut, TrainSet, open_data
-from dsclora_cli.errors import DscloraError
-from dsclora_cli.inference.device import full_float32, no_subnormals
+from dsclora_cli.errors import DscloraError, OutOfMemory
+from dsclora_cli.inference.device import full_float32, is_out_of_memory, no_subnormals
+from dsclora_cli.inference.engine import NotFinite
 from dsclora_cli.models.network import Network
 from dsclora_cli.paths import is_file
 from dsclora_cli.recipe import Recipe
@@ -152,6 +153,7 @@ def fit(recipe: Recipe, run: Run, build: Builder) -> TrainResult:
     Raises:
         UsageError: Options contradict each other, the folder holds something else, or another process trains there.
         KeyboardInterrupt: The run was asked to stop; a checkpoint is written.
+        OutOfMemory: The network, or a batch, does not fit the device or this machine.
         DscloraError: The loss stays NaN, the folder cannot be written, or `open_data` or `build` fails.
     """
     if recipe.run.threads:
@@ -159,6 +161,7 @@ def fit(recipe: Recipe, run: Run, build: Builder) -> TrainResult:
     with (
         join_process_group(recipe.run.device) as group,
         no_subnormals(),
+        _memory_errors_named(group.device),
         # The first process alone writes. The claim comes before the pictures, whose decoding may take minutes.
         claimed(run.path) if group.is_first else nullcontext(),
     ):
@@ -171,6 +174,18 @@ def fit(recipe: Recipe, run: Run, build: Builder) -> TrainResult:
         # A barrier: every process must have looked at the folder before the first process writes into the folder.
         group.mean([0.0])
         return Trainer(recipe, setup, (train_set, held_out), run, group).run(is_new)
+
+
+@contextmanager
+def _memory_errors_named(device: torch.device) -> Iterator[None]:
+    """Turn a failure to allocate memory into an error with a next step."""
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+        hint = "lower --batch, --patch or the size of the network, or raise --accumulate"
+        raise OutOfMemory(f"the training does not fit the memory of {device}", hint) from error
 
 
 class Trainer:
@@ -319,7 +334,7 @@ class Trainer:
         progress = self._progress
         if self._group.is_first:
             started = time.monotonic()
-            self._samples = validate(self._setup.to_network(self._ema.module), self._held_out, self._group.device)
+            self._samples = self._validate()
             progress.seconds += progress.worked + time.monotonic() - started
             score = self._mean_score(mean_psnr(self._samples))
             best = progress.best is None or score.psnr_y > progress.best
@@ -332,6 +347,14 @@ class Trainer:
                 self._callbacks.on_score(score, best)
         # The sums for the next line of the log start at zero.
         progress.terms, progress.counted, progress.worked, progress.waited = {}, 0, 0.0, 0.0
+
+    def _validate(self) -> list[Sample]:
+        """Upscale and score the held-out pictures. Raises DscloraError where the weights have grown without limit."""
+        try:
+            return validate(self._setup.to_network(self._ema.module), self._held_out, self._group.device)
+        except NotFinite as error:
+            message = f"the training diverged: after {self._progress.step} steps the network gives NaN or infinity"
+            raise DscloraError(message, "start a new run with a lower --learning-rate") from error
 
     def _mean_score(self, psnr_y: float) -> Score:
         """Return the line of the log for the steps since the previous line."""

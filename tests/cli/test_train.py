@@ -136,6 +136,17 @@ def test_a_run_that_fails_before_the_first_step_leaves_neither_a_folder_nor_a_cl
         assert code == 2 and "another process" not in err and not Path("run").exists()
 
 
+@pytest.mark.parametrize(
+    "words",
+    [("--channels", 10**5), ("--channels", 10**10), ("--batch", 10**12), ("--arch", "edsr", "--channels", 10**6)],
+)
+def test_what_does_not_fit_the_memory_is_no_bug(dsclora, photos: Path, words) -> None:
+    code, out, err = dsclora("train", "--data", photos, "--out", "run", *TINY, *HERE, *words, "--json")
+    assert (code, json.loads(out)["error"]["code"]) == (1, "out-of-memory")
+    assert err.startswith("error: the training does not fit the memory of cpu (lower --batch") and err.count("\n") == 1
+    assert not Path("run").exists()
+
+
 @pytest.mark.usefixtures("uncollected")
 def test_a_stopped_run_leaves_a_checkpoint_to_resume_from(
     dsclora, photos: Path, monkeypatch: pytest.MonkeyPatch

@@ -100,6 +100,16 @@ def test_a_loss_that_stays_nan_stops_the_run_with_advice(photos: Path, tmp_path:
         _fit(recipe, tmp_path / "run", lambda network: lambda batch: {"pixel": network(batch.lr).mean() * torch.nan})
 
 
+def test_a_run_whose_weights_grow_without_limit_is_told_to_lower_the_learning_rate(
+    photos: Path, tmp_path: Path
+) -> None:
+    recipe = tiny_recipe(photos)
+    recipe = replace(recipe, optimiser=replace(recipe.optimiser, learning_rate=1e30))
+    message = r"the training diverged: after 4 steps .* NaN or infinity \(start a new run with a lower --learning-"
+    with pytest.raises(DscloraError, match=message):
+        train(recipe, tmp_path / "run", False, Recorder())
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("exponent", [10, 26])
 def test_float16_scales_the_loss_and_skips_overflows(exponent: int, photos: Path, tmp_path: Path, monkeypatch) -> None:

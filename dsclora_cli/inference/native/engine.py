@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dsclora_cli.errors import OutOfMemory, UsageError
-from dsclora_cli.inference.engine import PendingTile, UnitPixels, not_finite_error
+from dsclora_cli.inference.engine import NotFinite, PendingTile, UnitPixels
 from dsclora_cli.inference.native.library import CPU_VARIABLE, chosen_cpu, load_library
 from dsclora_cli.inference.native.weights import SpanWeights
 
@@ -84,7 +84,7 @@ class NativeEngine:
         if status == _NO_MEMORY:
             raise self._out_of_memory(tile)
         if status == _NOT_FINITE:
-            raise not_finite_error()
+            raise NotFinite
         return result
 
     def _out_of_memory(self, tile: NDArray[Any]) -> OutOfMemory:
