@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from dsclora_cli.errors import DscloraError, UsageError, next_step
-from dsclora_cli.paths import atomic_write, open_regular
+from dsclora_cli.paths import atomic_write, is_taken, open_regular
 from dsclora_cli.recipe import Recipe
 from dsclora_cli.recipe_toml import differing_options, read_recipe, recipe_digest
 from dsclora_cli.weights.finished import ADAPTER_FILE, finished_weights
@@ -75,7 +75,8 @@ class RunState:
         except (OSError, RuntimeError) as error:
             # PyTorch's zip writer raises RuntimeError, without a reason, when a write fails.
             reason = getattr(error, "strerror", None) or "the disk may be full"
-            hint = f"the previous checkpoint is intact; {next_step(error)}, then --resume"
+            intact = "the previous checkpoint is intact; " if is_taken(path) else ""
+            hint = f"{intact}{next_step(error)}, then --resume"
             raise DscloraError(f"cannot write {path}: {reason}", hint) from error
 
     def load(self, path: Path, device: torch.device) -> str:

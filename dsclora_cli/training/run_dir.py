@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -20,7 +21,7 @@ from dsclora_cli.claims import Claim, local_key
 from dsclora_cli.errors import DscloraError, UsageError, next_step
 from dsclora_cli.imaging.contact_sheet import Panel, Strip, contact_sheet, save_png
 from dsclora_cli.imaging.resize import matlab_bicubic
-from dsclora_cli.paths import append_line, atomic_write, is_folder, is_taken, open_regular, state_dir
+from dsclora_cli.paths import append_line, atomic_write, is_folder, is_link, is_taken, open_regular, state_dir
 from dsclora_cli.recipe import Recipe
 from dsclora_cli.recipe_toml import recipe_to_toml
 from dsclora_cli.training.validation import Sample
@@ -53,6 +54,9 @@ def is_new_run(path: Path, resume: bool) -> bool:
 
     Raises UsageError where the run would overwrite something.
     """
+    astray = next((place for place in (path, *path.parents) if is_link(place) and not is_taken(place)), None)
+    if astray is not None:
+        raise UsageError(f"{astray} is a link that leads nowhere", "make what the link names, or choose another --out")
     holds_run = is_taken(path / _STATE)
     if holds_run and not resume:
         raise UsageError(f"{path} already holds a run", "resume the run with --resume, or choose another --out")
@@ -117,8 +121,10 @@ class RunDir:
     def _checked(self, line: bytes, number: int) -> dict[str, Any]:
         try:
             read = json.loads(line)
-            # The keys that the plot needs; a score may be absent.
-            if isinstance(read["step"], int) and all(isinstance(read[key], int | float) for key in ("loss", "psnr_y")):
+            # The keys that the plot needs. There is no loss where every step since the line before was skipped.
+            if isinstance(read["step"], int) and all(
+                isinstance(read[key], kinds) for key, kinds in (("loss", int | float | None), ("psnr_y", int | float))
+            ):
                 return dict(read)
         except (ValueError, LookupError, TypeError, RecursionError):
             pass
@@ -146,7 +152,8 @@ class RunDir:
         try:
             yield
         except OSError as error:
-            hint = f"{next_step(error)}, then --resume from the last checkpoint; or choose another --out"
+            resume = "--resume from the last checkpoint" if is_taken(self.state) else "--resume"
+            hint = f"{next_step(error)}, then {resume}; or choose another --out"
             raise DscloraError(f"cannot write to {self.path}: {error.strerror}", hint) from error
 
 
@@ -163,10 +170,10 @@ def draw_curve(lines: Sequence[Mapping[str, Any]], target: Path) -> None:
     # A Figure of its own, not pyplot, which keeps global state and may open a window.
     figure = Figure(figsize=(8, 4.5), layout="constrained")
     axes = figure.subplots()
-    losses = [line["loss"] for line in lines]
+    losses = [math.nan if line["loss"] is None else line["loss"] for line in lines]
     axes.plot(steps, losses, color="tab:gray")
     # The loss `psnr` may be negative, and a logarithmic axis has no negative values.
-    axes.set(xlabel="step", ylabel="loss (grey)", yscale="log" if min(losses) > 0 else "linear")
+    axes.set(xlabel="step", ylabel="loss (grey)", yscale="linear" if any(loss <= 0 for loss in losses) else "log")
     scores = axes.twinx()
     scores.plot(steps, [line["psnr_y"] for line in lines], color="tab:blue")
     scores.set_ylabel("held-out PSNR-Y in dB (blue)")

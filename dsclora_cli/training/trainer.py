@@ -72,8 +72,8 @@ class Score:
 
     step: int
     """Number of steps taken so far."""
-    loss: float
-    """Mean loss, the sum of `terms`."""
+    loss: float | None
+    """Mean loss, the sum of `terms`; None where every step was skipped."""
     terms: dict[str, float]
     """Mean of each weighted term of the loss."""
     facts: dict[str, float]
@@ -363,7 +363,7 @@ class Trainer:
         terms = {name: mean for name, mean in means.items() if name not in self._setup.logged_only}
         return Score(
             step=progress.step,
-            loss=sum(terms.values()),
+            loss=sum(terms.values()) if progress.counted else None,
             terms=terms,
             facts={name: mean for name, mean in means.items() if name not in terms},
             psnr_y=psnr_y,

@@ -91,6 +91,14 @@ def test_a_folder_that_is_no_run_is_refused(dsclora, photos: Path) -> None:
     assert len(list(photos.iterdir())) == 6
 
 
+@pytest.mark.parametrize("out", ["astray", "astray/run"])
+def test_a_link_that_leads_nowhere_is_no_place_for_a_run(dsclora, photos: Path, out: str) -> None:
+    Path("astray").symlink_to("absent")
+    code, _, err = dsclora("train", "--data", photos, "--out", out, "--steps", 2, *TINY, *HERE)
+    message = "astray is a link that leads nowhere (make what the link names, or choose another --out)"
+    assert (code, err) == (2, f"error: {message}\n")
+
+
 def test_wrong_options_are_errors_of_one_line(dsclora, photos: Path) -> None:
     Path("typo.toml").write_text("[run]\nstep = 4\n")
     Path("taught.toml").write_text("[distill]\n")

@@ -196,18 +196,24 @@ def test_a_full_disk_leaves_the_previous_checkpoint_intact(
     recipe = tiny_recipe(photos)
     recipe = replace(recipe, run=replace(recipe.run, checkpoint_minutes=0))
     saved: list[bytes] = []
-    real = torch.save
+    real, limit = torch.save, 0
 
     def fill(state: object, path: Path) -> None:
-        if len(saved) == 3:
+        if len(saved) == limit:
             path.write_bytes(b"half")
             raise OSError(28, "No space left on device")
         real(state, path)
         saved.append(path.read_bytes())
 
     monkeypatch.setattr(torch, "save", fill)
-    with pytest.raises(DscloraError, match=r"cannot write .*state.pt: No space left on device \(.*then --resume\)"):
+    full = r"cannot write .*state.pt: No space left on device "
+    with pytest.raises(DscloraError, match=full + r"\(free some space, then --resume\)"):
         train(recipe, tmp_path / "run", False, Recorder())
+    limit = 3
+    with pytest.raises(
+        DscloraError, match=full + r"\(the previous checkpoint is intact; free some space, then --resume\)"
+    ):
+        train(recipe, tmp_path / "run", True, Recorder())
     assert (tmp_path / "run" / "state.pt").read_bytes() == saved[-1]
     assert not list((tmp_path / "run").glob(".dsclora*"))
 

@@ -65,7 +65,17 @@ def test_a_line_cut_short_by_a_crash_is_ignored(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "line", [b"{", b"[]", b"7", b'{"step": "1"}', b'{"step": 1, "loss": null}', b"\xff", b"[" * 100_000]
+    "line",
+    [
+        b"{",
+        b"[]",
+        b"7",
+        b'{"step": "1"}',
+        b'{"step": 1, "psnr_y": 30}',
+        b'{"step": 1, "loss": 1, "psnr_y": null}',
+        b"\xff",
+        b"[" * 100_000,
+    ],
 )
 def test_a_damaged_line_of_the_log_is_named(tmp_path: Path, line: bytes) -> None:
     _begun(tmp_path, lines=1)
@@ -103,6 +113,15 @@ def test_a_negative_loss_can_be_plotted(tmp_path: Path) -> None:
     assert Image.open(tmp_path / "curve.png").size == (960, 540)  # 8 by 4.5 inches at 120 dots per inch
 
 
+def test_lines_without_a_loss_are_read_and_plotted(tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    folder = _begun(tmp_path, lines=2)
+    folder.log({**_line(3), "loss": None, "terms": {}})
+    for lines in (folder.lines(), folder.lines()[2:]):
+        run_dir.draw_curve(lines, tmp_path / "curve.png")
+        assert Image.open(tmp_path / "curve.png").size == (960, 540)
+
+
 def test_without_plotting_packages_a_run_works_and_reports_the_missing_files(tmp_path: Path, monkeypatch) -> None:
     monkeypatch.setattr(run_dir, "find_spec", lambda name: None)
     folder = _begun(tmp_path, lines=1)
@@ -118,7 +137,7 @@ def test_a_folder_that_cannot_be_written_is_an_error_with_a_next_step(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "file").touch()
-    message = r"cannot write to .*run: Not a directory \(check the path: a part of it is a file, then --resume"
+    message = r"cannot write to .*run: Not a directory \(check the path: a part of it is a file, then --resume; or"
     with pytest.raises(DscloraError, match=message):
         _begun(tmp_path / "file" / "run")
 

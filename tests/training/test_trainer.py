@@ -16,6 +16,7 @@ from dsclora_cli.recipe import Recipe
 from dsclora_cli.recipe_toml import read_recipe, recipe_digest
 from dsclora_cli.training import trainer as loop
 from dsclora_cli.training.optim import Precision, rate_at
+from dsclora_cli.training.run_dir import RunDir
 from dsclora_cli.training.train import initial_network, network_setup, train
 from dsclora_cli.training.trainer import Run, TrainingSetup, TrainResult, fit
 from dsclora_cli.weights.checkpoint import load_network
@@ -98,6 +99,22 @@ def test_a_loss_that_stays_nan_stops_the_run_with_advice(photos: Path, tmp_path:
     recipe = replace(recipe, run=replace(recipe.run, most_skips=3))
     with pytest.raises(DscloraError, match=r"not finite in 4 steps in a row, up to step 4 .*lower --learning-rate"):
         _fit(recipe, tmp_path / "run", lambda network: lambda batch: {"pixel": network(batch.lr).mean() * torch.nan})
+
+
+def test_a_score_after_skipped_steps_alone_has_no_loss(photos: Path, tmp_path: Path) -> None:
+    def objective_of(network: SPAN):
+        calls = iter(range(100))
+        return lambda batch: {
+            "pixel": _plain(network)(batch)["pixel"] * (torch.nan if next(calls) in range(4, 8) else 1.0)
+        }
+
+    recorder = Recorder()
+    _fit(tiny_recipe(photos), tmp_path / "run", objective_of, recorder=recorder)
+    losses = [score.loss for score in recorder.scores]
+    assert losses[1] is None and recorder.scores[1].terms == {} and all(losses[::2])
+    # The log stays JSON for every reader, and a run with such a line resumes.
+    assert '"loss": null' in (tmp_path / "run" / "log.jsonl").read_text()
+    assert [line["loss"] for line in RunDir(tmp_path / "run").lines()] == losses
 
 
 def test_a_run_whose_weights_grow_without_limit_is_told_to_lower_the_learning_rate(

@@ -113,7 +113,8 @@ def score_line(score: Score, best: bool) -> str:
     """Return a score for people: the loss and its terms where there are several, shares, PSNR-Y and pace."""
     terms = ", ".join(f"{name} {value:.5f}" for name, value in score.terms.items())
     facts = "".join(f", {name} {value:.0%}" for name, value in score.facts.items())
-    loss = f"loss {score.loss:.5f}" + (f" ({terms})" if len(score.terms) > 1 else "") + facts
+    number = "unknown, as every step was skipped" if score.loss is None else f"{score.loss:.5f}"
+    loss = f"loss {number}" + (f" ({terms})" if len(score.terms) > 1 else "") + facts
     psnr = f"PSNR-Y {score.psnr_y:.3f} dB" + (" (best)" if best else "")
     return f"{loss}, {psnr}, {_pace(score)} for data"
 

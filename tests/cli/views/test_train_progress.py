@@ -143,6 +143,11 @@ def test_skipped_steps_are_counted_at_the_end(capsys: pytest.CaptureFixture[str]
     assert "note: 3 steps were skipped because the loss or the gradient was not finite\n" in capsys.readouterr().err
 
 
+def test_a_score_line_without_a_loss_says_why() -> None:
+    line = train_progress.score_line(replace(SCORE, loss=None, terms={}), best=False)
+    assert line.startswith("loss unknown, as every step was skipped, PSNR-Y 31.701 dB, ")
+
+
 def test_score_lines_name_several_terms_and_shares() -> None:
     score = replace(SCORE, loss=0.3, terms={"rec": 0.2, "ts": 0.1}, facts={"passed": 0.428})
     assert train_progress.score_line(score, best=False).startswith(
