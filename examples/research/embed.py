@@ -48,7 +48,9 @@ def put_log(runs: list[Path], entry: WeightEntry) -> None:
     for part, run in enumerate(runs, start=1):
         for text in (run / "log.jsonl").read_text(encoding="utf-8").splitlines():
             score = json.loads(text)
-            numbers = {key: rounded(score[key], places) for key, places in DECIMALS.items() if key in score}
+            numbers = {
+                key: rounded(score[key], places) for key, places in DECIMALS.items() if score.get(key) is not None
+            }
             lines.append({"part": part, "step": score["step"], **numbers})
     text = "".join(json.dumps(line) + "\n" for line in lines)
     (ROOT / "docs" / "training" / f"{entry.name}.jsonl").write_text(text, encoding="utf-8")
