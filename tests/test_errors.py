@@ -11,6 +11,7 @@ import pytest
 from dsclora_cli import errors
 from dsclora_cli.errors import DscloraError, ErrorCode, ErrorInfo, ExitCode, ImageUnwritable, UsageError, WeightsError
 from dsclora_cli.hub_client import HubUnavailable
+from dsclora_cli.inference.engine import NotFinite
 from dsclora_cli.upscaling.types import describe_error
 
 
@@ -41,8 +42,9 @@ def _kinds(of: type[DscloraError]) -> list[type[DscloraError]]:
 
 
 def test_every_error_survives_the_way_between_two_processes() -> None:
-    made = [HubUnavailable("offline", "no file", "go online", "give a file")]
-    made += [kind("no file", "look") for kind in _kinds(DscloraError) if kind is not HubUnavailable]
+    made = [HubUnavailable("offline", "no file", "go online", "give a file"), NotFinite()]
+    others = [kind for kind in _kinds(DscloraError) if kind not in {HubUnavailable, NotFinite}]
+    made += [kind("no file", "look") for kind in others]
     assert len(made) > 10
     for error in made:
         arrived = pickle.loads(pickle.dumps(error))

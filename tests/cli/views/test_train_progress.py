@@ -132,9 +132,9 @@ def test_an_adapter_that_gains_nothing_is_not_kept(capsys: pytest.CaptureFixture
 
 def test_a_finished_run_that_takes_no_step_reports_its_result(capsys: pytest.CaptureFixture[str]) -> None:
     view = TrainView(as_json=False, quiet=False)
-    assert view.end(replace(ADAPTED, file=None)) == ExitCode.SOME_FAILED
+    assert view.end(replace(ADAPTED, file=None, best_step=0)) == ExitCode.SOME_FAILED
     assert last_line(capsys) == "not kept: no step was better than the base's 31.680 dB on the held-out pictures"
-    assert view.end(replace(TRAINED, file=None)) == ExitCode.SOME_FAILED
+    assert view.end(replace(TRAINED, file=None, best_step=0)) == ExitCode.SOME_FAILED
     assert last_line(capsys) == "not kept: nothing was scored"
 
 
