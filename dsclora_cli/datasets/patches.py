@@ -253,7 +253,7 @@ def open_data(recipe: Recipe, offline: bool = False, on_picture: OnPicture | Non
     pairs = {source: pair_folders(hr, options.lr, scale, options.val) for source, hr in folders.items()}
     pictures, notes = _gather(pairs, recipe, cache, on_picture)
     if options.val is None:
-        drawn = _draw_held_out(list(dict.fromkeys(picture.key for picture in pictures)), recipe)
+        drawn = _draw_held_out(pictures, recipe, cache)
         held_out = [picture for picture in pictures if picture.key in drawn]
         missing = "only one picture is usable, and at least two are needed: one to train on, one to hold out"
     else:
@@ -271,11 +271,23 @@ def open_data(recipe: Recipe, offline: bool = False, on_picture: OnPicture | Non
     return TrainSet(tuple(training), recipe, cache, tuple(notes)), held_out_set
 
 
-def _draw_held_out(keys: Sequence[str], recipe: Recipe) -> set[str]:
-    """Return a share of some hashes of HR, which the seed chooses, and neither none nor all of two or more."""
+def _draw_held_out(pictures: Sequence[Picture], recipe: Recipe, cache: TrainCache) -> set[str]:
+    """Return the keys of a share of the pictures, which the seed chooses: neither none nor all of two or more.
+
+    Where all of these are flat, the next picture of the seed's order that is not flat is held out too.
+    """
+    by_key = {picture.key: picture for picture in pictures}  # several LR of one HR are held out together
+    keys = list(by_key)
     count = min(max(1, round(recipe.data.val_share * len(keys))), len(keys) - 1)
-    order = np.random.default_rng([recipe.run.seed, _STREAM_OF_HELD_OUT]).permutation(len(keys))
-    return {keys[index] for index in order[:count]}
+    order = [keys[at] for at in np.random.default_rng([recipe.run.seed, _STREAM_OF_HELD_OUT]).permutation(len(keys))]
+
+    def has_detail(key: str) -> bool:
+        return not _is_flat(cache.open(by_key[key].hr), recipe.network.scale)
+
+    drawn, others = order[:count], order[count:]
+    if not any(map(has_detail, drawn)) and len(others) > 1:
+        drawn += filter(None, [next(filter(has_detail, others), None)])
+    return set(drawn)
 
 
 def _gather_held_out(

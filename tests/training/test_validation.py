@@ -83,6 +83,16 @@ def test_flat_pictures_are_held_out_and_not_scored(tmp_path: Path, scale: int) -
     assert all(np.array_equal(lr, every[name]) for name, lr, _ in scored)
 
 
+@pytest.mark.parametrize("seed", range(6))
+def test_the_seed_holds_out_a_picture_that_can_be_scored(tmp_path: Path, seed: int) -> None:
+    photos = photographs(tmp_path / "photos", count=3)
+    for level in range(12):
+        Image.new("L", (40, 48), 20 * level).save(photos / f"blank{level}.png")
+    recipe = tiny_recipe(photos, val_share=0.1)
+    data, held_out = open_data(replace(recipe, run=replace(recipe.run, seed=seed)))
+    assert len(list(held_out.load())) >= 1 and len(data.pictures) + len(held_out.pictures) == 15
+
+
 def test_without_a_picture_to_score_there_is_an_error(tmp_path: Path) -> None:
     photos = photographs(tmp_path / "photos")
     _flat_pictures(tmp_path / "val")
