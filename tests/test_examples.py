@@ -260,6 +260,9 @@ def test_compare_adapters_writes_a_table_of_gains(tmp_path: Path, monkeypatch: p
     monkeypatch.setattr(tool, "distill", None)  # finished runs are not trained again
     tool.main([*places, *chosen, *quick, *here])
     assert Path("table.md").read_text() == before
+    tool.main([*places, *chosen, *quick, *here, "--held-out-only"])
+    shorter = [line.split("|")[:3] for line in before.splitlines()]
+    assert [line.split("|")[:3] for line in Path("table.md").read_text().splitlines()] == shorter
 
 
 def test_the_difference_of_two_methods_has_the_interval_of_students_t() -> None:
