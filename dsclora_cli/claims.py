@@ -12,14 +12,14 @@ from contextlib import suppress
 from pathlib import Path
 
 
-class Claim:
+class ProcessClaim:
     """Claim on what the file `lock` stands for: one process has the claim at a time."""
 
     def __init__(self, lock: Path) -> None:
         from filelock import FileLock, Timeout
 
         self.taken = True
-        """Whether the claim is free for the caller; False where another process has the claim."""
+        """True for the caller that has the claim, or where there is no place for claims; False for all others."""
         # Claimed in one thread and perhaps released in another thread, so not a lock of a thread.
         self._lock = FileLock(lock, thread_local=False)
         try:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import cached_property
-from itertools import chain
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
@@ -40,13 +40,13 @@ TeacherImages = Callable[[NDArray[np.uint8]], NDArray[np.float32]]
 
 MAX_THREADS = 8  # each thread holds a decoded picture, and a part of the picture in float64
 FIXED_POINT = 16384.0  # a teacher's output is stored as int16, where 1.0 is 16384: room from -2 to 2
-# Random generators take the stream as part of their seed, so that patches, damage and split never share numbers.
 _FLAT = 60.0
 """PSNR-Y of bicubic, in dB, above which a picture is flat."""
 _BAND = 64
 """LR rows of the bands in which `_is_flat` looks at a picture."""
 _MAX_LISTED = 5
 """Number of files that a sentence names."""
+# Random generators take the stream as part of their seed, so that patches, damage and split never share numbers.
 _STREAM_OF_PATCHES, _STREAM_OF_DAMAGE, _STREAM_OF_HELD_OUT = 0, 1, 2
 
 
@@ -286,7 +286,7 @@ def _draw_held_out(pictures: Sequence[Picture], recipe: Recipe, cache: TrainCach
 
     drawn, others = order[:count], order[count:]
     if not any(map(has_detail, drawn)) and len(others) > 1:
-        drawn += filter(None, [next(filter(has_detail, others), None)])
+        drawn += islice(filter(has_detail, others), 1)
     return set(drawn)
 
 

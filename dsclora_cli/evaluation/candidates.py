@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import chain, count
@@ -61,7 +61,7 @@ def open_candidates(options: EvalOptions) -> tuple[Candidate, ...]:
         # Files of one name in different folders are rows with paths.
         path = _model_name(model) + (f"-sharp{found.strength:g}" if found.sharp else "")
         names = (found.name, path) if times[found.name] == 1 else (path,)
-        name = _free_name({each.info.name for each in candidates}, *names)
+        name = _free_name(candidates, *names)
         # Loaded without the ensemble, which wraps the same engine below: weights are in memory once.
         engine = load_engine(found, choose_device(options.engine), replace(options.engine, ensemble=False))
         info = RowInfo(
@@ -75,8 +75,7 @@ def open_candidates(options: EvalOptions) -> tuple[Candidate, ...]:
         )
         candidates.append(Candidate(info, partial(_upscale, engine=engine, tile=tile), found.path, found.entry))
         if options.engine.ensemble:
-            name = _free_name({each.info.name for each in candidates}, f"{name} + ensemble")
-            info = replace(info, name=name, ensemble=True)
+            info = replace(info, name=_free_name(candidates, f"{name} + ensemble"), ensemble=True)
             candidates.append(Candidate(info, partial(_upscale, engine=Ensemble(engine), tile=tile), found.path))
     return tuple(candidates)
 
@@ -97,8 +96,9 @@ def _find(model: ModelOptions, options: EvalOptions) -> FoundWeights:
     return find_weights(model, options.scale)
 
 
-def _free_name(taken: Collection[str], *names: str) -> str:
+def _free_name(candidates: Iterable[Candidate], *names: str) -> str:
     """Return the first name that no other row has, or else the last name with a number: scores are kept by name."""
+    taken = {each.info.name for each in candidates}
     numbered = (f"{names[-1]} ({number})" for number in count(2))
     return next(name for name in chain(names, numbered) if name not in taken)
 

@@ -9,6 +9,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
+from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 
@@ -86,8 +87,14 @@ def pixel_key(row: RowInfo, lr: str, scale: int) -> PixelKey:
         dtype=row.dtype,
         ensemble=row.ensemble,
         tile=row.tile,
-        openvino_version=version("openvino") if row.engine == "openvino" else None,
+        openvino_version=_openvino_version() if row.engine == "openvino" else None,
     )
+
+
+@cache
+def _openvino_version() -> str:
+    """Return the version, which is read from a file once: every image of a row has a key."""
+    return version("openvino")
 
 
 def hr_key(hr: str, scale: int) -> PixelKey:

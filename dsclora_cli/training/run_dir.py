@@ -17,7 +17,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from dsclora_cli.claims import Claim, local_key
+from dsclora_cli.claims import ProcessClaim, local_key
 from dsclora_cli.errors import DscloraError, UsageError, next_step
 from dsclora_cli.imaging.contact_sheet import Panel, Strip, contact_sheet, save_png
 from dsclora_cli.imaging.resize import matlab_bicubic
@@ -40,7 +40,7 @@ def claimed(path: Path) -> Iterator[None]:
     Raises UsageError where another process trains there at this moment.
     """
     name = hashlib.sha256(os.fsencode(local_key(path))).hexdigest()
-    claim = Claim(state_dir() / "runs" / f"{name}.lock")
+    claim = ProcessClaim(state_dir() / "runs" / f"{name}.lock")
     if not claim.taken:
         raise UsageError(f"another process is training in {path}", "wait for its end, or choose another --out")
     try:

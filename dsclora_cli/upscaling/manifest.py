@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from dsclora_cli.claims import Claim
+from dsclora_cli.claims import ProcessClaim
 from dsclora_cli.config import SaveOptions
 from dsclora_cli.errors import ImageError, ImageUnwritable, next_step
 from dsclora_cli.imaging.types import AnyFrame, Header
@@ -64,7 +64,7 @@ def is_recorded(path: Place) -> bool:
     return found is not None and _is_unchanged(found, record)
 
 
-class ResultClaim(Claim):
+class ResultClaim(ProcessClaim):
     """Claim of a process on a result: no other process upscales the same picture at the same time."""
 
     def __init__(self, target: Place) -> None:

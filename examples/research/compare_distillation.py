@@ -148,8 +148,9 @@ def method_name(text: str) -> str:
 
 def trained(recipe: Recipe, run: Path, only_look: bool) -> bool:
     """Train, or resume a stopped run, unless the run is finished or `only_look`; return whether the run is finished."""
-    if is_finished(recipe, run) or only_look:
-        return is_finished(recipe, run)
+    finished = is_finished(recipe, run)
+    if finished or only_look:
+        return finished
     make = distill if recipe.distill else train
     make(recipe, run, run.exists(), Printed(run.name), offline=True)
     return True
