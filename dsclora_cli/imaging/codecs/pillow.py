@@ -60,13 +60,6 @@ from dsclora_cli.imaging.types import Frame, Header, Metadata, OpenedFile
 _IPTC_RESOURCE = 0x0404
 _EXTENDED_XMP = b"http://ns.adobe.com/xmp/extension/\0"
 _UPRIGHT_ALREADY = ("HEIF", "JXL")  # the plugins of these formats apply the orientation
-_DEEP_DECODERS: Mapping[str, Callable[[BinaryIO, bool], OpenedFile | None]] = MappingProxyType(
-    {
-        "PPM": open_deep_pnm,
-        "PNG": lambda file, _: open_png(file),
-        "JPEG2000": lambda file, _: open_jpeg2000(file),
-    }
-)
 
 
 def open_with_pillow(file: BinaryIO, name: str, salvage: bool = False) -> OpenedFile:
@@ -80,12 +73,8 @@ def open_with_pillow(file: BinaryIO, name: str, salvage: bool = False) -> Opened
     Raises:
         ImageError: The file is damaged, or the optional package of the format is missing. (Pillow may raise others.)
     """
-    deep = _DEEP_DECODERS[name](file, salvage) if name in _DEEP_DECODERS else None
-    if deep and name == "JPEG2000":
-        ready = decode_salvaged if salvage else decode_whole
-        decode_deep = cast("Callable[[], Iterator[Frame]]", deep.frames)
-        return replace(deep, frames=partial(ready, file, deep.header, decode_deep))
-    if deep:
+    open_deep = _DEEP_DECODERS.get(name)
+    if open_deep and (deep := open_deep(file, salvage)):
         return deep
     image = _open_image(file, name)
     facts = read_jxl_facts(file) if name == "JXL" else None
@@ -97,12 +86,6 @@ def open_with_pillow(file: BinaryIO, name: str, salvage: bool = False) -> Opened
     # A JPEG that was packed into a JPEG XL without loss comes as it was, on its side.
     turn = facts.orientation if facts and getattr(image, "jpeg", False) else 1
     width, height = (image.width, image.height)[:: -1 if turn >= 5 else 1]
-    if name in _UPRIGHT_ALREADY:
-        # Resets the orientation, which would otherwise be applied twice.
-        metadata = with_size(metadata, width, height, orientation=turn)
-    elif name == "AVIF":
-        # Pillow states the orientation of the container in EXIF; the orientation in XMP means nothing in AVIF.
-        metadata = replace(with_size(replace(metadata, exif=None), image.width, image.height), exif=metadata.exif)
     count = getattr(image, "n_frames", 1) if FORMATS[name].frames == "timed" else 1
     animated = count > 1
     channels, dtype = pixel_layout(image)
@@ -119,13 +102,41 @@ def open_with_pillow(file: BinaryIO, name: str, salvage: bool = False) -> Opened
         frames=count,
         animated=animated,
         loop=_read_loop(image, name) if animated else None,
-        metadata=metadata,
+        metadata=_with_one_orientation(metadata, name, width, height, turn),
         notes=tuple(notes),
         lossy_quality=_lossy_quality(image, file, name),
     )
     shown = read_first_frame(file) if facts and facts.animated else image
     decode = partial(_decode, shown, header, icc, alpha == "premultiplied", turn)
     return OpenedFile(header, partial(decode_salvaged if salvage else decode_whole, file, header, decode))
+
+
+def _open_deep_jpeg2000(file: BinaryIO, salvage: bool) -> OpenedFile | None:
+    deep = open_jpeg2000(file)
+    if deep is None:
+        return None
+    decode = cast("Callable[[], Iterator[Frame]]", deep.frames)
+    return replace(deep, frames=partial(decode_salvaged if salvage else decode_whole, file, deep.header, decode))
+
+
+_DEEP_DECODERS: Mapping[str, Callable[[BinaryIO, bool], OpenedFile | None]] = MappingProxyType(
+    {
+        "PPM": open_deep_pnm,
+        "PNG": lambda file, _: open_png(file),
+        "JPEG2000": _open_deep_jpeg2000,
+    }
+)
+"""Decoders for pictures of more than 8 bits, which Pillow would reduce; None for other pictures."""
+
+
+def _with_one_orientation(metadata: Metadata, name: str, width: int, height: int, turn: int) -> Metadata:
+    """Return the metadata without an orientation that the decoder applies already; `turn` is left to apply."""
+    if name in _UPRIGHT_ALREADY:
+        return with_size(metadata, width, height, orientation=turn)
+    if name == "AVIF":
+        # Pillow states the orientation of the container in EXIF; the orientation in XMP means nothing in AVIF.
+        return replace(with_size(replace(metadata, exif=None), width, height), exif=metadata.exif)
+    return metadata
 
 
 def _lossy_quality(image: ImageFile, file: BinaryIO, name: str) -> int | None:
