@@ -20,9 +20,10 @@ def run() -> None:
     handled = signal.getsignal(signal.SIGINT) is signal.default_int_handler
     if handled:
         signal.signal(signal.SIGINT, _end_at_once)
-    # `main` has a handler of its own while a command runs. Before and after, SIGTERM ends with the same exit code.
-    if signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
-        signal.signal(signal.SIGTERM, _end_at_once)
+    # `main` has handlers of its own while a command runs. Before and after, the signals end with the same exit code.
+    for number in {signal.SIGTERM, getattr(signal, "SIGHUP", signal.SIGTERM)}:  # Windows has no SIGHUP
+        if signal.getsignal(number) is signal.SIG_DFL:
+            signal.signal(number, _end_at_once)
     _mend_streams()
     from dsclora_cli.errors import is_debugging
 

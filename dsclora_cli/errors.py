@@ -76,7 +76,7 @@ class ErrorCode(StrEnum):
     """The Hub takes no files: no internet, no token, no right to write, or a refusal."""
 
     INTERRUPTED = "interrupted"
-    """Ctrl-C or SIGTERM ended the command."""
+    """Ctrl-C, SIGTERM or SIGHUP ended the command."""
 
     BUG = "bug"
     """An exception that nobody foresaw ended the command, or the work on a picture."""

@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM: as an exception that ends a command, or as a request.
+"""Ctrl-C, SIGTERM and SIGHUP: as an exception that ends a command, or as a request.
 
 Python raises KeyboardInterrupt between any two instructions: before a result that was taken is shown, or while a lock
 is taken, which nobody then frees. So work that must not be cut in the middle looks for a request between two steps.
@@ -6,6 +6,8 @@ is taken, which nobody then frees. So work that must not be cut in the middle lo
 
 from __future__ import annotations
 
+import errno
+import os
 import signal
 import threading
 from collections.abc import Iterator
@@ -13,15 +15,15 @@ from contextlib import contextmanager
 from types import FrameType, TracebackType
 from typing import Any
 
-_SIGNALS = (signal.SIGINT, signal.SIGTERM)
-
-
+# SIGHUP comes when the window of a terminal is closed, or the connection to another machine is lost. Windows has none.
+_HANG_UP = getattr(signal, "SIGHUP", None)
+_ENDING = (signal.SIGTERM,) if _HANG_UP is None else (signal.SIGTERM, _HANG_UP)
 _AGAIN = 0.05  # seconds
 
 
 @contextmanager
 def interruptible() -> Iterator[None]:
-    """Let SIGTERM end a command as Ctrl-C does, by KeyboardInterrupt; during an import both wait for its end.
+    """Let SIGTERM and SIGHUP end a command as Ctrl-C does, by KeyboardInterrupt; during an import all wait for its end.
 
     An import that is cut cannot be begun again: NumPy refuses, and some modules take the exception for a missing
     package. Python sets signal handlers in the main thread only; in other threads nothing changes.
@@ -29,9 +31,10 @@ def interruptible() -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    previous = {signal.SIGTERM: signal.signal(signal.SIGTERM, _interrupt)}
+    heeded = [number for number in _ENDING if _is_heeded(number)]
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
-        previous[signal.SIGINT] = signal.signal(signal.SIGINT, _interrupt)
+        heeded.append(signal.SIGINT)
+    previous = {number: signal.signal(number, _interrupt) for number in heeded}
     try:
         yield
     finally:
@@ -42,6 +45,7 @@ def interruptible() -> Iterator[None]:
 def _interrupt(number: int, frame: FrameType | None) -> None:
     """Raise KeyboardInterrupt, or during an import send the signal again a moment later."""
     if not _is_importing(frame):
+        _survive_hang_up(number)
         raise KeyboardInterrupt
     again = threading.Timer(_AGAIN, _send, [number])
     again.daemon = True
@@ -62,8 +66,31 @@ def _send(number: int) -> None:
         signal.raise_signal(number)
 
 
+def _survive_hang_up(number: int) -> None:
+    """After SIGHUP, let the rest of the work end well without a terminal.
+
+    The system and the shell each send a SIGHUP when a terminal is closed, so the second must do nothing. Every write
+    to a closed terminal fails, so lines for the terminal are dropped.
+    """
+    if number != _HANG_UP:
+        return
+    signal.signal(number, signal.SIG_IGN)
+    for stream in (1, 2):
+        try:
+            os.write(stream, b"")
+        except OSError as error:
+            if error.errno == errno.EIO:
+                _drop_lines(stream)
+
+
+def _drop_lines(stream: int) -> None:
+    nothing = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nothing, stream)
+    os.close(nothing)
+
+
 class StopRequest:
-    """Requests to stop, by SIGINT (Ctrl-C) or SIGTERM, counted inside the context.
+    """Requests to stop, by SIGINT (Ctrl-C), SIGTERM or SIGHUP, counted inside the context.
 
     A signal that the process ignores stays ignored. Outside the main thread Python allows no signal handlers, so the
     count stays 0.
@@ -75,16 +102,20 @@ class StopRequest:
 
     def __enter__(self) -> None:
         if threading.current_thread() is threading.main_thread():
-            self._previous = {number: signal.signal(number, self._handle) for number in filter(_is_heeded, _SIGNALS)}
+            heeded = filter(_is_heeded, (signal.SIGINT, *_ENDING))
+            self._previous = {number: signal.signal(number, self._handle) for number in heeded}
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         for number, handler in self._previous.items():
-            signal.signal(number, handler)
+            # The rest of a command that was hung up must not be interrupted by the second SIGHUP.
+            if signal.getsignal(number) != signal.SIG_IGN or handler is not _interrupt:
+                signal.signal(number, handler)
 
-    def _handle(self, *_: object) -> None:
+    def _handle(self, number: int, frame: FrameType | None) -> None:  # noqa: ARG002
         """Receive a signal. Python runs the handler in the main thread, between two instructions."""
+        _survive_hang_up(number)
         self.count += 1
         self.on_request()
 

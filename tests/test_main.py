@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -135,7 +137,7 @@ def test_a_name_that_the_encoding_lacks_is_shown_escaped(folder: Path, encoding:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["dsclora_cli.cli.app", "typer", "dsclora_cli.upscaling.batch", "numpy"])
-@pytest.mark.parametrize("number", ["SIGINT", "SIGTERM"])
+@pytest.mark.parametrize("number", ["SIGINT", "SIGTERM", "SIGHUP"])
 def test_ctrl_c_and_termination_during_imports_are_silent(folder: Path, name: str, number: str) -> None:
     (folder / "script.py").write_text(INTERRUPTED.format(name=name, number=number), encoding="utf-8")
     done = shell(folder, f"{sys.executable} script.py")
@@ -148,3 +150,30 @@ def test_ctrl_c_in_the_instant_after_a_command_is_silent(folder: Path) -> None:
     (folder / "script.py").write_text(INTERRUPTED_AT_THE_END, encoding="utf-8")
     done = shell(folder, f"{sys.executable} script.py")
     assert (done.returncode, done.stdout, done.stderr) == (130, "", "")
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no terminals of this kind")
+def test_a_closed_terminal_ends_a_video_and_its_whole_frames_stay(folder: Path) -> None:
+    terminal, end = os.openpty()
+
+    take = "import fcntl, os, sys, termios; fcntl.ioctl(1, t.TIOCSCTTY, 0); os.execv(sys.executable, sys.argv[1:])"
+    options = ["--size", "12x9", "-m", "dsclora-x4", "-o", "large.rgb"]
+    line = [sys.executable, "-c", take, sys.executable, "-m", "dsclora_cli", "frames", *options]
+    streams = {"stdin": subprocess.PIPE, "stdout": end, "stderr": end}
+    command = subprocess.Popen(line, cwd=folder, start_new_session=True, **streams)
+    os.close(end)
+    assert command.stdin is not None
+    frame = bytes(12 * 9 * 3)
+    command.stdin.write(frame)
+    command.stdin.flush()
+    written = [0]
+    # The video has another name until it is whole.
+    while not any(written):
+        time.sleep(0.05)
+        written = [path.stat().st_size for path in folder.iterdir() if path.name.startswith(".dsclora")]
+    os.close(terminal)
+    command.send_signal(signal.SIGHUP)  # as the shell sends after the system
+    assert command.wait(60) == 130
+    assert (folder / "large-incomplete.rgb").stat().st_size == 16 * len(frame)
+    assert not [path for path in folder.iterdir() if path.name.startswith(".dsclora")]

@@ -1,7 +1,8 @@
-"""Ctrl-C and SIGTERM as an exception and as a request to stop."""
+"""Ctrl-C, SIGTERM and SIGHUP as an exception and as a request to stop."""
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 import threading
@@ -13,8 +14,10 @@ import pytest
 
 from dsclora_cli.stop_request import StopRequest, interruptible
 
+HANG_UP = pytest.param(getattr(signal, "SIGHUP", None), marks=pytest.mark.skipif(os.name == "nt", reason="no SIGHUP"))
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, HANG_UP])
 def test_a_signal_ends_a_command_but_cuts_no_import(
     number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -75,3 +78,24 @@ def test_another_thread_than_the_main_one_sets_no_handlers() -> None:
     thread.start()
     thread.join()
     assert seen == [before]
+
+
+@pytest.mark.skipif(os.name == "nt", reason="no SIGHUP")
+def test_a_second_hang_up_is_no_second_request() -> None:
+    # When a terminal is closed, the system and the shell send a signal each.
+    before = signal.getsignal(signal.SIGHUP)
+    stop = StopRequest()
+
+    @interruptible()
+    def command() -> None:
+        with stop:
+            signal.raise_signal(signal.SIGHUP)
+            signal.raise_signal(signal.SIGHUP)
+        signal.raise_signal(signal.SIGHUP)
+
+    command()
+    assert stop.count == 1
+    assert signal.getsignal(signal.SIGHUP) is before
+    with stop:
+        assert signal.getsignal(signal.SIGHUP) not in (before, signal.SIG_IGN)
+    assert signal.getsignal(signal.SIGHUP) is before

@@ -240,7 +240,7 @@ def _described(error: BaseException, traceback: bool) -> tuple[ErrorInfo, ExitCo
     if isinstance(error, DscloraError):
         return error.info, error.exit_code
     if isinstance(error, KeyboardInterrupt):
-        return ErrorInfo(ErrorCode.INTERRUPTED, "interrupted by Ctrl-C or SIGTERM"), ExitCode.INTERRUPTED
+        return ErrorInfo(ErrorCode.INTERRUPTED, "interrupted by Ctrl-C, SIGTERM or SIGHUP"), ExitCode.INTERRUPTED
     if isinstance(error, MemoryError):  # of Python or of NumPy, anywhere: no fault of the program
         hint = "close other programs, or raise the limit on memory of this process"
         return ErrorInfo(ErrorCode.OUT_OF_MEMORY, "there is not enough memory", hint), ExitCode.SOME_FAILED

@@ -51,7 +51,8 @@ def train(
 ) -> None:
     """Train a network on your pictures, and keep the weights with the best score on held-out pictures.
 
-    Ctrl-C or SIGTERM writes a checkpoint before the command ends; --resume continues exactly from the checkpoint.
+    Ctrl-C, SIGTERM or a closed terminal writes a checkpoint before the command ends; --resume continues exactly from
+    the checkpoint.
     """
     # Wrong options end the command here, before anything slow is imported or downloaded.
     recipe = recipe_options.resolve_recipe(given, out, config, resume)

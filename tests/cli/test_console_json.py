@@ -256,7 +256,7 @@ def test_an_error_that_ends_a_command_is_an_object(
         (
             KeyboardInterrupt(),
             130,
-            {"code": "interrupted", "message": "interrupted by Ctrl-C or SIGTERM", "hint": ""},
+            {"code": "interrupted", "message": "interrupted by Ctrl-C, SIGTERM or SIGHUP", "hint": ""},
         ),
         (
             ZeroDivisionError("first line\nsecond line"),
