@@ -156,8 +156,7 @@ def test_ctrl_c_in_the_instant_after_a_command_is_silent(folder: Path) -> None:
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no terminals of this kind")
 def test_a_closed_terminal_ends_a_video_and_its_whole_frames_stay(folder: Path) -> None:
     terminal, end = os.openpty()
-
-    take = "import fcntl, os, sys, termios; fcntl.ioctl(1, t.TIOCSCTTY, 0); os.execv(sys.executable, sys.argv[1:])"
+    take = "import fcntl, os, sys, termios as t; fcntl.ioctl(1, t.TIOCSCTTY, 0); os.execv(sys.argv[1], sys.argv[1:])"
     options = ["--size", "12x9", "-m", "dsclora-x4", "-o", "large.rgb"]
     line = [sys.executable, "-c", take, sys.executable, "-m", "dsclora_cli", "frames", *options]
     streams = {"stdin": subprocess.PIPE, "stdout": end, "stderr": end}
@@ -170,6 +169,7 @@ def test_a_closed_terminal_ends_a_video_and_its_whole_frames_stay(folder: Path) 
     written = [0]
     # The video has another name until it is whole.
     while not any(written):
+        assert command.poll() is None, os.read(terminal, 10_000)
         time.sleep(0.05)
         written = [path.stat().st_size for path in folder.iterdir() if path.name.startswith(".dsclora")]
     os.close(terminal)
