@@ -36,6 +36,9 @@ _PROPERTY = 64  # bytes of a property of a picture that are looked at
 _RESOLUTIONS = (b"resd", b"resc")  # for display, and of the scan
 _MAX_TEXT = 2**24  # bytes after decompression
 _TEXT_BOXES = {b"xml ": "xmp", b"Exif": "exif"}
+# What an EXIF orientation becomes after a quarter turn to the left, and after a mirror, by the axis in "imir".
+_AFTER_QUARTER_TURN = {1: 8, 2: 5, 3: 6, 4: 7, 5: 4, 6: 1, 7: 2, 8: 3}
+_AFTER_MIRROR = ({1: 4, 2: 3, 3: 2, 4: 1, 5: 8, 6: 7, 7: 6, 8: 5}, {1: 2, 2: 1, 3: 4, 4: 3, 5: 6, 6: 5, 7: 8, 8: 7})
 _RESTRICTED_ICC, _ANY_ICC = 2, 3  # methods of a "colr" box; the first is the one that every reader knows
 
 
@@ -274,6 +277,18 @@ def read_pixel_shape(file: BinaryIO) -> tuple[int, int] | None:
             wide, high = struct.unpack_from(">II", data)
             return pixel_density(high, wide)
     return None
+
+
+def read_item_orientation(file: BinaryIO) -> int:
+    """Return the EXIF orientation that the boxes "irot" and "imir" of the primary picture of an AVIF or HEIF state."""
+    orientation = 1
+    for kind, data in read_properties(file)[0]:  # in the order in which a decoder applies the boxes
+        if kind == b"irot" and data:
+            for _ in range(data[0] & 3):
+                orientation = _AFTER_QUARTER_TURN[orientation]
+        elif kind == b"imir" and data:
+            orientation = _AFTER_MIRROR[data[0] & 1][orientation]
+    return orientation
 
 
 def names_of_properties(file: BinaryIO) -> set[bytes]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 import struct
 from collections.abc import Iterable
 from dataclasses import replace
@@ -14,6 +15,7 @@ from PIL import Image
 from dsclora_cli.config import SaveOptions
 from dsclora_cli.imaging.profiles import srgb_profile
 from dsclora_cli.imaging.reader import open_picture
+from dsclora_cli.imaging.tiff_ifd import EXIF_IFD, LONG, SHORT, Entry, pack_exif, parse_exif, read_integers
 from dsclora_cli.imaging.types import Frame, Header, Metadata, Pixels
 from dsclora_cli.imaging.writer import fit_format, write_picture
 
@@ -118,6 +120,31 @@ def exif_block(orientation: int = 1, order: str = "<", width: int = WIDTH, heigh
         body += struct.pack(order + "I", following)
         block[at : at + len(body)] = body
     return bytes(block)
+
+
+def marked(orientation: int) -> tuple[Pixels, Metadata]:
+    """Return a dark picture with a light spot, and metadata that state the place of the spot in the stored picture."""
+    pixels = np.zeros((60, 100, 3), np.uint8)
+    pixels[6:14, 60:80] = 255
+    area = Entry(SHORT, struct.pack("<4H", 70, 10, 20, 8))
+    turned = Entry(SHORT, struct.pack("<H", orientation))
+    exif = pack_exif({274: turned, EXIF_IFD: Entry(LONG, bytes(4), sub={37396: area})}, "<")
+    region = 'stArea:x="0.7" stArea:y="0.166667" stArea:w="0.2" stArea:h="0.133333"'
+    size = '<mwg-rs:AppliedToDimensions stDim:w="100" stDim:h="60"/>'
+    return pixels, Metadata(exif=exif, xmp=f"<x:xmpmeta>{size}<mwg-rs:Area {region}/></x:xmpmeta>".encode())
+
+
+def assert_marks_the_spot(header: Header, pixels: Pixels) -> None:
+    """Check that the metadata of a picture of `marked` state where the light spot is."""
+    rows, columns = np.nonzero(pixels[..., 0] > 127)
+    sides = np.array([header.width, header.height])
+    corners = np.array([[columns.min(), rows.min()], [columns.max() + 1, rows.max() + 1]])
+    center, extent = corners.mean(axis=0), corners[1] - corners[0]
+    _, first = parse_exif(header.metadata.exif)
+    area = read_integers(first.entries[EXIF_IFD].sub[37396], "<")
+    np.testing.assert_allclose(area, [*center, *extent], atol=1)
+    numbers = [float(number) for number in re.findall(rb'="([0-9.]+)"', header.metadata.xmp)]
+    np.testing.assert_allclose(numbers, [*sides, *center / sides, *extent / sides], atol=0.02)
 
 
 def everything(orientation: int = 1) -> Metadata:

@@ -6,7 +6,20 @@ import io
 
 import numpy as np
 import pytest
-from pictures import HEIGHT, WIDTH, everything, exif_block, header_of, noise, read_still, saved_still, smooth
+from pictures import (
+    HEIGHT,
+    WIDTH,
+    assert_marks_the_spot,
+    everything,
+    exif_block,
+    header_of,
+    marked,
+    noise,
+    pillow_file,
+    read_still,
+    saved_still,
+    smooth,
+)
 from PIL import ExifTags, Image
 
 from dsclora_cli.imaging.formats import format_of_suffix
@@ -39,6 +52,17 @@ def test_heif_orientation_is_applied_only_once():
     expected = np.asarray(Image.fromarray(smooth()).transpose(Image.Transpose.ROTATE_270))
     assert (header.height, header.width) == expected.shape[:2]
     assert np.abs(pixels.astype(int) - expected).mean() < 3
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("format", ["JPEG", "AVIF", "HEIF"])
+def test_places_in_metadata_turn_with_the_picture(format, orientation):
+    if format == "HEIF":
+        pytest.importorskip("pillow_heif", reason='needs pip install "dsclora[heif]"').register_heif_opener()
+    pixels, metadata = marked(orientation)
+    # The encoders of AVIF and HEIF move the orientation of EXIF into the container.
+    file = pillow_file(Image.fromarray(pixels), format, exif=b"Exif\0\0" + metadata.exif, xmp=metadata.xmp)
+    assert_marks_the_spot(*read_still(file))
 
 
 def test_jpeg_xl_is_lossless_at_100_and_keeps_details():

@@ -42,6 +42,7 @@ from dsclora_cli.imaging.isobmff import (
     read_avif_depth,
     read_box_metadata,
     read_color_numbers,
+    read_item_orientation,
     read_pixel_shape,
 )
 from dsclora_cli.imaging.metadata import (
@@ -59,7 +60,7 @@ from dsclora_cli.imaging.types import Frame, Header, Metadata, OpenedFile
 
 _IPTC_RESOURCE = 0x0404
 _EXTENDED_XMP = b"http://ns.adobe.com/xmp/extension/\0"
-_UPRIGHT_ALREADY = ("HEIF", "JXL")  # the plugins of these formats apply the orientation
+_UPRIGHT_ALREADY = ("HEIF", "JXL")  # the plugins of these formats apply the orientation of the container to the pixels
 
 
 def open_with_pillow(file: BinaryIO, name: str, salvage: bool = False) -> OpenedFile:
@@ -83,8 +84,9 @@ def open_with_pillow(file: BinaryIO, name: str, salvage: bool = False) -> Opened
     note = conversion_note(image, icc)
     if note:
         metadata, notes = with_icc(metadata, srgb_profile()), [note, *notes]
+    stated = read_item_orientation(file) if name == "HEIF" else facts.orientation if facts else 1
     # A JPEG that was packed into a JPEG XL without loss comes as it was, on its side.
-    turn = facts.orientation if facts and getattr(image, "jpeg", False) else 1
+    turn = stated if getattr(image, "jpeg", False) else 1
     width, height = (image.width, image.height)[:: -1 if turn >= 5 else 1]
     count = getattr(image, "n_frames", 1) if FORMATS[name].frames == "timed" else 1
     animated = count > 1
@@ -102,7 +104,7 @@ def open_with_pillow(file: BinaryIO, name: str, salvage: bool = False) -> Opened
         frames=count,
         animated=animated,
         loop=_read_loop(image, name) if animated else None,
-        metadata=_with_one_orientation(metadata, name, width, height, turn),
+        metadata=_with_one_orientation(metadata, name, width, height, stated),
         notes=tuple(notes),
         lossy_quality=_lossy_quality(image, file, name),
     )
@@ -129,10 +131,11 @@ _DEEP_DECODERS: Mapping[str, Callable[[BinaryIO, bool], OpenedFile | None]] = Ma
 """Decoders for pictures of more than 8 bits, which Pillow would reduce; None for other pictures."""
 
 
-def _with_one_orientation(metadata: Metadata, name: str, width: int, height: int, turn: int) -> Metadata:
-    """Return the metadata without an orientation that the decoder applies already; `turn` is left to apply."""
+def _with_one_orientation(metadata: Metadata, name: str, width: int, height: int, stated: int) -> Metadata:
+    """Return the metadata without an orientation that the decoder applies; `stated` is that of a HEIF or JPEG XL."""
     if name in _UPRIGHT_ALREADY:
-        return with_size(metadata, width, height, orientation=turn)
+        # Places in the picture count from the corner of the stored picture, as in a JPEG.
+        return with_size(metadata, width, height, orientation=stated)
     if name == "AVIF":
         # Pillow states the orientation of the container in EXIF; the orientation in XMP means nothing in AVIF.
         return replace(with_size(replace(metadata, exif=None), width, height), exif=metadata.exif)

@@ -9,12 +9,13 @@ from pathlib import Path
 import imagecodecs
 import numpy as np
 import pytest
-from pictures import exif_block, noise, read_still, saved_still, smooth
+from pictures import assert_marks_the_spot, exif_block, marked, noise, read_still, saved_still, smooth
 from PIL import Image
 
 from dsclora_cli.errors import ImageUnreadable
 from dsclora_cli.imaging.codecs.jxl import JxlFacts, read_jxl_facts
 from dsclora_cli.imaging.color import apply_orientation
+from dsclora_cli.imaging.isobmff import make_box
 from dsclora_cli.imaging.types import Metadata
 
 pytest.importorskip("pillow_jxl", reason='needs pip install "dsclora[jxl]"')
@@ -35,11 +36,12 @@ def as_bits(data: bytes) -> str:
     return "".join(f"{byte:08b}"[::-1] for byte in data)
 
 
-def with_extra_channel(rgba: np.ndarray, described: str) -> bytes:
-    """Return a JPEG XL of RGBA pixels whose last channel has another description, given as bits.
+def with_header(rgba: np.ndarray, fields: str = "0", described: str = "1") -> bytes:
+    """Return a JPEG XL of RGBA pixels with other extra fields and another description of the last channel, as bits.
 
-    The encoder writes "1" for alpha: everything by default. The description stands behind SizeHeader, three bits
-    (nothing by default, no extra fields, integers), depth, buffers, and the number of extra channels.
+    The encoder writes "0" for no extra fields, and "1" for alpha: everything by default. The description stands behind
+    SizeHeader, three bits (nothing by default, no extra fields, integers), depth, buffers, and the number of extra
+    channels.
     """
     data = encoded(rgba)
     bits = as_bits(data)
@@ -47,7 +49,8 @@ def with_extra_channel(rgba: np.ndarray, described: str) -> bytes:
     at += 3 if bits[at : at + 3] != "000" else 3 + 2 + (9, 13, 18, 30)[int(bits[at + 3 : at + 5][::-1], 2)]
     assert bits[at : at + 5] == "00000" and bits[at + 6 : at + 9] == "101"  # one extra channel, as the encoder writes
     # Behind the description: no XYB, default colors, no extensions, default transforms. Frames begin at a whole byte.
-    head = bits[: at + 8] + described + bits[at + 9 : at + 14]
+    head = bits[: at + 1] + fields + bits[at + 2 : at + 8] + described + bits[at + 9 : at + 11]
+    head += "1" * (fields != "0") + bits[at + 11 : at + 14]  # with extra fields, default tones stand behind the colors
     begin = -(-(at + 14) // 8) * 8
     assert "1" not in bits[at + 14 : begin]
     whole = head + "0" * (-len(head) % 8) + bits[begin:]
@@ -98,21 +101,21 @@ def test_premultiplied_color_is_divided():
     pixels = np.dstack([smooth(), np.full(smooth().shape[:2], 128, np.uint8)])
     stored = pixels.copy()
     stored[..., :3] = np.rint(pixels[..., :3] * (128 / 255))
-    straight, premultiplied = (with_extra_channel(stored, f"0{ALPHA}0000000{bit}") for bit in "01")
+    straight, premultiplied = (with_header(stored, described=f"0{ALPHA}0000000{bit}") for bit in "01")
     np.testing.assert_array_equal(read_still(straight)[1], stored)
     header, again = read_still(premultiplied)
     assert header.notes == () and np.abs(again.astype(int) - pixels).max() <= 1
 
 
 def test_channels_that_are_no_alpha_are_told():
-    header, pixels = read_still(with_extra_channel(noise(4), f"0{DEPTH}0000000"))
+    header, pixels = read_still(with_header(noise(4), described=f"0{DEPTH}0000000"))
     assert header.channels == 3 and header.notes == ("extra channels of this JPEG XL were left out: depth",)
     np.testing.assert_array_equal(pixels, noise(4)[..., :3])
 
 
 def test_cmyk_is_refused():
     with pytest.raises(ImageUnreadable, match="JPEG XL with CMYK colours is not supported"):
-        read_still(with_extra_channel(noise(4), f"0{BLACK}0000000"))
+        read_still(with_header(noise(4), described=f"0{BLACK}0000000"))
 
 
 @pytest.mark.parametrize("orientation", [1, 3, 6, 8])
@@ -127,6 +130,24 @@ def test_a_jpeg_packed_without_loss_is_turned(tmp_path: Path, orientation):
     assert (header.height, header.width) == pixels.shape[:2]
     assert np.abs(pixels.astype(int) - apply_orientation(smooth(), orientation)).max() < 20
     assert header.metadata.exif and header.notes == ()
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_places_in_metadata_turn_with_the_picture(orientation):
+    pixels, metadata = marked(1)
+    # The orientation, and neither a size for display, nor a preview, nor an animation.
+    fields = "1" + f"{orientation - 1:03b}"[::-1] + "000"
+    stream = with_header(np.dstack([pixels, noise(1, size=pixels.shape[:2])]), fields)
+    boxes = {
+        b"JXL ": b"\r\n\x87\n",
+        b"ftyp": b"jxl \0\0\0\0jxl ",
+        b"Exif": bytes(4) + metadata.exif,
+        b"xml ": metadata.xmp,
+    }
+    file = b"".join(make_box(kind, data) for kind, data in {**boxes, b"jxlc": stream}.items())
+    header, turned = read_still(file)
+    np.testing.assert_array_equal(turned[..., :3], apply_orientation(pixels, orientation))
+    assert_marks_the_spot(header, turned)
 
 
 def test_compressed_metadata_is_read():
