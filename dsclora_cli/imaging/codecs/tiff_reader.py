@@ -1,18 +1,15 @@
 """Decoder for TIFF and BigTIFF: pages of every depth, large pages as bands of rows.
 
 tifffile reads gray and RGB of at least 8 bits; Pillow, which would cut 16 bits to 8, reads all else (palettes, 1-bit,
-CMYK, Lab, YCbCr). The metadata of a TIFF are entries of its directories, not blocks: they are collected here.
+CMYK, Lab, YCbCr).
 """
 
 from __future__ import annotations
 
 import logging
-import re
-import struct
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import nullcontext, suppress
 from dataclasses import dataclass
-from fractions import Fraction
 from functools import partial
 from typing import TYPE_CHECKING, Any, BinaryIO
 
@@ -20,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dsclora_cli.errors import ImageError
-from dsclora_cli.imaging import geotiff, tiff_ifd
+from dsclora_cli.imaging import tiff_ifd
 from dsclora_cli.imaging.codecs.incomplete import SALVAGE_HINT, lenient_pillow
 from dsclora_cli.imaging.codecs.tiff_segments import (
     mend_page,
@@ -38,23 +35,23 @@ from dsclora_cli.imaging.color import (
     white_level,
 )
 from dsclora_cli.imaging.containers.surplus import tiff_notes
+from dsclora_cli.imaging.containers.tiff import (
+    DESCRIPTION,
+    ICC,
+    RESOURCES,
+    UNIT,
+    X_RESOLUTION,
+    Y_RESOLUTION,
+    read_tiff_metadata,
+)
 from dsclora_cli.imaging.decoder_messages import collect_complaints
 from dsclora_cli.imaging.formats import CAMERA_RAW, load_plugin
-from dsclora_cli.imaging.metadata import (
-    extract_iptc,
-    normalize_dpi,
-    normalize_xmp,
-    pixel_density,
-    read_orientation,
-    with_icc,
-    with_size,
-)
-from dsclora_cli.imaging.profiles import ColorChunks, chunks_of_primaries, srgb_profile
+from dsclora_cli.imaging.metadata import read_orientation, with_icc, with_size
+from dsclora_cli.imaging.profiles import srgb_profile
 from dsclora_cli.imaging.types import (
     AnyFrame,
     Frame,
     Header,
-    Metadata,
     OpenedFile,
     Pixels,
     StreamedFrame,
@@ -68,24 +65,16 @@ if TYPE_CHECKING:
 _MINISWHITE, _MINISBLACK, _RGB = 0, 1, 2
 _PREMULTIPLIED, _STRAIGHT = 1, 2  # meaning of an extra sample
 _SEPARATE = 2  # planar configuration: each channel by itself
-_RESOURCES, _ICC, _DESCRIPTION = 34377, 34675, 270
-_ORIENTATION, _X_RESOLUTION, _Y_RESOLUTION, _UNIT = 274, 282, 283, 296
-_TRANSFER, _WHITE, _COLORS = 301, 318, 319
-_RPC = 50844
-_NO_RPC = "the rational polynomial coefficients (RPC) of the TIFF, which count old pixels, were left out"
-_NO_TRANSFER = "the transfer function of the TIFF was left out: sRGB is assumed"
-_NO_UNIT, _INCH, _CENTIMETER = 1, 2, 3
+_ORIENTATION = 274
 _COLOR_MAP, _SUB_DIRECTORIES, _PHOTOMETRIC, _DNG_VERSION = 320, 330, 262, 50706
 _SENSOR_DATA = (32803, 34892)  # photometric interpretation: color filter array, linear raw
 _OF_A_PAGE = {
-    "resolution": (_X_RESOLUTION, _Y_RESOLUTION, _UNIT),
-    "colour profile": (_ICC,),
-    "metadata": (tiff_ifd.XMP, tiff_ifd.IPTC, _RESOURCES, _DESCRIPTION, *tiff_ifd.DETAILS, *tiff_ifd.WINDOWS_DETAILS),
+    "resolution": (X_RESOLUTION, Y_RESOLUTION, UNIT),
+    "colour profile": (ICC,),
+    "metadata": (tiff_ifd.XMP, tiff_ifd.IPTC, RESOURCES, DESCRIPTION, *tiff_ifd.DETAILS, *tiff_ifd.WINDOWS_DETAILS),
 }
 """Tags that a page may have for itself, and the words for them. A result has those of the first page."""
 _THUMBNAIL_OR_MASK = 5  # bits of the tag NewSubfileType
-# The JSON of tifffile begins with the shape; before 2025 the shape stood at the end.
-_MACHINE_DESCRIPTIONS = re.compile(rb'ImageJ=|<\?xml|\{"(.*")?shape": \[', re.DOTALL)
 _SILENCE = logging.NullHandler()
 _LARGE = 2**26  # bytes of a page; larger pages are decoded in bands
 _BAND = 2**23  # bytes
@@ -133,7 +122,7 @@ def open_tiff(file: BinaryIO, salvage: bool = False) -> OpenedFile:
     if _DNG_VERSION in every[0].tags or any(kind in _SENSOR_DATA for kind in (*hidden, *map(_photometric, every))):
         raise ImageError(*CAMERA_RAW)
     directory = tiff_ifd.read_directory(file, layout, pages[0].offset)
-    metadata = _read_metadata(directory.entries, layout.order)
+    metadata = read_tiff_metadata(directory.entries, layout.order)
     # Pages without an orientation have that of XMP, which describes the file.
     turns = [_read_orientation(page, read_orientation(metadata)) for page in pages]
     infos = [_inspect_page(page, turn, file) for page, turn in zip(pages, turns, strict=True)]
@@ -224,58 +213,6 @@ def _tag_values(page: TiffPage, tags: tuple[int, ...]) -> list[object]:
         with suppress(Exception):
             values[index] = page.tags.valueof(tag)
     return values
-
-
-def _read_metadata(entries: Mapping[int, tiff_ifd.Entry], order: str) -> Metadata:
-    details = {tag: entries[tag] for tag in (*tiff_ifd.DETAILS, *tiff_ifd.WINDOWS_DETAILS) if tag in entries}
-    # Some programs keep notes for themselves in the description; the notes are wrong for the new picture.
-    if _DESCRIPTION in details and _MACHINE_DESCRIPTIONS.match(details[_DESCRIPTION].data):
-        del details[_DESCRIPTION]
-    place = {tag: entries[tag] for tag in geotiff.TAGS if tag in entries}
-    raw = {tag: entries[tag].data for tag in (tiff_ifd.XMP, tiff_ifd.IPTC, _RESOURCES, _ICC) if tag in entries}
-    return Metadata(
-        icc=raw.get(_ICC),
-        exif=tiff_ifd.pack_exif(details, order) if details else None,
-        xmp=normalize_xmp(raw.get(tiff_ifd.XMP)),
-        iptc=extract_iptc(raw.get(tiff_ifd.IPTC) or raw.get(_RESOURCES, b"")),
-        dpi=_read_dpi(entries, order),
-        density=_read_density(entries, order),
-        geo=tiff_ifd.pack_exif(place, order) if place else None,
-        color_chunks=() if _ICC in raw else _read_primaries(entries, order),
-        notes=(
-            *([_NO_TRANSFER] if _TRANSFER in entries and _ICC not in raw else []),
-            *([_NO_RPC] if _RPC in entries else []),
-        ),
-    )
-
-
-def _read_primaries(entries: Mapping[int, tiff_ifd.Entry], order: str) -> ColorChunks:
-    """Return the white point and the primaries of a TIFF without a profile as a PNG chunk."""
-    white, primaries = entries.get(_WHITE), entries.get(_COLORS)
-    if not (white and primaries and (len(white.data), len(primaries.data)) == (16, 48)):
-        return ()
-    parts = struct.unpack(order + "16I", white.data + primaries.data)
-    return chunks_of_primaries([top / (bottom or 1) for top, bottom in zip(parts[::2], parts[1::2], strict=True)])
-
-
-def _read_dpi(entries: Mapping[int, tiff_ifd.Entry], order: str) -> tuple[float, float] | None:
-    unit = tiff_ifd.read_integer(entries.get(_UNIT), order) or _INCH
-    axes = [entries.get(tag) for tag in (_X_RESOLUTION, _Y_RESOLUTION)]
-    values = [struct.unpack(order + "II", axis.data) for axis in axes if axis and len(axis.data) == 8]
-    if unit == _NO_UNIT or len(values) < 2 or not all(bottom for _, bottom in values):
-        return None
-    across, down = (top / bottom * (2.54 if unit == _CENTIMETER else 1) for top, bottom in values)
-    return normalize_dpi(across, down)
-
-
-def _read_density(entries: Mapping[int, tiff_ifd.Entry], order: str) -> tuple[int, int] | None:
-    """Return the shape of the pixels of a TIFF that states no unit."""
-    axes = [entries.get(tag) for tag in (_X_RESOLUTION, _Y_RESOLUTION)]
-    values = [struct.unpack(order + "II", axis.data) for axis in axes if axis and len(axis.data) == 8]
-    if tiff_ifd.read_integer(entries.get(_UNIT), order) != _NO_UNIT or len(values) < 2:
-        return None
-    across, down = (Fraction(top, bottom) if bottom else Fraction(0) for top, bottom in values)
-    return pixel_density(across, down)
 
 
 def _inspect_page(page: TiffPage, turn: int, file: BinaryIO) -> _PageInfo:

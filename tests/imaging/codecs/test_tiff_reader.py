@@ -16,6 +16,7 @@ from pictures import (
     pillow_file,
     read,
     read_still,
+    saved_still,
     smooth,
 )
 from PIL import Image
@@ -234,12 +235,59 @@ def test_thumbnails_and_masks_are_no_pages():
     np.testing.assert_array_equal(pixels, smooth())
 
 
-@pytest.mark.parametrize("description", ['{"shape": [33, 47, 3]}', '{"axes": "YXS", "shape": [33, 47, 3]}', None])
-def test_descriptions_for_programs_are_not_kept(description):
+def with_description(description: str | None, **options) -> tuple[str | None, tuple[str, ...]]:
+    """Return the description of the result for a TIFF with a description, and the notes."""
+    file = tiff(smooth(), photometric="rgb", description=description, **{"metadata": None, **options})
+    header, pixels = read_still(file)
+    with tifffile.TiffFile(io.BytesIO(saved_still(pixels, "TIFF", header.metadata))) as result:
+        return result.pages[0].tags.valueof(270), header.notes
+
+
+@pytest.mark.parametrize(
+    ("given", "kept"),
+    [
+        ('{"shape": [33, 47, 3]}', None),
+        ('{"axes": "YXS", "shape": [33, 47, 3]}', None),
+        ('{"shape": [5, 33, 47, 3], "truncated": true}', None),
+        ("shape=(33, 47, 3)", None),
+        ('{"title": "Wedding", "shape": [33, 47, 3], "box": [7, 1.5]}', '{"title": "Wedding", "box": [7, 1.5]}'),
+    ],
+)
+def test_of_a_description_by_tifffile_the_shape_alone_is_left_out(given, kept):
     """Versions of tifffile put the shape in different places."""
-    metadata = None if description else {"axes": "YXS"}
-    header, _ = read_still(tiff(smooth(), photometric="rgb", metadata=metadata, description=description))
-    assert b"shape" not in (header.metadata.exif or b"")
+    assert with_description(given) == (kept, ())
+    assert with_description(None, metadata={"axes": "YXS"}) == (None, ())
+    assert with_description(None, metadata={"axes": "YXS", "box": 7}) == ('{"box": 7}', ())
+
+
+@pytest.mark.parametrize(
+    "description",
+    [
+        '<?xml version="1.0"?><note>my archive number 42</note>',
+        '<?xml version="1.0"?><!-- <OME> --><OMEN/>',
+        '{"title": "Wedding 1952", "shape": ["round"], "box": 7}',
+        '{"box": 7, "shape": [30, 40]}',
+        '{"shape": []}',
+        '{"shape": ' + "[" * 10_000,
+        "shape=(round)",
+        "Made with ImageJ=no",
+    ],
+)
+def test_descriptions_by_people_are_kept(description):
+    assert with_description(description) == (description, ())
+
+
+@pytest.mark.parametrize(
+    ("description", "program"),
+    [
+        ("ImageJ=1.53t\nunit=micron\nimages=2", "ImageJ"),
+        ('<OME xmlns="http://www.openmicroscopy.org"><Image ID="Image:0"/></OME>', "OME-XML"),
+        ('\ufeff<?xml version="1.0"?>\n<!-- a --><!-- b -->\n<ome:OME xmlns:ome="a"></ome:OME>', "OME-XML"),
+    ],
+)
+def test_descriptions_by_programs_that_count_pixels_are_left_out_and_told(description, program):
+    kept, notes = with_description(description.encode())
+    assert kept is None and len(notes) == 1 and program in notes[0] and "was left out" in notes[0]
 
 
 def test_resolution_per_centimeter_is_converted_to_dpi():
