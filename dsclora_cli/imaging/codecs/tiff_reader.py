@@ -218,11 +218,17 @@ def _tag_values(page: TiffPage, tags: tuple[int, ...]) -> list[object]:
 def _inspect_page(page: TiffPage, turn: int, file: BinaryIO) -> _PageInfo:
     if not page.imagewidth or not page.imagelength:
         raise ImageError("the file is damaged: the TIFF states no size")
+    if page.imagedepth > 1:
+        raise ImageError(f"TIFF with {page.imagedepth} layers in a page is not supported", "save each layer as a page")
+    # tifffile gives a number where all samples have the same number of bits.
+    if isinstance(page.bitspersample, tuple):
+        what = f"TIFF with samples of different bits ({', '.join(map(str, page.bitspersample))})"
+        raise ImageError(f"{what} is not supported", "convert it to 8 bits or 16 bits")
     if not _is_plain(page):
         return _inspect_with_pillow(page, turn, file)
     dtype, notes = page.dtype, []
-    if page.imagedepth > 1 or dtype is None or dtype.kind not in "uf" or (dtype.kind == "u" and dtype.itemsize > 2):
-        name = "mixed" if dtype is None else dtype.name
+    if dtype is None or dtype.kind not in "uf" or (dtype.kind == "u" and dtype.itemsize > 2):
+        name = f"{page.bitspersample}-bit" if dtype is None else dtype.name
         raise ImageError(f"TIFF with {name} samples is not supported", "convert it to 16-bit or to float")
     if dtype.kind == "f" and dtype.itemsize != 4:
         notes.append(f"{dtype.name} samples were converted to float32")

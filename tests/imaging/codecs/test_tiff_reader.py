@@ -87,6 +87,16 @@ def test_unsupported_samples_are_refused_by_name(dtype):
     assert caught.value.hint == "convert it to 16-bit or to float"
 
 
+def test_layers_in_a_page_and_mixed_depths_are_refused_by_name():
+    with pytest.raises(ImageError, match=r"TIFF with 4 layers in a page is not supported") as caught:
+        read(tiff(np.zeros((4, 16, 16), np.uint8), photometric="minisblack", volumetric=True))
+    assert caught.value.hint == "save each layer as a page"
+    bits = struct.pack("<3H", 5, 6, 5)
+    with pytest.raises(ImageError, match=r"TIFF with samples of different bits \(5, 6, 5\) is not supported") as caught:
+        read(tiff(smooth(), photometric="rgb").replace(struct.pack("<3H", 8, 8, 8), bits))
+    assert caught.value.hint == "convert it to 8 bits or 16 bits"
+
+
 def test_an_unsupported_layout_is_refused_by_name():
     with pytest.raises(ImageError, match="TIFF with 32-bit CIELAB samples is not supported"):
         read(tiff(noise(3, np.float32), photometric="cielab"))
