@@ -64,6 +64,7 @@ if TYPE_CHECKING:
 
 _MINISWHITE, _MINISBLACK, _RGB = 0, 1, 2
 _PREMULTIPLIED, _STRAIGHT = 1, 2  # meaning of an extra sample
+_FAXES, _JPEG = (2, 3, 4, 32771), 7  # methods of compression
 _SEPARATE = 2  # planar configuration: each channel by itself
 _ORIENTATION = 274
 _COLOR_MAP, _SUB_DIRECTORIES, _PHOTOMETRIC, _DNG_VERSION = 320, 330, 262, 50706
@@ -224,6 +225,7 @@ def _inspect_page(page: TiffPage, turn: int, file: BinaryIO) -> _PageInfo:
     if isinstance(page.bitspersample, tuple):
         what = f"TIFF with samples of different bits ({', '.join(map(str, page.bitspersample))})"
         raise ImageError(f"{what} is not supported", "convert it to 8 bits or 16 bits")
+    _complete_photometric(page)
     if not _is_plain(page):
         return _inspect_with_pillow(page, turn, file)
     dtype, notes = page.dtype, []
@@ -238,6 +240,25 @@ def _inspect_page(page: TiffPage, turn: int, file: BinaryIO) -> _PageInfo:
     width, height = (page.imagewidth, page.imagelength)[:: -1 if turn >= 5 else 1]
     depth = np.dtype(np.float32) if dtype.kind == "f" else dtype.newbyteorder("=")
     return _PageInfo(width, height, channels, depth, tuple(notes))
+
+
+def _complete_photometric(page: TiffPage) -> None:
+    """Set the photometric interpretation of a page that states none, as libtiff assumes; four colors are RGB and alpha.
+
+    Raises:
+        ImageError: The number of samples does not tell the colors.
+    """
+    # tifffile completes pages of the old kind of JPEG. In a fax zero is white, as tifffile assumes everywhere.
+    if _PHOTOMETRIC in page.tags or page.photometric != _MINISWHITE or page.compression in _FAXES:
+        return
+    colors = page.samplesperpixel - len(page.extrasamples)
+    if colors == 1:
+        page.photometric = _MINISBLACK
+    elif colors in (3, 4) and page.compression != _JPEG:  # a JPEG may hold YCbCr as well
+        page.photometric = _RGB
+    else:
+        what = f"TIFF with {page.samplesperpixel} samples a pixel that does not say what they mean"
+        raise ImageError(f"{what} is not supported", "set its tag PhotometricInterpretation with another program")
 
 
 def _inspect_with_pillow(page: TiffPage, turn: int, file: BinaryIO) -> _PageInfo:
@@ -336,6 +357,8 @@ def _decode_with_pillow(file: BinaryIO, page: TiffPage, salvage: bool = False) -
         raise ImageError(f"the file is damaged: {complaints[0]}", SALVAGE_HINT)
     # A copy has the size of the pixels; `image` may have the size after Pillow's turn.
     pixels = image_to_pixels(image.copy(), channels, image.info.get("icc_profile"))
+    if _PHOTOMETRIC not in page.tags and page.photometric == _MINISBLACK:
+        pixels = (white_level(pixels.dtype) - pixels).astype(pixels.dtype)  # Pillow takes zero for white
     return pixels, f"salvaged: libtiff mended {len(complaints)} places of the TIFF" if complaints else None
 
 

@@ -22,6 +22,7 @@ from pictures import (
 from PIL import Image
 
 from dsclora_cli.errors import ImageError
+from dsclora_cli.imaging import tiff_ifd
 from dsclora_cli.imaging.reader import open_picture
 
 
@@ -95,6 +96,58 @@ def test_layers_in_a_page_and_mixed_depths_are_refused_by_name():
     with pytest.raises(ImageError, match=r"TIFF with samples of different bits \(5, 6, 5\) is not supported") as caught:
         read(tiff(smooth(), photometric="rgb").replace(struct.pack("<3H", 8, 8, 8), bits))
     assert caught.value.hint == "convert it to 8 bits or 16 bits"
+
+
+def without_photometric(file: bytes, *tags: int) -> bytes:
+    """Return a TIFF whose only page does not say what its samples mean, and lacks `tags`."""
+    layout, offset = tiff_ifd.parse_header(file[:16])
+    entries = dict(tiff_ifd.read_directory(io.BytesIO(file), layout, offset).entries)
+    for tag in (262, *tags):
+        del entries[tag]
+    file += bytes(len(file) % 2)
+    directory = tiff_ifd.pack_directory(entries, layout, len(file), 0)
+    return file[:4] + struct.pack("<I", len(file)) + file[8:] + directory
+
+
+@pytest.mark.parametrize(
+    ("channels", "options"),
+    [
+        (1, {"photometric": "minisblack"}),
+        (2, {"photometric": "minisblack", "planarconfig": "contig", "extrasamples": (2,)}),
+        (3, {"photometric": "rgb"}),
+        (4, {"photometric": "rgb", "extrasamples": (2,)}),
+        (4, {"photometric": "separated"}),
+    ],
+)
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.float32])
+def test_the_number_of_samples_tells_the_colors_where_the_file_does_not(channels, options, dtype):
+    pixels = noise(channels, dtype)
+    header, again = read_still(without_photometric(tiff(pixels, **options)))
+    assert header.channels == channels and header.notes == ()
+    np.testing.assert_array_equal(again, pixels)
+
+
+@pytest.mark.parametrize("bits", [1, 4])
+def test_zero_is_black_where_the_file_does_not_say_so_and_white_in_a_fax(bits):
+    pixels = noise(1)[..., 0] >> (8 - bits)
+    file = tiff(pixels.astype(bool) if bits == 1 else pixels, bitspersample=bits, photometric="minisblack")
+    _, again = read_still(without_photometric(file))
+    np.testing.assert_array_equal(again[..., 0], pixels * (255 // (2**bits - 1)))
+    fax = pillow_file(Image.fromarray(pixels > 0), "TIFF", compression="group4")
+    assert struct.pack("<HHII", 262, 3, 1, 1) in fax  # states that zero is black
+    np.testing.assert_array_equal(read_still(without_photometric(fax))[1], 255 - read_still(fax)[1])
+
+
+@pytest.mark.parametrize(
+    ("samples", "tags", "options"),
+    [(2, (338,), {"extrasamples": (0,)}), (5, (338,), {"extrasamples": (0, 0)}), (3, (), {"compression": "jpeg"})],
+)
+def test_samples_that_may_mean_anything_are_refused(samples, tags, options):
+    pixels = np.concatenate([noise(3), noise(2)], axis=2)[..., :samples]
+    photometric = "minisblack" if samples == 2 else "rgb"
+    file = without_photometric(tiff(pixels, photometric=photometric, planarconfig="contig", **options), *tags)
+    with pytest.raises(ImageError, match=f"TIFF with {samples} samples a pixel that does not say what they mean"):
+        read(file)
 
 
 def test_an_unsupported_layout_is_refused_by_name():
