@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from dsclora_cli.errors import ImageError
 from dsclora_cli.imaging.color import white_level
 from dsclora_cli.imaging.containers.png_text import TEXT_CHUNKS, XMP_KEY, PngTexts, inflate, text_chunks
+from dsclora_cli.imaging.containers.surplus import list_names
 from dsclora_cli.imaging.metadata import (
     exif_notes,
     extract_iptc,
@@ -34,7 +35,8 @@ from dsclora_cli.imaging.types import AnyFrame, Frame, Header, Metadata, OpenedF
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _COLOR_CHUNKS = (b"gAMA", b"cHRM", b"sRGB", b"cICP", b"mDCV", b"mDCv", b"cLLI", b"cLLi")
 _ONCE = (b"IHDR", b"acTL", b"tRNS", b"iCCP", b"eXIf", b"pHYs", *_COLOR_CHUNKS)
-_PIXEL_CHUNKS = (b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"fdAT", b"IEND")
+_PIXEL_CHUNKS = (b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"acTL", b"fcTL", b"fdAT", b"IEND")
+_ANCILLARY = 0x20  # bit of the first letter of a chunk that a decoder may leave out
 _NO_PROFILE = "the colour profile is damaged and was left out"
 _CHANNELS_OF_TYPE = {0: 1, 2: 3, 3: 3, 4: 2, 6: 4}  # type 3 is a palette
 _SAMPLES_OF_TYPE = {**_CHANNELS_OF_TYPE, 3: 1}
@@ -224,8 +226,9 @@ def _list_passes(head: bytes, size: tuple[int, int]) -> list[tuple[slice, slice,
 def fill_png(data: bytes, max_pixels: int) -> tuple[bytes, str] | None:
     """Return a still PNG whose missing pixels are 0, and how much was there; None for a whole or an empty PNG.
 
-    Damage in chunks other than those of pixels is not mended. Of an animation, the picture for viewers without
-    animation is returned. A PNG that claims more than `max_pixels` is left to the decoder.
+    Damage in other chunks than those of pixels is not mended, but the number of frames (acTL) may be damaged. Of an
+    animation, the picture for viewers without animation is returned. A PNG that claims more than `max_pixels` is left
+    to the decoder.
     """
     at, whole = len(SIGNATURE), False
     kept: dict[bytes, bytes] = {}
@@ -247,7 +250,9 @@ def fill_png(data: bytes, max_pixels: int) -> tuple[bytes, str] | None:
         return None
     wanted = sum(length for *_, length in _list_passes(head, (width, height)))
     raw = inflate_start(b"".join(packed), wanted)
-    if not raw or (whole and len(raw) == wanted):
+    control = kept.get(b"acTL", b"")
+    animates = control == make_chunk(b"acTL", control[8:-4])
+    if not raw or (whole and len(raw) == wanted and (animates or not control)):
         return None
     parts = [kept[kind] for kind in kept if kind not in (b"IEND", b"acTL", b"fcTL", b"fdAT")]
     what = "the pixels of the first frame" if b"acTL" in kept else "the pixels"
@@ -282,8 +287,9 @@ def scan_png(file: BinaryIO) -> tuple[Mapping[bytes, bytes], Metadata]:
     """
     once: dict[bytes, bytes] = {}
     texts = PngTexts()
+    damaged: list[bytes] = []
     # Metadata may stand behind the pixels, so the whole file is walked; the pixels themselves are skipped.
-    for kind, data in read_chunks(file):
+    for kind, data in read_chunks(file, damaged=damaged):
         if kind in TEXT_CHUNKS:
             texts.add(kind, data)
         elif kind in _ONCE:
@@ -308,12 +314,29 @@ def scan_png(file: BinaryIO) -> tuple[Mapping[bytes, bytes], Metadata]:
         text=texts.texts(),
         language_texts=tuple(texts.languages),
         color_chunks=tuple((kind, once[kind]) for kind in _COLOR_CHUNKS if kind in once),
-        notes=(*exif_notes(exif), *texts.notes(), *([_NO_PROFILE] if b"iCCP" in once and not icc else [])),
+        notes=(
+            *exif_notes(exif),
+            *texts.notes(),
+            *([_NO_PROFILE] if b"iCCP" in once and not icc else []),
+            *_damage_notes(damaged),
+        ),
     )
 
 
-def read_chunks(file: BinaryIO, *bulky: bytes) -> Iterator[tuple[bytes, bytes]]:
-    """Yield kind and data of every chunk; chunks of pixels (IDAT, fdAT) come empty unless `bulky` names their kind.
+def _damage_notes(damaged: list[bytes]) -> Iterator[str]:
+    """Yield a sentence for the user about damaged chunks, of which those are named that would have been read."""
+    names = list_names(kind.decode() for kind in damaged if kind in (*TEXT_CHUNKS, *_ONCE))
+    if names:
+        yield f"damaged chunks of the PNG were left out: {names}"
+
+
+def read_chunks(file: BinaryIO, *bulky: bytes, damaged: list[bytes] | None = None) -> Iterator[tuple[bytes, bytes]]:
+    """Yield kind and data of every chunk; chunks of metadata that do not match their checksum are left out.
+
+    Args:
+        file: A PNG.
+        bulky: Kinds of chunks of pixels (IDAT, fdAT) that come with their data; other chunks of pixels come empty.
+        damaged: Gets the kinds of the chunks that are left out.
 
     Raises:
         ImageError: The file ends before IEND, or a chunk needed for pixels does not match the checksum.
@@ -327,11 +350,14 @@ def read_chunks(file: BinaryIO, *bulky: bytes) -> Iterator[tuple[bytes, bytes]]:
             yield kind, b""
             continue
         data = _read_exactly(file, size)
-        checksum = file.read(4)
+        whole = file.read(4) == struct.pack(">I", zlib.crc32(kind + data))
         # Damaged metadata is no reason to refuse a picture; damaged pixels are.
-        if kind in _PIXEL_CHUNKS and checksum != struct.pack(">I", zlib.crc32(kind + data)):
+        if kind in _PIXEL_CHUNKS and not whole:
             raise ImageError("the pixels of this PNG are damaged")
-        yield kind, data
+        if whole or not kind[0] & _ANCILLARY:
+            yield kind, data
+        elif damaged is not None:
+            damaged.append(kind)
 
 
 def _read_exactly(file: BinaryIO, size: int) -> bytes:

@@ -10,12 +10,28 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from pictures import IPTC, XMP, exif_block, noise, pillow_file, read_still, saved_still, smooth
+from pictures import (
+    IPTC,
+    XMP,
+    animation,
+    exif_block,
+    header_of,
+    noise,
+    pillow_file,
+    read,
+    read_still,
+    rgb_profile,
+    saved,
+    saved_still,
+    smooth,
+)
 from PIL import Image
 
+from dsclora_cli.config import ReadOptions
 from dsclora_cli.errors import ImageError
 from dsclora_cli.imaging import metadata as blocks
 from dsclora_cli.imaging.codecs import png
+from dsclora_cli.imaging.reader import open_picture
 from dsclora_cli.imaging.types import Metadata, StreamedFrame
 
 
@@ -24,6 +40,11 @@ def with_chunks(*chunks: bytes, at_end: bool = False) -> bytes:
     data = saved_still(smooth(), "PNG")
     place = len(data) - 12 if at_end else 33
     return data[:place] + b"".join(chunks) + data[place:]
+
+
+def with_wrong_checksum(chunk: bytes) -> bytes:
+    """Return a chunk whose content does not match its checksum."""
+    return chunk[:-1] + bytes([chunk[-1] ^ 1])
 
 
 def raw_profile(kind: str, data: bytes) -> bytes:
@@ -68,6 +89,51 @@ def test_damaged_metadata_is_left_out(chunk):
     metadata = header.metadata
     assert metadata.icc is None and metadata.dpi is None and metadata.exif is None and metadata.text == ()
     np.testing.assert_array_equal(pixels, smooth())
+
+
+@pytest.mark.parametrize(
+    "chunk",
+    [
+        png.make_chunk(b"gAMA", struct.pack(">I", 100_000)),
+        png.make_chunk(b"cICP", bytes((9, 16, 0, 1))),
+        png.make_chunk(b"iCCP", b"name\0\0" + zlib.compress(rgb_profile())),
+        png.make_chunk(b"pHYs", struct.pack(">IIB", 11811, 5906, 1)),
+        png.make_chunk(b"eXIf", exif_block(6)),
+        png.make_chunk(b"tEXt", b"Title\0text"),
+        png.make_chunk(b"zTXt", b"Title\0\0" + zlib.compress(b"text")),
+        png.make_chunk(b"iTXt", b"XML:com.adobe.xmp\0\0\0\0\0" + XMP),
+        raw_profile("iptc", IPTC),
+    ],
+    ids=lambda chunk: chunk[4:8].decode(),
+)
+@pytest.mark.parametrize("at_end", [False, True])
+def test_metadata_with_a_wrong_checksum_is_left_out_and_told(chunk, at_end):
+    whole, _ = read_still(with_chunks(chunk, at_end=at_end))
+    assert whole.metadata != Metadata() and whole.notes == ()
+    header, pixels = read_still(with_chunks(with_wrong_checksum(chunk), at_end=at_end))
+    assert header.metadata == Metadata()
+    assert header.notes == (f"damaged chunks of the PNG were left out: {chunk[4:8].decode()}",)
+    np.testing.assert_array_equal(pixels, smooth())
+    # A chunk of the same kind that is whole counts, and damage in a chunk that is never read needs no word.
+    unread = with_wrong_checksum(png.make_chunk(b"tIME", bytes(7)))
+    both, _ = read_still(with_chunks(with_wrong_checksum(chunk), chunk, unread, at_end=at_end))
+    assert both.metadata == whole.metadata and both.notes == header.notes
+
+
+# The damaged control of the last frame leaves open where the frame before ends.
+@pytest.mark.parametrize(("kind", "left"), [(b"acTL", 1), (b"fcTL", 2)])
+def test_an_animation_with_a_damaged_control_is_an_error_and_salvaged_as_far_as_it_goes(kind, left):
+    frames, _ = animation(count=4)
+    data = saved(header_of(frames[0].pixels, "PNG", frames=4, animated=True), frames)
+    at = data.rindex(kind)
+    size = int.from_bytes(data[at - 4 : at], "big")
+    damaged = data[: at - 4] + with_wrong_checksum(data[at - 4 : at + size + 8]) + data[at + size + 8 :]
+    with pytest.raises(ImageError, match="the pixels of this PNG are damaged"):
+        read(damaged)
+    with open_picture(damaged, ReadOptions(salvage=True)) as reader:
+        salvaged = list(reader.frames())
+    assert len(salvaged) == left and any("salvaged" in note for note in reader.header.notes)
+    np.testing.assert_array_equal(salvaged[0].pixels, frames[0].pixels)
 
 
 @pytest.mark.parametrize("compression", [0, 1, 2, 6, 9])
