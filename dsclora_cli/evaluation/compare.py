@@ -25,7 +25,7 @@ from dsclora_cli.imaging.types import Header, Pixels
 from dsclora_cli.storage.places import is_url
 from dsclora_cli.upscaling.faithfulness import measure_pixels
 from dsclora_cli.upscaling.jobs import JobPlanner
-from dsclora_cli.upscaling.part import Part, check_part, cut_part, region_around, upscale_part
+from dsclora_cli.upscaling.part import Part, check_part, cut_part, place_part, to_result, upscale_part
 from dsclora_cli.upscaling.picture import PictureUpscaler
 from dsclora_cli.weights.hub_models import WEIGHT_SUFFIXES
 from dsclora_cli.weights.resolve import AUTO, named_options, names_file
@@ -33,7 +33,6 @@ from dsclora_cli.weights.resolve import AUTO, named_options, names_file
 _LARGEST_RESULT = 16_000_000
 """Pixels of a result shown without a crop: a page holds all results, and browsers must decode them."""
 
-_FILTER_MARGIN = 8  # pixels of the input; more than the filters of `resize_with` reach when they enlarge
 _MIDDLE = 512  # pixels of the input on each side of the part that is chosen instead
 _NO_PICTURES = WEIGHT_SUFFIXES | {".ckpt"}
 
@@ -187,10 +186,11 @@ def _upscale(
         return _read_finished(Path(name), "file", source, options)
     begin = perf_counter()
     if name in FILTERS:
-        region, inner = region_around(source.pixels, source.part, _FILTER_MARGIN)
-        sides = [round(side * options.scale) for side in region.shape[1::-1]]  # width, height
-        filtered = resize_with(name, _to_rgb(region), *sides)
-        kind, upscaled = "filter", cut_part(filtered, inner, options.scale)
+        before = source.header.width, source.header.height
+        after = to_result(before[0], options.scale), to_result(before[1], options.scale)
+        place = place_part(source.part, before, after, options.scale)
+        kind = "filter"
+        upscaled: Pixels = resize_with(name, _to_rgb(source.pixels), *place)
     else:
         name, kind, upscaled = _run_model(name, sharp, source, options, callbacks)
     result = ComparedResult(name, kind, perf_counter() - begin, None, None, None)
@@ -208,7 +208,9 @@ def _run_model(
     job = JobPlanner.for_arrays(asked).plan_in_memory(source.header)
     for note in job.notes:
         callbacks.note_once(note)
-    upscaled, _ = upscale_part(PictureUpscaler(asked), job, source.pixels, source.part)
+    upscaled, _, warnings = upscale_part(PictureUpscaler(asked), job, source.pixels, source.part)
+    for warning in warnings:
+        callbacks.note_once(warning)
     kind = "model" if model.weights is None else "weights"
     if name == AUTO:
         return f"{job.model} (auto)", kind, upscaled

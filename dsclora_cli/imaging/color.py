@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Iterable, Iterator, Sequence
+from functools import reduce
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -20,6 +22,9 @@ _MODES = {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}
 _GRAY_MODES = ("1", "L", "LA", "I", "F", "I;16", "I;16B", "I;16L", "I;16N")
 _ROUNDING = 1e-6
 """Floats may lie outside [0, 1] by this much: rounding errors of float32, far below a level of 16 bits."""
+
+_EQUAL_ALPHA = 2 / 255
+"""Difference up to which neighboring alpha, of at most 1, counts as equal."""
 
 _BT601 = np.array([0.299, 0.587, 0.114], np.float32)
 """Weights of R, G and B in luma (ITU-R BT.601)."""
@@ -256,3 +261,56 @@ def _sum_of_three(values: NDArray[np.float32], axis: int) -> NDArray[np.float32]
     sums[1:] += lines[:-1]
     sums[:-1] += lines[1:]
     return total
+
+
+def hold_areas(bands: Iterable[Pixels], alpha: Pixels, box: Sequence[float], height: int) -> Iterator[Pixels]:
+    """Keep upscaled alpha from overshooting at the edge of an area of equal alpha, where a rim would show.
+
+    Where the least or the greatest alpha of the 3x3 pixels around a place belongs to an area (2x2 or more pixels of
+    nearly equal alpha), the result stays within this alpha. Thin lines are no areas, and keep their contrast.
+
+    Args:
+        bands: Upscaled alpha, `(h, width, 1)` from top to bottom.
+        alpha: `(H, W, 1)` before upscaling, of the same dtype.
+        box: Left, top, right and bottom of the place of the result in `alpha`, in pixels.
+        height: Sum of the heights of the bands.
+
+    Yields:
+        The bands, `(h, width, 1)`.
+    """
+    least, greatest = _limits_of_areas(alpha[:, :, 0])
+    left, top, right, bottom = box
+    row = 0
+    for band in bands:
+        rows, columns = np.arange(row, row + len(band)), np.arange(band.shape[1])
+        row += len(band)
+        y = (top + (rows + 0.5) * (bottom - top) / height).astype(np.intp)[:, None]
+        x = (left + (columns + 0.5) * (right - left) / len(columns)).astype(np.intp)
+        yield np.clip(band, least[y, x][:, :, None], greatest[y, x][:, :, None])
+
+
+def _limits_of_areas(alpha: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
+    """Return the least and the greatest value of the result around each pixel of `(H, W)`."""
+    white = white_level(alpha.dtype)
+    tolerance = white * _EQUAL_ALPHA
+    values = alpha.astype(np.float32)
+    around = np.pad(values, 1, mode="edge")
+    is_block = _over_windows(around, 2, np.maximum) - _over_windows(around, 2, np.minimum) <= tolerance
+    is_area = _over_windows(is_block, 2, np.logical_or)
+    limits = []
+    for choose, none in ((np.minimum, np.inf), (np.maximum, -np.inf)):
+        extreme = _over_windows(around, 3, choose)
+        areas = np.pad(np.where(is_area, values, none), 1, mode="edge")
+        is_of_area = np.abs(_over_windows(areas, 3, choose) - extreme) <= tolerance
+        free = -none if alpha.dtype.kind == "f" else min(max(-none, 0), white)
+        limits.append(np.where(is_of_area, extreme, free).astype(alpha.dtype))
+    return limits[0], limits[1]
+
+
+def _over_windows(values: NDArray[Any], edge: int, choose: np.ufunc) -> NDArray[Any]:
+    """Return `choose` over each window of `edge` x `edge` values: `(H, W)` -> `(H - edge + 1, W - edge + 1)`."""
+    for axis in (0, 1):
+        lines = np.moveaxis(values, axis, 0)
+        shifted = [lines[start : len(lines) - edge + 1 + start] for start in range(edge)]
+        values = np.moveaxis(reduce(choose, shifted), 0, axis)
+    return values

@@ -31,13 +31,19 @@ _REACH = 3  # of the Lanczos filter, in pixels of the result
 _STEP = 2**22  # pixels of the source that are reduced at once
 _LEAST_ROWS = 16  # of a step, because neighboring steps read the same rows within the reach of the filter
 
+Box = tuple[Fraction, Fraction, Fraction, Fraction]
+"""Left, top, right and bottom of a part of a picture in pixels; the sides may lie between pixels."""
+
 _Contributions = tuple[NDArray[np.int64], NDArray[np.float64]]
 """Input indices and weights, both `(outputs, taps)`."""
 
 
-def resize_with(name: str, image: NDArray[np.uint8], width: int, height: int) -> NDArray[np.uint8]:
-    """Return an image `(H, W, 3)` resized by the filter `name` of `FILTERS` to `(height, width, 3)`."""
-    return np.asarray(Image.fromarray(image).resize((width, height), FILTERS[name]))
+def resize_with(
+    name: str, image: NDArray[np.uint8], width: int, height: int, box: Box | None = None
+) -> NDArray[np.uint8]:
+    """Return an image `(H, W, 3)`, or the part in `box`, resized by the filter `name` to `(height, width, 3)`."""
+    left, top, right, bottom = map(float, box or (0, 0, image.shape[1], image.shape[0]))
+    return np.asarray(Image.fromarray(image).resize((width, height), FILTERS[name], (left, top, right, bottom)))
 
 
 def downscale(image: NDArray[np.uint8], scale: int) -> NDArray[np.uint8]:
@@ -162,8 +168,10 @@ def filter_reach(ratio: Fraction) -> Fraction:
     return _REACH * max(ratio, Fraction(1)) + 1
 
 
-def reduce_bands(bands: Iterable[Pixels], rows: int, width: int, height: int) -> Iterator[Pixels]:
-    """Reduce a picture with an antialiased Lanczos filter while the bands arrive.
+def reduce_bands(
+    bands: Iterable[Pixels], rows: int, width: int, height: int, box: Box | None = None
+) -> Iterator[Pixels]:
+    """Reduce a picture, or a part of it, with an antialiased Lanczos filter while the bands arrive.
 
     Args:
         bands: Bands `(h, W, C)` of any dtype of `Pixels`, from top to bottom. Alpha is resized like a color: colors
@@ -171,28 +179,37 @@ def reduce_bands(bands: Iterable[Pixels], rows: int, width: int, height: int) ->
         rows: Height of the picture, the sum over the bands.
         width: New width in pixels.
         height: New height in pixels.
+        box: The part that becomes `width` x `height`; None for the whole. Pixels around the part take part too.
 
     Yields:
         Bands `(h, width, C)` of the same dtype, from top to bottom. No more rows are held than the filter reaches.
     """
     # Fractions: where a band starts in the source must not depend on rounding.
-    ratio = Fraction(rows, height)
+    first, last = (Fraction(0), Fraction(rows)) if box is None else (box[1], box[3])
+    columns = None if box is None else (box[0], box[2])
+    ratio = (last - first) / height
     reach = filter_reach(ratio)
     held: Pixels | None = None
     top = done = 0  # the first row in `held`, and the rows of the result so far
     for band in bands:
         held = band if held is None else np.concatenate([held, band])
         bottom = top + len(held)
-        ready = height if bottom == rows else int((bottom - reach) / ratio)
+        ready = height if bottom == rows else min(height, int((bottom - reach - first) / ratio))
         if ready > done:
-            yield _resize_rows(held, width, ready - done, (done * ratio - top, ready * ratio - top))
+            part = first + done * ratio - top, first + ready * ratio - top
+            yield _resize_rows(held, width, ready - done, part, columns)
             done = ready
-        needless = max(0, int(done * ratio - reach) - top)
+        needless = min(len(held), max(0, int(first + done * ratio - reach) - top))
         held, top = held[needless:], top + needless
 
 
-def _resize_rows(pixels: Pixels, width: int, height: int, rows: tuple[Fraction, Fraction]) -> Pixels:
-    """Return the part of `(H, W, C)` between two rows, which may lie between pixels, as `(height, width, C)`."""
+def _resize_rows(
+    pixels: Pixels, width: int, height: int, rows: tuple[Fraction, Fraction], columns: tuple[Fraction, Fraction] | None
+) -> Pixels:
+    """Return the part of `(H, W, C)` between two rows, which may lie between pixels, as `(height, width, C)`.
+
+    `columns` are the first and the last column; None for all.
+    """
     result = np.empty((height, width, pixels.shape[2]), pixels.dtype)
     # In steps: Pillow takes 12 bytes for each value in float32, and a band of a wide picture has hundreds of millions.
     step = max(_LEAST_ROWS, int(height * _STEP // (len(pixels) * pixels.shape[1])))
@@ -203,14 +220,17 @@ def _resize_rows(pixels: Pixels, width: int, height: int, rows: tuple[Fraction, 
         top, bottom = rows[0] + start * ratio, rows[0] + end * ratio
         first = max(0, int(top - reach))
         part = pixels[first : int(bottom + reach) + 1]
-        _resize_planes(part, result[start:end], (top - first, bottom - first))
+        _resize_planes(part, result[start:end], (top - first, bottom - first), columns)
     return result
 
 
-def _resize_planes(pixels: Pixels, result: Pixels, rows: tuple[Fraction, Fraction]) -> None:
+def _resize_planes(
+    pixels: Pixels, result: Pixels, rows: tuple[Fraction, Fraction], columns: tuple[Fraction, Fraction] | None
+) -> None:
     """Resize the part of `(H, W, C)` between two rows into `(height, width, C)`, one channel after the other."""
     height, width = result.shape[:2]
-    box = 0.0, float(rows[0]), float(pixels.shape[1]), min(float(rows[1]), float(len(pixels)))
+    left, right = (0.0, float(pixels.shape[1])) if columns is None else map(float, columns)
+    box = left, float(rows[0]), right, min(float(rows[1]), float(len(pixels)))
     for channel in range(pixels.shape[2]):
         # In float32, which holds 16 bits exactly. Pillow rounds and clips 8 bits between columns and rows, so the
         # corners of a turned picture would be up to 5 levels away from the turned result.

@@ -15,7 +15,7 @@ import numpy as np
 from dsclora_cli.config import UpscaleOptions
 from dsclora_cli.errors import OutOfMemory
 from dsclora_cli.host import host_memory
-from dsclora_cli.imaging.color import bleed
+from dsclora_cli.imaging.color import bleed, hold_areas
 from dsclora_cli.imaging.resize import filter_reach, reduce_bands
 from dsclora_cli.imaging.types import AnyFrame, Frame, Pixels, StreamedFrame
 from dsclora_cli.imaging.writer import encoder_bytes
@@ -140,6 +140,7 @@ class PictureUpscaler:
         plan: PicturePlan,
         on_progress: Callable[[float], None] = lambda share: None,
         on_warning: Callable[[str], None] = lambda sentence: None,
+        whole: Pixels | None = None,
     ) -> StreamedFrame:
         """Return a frame whose bands are upscaled while being read.
 
@@ -149,6 +150,7 @@ class PictureUpscaler:
             plan: plan of the picture.
             on_progress: called after every tile with the finished share of the frame, from 0 to 1.
             on_warning: called with a sentence for the user, after the last band.
+            whole: the picture that the frame is a part of, which decides about the range of floats.
 
         Returns:
             `(height, width, 1 to 4)` pixels of the same dtype. Reading the bands raises OutOfMemory, and all errors
@@ -159,8 +161,8 @@ class PictureUpscaler:
         if (height, width) != (source.height, source.width):
             size = size.for_page(width, height)
 
-        def bands_of(whole: AnyFrame, target: SizePlan) -> Iterator[Pixels]:
-            return self._upscale_frame(whole, plan, target, on_progress, on_warning)
+        def bands_of(frame: AnyFrame, target: SizePlan) -> Iterator[Pixels]:
+            return self._upscale_frame(frame, plan, target, on_progress, on_warning, whole)
 
         wrap = self._options.wrap
         bands = _repeating(frame, size, self.margin(plan.job), bands_of) if wrap else bands_of(frame, size)
@@ -173,12 +175,16 @@ class PictureUpscaler:
         size: SizePlan,
         on_progress: Callable[[float], None],
         on_warning: Callable[[str], None],
+        whole: Pixels | None,
     ) -> Iterator[Pixels]:
         """Yield bands `(h, width, 1 to 4)`; color and alpha pass the network side by side."""
         height, width, channels = frame.shape
         dtype = plan.job.source.dtype
-        # Floats need all pixels at once, to know the range; integers have the range of the type.
-        values = full_range(dtype) if dtype.kind == "u" else value_range(frame.pixels)
+        # Floats need all pixels at once, to know the ranges; integers have the range of the type.
+        if dtype.kind == "u":
+            values = alpha_values = full_range(dtype)
+        else:
+            values, alpha_values = _float_ranges(frame.pixels if whole is None else whole)
         alpha = frame.pixels[:, :, -1:] if channels in {2, 4} else None
         opacity = None if alpha is None else alpha[0, 0]
         constant = alpha is not None and bool((alpha == opacity).all())
@@ -203,10 +209,11 @@ class PictureUpscaler:
                 for color in colors:
                     yield np.dstack([color, np.full(color.shape[:2], opacity, color.dtype)])
             else:
-                alphas = self._run_passes(ArraySource(alpha), values, plan, size, count)
+                alphas = self._run_passes(ArraySource(alpha), alpha_values, plan, size, count)
+                alphas = hold_areas(alphas, alpha, size.place(width, height), size.height)
                 for color, band in zip(colors, alphas, strict=True):
                     yield np.concatenate([color, band], axis=2)
-        for sentence in _warnings(plan, values, self._count_fallbacks() - fallbacks):
+        for sentence in _warnings(plan, (values, alpha_values), self._count_fallbacks() - fallbacks):
             on_warning(sentence)
 
     def _run_passes(
@@ -223,8 +230,8 @@ class PictureUpscaler:
             tiles = TileOptions(_tile_edge(plan.largest_tile, source.height, source.width), may_halve)
             bands = upscale_bands(source, self._engine(weights), values, tiles, on_pixels)
             source = BandSource((source.height * scale, source.width * scale, source.channels), bands)
-        if (size.width, size.height) != (source.width, source.height):
-            bands = reduce_bands(bands, source.height, size.width, size.height)
+        if size.box is not None or (size.width, size.height) != (source.width, source.height):
+            bands = reduce_bands(bands, source.height, size.width, size.height, size.box)
         try:
             # Nothing runs before: reading the last bands makes every pass read the pass before.
             yield from bands
@@ -271,8 +278,17 @@ def _tile_edge(largest: int, height: int, width: int) -> int:
     return 0 if largest >= max(height, width) else largest
 
 
-def _warnings(plan: PicturePlan, values: ValueRange, fallbacks: int) -> Iterator[str]:
-    """Yield warnings to show after upscaling a frame with the given range of values.
+def _float_ranges(pixels: Pixels) -> tuple[ValueRange, ValueRange]:
+    """Return the range of the visible colors of `(H, W, 1 to 4)` floats, and the range of alpha, [0, 1] without."""
+    if pixels.shape[2] in (1, 3):
+        return value_range(pixels), ValueRange(0.0, 1.0, pixels.dtype)
+    color, alpha = pixels[:, :, :-1], pixels[:, :, -1:]
+    visible = color[alpha[:, :, 0] > 0]
+    return value_range(visible if len(visible) else color), value_range(alpha)
+
+
+def _warnings(plan: PicturePlan, values: tuple[ValueRange, ValueRange], fallbacks: int) -> Iterator[str]:
+    """Yield warnings to show after upscaling a frame with the given ranges of color and of alpha.
 
     `fallbacks` counts the tiles with a float16 result that was not finite.
     """
@@ -284,5 +300,6 @@ def _warnings(plan: PicturePlan, values: ValueRange, fallbacks: int) -> Iterator
             f"{descriptor.arch} looks at the whole picture, so the result of {plan.tiles} tiles differs a little from"
             " the result for the whole picture (--tile 0 upscales the picture whole, if memory allows)"
         )
-    if values.dtype == np.float32 and (values.low, values.high) != (0.0, 1.0):
-        yield f"values from {values.low:g} to {values.high:g} were rescaled to [0, 1] and back"
+    for what, each in zip(("values", "alpha values"), values, strict=True):
+        if each.dtype == np.float32 and (each.low, each.high) != (0.0, 1.0):
+            yield f"{what} from {each.low:g} to {each.high:g} were rescaled to [0, 1] and back"

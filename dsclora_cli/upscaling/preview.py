@@ -93,7 +93,7 @@ def _preview(
         job = planner.plan(copied, header)
     decoded = perf_counter()
     # No thread of its own: Ctrl-C takes effect between two tiles, and never between the file and its result.
-    upscaled, plan = upscale_part(upscaler, job, pixels, part, options.wrap, lambda _: check_stop(callbacks))
+    upscaled, plan, notes = upscale_part(upscaler, job, pixels, part, options.wrap, lambda _: check_stop(callbacks))
     upscaled_at = perf_counter()
     faithfulness = measure_pixels(cut_part(pixels, part, 1), upscaled) if options.measure else None
     height, width = upscaled.shape[:2]
@@ -104,7 +104,7 @@ def _preview(
     if existing is None:
         # EXIF, resolution and places describe the whole picture.
         warnings = save_result(job.target, result, [Frame(upscaled)], replace(options.save, metadata="none"), key)
-        existing = job.report("done", *warnings)
+        existing = job.report("done", *notes, *warnings)
     return replace(
         existing,
         input_size=part[2:],

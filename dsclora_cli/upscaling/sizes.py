@@ -10,6 +10,7 @@ from itertools import combinations_with_replacement
 
 from dsclora_cli.config import DEFAULT_SCALE, MAX_SCALE, SizeOptions
 from dsclora_cli.errors import ImageError, UsageError
+from dsclora_cli.imaging.resize import Box
 
 # Passes up to MAX_SCALE with the smallest native scale, 2.
 _LONGEST_CHAIN = math.ceil(math.log2(MAX_SCALE))
@@ -31,11 +32,20 @@ class SizePlan:
     """Native scales, run in turn. The product is at least `factor`; a reduction removes the excess."""
     factor: float
     """Requested factor between the sides of input and result."""
+    box: Box | None = None
+    """Part of the picture after the passes that becomes the result; None for the whole."""
 
     def for_page(self, width: int, height: int) -> SizePlan:
         """Return the plan for a page of `width` x `height` pixels of the same picture, with the same factor."""
         factor = Fraction(str(self.factor))
         return SizePlan(_scaled(width, factor), _scaled(height, factor), self.passes, self.factor)
+
+    def place(self, width: int, height: int) -> tuple[float, float, float, float]:
+        """Return left, top, right and bottom of the result in an input of `width` x `height`, in its pixels."""
+        if self.box is None:
+            return 0.0, 0.0, float(width), float(height)
+        left, top, right, bottom = (float(side / math.prod(self.passes)) for side in self.box)
+        return left, top, right, bottom
 
     def lr_sides(self, height: int, width: int) -> tuple[tuple[int, int, int], ...]:
         """Return (height, width, scale) of the input of every pass, for a picture of `height` x `width` pixels."""

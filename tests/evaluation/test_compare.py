@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 import shutil
 import subprocess
@@ -37,6 +38,20 @@ def test_a_part_equals_the_part_of_the_whole(small: Path) -> None:
     assert np.array_equal(pictures[0].pixels, whole[132:150, 140:164])
     bicubic = np.asarray(Image.open(small).resize((300, 280), Image.Resampling.BICUBIC))
     assert np.array_equal(pictures[1].pixels, bicubic[132:150, 140:164])
+
+
+@pytest.mark.parametrize("factor", [2.5, 1.3])
+def test_a_part_equals_the_part_of_the_whole_at_any_factor(small: Path, factor: float) -> None:
+    options = CompareOptions(("dsclora-x4", BICUBIC, "lanczos"), factor, crop=(71, 67, 13, 9))
+    _, pictures = compare(small, options, Callbacks())
+    sides = [math.floor(side * factor + 0.5) for side in (150, 140)]
+    image = Image.open(small)
+    wholes = [np.asarray(image.resize(sides, each)) for each in (Image.Resampling.BICUBIC, Image.Resampling.LANCZOS)]
+    wholes.insert(0, Upscaler("dsclora-x4", scale=factor)(np.asarray(image)))
+    left, top, width, height = (math.floor(side * factor + 0.5) for side in (71, 67, 13, 9))
+    for each, whole in zip(pictures, wholes, strict=True):
+        expected = whole[top : top + height, left : left + width].astype(int)
+        assert np.abs(each.pixels - expected).max() <= 1
 
 
 def test_scores_and_finished_files(small: Path, tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from dsclora_cli.imaging.types import Frame, Pixels
 from dsclora_cli.inference.torch_cpu import TorchCpuEngine
 from dsclora_cli.models.span import SPAN, SpanConfig
 from dsclora_cli.upscaling.jobs import JobPlanner
+from dsclora_cli.upscaling.part import upscale_part
 from dsclora_cli.upscaling.picture import PictureUpscaler
 
 EMBEDDED = UpscaleOptions(model=ModelOptions(offline=True), engine=EngineOptions(device="cpu"))
@@ -96,6 +97,53 @@ def test_floats_beyond_one_keep_their_range(photo: Pixels) -> None:
     assert stretched.min() < -50 and stretched.max() > 400
     assert warnings and "rescaled" in warnings[0]
     assert not silent  # floats inside [0, 1] are not rescaled
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_floats_of_color_and_alpha_have_ranges_of_their_own(photo: Pixels, channels: int) -> None:
+    color = (photo[:, :, :channels] / 255).astype(np.float32)
+    rows, columns = np.mgrid[:60, :80]
+    mask = ((rows - 30) ** 2 + (columns - 40) ** 2 < 22**2).astype(np.float32)
+    plain, silent = upscale(np.dstack([color, mask]))
+    bright, warnings = upscale(np.dstack([color * 5 - 1, mask]))
+    assert silent == () and len(warnings) == 1 and warnings[0].startswith("values from -")
+    np.testing.assert_array_equal(bright[:, :, -1], plain[:, :, -1])
+    assert (plain[:, :, -1].min(), plain[:, :, -1].max()) == (0, 1)
+    # Alpha up to 255, as some programs write, changes no color.
+    scaled, warnings = upscale(np.dstack([color, mask * 255]))
+    assert warnings == ("alpha values from 0 to 255 were rescaled to [0, 1] and back",)
+    np.testing.assert_array_equal(scaled[:, :, :-1], plain[:, :, :-1])
+    np.testing.assert_allclose(scaled[:, :, -1], plain[:, :, -1] * 255, atol=0.01)
+    # A hidden color decides about nothing.
+    color[0, 0] = 1000
+    hidden, silent = upscale(np.dstack([color, mask]))
+    assert silent == () and hidden[:, :, :-1].max() <= 1
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.float32])
+@pytest.mark.parametrize("factor", [4, 2.5])
+def test_an_area_of_equal_alpha_gets_no_rim(dtype: type, factor: float) -> None:
+    pixels = np.zeros((40, 50, 2), dtype)
+    white = 1 if dtype is np.float32 else np.iinfo(dtype).max
+    pixels[..., 1] = white // 4 if dtype is not np.float32 else 0.25
+    pixels[10:30, 12:40, 1] = white * 3 // 4 if dtype is not np.float32 else 0.75
+    pixels[5, 2:40, 1] = white  # a line, which is no area
+    result, _ = upscale(pixels, replace(EMBEDDED, size=SizeOptions(scale=factor)))
+    alpha = result[..., 1] / white
+    below = alpha[round(9 * factor) :]
+    assert below.min() >= 0.245 and below.max() <= 0.755
+    assert below.max() - below.min() > 0.48
+    assert alpha[: round(8 * factor)].max() > 0.9
+
+
+def test_areas_hold_in_a_part_of_the_picture_as_in_the_whole() -> None:
+    pixels = np.zeros((40, 50, 2), np.uint8)
+    pixels[10:30, 12:40, 1] = 128
+    options = replace(EMBEDDED, size=SizeOptions(scale=2.5))
+    whole, _ = upscale(pixels, options)
+    job = JobPlanner.for_arrays(options).plan_array(pixels)
+    part, _, _ = upscale_part(PictureUpscaler(options), job, pixels, (9, 7, 11, 15))
+    assert np.abs(part.astype(int) - whole[18 : 18 + 38, 23 : 23 + 28]).max() <= 1
 
 
 @pytest.mark.parametrize(("factor", "shape"), [(1.5, (90, 120)), (2, (120, 160)), (5, (300, 400))])

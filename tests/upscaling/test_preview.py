@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 
 import numpy as np
 import pytest
+import tifffile
 from PIL import Image
 
 from dsclora_cli.cli.app import main
@@ -29,6 +31,32 @@ def test_the_preview_is_that_part_of_the_result(picture: Path) -> None:
     assert main(["upscale", str(picture), *MODEL, "--crop-preview", "70,60,21,13"]) == 0
     whole, part = (np.asarray(Image.open(name)) for name in ("a_x2.png", "a_x2-preview.png"))
     assert np.array_equal(part, whole[120:146, 140:182])
+
+
+@pytest.mark.parametrize("size", [("-s", "2.5"), ("-s", "1.3"), ("--long-edge", "333"), ("--width", "207", "--wrap")])
+@pytest.mark.parametrize("part", [(7, 9, 33, 27), (60, 41, 40, 49)])
+def test_the_preview_is_that_part_at_any_factor(
+    picture: Path, size: tuple[str, ...], part: tuple[int, int, int, int]
+) -> None:
+    arguments = ["upscale", str(picture), "--offline", *size, "-q"]
+    assert main([*arguments, "-o", "whole.png"]) == 0
+    assert main([*arguments, "-o", "part.png", "--crop-preview", ",".join(map(str, part))]) == 0
+    whole, cut = (np.asarray(Image.open(name)).astype(int) for name in ("whole.png", "part-preview.png"))
+    factor = float(size[1]) if size[0] == "-s" else int(size[1]) / 100
+    left, top, width, height = (math.floor(side * factor + 0.5) for side in part)
+    expected = whole[top : top + height, left : left + width]
+    assert cut.shape == expected.shape and np.abs(cut - expected).max() <= 1
+
+
+def test_floats_around_the_preview_decide_about_the_range(picture: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pixels = np.asarray(Image.open(picture)).astype(np.float32) / 255
+    pixels[80, 90] = 9
+    tifffile.imwrite("hdr.tif", pixels, photometric="rgb")
+    assert main(["upscale", "hdr.tif", *MODEL[:-1], "-o", "whole.tif"]) == 0
+    assert main(["upscale", "hdr.tif", *MODEL[:-1], "-o", "part.tif", "--crop-preview", "10,20,21,13"]) == 0
+    whole, part = (tifffile.imread(name) for name in ("whole.tif", "part-preview.tif"))
+    assert np.abs(part - whole[40:66, 20:62]).max() <= 1 / 255
+    assert capsys.readouterr().err.count("values from 0 to 9 were rescaled") == 2
 
 
 def test_sizes_are_those_of_the_whole_picture(picture: Path, capsys: pytest.CaptureFixture[str]) -> None:
