@@ -7,8 +7,10 @@ the runs with a method of the package.
 
 from __future__ import annotations
 
+import sys
 from collections import Counter
 from collections.abc import Callable
+from contextlib import redirect_stdout
 from dataclasses import dataclass
 from importlib.metadata import EntryPoint, entry_points
 
@@ -98,7 +100,9 @@ def load_method(plugin: MethodPlugin) -> Callable[..., object]:
     """Import the function of a method. Raises UsageError, in a single line, where the function cannot be imported."""
     hint = f"repair or uninstall {plugin.package}"
     try:
-        function = EntryPoint(plugin.name, plugin.function, METHOD_GROUP).load()
+        # Standard output has the JSON of the command, so what the package prints goes to standard error.
+        with redirect_stdout(sys.stderr):
+            function = EntryPoint(plugin.name, plugin.function, METHOD_GROUP).load()
     # The import runs code of another package, which may raise anything; SystemExit would end the command silently.
     except (Exception, SystemExit) as error:
         raise UsageError(f"{plugin.title} cannot be imported: {short_text(error)}", hint) from error

@@ -123,9 +123,10 @@ def test_help_completion_and_doctor_show_the_method(install, distill, capsys, mo
         ("build = 3", "cannot be used: dsclora_bad:build is no function"),
         ("def build(context): return None", "returned NoneType, no TrainingSetup"),
         ("def build(context): return 1 / 0", "failed: ZeroDivisionError: division by zero"),
+        ("def build(context): raise SystemExit(0)", "failed: SystemExit: 0"),
         (
-            "def build(context): return context.student_setup(lambda batch: {'bad': batch.nothing})",
-            "failed: AttributeError: 'DistillBatch' object has no attribute 'nothing'",
+            "def build(context): return context.student_setup(lambda batch: {}, maps='wrong')",
+            "failed: ValueError: maps of student_setup is 'wrong', not one of none, plain, projected",
         ),
     ],
 )
@@ -134,6 +135,110 @@ def test_a_broken_method_is_one_line(install, distill, code: str, problem: str) 
     status, _, err = distill("--method", "bad", "--teacher", "teacher.safetensors", "--out", "run", "-q")
     assert status in {1, 2} and err.count("\n") == 1, err
     assert err.startswith(f"error: method bad of the package dsclora-bad 1.2 {problem}")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("loss", "problem"),
+    [
+        ("{'x': batch.nothing}", "failed: AttributeError: 'DistillBatch' object has no attribute 'nothing'"),
+        ("sys.exit()", "failed: SystemExit: "),
+        ("None", "returned NoneType as its loss, no dict of terms by name"),
+        ("batch.output.mean()", "returned Tensor as its loss, no dict of terms by name"),
+        ("{'x': (batch.output - batch.hr).abs()}", "returned a loss term x of the shape (4, 3, 16, 16), no scalar"),
+        ("{'x': batch.output.mean()[None]}", "returned a loss term x of the shape (1,), no scalar"),
+        ("{'x': 0.5}", "returned a loss term x of the type float, no tensor"),
+        (
+            "{'x': batch.output.mean() * 1j}",
+            "returned a loss term x of the type torch.complex64, no floating-point number",
+        ),
+        ("{'x': torch.tensor(3)}", "returned a loss term x of the type torch.int64, no floating-point number"),
+        ("{'x': batch.teacher_output.mean()}", "returned a loss term x without a gradient: it does not depend on"),
+        ("{1: batch.output.mean()}", "returned a loss term with the name 1, no text"),
+        ("{'rec': batch.output.mean()}", "returned a loss term called rec, a name of a term of dsclora"),
+        ("{'ts': batch.output.mean()}", "returned a loss term called ts, a name of a term of dsclora"),
+    ],
+)
+def test_a_method_with_a_broken_loss_is_one_line(install, distill, loss: str, problem: str) -> None:
+    code = f"import sys, torch\ndef build(context): return context.student_setup(lambda batch: {loss})"
+    assert_blamed(install, distill, code, problem)
+    # The loss is checked in the first step.
+    assert not list(Path("run").glob("*.safetensors"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("changes", "problem"),
+    [
+        ("logged_only=('mean', 'rec', 'ts')", "returned a loss without a gradient: "),
+        ("logged_only='mean'", "returned a setup with the text 'mean' as logged_only, no tuple of names"),
+        ("loss_terms=lambda batch: None", "returned NoneType as its loss, no dict of terms by name"),
+        ("module=None", "returned a setup with NoneType as module, no torch.nn.Module"),
+        ("file_name='../best.safetensors'", "returned a setup with '../best.safetensors' as file_name, which is no"),
+        ("to_network=lambda average: None", "returned NoneType from to_network, no Network"),
+        ("to_network=lambda average: 1 / 0", "failed: ZeroDivisionError: division by zero"),
+        ("save=lambda average, path, origin: sys.exit()", "failed: SystemExit: "),
+        ("save=lambda average, path, origin: open('/missing/file')", "failed: FileNotFoundError: [Errno 2]"),
+        ("save=lambda average, path, origin: None", "wrote no file in save: run/last.safetensors is missing"),
+    ],
+)
+def test_a_method_with_a_broken_setup_is_one_line(install, distill, changes: str, problem: str) -> None:
+    code = f"""
+import sys
+from dataclasses import replace
+{MEAN.replace("build", "usual")}
+def build(context):
+    return replace(usual(context), {changes})
+"""
+    assert_blamed(install, distill, code, problem)
+
+
+def assert_blamed(install, distill, code: str, problem: str) -> None:
+    """Assert that a run with a method of this code ends with one line about the package."""
+    install("dsclora-bad", code, bad="dsclora_bad:build")
+    status, _, err = distill("--method", "bad", "--teacher", "teacher.safetensors", "--out", "run", "-q")
+    assert status == 1 and err.count("\n") == 1, err
+    assert err.startswith(f"error: method bad of the package dsclora-bad 1.2 {problem}")
+    assert "the authors of dsclora-bad" in err
+
+
+@pytest.mark.slow
+def test_a_loss_may_be_zero_for_a_batch_and_log_counts(install, distill) -> None:
+    code = """
+import torch
+from dataclasses import replace
+def build(context):
+    terms = lambda batch: {"zero": batch.hr.new_zeros(()), "count": torch.tensor(3)}
+    return replace(context.student_setup(terms), logged_only=("count",))
+"""
+    install("dsclora-zero", code, zero="dsclora_zero:build")
+    teacher = ("--teacher", "teacher.safetensors")
+    code, out, err = distill("--method", "zero", *teacher, "--out", "run", "--json")
+    assert code == 0, err
+    assert json.loads(out.splitlines()[0])["facts"] == {"count": 3.0}
+
+
+@pytest.mark.slow
+def test_what_a_method_prints_does_not_spoil_the_json(install, distill) -> None:
+    code = """
+from dataclasses import replace
+print("at import")
+def build(context):
+    print("in build")
+    def loss(batch):
+        print("in loss")
+        return {"mean": batch.output.mean()}
+    setup = context.student_setup(loss)
+    def save(*arguments):
+        print("in save")
+        setup.save(*arguments)
+    return replace(setup, save=save)
+"""
+    install("dsclora-loud", code, loud="dsclora_loud:build")
+    teacher = ("--teacher", "teacher.safetensors")
+    code, out, err = distill("--method", "loud", *teacher, "--out", "run", "--json", "-q")
+    assert code == 0 and len([json.loads(line) for line in out.splitlines()]) == 2
+    assert list(dict.fromkeys(err.splitlines())) == ["at import", "in build", "in loss", "in save"]
 
 
 def test_a_method_that_needs_a_teacher_says_so(install, distill) -> None:

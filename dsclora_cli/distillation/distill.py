@@ -8,18 +8,17 @@ packages add builders as entry points, see `dsclora_cli.methods`.
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from dsclora_cli.datasets.patches import Batch, TeacherImages, TrainSet
+from dsclora_cli.datasets.patches import TeacherImages, TrainSet
 from dsclora_cli.datasets.teacher_pictures import with_teacher_pictures
 from dsclora_cli.distillation.losses import (
     AffinityLoss,
@@ -29,11 +28,12 @@ from dsclora_cli.distillation.losses import (
     FeatureLoss,
     FeatureTerm,
 )
-from dsclora_cli.errors import DscloraError, UsageError
+from dsclora_cli.distillation.plugin_checks import checked_features, checked_setup, errors_named
+from dsclora_cli.errors import UsageError
 from dsclora_cli.inference.engine import Engine, Ensemble
 from dsclora_cli.inference.tiling import TileOptions, upscale_array, value_range
 from dsclora_cli.inference.torch_cpu import open_torch_engine
-from dsclora_cli.methods import MethodPlugin, find_plugin, load_method, short_text
+from dsclora_cli.methods import MethodPlugin, find_plugin, load_method
 from dsclora_cli.models.features import FeatureExtractor, ProjectedFeatures, select_feature_maps
 from dsclora_cli.models.lora import AdaptedNetwork, Adapters, merge_adapters, parse_ranks
 from dsclora_cli.models.network import Network
@@ -50,10 +50,13 @@ from dsclora_cli.recipe_toml import read_recipe, resolve_defaults
 from dsclora_cli.training.compile import compiled
 from dsclora_cli.training.losses import ReconstructionLoss
 from dsclora_cli.training.train import initial_digest, initial_network, network_setup, settings_of_init
-from dsclora_cli.training.trainer import LossTerms, Run, TrainCallbacks, TrainingSetup, TrainResult, fit
+from dsclora_cli.training.trainer import Run, TrainCallbacks, TrainingSetup, TrainResult, fit
 from dsclora_cli.weights.adapters import build_adapters, load_adapters, save_adapters
 from dsclora_cli.weights.finished import ADAPTER_FILE
 from dsclora_cli.weights.resolve import open_named_weights
+
+MapChoice = Literal["none", "plain", "projected"]
+"""Feature maps that the loss of a method gets, see `DistillContext.student_setup`."""
 
 _TILE = 256
 """Tile for whole pictures, in LR pixels: small enough for any device that trains."""
@@ -164,36 +167,11 @@ def _find_builder(method: str) -> MethodBuilder:
     build = load_method(plugin)
 
     def checked(context: DistillContext) -> TrainingSetup:
-        with _errors_named(plugin):
-            setup = build(context)
-        if not isinstance(setup, TrainingSetup):
-            raise UsageError(
-                f"{plugin.title} returned {type(setup).__name__}, no TrainingSetup",
-                "the function returns context.student_setup(...), see docs/distillation.md",
-            )
-
-        def loss_terms(batch: Batch) -> LossTerms:
-            with _errors_named(plugin):
-                return setup.loss_terms(batch)
-
-        return replace(setup, loss_terms=loss_terms)
+        with errors_named(plugin):
+            setup = build(_PluginContext(**vars(context), plugin=plugin))
+        return checked_setup(plugin, setup)
 
     return checked
-
-
-@contextmanager
-def _errors_named(plugin: MethodPlugin) -> Iterator[None]:
-    """Turn an exception of another package's code into one line with the name of the package."""
-    try:
-        yield
-    except (DscloraError, torch.OutOfMemoryError):  # explained in a line already
-        raise
-    # The code of a plugin may raise anything.
-    except Exception as error:
-        raise DscloraError(
-            f"{plugin.title} failed: {short_text(error)}",
-            f"report the error to the authors of {plugin.package}; DSCLORA_DEBUG=1 shows where",
-        ) from error
 
 
 def _facd_distance(run: Path, resume: bool) -> str | None:
@@ -271,9 +249,7 @@ class DistillContext:
     on_note: Callable[[str], None]
     """Callback for a sentence about the whole run."""
 
-    def student_setup(
-        self, features: FeatureTerm | None = None, maps: Literal["none", "plain", "projected"] = "none"
-    ) -> TrainingSetup:
+    def student_setup(self, features: FeatureTerm | None = None, maps: MapChoice = "none") -> TrainingSetup:
         """Return the setup of a new student that learns from HR, from the teacher's output, and by one more loss.
 
         Args:
@@ -284,7 +260,10 @@ class DistillContext:
 
         Raises:
             UsageError: A loss without a teacher, or maps that do not pair.
+            ValueError: Another text as `maps`.
         """
+        if maps not in get_args(MapChoice):
+            raise ValueError(f"maps of student_setup is {maps!r}, not one of {', '.join(get_args(MapChoice))}")
         student = self.new_student()
         if features and self.teacher is None:
             raise UsageError(f"method {self.options.method} needs a teacher", "name its weights: --teacher FILE|NAME")
@@ -334,6 +313,19 @@ class DistillContext:
         """Return the weight of the loss of fd, fakd, facd, augkd or the method of a plugin."""
         weight = self.options.feature_weight
         return DEFAULT_FEATURE_WEIGHTS.get(self.options.method, PLUGIN_FEATURE_WEIGHT) if weight is None else weight
+
+
+@dataclass(frozen=True)
+class _PluginContext(DistillContext):
+    """Everything that a builder of another package needs; the loss that the package hands over is checked."""
+
+    plugin: MethodPlugin
+
+    def loss(
+        self, student: nn.Module, teacher_maps: tuple[str, ...] = (), features: FeatureTerm | None = None
+    ) -> DistillationLoss:
+        """Return the loss of a student, as for every other builder."""
+        return super().loss(student, teacher_maps, checked_features(self.plugin, features) if features else None)
 
 
 def build_dsclora(context: DistillContext) -> TrainingSetup:

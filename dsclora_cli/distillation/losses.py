@@ -59,6 +59,10 @@ FeatureTerm = Callable[[DistillBatch], dict[str, Tensor]]
 """Function from a batch to a weighted loss by name, and perhaps values by name that are only logged."""
 
 
+OWN_TERMS = frozenset({"rec", "ts", "spectrum"})
+"""Names of the terms of `DistillationLoss`, which no term of a method may have."""
+
+
 @dataclass(frozen=True)
 class DistillationLoss:
     """Loss of a student: `rec * distance(output, HR) + ts * L1(output, teacher's output)` plus other terms.
