@@ -306,7 +306,7 @@ class Trainer:
         skipped, stopped, *means = self._group.mean([float(not finite), float(self._stop.count > 0), *values.values()])
         found = dict(zip(values, means, strict=True))
         if skipped:
-            self._skip()
+            self._skip(found)
         else:
             self._skips = 0
             scaler.step(self._optimizer)
@@ -320,14 +320,19 @@ class Trainer:
             self._callbacks.on_step(progress.step, self._recipe.run.steps, shown)
         return bool(stopped)
 
-    def _skip(self) -> None:
-        """Count a skipped step. Raises DscloraError after too many in a row."""
+    def _skip(self, terms: Mapping[str, float]) -> None:
+        """Count a skipped step. Raises DscloraError, with the terms that are not finite, after too many in a row."""
         self._skips += 1
         self._progress.skipped += 1
         if self._skips > self._recipe.run.most_skips:
             steps = f"{self._skips} steps in a row, up to step {self._progress.step + 1}"
             hint = "start a new run with a lower --learning-rate, or with --amp off"
-            raise DscloraError(f"loss or gradient was not finite in {steps}", hint)
+            wrong = [name for name, value in terms.items() if not math.isfinite(value)]
+            finite = [name for name in terms if name not in wrong]
+            if wrong and finite:  # weights that grow without limit spoil all terms
+                hint = f"look at how {', '.join(wrong)} is computed, or {hint}"
+            which = f"{', '.join(wrong) or 'the gradient'}; finite: {', '.join(finite) or 'nothing'}"
+            raise DscloraError(f"loss or gradient was not finite in {steps}; in the last step {which}", hint)
 
     def _score(self) -> None:
         """Score the averaged weights on the held-out pictures, save the weights, and write a line of the log."""

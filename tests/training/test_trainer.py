@@ -97,8 +97,15 @@ def test_steps_with_a_loss_that_is_not_finite_are_skipped_and_counted(photos: Pa
 def test_a_loss_that_stays_nan_stops_the_run_with_advice(photos: Path, tmp_path: Path) -> None:
     recipe = tiny_recipe(photos)
     recipe = replace(recipe, run=replace(recipe.run, most_skips=3))
-    with pytest.raises(DscloraError, match=r"not finite in 4 steps in a row, up to step 4 .*lower --learning-rate"):
+    steps = "not finite in 4 steps in a row, up to step 4"
+    with pytest.raises(DscloraError, match=rf"{steps}; in the last step pixel; finite: nothing \(.* --learning-rate"):
         _fit(recipe, tmp_path / "run", lambda network: lambda batch: {"pixel": network(batch.lr).mean() * torch.nan})
+
+    def with_a_faulty_term(network: SPAN):
+        return lambda batch: {**_plain(network)(batch), "faulty": network(batch.lr).mean() * torch.inf}
+
+    with pytest.raises(DscloraError, match=rf"{steps}; in the last step faulty; finite: pixel \(look at how faulty is"):
+        _fit(recipe, tmp_path / "other", with_a_faulty_term)
 
 
 def test_a_score_after_skipped_steps_alone_has_no_loss(photos: Path, tmp_path: Path) -> None:
