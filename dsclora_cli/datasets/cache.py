@@ -9,6 +9,7 @@ run uses what a killed run decoded.
 from __future__ import annotations
 
 import json
+import math
 import mmap
 import re
 import time
@@ -83,7 +84,9 @@ class TrainCache:
         """
         key = self.hash_of(path)
         known = self._stored_file(key)
-        if known and all(self._holds(name) for name in known.pages):
+        # Pages above the limit, of a run with a higher limit, are opened again, which refuses them as an empty cache
+        # would: the pictures of a run must not depend on earlier runs.
+        if known and all(self._holds(name, self.max_pixels) for name in known.pages):
             return known
         with open_pages(path, self.max_pixels) as pages:
             file = StoredFile(tuple(_page_name(key, index) for index in range(pages.count)), pages.conversions)
@@ -167,13 +170,15 @@ class TrainCache:
         except (OSError, TypeError, ValueError) as error:
             raise DscloraError(f"cannot read {path}: {error}", "run again: missing files are decoded again") from error
 
-    def _holds(self, name: str) -> bool:
-        """Return whether the cache has a whole array of this name: a crash of the machine may cut a file off."""
+    def _holds(self, name: str, max_pixels: float = math.inf) -> bool:
+        """Return whether the cache has a whole array of this name, of at most `max_pixels`.
+
+        A crash of the machine may cut a file off.
+        """
         try:
-            self.open(name)
+            return math.prod(self.open(name).shape[:2]) <= max_pixels
         except DscloraError:
             return False
-        return True
 
     def hash_of(self, path: Path) -> str:
         """Return the sha256 of a file's content, from the index where size and time of change are the same.

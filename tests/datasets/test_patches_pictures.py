@@ -14,7 +14,7 @@ from sets import circular_tiff
 from training import photographs, tiny_recipe
 
 from dsclora_cli.datasets import cache
-from dsclora_cli.datasets.patches import open_data
+from dsclora_cli.datasets.patches import TrainSet, open_data
 from dsclora_cli.errors import DscloraError, ImageError, UsageError
 from dsclora_cli.imaging.resize import downscale
 from dsclora_cli.paths import cache_dir
@@ -305,12 +305,20 @@ def test_a_cache_that_cannot_be_written_is_an_error(photos: Path) -> None:
         open_data(tiny_recipe(photos))
 
 
-def test_pictures_above_the_limit_are_left_out_with_the_option_that_allows_them(photos: Path) -> None:
-    Image.new("RGB", (120, 100)).save(photos / "large.tif")
-    recipe = tiny_recipe(photos)
-    data, _ = open_data(replace(recipe, data=replace(recipe.data, max_pixels=11_999)))
+@pytest.mark.parametrize("pages", [1, 2])
+def test_pictures_above_the_limit_are_left_out_with_the_option_that_allows_them(photos: Path, pages: int) -> None:
+    picture = Image.new("RGB", (120, 100))
+    picture.save(photos / "large.tif", save_all=True, append_images=[picture] * (pages - 1))
+
+    def opened(max_pixels: int) -> TrainSet:
+        recipe = tiny_recipe(photos)
+        return open_data(replace(recipe, data=replace(recipe.data, max_pixels=max_pixels)))[0]
+
+    data = opened(11_999)
     (note,) = data.notes
-    assert note.startswith(f"left out: {photos / 'large.tif'}: claims 120 x 100 pixels, ")
+    assert note.startswith(f"left out: {photos / 'large.tif'}: claims 120 x 100 pixels")
     assert note.endswith("; --max-pixels allows more")
-    allowed, _ = open_data(replace(recipe, data=replace(recipe.data, max_pixels=12_000)))
-    assert allowed.notes == ()
+    assert opened(12_000).notes == ()
+    # The cache has the picture now, and the limit holds as before.
+    again = opened(11_999)
+    assert (again.notes, again.digest) == (data.notes, data.digest)
