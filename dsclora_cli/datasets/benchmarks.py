@@ -53,6 +53,9 @@ class BenchmarkSet:
     pairs: tuple[Pair, ...]
     """At least one pair, sorted by name."""
 
+    sizes: tuple[tuple[int, int], ...]
+    """Width and height of the HR picture of each pair, before cropping to a multiple of the scale."""
+
     max_pixels: int = _MAX_PIXELS
     """Most pixels of a picture."""
 
@@ -114,8 +117,10 @@ def _open_pairs(name: str, hr: Path, lr: Path | None, scale: int, max_pixels: in
     """Pair two folders and check the header of every file, so that bad files are known before hours of work."""
     pairs = pair_folders(hr, lr, scale)
     _refuse_shared_names(pairs)
+    sizes = []
     for pair in pairs:
         width, height = _size(pair.hr, max_pixels)
+        sizes.append((width, height))
         if min(width, height) < scale:
             raise ImageError(f"{pair.hr} has {width} x {height} pixels, too few for x{scale}", "remove it")
         expected = (width // scale, height // scale)
@@ -125,7 +130,7 @@ def _open_pairs(name: str, hr: Path, lr: Path | None, scale: int, max_pixels: in
                 f"{expected[0]} x {expected[1]}",
                 f"give the LR of x{scale}, or none: LR is then made from the HR",
             )
-    return BenchmarkSet(name, scale, pairs, max_pixels)
+    return BenchmarkSet(name, scale, pairs, tuple(sizes), max_pixels)
 
 
 def _refuse_shared_names(pairs: Sequence[Pair]) -> None:

@@ -52,6 +52,10 @@ def evaluate(options: EvalOptions, callbacks: EvalCallbacks | None = None) -> Ev
         for note in candidate.info.notes:
             callbacks.note_once(note)
     sets = _open_sets(options, callbacks)
+    # Before the first image is scored: a picture that cannot be scored must not end hours of work.
+    for benchmark in sets:
+        for pair, size in zip(benchmark.pairs, benchmark.sizes, strict=True):
+            protocol.check_size(pair.hr, size, benchmark.scale)
     callbacks.on_sets(sum(len(benchmark.pairs) for benchmark in sets))
     saved_images = SavedImages(options.save) if options.save else None
     scoring = _Scoring(options, protocol, candidates, scorer, saved_images, callbacks)
@@ -186,7 +190,7 @@ class _Scoring:
         result = candidate.upscale(image.lr)
         if saved:
             saved.save(name, pixels, result)
-        scores = self.scorer(result, image.hr, image.name)
+        scores = self.scorer(result, image.hr)
         self._keep(key, scores)
         return scores
 

@@ -6,9 +6,11 @@ Extra metrics come on top of a protocol: NIQE, and metrics of the package pyiqa 
 from __future__ import annotations
 
 import importlib
+import math
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -48,6 +50,14 @@ class Protocol:
     metrics: tuple[str, ...]
     """Metrics in the order of the report; comparisons use the first metric."""
 
+    def check_size(self, path: Path, size: tuple[int, int], scale: int) -> None:
+        """Raise ImageError where too few pixels of an HR picture of this width and height remain inside the border."""
+        # HR is cropped to a multiple of the scale before the border is.
+        needed = math.ceil((2 * self.border + SSIM_WINDOW) / scale) * scale
+        if min(size) < needed:
+            problem = f"{path} has {size[0]} x {size[1]} pixels, too few to score at x{scale}"
+            raise ImageError(problem, f"remove it, or give a picture of at least {needed} pixels on each side")
+
 
 def protocol_of(name: str, scale: int) -> Protocol:
     """Return a protocol by name: `paper` (PSNR and SSIM on Y and on RGB, border = scale) or `ntire` (PSNR on RGB).
@@ -76,23 +86,13 @@ class Scorer:
         self.pyiqa_version = getattr(sys.modules.get("pyiqa"), "__version__", None) if set(extra) - {NIQE} else None
         """Version of the package that computes the extra metrics but NIQE; None where no such metric is asked for."""
 
-    def __call__(self, result: Image, truth: Image, name: str) -> dict[str, float]:
+    def __call__(self, result: Image, truth: Image) -> dict[str, float]:
         """Return the score of a result by metric.
 
         Args:
             result: upscaled image, `(H, W, 3)` uint8.
-            truth: HR image, `(H, W, 3)` uint8.
-            name: name of the image for errors.
-
-        Raises:
-            ImageError: too few pixels remain inside the border.
+            truth: HR image, `(H, W, 3)` uint8, of a size that `Protocol.check_size` allows.
         """
-        needed = 2 * self._border + SSIM_WINDOW
-        if min(truth.shape[:2]) < needed:
-            height, width = truth.shape[:2]
-            raise ImageError(
-                f"{name}: {width}x{height} pixels are too few to score", f"{needed} on each side are needed"
-            )
         # Metrics of pyiqa see the whole image: their authors define no border.
         colors = crop_border(result, self._border), crop_border(truth, self._border)
         lumas = luma(colors[0]), luma(colors[1])

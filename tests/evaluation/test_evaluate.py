@@ -35,15 +35,20 @@ class Scored:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, stop_after: int = 99) -> None:
         self.names: list[str] = []
+        self._current = ""
         score = Scorer.__call__
 
-        def counted(scorer: Scorer, result: np.ndarray, truth: np.ndarray, name: str) -> dict[str, float]:
+        def counted(scorer: Scorer, result: np.ndarray, truth: np.ndarray) -> dict[str, float]:
             if len(self.names) == stop_after:
                 raise KeyboardInterrupt
-            self.names.append(name)
-            return score(scorer, result, truth, name)
+            self.names.append(self._current)
+            return score(scorer, result, truth)
+
+        def remember(_: EvalCallbacks, benchmark: str, name: str) -> None:
+            self._current = name
 
         monkeypatch.setattr(Scorer, "__call__", counted)
+        monkeypatch.setattr(EvalCallbacks, "on_image", remember)
 
 
 def test_a_report_holds_everything_needed_to_repeat_the_run(hr: Path) -> None:
@@ -214,6 +219,18 @@ def test_a_broken_image_is_named(hr: Path) -> None:
 def test_a_picture_above_the_limit_ends_the_evaluation_by_name(hr: Path) -> None:
     with pytest.raises(ImageError, match=r"\.png: claims \d+ x \d+ pixels, .*--max-pixels allows more"):
         evaluate(replace(options(hr), max_pixels=100))
+
+
+def test_a_picture_too_small_to_score_ends_the_evaluation_before_any_is_scored(
+    hr: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Image.new("RGB", (40, 19)).save(hr / "z.png")
+    scored = Scored(monkeypatch)
+    with pytest.raises(ImageError) as caught:
+        evaluate(options(hr, save=tmp_path / "out"))
+    problem = f"{hr / 'z.png'} has 40 x 19 pixels, too few to score at x4"
+    assert str(caught.value) == f"{problem} (remove it, or give a picture of at least 20 pixels on each side)"
+    assert scored.names == [] and not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize("error", [OutOfMemory("the tile is too large", "take a smaller one"), KeyError("x")], ids=type)

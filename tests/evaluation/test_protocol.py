@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -24,7 +25,7 @@ def pair() -> tuple[np.ndarray, np.ndarray]:
 def test_the_paper_protocol_scores_y_and_rgb_inside_a_border_of_the_scale(pair, scale: int) -> None:
     scorer = Scorer(protocol_of("paper", scale), {})
     inside = [crop_border(image, scale) for image in pair]
-    assert scorer(*pair, "a") == {
+    assert scorer(*pair) == {
         "psnr_y": psnr_y(*pair, scale),
         "ssim_y": ssim(*map(luma, inside)),
         "psnr_rgb": psnr(*inside),
@@ -35,7 +36,7 @@ def test_the_paper_protocol_scores_y_and_rgb_inside_a_border_of_the_scale(pair, 
 
 @pytest.mark.parametrize("scale", [2, 4])
 def test_the_ntire_protocol_scores_rgb_inside_a_border_of_four(pair, scale: int) -> None:
-    assert Scorer(protocol_of("ntire", scale), {})(*pair, "a") == {"psnr_rgb": psnr(*[crop_border(i, 4) for i in pair])}
+    assert Scorer(protocol_of("ntire", scale), {})(*pair) == {"psnr_rgb": psnr(*[crop_border(i, 4) for i in pair])}
 
 
 def test_an_unknown_protocol_is_named() -> None:
@@ -45,15 +46,20 @@ def test_an_unknown_protocol_is_named() -> None:
 
 def test_extra_metrics_score_the_whole_image(pair) -> None:
     scorer = Scorer(protocol_of("ntire", 4), {"mean": lambda result, truth: float(result.mean() - truth.mean())})
-    scores = scorer(*pair, "a")
+    scores = scorer(*pair)
     assert list(scores) == ["psnr_rgb", "mean"] == list(scorer.metrics)
     assert scores["mean"] == pair[0].mean() - pair[1].mean()
 
 
-def test_an_image_too_small_for_ssim_is_an_error_that_names_it() -> None:
-    tiny = np.zeros((40, 18, 3), np.uint8)
-    with pytest.raises(ImageError, match=r"icon: 18x40 pixels are too few to score \(19 on each side are needed\)"):
-        Scorer(protocol_of("paper", 4), {})(tiny, tiny, "icon")
+@pytest.mark.parametrize(("protocol", "scale", "needed"), [("paper", 4, 20), ("paper", 1, 13), ("ntire", 2, 20)])
+def test_pictures_of_the_size_that_an_error_names_are_scored(protocol: str, scale: int, needed: int) -> None:
+    chosen, icon = protocol_of(protocol, scale), Path("icon.png")
+    message = rf"icon\.png has 40 x {needed - 1} pixels, too few to score at x{scale} \(.* at least {needed} pixels"
+    with pytest.raises(ImageError, match=message):
+        chosen.check_size(icon, (40, needed - 1), scale)
+    chosen.check_size(icon, (needed, 40), scale)
+    cropped = np.zeros((needed // scale * scale, 40, 3), np.uint8)
+    assert set(Scorer(chosen, {})(cropped, cropped)) == set(chosen.metrics)
 
 
 def test_the_mean_leaves_out_infinite_scores() -> None:
