@@ -17,13 +17,21 @@ from dsclora_cli.config import EvalOptions
 from dsclora_cli.datasets.benchmarks import BenchmarkSet, Pair, open_folder, open_set
 from dsclora_cli.datasets.degradation import jpeg
 from dsclora_cli.datasets.fingerprint import identify, picture_digest
-from dsclora_cli.errors import DscloraError, ErrorCode, UsageError, system_info
+from dsclora_cli.errors import DscloraError, ErrorCode, UsageError, next_step, system_info
 from dsclora_cli.evaluation.candidates import Candidate, open_candidates
 from dsclora_cli.evaluation.cost import Cost, TimedModel, measure, timed_indices
 from dsclora_cli.evaluation.protocol import Image, Protocol, Scorer, open_metrics, protocol_of
 from dsclora_cli.evaluation.report import BASELINE, HR, EvalCallbacks, EvalReport, SetReport, Worst
 from dsclora_cli.evaluation.saved_images import SavedImages
-from dsclora_cli.evaluation.score_cache import PixelKey, ScoreKey, hr_key, load_scores, pixel_key, save_scores
+from dsclora_cli.evaluation.score_cache import (
+    PixelKey,
+    ScoreKey,
+    hr_key,
+    load_scores,
+    pixel_key,
+    save_scores,
+    score_folder,
+)
 from dsclora_cli.evaluation.statistics import ScoreTable, mean_scores, summarize, worst_images
 from dsclora_cli.imaging.contact_sheet import Panel, Strip
 
@@ -212,7 +220,9 @@ class _Scoring:
             save_scores(key, scores)
         except OSError as error:
             # A full disk must not end hours of work: the report needs no kept scores.
-            self.callbacks.note_once(f"scores are not kept, so an interrupted run would start again: {error}")
+            lost = f"scores are not kept in {score_folder()} ({error.strerror}), so an interrupted run starts again"
+            step = next_step(error, "set DSCLORA_STATE_DIR to a folder that can be written")
+            self.callbacks.note_once(f"{lost}; {step}")
 
     def _save_sheets(
         self, saved_images: SavedImages, benchmark: BenchmarkSet, worst: Sequence[Worst], scores: ScoreTable

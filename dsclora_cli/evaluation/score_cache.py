@@ -102,6 +102,11 @@ def hr_key(hr: str, scale: int) -> PixelKey:
     return replace(pixel_key(RowInfo(HR), hr, scale), weights=HR)
 
 
+def score_folder() -> Path:
+    """Return the folder that scores are kept in."""
+    return state_dir() / "eval"
+
+
 def load_scores(key: ScoreKey) -> dict[str, float] | None:
     """Return the scores by metric under a key, or None where none are kept or the file is damaged."""
     file, plain_key = _cache_file(key)
@@ -127,4 +132,4 @@ def _cache_file(key: ScoreKey) -> tuple[Path, object]:
     """Return the file for a key, and the key as JSON gives a key back: JSON turns tuples into lists."""
     # Sorted, so that the order of the fields does not matter for the hash.
     text = json.dumps(asdict(key), sort_keys=True)
-    return state_dir() / "eval" / f"{hashlib.sha256(text.encode()).hexdigest()}.json", json.loads(text)
+    return score_folder() / f"{hashlib.sha256(text.encode()).hexdigest()}.json", json.loads(text)

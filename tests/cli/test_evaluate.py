@@ -94,7 +94,7 @@ def test_infinity_is_a_string_in_json_and_a_note_in_the_table(dsclora, hr: Path)
     assert bicubic["infinite"] == {"psnr_y": 1, "psnr_rgb": 1}
     assert isinstance(bicubic["mean"]["psnr_y"], float)
     _, out, _ = dsclora("eval", "--hr", hr, *EMBEDDED)
-    assert "bicubic: 1 of 3 images have infinite PSNR-Y, not in the mean" in out
+    assert "bicubic: 1 of 3 images has infinite PSNR-Y, not in the mean" in out
 
 
 def test_csv_has_a_line_for_each_image_and_row(dsclora, hr: Path) -> None:
@@ -136,7 +136,7 @@ def test_niqe_scores_hr_itself_and_compares_models(dsclora, tmp_path: Path) -> N
     assert re.search(r"model +PSNR-Y +SSIM-Y +PSNR-RGB +SSIM-RGB +NIQE\n", out)
     assert re.search(rf"\nHR +{rows['HR']['mean']['niqe']:.5f} *\n", out)
     assert "NIQE against dsclora-x2 (lower is better)" in out
-    assert "HR: 1 of 3 images have infinite NIQE, not in the mean" in out
+    assert "HR: 1 of 3 images has infinite NIQE, not in the mean" in out
     lines = list(csv.DictReader((tmp_path / "scores.csv").open()))
     first = next(line for line in lines if line["row"] == "HR")
     assert (first["psnr_y"], float(first["niqe"])) == ("", rows["HR"]["images"]["a"]["niqe"])
@@ -163,6 +163,8 @@ def test_only_reports_and_empty_files_are_replaced(dsclora, hr: Path, option: st
     written = Path("scores").read_text()
     assert dsclora(*run, "-").out.splitlines()[0] != written.splitlines()[0]
     assert dsclora(*run, os.devnull).code == 0
+    (hr / "b c.png").unlink()
+    assert [dsclora(*run, "scores").code for _ in range(2)] == [0, 0]
 
 
 def test_markdown_goes_to_a_file_and_the_table_still_to_the_terminal(dsclora, hr: Path) -> None:

@@ -154,9 +154,10 @@ def test_a_note_reports_scores_that_cannot_be_kept(hr: Path) -> None:
     (paths.state_dir() / "eval").write_text("in the way")
     notes = Notes()
     evaluate(options(hr), notes)
-    assert any(
-        note.startswith("scores are not kept, so an interrupted run would start again: ") for note in notes.notes
-    )
+    (note,) = [note for note in notes.notes if note.startswith("scores are not kept")]
+    place = paths.state_dir() / "eval"
+    assert note.startswith(f"scores are not kept in {place} (") and "Errno" not in note
+    assert note.endswith(", or set DSCLORA_STATE_DIR to a folder that can be written")
 
 
 def test_saved_images_are_scored_images_and_are_made_again_if_missing(hr: Path, tmp_path: Path, monkeypatch) -> None:

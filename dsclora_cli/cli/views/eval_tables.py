@@ -26,7 +26,7 @@ _TITLES = {"psnr_y": "PSNR-Y", "ssim_y": "SSIM-Y", "psnr_rgb": "PSNR-RGB", "ssim
 _CSV_COLUMNS = ("set", "row", "image")
 _FIRST_LINES = {
     "CSV": re.compile(rf"{','.join(_CSV_COLUMNS)}(,.*)?"),
-    "Markdown": re.compile(r"### .* x\d+.*, \d+ images, \w+ protocol"),
+    "Markdown": re.compile(r"### .* x\d+.*, \d+ images?, \w+ protocol"),
 }
 """First line of each kind of report, as `csv_text` and `markdown_text` write it."""
 
@@ -136,7 +136,8 @@ def _scores(benchmark: SetReport, report: EvalReport) -> _Grid:
     """Return the means of a set, with the facts below that a reader needs to judge the means."""
     protocol = report.protocol
     degraded = "" if report.jpeg is None else f" from JPEG of quality {report.jpeg}"
-    title = f"{benchmark.name} x{report.scale}{degraded}, {benchmark.images} images, {protocol.name} protocol"
+    images = f"{benchmark.images} image{'s' if benchmark.images > 1 else ''}"
+    title = f"{benchmark.name} x{report.scale}{degraded}, {images}, {protocol.name} protocol"
     rows = tuple(
         (row.name, *(_number(row.mean[name], name) if name in row.mean else "" for name in report.metrics))
         for row in _rows(benchmark)
@@ -146,8 +147,8 @@ def _scores(benchmark: SetReport, report: EvalReport) -> _Grid:
         notes.append(f"warning: {benchmark.warning}")
     for row in _rows(benchmark):
         for metric, count in row.infinite.items():
-            label = _TITLES.get(metric, metric)
-            notes.append(f"{row.name}: {count} of {benchmark.images} images have infinite {label}, not in the mean")
+            label, verb = _TITLES.get(metric, metric), "has" if count == 1 else "have"
+            notes.append(f"{row.name}: {count} of {images} {verb} infinite {label}, not in the mean")
     header = ("model", *(_TITLES.get(metric, metric) for metric in report.metrics))
     return _Grid(title, header, rows, tuple(notes))
 

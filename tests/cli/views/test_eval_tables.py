@@ -55,9 +55,10 @@ def test_warnings_and_infinite_scores_stand_below_the_table(capsys) -> None:
     show_tables(REPORT)
     out = capsys.readouterr().out
     assert "HR images: unknown copy; border 4\nwarning: half as large as the true ones\n" in out
-    assert "bicubic: 1 of 1 images have infinite PSNR-RGB, not in the mean" in out
+    assert "bicubic: 1 of 1 image has infinite PSNR-RGB, not in the mean" in out
     assert "two|2" in out
     assert "\nwarning: half as large as the true ones\n" in markdown_text(REPORT)
+    assert markdown_text(REPORT).startswith("### Urban100 x2, 1 image, ntire protocol\n")
 
 
 def test_csv_quotes_what_needs_it() -> None:
