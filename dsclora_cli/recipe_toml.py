@@ -17,7 +17,7 @@ from pathlib import Path
 
 from dsclora_cli.errors import UsageError, next_step
 from dsclora_cli.host import worker_count
-from dsclora_cli.methods import find_plugin
+from dsclora_cli.methods import DISTILL_METHODS, find_plugin
 from dsclora_cli.paths import read_named
 from dsclora_cli.recipe import (
     DEFAULT_RCAN_GROUPS,
@@ -32,6 +32,19 @@ from dsclora_cli.recipe import (
 
 _LARGEST = 2**63 - 1
 """Largest whole number of an option: larger ones fit neither a float nor a tensor."""
+
+_WITH_MAPS = ("dsclora", "fd", "fakd", "facd")
+_WITH_TEACHER = tuple(method for method in DISTILL_METHODS if method != "none")
+READERS: Mapping[str, tuple[str, ...]] = {
+    **dict.fromkeys(("base", "adapters", "init_adapter", "ad"), ("dsclora",)),
+    **dict.fromkeys(("teacher", "teacher_images", "spectrum", "spectrum_block"), _WITH_TEACHER),
+    **dict.fromkeys(("taps", "teacher_taps"), _WITH_MAPS),
+    "feature_weight": ("fd", "fakd", "facd", "augkd"),
+    "feature_distance": ("fd", "facd"),
+    **dict.fromkeys(("contrast", "negatives", "condition", "margin", "temperature"), ("facd",)),
+    "positions": ("dsclora", "fakd"),
+}
+"""Methods of dsclora that read an option of `[distill]`; every method reads the other options."""
 
 _TYPE_NAMES = {bool: "true or false", int: "a whole number", float: "a number", str: "text", Path: "a path"}
 _COUNT_NAMES = {0: "a list, each ", 1: "", 2: "a list of two, each "}
@@ -88,8 +101,11 @@ def with_values(recipe: Recipe, given: Mapping[str, object]) -> Recipe:
     return replace(recipe, **{table: replace(getattr(recipe, table), **new) for table, new in changes.items()})
 
 
-def check_recipe(recipe: Recipe) -> None:
-    """Raise UsageError if an option is out of range or contradicts another, or if a method lacks an option."""
+def check_recipe(recipe: Recipe, is_new: bool = True) -> None:
+    """Raise UsageError if an option is out of range or contradicts another, or if a method lacks an option.
+
+    For a new run, also if the method does not read an option: runs of earlier versions with such options may resume.
+    """
     for option, value in _values(recipe):
         if problem := next(_problems(option, value), None):
             raise _wrong(option.flag, problem)
@@ -102,6 +118,8 @@ def check_recipe(recipe: Recipe) -> None:
         raise _wrong("--scale", "at 1 the inputs equal the targets without --degrade and without --lr")
     if distill is not None:
         _check_distillation(distill)
+        if is_new:
+            _check_read(distill)
         if distill.method == "facd":
             check_contrast(recipe.data.batch // (recipe.optimiser.accumulate * worker_count()))
 
@@ -137,6 +155,18 @@ def _check_distillation(options: DistillOptions) -> None:
     weight = {"dsclora": options.ad, "logits": 0.0, "none": 0.0}.get(method, options.feature_weight)
     if not options.rec and (not options.ts or method == "none") and weight == 0:
         raise UsageError("every term of the loss has weight 0", "raise --rec, --ts, --ad or --feature-weight")
+
+
+def _check_read(options: DistillOptions) -> None:
+    """Raise UsageError for an option with another value than its default that the method does not read."""
+    # A method of another package may read any option.
+    if options.method not in DISTILL_METHODS:
+        return
+    for option in option_fields("distill"):
+        readers = READERS.get(option.name, DISTILL_METHODS)
+        if options.method not in readers and getattr(options, option.name) != option.default:
+            problem = f"{option.flag} is of no use to method {options.method}"
+            raise UsageError(problem, f"leave the option out; methods that read the option: {', '.join(readers)}")
 
 
 def _check_teacher_folder(options: DistillOptions) -> None:

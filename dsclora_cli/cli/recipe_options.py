@@ -157,7 +157,7 @@ def resolve_recipe(given: Given, out: Path, config: Path | None, resume: bool, d
     if resumes and config is None:
         _check_command(recipe.distill, out, distill)
     try:
-        return _complete(recipe, given, file, distill)
+        return _complete(recipe, given, file, distill, is_new=not resumes)
     except UsageError as error:
         if not resume or resumes:
             raise
@@ -173,7 +173,7 @@ def _check_command(options: DistillOptions | None, out: Path, distill: bool) -> 
     raise UsageError(f"{out} is a run of dsclora {other}", f"resume it with dsclora {other} --out {out} --resume")
 
 
-def _complete(recipe: Recipe, given: Given, file: Path | None, distill: bool) -> Recipe:
+def _complete(recipe: Recipe, given: Given, file: Path | None, distill: bool, is_new: bool) -> Recipe:
     """Return the recipe of a file, or of nothing, with the given options. Raises UsageError as `resolve_recipe`."""
     if distill:
         recipe = replace(recipe, distill=recipe.distill or DistillOptions())
@@ -184,7 +184,7 @@ def _complete(recipe: Recipe, given: Given, file: Path | None, distill: bool) ->
     recipe = with_values(recipe, given)
     if recipe.distill and not distill:
         _check_trains_alone(recipe.distill, given, file)
-    check_recipe(recipe)
+    check_recipe(recipe, is_new)
     return recipe
 
 

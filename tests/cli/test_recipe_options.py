@@ -11,8 +11,9 @@ from typing import Any
 import pytest
 
 from dsclora_cli.cli import recipe_options
+from dsclora_cli.methods import DISTILL_METHODS
 from dsclora_cli.recipe import EXPERT_OPTIONS, TABLES, DistillOptions, OptionField, Recipe, option_fields
-from dsclora_cli.recipe_toml import recipe_to_toml, with_values
+from dsclora_cli.recipe_toml import READERS, recipe_to_toml, with_values
 
 TRAIN = [table for table in TABLES if table != "distill"]
 
@@ -44,21 +45,46 @@ def typed(option: OptionField) -> tuple[list[str], Any]:
     if option.kind is bool:
         return [option.flag], True
     plain = {int: str(max(3, option.min)), float: "0.25", Path: "some/where", str: "cuda:1"}[option.kind]
-    # A folder would need another method than the last choice, as `check_recipe` says.
+    # A folder would be a second teacher of method logits, as `check_recipe` says.
     text = option.choices[-1] if option.choices else {"teacher_images": "whole"}.get(option.name, plain)
     words = {0: [option.flag, text] * 2, 1: [option.flag, text], 2: [option.flag, text, text]}[option.count]
     value = option.kind(text)
     return words, value if option.count == 1 else (value, value)
 
 
-@pytest.mark.parametrize(("command", "tables"), [("train", TRAIN), ("distill", TABLES)])
-def test_every_field_is_an_option(parsed, command: str, tables: list[str]) -> None:
-    # `expanded` contradicts the last `arch`, and `init_adapter` the last method; that both are options is seen below.
-    apart = {"expanded", "init_adapter"}
-    given = {option.name: typed(option) for option in option_fields(*tables) if option.name not in apart}
-    recipe = parsed(command, *(word for words, _ in given.values() for word in words))
-    empty = Recipe(distill=DistillOptions() if "distill" in tables else None)
+@pytest.mark.parametrize("method", ["", *DISTILL_METHODS])
+def test_every_field_is_an_option(parsed, method: str) -> None:
+    # `expanded` contradicts the last `arch`, and facd compares several patches.
+    apart = {"expanded", "accumulate"} if method == "facd" else {"expanded"}
+    given = {option.name: typed(option) for option in option_fields(*TRAIN) if option.name not in apart}
+    command, empty = ("train",), Recipe()
+    if method:
+        command, empty = ("distill", "--method", method), Recipe(distill=DistillOptions(method=method))
+        read = [each for each in option_fields("distill") if method in READERS.get(each.name, DISTILL_METHODS)]
+        given |= {option.name: typed(option) for option in read if option.name != "method"}
+    recipe = parsed(*command, *(word for words, _ in given.values() for word in words))
     assert recipe == with_values(empty, {name: value for name, (_, value) in given.items()})
+
+
+@pytest.mark.parametrize("method", DISTILL_METHODS)
+def test_options_that_a_method_does_not_read_are_refused_in_new_runs(
+    dsclora, parsed, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, method: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("run").mkdir()
+    needed = {"dsclora": ("--base", "b"), "none": ()}.get(method, ("--teacher", "b"))
+    command = ("distill", "--method", method, "--data", "photos", *needed)
+    ignored = [option for option in option_fields("distill") if method not in READERS.get(option.name, (method,))]
+    for option in ignored:
+        words, value = typed(option)
+        code, _, err = dsclora(*command, *words, "--out", "run")
+        assert code == 2 and err.startswith(f"error: {option.flag} is of no use to method {method}"), err
+        # A run of an earlier version, which passed over the option.
+        if option.name != "init_adapter":  # refused in earlier versions too
+            own = {"method": method, option.name: value, **{each.removeprefix("--"): "b" for each in needed[:1]}}
+            kept = with_values(Recipe(distill=DistillOptions()), own)
+            Path("run/recipe.toml").write_text(recipe_to_toml(kept), encoding="utf-8")
+            assert parsed("distill", "--resume") == kept
 
 
 def test_without_options_a_recipe_has_the_defaults(parsed) -> None:

@@ -14,7 +14,8 @@ from dsclora_cli.recipe_toml import read_recipe
 from dsclora_cli.weights.adapters import load_adapters
 from dsclora_cli.weights.checkpoint import load_network, save_network
 
-QUICK = ("--patch", "8", "--batch", "4", "--steps", "4", "--validate", "2", "--taps", "block_1.*")
+WITHOUT_MAPS = ("--patch", "8", "--batch", "4", "--steps", "4", "--validate", "2")
+QUICK = (*WITHOUT_MAPS, "--taps", "block_1.*")
 HERE = ("--device", "cpu", "--compile", "off", "--threads", "1", "-s", "2")
 STILL = ("--learning-rate", "0")
 
@@ -55,7 +56,7 @@ def test_an_adapter_no_better_than_the_base_is_not_kept_and_the_exit_code_is_1(d
 
 def test_logits_trains_a_network_with_a_teacher(dsclora, base: Path) -> None:
     method = ("--method", "logits", "--teacher", base, "--channels", "4", "--blocks", "1")
-    code, _, err = dsclora("distill", *method, "--data", "photos", "--out", "student", *QUICK, *HERE)
+    code, _, err = dsclora("distill", *method, "--data", "photos", "--out", "student", *WITHOUT_MAPS, *HERE)
     assert code == 0 and f"kept: {Path('student', 'best.safetensors')}, PSNR-Y " in err
     assert load_network(Path("student/best.safetensors")).config.scale == 2
 
@@ -64,8 +65,8 @@ def test_logits_trains_a_network_with_a_teacher(dsclora, base: Path) -> None:
 def test_train_learns_from_a_folder_of_a_teachers_pictures(dsclora, photos: Path) -> None:
     shutil.copytree("photos", "answers")
     arguments = ("--teacher-images", "answers", "--rec", "0.2", "--ts", "0.8", "--channels", "4", "--blocks", "1")
-    quick = [word for word in QUICK if word not in {"--taps", "block_1.*"}]
-    code, out, _ = dsclora("train", *arguments, "--data", "photos", "--out", "taught", *quick, *HERE, "--json", "-q")
+    run = ("--data", "photos", "--out", "taught", *WITHOUT_MAPS, *HERE)
+    code, out, _ = dsclora("train", *arguments, *run, "--json", "-q")
     assert code == 0
     *scores, _ = [json.loads(line) for line in out.splitlines()]
     # The answers are the truth here, so the two terms differ by their weights alone.
