@@ -17,6 +17,7 @@ from PIL import Image
 
 from dsclora_cli import Upscaler
 from dsclora_cli.config import ModelOptions, UpscaleOptions
+from dsclora_cli.errors import DscloraError
 
 GAP = 8  # pixels between the enlargements
 
@@ -44,20 +45,44 @@ def side_by_side(pictures: Sequence[Image.Image], box: Sequence[int]) -> Image.I
     return sheet
 
 
+def box_of(text: str) -> list[int]:
+    """Return left, top, right and bottom of a box. Raises ArgumentTypeError for a text that is none."""
+    try:
+        left, top, right, bottom = (int(edge) for edge in text.split(","))
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not LEFT,TOP,RIGHT,BOTTOM in whole pixels") from None
+    if not (0 <= left < right and 0 <= top < bottom):
+        raise argparse.ArgumentTypeError(f"{text!r} holds no pixels: LEFT < RIGHT and TOP < BOTTOM are needed")
+    return [left, top, right, bottom]
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Read the command line and write the comparison."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("photo", type=Path)
     parser.add_argument("target", type=Path)
-    parser.add_argument("--box", type=lambda text: [int(edge) for edge in text.split(",")])
-    parser.add_argument("--sharp", type=float, nargs="+")
+    parser.add_argument("--box", type=box_of, metavar="LEFT,TOP,RIGHT,BOTTOM")
+    parser.add_argument("--sharp", type=float, nargs="+", metavar="0..1")
     options = parser.parse_args(arguments)
-    photo = Image.open(options.photo).convert("RGB")
-    # The networks see the whole photograph, as in use.
-    pictures = sharpened(photo, options.sharp) if options.sharp else before_and_after(photo)
+    if options.target.suffix.lower() not in Image.registered_extensions():
+        raise SystemExit(f"{options.target} has the name of no picture format: name a .png")
+    try:
+        photo = Image.open(options.photo).convert("RGB")
+    except OSError as error:
+        raise SystemExit(f"{options.photo} cannot be read: {error.strerror or 'no picture'}") from error
+    box = options.box or (0, 0, *photo.size)
+    if box[2] > photo.width or box[3] > photo.height:
+        raise SystemExit(f"--box reaches beyond the {photo.width} x {photo.height} pixels of {options.photo}")
+    try:
+        # The networks see the whole photograph, as in use.
+        pictures = sharpened(photo, options.sharp) if options.sharp else before_and_after(photo)
+    except DscloraError as error:  # its text names the problem and the next step
+        raise SystemExit(str(error)) from error
     scale = pictures[0].width // photo.width
-    box = [scale * edge for edge in options.box or (0, 0, *photo.size)]
-    side_by_side(pictures, box).save(options.target)
+    try:
+        side_by_side(pictures, [scale * edge for edge in box]).save(options.target)
+    except OSError as error:
+        raise SystemExit(f"{options.target} cannot be written: {error.strerror}") from error
 
 
 if __name__ == "__main__":

@@ -9,7 +9,8 @@ the lake. Everything is drawn at four times the size and then reduced.
 
 from __future__ import annotations
 
-import sys
+import argparse
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -240,10 +241,19 @@ def render() -> Image.Image:
     return Image.fromarray((tone * 255 + 0.5).astype(np.uint8)).resize((WIDTH, HEIGHT), Image.Resampling.BICUBIC)
 
 
-def main() -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
     """Write the photograph to the given path, by default next to this script."""
-    target = Path(sys.argv[1]) if len(sys.argv) > 1 else Path(__file__).with_name("photo.png")
-    render().save(target, optimize=True)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    default = Path(__file__).with_name("photo.png")
+    parser.add_argument("target", type=Path, nargs="?", default=default, metavar="OUTPUT.png")
+    target = parser.parse_args(arguments).target
+    # Before the minute of rendering.
+    if target.suffix.lower() != ".png" or not target.parent.is_dir():
+        raise SystemExit(f"{target} cannot be written: name a PNG in a folder that exists")
+    try:
+        render().save(target, optimize=True)
+    except OSError as error:
+        raise SystemExit(f"{target} cannot be written: {error.strerror}") from error
 
 
 if __name__ == "__main__":

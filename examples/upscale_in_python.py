@@ -7,8 +7,9 @@ The defaults are the example photograph and a temporary folder.
 
 from __future__ import annotations
 
-import sys
+import argparse
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -16,13 +17,14 @@ from PIL import Image
 
 from dsclora_cli import UpscaleOptions, Upscaler, upscale_files
 from dsclora_cli.config import BatchOptions, ModelOptions, SizeOptions
+from dsclora_cli.errors import DscloraError
 
 PHOTO = Path(__file__).with_name("photo.png")
 EMBEDDED = UpscaleOptions(model=ModelOptions(offline=True))  # without `offline`, better weights are downloaded
 
 
-def main(photo: Path, folder: Path) -> None:
-    """Upscale in each way once."""
+def upscale_in_each_way(photo: Path, folder: Path) -> None:
+    """Upscale a photograph in each way once, into a folder."""
     upscaler = Upscaler(scale=4, options=EMBEDDED)
 
     written = upscaler(photo, folder / "photo_x4.png")
@@ -43,10 +45,18 @@ def main(photo: Path, folder: Path) -> None:
         print("batch:", result.status, Path(result.output or "").name, result.error or "")
 
 
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Read the command line and upscale."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("photo", type=Path, nargs="?", default=PHOTO, metavar="PHOTO")
+    parser.add_argument("folder", type=Path, nargs="?", metavar="FOLDER")
+    options = parser.parse_args(arguments)
+    with tempfile.TemporaryDirectory() as scratch:
+        try:
+            upscale_in_each_way(options.photo, options.folder or Path(scratch))
+        except DscloraError as error:  # its text names the problem, the file and the next step
+            raise SystemExit(str(error)) from error
+
+
 if __name__ == "__main__":
-    source = Path(sys.argv[1]) if len(sys.argv) > 1 else PHOTO
-    if len(sys.argv) > 2:
-        main(source, Path(sys.argv[2]))
-    else:
-        with tempfile.TemporaryDirectory() as scratch:
-            main(source, Path(scratch))
+    main()

@@ -59,15 +59,14 @@ def test_before_after_shows_the_photo_network_with_each_sharpness(small: Path, t
 def test_upscale_in_python_writes_two_pictures(small: Path, tmp_path: Path) -> None:
     results = tmp_path / "results"
     results.mkdir()
-    example("upscale_in_python").main(small, results)
+    example("upscale_in_python").main([str(small), str(results)])
     sizes = {path.name: Image.open(path).size for path in results.iterdir()}
     assert sizes == {"photo_x4.png": (200, 200), "small_600x600.jpg": (600, 600)}
 
 
 @pytest.mark.slow
-def test_make_photo_renders_the_example_photograph(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sys, "argv", ["make_photo.py", str(tmp_path / "photo.png")])
-    example("make_photo").main()
+def test_make_photo_renders_the_example_photograph(tmp_path: Path) -> None:
+    example("make_photo").main([str(tmp_path / "photo.png")])
     shipped, made = (np.asarray(Image.open(path), int) for path in (PHOTO, tmp_path / "photo.png"))
     assert made.shape == (160, 240, 3) and np.abs(made - shipped).mean() < 0.5
     assert PHOTO.stat().st_size < 100_000
@@ -277,7 +276,7 @@ def test_the_difference_of_two_methods_has_the_interval_of_students_t() -> None:
 
 
 def test_make_pages_renders_pages_of_text(tmp_path: Path) -> None:
-    example("make_pages").main(tmp_path / "pages", 2, seed=1)
+    example("make_pages").main([str(tmp_path / "pages"), "2", "1"])
     first, second = (Image.open(tmp_path / "pages" / name) for name in ("000.png", "001.png"))
     assert first.size == second.size == (384, 384)
     assert first.tobytes() != second.tobytes() and np.asarray(first).std() > 30
