@@ -6,9 +6,10 @@ The decoders are in `codecs/`. Any error becomes an `ImageUnreadable`: one line 
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import replace
+from functools import partial
 from pathlib import Path, PurePath
 from types import TracebackType
 from typing import BinaryIO, TypeVar
@@ -16,7 +17,7 @@ from typing import BinaryIO, TypeVar
 import numpy as np
 
 from dsclora_cli.config import ReadOptions
-from dsclora_cli.errors import ImageError, ImageUnreadable, escape_control
+from dsclora_cli.errors import ImageError, ImageUnreadable, escape_control, is_debugging
 from dsclora_cli.imaging.codecs.jxl import read_jxl_facts
 from dsclora_cli.imaging.codecs.unsupported import CONVERT, refuse_unsupported, says_unsupported
 from dsclora_cli.imaging.color import apply_orientation
@@ -33,6 +34,7 @@ T = TypeVar("T")
 
 _DEFAULTS = ReadOptions()
 _GET_AGAIN = "copy or download the file again"
+_SALVAGE = "get the file again, or take what is there with upscale --salvage"
 
 
 def open_picture(
@@ -54,25 +56,32 @@ def open_picture(
             than memory can hold, or needs an optional package. The message names the file.
     """
     name = name or ("<stdin>" if isinstance(source, bytes) else str(source))
-    suffix = PurePath(name).suffix if name != "<stdin>" else ""
-    with _name_errors(name), silent():
+    with _name_errors(name):
         if isinstance(source, Path) and is_folder(source):
             raise ImageError("is a folder, not a picture", "give the path of a picture file")
         file: BinaryIO = io.BytesIO(source) if isinstance(source, bytes) else open_regular(source)
-        try:
-            opened = _open_by_content(file, suffix, options)
-            header = opened.header
-            whole = header.width * header.height
-            at_once = whole if opened.at_once is None or not in_bands else opened.at_once
-            check_claim(header, at_once, options.max_pixels)
-            return PictureReader(name, file, opened)
-        except BaseException:
-            file.close()
-            raise
+    try:
+        with _name_errors(name, file, options), silent():
+            return _open_checked(name, file, options, in_bands)
+    except BaseException:
+        file.close()
+        raise
 
 
-def _open_by_content(file: BinaryIO, suffix: str, options: ReadOptions) -> OpenedFile:
+def _open_checked(name: str, file: BinaryIO, options: ReadOptions, in_bands: bool) -> PictureReader:
+    """Return a reader of an open file. Raise ImageError for a file that claims too many pixels."""
+    opened = _open_by_content(name, file, options)
+    header = opened.header
+    whole = header.width * header.height
+    at_once = whole if opened.at_once is None or not in_bands else opened.at_once
+    check_claim(header, at_once, options.max_pixels)
+    return PictureReader(name, file, opened, options)
+
+
+def _open_by_content(name_of_file: str, file: BinaryIO, options: ReadOptions) -> OpenedFile:
     """Detect the format of a file and open the file with the decoder of the format."""
+    suffix = PurePath(name_of_file).suffix if name_of_file != "<stdin>" else ""
+    file.seek(0)
     head = file.read(64)
     if not head:
         # Bytes in memory come from a pipe, or from another program.
@@ -117,9 +126,10 @@ def _open_other(file: BinaryIO, name: str, options: ReadOptions) -> OpenedFile:
 class PictureReader:
     """An open picture file: a context manager with the upright header, and `frames()` to decode the pixels."""
 
-    def __init__(self, name: str, file: BinaryIO, opened: OpenedFile) -> None:
+    def __init__(self, name: str, file: BinaryIO, opened: OpenedFile, options: ReadOptions) -> None:
         """Use `open_picture` instead. `name` is for messages; `file` is closed together with the reader."""
         self._name, self._file, self._opened = name, file, opened
+        self._name_errors = partial(_name_errors, name, file, options)
         stored = opened.header
         self._orientation = read_orientation(stored.metadata)
         # Orientations from 5 on swap width and height.
@@ -152,8 +162,8 @@ class PictureReader:
         """
         stored = self._opened.header
         pages = stored.frames > 1 and not stored.animated
-        for frame in _guarded(self._opened.frames(), self._name):
-            with _name_errors(self._name):
+        for frame in _guarded(self._opened.frames(), self._name_errors):
+            with self._name_errors():
                 # Only pages may differ in size from the header.
                 same_size = frame.shape[:2] == (stored.height, stored.width)
                 if frame.shape[2] != stored.channels or not (pages or same_size):
@@ -167,13 +177,13 @@ class PictureReader:
         if isinstance(frame, Frame):
             return replace(frame, pixels=apply_orientation(frame.pixels, self._orientation))
         # Bands are decoded after `frames` has yielded.
-        return StreamedFrame(frame.shape, _guarded(frame.bands(), self._name), frame.duration_ms)
+        return StreamedFrame(frame.shape, _guarded(frame.bands(), self._name_errors), frame.duration_ms)
 
 
-def _guarded(items: Iterator[T], name: str) -> Iterator[T]:
+def _guarded(items: Iterator[T], name_errors: Callable[[], AbstractContextManager[None]]) -> Iterator[T]:
     """Yield what a decoder yields; errors of the decoder name the file, and warnings of libraries are dropped."""
     while True:
-        with _name_errors(name), silent():
+        with name_errors(), silent():
             item = next(items, None)
         if item is None:
             return
@@ -182,14 +192,16 @@ def _guarded(items: Iterator[T], name: str) -> Iterator[T]:
 
 
 @contextmanager
-def _name_errors(name: str) -> Iterator[None]:
-    """Turn any exception inside into an ImageUnreadable that starts with the name of the file."""
+def _name_errors(name: str, file: BinaryIO | None = None, options: ReadOptions = _DEFAULTS) -> Iterator[None]:
+    """Turn any exception inside into an ImageUnreadable that starts with the name of the file.
+
+    A decoder that names no next step has found damage: the next step of every format is decided here.
+    """
     shown = escape_control(name)
     try:
         yield
     except ImageError as error:
-        # A decoder that names no next step has found damage.
-        raise ImageUnreadable(f"{shown}: {error.message}", error.hint or _GET_AGAIN) from error
+        raise ImageUnreadable(f"{shown}: {error.message}", error.hint or _after_damage(name, file, options)) from error
     except MemoryError as error:
         raise ImageUnreadable(f"{shown}: not enough memory for this picture", "cut the picture into parts") from error
     except Exception as error:
@@ -197,14 +209,29 @@ def _name_errors(name: str) -> Iterator[None]:
         # Decoders meet a damaged file with any exception that their parser happens to run into.
         if isinstance(error, OSError) and error.strerror:
             raise ImageUnreadable(f"{shown}: {error.strerror}", "check the path and the permissions") from error
-        raise ImageUnreadable(
-            f"{shown}: {_describe(error)}", CONVERT if says_unsupported(error) else _GET_AGAIN
-        ) from error
+        hint = CONVERT if says_unsupported(error) else _after_damage(name, file, options)
+        raise ImageUnreadable(f"{shown}: {_describe(error)}", hint) from error
+
+
+def _after_damage(name: str, file: BinaryIO | None, options: ReadOptions) -> str:
+    """Return the next step for a damaged file: `--salvage` is named only if the option can take the first frame.
+
+    The first frame is decoded to find out: which strips, rows or frames can be salvaged, no header tells.
+    """
+    if file is None or options.salvage:
+        return _GET_AGAIN
+    # Decoders meet damage with any exception.
+    with suppress(Exception), silent():
+        reader = _open_checked(name, file, replace(options, salvage=True), in_bands=False)
+        if next(reader.frames()).pixels.size:
+            return _SALVAGE
+    return _GET_AGAIN
 
 
 def _describe(error: Exception) -> str:
+    """Return words for the exception of a library; the library's own words only where the words name an unread kind."""
     lines = str(error).strip().splitlines()
     reason = lines[0] if lines else type(error).__name__
     if says_unsupported(error):
         return f"this kind of file is not supported ({reason})"
-    return f"the file is damaged or truncated ({reason})"
+    return f"the file is damaged or truncated{f' ({reason})' if is_debugging() else ''}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import struct
 from pathlib import Path
 
@@ -18,13 +19,16 @@ from pictures import (
     everything,
     header_of,
     noise,
+    pillow_file,
     read,
     read_still,
     saved,
     saved_still,
     smooth,
 )
+from PIL import Image
 
+from dsclora_cli.config import ReadOptions
 from dsclora_cli.errors import ImageError, ImageUnreadable
 from dsclora_cli.imaging.formats import FORMATS
 from dsclora_cli.imaging.metadata import with_size
@@ -40,6 +44,47 @@ def test_a_truncated_file_is_an_error_and_never_half_a_picture(format, share):
     with pytest.raises(ImageError, match="<stdin>: ") as caught:
         read(data[: int(len(data) * share)])
     assert "\n" not in str(caught.value)
+
+
+LIBRARY_WORDS = re.compile(r"decoder|BMFF|processed|Error|object|100%")
+
+
+def cut_files() -> dict[str, bytes]:
+    """Return files of every format that lack some of the end, by a name for the test."""
+    whole = {name: saved_still(noise(3, np.uint8, (120, 90)), name) for name in PLAIN}
+    whole["TIFF of another program"] = pillow_file(Image.fromarray(noise(3)), "TIFF")
+    ends = {"bytes": -8, "a part": 6}
+    return {
+        f"{name} without {end}": data[:at] if at < 0 else data[: len(data) * at // 10]
+        for name, data in whole.items()
+        for end, at in ends.items()
+    }
+
+
+CUT = cut_files()
+
+
+@pytest.mark.parametrize("kind", CUT)
+def test_the_next_step_for_a_cut_file_names_salvage_if_and_only_if_salvage_takes_the_file(kind, tmp_path: Path):
+    path = tmp_path / ("cut.tga" if kind.startswith("TGA") else "cut")
+    path.write_bytes(CUT[kind])
+
+    def fault(options: ReadOptions) -> ImageError | None:
+        try:
+            with open_picture(path, options) as picture:
+                assert [frame.pixels.size > 0 for frame in picture.frames()] == [True]
+        except ImageError as error:
+            return error
+        return None
+
+    refused, salvage = fault(ReadOptions()), fault(ReadOptions(salvage=True))
+    if refused is None:
+        assert kind == "TGA without bytes", "a cut that leaves no trace"
+        return
+    assert ("--salvage" in refused.hint) == (salvage is None), refused
+    assert not LIBRARY_WORDS.search(refused.message.removeprefix(str(path))), refused
+    assert salvage is None or "--salvage" not in salvage.hint
+    assert salvage is None or "TIFF" in kind, salvage
 
 
 @pytest.mark.parametrize("format", ["GIF", "PNG", "WEBP"])

@@ -53,6 +53,11 @@ def present_share(file: BinaryIO, name: str, pixels: int) -> float | None:
     return there / whole if there < whole else None
 
 
+def describe_share(share: float) -> str:
+    """Return words for the share of a picture that is there, 0 to 1: only a whole picture has 100%."""
+    return "100%" if share >= 1 else f"about {min(share, 0.99):.0%}"
+
+
 def missing_bytes(data: bytes, length: int, name: str, pixels: int) -> int:
     """Return how many bytes are missing at the end of coded pixels: cut off, or zeros that no encoder writes.
 

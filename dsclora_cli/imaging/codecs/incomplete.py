@@ -15,12 +15,10 @@ from PIL import ImageFile
 
 from dsclora_cli.errors import ImageError
 from dsclora_cli.imaging.codecs.animation_gaps import WholeFrames, whole_frames
-from dsclora_cli.imaging.codecs.coded_tail import coded_end, present_share
+from dsclora_cli.imaging.codecs.coded_tail import coded_end, describe_share, present_share
 from dsclora_cli.imaging.codecs.jpeg_scan import count_whole_rows
 from dsclora_cli.imaging.codecs.png import fill_png
 from dsclora_cli.imaging.types import Frame, Header
-
-SALVAGE_HINT = "get the file again, or take what is there with upscale --salvage"
 
 _DECODER_ERRORS = (ImageError, OSError, EOFError, ValueError, SyntaxError, struct.error)
 
@@ -40,7 +38,7 @@ def decode_whole(file: BinaryIO, header: Header, decode: Callable[[], Iterator[F
     """
     lost = _describe_loss(file, header)
     if lost:
-        raise ImageError(f"the file is damaged: only {lost} are there", SALVAGE_HINT)
+        raise ImageError(f"the file is damaged: only {lost} are there")
     yield from decode()
 
 
@@ -129,7 +127,7 @@ def _describe_loss(file: BinaryIO, header: Header) -> str | None:
         if shorter := whole_frames(file.read(), header.format):
             return _describe_frames(shorter)
     share = present_share(file, header.format, header.width * header.height)
-    return None if share is None else f"about {share:.0%} of the coded pixels"
+    return None if share is None else f"{describe_share(share)} of the coded pixels"
 
 
 def _describe_frames(shorter: WholeFrames) -> str:

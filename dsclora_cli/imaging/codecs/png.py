@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dsclora_cli.errors import ImageError
+from dsclora_cli.imaging.codecs.coded_tail import describe_share
 from dsclora_cli.imaging.color import white_level
 from dsclora_cli.imaging.containers.png_text import TEXT_CHUNKS, XMP_KEY, PngTexts, inflate, text_chunks
 from dsclora_cli.imaging.containers.surplus import list_names
@@ -257,7 +258,7 @@ def fill_png(data: bytes, max_pixels: int) -> tuple[bytes, str] | None:
     parts = [kept[kind] for kind in kept if kind not in (b"IEND", b"acTL", b"fcTL", b"fdAT")]
     what = "the pixels of the first frame" if b"acTL" in kept else "the pixels"
     filled = make_chunk(b"IDAT", zlib.compress(raw.ljust(wanted, b"\0"), 1)) + make_chunk(b"IEND", b"")
-    return b"".join((SIGNATURE, *parts, filled)), f"salvaged: {len(raw) / wanted:.0%} of {what}"
+    return b"".join((SIGNATURE, *parts, filled)), f"salvaged: {describe_share(len(raw) / wanted)} of {what}"
 
 
 def inflate_start(packed: bytes, most: int) -> bytes:

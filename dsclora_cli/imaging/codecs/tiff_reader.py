@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from dsclora_cli.errors import ImageError
 from dsclora_cli.imaging import tiff_ifd
-from dsclora_cli.imaging.codecs.incomplete import SALVAGE_HINT, lenient_pillow
+from dsclora_cli.imaging.codecs.incomplete import lenient_pillow
 from dsclora_cli.imaging.codecs.tiff_segments import (
     mend_page,
     pixels_at_once,
@@ -163,7 +163,7 @@ def _count_pages(file: BinaryIO, layout: tiff_ifd.Layout, first: int, salvage: b
             count += 1
     except ValueError as error:
         if not salvage or not count:
-            raise
+            raise ImageError(f"the file is damaged: {error}") from error
         return count, [f"salvaged: the {count} pages that can be read ({error})"]
     return count, []
 
@@ -354,7 +354,7 @@ def _decode_with_pillow(file: BinaryIO, page: TiffPage, salvage: bool = False) -
         channels, _ = pixel_layout(image)
         image.load()
     if complaints and not salvage:
-        raise ImageError(f"the file is damaged: {complaints[0]}", SALVAGE_HINT)
+        raise ImageError(f"the file is damaged: {len(complaints)} places of the TIFF cannot be read")
     # A copy has the size of the pixels; `image` may have the size after Pillow's turn.
     pixels = image_to_pixels(image.copy(), channels, image.info.get("icc_profile"))
     if _PHOTOMETRIC not in page.tags and page.photometric == _MINISBLACK:

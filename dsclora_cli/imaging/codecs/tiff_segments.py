@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dsclora_cli.errors import ImageError
-from dsclora_cli.imaging.codecs.incomplete import SALVAGE_HINT
+from dsclora_cli.imaging.codecs.coded_tail import describe_share
 from dsclora_cli.imaging.codecs.tiff_mending import (
     JPEG,
     empty_jpeg,
@@ -85,11 +85,11 @@ def require_segments(page: TiffPage, file: BinaryIO) -> None:
     present = present_segments(page, file.seek(0, 2))
     if len(present) < count:
         missing = count - len(present)
-        raise ImageError(f"the file is damaged: {missing} of {count} {name} of the TIFF hold no data", SALVAGE_HINT)
+        raise ImageError(f"the file is damaged: {missing} of {count} {name} of the TIFF hold no data")
     coded = (read_segment(page, file, number) for number in present) if holds_pictures(page) else ()
     cut = sum(is_cut(page, data) for data in coded)
     if cut:
-        raise ImageError(f"the file is damaged: {cut} of {count} {name} of the TIFF are incomplete", SALVAGE_HINT)
+        raise ImageError(f"the file is damaged: {cut} of {count} {name} of the TIFF are incomplete")
 
 
 def read_segment(page: TiffPage, file: BinaryIO, number: int) -> bytes:
@@ -145,7 +145,7 @@ def describe_shares(page: TiffPage, shares: list[float]) -> str | None:
         return None
     if all(share in (0, 1) for share in shares):
         return f"salvaged: {sum(shares):.0f} of {count} {name} of the TIFF"
-    return f"salvaged: about {sum(shares) / count:.0%} of the pixels of the TIFF"
+    return f"salvaged: {describe_share(sum(shares) / count)} of the pixels of the TIFF"
 
 
 def _decode_partly(page: TiffPage, file: BinaryIO, number: int) -> tuple[NDArray[Any] | None, tuple[int, ...], float]:

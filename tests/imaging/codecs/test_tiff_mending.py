@@ -159,7 +159,7 @@ def test_a_strip_that_claims_more_pixels_than_the_page_is_never_decoded(kind, mo
         monkeypatch.setattr(f"imagecodecs.{name}", decode)
     with pytest.raises(ImageError, match=r"strip 1 of the TIFF claims [0-9]+ x [0-9]+ pixels"):
         read(data)
-    with pytest.raises(ImageError, match=r"none of 1 strips of the TIFF can be read|decoder error"):
+    with pytest.raises(ImageError, match=r"none of 1 strips of the TIFF can be read|damaged or truncated"):
         salvaged(data)
     assert decoded == []
 
