@@ -111,7 +111,7 @@ class SaveOptions:
     """all or none: keep or drop EXIF, XMP, IPTC and text. The color profile is always kept."""
 
     strict: bool = False
-    """Refuse to lose transparency, bit depth or frames; without `strict`, a loss is a warning."""
+    """Refuse to lose transparency, bit depth, frames or colors; without `strict`, a loss is a warning."""
 
 
 @dataclass(frozen=True)

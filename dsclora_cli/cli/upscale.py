@@ -128,7 +128,7 @@ def upscale(
         int, option(FILES, "Compression of PNG and TIFF: 0 fastest, 9 smallest.", "--compression", min=0, max=9)
     ] = _DEFAULT.save.compression,
     strict: Annotated[
-        bool, option(FILES, "Refuse formats that lose transparency, bit depth or frames.", "--strict")
+        bool, option(FILES, "Refuse pictures that would lose transparency, bit depth, frames or colours.", "--strict")
     ] = _DEFAULT.save.strict,
     salvage: Annotated[
         bool, option(FILES, "Take what is there of an incomplete picture, and say how much.", "--salvage")

@@ -21,6 +21,12 @@ uint8 and uint16 use their full range; float32 holds the values of the file, nom
 """
 
 
+class Loss(str):
+    """Sentence for the user about a loss of transparency, depth, frames or colors: `--strict` refuses the picture."""
+
+    __slots__ = ()
+
+
 @dataclass(frozen=True)
 class Metadata:
     """Metadata blocks of a file: raw bytes without the framing of the container, None for a block that is absent."""
@@ -98,10 +104,15 @@ class Header:
     metadata: Metadata = field(default_factory=Metadata)
 
     notes: tuple[str, ...] = ()
-    """Sentences for the user about conversions while reading, such as CMYK to sRGB."""
+    """Sentences for the user about what is not read as the file says; each `Loss` among them is one for `--strict`."""
 
     lossy_quality: int | None = None
     """Quality that a JPEG, lossy WebP or lossy AVIF was saved with, 0 to 100, estimated; None for other files."""
+
+    @property
+    def losses(self) -> tuple[Loss, ...]:
+        """Return the notes about transparency, depth, frames and colors that reading loses."""
+        return tuple(note for note in self.notes if isinstance(note, Loss))
 
 
 @dataclass(frozen=True)

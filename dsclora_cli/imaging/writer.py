@@ -6,7 +6,7 @@ The encoders are in `codecs/`.
 from __future__ import annotations
 
 import io
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -60,7 +60,8 @@ def fit_format(header: Header, name: str, strict: bool) -> tuple[Header, tuple[s
     Args:
         header: The picture to write.
         name: Pillow name of the format of the file.
-        strict: Refuse the loss of transparency, depth, frames or colors. Metadata may be lost in either case.
+        strict: Refuse the loss of transparency, depth, frames or colors, in the format and in `header.losses`, while
+            reading. Metadata may be lost in either case.
 
     Raises:
         ImageError: The picture is too large for the format, the optional package of the format is missing, or `strict`
@@ -90,11 +91,21 @@ def fit_format(header: Header, name: str, strict: bool) -> tuple[Header, tuple[s
         losses.append("GIF pixels are either opaque or transparent: alpha is cut at one half")
     colored, color_losses, color_notes = fit_colors(header, name, channels)
     losses += color_losses
-    if losses and strict:
-        raise ImageError("; ".join(losses), "choose another format, or leave out --strict")
+    if strict:
+        _refuse_losses(header.losses, losses)
     metadata, dropped = _fit_metadata(colored, abilities, name)
     fitted = replace(fitted, format=name, channels=channels, dtype=depth, metadata=replace(metadata, notes=()))
     return fitted, (*losses, *metadata.notes, *color_notes, *dropped)
+
+
+def _refuse_losses(read: Sequence[str], written: Sequence[str]) -> None:
+    """Raise ImageError where reading a picture, or writing the picture in a format, loses something."""
+    if read:
+        # No format of the result brings back what was not read.
+        hint = "leave out --strict, or convert the picture with another program first"
+        raise ImageError("; ".join((*read, *written)), hint)
+    if written:
+        raise ImageError("; ".join(written), "choose another format, or leave out --strict")
 
 
 def _fit_frames(header: Header, abilities: Format, name: str) -> tuple[Header, list[str]]:

@@ -143,7 +143,10 @@ class JobPlanner:
         target = self._namer.guess(file, fixed_factor(self._options.size))
         record = read_record(target) if target is not None else {}
         known = _known_source(record)
-        if known is None or find_version(file.source) != known.version:
+        # The record does not tell which warnings are losses.
+        if known is None or (known.warnings and self._options.save.strict):
+            return None
+        if find_version(file.source) != known.version:
             return None
         try:
             job = self.plan(replace(file, version=known.version), known.header, known.sha256)

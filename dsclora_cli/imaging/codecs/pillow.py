@@ -56,7 +56,7 @@ from dsclora_cli.imaging.metadata import (
     with_size,
 )
 from dsclora_cli.imaging.profiles import chunks_of_numbers, srgb_profile
-from dsclora_cli.imaging.types import Frame, Header, Metadata, OpenedFile
+from dsclora_cli.imaging.types import Frame, Header, Loss, Metadata, OpenedFile
 
 _IPTC_RESOURCE = 0x0404
 _EXTENDED_XMP = b"http://ns.adobe.com/xmp/extension/\0"
@@ -234,11 +234,11 @@ def _comment_texts(comments: list[bytes]) -> tuple[tuple[str, str], ...]:
 
 def _reading_notes(image: ImageFile, file: BinaryIO, name: str) -> list[str]:
     """Return sentences for the user about parts of the file that are not read."""
-    notes = []
+    notes: list[str] = []
     # Bits per channel in the file, of which Pillow may give only 8.
     bits = read_avif_depth(file) if name == "AVIF" else int(image.info.get("bit_depth", 8))
     if bits > 8 and not image.mode.startswith("I;16"):
-        notes.append(f"{bits} bits per channel were reduced to 8")
+        notes.append(Loss(f"{bits} bits per channel were reduced to 8"))
     if name == "JPEG" and "mp" in image.info:
         notes.append("the second picture in this JPEG (a depth or gain map, or another view) was left out")
     segments = getattr(image, "applist", ())
@@ -251,7 +251,7 @@ def _reading_notes(image: ImageFile, file: BinaryIO, name: str) -> list[str]:
         notes.append(f"depth maps, gain maps and other extra pictures in this {name} were left out")
     pictures = getattr(image, "n_frames", 1)
     if name in ("HEIF", "AVIF") and pictures > 1:
-        notes.append(f"only the first of {pictures} pictures in this {name} was read")
+        notes.append(Loss(f"only the first of {pictures} pictures in this {name} was read"))
     return notes
 
 
@@ -262,10 +262,10 @@ def _jxl_notes(facts: JxlFacts | None, image: ImageFile) -> Iterator[str]:
     if facts.cmyk:
         raise ImageError("JPEG XL with CMYK colours is not supported", CONVERT)
     if facts.animated:
-        yield "only the first frame of this animated JPEG XL was read"
+        yield Loss("only the first frame of this animated JPEG XL was read")
     if facts.bits > 8 and image.mode not in ("I;16", "F"):
         what = f"floats of {facts.bits} bits" if facts.floats else f"{facts.bits} bits per channel"
-        yield f"{what} were reduced to 8"
+        yield Loss(f"{what} were reduced to 8")
     extra = [*facts.extra, *["a second alpha"] * (facts.alphas > 1)]
     if extra:
         yield f"extra channels of this JPEG XL were left out: {', '.join(dict.fromkeys(extra))}"

@@ -52,6 +52,7 @@ from dsclora_cli.imaging.types import (
     AnyFrame,
     Frame,
     Header,
+    Loss,
     OpenedFile,
     Pixels,
     StreamedFrame,
@@ -228,12 +229,14 @@ def _inspect_page(page: TiffPage, turn: int, file: BinaryIO) -> _PageInfo:
     _complete_photometric(page)
     if not _is_plain(page):
         return _inspect_with_pillow(page, turn, file)
-    dtype, notes = page.dtype, []
+    dtype = page.dtype
+    notes: list[str] = []
     if dtype is None or dtype.kind not in "uf" or (dtype.kind == "u" and dtype.itemsize > 2):
         name = f"{page.bitspersample}-bit" if dtype is None else dtype.name
         raise ImageError(f"TIFF with {name} samples is not supported", "convert it to 16-bit or to float")
     if dtype.kind == "f" and dtype.itemsize != 4:
-        notes.append(f"{dtype.name} samples were converted to float32")
+        converted = f"{dtype.name} samples were converted to float32"
+        notes.append(Loss(converted) if dtype.itemsize > 4 else converted)
     channels = len(_kept_samples(page))
     if page.samplesperpixel > channels:
         notes.append(f"extra channels of the TIFF that are no alpha were left out: {page.samplesperpixel - channels}")
@@ -268,9 +271,9 @@ def _inspect_with_pillow(page: TiffPage, turn: int, file: BinaryIO) -> _PageInfo
         layout = f"{page.bitspersample}-bit {getattr(page.photometric, 'name', page.photometric)}"
         raise ImageError(f"TIFF with {layout} samples is not supported", "convert it to RGB") from error
     note = conversion_note(image, image.info.get("icc_profile"))
-    notes = [note] if note else []
+    notes: list[str] = [note] if note else []
     if int(page.bitspersample) > 8:
-        notes.append(f"{page.bitspersample} bits per channel were reduced to 8")
+        notes.append(Loss(f"{page.bitspersample} bits per channel were reduced to 8"))
     width, height = (page.imagewidth, page.imagelength)[:: -1 if turn >= 5 else 1]
     return _PageInfo(width, height, *pixel_layout(image), tuple(notes))
 
