@@ -119,13 +119,13 @@ def compare(
     if options.sharp and len(candidates) == len(names):
         raise UsageError("--sharp is given without a model to sharpen", "name one with --model")
     source = _open_input(picture, options, callbacks)
+    small = _read_rgb(picture, cut_part(source.pixels, source.part, 1))
     upscaled = [_upscale(name, sharp, source, options, callbacks) for name, sharp in candidates]
     if options.hr is not None:
         upscaled.append(_read_finished(options.hr, "hr", source, options))
     height, width = (min(each.pixels.shape[axis] for each in upscaled) for axis in (0, 1))
     upscaled = [replace(each, pixels=each.pixels[:height, :width]) for each in upscaled]
     truth = upscaled[-1].pixels if options.hr is not None else None
-    small = _to_rgb(cut_part(source.pixels, source.part, 1))
     scored = tuple(_score(each, truth, small, round(options.scale)) for each in upscaled)
     whole = (0, 0, source.header.width, source.header.height)
     result = CompareResult(
@@ -229,8 +229,16 @@ def _read_finished(path: Path, kind: str, source: _Input, options: CompareOption
             f"{width}x{height} is expected; choose the factor with -s",
         )
     result = ComparedResult("HR" if kind == "hr" else str(path), kind, None, None, None, None)
-    cut = _to_rgb(cut_part(pixels, source.part, options.scale))
+    cut = _read_rgb(path, cut_part(pixels, source.part, options.scale))
     return ComparedPixels(result, cut, fitting_profile(found.metadata.icc, 3))
+
+
+def _read_rgb(path: Path, pixels: Pixels) -> NDArray[np.uint8]:
+    """Return pixels of a file as `_to_rgb` does. Raise ImageError, with the path, for floats outside [0, 1]."""
+    try:
+        return _to_rgb(pixels)
+    except ImageError as error:
+        raise ImageError(f"{path}: {error.message}", error.hint) from error
 
 
 def _to_rgb(pixels: Pixels) -> NDArray[np.uint8]:

@@ -148,7 +148,7 @@ def _convert_depth(pixels: Pixels, dtype: np.dtype[Any]) -> Pixels:
         if low < -_ROUNDING or high > 1 + _ROUNDING:
             raise ImageError(
                 f"float values from {low:g} to {high:g} do not fit {dtype.itemsize * 8} bits",
-                "write a TIFF, or rescale the values to [0, 1]",
+                "rescale the values to [0, 1]",
             )
         levels: Pixels = np.rint(np.clip(pixels, 0, 1).astype(np.float64) * white_level(dtype)).astype(dtype)
         return levels

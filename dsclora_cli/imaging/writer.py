@@ -28,7 +28,7 @@ from dsclora_cli.imaging.formats import Format, load_plugin, require_format
 from dsclora_cli.imaging.isobmff import with_color_numbers
 from dsclora_cli.imaging.metadata import read_exif_resolution, tags_without_place, without_details, without_orientation
 from dsclora_cli.imaging.profiles import is_default_of_jxl
-from dsclora_cli.imaging.types import AnyFrame, Frame, Header, Metadata, StreamedFrame
+from dsclora_cli.imaging.types import AnyFrame, Frame, Header, Metadata, Pixels, StreamedFrame
 
 _AVIF_SPEED = 8
 """Of 0 to 10: a seventh of the time of Pillow's 6 on photographs, for files a fifth larger."""
@@ -217,7 +217,7 @@ def _convert_frames(header: Header, frames: Iterable[AnyFrame]) -> Iterator[AnyF
             raise ImageError(
                 f"a frame of shape {frame.shape} in an animation of {header.width} x {header.height} pixels"
             )
-        bands = (convert_pixels(band, header.channels, header.dtype) for band in frame.bands())
+        bands = (_convert_band(band, header) for band in frame.bands())
         streamed = StreamedFrame((*frame.shape[:2], header.channels), bands, frame.duration_ms)
         yield streamed if can_stream(header) else Frame(streamed.pixels, frame.duration_ms)
         count += 1
@@ -225,6 +225,14 @@ def _convert_frames(header: Header, frames: Iterable[AnyFrame]) -> Iterator[AnyF
         if count == header.frames:
             return
     raise ImageError(f"only {count} of {header.frames} frames arrived")
+
+
+def _convert_band(band: Pixels, header: Header) -> Pixels:
+    """Return a band `(h, W, C)` as `(h, W, header.channels)` of `header.dtype`."""
+    try:
+        return convert_pixels(band, header.channels, header.dtype)
+    except ImageError as error:  # floats that no integers hold
+        raise ImageError(error.message, f"write a TIFF, or {error.hint}") from error
 
 
 def _write_frames(file: BinaryIO, header: Header, frames: Iterator[AnyFrame], options: SaveOptions) -> None:

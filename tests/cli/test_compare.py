@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
+import tifffile
 from PIL import Image
 
 MODELS = ("-m", "bicubic", "-m", "dsclora-x2", "-s", "2")
@@ -84,6 +86,16 @@ def test_refusals(dsclora, photo: Path, arguments: list[str], code: int, message
     ran = dsclora("compare", *arguments)
     assert (ran.code, message in ran.err, "Traceback" in ran.err) == (code, True, False)
     assert not list(Path().glob("*-compare*"))
+
+
+@pytest.mark.parametrize("place", ["picture", "--hr", "finished"])
+def test_floats_that_fit_no_page_are_refused_with_the_name_of_the_file(dsclora, photo: Path, place: str) -> None:
+    size = (9, 12) if place == "picture" else (36, 48)
+    tifffile.imwrite("hdr.tif", np.full((*size, 3), 10.5, np.float32), photometric="rgb")
+    arguments = {"picture": ["hdr.tif"], "--hr": [photo, "--hr", "hdr.tif"], "finished": [photo, "-m", "hdr.tif"]}
+    ran = dsclora("compare", *arguments[place], "-m", "bicubic", "-s", "4")
+    expected = "error: hdr.tif: float values from 10.5 to 10.5 do not fit 8 bits (rescale the values to [0, 1])\n"
+    assert ran == (1, "", expected)
 
 
 def test_pages_of_a_run(dsclora, photos: Path) -> None:

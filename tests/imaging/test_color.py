@@ -120,7 +120,7 @@ def test_every_level_survives_a_deeper_dtype(dtype):
 def test_floats_outside_0_to_1_are_refused_and_not_clipped(value):
     pixels = np.full((2, 2, 3), 0.5, np.float32)
     pixels[0, 0, 0] = value
-    with pytest.raises(ImageError, match="do not fit 16 bits"):
+    with pytest.raises(ImageError, match=r"do not fit 16 bits .write a TIFF, or rescale the values to"):
         saved(header_of(pixels, "TIFF"), [Frame(pixels)], "PNG")
 
 
