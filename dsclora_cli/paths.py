@@ -116,6 +116,7 @@ def atomic_write(path: Path, rescue: Callable[[Path], None] | None = None) -> It
         path: Name of the whole file.
         rescue: Called with the temporary file after an exception, before the removal; may give the file another name.
     """
+    check_name(path)
     remove_abandoned_files(path.parent)
     temporary, claimed = _part_name(path), None
     try:
@@ -246,6 +247,20 @@ def is_taken(path: Path) -> bool:
     be entered.
     """
     return os.path.exists(path)  # noqa: PTH110
+
+
+def check_name(path: Path) -> None:
+    """Raise OSError where a name in a path is longer than the file system takes, before work is spent on the file."""
+    path = folder = path.absolute()
+    while not is_folder(folder) and folder != folder.parent:
+        folder = folder.parent
+    limit = _LONGEST
+    with suppress(AttributeError, OSError, ValueError):  # Windows has no such function
+        limit = os.pathconf(folder, "PC_NAME_MAX")
+    # Windows counts letters, other systems bytes.
+    sizes = [len(name if os.name == "nt" else os.fsencode(name)) for name in path.parts[len(folder.parts) :]]
+    if 0 < limit < max(sizes, default=0):
+        raise OSError(errno.ENAMETOOLONG, f"a name of {max(sizes)} bytes, of which {limit} fit", str(path))
 
 
 def is_folder(path: Path) -> bool:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -15,7 +17,7 @@ from dsclora_cli.cli.completion import complete_model
 from dsclora_cli.cli.options import FILES, MODEL, SIZE, option
 from dsclora_cli.config import MAX_SCALE, CompareOptions, ReadOptions
 from dsclora_cli.errors import ImageUnwritable, UsageError, next_step
-from dsclora_cli.paths import is_folder, is_taken
+from dsclora_cli.paths import check_name, is_folder, is_taken
 
 if TYPE_CHECKING:
     from dsclora_cli.evaluation.compare import CompareResult
@@ -127,20 +129,29 @@ def _write(base: Path, picture: Path, asked: CompareOptions, overwrite: bool, qu
         verb = "exists" if len(taken) == 1 else "exist"
         hint = "choose another name with -o, or add --overwrite"
         raise UsageError(f"{' and '.join(taken)} {verb} already", hint)
+    with _named_errors(base):
+        check_name(page)
     # Imported here, as NumPy and the image libraries would slow down `--help`.
     from dsclora_cli.evaluation.compare import compare
     from dsclora_cli.evaluation.compare_page import draw_sheet, write_page
     from dsclora_cli.imaging.contact_sheet import save_png
 
     result, pictures = compare(picture, asked, _Notes(quiet))
-    try:
+    with _named_errors(base):
         base.parent.mkdir(parents=True, exist_ok=True)
         save_png(draw_sheet(pictures), sheet)
         write_page(page, result, pictures)
+    return replace(result, sheet=str(sheet), page=str(page))
+
+
+@contextmanager
+def _named_errors(base: Path) -> Iterator[None]:
+    """Turn an OSError inside into an ImageUnwritable with the name of the results."""
+    try:
+        yield
     except OSError as error:
         message = f"{base} cannot be written ({error.strerror})"
         raise ImageUnwritable(message, next_step(error, "choose another place with -o")) from error
-    return replace(result, sheet=str(sheet), page=str(page))
 
 
 class _Notes(Callbacks):

@@ -10,9 +10,9 @@ from pathlib import Path, PurePath
 from string import Formatter
 
 from dsclora_cli.config import UpscaleOptions
-from dsclora_cli.errors import ImageError, ImageUnreadable, ImageUnwritable, UsageError
+from dsclora_cli.errors import ImageError, ImageUnreadable, ImageUnwritable, UsageError, next_step
 from dsclora_cli.imaging.formats import FORMATS, format_of_suffix
-from dsclora_cli.paths import is_file, is_folder, is_taken
+from dsclora_cli.paths import check_name, is_file, is_folder, is_taken
 from dsclora_cli.storage.places import Place, RemotePlace, parse_place
 from dsclora_cli.upscaling.sizes import SizePlan
 from dsclora_cli.upscaling.types import FoundInputs, InputFile, path_key
@@ -150,7 +150,7 @@ class OutputNamer:
 
         Raises:
             UsageError: the result would replace the input.
-            ImageUnwritable: the name of an object would lead out of the folder of results.
+            ImageUnwritable: the name of an object would lead out of the folder of results, or the name is too long.
         """
         wanted = self._wanted_path(file, size, model, format)
         if wanted is None:
@@ -158,6 +158,7 @@ class OutputNamer:
         if not isinstance(file.source, bytes) and _is_same(wanted, file.source):
             raise UsageError(f"the result of {file.name} would replace the input", "choose another --name or -o")
         path = self._number(wanted)
+        _require_short(path)
         self._taken.add(path_key(path))
         return Target(
             path, None if path == wanted else f"named {path.name}, because {wanted.name} is taken in this run"
@@ -275,6 +276,16 @@ def _is_same(wanted: Place, source: Place) -> bool:
         return True
     # samefile: a hard link is the same file under another path.
     return isinstance(wanted, Path) and isinstance(source, Path) and is_taken(wanted) and wanted.samefile(source)
+
+
+def _require_short(path: Place) -> None:
+    """Raise ImageUnwritable for a file whose name is longer than the file system takes, before work is spent."""
+    if isinstance(path, Path):
+        try:
+            check_name(path)
+        except OSError as error:
+            message = f"{path}: cannot be written ({error.strerror})"
+            raise ImageUnwritable(message, f"{next_step(error)} with -o or --name") from error
 
 
 def _require_writable(place: Place) -> None:

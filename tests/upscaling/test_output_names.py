@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dsclora_cli.config import BatchOptions, SaveOptions, UpscaleOptions
-from dsclora_cli.errors import UsageError
+from dsclora_cli.errors import ImageUnwritable, UsageError
 from dsclora_cli.upscaling.output_names import OutputNamer, check_template, is_below, parse_format, possible_stems
 from dsclora_cli.upscaling.sizes import SizePlan
 from dsclora_cli.upscaling.types import FoundInputs, InputFile
@@ -68,6 +68,24 @@ def test_scales_are_rounded_to_two_digits(factor: float, shown: str) -> None:
 def test_output_is_a_file_a_folder_or_stdout(output: str, path: str | None) -> None:
     Path("there.png").mkdir()
     assert targets("x/a.png", output=output) == [path]
+
+
+@pytest.mark.parametrize(
+    ("name", "output"),
+    [
+        ("x" * 251 + ".png", None),
+        ("a.png", "x" * 250 + ".tif.tif.png"),
+        ("a.png", "\N{LATIN SMALL LETTER A WITH DIAERESIS}" * 126 + ".png"),
+        ("x" * 251 + ".png", "out"),
+        ("a.png", "x" * 256 + "/new/a.png"),
+    ],
+)
+def test_a_name_that_the_file_system_does_not_take_is_refused_before_any_work(name: str, output: str | None) -> None:
+    with pytest.raises(ImageUnwritable, match=r"a name of 2\d\d bytes, of which 255 fit") as caught:
+        targets(name, output=output)
+    assert caught.value.hint == "choose a shorter name with -o or --name"
+    assert targets(name, output="y" * 251 + ".png", name="{scale}.{ext}") == ["y" * 251 + ".png"]
+    assert targets(name, name="{scale}.{ext}") == ["4.png"]
 
 
 def test_several_inputs_make_the_output_a_folder() -> None:
