@@ -45,6 +45,8 @@ _ENCODER_BYTES = {"WEBP": 42, "AVIF": 44, "HEIF": 30, "JXL": 56, "JPEG2000": 21,
 Measured: WebP and AVIF with 3 and 7.7 megapixels, the others with 1.9.
 """
 
+_OTHER_FORMAT = "choose another format, such as PNG or TIFF"
+
 _BLOCK_NAMES = {
     "icc": "the colour profile",
     "exif": "EXIF",
@@ -71,7 +73,7 @@ def fit_format(header: Header, name: str, strict: bool) -> tuple[Header, tuple[s
     if max(header.width, header.height) > abilities.limit:
         raise ImageError(
             f"{name} holds at most {abilities.limit} pixels a side, not {header.width} x {header.height}",
-            "choose another format, such as PNG or TIFF",
+            _OTHER_FORMAT,
         )
     fitted, losses = _fit_frames(header, abilities, name)
     # The fewest channels of the format that keep color and alpha; without alpha where the format has none.
@@ -254,14 +256,17 @@ def _write_frames(file: BinaryIO, header: Header, frames: Iterator[AnyFrame], op
     elif format == "PPM":
         write_pnm(file, next(frames).pixels, metadata)
     elif format == "JPEG2000":
-        write_jpeg2000(file, next(frames).pixels, metadata)
+        pixels = next(frames).pixels
+        with _encoder_errors(header):
+            write_jpeg2000(file, pixels, metadata)
     elif format == "JPEG":
         load_plugin("JPEG")
         write_jpeg(file, next(frames), metadata, options.quality)
     else:
         load_plugin(format)
-        buffer = io.BytesIO()
-        pixels_to_image(next(frames).pixels).save(buffer, format, **_pillow_options(header, options.quality))
+        buffer, image = io.BytesIO(), pixels_to_image(next(frames).pixels)
+        with _encoder_errors(header):
+            image.save(buffer, format, **_pillow_options(header, options.quality))
         data = buffer.getvalue()
         if format in NUMBERED and (numbers := dict(metadata.color_chunks).get(b"cICP")):
             data = with_color_numbers(data, *numbers[:2])
@@ -286,6 +291,21 @@ def _pillow_options(header: Header, quality: int) -> dict[str, object]:
         "BMP": {"dpi": metadata.dpi} if metadata.dpi else {},
     }
     return options.get(header.format, {})
+
+
+@contextmanager
+def _encoder_errors(header: Header) -> Iterator[None]:
+    """Turn the refusal of an encoder inside into an ImageError; nothing inside may pull frames, whose errors differ.
+
+    Which pictures an encoder refuses depends on its version: x265 (HEIF) refuses 8200 x 4 pixels, and takes 8200 x 64.
+    """
+    try:
+        yield
+    except (RuntimeError, SyntaxError, ValueError, OSError) as error:
+        if isinstance(error, OSError) and error.strerror:
+            raise
+        size = f"{header.width} x {header.height} pixels"
+        raise ImageError(f"the encoder of {header.format} refuses a picture of {size}", _OTHER_FORMAT) from error
 
 
 @contextmanager

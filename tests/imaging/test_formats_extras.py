@@ -22,6 +22,7 @@ from pictures import (
 )
 from PIL import ExifTags, Image
 
+from dsclora_cli.errors import ImageError
 from dsclora_cli.imaging.formats import format_of_suffix
 from dsclora_cli.imaging.metadata import with_size
 from dsclora_cli.imaging.profiles import profile_space
@@ -42,6 +43,12 @@ def test_heif_keeps_pixels_profile_and_details():
         exif = Image.Exif()
         exif.load(header.metadata.exif)
         assert exif[ExifTags.Base.Make] == "Cam"
+
+
+def test_a_picture_too_thin_for_the_encoder_of_heif_is_refused_with_the_next_step():
+    pytest.importorskip("pillow_heif", reason='needs pip install "dsclora[heif]"')
+    with pytest.raises(ImageError, match=r"HEIF refuses a picture of 8200 x 4 pixels .choose another format"):
+        saved_still(np.zeros((4, 8200, 3), np.uint8), "HEIF")
 
 
 def test_heif_orientation_is_applied_only_once():

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from pictures import animation, everything, header_of, noise, read_still, saved, smooth
+from pictures import HEIGHT, WIDTH, animation, everything, header_of, noise, read_still, saved, saved_still, smooth
+from PIL import Image
 
 from dsclora_cli.config import SaveOptions
 from dsclora_cli.errors import ImageError, ImageUnwritable
@@ -89,6 +90,28 @@ def test_pictures_too_large_for_a_format_are_refused():
     header = header_of(np.broadcast_to(np.uint8(0), (10, 16384, 3)), "PNG")
     with pytest.raises(ImageError, match="WEBP holds at most 16383 pixels a side, not 16384 x 10"):
         fit_format(header, "WEBP", strict=False)
+
+
+@pytest.mark.parametrize("refusal", [RuntimeError("x265"), SyntaxError("no"), ValueError("no"), OSError("error -2")])
+@pytest.mark.parametrize("format", ["AVIF", "WEBP", "BMP", "TGA"])
+def test_a_picture_that_an_encoder_refuses_is_an_error_with_the_next_step(format, refusal, monkeypatch):
+    def refuse(*_, **__):
+        raise refusal
+
+    monkeypatch.setattr(Image.Image, "save", refuse)
+    with pytest.raises(ImageError) as caught:
+        saved_still(smooth(), format)
+    words = f"the encoder of {format} refuses a picture of {WIDTH} x {HEIGHT} pixels"
+    assert str(caught.value) == f"{words} (choose another format, such as PNG or TIFF)"
+
+
+def test_an_error_of_the_network_is_no_refusal_of_the_encoder():
+    def frames():
+        raise RuntimeError("no network")
+        yield
+
+    with pytest.raises(RuntimeError, match="no network"):
+        saved(header_of(smooth(), "AVIF"), frames())
 
 
 @pytest.mark.parametrize("format", sorted(name for name, abilities in FORMATS.items() if not abilities.extra))
