@@ -112,7 +112,9 @@ def test_a_report_to_a_full_disk_is_one_line_and_pictures_go_on(folder: Path) ->
 
 @pytest.mark.slow
 @FULL
-@pytest.mark.parametrize("command", ["models list", "models list --json", "upscale a.png --width 4 --dry-run"])
+@pytest.mark.parametrize(
+    "command", ["models list", "models list --json", "upscale a.png --width 4 --dry-run", "--help", "config"]
+)
 def test_data_to_a_full_disk_is_an_error_of_one_line(folder: Path, command: str) -> None:
     done = shell(folder, f"D {command} >/dev/full")
     assert done.returncode == 1

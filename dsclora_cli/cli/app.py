@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
 from types import MappingProxyType
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -64,6 +64,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         with interruptible():
             program = typer.main.get_command(application(given or _words_to_complete()))
             name_numbers(program)
+            _name_stdout(program)
             apply_settings(program, given)
             program(given, prog_name="dsclora")
     except SystemExit as stop:
@@ -90,6 +91,19 @@ def _refuse_absent_folder() -> None:
         Path.cwd()
     except FileNotFoundError as error:
         raise UsageError("the current folder does not exist any more", "go to another folder") from error
+
+
+def _name_stdout(command: Any) -> None:  # noqa: ANN401 - Typer's own class, which has no public name
+    """Let errors of a full disk name stdout: Typer writes help and completions while a command parses its arguments."""
+    parse = command.parse_args
+
+    def parse_args(*given: object) -> object:
+        with console.stdout_errors():
+            return parse(*given)
+
+    command.parse_args = parse_args
+    for inner in getattr(command, "commands", {}).values():
+        _name_stdout(inner)
 
 
 def _words_to_complete() -> list[str]:

@@ -86,18 +86,21 @@ def downloading(name: str) -> Iterator[Callable[[int, int | None], None]]:
 
 def print_line(text: str) -> None:
     """Write a line of data to stdout. Raises DscloraError where stdout takes no bytes, as on a full disk."""
-    with _stdout_errors():
+    with stdout_errors():
         sys.stdout.write(f"{text}\n")
         sys.stdout.flush()  # scripts read a line as soon as a picture is finished
 
 
 @contextmanager
-def _stdout_errors() -> Iterator[None]:
+def stdout_errors() -> Iterator[None]:
+    """Turn an OSError of stdout inside into a DscloraError that names stdout."""
     try:
         yield
     except BrokenPipeError:  # the reader has read enough, which is no error: see docs/exit-codes.md
         raise
     except OSError as error:
+        if error.filename is not None:  # of a file
+            raise
         raise DscloraError(f"stdout cannot be written ({error.strerror})", "write to another place") from error
 
 
@@ -126,7 +129,7 @@ def _plain(value: object) -> object:
 
 def show_table(table: Table) -> None:
     """Write a table to stdout at full width: on a narrow terminal lines wrap, but no number is cut."""
-    with _stdout_errors():
+    with stdout_errors():
         Console(highlight=False, markup=False, width=_UNLIMITED).print(table)
 
 
