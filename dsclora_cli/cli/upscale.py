@@ -261,8 +261,8 @@ def upscale(
         cluster,
     )
     _check(asked, inputs, json and not dry_run, dry_run)
-    if compare_page and any(map(is_url, (*inputs, output or ""))):
-        raise UsageError("--compare-page takes pictures of this machine, and no URLs", "leave --compare-page out")
+    if compare_page:
+        _check_places_of_pages((*inputs, *([output] if output else [])))
     # The Hub's client shows progress bars of its own, and reads the setting when imported.
     if quiet:
         console.hide_download_bars()
@@ -319,8 +319,6 @@ def _write_page(result: FileResult, asked: UpscaleOptions, view: UpscaleView) ->
     from dsclora_cli.evaluation.compare_page import write_page
     from dsclora_cli.imaging.resize import BICUBIC
 
-    if result.output in {None, "-"} or result.input == "-":
-        return
     written = Path(str(result.output))
     page = written.with_name(f"{written.stem}-compare.html")
     if is_taken(page) and not asked.batch.overwrite:
@@ -354,6 +352,14 @@ def _check_modes(asked: dict[str, bool], cluster: ClusterOptions | None) -> None
         raise UsageError(f"{names[0]} and --executor ray cannot be combined", "leave one of them out")
     if len(names) > 1:
         raise UsageError(f"{' and '.join(names)} cannot be combined", "choose one of them")
+
+
+def _check_places_of_pages(places: tuple[str, ...]) -> None:
+    """Raise UsageError for inputs and an output to which no page can be written: a page names both by their paths."""
+    if any(map(is_url, places)):
+        raise UsageError("--compare-page takes pictures of this machine, and no URLs", "leave --compare-page out")
+    if "-" in places:
+        raise UsageError("--compare-page takes files, and neither stdin nor stdout (-)", "leave --compare-page out")
 
 
 def _parse_shard(text: str | None) -> tuple[int, int] | None:

@@ -229,3 +229,12 @@ def test_options_that_exclude_each_other(dsclora, photo: Path, options: list[str
     code, out, err = dsclora("upscale", photo, *options)
     assert (code, out) == (2, "")
     assert "cannot be combined" in err
+
+
+@pytest.mark.parametrize(
+    "arguments", [["photo.png", "-o", "-"], ["-", "-o", "x.png"], ["-"], ["photo.png", "-", "-o", "x/"]]
+)
+def test_a_page_without_files_to_name_is_refused(dsclora, photo: Path, arguments: list[str]) -> None:
+    refused = dsclora("upscale", *arguments, "--compare-page", *EMBEDDED)
+    expected = "--compare-page takes files, and neither stdin nor stdout (-) (leave --compare-page out)"
+    assert refused == (2, "", f"error: {expected}\n") and not Path("x.png").exists()
