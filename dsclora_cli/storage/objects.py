@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import re
 import secrets
 import shutil
 import tempfile
@@ -17,7 +18,7 @@ from typing import IO, TYPE_CHECKING, Any
 from dsclora_cli.errors import ImageUnreadable, ImageUnwritable, UsageError
 from dsclora_cli.storage.archives import ARCHIVES, REFUSED, check_entry, check_folders, check_names
 from dsclora_cli.storage.failures import lacks_bucket, named_failures
-from dsclora_cli.storage.places import Place, RemotePlace
+from dsclora_cli.storage.places import Place, RemotePlace, without_secrets
 from dsclora_cli.temporary import temporary_folder
 
 if TYPE_CHECKING:
@@ -285,7 +286,7 @@ def _open_archive(place: RemotePlace) -> tuple[AbstractFileSystem, str]:
     """Return an archive as a storage, and the path inside. Raises as `_open_storage`, ImageUnreadable and OSError."""
     archive = place.archive
     if archive is None:
-        raise UsageError(f"{place} names no archive", f"write {place}::ARCHIVE.zip")
+        raise UsageError(f"{place} names no archive", f"write {without_secrets(_with_archive(place))}")
     with _OPENING:
         if isinstance(archive, Path):
             found = archive.stat()
@@ -301,6 +302,14 @@ def _open_archive(place: RemotePlace) -> tuple[AbstractFileSystem, str]:
             storage = _list_archive(open_file(), place)
             _OPENED[archive] = version, storage
     return storage, place.path.lstrip("/")
+
+
+def _with_archive(place: RemotePlace) -> str:
+    """Return what the user of a URL without an archive meant: the path may be that of the archive, or go through it."""
+    through = re.match(r"(?P<archive>.+?\.zip)(?:/+(?P<inner>.*))?$", place.path, re.IGNORECASE | re.DOTALL)
+    if through is None:
+        return f"{place.scheme}://{place.path}::ARCHIVE.zip"
+    return f"{place.scheme}://{through['inner'] or ''}::{through['archive']}"
 
 
 def _describe(system: AbstractFileSystem, path: str, place: RemotePlace) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -209,6 +210,23 @@ def test_pictures_of_an_archive(tmp_path: Path, memory: fsspec.AbstractFileSyste
     assert sorted(contents(memory, "memory://glob")) == ["b_x2.png"]
 
 
+@pytest.mark.parametrize("written", ["{folder}/scans.zip", "scans.zip", "{folder}/scans.zip/sub/b.png", "sub/b.png"])
+def test_the_hint_for_a_url_without_an_archive_works_when_followed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], written: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    save_photo(tmp_path / "in" / "b.png")
+    save_photo(tmp_path / "in" / "sub" / "b.png")
+    shutil.make_archive("scans", "zip", tmp_path / "in")
+    given = f"zip://{written.format(folder=tmp_path)}"
+    assert main(["upscale", given, "-o", "out/", *QUICK]) == 2
+    hint = re.search(r"\(write (\S+)\)", capsys.readouterr().err)
+    assert hint is not None
+    followed = hint[1].replace("ARCHIVE.zip", "scans.zip")
+    assert main(["upscale", followed, "-o", "out/", *QUICK]) == 0, followed
+    assert local_contents(tmp_path / "out").keys() == {"b_x2.png"}
+
+
 @pytest.mark.parametrize(
     ("arguments", "line"),
     [
@@ -219,6 +237,11 @@ def test_pictures_of_an_archive(tmp_path: Path, memory: fsspec.AbstractFileSyste
         (["@memory://absent.txt"], "the list cannot be read: memory://absent.txt does not exist"),
         (["foo://in/a"], "foo:// is no kind of storage that fsspec knows"),
         (["zip://a.png", "-o", "out"], "zip://a.png names no archive (write zip://a.png::ARCHIVE.zip)"),
+        (["zip://a.png::", "-o", "out"], "zip://a.png:: names no archive (write zip://a.png::ARCHIVE.zip)"),
+        (
+            ["zip://u:pw@h/a.png", "-o", "out"],
+            "zip://...@h/a.png names no archive (write zip://...@h/a.png::ARCHIVE.zip)",
+        ),
         (["tar://a.png::a.tar"], "tar:// archives are not read (unpack the archive, and name the folder)"),
         (["a.png", "-o", "libarchive://x.png::a.7z"], "libarchive:// archives are not read"),
     ],
