@@ -11,6 +11,7 @@ import os
 import re
 import tomllib
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -153,7 +154,7 @@ def _pattern(name: str) -> re.Pattern[str]:
 
 
 def write_setting(name: str, value: str) -> Setting:
-    """Set a setting in the file, and keep all other lines with their comments.
+    """Set a setting in the file; comments, line ends and all other lines stay.
 
     Raises UsageError for a file with mistakes, and for a file that cannot be written.
     """
@@ -176,14 +177,27 @@ def remove_setting(name: str) -> bool:
 def _edit(name: str, line: str | None) -> None:
     """Replace the line of a setting, or add the line at the end; None removes the line. Raises UsageError."""
     is_known, text = name in read_file(), _read_text(settings_file())
-    lines = text.removesuffix("\n").split("\n") if text else []
+    ending = "\r\n" if "\r\n" in text else "\n"
+    lines = re.findall(r"[^\n]*\n", text if text.endswith("\n") or not text else f"{text}{ending}")
     number = _line_of(text, name) if is_known else len(lines) + 1
-    lines[number - 1 : number] = [] if line is None else [line]
-    edited = "".join(f"{each}\n" for each in lines)
+    old = lines[number - 1] if is_known else ending
+    lines[number - 1 : number] = [] if line is None else [_in_place_of(old, line)]
+    edited = "".join(lines)
     # A text over several lines, for example, cannot be replaced line by line.
     if not _is_same_but_for(name, text, edited):
         raise UsageError(f"{settings_file()}, line {number}: {name} cannot be changed here", "edit the file by hand")
     _write(edited)
+
+
+def _in_place_of(old: str, line: str) -> str:
+    """Return a line with the comment and the line end of the old line."""
+    body = old.rstrip("\r\n")
+    for match in re.finditer(r"\s*#", body):
+        # A sign inside a text begins no comment: what stands before it is no whole setting.
+        with suppress(ValueError, RecursionError):
+            if tomllib.loads(body[: match.start()]):
+                return f"{line}{old[match.start() :]}"
+    return f"{line}{old[len(body) :]}"
 
 
 def _is_same_but_for(name: str, before: str, after: str) -> bool:
@@ -209,7 +223,7 @@ def _write(text: str) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with atomic_write(path) as temporary:
-            temporary.write_text(text, encoding="utf-8")
+            temporary.write_text(text, encoding="utf-8", newline="")
     except OSError as error:
         hint = next_step(error, "set DSCLORA_CONFIG_DIR to a folder that can be written")
         raise UsageError(f"cannot write {path}: {error.strerror}", hint) from error

@@ -68,7 +68,7 @@ def test_set_and_unset_change_one_line_and_keep_comments(dsclora, file) -> None:
     dsclora("config", "set", "--", "max_memory", "4GB")
     dsclora("config", "set", "quality", "85")
     dsclora("config", "set", "recursive", "true")
-    text = "# web\nquality = 85\n\n# machine\ndevice = 'cpu'\nmax-memory = \"4GB\"\nrecursive = true\n"
+    text = "# web\nquality = 85  # small\n\n# machine\ndevice = 'cpu'\nmax-memory = \"4GB\"\nrecursive = true\n"
     assert file.read_text() == text
     code, out, err = dsclora("config", "unset", "device")
     assert code == 0 and file.read_text() == text.replace("device = 'cpu'\n", "")
@@ -77,6 +77,33 @@ def test_set_and_unset_change_one_line_and_keep_comments(dsclora, file) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+@pytest.mark.parametrize(
+    ("before", "value", "after"),
+    [
+        ("quality = 90 # of JPEG = 95", "80", "quality = 80 # of JPEG = 95"),
+        ("quality=90#no space", "80", "quality = 80#no space"),
+        ('name = "{stem}#1.{ext}"\t# with # two', "{stem}.png", 'name = "{stem}.png"\t# with # two'),
+        ("name = '#{stem}.{ext}'", "{stem}#.png", 'name = "{stem}#.png"'),
+    ],
+)
+def test_set_keeps_the_comment_and_the_line_end(dsclora, file, before: str, value: str, after: str, end: str) -> None:
+    name = before.partition("=")[0].strip()
+    rest = f"offline = true  # here{end}"
+    for lines, expected in (
+        (f"{before}{end}{rest}", f"{after}{end}{rest}"),
+        (f"{rest}{before}", f"{rest}{after}{end}"),
+    ):
+        file.write_bytes(lines.encode())
+        assert dsclora("config", "set", name, value).code == 0
+        assert file.read_bytes().decode() == expected
+    file.write_bytes(rest.encode())
+    assert dsclora("config", "set", "quality", "80").code == 0
+    assert file.read_bytes().decode() == f"{rest}quality = 80{end}"
+    assert dsclora("config", "unset", "quality").code == 0
+    assert file.read_bytes().decode() == rest
+
+
 def test_every_setting_is_an_option_and_takes_its_own_value_back(dsclora, file) -> None:
     values = {"model": "dsclora-x4", "threads": "2", "max-memory": "4GB", "format": "PNG", "name": 'é "{stem}".{ext}'}
     for name in SETTINGS:
