@@ -12,6 +12,7 @@ from pathlib import Path
 import fsspec
 import pytest
 from batches import fill, save_photo
+from PIL import Image
 
 from dsclora_cli.cli.app import main
 
@@ -147,6 +148,18 @@ def test_what_is_done_is_skipped_without_reading_the_pictures(
     memory.pipe_file("memory://in/b.png", save_photo(tmp_path / "new.png", seed=9).read_bytes())
     assert main(command) == 1
     assert [each["output"] for each in reports(capsys) if each["status"] == "kept"] == [f"{output}/b_x2.png"]
+
+
+def test_a_record_without_strict_hides_no_loss_from_strict(
+    tmp_path: Path, memory: fsspec.AbstractFileSystem, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Image.open(save_photo(tmp_path / "a.png")).convert("RGB").save(tmp_path / "a.ppm")
+    memory.pipe_file("memory://in/two.ppm", (tmp_path / "a.ppm").read_bytes() * 2)
+    command = ["upscale", "memory://in/two.ppm", "-o", "memory://out/", *QUICK]
+    assert main(command) == 0
+    capsys.readouterr()
+    assert main([*command, "--strict"]) == 1
+    assert "only the first picture in this PPM was read (leave out --strict" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("damage", [b"", b"{}", b"[1]", b'{"version": 1, "source": {"header": {}}}', b"\xff"])
