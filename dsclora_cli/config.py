@@ -1,13 +1,17 @@
 """Options of the Python API and of every command but training, with their defaults, as frozen dataclasses.
 
-The command line takes its defaults from here, and so does `Upscaler`. Training options are in recipe.py.
+The command line takes defaults and ranges from here, and so does `Upscaler`. A value of another type or out of range
+is a UsageError; a path may be given as text, and a tuple as a list. Training options are in recipe.py.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
+
+from dsclora_cli.checked import Checked, Range, Words
+from dsclora_cli.errors import UsageError
 
 if TYPE_CHECKING:
     from dsclora_cli.storage.places import Place
@@ -20,7 +24,7 @@ MAX_SCALE = 16.0
 
 
 @dataclass(frozen=True)
-class ModelOptions:
+class ModelOptions(Checked):
     """Which weights to use; a model's name and a weights file together are an error."""
 
     model: str = "auto"
@@ -35,7 +39,7 @@ class ModelOptions:
     adapter: Path | None = None
     """Adapter file to merge into the model; with `model` auto, into the model that the adapter was made for."""
 
-    sharp: float | None = None
+    sharp: Annotated[float, Range(0, 1)] | None = None
     """How far to move the weights towards the sharp model, 0 to 1; None and 0 leave the weights unchanged."""
 
     sharp_weights: Path | None = None
@@ -43,7 +47,7 @@ class ModelOptions:
 
 
 @dataclass(frozen=True)
-class SizeOptions:
+class SizeOptions(Checked):
     """How large the result is; the aspect ratio is always kept.
 
     At most one field may be set, or `width` and `height` together. With none set, `DEFAULT_SCALE` applies.
@@ -52,19 +56,19 @@ class SizeOptions:
     scale: float | None = None
     """Factor of the sides, above 1 and up to `MAX_SCALE`."""
 
-    width: int | None = None
+    width: Annotated[int, Range(1)] | None = None
     """Width of the result in pixels; with `height`, the result fits into both."""
 
-    height: int | None = None
+    height: Annotated[int, Range(1)] | None = None
     """Height of the result in pixels; with `width`, the result fits into both."""
 
-    fit: tuple[int, int] | None = None
+    fit: Annotated[tuple[int, int], Range(1)] | None = None
     """Width and height, in pixels, of a box that the result fits into."""
 
-    long_edge: int | None = None
+    long_edge: Annotated[int, Range(1)] | None = None
     """Longer side of the result in pixels."""
 
-    short_edge: int | None = None
+    short_edge: Annotated[int, Range(1)] | None = None
     """Shorter side of the result in pixels."""
 
     megapixels: float | None = None
@@ -72,42 +76,42 @@ class SizeOptions:
 
 
 @dataclass(frozen=True)
-class EngineOptions:
+class EngineOptions(Checked):
     """Where and how the network runs."""
 
     device: str = "auto"
     """auto, cpu, cuda, cuda:N or mps; for a batch also several with commas between, or all for every GPU."""
 
-    dtype: str = "auto"
+    dtype: Annotated[str, Words(("auto", "float32", "float16"))] = "auto"
     """auto, float32 or float16; auto is float16 on CUDA and float32 elsewhere."""
 
-    tile: int | None = None
+    tile: Annotated[int, Range(0)] | None = None
     """Edge of a tile without halo, in LR pixels; 0 means the whole picture, None chooses from free memory."""
 
-    threads: int | None = None
+    threads: Annotated[int, Range(1)] | None = None
     """CPU threads for the network; None leaves the choice to the engine."""
 
     ensemble: bool = False
     """Take the mean over 8 flips and turns: a little better, 8 times slower."""
 
-    engine: str = "auto"
+    engine: Annotated[str, Words(("auto", "native", "torch", "openvino"))] = "auto"
     """auto, native, torch or openvino; native and openvino run on the CPU in float32 only."""
 
 
 @dataclass(frozen=True)
-class SaveOptions:
+class SaveOptions(Checked):
     """How results are written."""
 
     format: str | None = None
     """Pillow format name in upper case; None takes the format of the output's suffix, else of the input."""
 
-    quality: int = 95
+    quality: Annotated[int, Range(1, 100)] = 95
     """1 to 100, for JPEG, WebP, AVIF, HEIF and JPEG XL."""
 
-    compression: int = 1
+    compression: Annotated[int, Range(0, 9)] = 1
     """0 to 9, for PNG and TIFF; the default is chosen for speed."""
 
-    metadata: str = "all"
+    metadata: Annotated[str, Words(("all", "none"))] = "all"
     """all or none: keep or drop EXIF, XMP, IPTC and text. The color profile is always kept."""
 
     strict: bool = False
@@ -115,7 +119,7 @@ class SaveOptions:
 
 
 @dataclass(frozen=True)
-class BatchOptions:
+class BatchOptions(Checked):
     """Which files to upscale, and where results go; docs/files.md describes the rules."""
 
     output: str | None = None
@@ -136,12 +140,20 @@ class BatchOptions:
     shard: tuple[int, int] | None = None
     """Number of a shard, from 1, and number of shards: only the pictures of the shard are upscaled."""
 
+    def __post_init__(self) -> None:
+        """Check the values as `Checked` does, and the shard against the number of shards."""
+        super().__post_init__()
+        if self.shard is not None and not 1 <= self.shard[0] <= self.shard[1]:
+            raise UsageError(
+                f"BatchOptions.shard is {self.shard}", "give (I, N): shard I of N, where I is a number from 1 to N"
+            )
+
 
 @dataclass(frozen=True)
-class ReadOptions:
+class ReadOptions(Checked):
     """How pictures are read."""
 
-    max_pixels: int = 200_000_000
+    max_pixels: Annotated[int, Range(1)] = 200_000_000
     """Most pixels of a picture in memory at once; a large TIFF is read in bands, and only a band counts."""
 
     salvage: bool = False
@@ -149,13 +161,13 @@ class ReadOptions:
 
 
 @dataclass(frozen=True)
-class VideoOptions:
+class VideoOptions(Checked):
     """Everything about a video on a stream that the stream itself does not state."""
 
-    rgb_size: tuple[int, int] | None = None
+    rgb_size: Annotated[tuple[int, int], Range(1)] | None = None
     """Width and height of raw RGB frames of 8 bits (rgb24); None for a y4m stream."""
 
-    matrix: str | None = None
+    matrix: Annotated[str, Words(("bt601", "bt709", "bt2020"))] | None = None
     """Color matrix of a YUV video: bt601, bt709 or bt2020; None takes BT.709 from 720 rows on, else BT.601."""
 
     full_range: bool | None = None
@@ -163,7 +175,7 @@ class VideoOptions:
 
 
 @dataclass(frozen=True)
-class UpscaleOptions:
+class UpscaleOptions(Checked):
     """All options of `dsclora upscale` and `Upscaler`."""
 
     model: ModelOptions = ModelOptions()
@@ -173,7 +185,7 @@ class UpscaleOptions:
     batch: BatchOptions = BatchOptions()
     read: ReadOptions = ReadOptions()
 
-    max_memory: int | None = None
+    max_memory: Annotated[int, Range(1)] | None = None
     """Limit on the host memory of the process in bytes: tiles get smaller, and a picture that needs more is refused."""
 
     wrap: bool = False
@@ -184,27 +196,27 @@ class UpscaleOptions:
 
 
 @dataclass(frozen=True)
-class ClusterOptions:
+class ClusterOptions(Checked):
     """Where the workers of a run on a Ray cluster start, and how much of a machine each worker has."""
 
     address: str | None = None
     """Address of the cluster: auto, or HOST:PORT; None takes the variable RAY_ADDRESS, else this machine alone."""
 
-    workers: int | None = None
+    workers: Annotated[int, Range(1)] | None = None
     """Number of workers; None starts as many as the cluster has room for."""
 
-    cpus: int = 2
+    cpus: Annotated[int, Range(1)] = 2
     """CPUs of a worker, and threads of the network where the options of the engine name no number."""
 
-    gpus: float = 0.0
+    gpus: Annotated[float, Range(0)] = 0.0
     """GPUs of a worker; workers may share a GPU."""
 
-    timeout: float = 3600.0
+    timeout: Annotated[float, Range(1)] = 3600.0
     """Seconds without a finished tile or picture after which a worker counts as hung, and is replaced."""
 
 
 @dataclass(frozen=True)
-class CompareOptions:
+class CompareOptions(Checked):
     """All options of `dsclora compare` but the picture and the places of the results."""
 
     candidates: tuple[str, ...] = ()
@@ -221,7 +233,7 @@ class CompareOptions:
     hr: Path | None = None
     """True picture, for scores."""
 
-    sharp: tuple[float, ...] = ()
+    sharp: Annotated[tuple[float, ...], Range(0, 1)] = ()
     """Sharpnesses, 0 to 1: each model gives one more result for each of them."""
 
     sharp_weights: Path | None = None
@@ -235,7 +247,7 @@ class CompareOptions:
 
 
 @dataclass(frozen=True)
-class EvalOptions:
+class EvalOptions(Checked):
     """All options of `dsclora eval`: benchmark sets by name, or pictures in folders, and the models to score."""
 
     datasets: tuple[str, ...] = ()
@@ -250,16 +262,16 @@ class EvalOptions:
     lr: Path | None = None
     """Folder of small versions of the pictures in `hr`; None makes them with MATLAB's bicubic."""
 
-    scale: int = 4
+    scale: Annotated[int, Range(1, 16)] = 4
     """Factor of the sides."""
 
-    jpeg: int | None = None
+    jpeg: Annotated[int, Range(1, 100)] | None = None
     """Save LR as JPEG of this quality, with 4:2:0 chroma, before upscaling; None leaves LR clean."""
 
     models: tuple[ModelOptions, ...] = ()
     """Models to score; none means auto."""
 
-    protocol: str = "paper"
+    protocol: Annotated[str, Words(("paper", "ntire"))] = "paper"
     """paper (Y and RGB, border = scale) or ntire (PSNR on RGB, border 4)."""
 
     metrics: tuple[str, ...] = ()
@@ -271,7 +283,7 @@ class EvalOptions:
     cost: bool = False
     """Also measure parameters, multiply-adds, activations, time and memory."""
 
-    worst: int = 0
+    worst: Annotated[int, Range(0)] = 0
     """How many images with the least gain to name for every model."""
 
     save: Path | None = None
@@ -280,7 +292,7 @@ class EvalOptions:
     offline: bool = False
     """Do not access the internet."""
 
-    max_pixels: int = ReadOptions.max_pixels
+    max_pixels: Annotated[int, Range(1)] = ReadOptions.max_pixels
     """Most pixels of a picture; a larger picture ends the evaluation."""
 
     fresh: bool = False

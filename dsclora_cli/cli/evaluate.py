@@ -8,6 +8,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Annotated
 
+from dsclora_cli.checked import limits
 from dsclora_cli.cli import console, options
 from dsclora_cli.cli.completion import complete_dataset, complete_model
 from dsclora_cli.cli.options import MODEL, REPORTING, SPEED, option
@@ -86,8 +87,7 @@ def evaluate(
             "Factor between the sides of LR and HR images; 1 for models that restore.",
             "-s",
             "--scale",
-            min=1,
-            max=16,
+            **limits(EvalOptions, "scale"),
         ),
     ] = _DEFAULT.scale,
     jpeg: Annotated[
@@ -97,8 +97,7 @@ def evaluate(
             "Save each LR image as a JPEG of quality Q with 4:2:0 chroma, and upscale the JPEG.",
             "--jpeg",
             metavar="Q",
-            min=1,
-            max=100,
+            **limits(EvalOptions, "jpeg"),
         ),
     ] = _DEFAULT.jpeg,
     model: Annotated[
@@ -161,7 +160,7 @@ def evaluate(
             "Name the N images of each set on which a model gains least over bicubic.",
             "--worst",
             metavar="N",
-            min=0,
+            **limits(EvalOptions, "worst"),
         ),
     ] = _DEFAULT.worst,
     device: options.DeviceOption = _DEFAULT.engine.device,

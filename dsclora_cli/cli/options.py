@@ -12,8 +12,9 @@ from typing import Annotated, Any
 
 import typer
 
+from dsclora_cli.checked import limits
 from dsclora_cli.cli.completion import complete_device, complete_devices, complete_model
-from dsclora_cli.config import DEFAULT_SCALE, MAX_SCALE, EngineOptions, ModelOptions, ReadOptions
+from dsclora_cli.config import DEFAULT_SCALE, MAX_SCALE, EngineOptions, ModelOptions, ReadOptions, SizeOptions
 from dsclora_cli.errors import UsageError
 from dsclora_cli.storage.places import Place, RemotePlace, is_url, parse_place
 
@@ -66,9 +67,10 @@ def parse_tile(text: str | int) -> int:
 def parse_memory(text: str) -> int:
     """Return the bytes of a size such as "800MB" or "2GB"; units are decimal."""
     match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([MG])B?", text.strip(), re.IGNORECASE)
-    if not match:
+    size = int(float(match[1]) * {"M": 10**6, "G": 10**9}[match[2].upper()]) if match else 0
+    if not size:
         raise typer.BadParameter(f"{text!r} is not a size such as 800MB or 2GB.")
-    return int(float(match[1]) * {"M": 10**6, "G": 10**9}[match[2].upper()])
+    return size
 
 
 def parse_pixels(text: str | int) -> int:
@@ -194,9 +196,8 @@ SharpOption = Annotated[
         MODEL,
         "Sharpness, 0 to 1: how far the model moves towards its sharp model. Sharp detail is a guess.",
         "--sharp",
-        min=0,
-        max=1,
         show_default="0",
+        **limits(ModelOptions, "sharp"),
     ),
 ]
 SharpnessesOption = Annotated[
@@ -206,8 +207,7 @@ SharpnessesOption = Annotated[
         "Sharpness above 0 and up to 1: adds a result for each model, moved towards its sharp model. May be repeated.",
         "--sharp",
         metavar="X",
-        min=0,
-        max=1,
+        **limits(ModelOptions, "sharp"),
     ),
 ]
 SharpWeightsOption = Annotated[
@@ -262,8 +262,12 @@ ScaleOption = Annotated[
         show_default=f"{DEFAULT_SCALE:g}",
     ),
 ]
-WidthOption = Annotated[int | None, option(SIZE, "Width of results in pixels.", "--width", min=1)]
-HeightOption = Annotated[int | None, option(SIZE, "Height of results in pixels.", "--height", min=1)]
+WidthOption = Annotated[
+    int | None, option(SIZE, "Width of results in pixels.", "--width", **limits(SizeOptions, "width"))
+]
+HeightOption = Annotated[
+    int | None, option(SIZE, "Height of results in pixels.", "--height", **limits(SizeOptions, "height"))
+]
 MaxPixelsOption = Annotated[
     int,
     option(
@@ -276,7 +280,14 @@ MaxPixelsOption = Annotated[
     ),
 ]
 ThreadsOption = Annotated[
-    int | None, option(SPEED, "CPU threads that run the model.", "--threads", min=1, show_default="the engine's choice")
+    int | None,
+    option(
+        SPEED,
+        "CPU threads that run the model.",
+        "--threads",
+        show_default="the engine's choice",
+        **limits(EngineOptions, "threads"),
+    ),
 ]
 JsonOption = Annotated[bool, option(REPORTING, "Write one JSON object on each line of stdout.", "--json")]
 QuietOption = Annotated[bool, option(REPORTING, "Show errors only.", "-q", "--quiet")]

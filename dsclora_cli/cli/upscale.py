@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from dsclora_cli.callbacks import Callbacks
+from dsclora_cli.checked import limits
 from dsclora_cli.cli import console, options
 from dsclora_cli.cli.options import CLUSTER, FILES, METADATA, REPORTING, SIZE, SPEED, option
 from dsclora_cli.config import (
@@ -122,10 +123,19 @@ def upscale(
         bool, option(FILES, "Stop at the first picture that fails.", "--fail-fast")
     ] = _DEFAULT.batch.fail_fast,
     quality: Annotated[
-        int, option(FILES, "Quality of JPEG, WebP, AVIF, HEIC and JPEG XL files.", "--quality", min=1, max=100)
+        int,
+        option(
+            FILES, "Quality of JPEG, WebP, AVIF, HEIC and JPEG XL files.", "--quality", **limits(SaveOptions, "quality")
+        ),
     ] = _DEFAULT.save.quality,
     compression: Annotated[
-        int, option(FILES, "Compression of PNG and TIFF: 0 fastest, 9 smallest.", "--compression", min=0, max=9)
+        int,
+        option(
+            FILES,
+            "Compression of PNG and TIFF: 0 fastest, 9 smallest.",
+            "--compression",
+            **limits(SaveOptions, "compression"),
+        ),
     ] = _DEFAULT.save.compression,
     strict: Annotated[
         bool, option(FILES, "Refuse pictures that would lose transparency, bit depth, frames or colours.", "--strict")
@@ -141,10 +151,11 @@ def upscale(
         option(SIZE, "Largest size inside a box of WxH pixels.", "--fit", parser=options.parse_box, metavar="WxH"),
     ] = None,
     long_edge: Annotated[
-        int | None, option(SIZE, "Longer side of results in pixels.", "--long-edge", min=1)
+        int | None, option(SIZE, "Longer side of results in pixels.", "--long-edge", **limits(SizeOptions, "long_edge"))
     ] = _DEFAULT.size.long_edge,
     short_edge: Annotated[
-        int | None, option(SIZE, "Shorter side of results in pixels.", "--short-edge", min=1)
+        int | None,
+        option(SIZE, "Shorter side of results in pixels.", "--short-edge", **limits(SizeOptions, "short_edge")),
     ] = _DEFAULT.size.short_edge,
     megapixels: Annotated[
         float | None, option(SIZE, "Area of results in millions of pixels.", "--megapixels")
@@ -193,11 +204,25 @@ def upscale(
     ] = _CLUSTER.address,
     ray_workers: Annotated[
         int | None,
-        option(CLUSTER, "Number of Ray workers.", "--ray-workers", min=1, show_default="as many as there is room for"),
+        option(
+            CLUSTER,
+            "Number of Ray workers.",
+            "--ray-workers",
+            show_default="as many as there is room for",
+            **limits(ClusterOptions, "workers"),
+        ),
     ] = _CLUSTER.workers,
-    ray_cpus: Annotated[int, option(CLUSTER, "CPUs of each Ray worker.", "--ray-cpus", min=1)] = _CLUSTER.cpus,
+    ray_cpus: Annotated[
+        int, option(CLUSTER, "CPUs of each Ray worker.", "--ray-cpus", **limits(ClusterOptions, "cpus"))
+    ] = _CLUSTER.cpus,
     ray_gpus: Annotated[
-        float, option(CLUSTER, "GPUs of each Ray worker; 0.5 lets two workers share a GPU.", "--ray-gpus", min=0)
+        float,
+        option(
+            CLUSTER,
+            "GPUs of each Ray worker; 0.5 lets two workers share a GPU.",
+            "--ray-gpus",
+            **limits(ClusterOptions, "gpus"),
+        ),
     ] = _CLUSTER.gpus,
     ray_timeout: Annotated[
         float,
@@ -205,8 +230,8 @@ def upscale(
             CLUSTER,
             "Seconds without a finished tile or picture after which a Ray worker is replaced.",
             "--ray-timeout",
-            min=1,
             metavar="SECONDS",
+            **limits(ClusterOptions, "timeout"),
         ),
     ] = _CLUSTER.timeout,
     metadata: Annotated[

@@ -99,8 +99,6 @@ def _check_options(options: EvalOptions) -> None:
         raise UsageError("--lr is given without --hr", "name the folder of the originals with --hr DIR")
     if options.data_dir is not None and not has_sets:
         raise UsageError("--data-dir is given without --dataset", "name the sets, --dataset Set5")
-    if options.jpeg not in {None, *range(1, 101)}:
-        raise UsageError(f"--jpeg {options.jpeg} is no JPEG quality", "choose a quality from 1 to 100")
 
 
 def _open_sets(options: EvalOptions, callbacks: EvalCallbacks) -> tuple[BenchmarkSet, ...]:

@@ -44,6 +44,11 @@ def parse_place(text: str) -> Place:
     return RemotePlace(f"{scheme}://{rest}")
 
 
+def place_text(place: str | os.PathLike[str] | RemotePlace) -> str:
+    """Return the text of a place for `parse_place`, secrets included."""
+    return place.url if isinstance(place, RemotePlace) else os.fspath(place)
+
+
 def without_secrets(text: str) -> str:
     """Return a text with URLs without logins and without the values of queries, which may be signatures."""
     return _LOGIN.sub("...@", _QUERY.sub("?...", text))

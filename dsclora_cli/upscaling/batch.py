@@ -13,6 +13,7 @@ from dataclasses import replace
 from queue import Empty
 from typing import TYPE_CHECKING
 
+from dsclora_cli.checked import check_argument
 from dsclora_cli.config import UpscaleOptions
 from dsclora_cli.host import return_freed_memory
 from dsclora_cli.upscaling.bounded_queue import POLL_SECONDS
@@ -58,6 +59,7 @@ def upscale_files(
         UsageError: contradicting options, or options in conflict with the inputs.
         WeightsError: weights cannot be read or downloaded.
     """
+    options = check_argument("options", options, UpscaleOptions)
     return BatchRun(find_inputs(inputs, options.batch), options, callbacks or UpscaleCallbacks(), upscaler).results()
 
 

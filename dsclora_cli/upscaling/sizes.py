@@ -108,11 +108,8 @@ def check_size(options: SizeOptions) -> None:
     scale = options.scale
     if scale is not None and not 1 <= scale <= MAX_SCALE:
         raise _scale_error(scale)
-    for name in asked:
-        value = getattr(options, name)
-        sides = value if isinstance(value, tuple) else (value,)
-        if not all(0 < side < math.inf for side in sides):
-            raise UsageError(f"--{name.replace('_', '-')} must be above 0", "give a positive number")
+    if options.megapixels is not None and not 0 < options.megapixels < math.inf:
+        raise UsageError("--megapixels must be above 0", "give a positive number")
 
 
 def _check_restoring(options: SizeOptions) -> None:

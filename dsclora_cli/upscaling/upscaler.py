@@ -6,8 +6,9 @@ import warnings
 from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
-from typing import overload
+from typing import Any, overload
 
+from dsclora_cli.checked import check_argument
 from dsclora_cli.config import UpscaleOptions
 from dsclora_cli.errors import ImageError
 from dsclora_cli.imaging.arrays import InMemory, to_pixels
@@ -16,6 +17,7 @@ from dsclora_cli.storage.places import Place, RemotePlace, parse_place
 from dsclora_cli.upscaling.batch import upscale_files
 from dsclora_cli.upscaling.jobs import JobPlanner
 from dsclora_cli.upscaling.picture import PictureUpscaler
+from dsclora_cli.upscaling.sizes import check_size
 
 _DEFAULTS = UpscaleOptions()
 
@@ -54,19 +56,16 @@ class Upscaler:
         options: UpscaleOptions = _DEFAULTS,
     ) -> None:
         # An argument with the default value counts as not given: the options then have precedence.
-        chosen = replace(
-            options.model,
-            model=options.model.model if model == _DEFAULTS.model.model else model,
-            weights=options.model.weights if weights is None else parse_place(_text_of(weights)),
-            adapter=options.model.adapter if adapter is None else Path(adapter),
-        )
-        runs_on = options.engine.device if device == _DEFAULTS.engine.device else device
+        options = check_argument("options", options, UpscaleOptions)
+        chosen = {"model": (model, _DEFAULTS.model.model), "weights": (weights, None), "adapter": (adapter, None)}
+        given: dict[str, Any] = {name: value for name, (value, default) in chosen.items() if value != default}
         self.options = replace(
             options,
-            model=chosen,
-            engine=replace(options.engine, device=runs_on),
+            model=replace(options.model, **given),
+            engine=options.engine if device == _DEFAULTS.engine.device else replace(options.engine, device=device),
             size=options.size if scale is None else replace(_DEFAULTS.size, scale=scale),
         )
+        check_size(self.options.size)
         self._upscaler = PictureUpscaler(self.options)
         self._planner = JobPlanner.for_arrays(self.options)
 

@@ -267,13 +267,11 @@ def select_model(
 
 
 def _check_options(options: ModelOptions) -> None:
-    """Raise UsageError where options contradict each other, or the sharpness is out of range."""
+    """Raise UsageError where options contradict each other."""
     if options.weights is not None and options.model != AUTO:
         raise UsageError(
             f"both a model ({options.model}) and a weights file ({options.weights}) are given", "give only one of them"
         )
-    if options.sharp is not None and not 0 <= options.sharp <= 1:
-        raise UsageError(f"--sharp {options.sharp:g} is not a sharpness", "give a number from 0 to 1")
     if options.sharp_weights is None:
         return
     if options.sharp is None:

@@ -102,7 +102,7 @@ def test_a_damaged_weight_file_fails_with_the_next_step(dsclora, few_formats, mo
 class _Off:
     """An engine whose pictures are a little too dark."""
 
-    name, device, dtype, fp16_fallbacks = "off", "cpu", "float32", 0
+    name, device, dtype, fp16_fallbacks = "native", "cpu", "float32", 0
 
     def __init__(self, engine) -> None:
         self.engine, self.descriptor = engine, engine.descriptor
@@ -113,20 +113,20 @@ class _Off:
 
 def test_an_engine_that_computes_something_else_fails(report, few_formats, monkeypatch) -> None:
     load = self_test.load_engine
-    monkeypatch.setattr("dsclora_cli.diagnosis.doctor.find_problems", lambda: {"off": "", "torch": ""})
+    monkeypatch.setattr("dsclora_cli.diagnosis.doctor.find_problems", lambda: {"native": "", "torch": ""})
     monkeypatch.setattr(self_test, "choose_device", lambda options: "cpu")
 
     def load_wrong(weights, device, options):
         engine = load(weights, device, replace(options, engine="torch"))
-        return _Off(engine) if options.engine == "off" else engine
+        return _Off(engine) if options.engine == "native" else engine
 
     monkeypatch.setattr(self_test, "load_engine", load_wrong)
     code, found = report("--offline")
     checks = checks_of(found)
     assert code == 1 and found["failed"] == 1
-    assert checks["off on cpu equals PyTorch"]["outcome"] == "FAIL"
-    assert "largest difference" in checks["off on cpu equals PyTorch"]["detail"]
-    assert checks["off on cpu equals PyTorch"]["hint"].startswith("choose another --engine")
+    assert checks["native on cpu equals PyTorch"]["outcome"] == "FAIL"
+    assert "largest difference" in checks["native on cpu equals PyTorch"]["detail"]
+    assert checks["native on cpu equals PyTorch"]["hint"].startswith("choose another --engine")
     assert checks["torch on cpu equals PyTorch"]["outcome"] == "PASS"
 
 
