@@ -32,12 +32,14 @@ from dsclora_cli.upscaling.output_names import check_template
 from dsclora_cli.upscaling.types import (
     LINK_TO_FOLDER,
     STDIN,
+    Argument,
     FileResult,
     LeftOut,
     left_out_for,
     path_key,
     reason_of_empty,
     reason_of_folder,
+    texts_of,
 )
 
 _IN_MEMORY = 100_000
@@ -58,8 +60,8 @@ class Listing:
     Raises UsageError for arguments that a cluster cannot take.
     """
 
-    def __init__(self, arguments: Iterable[str | os.PathLike[str]], batch: BatchOptions) -> None:
-        self._arguments = [os.fspath(each) for each in arguments]
+    def __init__(self, arguments: Argument | Iterable[Argument], batch: BatchOptions) -> None:
+        self._arguments = texts_of(arguments)
         self._batch = batch
         check_template(batch.name)
         if "{stem}" not in batch.name:

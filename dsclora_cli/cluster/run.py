@@ -22,7 +22,15 @@ from dsclora_cli.paths import is_folder, is_taken, state_dir
 from dsclora_cli.storage.places import RemotePlace, absolute_place, parse_place
 from dsclora_cli.upscaling.bounded_queue import POLL_SECONDS
 from dsclora_cli.upscaling.output_names import STDOUT
-from dsclora_cli.upscaling.types import RUN_ERRORS, FileResult, FoundInputs, InputFile, UpscaleCallbacks, check_stop
+from dsclora_cli.upscaling.types import (
+    RUN_ERRORS,
+    Argument,
+    FileResult,
+    FoundInputs,
+    InputFile,
+    UpscaleCallbacks,
+    check_stop,
+)
 
 if TYPE_CHECKING:
     from dsclora_cli.cluster.pool import PoolEvent, WorkerPool
@@ -33,7 +41,7 @@ _STOP_SECONDS = 120.0
 
 
 def upscale_on_cluster(
-    inputs: Iterable[str | os.PathLike[str]],
+    inputs: Argument | Iterable[Argument],
     options: UpscaleOptions,
     cluster: ClusterOptions,
     callbacks: UpscaleCallbacks | None = None,

@@ -5,7 +5,6 @@ Decoding, network and encoding overlap, memory stays bounded, and a broken file 
 
 from __future__ import annotations
 
-import os
 from collections import Counter
 from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import suppress
@@ -21,7 +20,7 @@ from dsclora_cli.upscaling.engines import list_devices
 from dsclora_cli.upscaling.inputs import find_inputs
 from dsclora_cli.upscaling.jobs import WeightsFinder
 from dsclora_cli.upscaling.pipeline import BatchState, DevicePipeline, Event
-from dsclora_cli.upscaling.types import RUN_ERRORS, FileResult, FoundInputs, UpscaleCallbacks, check_stop
+from dsclora_cli.upscaling.types import RUN_ERRORS, Argument, FileResult, FoundInputs, UpscaleCallbacks, check_stop
 from dsclora_cli.weights.resolve import find_weights
 
 if TYPE_CHECKING:
@@ -33,7 +32,7 @@ _DEFAULTS = UpscaleOptions()
 
 
 def upscale_files(
-    inputs: Iterable[str | os.PathLike[str]],
+    inputs: Argument | Iterable[Argument],
     options: UpscaleOptions = _DEFAULTS,
     callbacks: UpscaleCallbacks | None = None,
     *,
@@ -44,7 +43,7 @@ def upscale_files(
     With several devices, a device takes the next picture when the device is free.
 
     Args:
-        inputs: paths, globs, `@list.txt`, or `-` for standard input.
+        inputs: one or several paths, globs, URLs, `@list.txt`, or `-` for standard input.
         options: all options of `dsclora upscale`.
         callbacks: called in the iterating thread.
         upscaler: an open PictureUpscaler with the same options, to be used instead of a new one.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
@@ -22,7 +21,7 @@ from dsclora_cli.upscaling.engines import list_devices
 from dsclora_cli.upscaling.inputs import find_inputs, open_input
 from dsclora_cli.upscaling.jobs import Job, JobPlanner
 from dsclora_cli.upscaling.sizes import AlreadyLargeEnough
-from dsclora_cli.upscaling.types import RUN_ERRORS, InputFile, describe_error
+from dsclora_cli.upscaling.types import RUN_ERRORS, Argument, InputFile, describe_error
 from dsclora_cli.weights.resolve import FoundWeights, find_weights
 
 if TYPE_CHECKING:
@@ -71,7 +70,7 @@ class PlannedFile:
     error: ErrorInfo | None = None
 
 
-def plan_files(inputs: Iterable[str | os.PathLike[str]], options: UpscaleOptions) -> Iterator[PlannedFile]:
+def plan_files(inputs: Argument | Iterable[Argument], options: UpscaleOptions) -> Iterator[PlannedFile]:
     """Yield the plans of all inputs, in order.
 
     Raises:
@@ -84,7 +83,7 @@ def plan_files(inputs: Iterable[str | os.PathLike[str]], options: UpscaleOptions
 class _DryRun:
     """A dry run; `offline` is on, so nothing is downloaded."""
 
-    def __init__(self, inputs: Iterable[str | os.PathLike[str]], options: UpscaleOptions) -> None:
+    def __init__(self, inputs: Argument | Iterable[Argument], options: UpscaleOptions) -> None:
         # One of the devices that share the pictures stands for all.
         engine = replace(options.engine, device=list_devices(options.engine)[0])
         self._options = replace(options, model=replace(options.model, offline=True), engine=engine)

@@ -33,6 +33,7 @@ from dsclora_cli.upscaling.types import (
     RESULT,
     STDIN,
     SYSTEM_FILE,
+    Argument,
     FoundInputs,
     InputFile,
     LeftOut,
@@ -40,6 +41,7 @@ from dsclora_cli.upscaling.types import (
     path_key,
     reason_of_empty,
     reason_of_folder,
+    texts_of,
 )
 
 _PIPE_LIMIT = 2**30
@@ -50,18 +52,18 @@ _SECOND_NAMES = "second names of inputs"
 _BY_NAME = "results by their names"
 
 
-def find_inputs(arguments: Iterable[str | os.PathLike[str]], batch: BatchOptions) -> FoundInputs:
+def find_inputs(arguments: Argument | Iterable[Argument], batch: BatchOptions) -> FoundInputs:
     """Expand arguments into inputs, in a steady order, by the rules of docs/files.md.
 
     Standard input is read for `-`, and a named pipe is read. A missing file becomes an InputFile with a `problem`.
 
     Raises:
-        UsageError: an argument is empty, a list cannot be read, or `check_template` or `keep_shard` refuses the name
-            template.
+        UsageError: an argument is empty or no path, a list cannot be read, or `check_template` or `keep_shard` refuses
+            the name template.
     """
     check_template(batch.name)
     found = _Found(batch)
-    for argument in (os.fspath(each) for each in arguments):
+    for argument in texts_of(arguments):
         if not argument:
             raise UsageError("an input is empty", "give a file or a folder; the folder of the terminal is .")
         if argument == STDIN:

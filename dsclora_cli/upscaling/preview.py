@@ -19,6 +19,7 @@ from dsclora_cli.upscaling.part import Part, check_part, cut_part, upscale_part
 from dsclora_cli.upscaling.picture import PictureUpscaler
 from dsclora_cli.upscaling.types import (
     RUN_ERRORS,
+    Argument,
     FileResult,
     InputFile,
     StageSeconds,
@@ -29,7 +30,7 @@ from dsclora_cli.upscaling.types import (
 
 
 def preview_files(
-    inputs: Iterable[str], options: UpscaleOptions, part: Part, callbacks: UpscaleCallbacks
+    inputs: Argument | Iterable[Argument], options: UpscaleOptions, part: Part, callbacks: UpscaleCallbacks
 ) -> Generator[FileResult, None, None]:
     """Upscale the same part of every picture, and write each as a picture with `-preview` in the name.
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import reprlib
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path, PurePath
 from typing import Literal
@@ -21,9 +24,15 @@ from dsclora_cli.errors import (
     system_info,
 )
 from dsclora_cli.paths import is_link
-from dsclora_cli.storage.places import Place, RemotePlace, parse_place
+from dsclora_cli.storage.places import Place, RemotePlace, parse_place, place_text
 
 STDIN = "-"
+
+Argument = str | os.PathLike[str] | RemotePlace
+"""A file, a folder, a glob, a URL, `@list.txt`, or `-` for standard input."""
+
+PATHS = (str, os.PathLike, RemotePlace)
+"""Classes of an `Argument`."""
 
 RUN_ERRORS = (UsageError, WeightsError)
 """Errors that concern every picture, and end the run. Any other exception concerns a single picture."""
@@ -112,6 +121,19 @@ class LeftOut:
     """Plural for all files with a reason of this kind, for a count."""
     expected: bool = False
     """Whether no user wonders about the reason, as with the results of earlier runs."""
+
+
+def texts_of(inputs: object) -> list[str]:
+    """Return the texts of one `Argument` or of several. Raises UsageError for anything else."""
+    # A text would be read letter by letter.
+    arguments = inputs if isinstance(inputs, Iterable) and not isinstance(inputs, (*PATHS, bytes)) else [inputs]
+    texts = []
+    for each in arguments:
+        text = place_text(each) if isinstance(each, PATHS) else None
+        if not isinstance(text, str):  # a path may be made of bytes
+            raise UsageError(f"the input {reprlib.repr(each)} is no path", "give texts or paths of files and folders")
+        texts.append(text)
+    return texts
 
 
 def path_key(path: Place) -> str:

@@ -6,8 +6,9 @@ import io
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
+from pathlib import Path, PurePath
 
 import pytest
 from batches import EMBEDDED, run, save_photo
@@ -15,6 +16,7 @@ from batches import EMBEDDED, run, save_photo
 from dsclora_cli import paths
 from dsclora_cli.config import BatchOptions
 from dsclora_cli.errors import UsageError
+from dsclora_cli.storage.places import RemotePlace
 from dsclora_cli.upscaling import inputs
 from dsclora_cli.upscaling.inputs import find_inputs
 
@@ -51,6 +53,21 @@ def test_recursion_keeps_the_tree_and_leaves_out_the_output_and_hidden_folders()
     found = find_inputs(["in"], BatchOptions(recursive=True, output="in/out"))
     assert [item.folder for item in found.inputs] == [Path(), Path("x/y")]
     assert found.many
+
+
+@pytest.mark.parametrize("kind", [str, Path, PurePath, os.fspath])
+def test_a_single_path_is_one_input_and_not_its_letters(kind: Callable[[str], object]) -> None:
+    touch("p.png", "h.png", "in/p.png")
+    assert [Path(file.name).as_posix() for file in find_inputs(kind("in/p.png"), FLAT).inputs] == ["in/p.png"]
+    assert [file.name for file in find_inputs(iter([kind("h.png"), kind("p.png")]), FLAT).inputs] == ["h.png", "p.png"]
+    (url,) = find_inputs(RemotePlace("memory://in/p.png"), FLAT).inputs
+    assert url.source == RemotePlace("memory://in/p.png")
+
+
+@pytest.mark.parametrize("wrong", [None, 5, b"p.png", [b"p.png"], [None], [["p.png"]]])
+def test_an_input_that_is_no_path_is_an_error_that_shows_it(wrong: object) -> None:
+    with pytest.raises(UsageError, match=r"the input .+ is no path \(give texts or paths of files and folders\)"):
+        find_inputs(wrong, FLAT)
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="links need a privilege on Windows")
