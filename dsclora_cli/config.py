@@ -28,7 +28,8 @@ class ModelOptions(Checked):
     """Which weights to use; a model's name and a weights file together are an error."""
 
     model: str = "auto"
-    """Name of a model in the catalog, or hf://USER/REPO/FILE[@REVISION] on the Hub; auto selects for the scale."""
+    """Name of a model in the catalog, a weight file, or hf://USER/REPO/FILE[@REVISION] on the Hub; auto selects for the
+    scale."""
 
     weights: Place | None = None
     """File of weights, as a path or at a URL, instead of a model's name."""

@@ -16,7 +16,7 @@ from dsclora_cli.checked import limits
 from dsclora_cli.cli.completion import complete_device, complete_devices, complete_model
 from dsclora_cli.config import DEFAULT_SCALE, MAX_SCALE, EngineOptions, ModelOptions, ReadOptions, SizeOptions
 from dsclora_cli.errors import UsageError
-from dsclora_cli.storage.places import Place, RemotePlace, is_url, parse_place
+from dsclora_cli.storage.places import Place, parse_place
 
 FILES = "Input and output"
 SIZE = "Size"
@@ -140,17 +140,10 @@ def model_options(
     sharp: float | None = None,
     sharp_weights: Path | None = None,
 ) -> ModelOptions:
-    """Return the options of the panel "Model".
+    """Return the options of the panel "Model", as `settle_model` does."""
+    from dsclora_cli.weights.resolve import settle_model
 
-    A `model` that is the path or the URL of a weight file counts as `weights`, and weights on the Hub count as a model.
-    """
-    from dsclora_cli.weights.resolve import names_file
-
-    if weights is None and (is_url(model) or names_file(model)):
-        model, weights = "auto", parse_place(model)
-    if isinstance(weights, RemotePlace) and weights.scheme == "hf" and model == "auto":
-        model, weights = weights.url, None
-    return ModelOptions(model, weights, offline, adapter, sharp, sharp_weights)
+    return settle_model(ModelOptions(model, weights, offline, adapter, sharp, sharp_weights))
 
 
 def check_sharpnesses(sharp: list[float] | None, sharp_weights: Path | None) -> None:

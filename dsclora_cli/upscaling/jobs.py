@@ -27,7 +27,7 @@ from dsclora_cli.upscaling.output_names import STDOUT, OutputNamer
 from dsclora_cli.upscaling.sizes import SizePlan, fixed_factor, plan_size
 from dsclora_cli.upscaling.types import FileResult, FileStatus, FoundInputs, InputFile, path_key
 from dsclora_cli.weights.catalog import load_catalog
-from dsclora_cli.weights.resolve import FoundWeights, find_weights, native_scales, select_model
+from dsclora_cli.weights.resolve import FoundWeights, find_weights, native_scales, select_model, settle_model
 
 WeightsFinder = Callable[[ModelOptions, int], FoundWeights]
 """Return the weights for a native scale, as `weights.resolve.find_weights` does."""
@@ -110,7 +110,7 @@ class JobPlanner:
     """
 
     def __init__(self, found: FoundInputs, options: UpscaleOptions, find: WeightsFinder = find_weights) -> None:
-        self._options = options
+        self._options = options = replace(options, model=settle_model(options.model))
         self._find = find
         self._native = native_scales(options.model)
         self._photo = load_catalog().photo

@@ -14,7 +14,7 @@ from dsclora_cli.config import DEFAULT_SCALE, ModelOptions
 from dsclora_cli.errors import UsageError, WeightsError
 from dsclora_cli.hub_client import HubUnavailable
 from dsclora_cli.paths import is_file, sha256_of
-from dsclora_cli.storage.places import is_url, parse_place
+from dsclora_cli.storage.places import RemotePlace, is_url, parse_place
 from dsclora_cli.weights.catalog import Catalog, PhotoRule, WeightEntry, load_catalog
 from dsclora_cli.weights.download import known_sha256, obtain
 from dsclora_cli.weights.finished import NoNetwork, unreadable_weights
@@ -94,6 +94,16 @@ def find_weights(options: ModelOptions, scale: int | None) -> FoundWeights:
     catalog = load_catalog()
     found = _find_unsharpened(options, catalog, scale)
     return _sharpen(found, options, catalog) if options.sharp else found
+
+
+def settle_model(options: ModelOptions) -> ModelOptions:
+    """Return options in which a model that names a file is `weights`, and weights on the Hub are a model."""
+    model, weights = options.model, options.weights
+    if weights is None and (is_url(model) or names_file(model)):
+        model, weights = AUTO, parse_place(model)
+    if isinstance(weights, RemotePlace) and weights.scheme == "hf" and model == AUTO:
+        model, weights = weights.url, None
+    return replace(options, model=model, weights=weights)
 
 
 def check_model(options: ModelOptions, catalog: Catalog) -> None:
