@@ -176,7 +176,7 @@ class DevicePipeline:
         if picture.job.target is not None:
             picture.claim = self._state.claim(picture.job.target)
             if not picture.claim.taken:
-                picture.warnings.append("another process is upscaling this picture at this moment")
+                picture.warnings.append("another process or thread is upscaling this picture; call or run again later")
                 self._state.report(picture.report("skipped"))
                 return
             # Once more: another process may have finished the result just before.

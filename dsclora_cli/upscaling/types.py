@@ -191,8 +191,8 @@ class FileResult:
     input: str
     """Name of the input, as given by the user."""
     status: FileStatus
-    """done; skipped: the result exists already, the picture is large enough, or another process is upscaling the
-    picture; kept: another file has the name of the result; failed: see `error`; interrupted: given up while being
+    """done; skipped: the result exists already, the picture is large enough, or another process or thread is upscaling
+    the picture; kept: another file has the name of the result; failed: see `error`; interrupted: given up while being
     written; not-reached: the run ended before; left-out: no input of the run, `warnings` has the reason."""
     output: str | None = None
     """File that now exists, "-" for standard output, None for no file."""

@@ -52,7 +52,7 @@ def test_a_picture_that_another_process_upscales_is_passed_over_with_a_word(tmp_
     claim = ResultClaim(tmp_path / "a_x4.png")
     first, second = sorted(run(inputs, upscaler=RepeatUpscaler()), key=lambda result: result.input)
     assert (first.status, first.output, second.status) == ("skipped", None, "done")
-    assert first.warnings == ("another process is upscaling this picture at this moment",)
+    assert first.warnings == ("another process or thread is upscaling this picture; call or run again later",)
     claim.release()
     assert states(run(inputs, upscaler=RepeatUpscaler())) == {"a.png": "done", "b.png": "skipped"}
 
