@@ -9,10 +9,11 @@
     ├── UsageError                usage
     ├── WeightsError              weights-unusable
     ├── UploadFailed              upload-failed
-    └── OutOfMemory               out-of-memory
+    ├── OutOfMemory               out-of-memory
+    └── Unforeseen                bug
 
     KeyboardInterrupt             interrupted
-    any other exception           bug
+    any other exception           bug; `Upscaler` raises Unforeseen for a file that ended so
 
 A message names problem and place; a hint names the next step. docs/exit-codes.md explains all codes to users. Three
 subclasses stand where they are raised: `HubUnavailable` in hub_client.py, `AlreadyLargeEnough` in upscaling/sizes.py,
@@ -256,3 +257,21 @@ class OutOfMemory(DscloraError):
     """
 
     code = ErrorCode.OUT_OF_MEMORY
+
+
+class Unforeseen(DscloraError):
+    """An exception that nobody foresaw ended the work on a picture; `__cause__` is the exception."""
+
+    code = ErrorCode.BUG
+
+
+_WITH_A_CODE = (
+    *(ImageError, SetUnavailable, ImageUnreadable, ImageUnwritable, OutputUnwritable),
+    *(UsageError, WeightsError, UploadFailed, OutOfMemory, Unforeseen),
+)
+
+
+def error_of(info: ErrorInfo) -> DscloraError:
+    """Return the exception for a failure in a result, of the class that the code belongs to."""
+    kind = next((each for each in _WITH_A_CODE if each.code is info.code), DscloraError)
+    return kind(info.message, info.hint)

@@ -69,7 +69,7 @@ def test_a_value_of_another_type_is_refused_with_the_name_of_the_option(kind: ty
         (lambda: replace(SaveOptions(), compression=10), "SaveOptions.compression is 10"),
         (lambda: Upscaler(4), "ModelOptions.model is 4"),
         (lambda: Upscaler(scale="4"), "SizeOptions.scale is '4'"),
-        (lambda: Upscaler(scale=17), "--scale 17 is not above 1 and at most 16"),
+        (lambda: Upscaler(scale=17), "scale 17 is not above 1 and at most 16"),
         (lambda: Upscaler(options={}), "options is {} (give UpscaleOptions(...), or leave options out)"),
         (lambda: upscale_files([], None), "options is None (give UpscaleOptions(...), or leave options out)"),
     ],

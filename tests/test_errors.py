@@ -22,9 +22,9 @@ def test_the_tree_at_the_top_names_every_exception_with_its_code() -> None:
     assert sorted(drawn) == sorted([name, each.code.value] for name, each in classes)
 
 
-def test_every_code_has_an_exception_except_for_codes_of_interrupts_bugs_and_lost_workers() -> None:
+def test_every_code_has_an_exception_except_for_codes_of_interrupts_and_lost_workers() -> None:
     used = {each.code for each in (DscloraError, *DscloraError.__subclasses__(), *errors.ImageError.__subclasses__())}
-    assert set(ErrorCode) - used == {ErrorCode.INTERRUPTED, ErrorCode.BUG, ErrorCode.WORKER_LOST}
+    assert set(ErrorCode) - used == {ErrorCode.INTERRUPTED, ErrorCode.WORKER_LOST}
 
 
 @pytest.mark.parametrize(

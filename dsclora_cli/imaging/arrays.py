@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from dsclora_cli.errors import ImageError
+from dsclora_cli.errors import ImageError, UsageError
 from dsclora_cli.imaging.color import image_to_pixels
 from dsclora_cli.imaging.profiles import fitting_profile, srgb_profile
 from dsclora_cli.imaging.types import Pixels
@@ -44,10 +44,16 @@ def to_pixels(picture: NDArray[Any] | Image.Image) -> tuple[Pixels, Callable[[Pi
         sRGB, with an sRGB profile.
 
     Raises:
+        UsageError: `picture` is something else.
         ImageError: The array has another shape or dtype, or holds NaN or infinity, or a 32-bit integer image holds
             values outside 0 to 65535.
     """
-    return _image_to_pixels(picture) if isinstance(picture, Image.Image) else _array_to_pixels(picture)
+    if isinstance(picture, Image.Image):
+        return _image_to_pixels(picture)
+    if not isinstance(picture, np.ndarray):
+        hint = "give a path, a Pillow image or a NumPy array (H, W) or (H, W, 1 to 4)"
+        raise UsageError(f"an object of type {type(picture).__name__} is no picture", hint)
+    return _array_to_pixels(picture)
 
 
 def _image_to_pixels(image: Image.Image) -> tuple[Pixels, Callable[[Pixels], Image.Image]]:

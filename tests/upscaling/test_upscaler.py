@@ -2,19 +2,35 @@
 
 from __future__ import annotations
 
+import io
+import os
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
+from pathlib import Path, PurePath
 
 import numpy as np
 import pytest
 from PIL import Image
 
 import dsclora_cli
-from dsclora_cli import UpscaleOptions, Upscaler
-from dsclora_cli.config import BatchOptions, ModelOptions
-from dsclora_cli.errors import DscloraError, ImageError, UsageError
+from dsclora_cli import UpscaleOptions, Upscaler, upscale_files
+from dsclora_cli.config import BatchOptions, ModelOptions, SizeOptions
+from dsclora_cli.errors import (
+    DscloraError,
+    ErrorCode,
+    ErrorInfo,
+    ImageError,
+    ImageUnreadable,
+    ImageUnwritable,
+    OutOfMemory,
+    Unforeseen,
+    UsageError,
+    error_of,
+)
+from dsclora_cli.upscaling.manifest import ResultClaim
+from dsclora_cli.weights.resolve import find_weights
 
 EMBEDDED = UpscaleOptions(model=ModelOptions(offline=True))
 
@@ -92,6 +108,117 @@ def test_errors_are_dsclora_errors(upscaler: Upscaler, tmp_path: Path) -> None:
         upscaler(tmp_path / "text.png")
     with pytest.raises(UsageError, match="unknown device"):
         Upscaler(device="abacus", options=EMBEDDED)
+
+
+@pytest.mark.parametrize("kind", [PurePath, os.fsencode, list, io.BytesIO, lambda path: None])
+def test_a_picture_is_a_path_an_image_or_an_array(upscaler: Upscaler, photo: Path, kind: Callable) -> None:
+    if kind is PurePath:
+        assert upscaler(PurePath(photo)) == photo.with_name("photo_x2.png")
+        return
+    with pytest.raises(UsageError, match=r"is no picture \(give a path, a Pillow image"):
+        upscaler(kind(str(photo)) if kind is not io.BytesIO else io.BytesIO())
+
+
+def test_a_torch_tensor_is_no_picture(upscaler: Upscaler) -> None:
+    import torch
+
+    with pytest.raises(
+        UsageError, match=r"of type Tensor is no picture \(give a path, a Pillow image or a NumPy array"
+    ):
+        upscaler(torch.zeros(8, 8, 3))
+
+
+@pytest.mark.parametrize("named", ["", "*.png", "a,b"])
+def test_a_folder_or_several_pictures_are_refused_before_anything_is_written(
+    upscaler: Upscaler, photo: Path, named: str
+) -> None:
+    folder = photo.parent
+    (folder / "readme.txt").write_text("text")
+    if named == "*.png":
+        photo.with_name("other.png").write_bytes(photo.read_bytes())
+    before = sorted(folder.iterdir())
+    picture = folder / named
+    if "," in named:  # a list of two files
+        (folder / "list.txt").write_text(f"{photo}\n{photo.with_name('absent.png')}\n")
+        before, picture = sorted(folder.iterdir()), f"@{folder / 'list.txt'}"
+    with pytest.raises(UsageError, match=r"folder, or names several pictures or none \(give an Upscaler"):
+        upscaler(picture)
+    assert sorted(folder.iterdir()) == before
+
+
+def test_a_picture_in_memory_has_no_output(upscaler: Upscaler, photo: Path, tmp_path: Path) -> None:
+    for picture in (Image.open(photo), np.asarray(Image.open(photo))):
+        with pytest.raises(UsageError, match=r"a picture in memory has no output \(save the picture that is returned"):
+            upscaler(picture, tmp_path / "out.png")
+
+
+def test_the_output_of_the_options_is_where_results_go(photo: Path, tmp_path: Path) -> None:
+    options = replace(EMBEDDED, batch=BatchOptions(output=f"{tmp_path / 'large'}/"))
+    upscaler = Upscaler(scale=2, options=options)
+    assert upscaler(photo) == tmp_path / "large" / "photo_x2.png"
+    assert upscaler(photo, tmp_path / "other.png") == tmp_path / "other.png"
+    with pytest.raises(UsageError, match=r"shard is \(1, 2\), and an Upscaler takes one picture at a time \(leave the"):
+        Upscaler(options=UpscaleOptions(batch=BatchOptions(shard=(1, 2))))
+
+
+def test_a_failure_of_a_file_has_the_class_of_its_code(upscaler: Upscaler, photo: Path, monkeypatch) -> None:
+    limited = Upscaler(options=replace(EMBEDDED, max_memory=1))
+    blocked = photo.with_name("blocked")
+    blocked.write_text("a file, not a folder")
+    failures = [
+        (ImageUnreadable, upscaler, photo.with_name("absent.png"), None),
+        (ImageUnwritable, upscaler, photo, blocked / "a.png"),
+        (OutOfMemory, limited, photo, None),
+    ]
+    for kind, each, picture, output in failures:
+        with pytest.raises(DscloraError) as raised:
+            each(picture, output)
+        (result,) = upscale_files(picture, replace(each.options, batch=BatchOptions(output=output)))
+        assert type(raised.value) is kind and raised.value.code == result.error.code
+
+    def broken(*_args: object, **_options: object) -> None:
+        raise ZeroDivisionError("division by zero")
+
+    monkeypatch.setattr("dsclora_cli.upscaling.pipeline.save_result", broken)
+    with pytest.raises(Unforeseen, match="bug in dsclora: ZeroDivisionError") as raised:
+        upscaler(photo, photo.with_name("new.png"))
+    assert raised.value.code == "bug" and isinstance(raised.value.__cause__, ZeroDivisionError)
+
+
+def test_every_code_of_a_result_has_its_class() -> None:
+    for code in set(ErrorCode) - {ErrorCode.WORKER_LOST, ErrorCode.INTERRUPTED}:
+        error = error_of(ErrorInfo(code, "what and where", "next step"))
+        assert (error.code, str(error)) == (code, "what and where (next step)")
+
+
+def test_a_file_of_weights_may_be_the_model(photo: Path, tmp_path: Path) -> None:
+    weights = tmp_path / "own.safetensors"
+    weights.write_bytes(find_weights(ModelOptions("dsclora-x4"), 4).path.read_bytes())
+    array = np.asarray(Image.open(photo))
+    expected = Upscaler(weights=weights, scale=2)(array)
+    for model in (str(weights), weights):
+        np.testing.assert_array_equal(Upscaler(model, scale=2)(array), expected)
+    with pytest.raises(UsageError, match="both a model"):
+        Upscaler("dsclora-x4", weights=weights)
+
+
+def test_errors_and_warnings_name_options_as_python_does(photo: Path) -> None:
+    limited = Upscaler(options=replace(EMBEDDED, max_memory=1))
+    for picture in (photo, np.asarray(Image.open(photo))):
+        with pytest.raises(OutOfMemory, match=r"more than options\.max_memory 1e-09GB \(raise options\.max_memory"):
+            limited(picture)
+    with pytest.raises(UsageError, match=r"^scale 17 is not above 1"):
+        Upscaler(scale=17)
+    with pytest.raises(UsageError, match=r"given: options\.size\.width, options\.size\.long_edge"):
+        Upscaler(options=UpscaleOptions(size=SizeOptions(width=9, long_edge=9)))
+
+
+def test_two_threads_with_one_file_get_a_true_word(upscaler: Upscaler, photo: Path) -> None:
+    claim = ResultClaim(photo.with_name("photo_x2.png"))
+    with pytest.raises(ImageError, match="another process or thread is upscaling this picture; call"):
+        upscaler(photo)
+    claim.release()
+    assert upscaler(photo) == photo.with_name("photo_x2.png")
 
 
 def test_a_fallback_of_auto_is_a_python_warning_at_the_call(photo: Path) -> None:
