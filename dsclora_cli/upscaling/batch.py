@@ -50,7 +50,8 @@ def upscale_files(
 
     Yields:
         One result per input, when the input is finished. The result of a failed picture has an `error`. The files that
-        are left out come first, and inputs that the run has not reached come last, also before an exception.
+        are left out come first, and inputs that the run has not reached come last, also before a KeyboardInterrupt, a
+        UsageError and a WeightsError. Any other exception, such as one of a callback, ends the results at once.
         On KeyboardInterrupt, also where `callbacks.stop_requests` causes it, the pictures that wait for the encoder
         are finished. On an early close of the iterator, finished pictures stay; a half-written file never remains.
 
