@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from pictures import cmyk_profile, gray_profile, rgb_profile
 from PIL import Image
 
-from dsclora_cli.errors import ImageError
+from dsclora_cli.errors import ImageError, ImageUnreadable
 from dsclora_cli.imaging.arrays import to_pixels
 from dsclora_cli.imaging.profiles import srgb_profile
+from dsclora_cli.imaging.reader import open_picture
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.float16, np.float32, np.float64])
@@ -67,6 +70,65 @@ def test_a_palette_with_transparency_keeps_it() -> None:
     assert pixels.shape == (2, 3, 4) and (pixels[:, :, 3] == 0).all()
 
 
+@pytest.mark.parametrize(("mode", "color", "becomes"), [("L", 7, "LA"), ("RGB", (7, 8, 9), "RGBA"), ("1", 1, "LA")])
+def test_a_transparent_color_becomes_alpha(mode: str, color: object, becomes: str) -> None:
+    image = Image.new(mode, (3, 2))
+    image.putpixel((1, 0), color)
+    image.info["transparency"] = 255 if mode == "1" else color
+    pixels, back = to_pixels(image)
+    assert pixels[:, :, -1].tolist() == [[255, 0, 255], [255] * 3]
+    result = back(pixels)
+    assert result.mode == becomes and "transparency" not in result.info
+
+
+@pytest.mark.parametrize(("mode", "becomes"), [("La", "LA"), ("RGBa", "RGBA"), ("I;16B", "I;16"), ("PA", "RGBA")])
+def test_modes_with_another_name_keep_alpha_and_depth(mode: str, becomes: str) -> None:
+    pixels, back = to_pixels(Image.new(mode, (3, 2)))
+    assert back(pixels).mode == becomes
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_an_image_with_an_orientation_is_upright_as_its_file_is(tmp_path: Path, orientation: int) -> None:
+    path = tmp_path / "photo.png"
+    image = Image.fromarray(np.random.default_rng(0).integers(0, 256, (4, 6, 3), np.uint8))
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    image.save(path, exif=exif, dpi=(100, 200))
+    with Image.open(path) as opened, open_picture(path) as reader:
+        pixels, back = to_pixels(opened)
+        (frame,) = reader.frames()
+        np.testing.assert_array_equal(pixels, np.concatenate(list(frame.bands())))
+        dpi = tuple(round(each) for each in back(pixels).info["dpi"])
+    assert dpi == ((100, 200) if orientation < 5 else (200, 100))
+
+
+def test_an_image_that_pillow_reads_late_may_be_damaged_or_closed(tmp_path: Path) -> None:
+    whole, cut = tmp_path / "whole.png", tmp_path / "cut.png"
+    Image.effect_noise((64, 64), 50).save(whole)
+    cut.write_bytes(whole.read_bytes()[:900])
+    closed = Image.open(whole)
+    closed.close()
+    for image in (Image.open(cut), closed):
+        with pytest.raises(ImageUnreadable, match=r"the image cannot be read: .* \(open the file again"):
+            to_pixels(image)
+
+
+@pytest.mark.parametrize("dtype", [">u2", "<u2", ">f4", ">f8"])
+def test_arrays_of_any_byte_order_are_pictures(dtype: str) -> None:
+    array = np.arange(12).reshape(3, 4).astype(dtype)
+    pixels, back = to_pixels(array)
+    assert pixels.dtype.isnative and (pixels[:, :, 0] == np.arange(12).reshape(3, 4)).all()
+    assert back(pixels).dtype == np.dtype(dtype)
+
+
+@pytest.mark.filterwarnings("ignore::PendingDeprecationWarning")
+def test_subclasses_of_arrays_become_plain_arrays() -> None:
+    values = np.arange(12, dtype=np.uint8).reshape(3, 4)
+    for array in (np.asmatrix(values), np.ma.masked_array(values)):
+        pixels, back = to_pixels(array)
+        assert type(back(pixels)) is np.ndarray and (back(pixels) == values).all()
+
+
 @pytest.mark.parametrize(
     ("array", "says"),
     [
@@ -74,6 +136,8 @@ def test_a_palette_with_transparency_keeps_it() -> None:
         (np.zeros((0, 4), np.uint8), "shape"),
         (np.zeros((4, 4), np.int32), "int32"),
         (np.full((4, 4), np.nan), "NaN"),
+        (np.full((4, 4), -1e300), r"values up to 1e\+300 do not fit float32 \(rescale them"),
+        (np.ma.masked_less(np.ones((4, 4)), 2), r"masked values \(give them a value first"),
     ],
 )
 def test_arrays_that_are_no_pictures_are_refused(array: np.ndarray, says: str) -> None:

@@ -60,7 +60,7 @@ from dsclora_cli.imaging.types import Frame, Header, Loss, Metadata, OpenedFile
 
 _IPTC_RESOURCE = 0x0404
 _EXTENDED_XMP = b"http://ns.adobe.com/xmp/extension/\0"
-_UPRIGHT_ALREADY = ("HEIF", "JXL")  # the plugins of these formats apply the orientation of the container to the pixels
+UPRIGHT_ALREADY = ("HEIF", "JXL")  # the plugins of these formats apply the orientation of the container to the pixels
 
 
 def open_with_pillow(file: BinaryIO, name: str, salvage: bool = False) -> OpenedFile:
@@ -133,7 +133,7 @@ _DEEP_DECODERS: Mapping[str, Callable[[BinaryIO, bool], OpenedFile | None]] = Ma
 
 def _with_one_orientation(metadata: Metadata, name: str, width: int, height: int, stated: int) -> Metadata:
     """Return the metadata without an orientation that the decoder applies; `stated` is that of a HEIF or JPEG XL."""
-    if name in _UPRIGHT_ALREADY:
+    if name in UPRIGHT_ALREADY:
         # Places in the picture count from the corner of the stored picture, as in a JPEG.
         return with_size(metadata, width, height, orientation=stated)
     if name == "AVIF":
