@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import copy
+import os
+from functools import cache
 
 import torch
 from torch import Tensor, nn
 
-from dsclora_cli.errors import OutOfMemory
+from dsclora_cli.errors import OutOfMemory, UsageError
 from dsclora_cli.inference.device import is_out_of_memory
 from dsclora_cli.inference.engine import Descriptor, Engine, UnitPixels, require_finite
 from dsclora_cli.inference.torch_gpu import TorchGpuEngine
@@ -40,7 +42,8 @@ class TorchCpuEngine:
         self._network = network.eval().to(dtype=dtype, memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def __call__(self, tile: UnitPixels) -> UnitPixels:
-        """Upscale a tile; see `Engine`."""
+        """Upscale a tile; see `Engine`. Raises UsageError in a process forked from one with threads of torch."""
+        _check_process()
         try:
             with torch.inference_mode():
                 x = torch.from_numpy(tile).permute(2, 0, 1)[None]  # (1, 3, H, W), channels_last without a copy
@@ -53,3 +56,18 @@ class TorchCpuEngine:
             message = f"a tile of {width}x{height} does not fit the memory of {self.device}"
             raise OutOfMemory(message, "close other programs to free memory") from error
         return require_finite(result)
+
+
+def _check_process() -> None:
+    """Raise UsageError where torch would wait for ever, for threads that a fork has left in the parent."""
+    if _first_process() != os.getpid() and torch.get_num_threads() > 1:
+        raise UsageError(
+            "PyTorch does not run in a process that was forked after PyTorch had run with several threads",
+            'start processes with multiprocessing.get_context("spawn"), or use one thread',
+        )
+
+
+@cache
+def _first_process() -> int:
+    """Return the process in which a network ran first; a forked process keeps the number."""
+    return os.getpid()

@@ -241,3 +241,31 @@ def test_importing_the_package_imports_no_torch_and_no_numpy() -> None:
     assert set(dir(dsclora_cli)) >= {"Upscaler", "upscale_files", "__version__"}
     with pytest.raises(AttributeError, match="Nothing"):
         _ = dsclora_cli.Nothing
+
+
+FORK = """
+import multiprocessing, warnings
+import numpy as np
+from dsclora_cli import DscloraError, Upscaler, UpscaleOptions
+from dsclora_cli.config import EngineOptions, ModelOptions
+
+upscaler = Upscaler(options=UpscaleOptions(ModelOptions(offline=True), engine=EngineOptions(engine="torch", threads=2)))
+warnings.simplefilter("ignore")
+
+def work(array):
+    try:
+        return upscaler(array).shape
+    except DscloraError as error:
+        return f"{error.code}: {error}"
+
+work(np.zeros((60, 60, 3), np.uint8))
+with multiprocessing.get_context("fork").Pool(1) as pool:
+    print(pool.map_async(work, [np.zeros((60, 60, 3), np.uint8)]).get(timeout=60)[0])
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no fork")
+def test_threads_of_torch_in_a_forked_process_are_an_error_and_no_endless_wait() -> None:
+    done = subprocess.run([sys.executable, "-c", FORK], check=True, capture_output=True, text=True)
+    assert done.stdout.startswith("usage: PyTorch does not run in a process that was forked")
+    assert 'get_context("spawn")' in done.stdout
