@@ -113,8 +113,9 @@ def _marks(hint: Any) -> tuple[Any, ...]:  # noqa: ANN401 - a type
 def _checked(where: str, value: object, hint: Any) -> object:  # noqa: ANN401 - a type
     try:
         return _convert(value, hint)
-    except _Unfit as error:
-        raise UsageError(f"{where} is {reprlib.repr(value)}", f"give {_describe(hint)}") from error
+    except _Unfit:
+        # Not `from error`: the traceback of a wrong argument is short.
+        raise UsageError(f"{where} is {reprlib.repr(value)}", f"give {_describe(hint)}") from None
 
 
 def _convert(value: Any, hint: Any) -> Any:  # noqa: ANN401 - any value and any type
