@@ -56,13 +56,20 @@ def box_of(text: str) -> list[int]:
     return [left, top, right, bottom]
 
 
+def sharpness_of(text: str) -> float:
+    """Return a sharpness. Raises ArgumentTypeError for a number that is none."""
+    if not 0 <= (sharpness := float(text)) <= 1:
+        raise argparse.ArgumentTypeError(f"{text} is not a sharpness from 0 to 1")
+    return sharpness
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Read the command line and write the comparison."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("photo", type=Path)
     parser.add_argument("target", type=Path)
     parser.add_argument("--box", type=box_of, metavar="LEFT,TOP,RIGHT,BOTTOM")
-    parser.add_argument("--sharp", type=float, nargs="+", metavar="0..1")
+    parser.add_argument("--sharp", type=sharpness_of, nargs="+", metavar="0..1")
     options = parser.parse_args(arguments)
     if options.target.suffix.lower() not in Image.registered_extensions():
         raise SystemExit(f"{options.target} has the name of no picture format: name a .png")

@@ -27,7 +27,6 @@ def test_help_explains_every_script_and_writes_nothing(script: Path, tmp_path: P
         ("before_after", "notes.txt out.png", "notes.txt cannot be read: no picture"),
         ("before_after", f"{PHOTO} out.xyz", "out.xyz has the name of no picture format: name a .png"),
         ("before_after", f"{PHOTO} out.png --box 0,0,900,9", "--box reaches beyond the 240 x 160 pixels of "),
-        ("before_after", f"{PHOTO} out.png --sharp 2", "--sharp 2 is not a sharpness (give a number"),
         ("make_pages", "taken 1 1", "taken cannot be written: File exists (name a folder to make)"),
         ("make_photo", "out.xyz", "out.xyz cannot be written: name a PNG in a folder that exists"),
         ("make_photo", "missing/out.png", "missing/out.png cannot be written: name a PNG in a folder that exists"),
@@ -53,3 +52,10 @@ def test_a_box_that_is_none_is_explained(box: str, capsys: pytest.CaptureFixture
         example("before_after").main([str(PHOTO), "out.png", f"--box={box}"])
     assert caught.value.code == 2
     assert f"error: argument --box: {box!r} " in capsys.readouterr().err
+
+
+def test_a_sharpness_out_of_range_is_explained(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        example("before_after").main([str(PHOTO), "out.png", "--sharp", "0.5", "2"])
+    assert caught.value.code == 2
+    assert "error: argument --sharp: 2 is not a sharpness from 0 to 1" in capsys.readouterr().err
