@@ -41,6 +41,8 @@ class MemoryEstimate:
     """Bytes of pixels that may wait before the network, and again after the network."""
     encoder_bytes: int = 0
     """Bytes that the encoder takes for a pixel of a result that is written whole."""
+    is_file: bool = True
+    """Whether the result is written to a file."""
 
     def peak(self, tile: int) -> int:
         """Return the largest number of bytes with tiles of this edge; 0 is the whole picture."""
@@ -82,6 +84,8 @@ class MemoryEstimate:
         fitting = next((edge for edge in range(most, SMALLEST_TILE - 1, -2) if self.peak(edge) <= limit), None)
         if fitting is None:
             least = self.peak(SMALLEST_TILE) / 1e9
-            hint = "raise --max-memory" if self.streamed else "raise --max-memory, or write PNG, JPEG or TIFF"
-            raise OutOfMemory(f"needs about {least:.2g} GB, more than --max-memory {limit / 1e9:.2g}GB", hint)
+            other = ", or write PNG, JPEG or TIFF" if self.is_file and not self.streamed else ""
+            raise OutOfMemory(
+                f"needs about {least:.2g} GB, more than --max-memory {limit / 1e9:.2g}GB", f"raise --max-memory{other}"
+            )
         return fitting

@@ -98,6 +98,7 @@ class PictureUpscaler:
             reduced=(size.height, size.width) != (rows * scale, columns * scale),
             waiting=pixel_budget(self._options.max_memory),
             encoder_bytes=encoder_bytes(job.result),
+            is_file=job.target is not None,
         )
         if job.target is not None:
             estimate.require_free(host_memory())

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from batches import EMBEDDED, run, save_photo, states
 
+from dsclora_cli.cli.app import main
 from dsclora_cli.config import EngineOptions, ModelOptions, SaveOptions, SizeOptions, UpscaleOptions
 from dsclora_cli.errors import OutOfMemory
 from dsclora_cli.imaging.types import Header
@@ -66,8 +67,18 @@ def test_a_memory_limit_below_the_smallest_tile_is_refused() -> None:
         OutOfMemory, match=r"needs about 0\.\d+ GB, more than --max-memory 0\.3GB \(raise --max-memory\)"
     ):
         planned(300_000_000)
-    with pytest.raises(OutOfMemory, match="or write PNG, JPEG or TIFF"):
+    with pytest.raises(OutOfMemory, match=r"\(raise --max-memory\)$"):  # of an array, which is no file
         planned(2 * 10**9, streamed=False)
+
+
+@pytest.mark.parametrize(("name", "other"), [("large.png", ")"), ("large.webp", ", or write PNG, JPEG or TIFF)")])
+def test_only_a_file_written_whole_can_have_another_format(
+    name: str, other: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    photo = Path(__file__).parents[2] / "examples" / "photo.png"
+    limited = ["--offline", "-s", "4", "--max-memory", "1MB", "-o", str(tmp_path / name)]
+    assert main(["upscale", str(photo), *limited]) == 1
+    assert f"more than --max-memory 0.001GB (raise --max-memory{other}" in capsys.readouterr().err
 
 
 def test_a_tile_size_from_the_user_is_not_changed() -> None:

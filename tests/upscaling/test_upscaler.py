@@ -205,7 +205,7 @@ def test_a_file_of_weights_may_be_the_model(photo: Path, tmp_path: Path) -> None
 def test_errors_and_warnings_name_options_as_python_does(photo: Path) -> None:
     limited = Upscaler(options=replace(EMBEDDED, max_memory=1))
     for picture in (photo, np.asarray(Image.open(photo))):
-        with pytest.raises(OutOfMemory, match=r"more than options\.max_memory 1e-09GB \(raise options\.max_memory"):
+        with pytest.raises(OutOfMemory, match=r"more than options\.max_memory 1e-09GB \(raise options\.max_memory\)$"):
             limited(picture)
     with pytest.raises(UsageError, match=r"^scale 17 is not above 1"):
         Upscaler(scale=17)
