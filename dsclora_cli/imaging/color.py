@@ -26,6 +26,9 @@ _ROUNDING = 1e-6
 _EQUAL_ALPHA = 2 / 255
 """Difference up to which neighboring alpha, of at most 1, counts as equal."""
 
+_AREA_REACH = 3
+"""Pixels in each direction that decide whether a pixel lies next to an area, and one that an edge may repeat."""
+
 _BT601 = np.array([0.299, 0.587, 0.114], np.float32)
 """Weights of R, G and B in luma (ITU-R BT.601)."""
 
@@ -278,15 +281,17 @@ def hold_areas(bands: Iterable[Pixels], alpha: Pixels, box: Sequence[float], hei
     Yields:
         The bands, `(h, width, 1)`.
     """
-    least, greatest = _limits_of_areas(alpha[:, :, 0])
     left, top, right, bottom = box
     row = 0
     for band in bands:
         rows, columns = np.arange(row, row + len(band)), np.arange(band.shape[1])
         row += len(band)
-        y = (top + (rows + 0.5) * (bottom - top) / height).astype(np.intp)[:, None]
+        y = (top + (rows + 0.5) * (bottom - top) / height).astype(np.intp)
         x = (left + (columns + 0.5) * (right - left) / len(columns)).astype(np.intp)
-        yield np.clip(band, least[y, x][:, :, None], greatest[y, x][:, :, None])
+        first = max(0, y[0] - _AREA_REACH)  # only the rows around the band, to save memory
+        least, greatest = _limits_of_areas(alpha[first : y[-1] + 1 + _AREA_REACH, :, 0])
+        places = np.ix_(y - first, x)
+        yield np.clip(band, least[places][:, :, None], greatest[places][:, :, None])
 
 
 def _limits_of_areas(alpha: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:

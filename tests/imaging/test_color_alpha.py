@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from pictures import noise
 
-from dsclora_cli.imaging.color import bleed, flatten, unpremultiply
+from dsclora_cli.imaging.color import bleed, flatten, hold_areas, unpremultiply
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.float32])
@@ -69,3 +69,16 @@ def test_transparent_pixels_become_white(dtype, white):
 def test_color_divided_by_alpha_is_limited_to_white():
     pixels = np.array([[[100, 128], [200, 100], [5, 0]]], np.uint8)
     assert unpremultiply(pixels).tolist() == [[[199, 128], [255, 100], [0, 0]]]
+
+
+def test_areas_are_the_same_for_a_result_in_bands() -> None:
+    rng = np.random.default_rng(0)
+    alpha = np.kron(rng.integers(0, 4, (20, 30)) * 80, np.ones((5, 7), int)).astype(np.uint8)[:, :, None]
+    alpha[::9, :, 0] = 255  # lines, which are no areas
+    upscaled = rng.integers(0, 256, (250, 525, 1)).astype(np.uint8)
+    box = (0.0, 0.0, 210.0, 100.0)
+    (whole,) = hold_areas([upscaled], alpha, box, 250)
+    assert not np.array_equal(whole, upscaled)
+    for count in (2, 17, 250):
+        bands = [*hold_areas(np.array_split(upscaled, count), alpha, box, 250)]
+        np.testing.assert_array_equal(np.concatenate(bands), whole)
