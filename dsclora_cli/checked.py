@@ -148,6 +148,8 @@ def _convert_single(value: Any, kind: type) -> Any:  # noqa: ANN401 - any value
         return _text(value)
     if kind is Path:
         return value if isinstance(value, Path) else Path(_text(value))
+    if kind is bool and getattr(getattr(value, "dtype", None), "kind", "") == "b" and value.ndim == 0:
+        return bool(value)
     known = {int: Integral, float: Real}.get(kind, kind)
     if not isinstance(value, known) or (known is not kind and isinstance(value, bool)):  # True is an int
         raise _Unfit

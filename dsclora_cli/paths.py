@@ -254,13 +254,12 @@ def check_name(path: Path) -> None:
     path = folder = path.absolute()
     while not is_folder(folder) and folder != folder.parent:
         folder = folder.parent
-    limit = _LONGEST
-    with suppress(AttributeError, OSError, ValueError):  # Windows has no such function
-        limit = os.pathconf(folder, "PC_NAME_MAX")
-    # Windows counts letters, other systems bytes.
-    sizes = [len(name if os.name == "nt" else os.fsencode(name)) for name in path.parts[len(folder.parts) :]]
-    if 0 < limit < max(sizes, default=0):
-        raise OSError(errno.ENAMETOOLONG, f"a name of {max(sizes)} bytes, of which {limit} fit", str(path))
+    for name in path.parts[len(folder.parts) :]:
+        try:
+            os.lstat(folder / name)  # only the file system knows whether it counts bytes or letters
+        except OSError as error:
+            if error.errno == errno.ENAMETOOLONG:
+                raise
 
 
 def is_folder(path: Path) -> bool:

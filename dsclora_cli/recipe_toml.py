@@ -44,7 +44,7 @@ READERS: Mapping[str, tuple[str, ...]] = {
     **dict.fromkeys(("contrast", "negatives", "condition", "margin", "temperature"), ("facd",)),
     "positions": ("dsclora", "fakd"),
 }
-"""Methods of dsclora that read an option of `[distill]`; every method reads the other options."""
+"""Methods of dsclora that read an option of `[distill]`; other options are refused for no method."""
 
 _TYPE_NAMES = {bool: "true or false", int: "a whole number", float: "a number", str: "text", Path: "a path"}
 _COUNT_NAMES = {0: "a list, each ", 1: "", 2: "a list of two, each "}

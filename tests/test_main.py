@@ -18,6 +18,7 @@ pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="needs a POSIX s
 FULL = pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full")
 INTERRUPTED = """
 import os, signal, sys
+signal.signal(signal.{number}, signal.default_int_handler if {number!r} == "SIGINT" else signal.SIG_DFL)
 import dsclora_cli.__main__ as entry
 class Finder:
     def find_spec(name, *_):
@@ -158,7 +159,11 @@ def test_ctrl_c_in_the_instant_after_a_command_is_silent(folder: Path) -> None:
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no terminals of this kind")
 def test_a_closed_terminal_ends_a_video_and_its_whole_frames_stay(folder: Path) -> None:
     terminal, end = os.openpty()
-    take = "import fcntl, os, sys, termios as t; fcntl.ioctl(1, t.TIOCSCTTY, 0); os.execv(sys.argv[1], sys.argv[1:])"
+    # The terminal of the command, and SIGHUP with its usual effect, also where `nohup` runs the tests.
+    take = (
+        "import fcntl, os, signal, sys, termios; fcntl.ioctl(1, termios.TIOCSCTTY, 0);"
+        "signal.signal(signal.SIGHUP, signal.SIG_DFL); os.execv(sys.argv[1], sys.argv[1:])"
+    )
     options = ["--size", "12x9", "-m", "dsclora-x4", "-o", "large.rgb"]
     line = [sys.executable, "-c", take, sys.executable, "-m", "dsclora_cli", "frames", *options]
     streams = {"stdin": subprocess.PIPE, "stdout": end, "stderr": end}

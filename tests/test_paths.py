@@ -46,7 +46,7 @@ def test_after_an_error_only_the_old_file_is_left(tmp_path: Path, error: type[Ba
 
 def test_a_name_that_is_too_long_is_refused_before_anything_is_written(tmp_path: Path) -> None:
     for path in (tmp_path / ("x" * 256), tmp_path / ("x" * 256) / "new" / "file"):
-        with pytest.raises(OSError, match=r"a name of 256 bytes, of which 255 fit"), atomic_write(path):
+        with pytest.raises(OSError, match="File name too long"), atomic_write(path):
             pytest.fail("work was done for a file that cannot have its name")
     with atomic_write(tmp_path / ("x" * 255)) as temporary:
         temporary.write_text("fits")

@@ -7,12 +7,24 @@ import signal
 import sys
 import threading
 import time
+from collections.abc import Iterator
 from importlib import import_module
 from pathlib import Path
 
 import pytest
 
 from dsclora_cli.stop_request import StopRequest, interruptible
+
+
+@pytest.fixture(autouse=True)
+def _signals_have_their_usual_effect() -> Iterator[None]:
+    """Undo what `nohup`, or a shell that runs the tests in the background, has set."""
+    numbers = [number for number in (getattr(signal, "SIGHUP", None), signal.SIGTERM) if number is not None]
+    before = [signal.signal(number, signal.SIG_DFL) for number in numbers]
+    yield
+    for number, handler in zip(numbers, before, strict=True):
+        signal.signal(number, handler)
+
 
 HANG_UP = pytest.param(getattr(signal, "SIGHUP", None), marks=pytest.mark.skipif(os.name == "nt", reason="no SIGHUP"))
 

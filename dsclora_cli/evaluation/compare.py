@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from fractions import Fraction
 from pathlib import Path
 from time import perf_counter
 
@@ -25,8 +26,9 @@ from dsclora_cli.imaging.types import Header, Pixels
 from dsclora_cli.storage.places import is_url
 from dsclora_cli.upscaling.faithfulness import measure_pixels
 from dsclora_cli.upscaling.jobs import JobPlanner
-from dsclora_cli.upscaling.part import Part, check_part, cut_part, place_part, to_result, upscale_part
+from dsclora_cli.upscaling.part import Part, check_part, cut_part, place_part, upscale_part
 from dsclora_cli.upscaling.picture import PictureUpscaler
+from dsclora_cli.upscaling.sizes import to_result
 from dsclora_cli.weights.hub_models import WEIGHT_SUFFIXES
 from dsclora_cli.weights.resolve import AUTO, named_options, names_file
 
@@ -186,15 +188,24 @@ def _upscale(
         return _read_finished(Path(name), "file", source, options)
     begin = perf_counter()
     if name in FILTERS:
-        before = source.header.width, source.header.height
-        after = to_result(before[0], options.scale), to_result(before[1], options.scale)
-        place = place_part(source.part, before, after, options.scale)
-        kind = "filter"
-        upscaled: Pixels = resize_with(name, _to_rgb(source.pixels), *place)
+        kind, upscaled = "filter", _filter(name, source, options.scale)
     else:
         name, kind, upscaled = _run_model(name, sharp, source, options, callbacks)
     result = ComparedResult(name, kind, perf_counter() - begin, None, None, None)
-    return ComparedPixels(result, _to_rgb(upscaled), fitting_profile(source.header.metadata.icc, 3))
+    return ComparedPixels(result, _to_rgb(_limited(upscaled)), fitting_profile(source.header.metadata.icc, 3))
+
+
+def _filter(name: str, source: _Input, factor: float) -> Pixels:
+    """Return the part of the picture, upscaled by a filter of `FILTERS`."""
+    before = source.header.width, source.header.height
+    across, down = (to_result(side, Fraction(str(factor))) for side in before)
+    width, height, place = place_part(source.part, before, (across, down), factor)
+    return resize_with(name, _to_rgb(_limited(source.pixels)), width, height, place)
+
+
+def _limited(pixels: Pixels) -> Pixels:
+    """Return floats limited to [0, 1]: what overshoots next to the part, which lies in [0, 1], is not shown."""
+    return pixels.clip(0, 1) if pixels.dtype.kind == "f" else pixels
 
 
 def _run_model(
@@ -220,7 +231,8 @@ def _run_model(
 def _read_finished(path: Path, kind: str, source: _Input, options: CompareOptions) -> ComparedPixels:
     """Return the part of a file that was upscaled before, or of HR."""
     found, pixels = _read(path, options)
-    width, height = (round(side * options.scale) for side in (source.header.width, source.header.height))
+    sides = source.header.width, source.header.height
+    width, height = (to_result(side, Fraction(str(options.scale))) for side in sides)
     # Programs round sides in several ways.
     if max(abs(found.width - width), abs(found.height - height)) > 1:
         raise ImageError(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any, TypeVar, overload
 
 import numpy as np
@@ -12,13 +13,13 @@ from PIL import Image
 from dsclora_cli.errors import ImageError, ImageUnreadable, UsageError
 from dsclora_cli.imaging.codecs.pillow import UPRIGHT_ALREADY
 from dsclora_cli.imaging.color import apply_orientation, image_to_pixels
-from dsclora_cli.imaging.metadata import normalize_exif, normalize_xmp, read_orientation
 from dsclora_cli.imaging.profiles import fitting_profile, srgb_profile
-from dsclora_cli.imaging.types import Metadata, Pixels
+from dsclora_cli.imaging.types import Pixels
 
 InMemory = TypeVar("InMemory", Image.Image, NDArray[Any])
 """A Pillow image or a NumPy array."""
 
+_ORIENTATION = 0x0112  # tag of EXIF
 _DIRECT_MODES = {"L", "LA", "RGB", "RGBA", "F"}
 _TRANSPARENT_MODES = {"1": "LA", "L": "LA", "RGB": "RGBA"}
 """Modes that may name one color as transparent, with the modes for alpha."""
@@ -112,8 +113,11 @@ def _orientation(image: Image.Image) -> int:
     """Return the orientation, 1 to 8, that is left to apply to a loaded image."""
     if image.format in UPRIGHT_ALREADY:
         return 1
-    exif, packet = normalize_exif(image.info.get("exif")), normalize_xmp(image.info.get("xmp"))
-    return read_orientation(Metadata(exif=exif, xmp=packet))
+    # Not in `info`, which does not have what a program has changed. Pillow adds the orientation in XMP.
+    stated = 1
+    with suppress(Exception):  # of Pillow, for damaged EXIF
+        stated = image.getexif().get(_ORIENTATION, 1)
+    return stated if stated in range(1, 9) else 1
 
 
 def _whole_numbers(image: Image.Image) -> NDArray[np.uint16]:

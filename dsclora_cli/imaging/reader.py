@@ -35,6 +35,9 @@ T = TypeVar("T")
 _DEFAULTS = ReadOptions()
 _GET_AGAIN = "copy or download the file again"
 _SALVAGE = "get the file again, or take what is there with upscale --salvage"
+_TRY_SALVAGE = "get the file again, or see what upscale --salvage can take"
+_PROBED = 2**25
+"""Bytes of a damaged file, and pixels, up to which `--salvage` is tried to find the next step."""
 
 
 def open_picture(
@@ -216,14 +219,19 @@ def _name_errors(name: str, file: BinaryIO | None = None, options: ReadOptions =
 def _after_damage(name: str, file: BinaryIO | None, options: ReadOptions) -> str:
     """Return the next step for a damaged file: `--salvage` is named only if the option can take the first frame.
 
-    The first frame is decoded to find out: which strips, rows or frames can be salvaged, no header tells.
+    The first rows are decoded to find out: which strips, rows or frames can be salvaged, no header tells. For a large
+    file that would take too much time and memory.
     """
     if file is None or options.salvage:
         return _GET_AGAIN
     # Decoders meet damage with any exception.
     with suppress(Exception), silent():
-        reader = _open_checked(name, file, replace(options, salvage=True), in_bands=False)
-        if next(reader.frames()).pixels.size:
+        if file.seek(0, io.SEEK_END) > _PROBED:
+            return _TRY_SALVAGE
+        reader = _open_checked(name, file, replace(options, salvage=True), in_bands=True)
+        if reader.header.width * reader.header.height > _PROBED:
+            return _TRY_SALVAGE
+        if next(next(reader.frames()).bands()).size:
             return _SALVAGE
     return _GET_AGAIN
 

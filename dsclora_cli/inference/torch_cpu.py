@@ -60,7 +60,7 @@ class TorchCpuEngine:
 
 def _check_process() -> None:
     """Raise UsageError where torch would wait for ever, for threads that a fork has left in the parent."""
-    if _first_process() != os.getpid() and torch.get_num_threads() > 1:
+    if torch.get_num_threads() > 1 and _first_process() != os.getpid():
         raise UsageError(
             "PyTorch does not run in a process that was forked after PyTorch had run with several threads",
             'start processes with multiprocessing.get_context("spawn"), or use one thread',
@@ -69,5 +69,5 @@ def _check_process() -> None:
 
 @cache
 def _first_process() -> int:
-    """Return the process in which a network ran first; a forked process keeps the number."""
+    """Return the process in which a network first ran with several threads; a forked process keeps the number."""
     return os.getpid()

@@ -14,7 +14,7 @@ from dsclora_cli.imaging.resize import Box
 from dsclora_cli.imaging.types import Frame, Header, Pixels
 from dsclora_cli.upscaling.jobs import Job
 from dsclora_cli.upscaling.picture import PicturePlan, PictureUpscaler
-from dsclora_cli.upscaling.sizes import SizePlan
+from dsclora_cli.upscaling.sizes import SizePlan, to_result
 
 Part = tuple[int, int, int, int]
 """x, y, width and height of a part of a picture, in pixels."""
@@ -60,9 +60,10 @@ def place_part(
         factor: Requested factor between the two.
         shift: Pixels of the result before the first pixel of the part's picture, on each axis.
     """
+    exact = Fraction(str(factor))
     lengths, starts, ends = [], [], []
     for axis in (0, 1):
-        first, length = (to_result(part[each], factor) for each in (axis, axis + 2))
+        first, length = (to_result(part[each], exact) for each in (axis, axis + 2))
         last = min(shift + first + length, after[axis] - shift)
         ratio = Fraction(before[axis], after[axis])
         lengths.append(last - shift - first)
@@ -73,13 +74,8 @@ def place_part(
 
 def cut_part(pixels: Pixels, part: Part, factor: float) -> Pixels:
     """Return the pixels of a part of `(H, W, C)`, where all four numbers of the part grow by `factor`."""
-    left, top, width, height = (to_result(each, factor) for each in part)
+    left, top, width, height = (to_result(each, Fraction(str(factor))) for each in part)
     return np.ascontiguousarray(pixels[top : top + height, left : left + width])
-
-
-def to_result(pixels: int, factor: float) -> int:
-    """Return a length or a place of the input in pixels of the result, rounded half up as the sides of results."""
-    return math.floor(pixels * factor + 0.5)
 
 
 def upscale_part(

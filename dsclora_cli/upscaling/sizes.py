@@ -138,8 +138,13 @@ def _factor(width: int, height: int, options: SizeOptions) -> Fraction:
     return min(sides) if sides else Fraction(str(options.scale or DEFAULT_SCALE))
 
 
+def to_result(pixels: int, factor: Fraction) -> int:
+    """Return a length or a place of the input in pixels of the result, rounded half up."""
+    return math.floor(pixels * factor + Fraction(1, 2))
+
+
 def _scaled(side: int, factor: Fraction) -> int:
-    return max(1, math.floor(side * factor + Fraction(1, 2)))
+    return max(1, to_result(side, factor))
 
 
 def _chain(factor: Fraction, native: Iterable[int]) -> tuple[int, ...]:

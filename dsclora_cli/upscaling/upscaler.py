@@ -167,7 +167,7 @@ def _python_names() -> Iterator[tuple[str, str]]:
             yield f"--{own.replace('_', '-')}", own if own in _ARGUMENTS else path
 
 
-_PYTHON_NAMES = dict(_python_names())
+_PYTHON_NAMES = {**dict(_python_names()), "-o": "output"}
 
 
 @contextmanager
@@ -181,7 +181,7 @@ def _in_words_of_python() -> Iterator[None]:
 
 
 def _translated(text: str) -> str:
-    return re.sub(r"(?<![\w-])--[a-z-]+", lambda option: _PYTHON_NAMES.get(option[0], option[0]), text)
+    return re.sub(r"(?:\bupscale )?(?<![\w-])(-o\b|--[a-z-]+)", lambda it: _PYTHON_NAMES.get(it[1], it[0]), text)
 
 
 def _warn(sentences: Iterable[str]) -> None:

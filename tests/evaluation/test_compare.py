@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tifffile
 from PIL import Image
 
 from dsclora_cli.callbacks import Callbacks
@@ -52,6 +53,27 @@ def test_a_part_equals_the_part_of_the_whole_at_any_factor(small: Path, factor: 
     for each, whole in zip(pictures, wholes, strict=True):
         expected = whole[top : top + height, left : left + width].astype(int)
         assert np.abs(each.pixels - expected).max() <= 1
+
+
+def test_brighter_pixels_next_to_the_part_do_not_matter(small: Path, tmp_path: Path) -> None:
+    pixels = np.asarray(Image.open(small)).astype(np.float32) / 255
+    pixels[20:22, 31] = 5  # next to the part, and far from it
+    pixels[130, 130] = 9
+    tifffile.imwrite(tmp_path / "bright.tif", pixels, photometric="rgb")
+    options = CompareOptions(("dsclora-x2", BICUBIC), 2.0, crop=(9, 12, 22, 20))
+    _, pictures = compare(tmp_path / "bright.tif", options, Callbacks())
+    assert [each.pixels.shape for each in pictures] == [(40, 44, 3)] * 2
+
+
+@pytest.mark.parametrize("factor", [1.14, 1.13])
+def test_a_whole_picture_and_its_part_have_one_size(tmp_path: Path, factor: float) -> None:
+    Image.new("RGB", (50, 25)).save(tmp_path / "a.png")
+    results = [
+        compare(tmp_path / "a.png", CompareOptions(("dsclora-x2", BICUBIC), factor, crop=crop), Callbacks())[0]
+        for crop in (None, (0, 0, 50, 25))
+    ]
+    (whole,) = {result.output_size for result in results}
+    assert whole == Upscaler("dsclora-x2", scale=factor)(Image.open(tmp_path / "a.png")).size
 
 
 def test_scores_and_finished_files(small: Path, tmp_path: Path) -> None:

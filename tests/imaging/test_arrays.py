@@ -143,3 +143,17 @@ def test_subclasses_of_arrays_become_plain_arrays() -> None:
 def test_arrays_that_are_no_pictures_are_refused(array: np.ndarray, says: str) -> None:
     with pytest.raises(ImageError, match=says):
         to_pixels(array)
+
+
+@pytest.mark.parametrize("is_removed", [True, False])
+def test_an_orientation_that_the_program_has_dealt_with_is_not_applied(tmp_path: Path, is_removed: bool) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.new("RGB", (9, 5)).save(tmp_path / "a.jpg", exif=exif)
+    image = Image.open(tmp_path / "a.jpg")
+    if is_removed:
+        del image.getexif()[0x0112]
+    else:
+        image.getexif()[0x0112] = 1
+    assert to_pixels(image)[0].shape == (5, 9, 3)
+    assert to_pixels(Image.open(tmp_path / "a.jpg"))[0].shape == (9, 5, 3)

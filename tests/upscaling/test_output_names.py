@@ -81,7 +81,7 @@ def test_output_is_a_file_a_folder_or_stdout(output: str, path: str | None) -> N
     ],
 )
 def test_a_name_that_the_file_system_does_not_take_is_refused_before_any_work(name: str, output: str | None) -> None:
-    with pytest.raises(ImageUnwritable, match=r"a name of 2\d\d bytes, of which 255 fit") as caught:
+    with pytest.raises(ImageUnwritable, match="File name too long") as caught:
         targets(name, output=output)
     assert caught.value.hint == "choose a shorter name with -o or --name"
     assert targets(name, output="y" * 251 + ".png", name="{scale}.{ext}") == ["y" * 251 + ".png"]

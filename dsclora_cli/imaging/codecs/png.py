@@ -17,11 +17,11 @@ from typing import Any, BinaryIO, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from dsclora_cli.errors import ImageError
+from dsclora_cli.errors import ImageError, escape_control
 from dsclora_cli.imaging.codecs.coded_tail import describe_share
 from dsclora_cli.imaging.color import white_level
 from dsclora_cli.imaging.containers.png_text import TEXT_CHUNKS, XMP_KEY, PngTexts, inflate, text_chunks
-from dsclora_cli.imaging.containers.surplus import list_names
+from dsclora_cli.imaging.containers.surplus import IDLE_CHUNKS, list_names
 from dsclora_cli.imaging.metadata import (
     exif_notes,
     extract_iptc,
@@ -325,8 +325,8 @@ def scan_png(file: BinaryIO) -> tuple[Mapping[bytes, bytes], Metadata]:
 
 
 def _damage_notes(damaged: list[bytes]) -> Iterator[str]:
-    """Yield a sentence for the user about damaged chunks, of which those are named that would have been read."""
-    names = list_names(kind.decode() for kind in damaged if kind in (*TEXT_CHUNKS, *_ONCE))
+    """Yield a sentence for the user about damaged chunks."""
+    names = list_names(escape_control(kind.decode("latin-1")) for kind in damaged if kind not in IDLE_CHUNKS)
     if names:
         yield f"damaged chunks of the PNG were left out: {names}"
 

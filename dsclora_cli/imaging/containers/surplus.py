@@ -43,11 +43,14 @@ _KNOWN_SEGMENTS = MappingProxyType(
     }
 )
 
+# A background to show behind the picture, bits in use, counts of colors, a time, and marks of encoders.
+IDLE_CHUNKS = (b"bKGD", b"sBIT", b"hIST", b"sPLT", b"tIME", b"iDOT")
+"""Chunks of a PNG that are left out without a word."""
+
 _KNOWN_CHUNKS = (
     *(b"IHDR", b"PLTE", b"IDAT", b"IEND", b"tRNS", b"gAMA", b"cHRM", b"sRGB", b"iCCP", b"cICP", b"mDCV", b"mDCv"),
     *(b"cLLI", b"cLLi", b"tEXt", b"zTXt", b"iTXt", b"eXIf", b"pHYs", b"acTL", b"fcTL", b"fdAT"),
-    # A background to show behind the picture, bits in use, counts of colors, a time, and marks of encoders.
-    *(b"bKGD", b"sBIT", b"hIST", b"sPLT", b"tIME", b"iDOT"),
+    *IDLE_CHUNKS,
 )
 _KNOWN_RIFF = (b"VP8X", b"VP8 ", b"VP8L", b"ALPH", b"ICCP", b"EXIF", b"XMP ", b"ANIM", b"ANMF")
 # Tags of a TIFF that are read, say how pixels are stored, or are marks of writers that say nothing about the picture.
