@@ -15,7 +15,7 @@ _ALL_FRAMES = 100
 _COPIES = 3
 """Times that a picture is in memory while being decoded: in the decoder, as an array, and converted."""
 
-_HINT = "cut the picture into parts; --max-pixels allows more"
+TOO_LARGE_HINT = "cut the picture into parts; --max-pixels allows more"
 
 
 def check_claim(header: Header, at_once: int, max_pixels: int) -> None:
@@ -32,10 +32,10 @@ def check_claim(header: Header, at_once: int, max_pixels: int) -> None:
     if header.width < 1 or header.height < 1:
         raise ImageError(f"{claim}: the file is damaged", "copy or download the file again")
     if at_once > max_pixels:
-        raise ImageError(f"{claim}, more than the {_amount(max_pixels)} allowed at once", _HINT)
+        raise ImageError(f"{claim}, more than the {_amount(max_pixels)} allowed at once", TOO_LARGE_HINT)
     # `at_once` counts as well: strips may be larger than the picture.
     if header.width * header.height * header.frames > _ALL_FRAMES * max_pixels:
-        raise ImageError(f"{claim}, in all more than {_amount(_ALL_FRAMES * max_pixels)}", _HINT)
+        raise ImageError(f"{claim}, in all more than {_amount(_ALL_FRAMES * max_pixels)}", TOO_LARGE_HINT)
     needed = at_once * header.channels * header.dtype.itemsize * _COPIES
     free = host_memory()
     if needed > free:

@@ -25,7 +25,7 @@ from dsclora_cli.imaging.color_fit import with_exif_colors
 from dsclora_cli.imaging.containers.surplus import surplus_notes
 from dsclora_cli.imaging.decoder_messages import silent
 from dsclora_cli.imaging.formats import CAMERA_RAW, FORMATS, detect_format, is_camera_raw
-from dsclora_cli.imaging.limits import check_claim
+from dsclora_cli.imaging.limits import TOO_LARGE_HINT, check_claim
 from dsclora_cli.imaging.metadata import read_orientation, with_size
 from dsclora_cli.imaging.types import AnyFrame, Frame, Header, OpenedFile, StreamedFrame
 from dsclora_cli.paths import is_folder, open_regular
@@ -36,7 +36,7 @@ _DEFAULTS = ReadOptions()
 _GET_AGAIN = "copy or download the file again"
 _SALVAGE = "get the file again, or take what is there with upscale --salvage"
 _TRY_SALVAGE = "get the file again, or see what upscale --salvage can take"
-_PROBED = 2**25
+_PROBED = 2**22
 """Bytes of a damaged file, and pixels, up to which `--salvage` is tried to find the next step."""
 
 
@@ -228,9 +228,11 @@ def _after_damage(name: str, file: BinaryIO | None, options: ReadOptions) -> str
     with suppress(Exception), silent():
         if file.seek(0, io.SEEK_END) > _PROBED:
             return _TRY_SALVAGE
-        reader = _open_checked(name, file, replace(options, salvage=True), in_bands=True)
-        if reader.header.width * reader.header.height > _PROBED:
-            return _TRY_SALVAGE
+        probe = replace(options, salvage=True, max_pixels=min(options.max_pixels, _PROBED))
+        try:
+            reader = _open_checked(name, file, probe, in_bands=True)
+        except ImageError as error:
+            return _TRY_SALVAGE if error.hint == TOO_LARGE_HINT else _GET_AGAIN
         if next(next(reader.frames()).bands()).size:
             return _SALVAGE
     return _GET_AGAIN
