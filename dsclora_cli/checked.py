@@ -21,7 +21,7 @@ T = TypeVar("T")
 
 
 @dataclass(frozen=True)
-class Range:
+class Numbers:
     """Numbers that an option takes, both ends included."""
 
     min: float
@@ -72,7 +72,7 @@ class Checked:
 
 def limits(options: type[Checked], name: str) -> dict[str, float]:
     """Return `min` and `max` of an option, without an end that is infinite, as `typer.Option` takes them."""
-    (found,) = (mark for mark in _marks(_hints(options)[name]) if isinstance(mark, Range))
+    (found,) = (mark for mark in _marks(_hints(options)[name]) if isinstance(mark, Numbers))
     return {end: value for end, value in vars(found).items() if value != math.inf}
 
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-from dsclora_cli.checked import Checked, Range, Words
+from dsclora_cli.checked import Checked, Numbers, Words
 from dsclora_cli.errors import UsageError
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ class ModelOptions(Checked):
     adapter: Path | None = None
     """Adapter file to merge into the model; with `model` auto, into the model that the adapter was made for."""
 
-    sharp: Annotated[float, Range(0, 1)] | None = None
+    sharp: Annotated[float, Numbers(0, 1)] | None = None
     """How far to move the weights towards the sharp model, 0 to 1; None and 0 leave the weights unchanged."""
 
     sharp_weights: Path | None = None
@@ -57,19 +57,19 @@ class SizeOptions(Checked):
     scale: float | None = None
     """Factor of the sides, above 1 and up to `MAX_SCALE`."""
 
-    width: Annotated[int, Range(1)] | None = None
+    width: Annotated[int, Numbers(1)] | None = None
     """Width of the result in pixels; with `height`, the result fits into both."""
 
-    height: Annotated[int, Range(1)] | None = None
+    height: Annotated[int, Numbers(1)] | None = None
     """Height of the result in pixels; with `width`, the result fits into both."""
 
-    fit: Annotated[tuple[int, int], Range(1)] | None = None
+    fit: Annotated[tuple[int, int], Numbers(1)] | None = None
     """Width and height, in pixels, of a box that the result fits into."""
 
-    long_edge: Annotated[int, Range(1)] | None = None
+    long_edge: Annotated[int, Numbers(1)] | None = None
     """Longer side of the result in pixels."""
 
-    short_edge: Annotated[int, Range(1)] | None = None
+    short_edge: Annotated[int, Numbers(1)] | None = None
     """Shorter side of the result in pixels."""
 
     megapixels: float | None = None
@@ -86,10 +86,10 @@ class EngineOptions(Checked):
     dtype: Annotated[str, Words(("auto", "float32", "float16"))] = "auto"
     """auto, float32 or float16; auto is float16 on CUDA and float32 elsewhere."""
 
-    tile: Annotated[int, Range(0)] | None = None
+    tile: Annotated[int, Numbers(0)] | None = None
     """Edge of a tile without halo, in LR pixels; 0 means the whole picture, None chooses from free memory."""
 
-    threads: Annotated[int, Range(1)] | None = None
+    threads: Annotated[int, Numbers(1)] | None = None
     """CPU threads for the network; None leaves the choice to the engine."""
 
     ensemble: bool = False
@@ -106,10 +106,10 @@ class SaveOptions(Checked):
     format: str | None = None
     """Pillow format name in upper case; None takes the format of the output's suffix, else of the input."""
 
-    quality: Annotated[int, Range(1, 100)] = 95
+    quality: Annotated[int, Numbers(1, 100)] = 95
     """1 to 100, for JPEG, WebP, AVIF, HEIF and JPEG XL."""
 
-    compression: Annotated[int, Range(0, 9)] = 1
+    compression: Annotated[int, Numbers(0, 9)] = 1
     """0 to 9, for PNG and TIFF; the default is chosen for speed."""
 
     metadata: Annotated[str, Words(("all", "none"))] = "all"
@@ -154,7 +154,7 @@ class BatchOptions(Checked):
 class ReadOptions(Checked):
     """How pictures are read."""
 
-    max_pixels: Annotated[int, Range(1)] = 200_000_000
+    max_pixels: Annotated[int, Numbers(1)] = 200_000_000
     """Most pixels of a picture in memory at once; a large TIFF is read in bands, and only a band counts."""
 
     salvage: bool = False
@@ -165,7 +165,7 @@ class ReadOptions(Checked):
 class VideoOptions(Checked):
     """Everything about a video on a stream that the stream itself does not state."""
 
-    rgb_size: Annotated[tuple[int, int], Range(1)] | None = None
+    rgb_size: Annotated[tuple[int, int], Numbers(1)] | None = None
     """Width and height of raw RGB frames of 8 bits (rgb24); None for a y4m stream."""
 
     matrix: Annotated[str, Words(("bt601", "bt709", "bt2020"))] | None = None
@@ -186,7 +186,7 @@ class UpscaleOptions(Checked):
     batch: BatchOptions = BatchOptions()
     read: ReadOptions = ReadOptions()
 
-    max_memory: Annotated[int, Range(1)] | None = None
+    max_memory: Annotated[int, Numbers(1)] | None = None
     """Limit on the host memory of the process in bytes: tiles get smaller, and a picture that needs more is refused."""
 
     wrap: bool = False
@@ -203,16 +203,16 @@ class ClusterOptions(Checked):
     address: str | None = None
     """Address of the cluster: auto, or HOST:PORT; None takes the variable RAY_ADDRESS, else this machine alone."""
 
-    workers: Annotated[int, Range(1)] | None = None
+    workers: Annotated[int, Numbers(1)] | None = None
     """Number of workers; None starts as many as the cluster has room for."""
 
-    cpus: Annotated[int, Range(1)] = 2
+    cpus: Annotated[int, Numbers(1)] = 2
     """CPUs of a worker, and threads of the network where the options of the engine name no number."""
 
-    gpus: Annotated[float, Range(0)] = 0.0
+    gpus: Annotated[float, Numbers(0)] = 0.0
     """GPUs of a worker; workers may share a GPU."""
 
-    timeout: Annotated[float, Range(1)] = 3600.0
+    timeout: Annotated[float, Numbers(1)] = 3600.0
     """Seconds without a finished tile or picture after which a worker counts as hung, and is replaced."""
 
 
@@ -234,7 +234,7 @@ class CompareOptions(Checked):
     hr: Path | None = None
     """True picture, for scores."""
 
-    sharp: Annotated[tuple[float, ...], Range(0, 1)] = ()
+    sharp: Annotated[tuple[float, ...], Numbers(0, 1)] = ()
     """Sharpnesses, 0 to 1: each model gives one more result for each of them."""
 
     sharp_weights: Path | None = None
@@ -263,10 +263,10 @@ class EvalOptions(Checked):
     lr: Path | None = None
     """Folder of small versions of the pictures in `hr`; None makes them with MATLAB's bicubic."""
 
-    scale: Annotated[int, Range(1, 16)] = 4
+    scale: Annotated[int, Numbers(1, 16)] = 4
     """Factor of the sides."""
 
-    jpeg: Annotated[int, Range(1, 100)] | None = None
+    jpeg: Annotated[int, Numbers(1, 100)] | None = None
     """Save LR as JPEG of this quality, with 4:2:0 chroma, before upscaling; None leaves LR clean."""
 
     models: tuple[ModelOptions, ...] = ()
@@ -284,7 +284,7 @@ class EvalOptions(Checked):
     cost: bool = False
     """Also measure parameters, multiply-adds, activations, time and memory."""
 
-    worst: Annotated[int, Range(0)] = 0
+    worst: Annotated[int, Numbers(0)] = 0
     """How many images with the least gain to name for every model."""
 
     save: Path | None = None
@@ -293,7 +293,7 @@ class EvalOptions(Checked):
     offline: bool = False
     """Do not access the internet."""
 
-    max_pixels: Annotated[int, Range(1)] = ReadOptions.max_pixels
+    max_pixels: Annotated[int, Numbers(1)] = ReadOptions.max_pixels
     """Most pixels of a picture; a larger picture ends the evaluation."""
 
     fresh: bool = False

@@ -116,7 +116,7 @@ def atomic_write(path: Path, rescue: Callable[[Path], None] | None = None) -> It
         path: Name of the whole file.
         rescue: Called with the temporary file after an exception, before the removal; may give the file another name.
     """
-    check_name(path)
+    check_name_length(path)
     remove_abandoned_files(path.parent)
     temporary, claimed = _part_name(path), None
     try:
@@ -249,7 +249,7 @@ def is_taken(path: Path) -> bool:
     return os.path.exists(path)  # noqa: PTH110
 
 
-def check_name(path: Path) -> None:
+def check_name_length(path: Path) -> None:
     """Raise OSError where a name in a path is longer than the file system takes, before work is spent on the file."""
     path = folder = path.absolute()
     while not is_folder(folder) and folder != folder.parent:

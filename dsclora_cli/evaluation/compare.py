@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from fractions import Fraction
 from pathlib import Path
 from time import perf_counter
 
@@ -198,7 +197,7 @@ def _upscale(
 def _filter(name: str, source: _Input, factor: float) -> Pixels:
     """Return the part of the picture, upscaled by a filter of `FILTERS`."""
     before = source.header.width, source.header.height
-    across, down = (to_result(side, Fraction(str(factor))) for side in before)
+    across, down = (to_result(side, factor) for side in before)
     width, height, place = place_part(source.part, before, (across, down), factor)
     return resize_with(name, _to_rgb(_limited(source.pixels)), width, height, place)
 
@@ -232,7 +231,7 @@ def _read_finished(path: Path, kind: str, source: _Input, options: CompareOption
     """Return the part of a file that was upscaled before, or of HR."""
     found, pixels = _read(path, options)
     sides = source.header.width, source.header.height
-    width, height = (to_result(side, Fraction(str(options.scale))) for side in sides)
+    width, height = (to_result(side, options.scale) for side in sides)
     # Programs round sides in several ways.
     if max(abs(found.width - width), abs(found.height - height)) > 1:
         raise ImageError(

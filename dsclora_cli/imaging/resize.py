@@ -31,7 +31,7 @@ _REACH = 3  # of the Lanczos filter, in pixels of the result
 _STEP = 2**22  # pixels of the source that are reduced at once
 _LEAST_ROWS = 16  # of a step, because neighboring steps read the same rows within the reach of the filter
 
-Box = tuple[Fraction, Fraction, Fraction, Fraction]
+Rectangle = tuple[Fraction, Fraction, Fraction, Fraction]
 """Left, top, right and bottom of a part of a picture in pixels; the sides may lie between pixels."""
 
 _Contributions = tuple[NDArray[np.int64], NDArray[np.float64]]
@@ -39,7 +39,7 @@ _Contributions = tuple[NDArray[np.int64], NDArray[np.float64]]
 
 
 def resize_with(
-    name: str, image: NDArray[np.uint8], width: int, height: int, box: Box | None = None
+    name: str, image: NDArray[np.uint8], width: int, height: int, box: Rectangle | None = None
 ) -> NDArray[np.uint8]:
     """Return an image `(H, W, 3)`, or the part in `box`, resized by the filter `name` to `(height, width, 3)`."""
     left, top, right, bottom = map(float, box or (0, 0, image.shape[1], image.shape[0]))
@@ -169,7 +169,7 @@ def filter_reach(ratio: Fraction) -> Fraction:
 
 
 def reduce_bands(
-    bands: Iterable[Pixels], rows: int, width: int, height: int, box: Box | None = None
+    bands: Iterable[Pixels], rows: int, width: int, height: int, box: Rectangle | None = None
 ) -> Iterator[Pixels]:
     """Reduce a picture, or a part of it, with an antialiased Lanczos filter while the bands arrive.
 

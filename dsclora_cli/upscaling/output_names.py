@@ -12,7 +12,7 @@ from string import Formatter
 from dsclora_cli.config import UpscaleOptions
 from dsclora_cli.errors import ImageError, ImageUnreadable, ImageUnwritable, UsageError, next_step
 from dsclora_cli.imaging.formats import FORMATS, format_of_suffix
-from dsclora_cli.paths import check_name, is_file, is_folder, is_taken
+from dsclora_cli.paths import check_name_length, is_file, is_folder, is_taken
 from dsclora_cli.storage.places import Place, RemotePlace, parse_place
 from dsclora_cli.upscaling.sizes import SizePlan
 from dsclora_cli.upscaling.types import FoundInputs, InputFile, path_key
@@ -282,7 +282,7 @@ def _require_short(path: Place) -> None:
     """Raise ImageUnwritable for a file whose name is longer than the file system takes, before work is spent."""
     if isinstance(path, Path):
         try:
-            check_name(path)
+            check_name_length(path)
         except OSError as error:
             message = f"{path}: cannot be written ({error.strerror})"
             raise ImageUnwritable(message, f"{next_step(error)} with -o or --name") from error

@@ -10,7 +10,7 @@ from fractions import Fraction
 import numpy as np
 
 from dsclora_cli.errors import UsageError
-from dsclora_cli.imaging.resize import Box
+from dsclora_cli.imaging.resize import Rectangle
 from dsclora_cli.imaging.types import Frame, Header, Pixels
 from dsclora_cli.upscaling.jobs import Job
 from dsclora_cli.upscaling.picture import PicturePlan, PictureUpscaler
@@ -48,7 +48,7 @@ def region_around(pixels: Pixels, part: Part, margin: int, wrap: bool = False) -
 
 def place_part(
     part: Part, before: tuple[int, int], after: tuple[int, int], factor: float, shift: int = 0
-) -> tuple[int, int, Box]:
+) -> tuple[int, int, Rectangle]:
     """Return width and height of an upscaled part, and the place in the picture that becomes the part.
 
     The place differs a little from the part where a side of the result was rounded.
@@ -60,10 +60,9 @@ def place_part(
         factor: Requested factor between the two.
         shift: Pixels of the result before the first pixel of the part's picture, on each axis.
     """
-    exact = Fraction(str(factor))
     lengths, starts, ends = [], [], []
     for axis in (0, 1):
-        first, length = (to_result(part[each], exact) for each in (axis, axis + 2))
+        first, length = (to_result(part[each], factor) for each in (axis, axis + 2))
         last = min(shift + first + length, after[axis] - shift)
         ratio = Fraction(before[axis], after[axis])
         lengths.append(last - shift - first)
@@ -74,7 +73,7 @@ def place_part(
 
 def cut_part(pixels: Pixels, part: Part, factor: float) -> Pixels:
     """Return the pixels of a part of `(H, W, C)`, where all four numbers of the part grow by `factor`."""
-    left, top, width, height = (to_result(each, Fraction(str(factor))) for each in part)
+    left, top, width, height = (to_result(each, factor) for each in part)
     return np.ascontiguousarray(pixels[top : top + height, left : left + width])
 
 

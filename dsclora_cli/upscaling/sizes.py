@@ -10,7 +10,7 @@ from itertools import combinations_with_replacement
 
 from dsclora_cli.config import DEFAULT_SCALE, MAX_SCALE, SizeOptions
 from dsclora_cli.errors import ImageError, UsageError
-from dsclora_cli.imaging.resize import Box
+from dsclora_cli.imaging.resize import Rectangle
 
 # Passes up to MAX_SCALE with the smallest native scale, 2.
 _LONGEST_CHAIN = math.ceil(math.log2(MAX_SCALE))
@@ -32,13 +32,12 @@ class SizePlan:
     """Native scales, run in turn. The product is at least `factor`; a reduction removes the excess."""
     factor: float
     """Requested factor between the sides of input and result."""
-    box: Box | None = None
+    box: Rectangle | None = None
     """Part of the picture after the passes that becomes the result; None for the whole."""
 
     def for_page(self, width: int, height: int) -> SizePlan:
         """Return the plan for a page of `width` x `height` pixels of the same picture, with the same factor."""
-        factor = Fraction(str(self.factor))
-        return SizePlan(_scaled(width, factor), _scaled(height, factor), self.passes, self.factor)
+        return SizePlan(_scaled(width, self.factor), _scaled(height, self.factor), self.passes, self.factor)
 
     def place(self, width: int, height: int) -> tuple[float, float, float, float]:
         """Return left, top, right and bottom of the result in an input of `width` x `height`, in its pixels."""
@@ -138,12 +137,15 @@ def _factor(width: int, height: int, options: SizeOptions) -> Fraction:
     return min(sides) if sides else Fraction(str(options.scale or DEFAULT_SCALE))
 
 
-def to_result(pixels: int, factor: Fraction) -> int:
-    """Return a length or a place of the input in pixels of the result, rounded half up."""
-    return math.floor(pixels * factor + Fraction(1, 2))
+def to_result(pixels: int, factor: float | Fraction) -> int:
+    """Return a length or a place of the input in pixels of the result, rounded half up.
+
+    A float stands for the decimal number that a user writes: 25 times 1.14 is 28.5, and becomes 29.
+    """
+    return math.floor(pixels * Fraction(str(factor)) + Fraction(1, 2))
 
 
-def _scaled(side: int, factor: Fraction) -> int:
+def _scaled(side: int, factor: float | Fraction) -> int:
     return max(1, to_result(side, factor))
 
 
