@@ -18,7 +18,7 @@ from typing import Any
 # SIGHUP comes when the window of a terminal is closed, or the connection to another machine is lost. Windows has none.
 _HANG_UP = getattr(signal, "SIGHUP", None)
 _ENDING = (signal.SIGTERM,) if _HANG_UP is None else (signal.SIGTERM, _HANG_UP)
-_AGAIN = 0.05  # seconds
+_AGAIN = 0.01  # seconds
 
 
 @contextmanager
@@ -26,7 +26,8 @@ def interruptible() -> Iterator[None]:
     """Let SIGTERM and SIGHUP end a command as Ctrl-C does, by KeyboardInterrupt; during an import all wait for its end.
 
     An import that is cut cannot be begun again: NumPy refuses, and some modules take the exception for a missing
-    package. Python sets signal handlers in the main thread only; in other threads nothing changes.
+    package. A signal that still waits when the command ends raises KeyboardInterrupt there, so that none is lost.
+    Python sets signal handlers in the main thread only; in other threads nothing changes.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -40,6 +41,9 @@ def interruptible() -> Iterator[None]:
     finally:
         for number, handler in previous.items():
             signal.signal(number, handler)
+        waiting = [thread.withdraw() for thread in threading.enumerate() if isinstance(thread, _SendAgain)]
+        if any(waiting):
+            raise KeyboardInterrupt
 
 
 def _interrupt(number: int, frame: FrameType | None) -> None:
@@ -47,9 +51,21 @@ def _interrupt(number: int, frame: FrameType | None) -> None:
     if not _is_importing(frame):
         _survive_hang_up(number)
         raise KeyboardInterrupt
-    again = threading.Timer(_AGAIN, _send, [number])
-    again.daemon = True
-    again.start()
+    _SendAgain(number).start()
+
+
+class _SendAgain(threading.Timer):
+    """Sends a signal once more, a moment later."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(_AGAIN, _send, [number])
+        self.daemon = True
+
+    def withdraw(self) -> bool:
+        """Return whether the signal was still to be sent, and do not send it."""
+        waits = not self.finished.is_set()
+        self.cancel()
+        return waits
 
 
 def _is_importing(frame: FrameType | None) -> bool:

@@ -52,6 +52,23 @@ def test_a_signal_ends_a_command_but_cuts_no_import(
         signal.raise_signal(number)
 
 
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, HANG_UP])
+@pytest.mark.parametrize("end", ["", "raise SystemExit(0)"])
+def test_a_signal_in_the_last_import_of_a_command_is_not_lost(
+    number: int, end: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "imported_last.py").write_text(f"import signal\nsignal.raise_signal({int(number)})\nwhole = 1\n{end}")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr("dsclora_cli.stop_request._AGAIN", 60)  # the command ends before
+    before = signal.getsignal(number)
+    with pytest.raises(KeyboardInterrupt), interruptible():
+        import_module("imported_last")
+    sys.modules.pop("imported_last", None)
+    assert signal.getsignal(number) is before
+    with interruptible():
+        pass
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_signals_are_counted(number: int) -> None:
     before = signal.getsignal(number)
