@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 
 def name_numbers(command: Any) -> None:  # noqa: ANN401 - Typer's own class, which has no public name
-    """Let errors of a command, and of all commands in it, say which number an option takes; the help stays the same."""
+    """Let errors of a command, and of all commands in it, say which number an option takes; the help stays the same.
+
+    Options with a range refuse NaN, which Typer takes for a number in every range.
+    """
     for parameter in command.params:
         kind = parameter.type
         number = getattr(kind, "_number_class", None)
@@ -16,8 +20,22 @@ def name_numbers(command: Any) -> None:  # noqa: ANN401 - Typer's own class, whi
         if parameter.metavar is None and hasattr(parameter, "is_flag"):
             parameter.metavar = f"<{type(kind).name}>"
         kind.name = _words(number, getattr(kind, "min", None), getattr(kind, "max", None))
+        if hasattr(kind, "min"):
+            _refuse_nan(kind)
     for inner in getattr(command, "commands", {}).values():
         name_numbers(inner)
+
+
+def _refuse_nan(kind: Any) -> None:  # noqa: ANN401 - as above
+    convert = kind.convert
+
+    def convert_number(value: object, parameter: object, context: object) -> float:
+        number: float = convert(value, parameter, context)
+        if math.isnan(number):
+            kind.fail(f"{value!r} is not a valid {kind.name}.", parameter, context)
+        return number
+
+    kind.convert = convert_number
 
 
 def _words(number: type, least: float | None, most: float | None) -> str:

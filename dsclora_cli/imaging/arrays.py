@@ -50,7 +50,7 @@ def to_pixels(picture: NDArray[Any] | Image.Image) -> tuple[Pixels, Callable[[Pi
         and Lab become sRGB, with an sRGB profile. An image is turned upright, as its EXIF says.
 
     Raises:
-        UsageError: `picture` is something else.
+        UsageError: `picture` is something else, or a Pillow image of 16-bit gray with a transparent gray.
         ImageUnreadable: An image that Pillow reads at first use is damaged or closed.
         ImageError: The array has another shape or dtype, or holds NaN, infinity, numbers too large for float32 or
             masked values, or a 32-bit integer image holds values outside 0 to 65535.
@@ -73,6 +73,9 @@ def _image_to_pixels(image: Image.Image) -> tuple[Pixels, Callable[[Pixels], Ima
     if image.mode in _TRANSPARENT_MODES and "transparency" in image.info:
         image = image.convert(_TRANSPARENT_MODES[image.mode])
     if image.mode in _SIXTEEN_BIT_MODES:
+        if "transparency" in image.info:  # Pillow has no mode for 16-bit gray with alpha
+            hint = "give the path of the file, or an array (H, W, 2); `del image.info['transparency']` drops it"
+            raise UsageError("a Pillow image of 16-bit gray has a transparent gray, and no result can keep it", hint)
         array: NDArray[Any] = np.asarray(image).astype(np.uint16)
     elif image.mode == "I":
         array = _whole_numbers(image)

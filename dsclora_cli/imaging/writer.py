@@ -305,7 +305,9 @@ def _encoder_errors(header: Header) -> Iterator[None]:
         if isinstance(error, OSError) and error.strerror:
             raise
         size = f"{header.width} x {header.height} pixels"
-        raise ImageError(f"the encoder of {header.format} refuses a picture of {size}", _OTHER_FORMAT) from error
+        reason = next(iter(str(error).splitlines()), "no reason given").rstrip(".")
+        message = f"the encoder of {header.format} refuses a picture of {size}: {reason}"
+        raise ImageError(message, _OTHER_FORMAT) from error
 
 
 @contextmanager

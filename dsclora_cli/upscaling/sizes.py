@@ -108,7 +108,7 @@ def check_size(options: SizeOptions) -> None:
     if scale is not None and not 1 <= scale <= MAX_SCALE:
         raise _scale_error(scale)
     if options.megapixels is not None and not 0 < options.megapixels < math.inf:
-        raise UsageError("--megapixels must be above 0", "give a positive number")
+        raise UsageError(f"--megapixels {options.megapixels:g} is no area", "give a number above 0, such as 24")
 
 
 def _check_restoring(options: SizeOptions) -> None:

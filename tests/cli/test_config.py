@@ -234,12 +234,18 @@ def test_a_broken_catalogue_is_no_fault_of_a_setting(dsclora, photo, file) -> No
 
 
 @pytest.mark.parametrize(
-    ("option", "words"),
-    [("--quality", "whole number from 1 to 100"), ("--scale", "number"), ("--sharp", "number from 0 to 1")],
+    ("option", "value", "words"),
+    [
+        ("--quality", "abc", "whole number from 1 to 100"),
+        ("--scale", "abc", "number"),
+        ("--sharp", "abc", "number from 0 to 1"),
+        ("--sharp", "nan", "number from 0 to 1"),
+        ("--ray-gpus", "-nan", "number of at least 0"),
+    ],
 )
-def test_a_word_in_place_of_a_number_names_the_numbers(dsclora, photo, option, words) -> None:
-    code, _, err = dsclora("upscale", photo, option, "abc")
-    assert code == 2 and f"'abc' is not a valid {words}." in err
+def test_a_value_that_is_no_number_names_the_numbers(dsclora, photo, option, value, words) -> None:
+    code, _, err = dsclora("upscale", photo, option, value)
+    assert code == 2 and f"'{value}' is not a valid {words}." in err
 
 
 def test_options_that_say_the_same_replace_a_setting(plan, file, tmp_path) -> None:

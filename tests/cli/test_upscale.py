@@ -79,7 +79,7 @@ def test_a_picture_is_not_shown_on_a_terminal(dsclora, photo: Path, monkeypatch:
         (["-s", "1"], "--scale 1 is not above 1 and at most 16"),
         (["-s", "x4"], "'--scale'"),
         (["-s", "2", "--width", "9"], "more than one size is given: --scale, --width"),
-        (["--megapixels", "-1"], "--megapixels must be above 0"),
+        (["--megapixels", "-1"], "--megapixels -1 is no area"),
         (["--fit", "100"], "'100' is not WxH, such as 1920x1080"),
         (["--width", "0"], "'--width'"),
         (["--tile", "-3"], "'-3' is not auto, 0 or a number of pixels"),

@@ -9,7 +9,7 @@ import pytest
 from pictures import cmyk_profile, gray_profile, rgb_profile
 from PIL import Image
 
-from dsclora_cli.errors import ImageError, ImageUnreadable
+from dsclora_cli.errors import ImageError, ImageUnreadable, UsageError
 from dsclora_cli.imaging.arrays import to_pixels
 from dsclora_cli.imaging.profiles import srgb_profile
 from dsclora_cli.imaging.reader import open_picture
@@ -79,6 +79,13 @@ def test_a_transparent_color_becomes_alpha(mode: str, color: object, becomes: st
     assert pixels[:, :, -1].tolist() == [[255, 0, 255], [255] * 3]
     result = back(pixels)
     assert result.mode == becomes and "transparency" not in result.info
+
+
+def test_a_transparent_gray_of_16_bits_is_refused_and_not_lost() -> None:
+    image = Image.new("I;16", (3, 2))
+    image.info["transparency"] = 7
+    with pytest.raises(UsageError, match="16-bit gray has a transparent gray"):
+        to_pixels(image)
 
 
 @pytest.mark.parametrize(("mode", "becomes"), [("La", "LA"), ("RGBa", "RGBA"), ("I;16B", "I;16"), ("PA", "RGBA")])

@@ -101,7 +101,7 @@ def test_a_picture_that_an_encoder_refuses_is_an_error_with_the_next_step(format
     monkeypatch.setattr(Image.Image, "save", refuse)
     with pytest.raises(ImageError) as caught:
         saved_still(smooth(), format)
-    words = f"the encoder of {format} refuses a picture of {WIDTH} x {HEIGHT} pixels"
+    words = f"the encoder of {format} refuses a picture of {WIDTH} x {HEIGHT} pixels: {refusal}"
     assert str(caught.value) == f"{words} (choose another format, such as PNG or TIFF)"
 
 

@@ -100,7 +100,7 @@ def test_a_factor_above_the_maximum_is_an_image_error() -> None:
         (SizeOptions(scale=1), "--scale 1 is not above 1 and at most 16"),
         (SizeOptions(scale=17), "--scale 17"),
         (SizeOptions(scale=math.nan), "--scale nan"),
-        (SizeOptions(megapixels=math.inf), "--megapixels must be above 0"),
+        (SizeOptions(megapixels=math.inf), "--megapixels inf is no area"),
         (SizeOptions(scale=2, long_edge=9), "more than one size is given: --scale, --long-edge"),
     ],
 )

@@ -356,13 +356,14 @@ def _decode_with_pillow(file: BinaryIO, page: TiffPage, salvage: bool = False) -
         image = _open_with_pillow(file, page.index)
         channels, _ = pixel_layout(image)
         image.load()
+    places = "one place" if len(complaints) == 1 else f"{len(complaints)} places"
     if complaints and not salvage:
-        raise ImageError(f"the file is damaged: {len(complaints)} places of the TIFF cannot be read")
+        raise ImageError(f"the file is damaged: {places} of the TIFF cannot be read")
     # A copy has the size of the pixels; `image` may have the size after Pillow's turn.
     pixels = image_to_pixels(image.copy(), channels, image.info.get("icc_profile"))
     if _PHOTOMETRIC not in page.tags and page.photometric == _MINISBLACK:
         pixels = (white_level(pixels.dtype) - pixels).astype(pixels.dtype)  # Pillow takes zero for white
-    return pixels, f"salvaged: libtiff mended {len(complaints)} places of the TIFF" if complaints else None
+    return pixels, f"salvaged: libtiff mended {places} of the TIFF" if complaints else None
 
 
 def _decode_salvaged(file: BinaryIO, pages: list[tuple[TiffPage, int]], header: Header) -> Iterator[AnyFrame]:
