@@ -30,11 +30,11 @@ def fill(queue: BoundedQueue[int], count: int, size: int) -> Worker:
 
 def settled(queue: BoundedQueue[int]) -> int:
     """Return how many items wait once the producer can do no more."""
-    before = -1
-    while before != len(queue._items):
-        before = len(queue._items)
-        threading.Event().wait(0.15)
-    return before
+    counts = [-1]
+    while len(counts) < 5 or len(set(counts[-5:])) > 1:
+        counts.append(len(queue._items))
+        threading.Event().wait(0.05)
+    return counts[-1]
 
 
 def test_items_come_in_order_and_within_the_budget() -> None:

@@ -394,7 +394,7 @@ class TestSeveralDevices:
     def two(self, monkeypatch: pytest.MonkeyPatch) -> dict[str, list[int]]:
         """Return the frames upscaled by each of two devices; both get a picture before either finishes."""
         frames: dict[str, list[int]] = {"cuda:0": [], "cuda:1": []}
-        both = threading.Barrier(2, timeout=20)
+        both = threading.Barrier(2, timeout=60)
 
         def opened(options: UpscaleOptions) -> RepeatUpscaler:
             def count(frame: Frame) -> None:
@@ -446,7 +446,7 @@ class TestSeveralDevices:
     ) -> None:
         for number in range(12):
             save_photo(tmp_path / f"{number}.png", seed=number)
-        both = threading.Barrier(2, timeout=20)
+        both = threading.Barrier(2, timeout=60)
 
         def refuse(options: UpscaleOptions) -> RepeatUpscaler:
             both.wait()
