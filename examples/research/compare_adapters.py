@@ -104,7 +104,10 @@ def best_adapter(run: Path) -> Path:
 
 
 def table(runs: dict[str, dict[int, Path]], args: argparse.Namespace) -> str:
-    """Return a Markdown table of gains over the base in dB: means over the seeds with Student's 95 % intervals."""
+    """Return a Markdown table of gains in dB, over the base and over the row --over: means over the seeds.
+
+    The intervals are Student's, of 95 %. The columns over --over are paired by seed.
+    """
     folders = {(name, seed): run for name, seeds in runs.items() for seed, run in seeds.items()}
     held_out = gains(folders, EvalOptions(hr=args.val), args)
     columns, head = [*held_out.values()], ["gain in dB", "held-out"]
@@ -112,11 +115,18 @@ def table(runs: dict[str, dict[int, Path]], args: argparse.Namespace) -> str:
         sets = gains(folders, EvalOptions(datasets=SETS, data_dir=args.benchmarks), args)
         together = {run: [gain for each in sets.values() for gain in each[run]] for run in folders}
         columns, head = [*columns, *sets.values(), together], [*head, *SETS, "all images of the sets"]
+    means = {
+        name: [{seed: statistics.mean(column[name, seed]) for seed in seeds} for column in columns]
+        for name, seeds in runs.items()
+    }
+    compared = {0, len(columns) - 1} if args.over in runs else set()
+    head += [f"over {args.over}, {head[1 + column]}" for column in sorted(compared)]
     rows = [head, ["---"] * len(head)]
-    for name, seeds in runs.items():
-        zero = dict.fromkeys(seeds, 0.0)
-        means = ({seed: statistics.mean(column[name, seed]) for seed in seeds} for column in columns)
-        rows.append([name, *(difference_text(each, zero) for each in means)])
+    for name, own in means.items():
+        cells = [difference_text(each, dict.fromkeys(each, 0.0)) for each in own]
+        for column in sorted(compared):
+            cells.append("" if name == args.over else difference_text(own[column], means[args.over][column]))
+        rows.append([name, *cells])
     return "\n".join(f"| {' | '.join(row)} |" for row in rows) + "\n"
 
 
@@ -155,6 +165,7 @@ def parsed(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--pictures", type=Path, help="folder of a teacher's pictures: one more teacher")
     parser.add_argument("--taps", choices=TAPS, nargs="+", default=list(TAPS))
     parser.add_argument("--ranks", nargs="+", default=["paper"], help="presets, numbers or full")
+    parser.add_argument("--over", default="base none paper", help="row of the table that the last columns compare with")
     parser.add_argument("--positions", type=int, help="positions for affinities; default: as in the recipe")
     parser.add_argument("--steps", type=int, help="steps of a run; default: as in the recipe")
     parser.add_argument("--second-stage", type=int, default=0, help="steps of a second stage; 0 for none")

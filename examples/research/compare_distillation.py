@@ -25,6 +25,7 @@ from matplotlib.figure import Figure
 from dsclora_cli.config import EngineOptions, EvalOptions, ModelOptions
 from dsclora_cli.distillation.distill import distill
 from dsclora_cli.evaluation.evaluate import evaluate
+from dsclora_cli.inference.device import resolve_device
 from dsclora_cli.recipe import DataOptions, DistillOptions, NetworkOptions, OptimizerOptions, Recipe, RunOptions
 from dsclora_cli.recipe_toml import differing_options, read_recipe, resolve_defaults
 from dsclora_cli.training.run_dir import RunDir
@@ -39,6 +40,7 @@ SHAPES = {
 METHODS = {
     "none": DistillOptions("none", rec=1.0),
     **{name: DistillOptions(name, rec=0.5, ts=0.5) for name in ("logits", "fd")},
+    "fd-l1": DistillOptions("fd", rec=0.5, ts=0.5, feature_distance="l1"),
     "fakd": DistillOptions("fakd", rec=0.5, ts=0.5, positions=512),
     "facd-l1": DistillOptions("facd", rec=0.5, ts=0.5, feature_distance="l1"),
     "facd-l2": DistillOptions("facd", rec=0.5, ts=0.5, feature_distance="l2"),
@@ -161,7 +163,11 @@ def is_finished(recipe: Recipe, run: Path) -> bool:
     file = run / "recipe.toml"
     if not file.exists():
         return False
-    if others := differing_options(read_recipe(file), resolve_defaults(recipe)):
+    stored = read_recipe(file)
+    # Earlier versions of this script left the choice to `dsclora train`, which trains in float32 on a CPU.
+    if stored.run.amp == "auto" and resolve_device(stored.run.device).type == "cpu":
+        stored = replace(stored, run=replace(stored.run, amp="off"))
+    if others := differing_options(stored, resolve_defaults(recipe)):
         raise SystemExit(f"{run} is a run with other {', '.join(others)}: give another --out")
     return bool(lines(run)) and lines(run)[-1]["step"] >= recipe.run.steps
 
