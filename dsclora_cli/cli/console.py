@@ -183,6 +183,13 @@ def ask(question: str) -> bool:
         return False
 
 
+def check_can_ask(as_json: bool) -> None:
+    """Raise UsageError where no question can be asked: with `--json`, or where stdin is no terminal."""
+    if as_json or not can_ask():
+        reason = "--json is given" if as_json else "stdin is no terminal"
+        raise UsageError(f"cannot ask for confirmation: {reason}", "add --yes, or --dry-run to look only")
+
+
 def can_ask() -> bool:
     """Return whether a user is at the terminal."""
     return sys.stdin is not None and sys.stdin.isatty()

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from dsclora_cli.cli import completion, console, options
-from dsclora_cli.errors import ExitCode, UsageError
+from dsclora_cli.errors import ExitCode
 
 models_app = typer.Typer(help="List models, and download, verify and prune weights.", no_args_is_help=True)
 
@@ -171,8 +171,7 @@ def prune_command(
         show_prunable(files, json)
         return
     if not yes:
-        if json or not console.can_ask():
-            raise UsageError("nobody can be asked whether to remove the files", "add --yes, or --dry-run to look only")
+        console.check_can_ask(json)
         show_prunable(files)
         if not console.ask("Remove these files?"):
             return

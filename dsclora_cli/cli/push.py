@@ -9,7 +9,6 @@ import typer
 
 from dsclora_cli.cli import console
 from dsclora_cli.cli.options import FILES, JsonOption, OfflineOption, QuietOption, option
-from dsclora_cli.errors import UsageError
 
 PUSH_EXAMPLES = """[bold]Examples[/]
 
@@ -68,8 +67,8 @@ def push(
     Three files are uploaded after a question: the weights, README.md and config.json. Pictures, paths and other files
     of this machine stay here.
     """
-    if not (dry_run or yes) and (json or not console.can_ask()):
-        raise UsageError("nobody can be asked whether to upload", "add --yes, or --dry-run to look only")
+    if not (dry_run or yes):
+        console.check_can_ask(json)
     if quiet:
         console.hide_download_bars()
     # Imports torch, so the import waits until the options are parsed.

@@ -56,7 +56,9 @@ def merge(
     if is_taken(output):
         raise UsageError(f"{output} exists", "choose another name for the merged weights")
     if not 0 <= strength < math.inf:
-        raise UsageError(f"--strength {strength:g} is not a share of an adapter", "give a number from 0 to 1, or above")
+        raise UsageError(
+            f"--strength {strength:g} is not a share of an adapter", "give 0 or more; 1 is the full adapter"
+        )
     found, file = find_named_weights(base, offline), load_adapters(adapter)
     if not found.is_plain:
         of = f", {found.entry.base}" if found.entry and found.entry.base else ""

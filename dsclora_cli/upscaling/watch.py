@@ -93,7 +93,7 @@ def _check_folders(folders: Iterable[str]) -> list[Path]:
     paths = [place for place in places if isinstance(place, Path)]
     for path in paths:
         if not is_folder(path):
-            raise UsageError(f"--watch takes folders, and {path} is none", "name a folder")
+            raise UsageError(f"--watch takes folders, and {path} is not a folder", "name a folder")
         if not _is_readable(path):
             raise UsageError(f"the folder {path} cannot be read", "check the permissions")
     try:

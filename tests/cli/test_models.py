@@ -98,7 +98,7 @@ def test_fetch_all_asks_for_trust_in_files_without_a_sha256(dsclora, own_catalog
     own_catalog(embedded_file="")
     code, out, err = dsclora("models", "fetch", "--all")
     assert code == 0 and out.startswith("embedded_file: ")
-    assert "left out, for the catalogue has no sha256: unpinned (add --trust-unpinned to accept any bytes)" in err
+    assert "left out, because the catalogue has no sha256: unpinned (add --trust-unpinned to accept any bytes)" in err
 
 
 @pytest.fixture
@@ -216,7 +216,7 @@ def test_a_damaged_file_in_the_cache_of_the_hub_is_found_and_pruned(dsclora, own
     code, _, err = dsclora("models", "verify", "hub_file")
     assert code == 3 and "(run `dsclora models prune`, then run `dsclora models fetch hub_file`)" in err
     code, _out, err = dsclora("models", "prune", "--yes")
-    assert code == 0 and "done: removed 1 file; 7 bytes are free now" in err
+    assert code == 0 and "done: removed 1 file; freed 7 bytes" in err
     assert not blob.exists() and not link.is_symlink() and not link.parent.exists()
 
 
@@ -259,7 +259,7 @@ def test_prune_shows_and_removes_what_nothing_uses(dsclora, caches) -> None:
     assert [line.split()[2] for line in out.splitlines()[1:]] == [
         *("half-downloaded", "damaged", "no-catalogue-entry", "outdated", "outdated", "outdated")
     ]
-    assert "note: removing 6 files would give 60 bytes free" in err
+    assert "note: removing 6 files would free 60 bytes" in err
 
     code, out, err = dsclora("models", "prune", "--yes", "--json")
     removed = [json.loads(line) for line in out.splitlines()]
@@ -271,7 +271,7 @@ def test_prune_shows_and_removes_what_nothing_uses(dsclora, caches) -> None:
 
 def test_prune_asks_and_takes_no_for_an_answer(dsclora, caches, monkeypatch) -> None:
     code, _, err = dsclora("models", "prune")
-    assert code == 2 and "nobody can be asked whether to remove the files (add --yes, or --dry-run" in err
+    assert code == 2 and "cannot ask for confirmation: stdin is no terminal (add --yes, or --dry-run" in err
     monkeypatch.setattr("dsclora_cli.cli.console.can_ask", lambda: True)
     for answer, stays in (("", True), ("no", True), ("Y", False)):
         monkeypatch.setattr("builtins.input", lambda answer=answer: answer)
@@ -294,7 +294,7 @@ def test_prune_names_what_cannot_be_removed_and_goes_on(dsclora, caches, monkeyp
     code, _, err = dsclora("models", "prune", "--yes")
     assert code == 1 and not caches["half"].exists()
     assert "cannot be removed: Permission denied (check the permissions of its folder)" in err
-    assert "done: removed 5 files; 50 bytes are free now" in err
+    assert "done: removed 5 files; freed 50 bytes" in err
 
 
 def test_path_is_for_scripts(dsclora, private_folders) -> None:

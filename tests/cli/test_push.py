@@ -274,10 +274,10 @@ def test_a_wrong_argument_is_refused(dsclora, own, tmp_path, arguments, message)
     assert code == 2 and message in err
 
 
-def test_nobody_to_ask_is_an_error(dsclora, own) -> None:
-    for more in ([], ["--json"]):
+def test_a_question_that_cannot_be_asked_is_an_error(dsclora, own) -> None:
+    for more, reason in (([], "stdin is no terminal"), (["--json"], "--json is given")):
         code, _, err = dsclora("push", own, REPO, *more)
-        assert code == 2 and "nobody can be asked whether to upload (add --yes, or --dry-run to look only)" in err
+        assert code == 2 and f"cannot ask for confirmation: {reason} (add --yes, or --dry-run to look only)" in err
 
 
 def test_weights_of_the_catalogue_are_not_pushed(dsclora) -> None:

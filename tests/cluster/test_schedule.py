@@ -141,7 +141,7 @@ def test_a_task_that_was_never_begun_counts_no_attempt() -> None:
 
 
 @pytest.mark.parametrize(("losses", "status"), [(0, "skipped"), (1, "done")])
-def test_a_picture_in_work_elsewhere_is_left_to_another_run_but_not_to_a_lost_worker(losses: int, status: str) -> None:
+def test_a_picture_of_another_process_is_left_to_another_run_but_not_to_a_lost_worker(losses: int, status: str) -> None:
     schedule = Schedule(groups(1), 1)
     for _ in range(losses):
         task = schedule.next_task(0.0)

@@ -141,7 +141,7 @@ def show_left_out(models: Sequence[FetchedModel]) -> None:
     """Write to stderr which models `fetch --all` has left out, and how to fetch these models."""
     if models:
         names = ", ".join(model.name for model in models)
-        text = f"left out, for the catalogue has no sha256: {names} (add --trust-unpinned to accept any bytes)"
+        text = f"left out, because the catalogue has no sha256: {names} (add --trust-unpinned to accept any bytes)"
         console.print_labeled("note", text, "cyan")
 
 
@@ -180,7 +180,7 @@ def show_prunable(files: Sequence[PrunableFile], as_json: bool = False) -> None:
     }
     console.show_columns(columns, ("name",))
     size = console.format_bytes(sum(file.size for file in files))
-    console.print_labeled("note", f"removing {_files(len(files))} would give {size} free", "cyan")
+    console.print_labeled("note", f"removing {_files(len(files))} would free {size}", "cyan")
 
 
 def show_removed(files: Iterable[PrunableFile], as_json: bool) -> int:
@@ -195,7 +195,7 @@ def show_removed(files: Iterable[PrunableFile], as_json: bool) -> int:
             problem = f"{file.path} cannot be removed: {file.error} (check the permissions of its folder)"
             console.print_labeled("error", problem, "bold red")
     if not as_json:
-        console.print_labeled("done", f"removed {_files(removed)}; {console.format_bytes(size)} are free now")
+        console.print_labeled("done", f"removed {_files(removed)}; freed {console.format_bytes(size)}")
     return failed
 
 

@@ -22,7 +22,7 @@ from dsclora_cli.upscaling.types import FileResult, FoundInputs, InputFile, Upsc
 if TYPE_CHECKING:
     from rich.progress import TaskID
 
-_ELSEWHERE = "in work elsewhere"
+_ELSEWHERE = "being upscaled by another process"
 _SUMMARY = (
     "done",
     "already done",
