@@ -106,7 +106,7 @@ class TrainCache:
         try:
             facts = json.loads(read_small(path))
             count = min(int(facts["pages"]), _MOST_PAGES)
-            if count < 1:  # the picture would be left out of the training without a word
+            if count < 1:  # the picture would be left out of the training without a message
                 return None
             names = tuple(_page_name(key, index) for index in range(count))
             return StoredFile(names, tuple(name for name in CONVERSIONS if name in facts["conversions"]))

@@ -146,7 +146,7 @@ def _initial_adapters(base: OpenedWeights | None, options: DistillOptions, seed:
     if options.init_adapter is None:
         return adapters
     found = build_adapters(base.network, base.sha256, load_adapters(options.init_adapter))
-    # Ranks of the file without a word would make the recipe of the new run a lie.
+    # The recipe of the new run names the ranks, so other ranks in the file are an error.
     own, wanted = (
         {name: tuple(each.shape) for name, each in module.named_parameters()} for module in (found, adapters)
     )

@@ -1,7 +1,7 @@
 """Checks around the code of a method of another package: what the code raises, prints and returns.
 
 Every fault of such code is an error with the name of the package, raised where the code returns. Further down, the
-training loop would fail over the same fault as if dsclora were to blame, or train something else without a word.
+training loop would fail over the same fault as if dsclora were to blame, or train something else without a message.
 """
 
 from __future__ import annotations

@@ -125,7 +125,7 @@ def obtain_hub_model(reference: str, offline: bool = False) -> HubModel:
 def list_trusted() -> tuple[TrustedFile, ...]:
     """Return the files of all references that were used before, by reference. Damaged records are left out.
 
-    A damaged record ends the next use of the reference with an error, so no file is trusted again without a word.
+    A damaged record ends the next use of the reference with an error, so no file is trusted again without a message.
     """
     found = []
     for place in found_in(state_dir() / "hub-models", "*.json"):
@@ -218,7 +218,7 @@ def _read_record(place: Path, reference: str) -> TrustedFile | None:
         message = f"the record of {reference} cannot be read: {place} ({error.strerror})"
         raise WeightsError(message, "check the permissions") from error
     except (ValueError, TypeError, RecursionError) as error:
-        # Trusting again without a word would accept any bytes.
+        # Trusting again without a message would accept any bytes.
         raise WeightsError(f"the record of {reference} cannot be read: {place}", "remove the file") from error
     if record.reference != reference:
         raise WeightsError(f"the record of {reference} is damaged: {place}", "remove the file")

@@ -300,7 +300,7 @@ def _find_auto(options: ModelOptions, catalog: Catalog, scale: int) -> FoundWeig
         raise UsageError(f"no model upscales by {scale} in one pass", f"there are models for {scales}")
     rule = catalog.photo.get(scale) if options.model == AUTO_PHOTO else None
     names = (*((rule.model,) if rule else ()), *catalog.auto[scale])
-    # Results and scores must not depend on luck without a word: every fallback is reported in `note`.
+    # Results and scores must not depend on luck without a message: every fallback is reported in `note`.
     problems: list[str] = []
     missed: list[HubUnavailable] = []
     for name in names:

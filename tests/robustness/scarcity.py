@@ -49,7 +49,7 @@ def _judge_words(ended: Ended) -> Iterator[str]:
     if any(bad in words for bad in _BAD):
         yield f"wrote {words[-300:]!r}"
     if ended.code and not words.strip():
-        yield f"ended with {ended.code} without a word"
+        yield f"ended with {ended.code} without a message"
 
 
 def _judge_files(

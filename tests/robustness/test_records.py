@@ -1,4 +1,4 @@
-"""docs/reliability.md is what the records give, and no finding stays open without a word."""
+"""docs/reliability.md is what the records give, and every record is small and of a known check."""
 
 from __future__ import annotations
 

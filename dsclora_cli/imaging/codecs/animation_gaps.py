@@ -31,7 +31,7 @@ class WholeFrames:
     """File that ends behind the last whole frame."""
 
     frames: int
-    """Number of whole frames; 0 where decoders would fill the first frame without a word."""
+    """Number of whole frames; 0 where decoders would fill the first frame without a message."""
 
 
 def whole_frames(data: bytes, name: str) -> WholeFrames | None:

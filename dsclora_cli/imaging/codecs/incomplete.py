@@ -34,7 +34,7 @@ def decode_whole(file: BinaryIO, header: Header, decode: Callable[[], Iterator[F
     """Yield the frames of a file.
 
     Raises:
-        ImageError: Pixels are missing that the decoder would fill without a word.
+        ImageError: Pixels are missing that the decoder would fill without a message.
     """
     lost = _describe_loss(file, header)
     if lost:

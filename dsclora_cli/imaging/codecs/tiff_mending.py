@@ -39,7 +39,7 @@ _LONG, _LONG8 = 4, 16  # TIFF types
 
 
 def may_be_cut(page: TiffPage) -> bool:
-    """Return whether decoders of the compression fill an incomplete strip or tile without a word."""
+    """Return whether decoders of the compression fill an incomplete strip or tile without a message."""
     return page.compression == JPEG or page.compression in _CODED
 
 

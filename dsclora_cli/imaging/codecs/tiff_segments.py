@@ -80,7 +80,7 @@ def segment_name(page: TiffPage) -> str:
 
 
 def require_segments(page: TiffPage, file: BinaryIO) -> None:
-    """Raise ImageError where data of a page are missing: decoders would fill the hole without a word."""
+    """Raise ImageError where data of a page are missing: decoders would fill the hole without a message."""
     count, name = count_segments(page), segment_name(page)
     present = present_segments(page, file.seek(0, 2))
     if len(present) < count:

@@ -1,4 +1,4 @@
-"""Unread parts of a file: named in sentences for the user, so nothing is dropped without a word.
+"""Unread parts of a file: named in sentences for the user, so nothing is dropped without a message.
 
 Parts with a sentence of their own elsewhere (second pictures of a JPEG), and parts without a meaning for the picture
 (docs/images.md lists them), have no sentence here.
@@ -45,7 +45,7 @@ _KNOWN_SEGMENTS = MappingProxyType(
 
 # A background to show behind the picture, bits in use, counts of colors, a time, and marks of encoders.
 IDLE_CHUNKS = (b"bKGD", b"sBIT", b"hIST", b"sPLT", b"tIME", b"iDOT")
-"""Chunks of a PNG that are left out without a word."""
+"""Chunks of a PNG that are left out without a message."""
 
 _KNOWN_CHUNKS = (
     *(b"IHDR", b"PLTE", b"IDAT", b"IEND", b"tRNS", b"gAMA", b"cHRM", b"sRGB", b"iCCP", b"cICP", b"mDCV", b"mDCv"),
