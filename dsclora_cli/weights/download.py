@@ -19,15 +19,13 @@ from dsclora_cli.hub_client import online_step
 from dsclora_cli.paths import atomic_write, downloads_dir, is_file, is_inner_path, open_regular, sha256_of
 from dsclora_cli.transfer import DiskError, Received, TooManyBytes, Watch, watched
 from dsclora_cli.weights.catalog import EMBEDDED, WeightEntry
+from dsclora_cli.weights.limits import MOST_WEIGHT_BYTES
 
 OnBytes = Callable[[int, int | None], None]
 """Callback `(bytes so far, bytes in all)` during a download; the second number is None if the server does not say."""
 
 _WINDOW_SECONDS = 30.0
 """Window in which a server must send `transfer.SLOWEST` bytes a second, and longest wait for a single answer."""
-
-_MOST_BYTES = 1 << 30
-"""Largest file without a known size; `state_dict` reads no larger one."""
 
 _BLOCK_BYTES = 1 << 18
 
@@ -172,7 +170,7 @@ def _fetch_from_web(entry: WeightEntry, url: str, path: Path, expected: str, on_
     try:
         # A file with another sha256 never appears at `path`: the error leaves the context, which removes the file.
         with atomic_write(path) as temporary:
-            found = _download(url, temporary, entry.size or _MOST_BYTES, on_bytes)
+            found = _download(url, temporary, entry.size or MOST_WEIGHT_BYTES, on_bytes)
             if expected and found != expected:
                 again = "" if entry.sha256 else f"; to accept the new file, remove {path.parent} and fetch it again"
                 raise WeightsError(

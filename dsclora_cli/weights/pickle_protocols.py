@@ -15,11 +15,8 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from dsclora_cli.paths import open_regular
+from dsclora_cli.weights.limits import MOST_PICKLE_BYTES, MOST_PICKLES
 
-_PICKLES = 5
-"""Pickles in an old-style file of torch, before the bytes of the tensors."""
-
-_MOST_BYTES = 1 << 26
 _PROTOCOL_2 = pickle.PROTO + b"\2"
 _TEXTS = ("SHORT_BINUNICODE", "BINUNICODE", "BINUNICODE8")
 _BYTES = ("SHORT_BINBYTES", "BINBYTES", "BINBYTES8", "BYTEARRAY8")
@@ -45,7 +42,7 @@ def with_protocol_2(path: Path) -> BinaryIO:
                 target.writestr(entry.filename, _rewrite(io.BytesIO(data)) if is_pickle else data)
     else:
         with open_regular(path) as file:
-            for _ in range(_PICKLES):
+            for _ in range(MOST_PICKLES):
                 rewritten.write(_rewrite(file))
             rewritten.write(file.read())
     rewritten.seek(0)
@@ -58,7 +55,7 @@ def _rewrite(stream: BinaryIO) -> bytes:
     for part in _Rewriting().parts(stream):
         parts.append(part)
         size += len(part)
-        if size > _MOST_BYTES:
+        if size > MOST_PICKLE_BYTES:
             raise ValueError("a pickle is too long")
     return b"".join(parts)
 

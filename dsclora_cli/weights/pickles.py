@@ -18,11 +18,9 @@ from typing import BinaryIO, Self
 import torch
 
 from dsclora_cli.paths import open_regular
+from dsclora_cli.weights.limits import MOST_PICKLE_BYTES, MOST_PICKLES
 
 _MOST_STEPS = 2_000_000
-_MOST_BYTES = 1 << 26
-_MOST_PICKLES = 5
-"""Pickles in an old-style file of torch: magic number, protocol, system, objects, names of the storages."""
 
 _PLAIN = re.compile(
     r"torch\.(\w*Storage|Tensor|Size|device|bool|[bu]?(float|int|complex)\w*|double|half|long|short|strided|per_\w+)"
@@ -121,7 +119,7 @@ def find_code(path: Path) -> str:
     """Return the name of the first object in a pickle that is neither data nor a tensor, else an empty text."""
     try:
         for stream in _pickles(path):
-            for _ in range(_MOST_PICKLES):
+            for _ in range(MOST_PICKLES):
                 for name in _names(stream):
                     if not _PLAIN.fullmatch(name):
                         return name[:80] if name.isprintable() else ascii(name[:80])
@@ -146,7 +144,7 @@ def _pickles(path: Path) -> Iterator[BinaryIO]:
             for entry in archive.infolist():
                 if entry.filename.endswith(".pkl"):
                     with archive.open(entry) as packed:
-                        yield BytesIO(packed.read(_MOST_BYTES))
+                        yield BytesIO(packed.read(MOST_PICKLE_BYTES))
     else:
         with open_regular(path) as file:
             yield file

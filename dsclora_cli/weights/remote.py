@@ -11,9 +11,7 @@ from pathlib import Path
 from dsclora_cli.errors import ImageUnreadable, WeightsError, next_step
 from dsclora_cli.paths import atomic_write, downloads_dir, found_in, is_file, is_inner_path
 from dsclora_cli.storage.places import Place, RemotePlace
-
-_MOST_BYTES = 1 << 30
-"""As for downloads from web addresses."""
+from dsclora_cli.weights.limits import MOST_WEIGHT_BYTES, MOST_WEIGHTS_TEXT
 
 
 def local_weights(place: Place, offline: bool) -> Path:
@@ -59,8 +57,8 @@ def _copy_to(folder: Path, place: RemotePlace) -> Path:
     if facts is None or facts.is_folder:
         what = "does not exist" if facts is None else "is a folder, not a weight file"
         raise ImageUnreadable(f"{place} {what}", "check the URL")
-    if facts.size is not None and facts.size > _MOST_BYTES:
-        raise ImageUnreadable(f"{place}: {facts.size} bytes are more than 1 GiB", "check the URL")
+    if facts.size is not None and facts.size > MOST_WEIGHT_BYTES:
+        raise ImageUnreadable(f"{place}: {facts.size} bytes are more than {MOST_WEIGHTS_TEXT}", "check the URL")
     version = hashlib.sha256(f"{facts.size} {facts.tag}".encode()).hexdigest()[:16]
     copy = folder / version / (place.name if is_inner_path(place.name) else "weights")
     if not is_file(copy):

@@ -25,12 +25,10 @@ from torch.serialization import safe_globals
 from dsclora_cli.errors import OutputUnwritable, WeightsError, next_step
 from dsclora_cli.paths import atomic_write, open_regular
 from dsclora_cli.weights.finished import unreadable_weights
+from dsclora_cli.weights.limits import FORMATS_HINT, MOST_WEIGHT_BYTES, MOST_WEIGHTS_TEXT
 from dsclora_cli.weights.pickle_protocols import with_protocol_2
 from dsclora_cli.weights.pickles import STAND_INS, find_code, find_protocol
 from dsclora_cli.weights.wrappers import unwrap
-
-MOST_WEIGHT_BYTES = 1 << 30
-"""Largest accepted file, packed and unpacked."""
 
 _PROTOCOLS = tuple(bytes([0x80, protocol]) for protocol in range(2, 6))
 """First bytes of a pickle."""
@@ -38,7 +36,6 @@ _PROTOCOLS = tuple(bytes([0x80, protocol]) for protocol in range(2, 6))
 _LOADING = threading.Lock()
 """Held while torch knows the stand-ins, and keeps quiet: both are settings of the whole process."""
 
-_HINT = "expected weights as .safetensors, .pth or .pt"
 _BROKEN = (
     pickle.UnpicklingError, EOFError, RuntimeError, LookupError, ValueError, TypeError, AttributeError, AssertionError,
     ArithmeticError, MemoryError, OSError, struct.error, zipfile.BadZipFile, zlib.error,
@@ -68,7 +65,7 @@ def read_tensors(path: Path, keep_names: bool = False) -> TensorFile:
     except OSError as error:
         raise unreadable_weights(path, error) from error
     if size > MOST_WEIGHT_BYTES:
-        raise WeightsError(f"{path} is larger than 1 GiB", _HINT)
+        raise WeightsError(f"{path} is larger than {MOST_WEIGHTS_TEXT}", FORMATS_HINT)
     # safetensors: the length of the header in 8 bytes, then the header as JSON.
     if head[8:9] == b"{" and int.from_bytes(head[:8], "little") <= size:
         return _read_safetensors(path, keep_names)
@@ -76,7 +73,7 @@ def read_tensors(path: Path, keep_names: bool = False) -> TensorFile:
         return TensorFile(_unwrap(_read_pickle(path), path, keep_names), {})
     if code := find_code(path):
         raise _refused(path, code)
-    raise WeightsError(f"{path} is not a file of weights", _HINT)
+    raise WeightsError(f"{path} is not a file of weights", FORMATS_HINT)
 
 
 def require_finite_tensor(tensor: Tensor, name: str, path: Path) -> Tensor:
@@ -85,7 +82,7 @@ def require_finite_tensor(tensor: Tensor, name: str, path: Path) -> Tensor:
     Raises WeightsError for other dtypes than floating-point, and for values that are not finite in float32.
     """
     if tensor.is_meta or not tensor.is_floating_point():
-        raise WeightsError(f"{path}: {name} does not hold floating-point values", _HINT)
+        raise WeightsError(f"{path}: {name} does not hold floating-point values", FORMATS_HINT)
     if not bool(torch.isfinite(tensor.float()).all()):
         raise WeightsError(f"{path}: {name} holds NaN or infinity", "the weights are damaged; get the file again")
     return tensor
@@ -137,7 +134,7 @@ def _read_pickle(path: Path) -> object:
         if zipfile.is_zipfile(path):
             with zipfile.ZipFile(path) as archive:
                 if sum(entry.file_size for entry in archive.infolist()) > MOST_WEIGHT_BYTES:
-                    raise WeightsError(f"{path} unpacks to more than 1 GiB", _HINT)
+                    raise WeightsError(f"{path} unpacks to more than {MOST_WEIGHTS_TEXT}", FORMATS_HINT)
         with _open_pickle(path) as file:
             return _load(file)
     except _BROKEN as error:
@@ -167,7 +164,7 @@ def _unwrap(loaded: object, path: Path, keep_names: bool) -> dict[str, Tensor]:
         raise _broken(path) from error
     # A tensor with a stride of 0 can claim any size, and a network of this size would be built.
     if claimed > MOST_WEIGHT_BYTES:
-        raise WeightsError(f"{path} claims tensors of {claimed} bytes, more than 1 GiB", _HINT)
+        raise WeightsError(f"{path} claims tensors of {claimed} bytes, more than {MOST_WEIGHTS_TEXT}", FORMATS_HINT)
     return tensors
 
 

@@ -12,6 +12,8 @@ import torch
 from torch import Tensor
 
 from dsclora_cli.errors import WeightsError
+from dsclora_cli.inference.engine import NO_NORM
+from dsclora_cli.weights.limits import FORMATS_HINT
 from dsclora_cli.weights.pickles import StandIn, StandInArray
 
 _EMA = (
@@ -31,11 +33,7 @@ _OTHERS = frozenset((
 ))  # fmt: skip
 """First parts of the names of tensors that belong to the training and not to the network."""
 
-_MARKERS = ("no_norm",)
-"""Names of tensors of one value that say something about the network, see `NO_NORM` of the engines."""
-
 _MOST_LAYERS = 8
-_HINT = "expected weights as .safetensors, .pth or .pt"
 
 
 def unwrap(loaded: object, path: Path, keep_names: bool = False) -> dict[str, Tensor]:
@@ -43,13 +41,13 @@ def unwrap(loaded: object, path: Path, keep_names: bool = False) -> dict[str, Te
     tensors: dict[str, Tensor] = {}
     for name, value in (_find_state(loaded, set()) or {}).items():
         found = value.tensor() if isinstance(value, StandInArray) else value
-        if _is_remark(found) and name not in _MARKERS:
+        if _is_remark(found) and name != NO_NORM:
             continue
         if not isinstance(name, str) or not isinstance(found, Tensor) or found.layout != torch.strided:
-            raise WeightsError(f"{path} holds {str(name)[:80]!r}, which is not a tensor", _HINT)
+            raise WeightsError(f"{path} holds {str(name)[:80]!r}, which is not a tensor", FORMATS_HINT)
         tensors[name] = found
     if not tensors:
-        raise WeightsError(f"{path} holds no tensors by name", _HINT)
+        raise WeightsError(f"{path} holds no tensors by name", FORMATS_HINT)
     return tensors if keep_names else _without_prefixes(tensors)
 
 

@@ -44,7 +44,7 @@ def test_a_file_that_is_absent_or_too_large_is_named(memory: fsspec.AbstractFile
     memory.pipe_file(URL, b"first")
     with pytest.raises(WeightsError, match="is a folder, not a weight file"):
         local_weights(parse_place("memory://models"), offline=False)
-    monkeypatch.setattr("dsclora_cli.weights.remote._MOST_BYTES", 3)
+    monkeypatch.setattr("dsclora_cli.weights.remote.MOST_WEIGHT_BYTES", 3)
     with pytest.raises(WeightsError, match="5 bytes are more than 1 GiB"):
         local_weights(parse_place(URL), offline=False)
 
