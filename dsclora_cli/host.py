@@ -1,4 +1,4 @@
-"""Free memory of the machine, memory that is given back, and the number of worker processes, found without torch."""
+"""CPUs and free memory of the machine, memory that is given back, and the number of worker processes. No torch."""
 
 from __future__ import annotations
 
@@ -11,6 +11,12 @@ from pathlib import Path
 
 _CGROUP = Path("/sys/fs/cgroup")
 _OWN_GROUPS = Path("/proc/self/cgroup")
+
+
+def usable_cpus() -> int:
+    """Return the number of CPUs that this process may use; a container or a job of Slurm may have some of the CPUs."""
+    # os.process_cpu_count does the same from Python 3.13 on.
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def host_memory() -> int:

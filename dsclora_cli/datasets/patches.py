@@ -7,7 +7,6 @@ the step's number alone, so every process of a distributed run computes only its
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -27,6 +26,7 @@ from dsclora_cli.datasets.degradation import context_of, degrade
 from dsclora_cli.datasets.download import SOURCES, fetch_set, set_name
 from dsclora_cli.datasets.pages import CONVERSIONS
 from dsclora_cli.errors import DscloraError, ImageError, UsageError
+from dsclora_cli.host import usable_cpus
 from dsclora_cli.imaging.metrics import luma
 from dsclora_cli.imaging.resize import downscale, matlab_bicubic
 from dsclora_cli.paths import is_folder
@@ -351,7 +351,7 @@ def _gather(
     usable: dict[tuple[str, str], Picture] = {}
     reasons: list[str] = []
     converted: dict[str, list[str]] = {}
-    pool = ThreadPoolExecutor(min(MAX_THREADS, os.cpu_count() or 1))
+    pool = ThreadPoolExecutor(min(MAX_THREADS, usable_cpus()))
     try:
         for pairs in sources.values():
             found = pool.map(lambda pair: _prepare(pair, recipe, cache), pairs)

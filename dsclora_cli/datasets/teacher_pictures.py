@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import os
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -17,6 +16,7 @@ from dsclora_cli.datasets.benchmarks import hr_name, list_pictures, lr_name
 from dsclora_cli.datasets.pages import open_pages
 from dsclora_cli.datasets.patches import FIXED_POINT, MAX_THREADS, OnPicture, Picture, TrainSet, listed
 from dsclora_cli.errors import ImageError, UsageError
+from dsclora_cli.host import usable_cpus
 from dsclora_cli.imaging.color import convert_pixels, white_level
 
 
@@ -34,7 +34,7 @@ def with_teacher_pictures(data: TrainSet, folder: Path, on_picture: OnPicture | 
         DscloraError: The cache cannot be written.
     """
     files = _pair(data, folder)
-    pool = ThreadPoolExecutor(min(MAX_THREADS, os.cpu_count() or 1))
+    pool = ThreadPoolExecutor(min(MAX_THREADS, usable_cpus()))
     pictures = []
     try:
         for picture in pool.map(lambda picture: _taught(picture, files[picture.file], data), data.pictures):

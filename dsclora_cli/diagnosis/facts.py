@@ -22,7 +22,7 @@ import psutil
 from dsclora_cli import __version__, hub
 from dsclora_cli.diagnosis.report import Device, Folder, FormatState, HubAnswer, HubState, Package, System
 from dsclora_cli.errors import DscloraError, UsageError
-from dsclora_cli.host import host_memory
+from dsclora_cli.host import host_memory, usable_cpus
 from dsclora_cli.hub_client import HubUnavailable
 from dsclora_cli.imaging.formats import FORMATS
 from dsclora_cli.inference.system import may_have_gpu
@@ -49,7 +49,7 @@ def describe_system() -> System:
         platform=platform.platform(),
         cpu=cpu,
         vector_instructions=vectors,
-        cores=len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1,
+        cores=usable_cpus(),
         memory=psutil.virtual_memory().total,
         free_memory=host_memory(),
         stdout_encoding=(sys.stdout.encoding or "unknown") if sys.stdout else "closed",

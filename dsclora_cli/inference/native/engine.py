@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 import weakref
 from dataclasses import replace
 from typing import Any
@@ -12,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dsclora_cli.errors import OutOfMemory, UsageError
+from dsclora_cli.host import usable_cpus
 from dsclora_cli.inference.engine import NotFinite, PendingTile, UnitPixels
 from dsclora_cli.inference.native.library import CPU_VARIABLE, chosen_cpu, load_library
 from dsclora_cli.inference.native.weights import SpanWeights
@@ -44,7 +44,7 @@ class NativeEngine:
         """Open the network. Raises RuntimeError without the library, OutOfMemory, and UsageError for the wrong CPU."""
         floats = math.ceil(_FLOATS_OF_MAP * weights.channels * (3 * weights.blocks + 4))
         self.descriptor = replace(weights.descriptor, floats_per_pixel=floats)
-        self._threads = threads or _usable_cpus()
+        self._threads = threads or usable_cpus()
         self._library = load_library()
         sizes = weights.channels, weights.blocks, weights.descriptor.scale
         self._handle = self._library.dsclora_native_open(
@@ -90,9 +90,3 @@ class NativeEngine:
     def _out_of_memory(self, tile: NDArray[Any]) -> OutOfMemory:
         message = f"a tile of {tile.shape[1]}x{tile.shape[0]} does not fit the memory of {self.device}"
         return OutOfMemory(message, "close other programs to free memory")
-
-
-def _usable_cpus() -> int:
-    """Return the number of CPUs that this process may use."""
-    # os.process_cpu_count does the same from Python 3.13 on.
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
