@@ -26,6 +26,7 @@ from dsclora_cli.cluster.schedule import Task
 from dsclora_cli.cluster.worker import TaskReport, UpscaleWorker, WorkerFacts
 from dsclora_cli.config import ClusterOptions, UpscaleOptions
 from dsclora_cli.errors import DscloraError, UsageError, bug_info, is_debugging
+from dsclora_cli.host import usable_cpus
 
 _LOCAL = "local"
 """Ray's name for a new cluster on this machine."""
@@ -366,7 +367,7 @@ def _import_ray(is_alone: bool) -> Any:  # noqa: ANN401 - a module
 def _local_settings(cluster: ClusterOptions) -> dict[str, Any]:
     """Return the settings of a cluster on this machine, without a dashboard."""
     return {
-        "num_cpus": max((cluster.workers or 1) * cluster.cpus, os.cpu_count() or 1),
+        "num_cpus": max((cluster.workers or 1) * cluster.cpus, usable_cpus()),
         "include_dashboard": False,
         "object_store_memory": _OBJECT_STORE,
         # Names of sockets have at most 107 bytes, and a folder of temporary files may have a long name.
