@@ -42,7 +42,7 @@ PIPE_SECONDS = 30.0
 
 _CHUNK = 1 << 20  # bytes that are read at once
 
-_LONGEST = 255
+LONGEST_NAME = 255
 """Bytes of the longest file name on most file systems."""
 
 
@@ -223,7 +223,7 @@ def _create_incomplete(path: Path) -> Path:
     for number in count(1):
         ending = f"-incomplete{f'-{number}' if number > 1 else ''}{path.suffix}"
         stem = path.stem
-        while stem and len(os.fsencode(stem + ending)) > _LONGEST:
+        while stem and len(os.fsencode(stem + ending)) > LONGEST_NAME:
             stem = stem[:-1]
         place = path.with_name(stem + ending)
         with suppress(FileExistsError):
@@ -495,5 +495,5 @@ def is_inner_path(name: str) -> bool:
     return (
         name.isprintable()
         and not _REFUSED.intersection(name)
-        and all(part.strip(". ") and len(part.encode()) <= _LONGEST for part in parts)
+        and all(part.strip(". ") and len(part.encode()) <= LONGEST_NAME for part in parts)
     )

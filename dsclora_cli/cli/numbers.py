@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from typing import Any
 
+from dsclora_cli.checked import Numbers
+
 
 def name_numbers(command: Any) -> None:  # noqa: ANN401 - Typer's own class, which has no public name
     """Let errors of a command, and of all commands in it, say which number an option takes; the help stays the same.
@@ -41,8 +43,6 @@ def _refuse_nan(kind: Any) -> None:  # noqa: ANN401 - as above
 def _words(number: type, least: float | None, most: float | None) -> str:
     """Return the words behind "is not a valid"."""
     words = "whole number" if number is int else "number"
-    if least is not None:
-        words += f" of at least {least:g}" if most is None else f" from {least:g} to {most:g}"
-    elif most is not None:
-        words += f" up to {most:g}"
-    return words
+    if least is None:
+        return words if most is None else f"{words} up to {most:g}"
+    return f"{words} {Numbers(least, math.inf if most is None else most)}"

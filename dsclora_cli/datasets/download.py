@@ -25,7 +25,7 @@ from dsclora_cli.errors import ImageError, SetUnavailable, UsageError, next_step
 from dsclora_cli.hub import fetch_dataset_file
 from dsclora_cli.hub_client import HubUnavailable
 from dsclora_cli.imaging.formats import is_picture_name
-from dsclora_cli.paths import cache_dir, found_in, is_folder, sync_files, sync_folder
+from dsclora_cli.paths import LONGEST_NAME, cache_dir, found_in, is_folder, sync_files, sync_folder
 
 SOURCES = {
     "Set5": (("eugenesiow/Set5", "data/Set5_HR.tar.gz"), ("goodfellowliu/Set5", "Set5.zip")),
@@ -45,9 +45,6 @@ _ABANDONED_SECONDS = 3600
 """Age from which an unfinished folder belongs to a process that was killed."""
 
 _HINT = "try again later, or give the set as a folder with --data-dir DIR"
-_LONGEST_NAME = 255
-"""Bytes of the longest file name on most file systems."""
-
 _ARCHIVE_HINT = "do not use this copy; give the set as a folder with --data-dir DIR"
 
 _CHUNK = 2**20
@@ -239,8 +236,8 @@ def _entry(
     path = PurePosixPath(name)
     if path.is_absolute() or ".." in path.parts or "\\" in name or ":" in name or not name.isprintable():
         raise ImageError(f"the path {name!r} leads out of the archive's own folder", _ARCHIVE_HINT)
-    if any(len(part.encode()) > _LONGEST_NAME for part in path.parts):
-        raise ImageError(f"the path {name[:60]!r}... has a part longer than {_LONGEST_NAME} bytes", _ARCHIVE_HINT)
+    if any(len(part.encode()) > LONGEST_NAME for part in path.parts):
+        raise ImageError(f"the path {name[:60]!r}... has a part longer than {LONGEST_NAME} bytes", _ARCHIVE_HINT)
     if is_folder:
         return None
     if not is_regular:

@@ -11,8 +11,8 @@ Plane = NDArray[np.float64]
 """`(H, W)` float64 with values in 0-255."""
 
 _PEAK = 255.0
-_RADIUS, _SIGMA = 5, 1.5
-SSIM_WINDOW = 2 * _RADIUS + 1
+_SIGMA = 1.5
+SSIM_WINDOW = 11
 """Pixels that SSIM needs on each side of a picture."""
 
 _C1, _C2 = (0.01 * _PEAK) ** 2, (0.03 * _PEAK) ** 2  # constants of Wang et al. 2004
@@ -58,20 +58,25 @@ def ssim(result: NDArray[np.uint8] | Plane, truth: NDArray[np.uint8] | Plane) ->
     if result.ndim == 3:
         return float(np.mean([ssim(result[:, :, c], truth[:, :, c]) for c in range(result.shape[2])]))
     x, y = result.astype(np.float64), truth.astype(np.float64)
-    mean_x, mean_y = _blur(x), _blur(y)
+    window = np.exp(-((np.arange(SSIM_WINDOW) - SSIM_WINDOW // 2) ** 2) / (2 * _SIGMA**2))
+    window /= window.sum()
+    mean_x, mean_y = blur(x, window), blur(y, window)
     # Population statistics (no n - 1), as in the authors' MATLAB code.
-    variance_x, variance_y = _blur(x * x) - mean_x**2, _blur(y * y) - mean_y**2
-    covariance = _blur(x * y) - mean_x * mean_y
+    variance_x, variance_y = blur(x * x, window) - mean_x**2, blur(y * y, window) - mean_y**2
+    covariance = blur(x * y, window) - mean_x * mean_y
     likeness = (2 * mean_x * mean_y + _C1) * (2 * covariance + _C2)
     return float(np.mean(likeness / ((mean_x**2 + mean_y**2 + _C1) * (variance_x + variance_y + _C2))))
 
 
-def _blur(plane: Plane) -> Plane:
-    """Return the Gaussian mean at positions with the whole window inside: `(H, W) -> (H - 10, W - 10)`."""
-    taps = np.exp(-(np.arange(-_RADIUS, _RADIUS + 1) ** 2) / (2 * _SIGMA**2))
-    taps /= taps.sum()
-    # The Gaussian is separable: rows, transposed, rows again.
+def blur(plane: Plane, window: NDArray[np.float64]) -> Plane:
+    """Return weighted means at the positions with the whole window inside: `(H, W) -> (H - N + 1, W - N + 1)`.
+
+    Args:
+        plane: Values.
+        window: `(N,)` weights; the two-dimensional window is the outer product of the weights with themselves.
+    """
+    # The window is separable: rows, transposed, rows again.
     for _ in range(2):
-        length = plane.shape[0] - 2 * _RADIUS
-        plane = sum((tap * plane[i : i + length] for i, tap in enumerate(taps)), np.zeros(())).T
+        length = plane.shape[0] - len(window) + 1
+        plane = sum((tap * plane[i : i + length] for i, tap in enumerate(window)), np.zeros(())).T
     return plane

@@ -13,12 +13,11 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from dsclora_cli.imaging.metrics import Plane, luma
+from dsclora_cli.imaging.metrics import Plane, blur, luma
 from dsclora_cli.imaging.resize import halve_plane
 
 _PARAMETERS = Path(__file__).with_name("niqe_pris_params.npz")
 _BLOCK = 96  # pixels a side
-_REACH = 3  # of the 7x7 window, in pixels
 _NEIGHBORS = ((0, 1), (1, 0), (1, 1), (1, -1))
 """Rows and columns from a pixel to the neighbor that the pixel is multiplied with."""
 
@@ -78,20 +77,15 @@ def _normalize(plane: Plane, window: NDArray[np.float64]) -> Plane:
     """Return `(H, W)` without the local mean, divided by the local deviation plus 1: MSCN coefficients."""
     # Rounded to float32, where flat areas give exactly 0: in float64 they give rounding errors of either sign, which
     # would count as values to the left and to the right of 0, and change the score by up to 0.3.
-    mean, mean_square = (_blur(each, window).astype(np.float32) for each in (plane, plane * plane))
+    mean, mean_square = (_local_mean(each, window).astype(np.float32) for each in (plane, plane * plane))
     deviation = np.sqrt(np.abs(mean_square - mean * mean))
     normalized: Plane = ((plane.astype(np.float32) - mean) / (deviation + 1)).astype(np.float64)
     return normalized
 
 
-def _blur(plane: Plane, window: NDArray[np.float64]) -> Plane:
+def _local_mean(plane: Plane, window: NDArray[np.float64]) -> Plane:
     """Return the weighted mean around each pixel of `(H, W)`; the border is repeated."""
-    padded = np.pad(plane, _REACH, mode="edge")
-    # The window is separable: rows, transposed, rows again.
-    for _ in range(2):
-        length = padded.shape[0] - 2 * _REACH
-        padded = sum((tap * padded[i : i + length] for i, tap in enumerate(window)), np.zeros(())).T
-    return padded
+    return blur(np.pad(plane, len(window) // 2, mode="edge"), window)
 
 
 def _features(normalized: Plane, edge: int) -> NDArray[np.float64]:

@@ -23,6 +23,8 @@ _AUTO, _ALL, _CPU = "auto", "all", "cpu"
 _CPU_ENGINES = {"native": "the native engine", "openvino": "OpenVINO"}
 """Engines that run on the CPU in float32 only, with their names in messages."""
 
+_OPENVINO_STEP = 'pip install "dsclora[cpu]"'
+
 _MEASURED = ("avx512", "avx2")
 """Instruction sets with which the native engine was measured, and is faster than all other engines."""
 
@@ -67,7 +69,7 @@ def find_problems() -> dict[str, str]:
     """Return, by the name of each engine, why the engine cannot run here; an empty text where the engine can run."""
     return {
         "native": why_unavailable(),
-        "openvino": "" if openvino.is_installed() else 'not installed: pip install "dsclora[cpu]"',
+        "openvino": "" if openvino.is_installed() else f"not installed: {_OPENVINO_STEP}",
         "torch": "" if find_spec("torch") else "not installed: pip install torch",
     }
 
@@ -130,7 +132,7 @@ def _check_cpu_engine(options: EngineOptions) -> None:
     """Raise UsageError for an engine that is missing, or that does not support the other options."""
     name = _CPU_ENGINES[options.engine]
     if options.engine == "openvino" and not openvino.is_installed():
-        raise UsageError("OpenVINO is not installed", 'pip install "dsclora[cpu]", or leave --engine out')
+        raise UsageError("OpenVINO is not installed", f"{_OPENVINO_STEP}, or leave --engine out")
     if options.engine == "native" and (reason := why_unavailable()):
         hint = "install g++ or clang++ and then dsclora again, as docs/install.md says, or leave --engine out"
         raise UsageError(f"the native engine is not available: {reason}", hint)
