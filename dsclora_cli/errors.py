@@ -25,6 +25,7 @@ from __future__ import annotations
 import errno
 import os
 import unicodedata
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import IntEnum, StrEnum
 from typing import Any, ClassVar
@@ -149,6 +150,12 @@ def system_info(error: BaseException, code: ErrorCode) -> ErrorInfo | None:
     # str(error) would begin with a number.
     message = f"{error.filename}: {error.strerror}" if error.filename else error.strerror
     return ErrorInfo(code, escape_control(message), next_step(error))
+
+
+def list_some(names: Sequence[str], most: int = 5) -> str:
+    """Return the first `most` names with commas between, and the number of the others, for a message."""
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return f"{', '.join(names[:most])}{more}"
 
 
 def escape_control(text: str) -> str:

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from dsclora_cli.config import ReadOptions
 from dsclora_cli.datasets.download import OnUnpack, fetch_set, set_name
 from dsclora_cli.datasets.pages import check_regular
-from dsclora_cli.errors import ImageError, UsageError
+from dsclora_cli.errors import ImageError, UsageError, list_some
 from dsclora_cli.imaging.formats import is_picture_name
 from dsclora_cli.imaging.reader import PictureReader, open_picture
 from dsclora_cli.imaging.resize import downscale
@@ -26,8 +26,6 @@ from dsclora_cli.paths import is_file, is_folder, is_taken
 
 _HINT = "replace it by an 8-bit RGB or grey picture"
 _MAX_PIXELS = ReadOptions.max_pixels
-_MAX_LISTED = 5
-"""Number of files that an error names."""
 
 
 @dataclass(frozen=True)
@@ -239,9 +237,8 @@ def lr_name(path: Path, scale: int) -> str:
 def _refuse(paths: Sequence[Path], problem: str) -> None:
     """Raise UsageError with the names of the files, if there are any."""
     if paths:
-        listed = ", ".join(path.name for path in paths[:_MAX_LISTED])
-        more = f" and {len(paths) - _MAX_LISTED} more" if len(paths) > _MAX_LISTED else ""
-        raise UsageError(f"{listed}{more}: {problem}", "HR and LR are paired by name: add, rename or remove files")
+        names = list_some([path.name for path in paths])
+        raise UsageError(f"{names}: {problem}", "HR and LR are paired by name: add, rename or remove files")
 
 
 def read_rgb(path: Path, max_pixels: int = _MAX_PIXELS) -> NDArray[np.uint8]:

@@ -25,7 +25,7 @@ from dsclora_cli.datasets.cache import StoredFile, TrainCache, content_hash
 from dsclora_cli.datasets.degradation import context_of, degrade
 from dsclora_cli.datasets.download import SOURCES, fetch_set, set_name
 from dsclora_cli.datasets.pages import CONVERSIONS
-from dsclora_cli.errors import DscloraError, ImageError, UsageError
+from dsclora_cli.errors import DscloraError, ImageError, UsageError, list_some
 from dsclora_cli.host import usable_cpus
 from dsclora_cli.imaging.metrics import luma
 from dsclora_cli.imaging.resize import downscale, matlab_bicubic
@@ -44,8 +44,6 @@ _FLAT = 60.0
 """PSNR-Y of bicubic, in dB, above which a picture is flat."""
 _BAND = 64
 """LR rows of the bands in which `_is_flat` looks at a picture."""
-_MAX_LISTED = 5
-"""Number of files that a sentence names."""
 # Random generators take the stream as part of their seed, so that patches, damage and split never share numbers.
 _STREAM_OF_PATCHES, _STREAM_OF_DAMAGE, _STREAM_OF_HELD_OUT = 0, 1, 2
 
@@ -317,8 +315,8 @@ def _gather_held_out(
     if lr is not None and names:
         step = "put theirs there, under names that no picture of --data has"
         if scale == 1 and not recipe.degrade.degrade:
-            raise UsageError(f"{lr} has no LR of {listed(names)}, and at scale 1 LR cannot be made", step)
-        notes.append(f"{listed(names)}: scored on bicubic LR, because {lr} has no LR of their own; {step}")
+            raise UsageError(f"{lr} has no LR of {list_some(names)}, and at scale 1 LR cannot be made", step)
+        notes.append(f"{list_some(names)}: scored on bicubic LR, because {lr} has no LR of their own; {step}")
     return pictures, notes
 
 
@@ -366,11 +364,12 @@ def _gather(
         # After Ctrl-C, do not decode the pictures that wait.
         pool.shutdown(cancel_futures=True)
     if not usable:
-        more = f" and {len(reasons) - 1} more" if len(reasons) > 1 else ""
-        raise UsageError(f"no picture of {', '.join(sources)} can be used: {reasons[0]}{more}", "give other pictures")
+        raise UsageError(
+            f"no picture of {', '.join(sources)} can be used: {list_some(reasons, 1)}", "give other pictures"
+        )
     # Sorted by content, the split and the patches are the same whatever the files are called.
     notes = [f"left out: {reason}" for reason in reasons]
-    notes += [f"{listed(names)}: {CONVERSIONS[conversion]}" for conversion, names in sorted(converted.items())]
+    notes += [f"{list_some(names)}: {CONVERSIONS[conversion]}" for conversion, names in sorted(converted.items())]
     return [usable[key] for key in sorted(usable)], notes
 
 
@@ -380,7 +379,7 @@ def _find_flat(held_out: Sequence[Picture], scale: int, cache: TrainCache) -> tu
     Raises UsageError where all held-out pictures are flat.
     """
     flat = [picture for picture in held_out if _is_flat(cache.open(picture.hr), scale)]
-    names = listed(
+    names = list_some(
         [f"{picture.file} page {picture.page + 1}" if picture.page else str(picture.file) for picture in flat]
     )
     if len(flat) == len(held_out):
@@ -409,12 +408,6 @@ def _is_flat(hr: NDArray[np.uint8], scale: int) -> bool:
         if left <= 0:
             return False
     return True
-
-
-def listed(names: Sequence[str]) -> str:
-    """Return the first names, and the number of the others."""
-    more = f" and {len(names) - _MAX_LISTED} more" if len(names) > _MAX_LISTED else ""
-    return f"{', '.join(names[:_MAX_LISTED])}{more}"
 
 
 def _folder(source: str, offline: bool) -> Path:

@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 
 from dsclora_cli.datasets.benchmarks import hr_name, list_pictures, lr_name
 from dsclora_cli.datasets.pages import open_pages
-from dsclora_cli.datasets.patches import FIXED_POINT, MAX_THREADS, OnPicture, Picture, TrainSet, listed
-from dsclora_cli.errors import ImageError, UsageError
+from dsclora_cli.datasets.patches import FIXED_POINT, MAX_THREADS, OnPicture, Picture, TrainSet
+from dsclora_cli.errors import ImageError, UsageError, list_some
 from dsclora_cli.host import usable_cpus
 from dsclora_cli.imaging.color import convert_pixels, white_level
 
@@ -74,7 +74,7 @@ def _pair(data: TrainSet, folder: Path) -> dict[Path, Path]:
         ]
         found = next((names[name] for names, name in tries if name in names), [])
         if len(found) > 1:
-            raise UsageError(f"{listed(list(map(str, found)))}: all belong to {file.name}", "keep one of them")
+            raise UsageError(f"{list_some(list(map(str, found)))}: all belong to {file.name}", "keep one of them")
         if not found:
             missing.append(file.name)
             continue
@@ -84,7 +84,7 @@ def _pair(data: TrainSet, folder: Path) -> dict[Path, Path]:
             raise UsageError(f"{other} and {file} would share the teacher's picture {found[0]}", hint)
     if missing:
         hint = f"add {Path(missing[0]).stem}.png and the like, or leave the pictures out of --data"
-        raise UsageError(f"{folder} has no teacher's picture for {listed(missing)}", hint)
+        raise UsageError(f"{folder} has no teacher's picture for {list_some(missing)}", hint)
     return files
 
 

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
-from dsclora_cli.errors import UploadFailed, UsageError, WeightsError
+from dsclora_cli.errors import UploadFailed, UsageError, WeightsError, list_some
 from dsclora_cli.hub import ListedFile, endpoint
 from dsclora_cli.hub_upload import HubWriter, RemoteRepo
 from dsclora_cli.publishing.model_card import CardFacts, write_card, write_config
@@ -177,8 +177,8 @@ def _refuse_other_content(repo: str, files: tuple[PushedFile, ...], remote: Remo
         path for path in remote.files if PurePosixPath(path).suffix in WEIGHT_SUFFIXES and path not in ours
     )
     if others:
-        shown = ", ".join(others[:5]) + (f" and {len(others) - 5} more" if len(others) > 5 else "")
-        raise UploadFailed(f"{repo} exists with other content: {shown}", "choose another name, or give --overwrite")
+        message = f"{repo} exists with other content: {list_some(others)}"
+        raise UploadFailed(message, "choose another name, or give --overwrite")
 
 
 def push(plan: PushPlan, options: PushOptions) -> PushedModel:

@@ -13,7 +13,7 @@ from dsclora_cli.errors import WeightsError
 from dsclora_cli.inference.engine import NO_NORM, Descriptor
 from dsclora_cli.models.network import Network
 from dsclora_cli.models.span import SpanConfig
-from dsclora_cli.weights.detect import HINT, UnknownNetwork, architecture_of, detect_architecture, list_some
+from dsclora_cli.weights.detect import HINT, UnknownNetwork, architecture_of, detect_architecture, list_tensors
 from dsclora_cli.weights.finished import NoNetwork
 from dsclora_cli.weights.state_dict import TensorFile, pack_tensors, read_tensors, require_finite_tensor, write_tensors
 
@@ -108,9 +108,9 @@ def tensors_of(network: Network) -> dict[str, Tensor]:
 def _check_strict(state: Mapping[str, Tensor], expected: Mapping[str, Tensor], path: Path) -> None:
     """Raise WeightsError unless both have the same names with tensors of the same shape."""
     if missing := expected.keys() - state.keys():
-        raise WeightsError(f"{path} lacks {list_some(missing)}", HINT)
+        raise WeightsError(f"{path} lacks {list_tensors(missing)}", HINT)
     if unexpected := state.keys() - expected.keys():
-        raise WeightsError(f"{path} has unexpected {list_some(unexpected)}", HINT)
+        raise WeightsError(f"{path} has unexpected {list_tensors(unexpected)}", HINT)
     for name, tensor in state.items():
         if tensor.shape != expected[name].shape:
             shapes = f"{tuple(tensor.shape)}, not {tuple(expected[name].shape)}"

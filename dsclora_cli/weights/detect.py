@@ -11,7 +11,7 @@ from typing import Any
 
 from torch import Tensor
 
-from dsclora_cli.errors import WeightsError
+from dsclora_cli.errors import WeightsError, list_some
 from dsclora_cli.inference.engine import NO_NORM
 from dsclora_cli.models.compact import LEAKY_RELU, PRELU, RELU, Compact, CompactConfig
 from dsclora_cli.models.edsr import EDSR, EdsrConfig, usual_res_scale
@@ -57,7 +57,7 @@ def detect_architecture(file: TensorFile, path: Path) -> tuple[Architecture, Net
     convolutions = {name for name, tensor in file.tensors.items() if tensor.ndim == 4}
     architecture = next((each for each in KNOWN if convolutions.issuperset(each.layers)), None)
     if architecture is None:
-        raise UnknownNetwork(f"unsupported model file {path}: found keys {list_some(file.tensors)}", HINT)
+        raise UnknownNetwork(f"unsupported model file {path}: found keys {list_tensors(file.tensors)}", HINT)
     config = architecture.config(file)
     if config is None:
         raise WeightsError(f"unsupported {architecture.name} network in {path}: layers do not fit together", HINT)
@@ -78,11 +78,9 @@ def architecture_of(network: Network) -> Architecture:
     return next(each for each in KNOWN if each.name == network.config.descriptor.arch)
 
 
-def list_some(names: Iterable[str]) -> str:
-    """Return the first three names, and the number of the others, for an error message."""
-    every = sorted(names)
-    more = f" and {len(every) - 3} more" if len(every) > 3 else ""
-    return ", ".join(name[:80] for name in every[:3]) + more
+def list_tensors(names: Iterable[str]) -> str:
+    """Return the first three names in order of the alphabet, and the number of the others, for an error message."""
+    return list_some([name[:80] for name in sorted(names)], 3)
 
 
 def _span(file: TensorFile) -> SpanConfig | None:

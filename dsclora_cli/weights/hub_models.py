@@ -16,7 +16,7 @@ from functools import lru_cache
 from pathlib import Path, PurePosixPath
 
 from dsclora_cli import hub
-from dsclora_cli.errors import UsageError, WeightsError, next_step
+from dsclora_cli.errors import UsageError, WeightsError, list_some, next_step
 from dsclora_cli.hub_client import HubUnavailable, online_step
 from dsclora_cli.paths import atomic_write, found_in, is_inner_path, read_small, sha256_of, state_dir
 
@@ -204,8 +204,8 @@ def _only_weight_file(repo: str, files: Mapping[str, hub.ListedFile]) -> str:
         return weights[0]
     if not weights:
         raise UsageError(f"{repo} holds no weight file", "choose another repository")
-    shown = ", ".join(weights[:8]) + (f" and {len(weights) - 8} more" if len(weights) > 8 else "")
-    raise UsageError(f"{repo} holds {len(weights)} weight files: {shown}", f"choose one: hf://{repo}/{weights[0]}")
+    message = f"{repo} holds {len(weights)} weight files: {list_some(weights, 8)}"
+    raise UsageError(message, f"choose one: hf://{repo}/{weights[0]}")
 
 
 def _read_record(place: Path, reference: str) -> TrustedFile | None:

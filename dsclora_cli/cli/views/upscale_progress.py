@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.text import Text
 
 from dsclora_cli.cli import console
-from dsclora_cli.errors import DscloraError, ExitCode, escape_control, is_debugging
+from dsclora_cli.errors import DscloraError, ExitCode, escape_control, is_debugging, list_some
 from dsclora_cli.stop_request import StopRequest
 from dsclora_cli.upscaling.types import FileResult, FoundInputs, InputFile, UpscaleCallbacks
 
@@ -100,8 +100,7 @@ class UpscaleView(UpscaleCallbacks):
             if not each.expected and not self._verbose:
                 groups.setdefault(each.reason, []).append(each.name)
         for reason, names in groups.items():
-            more = f" and {len(names) - 1} more" if len(names) > 1 else ""
-            self._say("left out", f"{names[0]}{more}: {reason}", "yellow")
+            self._say("left out", f"{list_some(names, 1)}: {reason}", "yellow")
         if self._bars:
             self._bars.expect(self._expected)
 
