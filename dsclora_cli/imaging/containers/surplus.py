@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from types import MappingProxyType
 from typing import BinaryIO
 
+from dsclora_cli.errors import list_some
 from dsclora_cli.imaging import geotiff, tiff_ifd
 from dsclora_cli.imaging.containers.gif import read_gif_parts
 from dsclora_cli.imaging.isobmff import iter_boxes, names_of_properties, read_content
@@ -292,9 +293,7 @@ def _name_parts(what: str, names: Iterable[str]) -> Iterator[str]:
 
 def list_names(names: Iterable[str]) -> str:
     """Return distinct names for a sentence, with commas between; of many, the first and the number of the others."""
-    distinct = list(dict.fromkeys(names))
-    more = f" and {len(distinct) - _MOST_NAMES} more" if len(distinct) > _MOST_NAMES else ""
-    return f"{', '.join(distinct[:_MOST_NAMES])}{more}"
+    return list_some(list(dict.fromkeys(names)), _MOST_NAMES)
 
 
 _NOTES_OF_FORMAT: Mapping[str, Callable[[BinaryIO], Iterator[str]]] = MappingProxyType(
