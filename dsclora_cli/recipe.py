@@ -16,8 +16,9 @@ from typing import Any, get_args, get_origin, get_type_hints
 
 from dsclora_cli.config import ReadOptions
 from dsclora_cli.methods import DISTILL_METHODS, method_names
+from dsclora_cli.names import ARCHITECTURES
 
-DEFAULT_SHAPES = {"dsclora": (26, 6), "span": (48, 6), "compact": (64, 16), "edsr": (64, 16), "rcan": (64, 20)}
+DEFAULT_SHAPES = {"dsclora": (26, 6), **{name: (arch.channels, arch.blocks) for name, arch in ARCHITECTURES.items()}}
 """Channels and blocks of each architecture; for RCAN the blocks of one group."""
 
 DEFAULT_RCAN_GROUPS = 10

@@ -14,10 +14,11 @@ import numpy as np
 from dsclora_cli.config import EvalOptions, ModelOptions
 from dsclora_cli.errors import OutOfMemory, UsageError
 from dsclora_cli.evaluation.protocol import Image
-from dsclora_cli.evaluation.report import BASELINE, RowInfo
+from dsclora_cli.evaluation.report import RowInfo
 from dsclora_cli.imaging.resize import matlab_bicubic
 from dsclora_cli.inference.engine import Engine, Ensemble
 from dsclora_cli.inference.tiling import TileOptions, upscale_array
+from dsclora_cli.names import BASELINE
 from dsclora_cli.paths import is_file, sha256_of
 from dsclora_cli.upscaling.engines import auto_edge, choose_device, load_engine, with_fitting_tile
 from dsclora_cli.weights.adapters import load_adapters

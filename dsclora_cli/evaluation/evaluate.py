@@ -21,7 +21,7 @@ from dsclora_cli.errors import DscloraError, ErrorCode, UsageError, next_step, s
 from dsclora_cli.evaluation.candidates import Candidate, open_candidates
 from dsclora_cli.evaluation.cost import Cost, TimedModel, measure, timed_indices
 from dsclora_cli.evaluation.protocol import Image, Protocol, Scorer, open_metrics, protocol_of
-from dsclora_cli.evaluation.report import BASELINE, HR, EvalCallbacks, EvalReport, SetReport, Worst
+from dsclora_cli.evaluation.report import HR, EvalCallbacks, EvalReport, SetReport, Worst
 from dsclora_cli.evaluation.saved_images import SavedImages
 from dsclora_cli.evaluation.score_cache import (
     PixelKey,
@@ -34,6 +34,7 @@ from dsclora_cli.evaluation.score_cache import (
 )
 from dsclora_cli.evaluation.statistics import ScoreTable, mean_scores, summarize, worst_images
 from dsclora_cli.imaging.contact_sheet import Panel, Strip
+from dsclora_cli.names import BASELINE
 
 
 def evaluate(options: EvalOptions, callbacks: EvalCallbacks | None = None) -> EvalReport:

@@ -18,10 +18,10 @@ import torch
 from numpy.typing import NDArray
 
 from dsclora_cli.errors import ImageError, UsageError
-from dsclora_cli.evaluation.report import NIQE
 from dsclora_cli.imaging.metrics import SSIM_WINDOW, Plane, crop_border, luma, psnr, ssim
 from dsclora_cli.imaging.niqe import niqe
 from dsclora_cli.inference.device import resolve_device
+from dsclora_cli.names import NIQE
 
 Image = NDArray[np.uint8]
 """`(H, W, 3)` uint8 RGB."""

@@ -16,13 +16,6 @@ if TYPE_CHECKING:
     from dsclora_cli.evaluation.protocol import Protocol
     from dsclora_cli.evaluation.statistics import Claim, Comparison
 
-BASELINE = "bicubic"
-"""Name of the first row of every set: the LR, upscaled by MATLAB's bicubic resampling."""
-
-
-NIQE = "niqe"
-"""Extra metric without a reference; a lower score is better."""
-
 HR = "HR"
 """Name of the row with the scores of the HR images themselves, by metrics without a reference."""
 

@@ -16,7 +16,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from dsclora_cli.evaluation.report import BASELINE, HR, RowInfo
+from dsclora_cli.evaluation.report import HR, RowInfo
+from dsclora_cli.names import BASELINE
 from dsclora_cli.paths import atomic_write, read_small, state_dir
 
 SCORES_VERSION = 2

@@ -10,7 +10,8 @@ from typing import Literal
 import numpy as np
 
 from dsclora_cli.evaluation.protocol import Protocol
-from dsclora_cli.evaluation.report import BASELINE, NIQE, RowScores, Worst
+from dsclora_cli.evaluation.report import RowScores, Worst
+from dsclora_cli.names import BASELINE, NIQE
 from dsclora_cli.weights.catalog import WeightEntry
 
 ScoreTable = dict[str, dict[str, Mapping[str, float]]]

@@ -9,11 +9,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from dsclora_cli import __version__
+from dsclora_cli.names import ARCHITECTURES, BASELINE, metric_title
 from dsclora_cli.publishing.own_model import OwnModel
 from dsclora_cli.publishing.scores import ModelScores, SetScores
 
-_METRICS = {"psnr_y": "PSNR-Y", "ssim_y": "SSIM-Y", "psnr_rgb": "PSNR-RGB", "ssim_rgb": "SSIM-RGB"}
-_ARCHITECTURES = {"span": "SPAN", "compact": "Compact", "edsr": "EDSR", "rcan": "RCAN"}
 _LIBRARY = "dsclora"
 
 
@@ -88,7 +87,7 @@ def _metadata(card: CardFacts) -> str:
 def _index_entry(scores: SetScores) -> dict[str, Any]:
     """Return the scores of a set as the Hub's model index wants them; the index takes no infinity."""
     metrics = [
-        {"type": key.partition("_")[0], "name": _METRICS.get(key, key), "value": round(value, 5)}
+        {"type": key.partition("_")[0], "name": metric_title(key), "value": round(value, 5)}
         for key, value in scores.model.items()
         if math.isfinite(value)
     ]
@@ -102,7 +101,8 @@ def _index_entry(scores: SetScores) -> dict[str, Any]:
 def _summary(card: CardFacts) -> str:
     facts, model = card.model.facts, card.model
     sizes = [_count(facts[key], key) for key in ("channels", "blocks") if key in facts]
-    arch = _ARCHITECTURES.get(str(facts.get("arch")), str(facts.get("arch", "network")))
+    arch = str(facts.get("arch", "network"))
+    arch = ARCHITECTURES[arch].title if arch in ARCHITECTURES else arch
     scale = facts.get("scale")
     does = "restores pictures at their own size" if scale == 1 else f"upscales pictures by {scale}"
     if model.kind == "network":
@@ -145,8 +145,8 @@ def _scores_section(card: CardFacts) -> str:
         for scores in card.scores.sets:
             name = f"{scores.name} ({scores.images} pictures)"
             rows.append((name, card.title, *_cells(scores.model, metrics)))
-            rows.append((name, "bicubic", *_cells(scores.bicubic, metrics)))
-        header = ("set", "model", *(_METRICS.get(metric, metric) for metric in metrics))
+            rows.append((name, BASELINE, *_cells(scores.bicubic, metrics)))
+        header = ("set", "model", *map(metric_title, metrics))
         parts.append(f"{_table(header, rows)}\n\nMeasured with `dsclora eval`, {card.scores.conditions}.")
     # Without benchmark scores, the held-out pictures of the run are all that is known of the quality.
     held_out = card.model.training.get("held_out_psnr_y")

@@ -9,9 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from dsclora_cli.errors import UsageError, next_step
+from dsclora_cli.names import BASELINE
 from dsclora_cli.paths import read_named
-
-_BASELINE = "bicubic"
 
 
 @dataclass(frozen=True)
@@ -66,4 +65,4 @@ def _conditions(report: Mapping[str, Any]) -> str:
 
 def _read_set(found: Mapping[str, Any], name: str) -> SetScores:
     means = {row["name"]: {key: float(value) for key, value in row["mean"].items()} for row in found["rows"]}
-    return SetScores(str(found["name"]), int(found["images"]), means[name], means.get(_BASELINE, {}))
+    return SetScores(str(found["name"]), int(found["images"]), means[name], means.get(BASELINE, {}))

@@ -22,6 +22,7 @@ from dsclora_cli.models.initialization import fit_last_layer, lsuv_init, step_sc
 from dsclora_cli.models.network import Network, NetworkConfig
 from dsclora_cli.models.rcan import RCAN, RcanConfig
 from dsclora_cli.models.span import SPAN, SpanConfig
+from dsclora_cli.names import ARCHITECTURES
 from dsclora_cli.recipe import NetworkOptions, Recipe
 from dsclora_cli.recipe_toml import resolve_defaults
 from dsclora_cli.training.compile import compiled
@@ -198,7 +199,7 @@ def _contradiction(found: NetworkConfig, own: NetworkConfig, options: NetworkOpt
     """Return the error for a network of `init` that is not the network of the recipe; the hint names the options."""
     arch, same_kind = found.descriptor.arch, type(found) is type(own)
     if type(found) not in _NETWORKS:
-        hint = "start from a SPAN, a Compact, an EDSR or an RCAN"
+        hint = f"start from one of these: {', '.join(each.title for each in ARCHITECTURES.values())}"
         return UsageError(f"{options.init} holds {arch}, which cannot be trained", hint)
     sizes = {key: value for key, value in vars(found).items() if key in {"channels", "blocks", "groups"}}
     shown = ", ".join([arch, *(f"{value} {key}" for key, value in sizes.items()), *["merged"] * options.expanded])

@@ -14,6 +14,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from dsclora_cli.errors import UsageError, WeightsError
+from dsclora_cli.names import ARCHITECTURES
 from dsclora_cli.paths import config_dir, is_file, is_inner_path, is_taken, read_small
 
 FILE_NAME = "weights.toml"
@@ -21,8 +22,9 @@ _PACKAGE = Path(__file__).parent.parent
 EMBEDDED = _PACKAGE / "weights" / "embedded"
 """Folder of the weight files inside the package."""
 
-_ARCHITECTURES = ("span", "compact", "edsr", "rcan")
 _METRICS = ("psnr_y", "ssim_y", "psnr_rgb")
+"""Keys of `METRICS` that a catalog may state scores of."""
+
 _SHA256 = "[0-9a-f]{64}"
 # Plain http only for this machine; no file: or ftp: addresses.
 _ADDRESS = r"https://\S+|http://(localhost|127\.0\.0\.1)[:/]\S*"
@@ -43,7 +45,7 @@ class WeightEntry:
     name: str
 
     arch: str
-    """Architecture: span, compact, edsr or rcan."""
+    """Architecture, a key of `ARCHITECTURES`."""
 
     scale: int
     """Factor by which the network enlarges the sides in one pass."""
@@ -205,7 +207,7 @@ def _read_entry(name: str, table: TomlTable, folder: Path) -> WeightEntry:
     # With an address, `file` is the address, and `size` and `sha256` may be left out: nobody may have stated them.
     entry = WeightEntry(
         name=name,
-        arch=table.text("arch", "|".join(_ARCHITECTURES)),
+        arch=table.text("arch", "|".join(ARCHITECTURES)),
         scale=table.count("scale"),
         channels=table.count("channels"),
         file=table.text("file") if url is None else url,

@@ -35,6 +35,7 @@ class Architecture:
     """An architecture, and how to recognize a file of the architecture."""
 
     name: str
+    """Key of `ARCHITECTURES`."""
 
     layers: tuple[str, ...]
     """Names of weights of convolutions; a file with all of them has this architecture."""

@@ -15,13 +15,12 @@ from rich.table import Table
 
 from dsclora_cli.cli import console
 from dsclora_cli.errors import OutputUnwritable, UsageError, next_step
-from dsclora_cli.evaluation.report import NIQE, EvalReport, RowScores, SetReport
+from dsclora_cli.evaluation.report import EvalReport, RowScores, SetReport
+from dsclora_cli.names import NIQE, metric_title
 from dsclora_cli.paths import is_stream, is_taken, open_regular
 
 if TYPE_CHECKING:
     from dsclora_cli.evaluation.statistics import Comparison
-
-_TITLES = {"psnr_y": "PSNR-Y", "ssim_y": "SSIM-Y", "psnr_rgb": "PSNR-RGB", "ssim_rgb": "SSIM-RGB", NIQE: "NIQE"}
 
 _CSV_COLUMNS = ("set", "row", "image")
 _FIRST_LINES = {
@@ -124,7 +123,7 @@ def _grids(report: EvalReport) -> Iterator[_Grid]:
         if any(row.claims for row in benchmark.rows):
             yield _claims(benchmark)
         if benchmark.worst:
-            metric = _TITLES[report.protocol.metrics[0]]
+            metric = metric_title(report.protocol.metrics[0])
             rows = tuple((each.row, each.image, f"{each.gain:+.2f}") for each in benchmark.worst)
             yield _Grid(f"{benchmark.name}: least gain over bicubic", ("model", "image", metric), rows)
     # Costs belong to models, not to sets: one table at the end.
@@ -147,9 +146,9 @@ def _scores(benchmark: SetReport, report: EvalReport) -> _Grid:
         notes.append(f"warning: {benchmark.warning}")
     for row in _rows(benchmark):
         for metric, count in row.infinite.items():
-            label, verb = _TITLES.get(metric, metric), "has" if count == 1 else "have"
+            label, verb = metric_title(metric), "has" if count == 1 else "have"
             notes.append(f"{row.name}: {count} of {images} {verb} infinite {label}, not in the mean")
-    header = ("model", *(_TITLES.get(metric, metric) for metric in report.metrics))
+    header = ("model", *map(metric_title, report.metrics))
     return _Grid(title, header, rows, tuple(notes))
 
 
@@ -162,7 +161,7 @@ def _comparisons(benchmark: SetReport, metric: str) -> _Grid:
     comparisons = [each for each in benchmark.comparisons if each.metric == metric]
     direction = " (lower is better)" if metric == NIQE else ""
     return _Grid(
-        f"{benchmark.name}: {_TITLES[metric]} against {comparisons[0].against}{direction}",
+        f"{benchmark.name}: {metric_title(metric)} against {comparisons[0].against}{direction}",
         ("model", "difference", "95 % interval", "better", "worse", "equal"),
         tuple((each.row, *_interval(each), str(each.wins), str(each.losses), str(each.ties)) for each in comparisons),
     )
@@ -182,7 +181,7 @@ def _claims(benchmark: SetReport) -> _Grid:
         tuple(
             (
                 row.name,
-                _TITLES.get(claim.metric, claim.metric),
+                metric_title(claim.metric),
                 _number(claim.measured, claim.metric),
                 _number(claim.stated, claim.metric),
                 claim.kind,

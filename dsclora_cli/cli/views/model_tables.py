@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from dsclora_cli.cli import console
+from dsclora_cli.names import METRICS
 from dsclora_cli.weights.download import WeightPlace, fetch_step
 
 if TYPE_CHECKING:
@@ -14,8 +15,6 @@ if TYPE_CHECKING:
     from dsclora_cli.weights.listing import FetchedModel, ModelFolders, ModelRow
     from dsclora_cli.weights.pruning import PrunableFile
     from dsclora_cli.weights.verification import VerifiedFile
-
-_METRICS = {"psnr_y": "dB", "ssim_y": "SSIM", "psnr_rgb": "dB RGB"}
 
 
 def show_models(rows: Iterable[ModelRow], references: Sequence[str]) -> None:
@@ -116,7 +115,7 @@ def _value(value: object) -> str:
 
 
 def _scores(label: str, scores: Scores) -> Mapping[str, str]:
-    """Return a line for each set: "measured on Set5" to "31.75 dB, SSIM 0.8892"."""
+    """Return a line for each set: "measured on Set5" to "PSNR-Y 31.75 dB, SSIM-Y 0.8892"."""
     return {
         f"{label} on {name}": ", ".join(_score(metric, value) for metric, value in metrics.items())
         for name, metrics in scores.items()
@@ -124,7 +123,8 @@ def _scores(label: str, scores: Scores) -> Mapping[str, str]:
 
 
 def _score(metric: str, value: float) -> str:
-    return f"SSIM {value:.4f}" if metric.startswith("ssim") else f"{value:.2f} {_METRICS[metric]}"
+    title, unit = METRICS[metric].title, METRICS[metric].unit
+    return f"{title} {value:.2f} {unit}" if unit else f"{title} {value:.4f}"
 
 
 def show_fetched(model: FetchedModel) -> None:
