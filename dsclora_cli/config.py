@@ -1,7 +1,8 @@
-"""Options of the Python API and of every command but training, with their defaults, as frozen dataclasses.
+"""Options of the Python API and of most commands, with their defaults, as frozen dataclasses.
 
 The command line takes defaults and ranges from here, and so does `Upscaler`. A value of another type or out of range
-is a UsageError; a path may be given as text, and a tuple as a list. Training options are in recipe.py.
+is a UsageError; a path may be given as text, and a tuple as a list. Options of training are in recipe.py, and
+options of `push` in publishing/push.py.
 """
 
 from __future__ import annotations

@@ -47,7 +47,7 @@ LONGEST_NAME = 255
 
 
 def config_dir() -> Path:
-    """Return the folder of the user's own `weights.toml`: DSCLORA_CONFIG_DIR, else the platform's folder."""
+    """Return the folder of the user's `config.toml` and `weights.toml`: DSCLORA_CONFIG_DIR or the platform's folder."""
     return _folder("DSCLORA_CONFIG_DIR", "user_config_path")
 
 
@@ -155,7 +155,7 @@ def open_output(path: Path) -> Iterator[BufferedWriter]:
 
 @dataclass
 class GrowingOutput:
-    """Hold an output whose parts are of use without the rest, such as the frames of a video."""
+    """An output whose parts are of use without the rest, such as the frames of a video."""
 
     file: BinaryIO
     """Open for writing."""

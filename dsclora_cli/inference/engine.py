@@ -36,7 +36,7 @@ class Descriptor:
     """A network in the eyes of callers: everything for tiling, memory planning and reports."""
 
     arch: str
-    """Name of the architecture: span, compact, edsr or rcan."""
+    """Architecture: span, compact, edsr or rcan; for a network of spandrel, the name there in lower case."""
 
     scale: int
     """Factor from LR to HR, equal for both sides."""

@@ -1,6 +1,7 @@
 """The interface of every network: sizes, feature maps and the forward pass.
 
-`span.py`, `edsr.py` and `rcan.py` hold the architectures.
+`span.py`, `compact.py`, `edsr.py` and `rcan.py` hold the architectures of this project, and `spandrel_network.py` holds
+networks of the library spandrel.
 """
 
 from __future__ import annotations

@@ -35,7 +35,7 @@ def conv3x3(inputs: int, outputs: int) -> nn.Conv2d:
 
 
 class MeanShift(nn.Module):
-    """Subtract (`sign` -1) or add (`sign` 1) the mean color, for pixels in [0, 255]: `(N, 3, H, W)` to the same shape.
+    """Layer that subtracts (`sign` -1) or adds (`sign` 1) the mean color, for pixels in [0, 255]; keeps `(N, 3, H, W)`.
 
     The official checkpoints store the shift as a 1x1 convolution.
     """

@@ -58,10 +58,15 @@ class SpandrelConfig:
     arch: str
     """Name of the architecture in spandrel, in lower case."""
     scale: int
+    """Factor by which the network enlarges the sides in one pass."""
     supports_half: bool
+    """Whether the network may run in float16."""
     facts: TileFacts
+    """How tiles of the network must be cut."""
     channels: int = 0
+    """Always 0: the number of channels is unknown."""
     blocks: int = 0
+    """Always 0: the number of blocks is unknown."""
 
     @property
     def descriptor(self) -> Descriptor:

@@ -35,6 +35,7 @@ class PushOptions:
     scores: Path | None = None
     """Report of `dsclora eval --json`."""
     offline: bool = False
+    """Do not access the internet."""
 
 
 @dataclass(frozen=True)

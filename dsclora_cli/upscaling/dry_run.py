@@ -50,6 +50,7 @@ class PlannedFile:
     output_size: tuple[int, int] | None = None
     """(width, height) in pixels."""
     frames: int = 1
+    """Number of frames or pages of the result; 1 for a still picture."""
     passes: tuple[int, ...] = ()
     """Native scales, run one after the other."""
     model: str | None = None
@@ -67,7 +68,9 @@ class PlannedFile:
     disk_bytes: int | None = None
     """Size of the result, on the high side."""
     notes: tuple[str, ...] = ()
+    """Warnings about the result; the reason, where the action is skip, keep or leave-out."""
     error: ErrorInfo | None = None
+    """Reason why the picture would fail; None for any other action."""
 
 
 def plan_files(inputs: Argument | Iterable[Argument], options: UpscaleOptions) -> Iterator[PlannedFile]:

@@ -31,7 +31,7 @@ class NetworkFacts:
     """What the tensors of a file say of a network, in the merged form that upscales."""
 
     arch: str
-    """Architecture: span, edsr or rcan."""
+    """Architecture: span, compact, edsr or rcan; for a network of spandrel, the name there in lower case."""
 
     scale: int
     """Factor by which the network enlarges the sides in one pass."""
@@ -95,7 +95,7 @@ class ModelDescription:
     """Factor by which the model enlarges the sides in one pass; None for an adapter without its base."""
 
     arch: str | None
-    """Architecture: span, edsr or rcan; None for an adapter without its base."""
+    """Architecture, as in `NetworkFacts.arch`; None for an adapter without its base."""
 
     network: NetworkFacts | None = None
     """Facts on the network in the file, or on the base of an adapter; None without the file."""

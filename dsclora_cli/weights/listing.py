@@ -36,7 +36,7 @@ class ModelRow:
     source: str
 
     place: str
-    """Where the file is: embedded, local, cached, on the Hub, on the web or missing; see `Place`."""
+    """Where the file is: embedded, local, cached, on the Hub, on the web or missing; see `WeightPlace`."""
 
     auto: int | None
     """Rank, from 1, among the models that `--model auto` tries for this scale; None for a model that it never tries."""
