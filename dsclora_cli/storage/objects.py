@@ -30,7 +30,7 @@ _IN_MEMORY = 64 * 2**20
 _CHUNK = 2**22
 
 _OPENED: dict[Place, tuple[str | None, AbstractFileSystem]] = {}
-"""Keep the last archive, with the version of the archive: reading the list of 50,000 entries takes a second."""
+"""The last archive and its version, kept because reading the list of 50,000 entries takes a second."""
 
 _OPENING = threading.RLock()
 _WHOLE = frozenset({"s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "adl", "hf", "memory"})

@@ -31,6 +31,7 @@ class FramesResult:
     """Summary of a video."""
 
     frames: int
+    """Number of frames written."""
     input_size: tuple[int, int]
     """(width, height) in pixels."""
     output_size: tuple[int, int]
@@ -42,11 +43,15 @@ class FramesResult:
     full_range: bool
     """Whether black is 0 and white the largest value."""
     model: str
+    """Catalog name, or stem of the weights file; names joined with "+" where passes use several models."""
     device: str
+    """Device of the network, for example `cpu` or `cuda:0`."""
     engine: str
+    """Name of the library that runs the network: native, torch or openvino."""
     seconds: float
-    """From the first frame to the end."""
+    """Time from the first frame to the end, in seconds."""
     frames_per_second: float
+    """Frames written in a second, on average."""
 
 
 class FramesCallbacks(Callbacks):

@@ -98,7 +98,7 @@ def markdown_text(report: EvalReport) -> str:
 def csv_text(report: EvalReport) -> str:
     """Return the scores in CSV, not rounded: a line for every set, row and image, a column for every metric."""
     text = io.StringIO()
-    # "\n" on every system: the file is opened in text mode, which adds the "\r" of Windows.
+    # "\n" on every system: `console.write_text` writes the bytes as they are, also on Windows.
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow((*_CSV_COLUMNS, *report.metrics))
     for benchmark in report.sets:
