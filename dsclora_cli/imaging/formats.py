@@ -1,6 +1,6 @@
 """Table of the picture formats: suffixes, Pillow plugin, and what a file of each format can hold.
 
-A new format is a new row of `FORMATS`, and a codec in `codecs/` where Pillow cannot read or write the format.
+docs/architecture.md lists what a new format changes besides the row of `FORMATS`.
 """
 
 from __future__ import annotations
