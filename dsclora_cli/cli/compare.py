@@ -15,6 +15,7 @@ from dsclora_cli.callbacks import Callbacks
 from dsclora_cli.cli import console, options
 from dsclora_cli.cli.completion import complete_model
 from dsclora_cli.cli.options import FILES, MODEL, SIZE, option
+from dsclora_cli.cli.views.compare_table import show_comparison
 from dsclora_cli.config import MAX_SCALE, CompareOptions, ReadOptions
 from dsclora_cli.errors import ImageUnwritable, UsageError, next_step
 from dsclora_cli.paths import check_name_length, is_folder, is_taken
@@ -110,7 +111,7 @@ def compare(
     if json:
         console.show_json(result)
     else:
-        console.show_comparison(result)
+        show_comparison(result)
 
 
 def _base(picture: Path, output: str | None) -> Path:

@@ -10,7 +10,7 @@ import json
 import math
 import os
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -37,10 +37,6 @@ from dsclora_cli.paths import open_output
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
     from rich.table import Table
-
-    from dsclora_cli.evaluation.compare import CompareResult
-    from dsclora_cli.upscaling.dry_run import PlannedFile
-    from dsclora_cli.upscaling.types import FileResult
 
 JSON_VERSION = 1
 """Version of the JSON output: raised when a key or an error code goes or changes its meaning, not when one is added."""
@@ -260,74 +256,9 @@ def _described(error: BaseException, traceback: bool) -> tuple[ErrorInfo, ExitCo
     return replace(info, hint="") if traceback else info, ExitCode.SOME_FAILED
 
 
-def show_comparison(result: CompareResult) -> None:
-    """Write a table of the compared results to stdout, and name the files written."""
-    from rich.table import Table
-
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    table.add_column("result", no_wrap=True)
-    has_truth = any(each.psnr_y is not None for each in result.results)
-    for column in ("PSNR-Y", "SSIM-Y") if has_truth else ():
-        table.add_column(column, justify="right")
-    for column in ("faithfulness", "seconds"):
-        table.add_column(column, justify="right")
-    for each in result.results:
-        scores = [each.psnr_y, each.ssim_y] if has_truth else []
-        texts = ["" if score is None else f"{score:.{digits}f}" for score, digits in zip(scores, (2, 4), strict=False)]
-        faithful = "" if each.faithfulness is None else f"{each.faithfulness:.1f} dB"
-        seconds = "" if each.seconds is None else f"{each.seconds:.2f}"
-        table.add_row(escape_control(each.name), *texts, faithful, seconds)
-    show_table(table)
-    print_line(f"{escape_control(str(result.sheet))}, {escape_control(str(result.page))}")
-
-
-def show_plans(plans: Iterable[PlannedFile], as_json: bool) -> int:
-    """Write every plan as soon as possible, and for people the totals; return the exit code of the real run."""
-    failed, seconds, disk = 0, 0.0, 0
-    for plan in plans:
-        failed += plan.action == "fail"
-        seconds += plan.seconds or 0
-        disk += plan.disk_bytes or 0
-        if as_json:
-            show_json(plan)
-        else:
-            for line in _plan_lines(plan):
-                print_line(escape_control(line))
-    if not as_json:
-        print_line(f"in all about {format_seconds(seconds)} and {format_bytes(disk)} of disk; nothing was written")
-    return ExitCode.SOME_FAILED if failed else ExitCode.DONE
-
-
-def _plan_lines(plan: PlannedFile) -> Iterable[str]:
-    if plan.error is not None:
-        yield failure_line(plan.input, plan.error)
-        return
-    if plan.action == "leave-out":
-        yield f"leave out {plan.input}: {'; '.join(plan.notes)}"
-        return
-    yield f"{plan.action} {plan.input}" + (f" -> {plan.output}" if plan.output else "")
-    if plan.action == "upscale" and plan.input_size and plan.output_size:
-        passes = " then ".join(f"x{scale}" for scale in plan.passes)
-        frames = f", {plan.frames} frames" if plan.frames > 1 else ""
-        with_model = f" with {model_with_reason(plan)}" if plan.choice else ""
-        yield f"  {format_sides(plan.input_size)} -> {format_sides(plan.output_size)}, {passes}{frames}{with_model}"
-    if plan.tile is not None:
-        tile = f"tiles of {plan.tile}" if plan.tile else "whole"
-        memory, disk = format_bytes(plan.memory_bytes or 0), format_bytes(plan.disk_bytes or 0)
-        time = format_seconds(plan.seconds or 0)
-        yield f"  {tile}, {plan.tiles} in all; memory {memory}, about {time}, disk up to {disk}"
-    for note in plan.notes:
-        yield f"  {note}"
-
-
 def failure_line(name: str, error: ErrorInfo) -> str:
     """Return the line about a failed picture; the line names the file once."""
     return str(error) if name in error.message else f"{name}: {error}"
-
-
-def model_with_reason(picture: PlannedFile | FileResult) -> str:
-    """Return the model of a picture, and the reason why `auto` selected the model."""
-    return f"{picture.model} ({picture.choice})" if picture.choice else str(picture.model)
 
 
 def format_sides(size: tuple[int, int]) -> str:

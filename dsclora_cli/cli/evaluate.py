@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import replace
 from enum import StrEnum
 from pathlib import Path
-from types import TracebackType
 from typing import Annotated
 
 from dsclora_cli.checked import limits
@@ -14,7 +13,6 @@ from dsclora_cli.cli.completion import complete_dataset, complete_model
 from dsclora_cli.cli.options import MODEL, REPORTING, SPEED, option
 from dsclora_cli.config import EvalOptions, ModelOptions
 from dsclora_cli.errors import UsageError
-from dsclora_cli.evaluation.report import EvalCallbacks
 from dsclora_cli.storage.places import parse_place
 
 _DEFAULT = EvalOptions()
@@ -217,6 +215,7 @@ def evaluate(
         # Before the imports below: the Hub client reads the environment variable once, when imported.
         console.hide_download_bars()
     from dsclora_cli.cli.views import eval_tables
+    from dsclora_cli.cli.views.eval_progress import EvalProgress
 
     # Imported here, not above: torch takes seconds, and `--help` must not wait for torch.
     from dsclora_cli.evaluation.evaluate import evaluate as run
@@ -254,62 +253,3 @@ def _sharpened(
     for model in models or (ModelOptions(),):
         rows += [model, *(replace(model, sharp=each, sharp_weights=sharp_weights) for each in sharp)]
     return tuple(rows)
-
-
-class EvalProgress(EvalCallbacks):
-    """Context manager that shows a progress bar on a terminal, and notes on stderr."""
-
-    def __init__(self, quiet: bool) -> None:
-        # Imported here, so that `--help` does not load rich's progress bars.
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-        self._quiet = quiet
-        self._images = 0
-        self._done = -1  # the first `on_image` comes before any image is scored
-        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-        stderr = console.stderr()
-        self._bar = Progress(*columns, console=stderr, transient=True, disable=quiet or not stderr.is_terminal)
-        self._task = self._bar.add_task("", total=None)
-
-    def __enter__(self) -> EvalProgress:
-        """Return the object itself."""
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        """Remove the bar; after Ctrl-C print how many images are done."""
-        self._bar.stop()
-        if isinstance(error, KeyboardInterrupt) and self._images and not self._quiet:
-            done = f"{max(self._done, 0)} of {self._images} images"
-            text = f"{done} are scored and kept; the same command resumes from there"
-            console.print_labeled("interrupted", text, "yellow")
-
-    def on_unpack(self, name: str, done: int, total: int) -> None:
-        """Show megabytes that are unpacked."""
-        # The bar starts here and not earlier: the download before has a bar of the Hub client.
-        self._bar.start()
-        self._bar.update(self._task, description=f"unpacking {name}, MB", completed=done // 10**6, total=total // 10**6)
-        if done == total:
-            self._bar.stop()
-
-    def on_sets(self, images: int) -> None:
-        """Count images from now on."""
-        self._images = images
-        self._bar.reset(self._task, total=images)
-        self._bar.start()
-
-    def on_image(self, benchmark: str, image: str) -> None:
-        """Show the image; all images before are finished."""
-        self._done += 1
-        self._bar.update(self._task, description=f"{benchmark} {image}", completed=self._done)
-
-    def on_cost(self) -> None:
-        """Show that time and memory are measured."""
-        self._done = self._images
-        self._bar.update(self._task, description="measuring time and memory", completed=self._done)
-
-    def on_note(self, note: str) -> None:
-        """Print a note on stderr."""
-        if not self._quiet:
-            console.print_labeled("note", note, "cyan")

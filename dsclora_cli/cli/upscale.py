@@ -292,9 +292,10 @@ def upscale(
     if quiet:
         console.hide_download_bars()
     if dry_run:
+        from dsclora_cli.cli.views.upscale_plans import show_plans
         from dsclora_cli.upscaling.dry_run import plan_files
 
-        raise typer.Exit(console.show_plans(plan_files(inputs, asked), json))
+        raise typer.Exit(show_plans(plan_files(inputs, asked), json))
     # Imported here, as NumPy and the image libraries would slow down `--help`.
     from dsclora_cli.cli.views.upscale_progress import UpscaleView
 

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import os
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from dsclora_cli import paths
-from dsclora_cli.cli.console import failure_line, format_bytes, format_seconds, format_sides, show_plans, write_text
+from dsclora_cli.cli.console import failure_line, format_bytes, format_seconds, format_sides, write_text
 from dsclora_cli.errors import ErrorCode, ErrorInfo, OutputUnwritable, escape_control
-from dsclora_cli.upscaling.dry_run import PlannedFile
 
 
 @pytest.mark.parametrize(
@@ -28,15 +26,6 @@ def test_seconds_become_minutes_and_hours(seconds: float, text: str) -> None:
 
 def test_sides_are_joined_by_x() -> None:
     assert format_sides((640, 480)) == "640x480"
-
-
-def test_a_plan_names_the_reason_for_which_auto_selected_the_model(capsys: pytest.CaptureFixture[str]) -> None:
-    plan = PlannedFile("a.jpg", "upscale", "a_x4.jpg", (12, 9), (48, 36), passes=(4,), model="dsclora-x4-photo")
-    assert show_plans([plan, replace(plan, choice="a JPEG of quality 50, below 90")], as_json=False) == 0
-    assert [line for line in capsys.readouterr().out.splitlines() if "12x9" in line] == [
-        "  12x9 -> 48x36, x4",
-        "  12x9 -> 48x36, x4 with dsclora-x4-photo (a JPEG of quality 50, below 90)",
-    ]
 
 
 def test_a_failure_names_its_file_once() -> None:

@@ -22,6 +22,8 @@ from dsclora_cli.upscaling.types import FileResult, FoundInputs, InputFile, Upsc
 if TYPE_CHECKING:
     from rich.progress import TaskID
 
+    from dsclora_cli.upscaling.dry_run import PlannedFile
+
 _ELSEWHERE = "being upscaled by another process"
 _SUMMARY = (
     "done",
@@ -232,10 +234,15 @@ def _done_line(result: FileResult, verbose: bool) -> str:
     if verbose:
         tile = f"tiles of {result.tile}" if result.tile else "whole"
         stages = f"decode {seconds.decode:.2f} s, network {seconds.network:.2f} s, encode {seconds.encode:.2f} s"
-        model = console.model_with_reason(result)
+        model = model_with_reason(result)
         faithful = "" if result.faithfulness is None else f"; faithfulness {result.faithfulness:.2f} dB"
         line += f"  ({model} on {result.device} by {result.engine}, {result.dtype}, {tile}; {stages}{faithful})"
     return line
+
+
+def model_with_reason(picture: PlannedFile | FileResult) -> str:
+    """Return the model of a picture, and the reason why `auto` selected the model."""
+    return f"{picture.model} ({picture.choice})" if picture.choice else str(picture.model)
 
 
 class _RunStop(StopRequest):

@@ -8,7 +8,7 @@ import pytest
 from rich.console import Console
 
 from dsclora_cli.cli import console
-from dsclora_cli.cli.evaluate import EvalProgress
+from dsclora_cli.cli.views.eval_progress import EvalProgress
 
 
 def go(view: EvalProgress) -> None:
