@@ -118,7 +118,7 @@ def _refuse_existing(paths: list[Path]) -> None:
 def describe_export(found: FoundWeights, descriptor: Descriptor) -> dict[str, str]:
     """Return the metadata of the exported files: everything that another program must know to use the network."""
     stored = read_tensors(found.path).metadata
-    licence, source = _rights(found)
+    licence, source = _rights(found, stored)
     return {
         "name": found.name,
         "arch": descriptor.arch,
@@ -136,16 +136,22 @@ def describe_export(found: FoundWeights, descriptor: Descriptor) -> dict[str, st
     }
 
 
-def _rights(found: FoundWeights) -> tuple[str, str]:
-    """Return the licence and the origin of weights; of weights with a sharp network, those of both."""
+def _rights(found: FoundWeights, stored: Mapping[str, str]) -> tuple[str, str]:
+    """Return the licence and the origin of weights; of weights with a sharp network, those of both.
+
+    Args:
+        found: The weights.
+        stored: Metadata of the file of the weights.
+    """
     if found.sharp is not None:
         # A mixture has no entry of its own, and the network that is moved may have one.
         body = replace(found, sharp=None, entry=load_catalog().with_sha256(found.base_sha256))
-        (licence, source), (more, sharp_source) = _rights(body), _rights(found.sharp)
+        licence, source = _rights(body, stored)
+        sharp_stored = {} if found.sharp.entry else read_tensors(found.sharp.path).metadata
+        more, sharp_source = _rights(found.sharp, sharp_stored)
         return " AND ".join(dict.fromkeys((licence, more))), "; ".join(dict.fromkeys((source, sharp_source)))
     if found.entry:
         return found.entry.licence, found.entry.source
-    stored = read_tensors(found.path).metadata
     return found.licence or stored.get("licence", NO_LICENCE), stored.get("source", "")
 
 
