@@ -38,11 +38,12 @@ def region_around(pixels: Pixels, part: Part, margin: int, wrap: bool = False) -
     """
     x, y, width, height = part
     left, top = (x - margin, y - margin) if wrap else (max(0, x - margin), max(0, y - margin))
-    rows, columns = np.arange(top, y + height + margin), np.arange(left, x + width + margin)
+    bottom, right = y + height + margin, x + width + margin
     if wrap:
+        rows, columns = np.arange(top, bottom), np.arange(left, right)
         region = pixels.take(rows, axis=0, mode="wrap").take(columns, axis=1, mode="wrap")
     else:
-        region = pixels[top : y + height + margin, left : x + width + margin]
+        region = pixels[top:bottom, left:right]
     return np.ascontiguousarray(region), (x - left, y - top, width, height)
 
 
