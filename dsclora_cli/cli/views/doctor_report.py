@@ -58,7 +58,9 @@ def show_diagnosis(found: Diagnosis) -> None:
     """Write the whole report to stdout, in sections."""
     for heading, fields in _sections(found).items():
         console.print_line(heading)
-        console.show_fields({f"  {label}": value for label, value in (fields or {"none": " "}).items()})
+        if not fields:
+            console.print_line("  none")
+        console.show_fields({f"  {label}": value for label, value in fields.items()})
         console.print_line("")
     for check in found.checks:
         console.print_line(_check_line(check))
