@@ -123,10 +123,9 @@ def table(runs: dict[str, dict[int, Path]], args: argparse.Namespace) -> str:
     head += [f"over {args.over}, {head[1 + column]}" for column in sorted(compared)]
     rows = [head, ["---"] * len(head)]
     for name, own in means.items():
-        cells = [difference_text(each, dict.fromkeys(each, 0.0)) for each in own]
-        for column in sorted(compared):
-            cells.append("" if name == args.over else difference_text(own[column], means[args.over][column]))
-        rows.append([name, *cells])
+        other = means[args.over] if compared and name != args.over else None
+        paired = [difference_text(own[column], other[column]) if other else "" for column in sorted(compared)]
+        rows.append([name, *(difference_text(each, dict.fromkeys(each, 0.0)) for each in own), *paired])
     return "\n".join(f"| {' | '.join(row)} |" for row in rows) + "\n"
 
 
