@@ -250,10 +250,11 @@ def test_compare_adapters_writes_a_table_of_gains(tmp_path: Path, monkeypatch: p
     tool.main([*places, *chosen, *quick, *here])
     rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in Path("table.md").read_text().splitlines()]
     taught = [f"{teacher} {taps} paper" for teacher in ("base", "wide", "pictures") for taps in ("figure", "none")]
-    assert [row[0] for row in rows[2:]] == [*taught, "base figure 2"]
+    stages = [f"{each}{stage}" for each in (*taught, "base figure 2") for stage in ("", " second")]
+    assert [row[0] for row in rows[2:]] == stages
     assert rows[0][-2:] == ["over base none paper, held-out", "over base none paper, all images of the sets"]
     compared = [cell for row in rows[2:] for cell in row[1:] if row[0] != "base none paper" or cell]
-    assert all(" to " in cell for cell in compared) and len(compared) == 7 * 7 - 2
+    assert all(" to " in cell for cell in compared) and len(compared) == 14 * 7 - 2
     second = tomllib.loads(Path("runs/pictures-figure-paper-2-second/recipe.toml").read_text())
     assert second["data"]["patch"] == 12 and "pictures-figure-paper-2/" in second["distill"]["init_adapter"]
     assert second["distill"]["teacher_images"] == "answers" and second["run"]["seed"] == 2

@@ -6,9 +6,9 @@
 The recipe is examples/recipes/dsclora-paper.toml unless --config names another. With the first of the ranks, every
 teacher is combined with every choice of maps; the other ranks are trained with the first teacher and the first maps.
 ANSWERS is a folder of a strong teacher's pictures, which serve the loss to the teacher's output, while the affinities
-are the affinities of the base. --second-stage N continues each adapter for N steps with HR patches of 256. Finished
-runs are used again and stopped runs resume. A run that does not beat the base counts with its last adapter, so a loss
-shows as a loss.
+are the affinities of the base. --second-stage N adds a row for each adapter, continued for N steps with HR patches of
+256. The last columns of the table are the gains over the row --over, paired by seed. Finished runs are used again and
+stopped runs resume. A run that does not beat the base counts with its last adapter, so a loss shows as a loss.
 """
 
 from __future__ import annotations
@@ -47,10 +47,11 @@ def main(arguments: list[str] | None = None) -> None:
         for name, values in choices(args).items():
             recipe = with_values(base_recipe(args), {**values, "seed": seed})
             run = trained(recipe, args.out / f"{name.replace(' ', '-')}-{seed}")
+            runs.setdefault(name, {})[seed] = run
             if args.second_stage:
                 further = {"init_adapter": best_adapter(run), "patch": SECOND_PATCH, "steps": args.second_stage}
-                run = trained(with_values(recipe, further), Path(f"{run}-second"))
-            runs.setdefault(name, {})[seed] = run
+                again = trained(with_values(recipe, further), Path(f"{run}-second"))
+                runs.setdefault(f"{name} second", {})[seed] = again
     text = table(runs, args)
     args.page.write_text(text, encoding="utf-8")
     print(text)

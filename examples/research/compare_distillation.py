@@ -266,10 +266,12 @@ def draw(runs: dict[str, dict[int, Path]], rows: list[Row], other: str, target: 
     """Write a PNG: held-out PSNR-Y over the steps, the mean over the seeds, and the differences to `other`."""
     figure = Figure(figsize=(11, 4.5), layout="constrained")
     curves, gaps = figure.subplots(1, 2, width_ratios=[3, 2])
+    colors: dict[str, Any] = {}
     for name, folders in runs.items():
         logs = [lines(run) for run in folders.values()]
         scores = [statistics.mean(line["psnr_y"] for line in step) for step in zip(*logs, strict=True)]
-        curves.plot([line["step"] for line in logs[0]], scores, marker=".", label=name)
+        (line,) = curves.plot([line["step"] for line in logs[0]], scores, marker=".", label=name)
+        colors[name] = line.get_color()
     curves.set(xlabel="step", ylabel="held-out PSNR-Y in dB")
     curves.legend()
     by_name = {row.name: row for row in rows}
@@ -277,8 +279,9 @@ def draw(runs: dict[str, dict[int, Path]], rows: list[Row], other: str, target: 
     names = [name for name in runs if name != other] if baseline else []
     found = [(name, difference(by_name[name].held_out, baseline.held_out)) for name in names] if baseline else []
     known = [(name, each) for name, each in found if each is not None]
-    for place, (_, (mean, half)) in enumerate(known):
-        gaps.errorbar(mean, place, xerr=0 if math.isinf(half) else half, fmt="o", capsize=4)
+    for place, (name, (mean, half)) in enumerate(known):
+        gaps.errorbar(mean, place, xerr=0 if math.isinf(half) else half, fmt="o", capsize=4, color=colors[name])
+    gaps.locator_params("x", nbins=5)
     gaps.axvline(0, color="gray", linewidth=1)
     gaps.set_yticks(range(len(known)), [name for name, _ in known])
     gaps.set(xlabel=f"held-out PSNR-Y over {other} in dB, 95 % interval over seeds")
