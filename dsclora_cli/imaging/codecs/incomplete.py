@@ -5,10 +5,10 @@ from __future__ import annotations
 import io
 import struct
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import replace
 from itertools import islice
-from threading import RLock
+from threading import local
 from typing import BinaryIO
 
 from PIL import ImageFile
@@ -27,7 +27,7 @@ _MOST_MISSING = 2**26
 
 _ANIMATED = ("GIF", "PNG", "WEBP")
 
-_LENIENT = RLock()
+_thread = local()
 
 
 def decode_whole(file: BinaryIO, header: Header, decode: Callable[[], Iterator[Frame]]) -> Iterator[Frame]:
@@ -51,10 +51,9 @@ def decode_salvaged(file: BinaryIO, header: Header, decode: Callable[[], Iterato
         lost = _describe_loss(file, header)
     count, frame = 0, None
     try:
-        with lenient_pillow() if lost else nullcontext():
-            for frame in decode():
-                count += 1
-                yield replace(frame, note=f"salvaged: {lost}") if lost and count == 1 else frame
+        for frame in _decode_leniently(decode()) if lost else decode():
+            count += 1
+            yield replace(frame, note=f"salvaged: {lost}") if lost and count == 1 else frame
         return
     except _DECODER_ERRORS:
         if lost:
@@ -65,6 +64,17 @@ def decode_salvaged(file: BinaryIO, header: Header, decode: Callable[[], Iterato
     yield replace(frame, note=note)
     for _ in range(count + 1, header.frames):
         yield frame
+
+
+def _decode_leniently(frames: Iterator[Frame]) -> Iterator[Frame]:
+    """Yield the frames of a decoder that takes truncated files; the caller is not lenient between two frames."""
+    while True:
+        with lenient_pillow():
+            frame = next(frames, None)
+        if frame is None:
+            return
+        yield frame
+        del frame  # else the pixels would stay in memory while the next frame is decoded
 
 
 def _salvage_frame(
@@ -134,12 +144,29 @@ def _describe_frames(shorter: WholeFrames) -> str:
     return f"the frames up to number {shorter.frames}" if shorter.frames else "parts of the first frame"
 
 
+class _LenientHere:
+    """Value for Pillow's `LOAD_TRUNCATED_IMAGES` that is true only in threads that are inside `lenient_pillow`."""
+
+    def __init__(self, elsewhere: bool) -> None:
+        """Remember `elsewhere`, the value that the program has set for all threads."""
+        self._elsewhere = elsewhere
+
+    def __bool__(self) -> bool:
+        return getattr(_thread, "lenient", False) or self._elsewhere
+
+
 @contextmanager
 def lenient_pillow() -> Iterator[None]:
-    """Let Pillow decode truncated files; the setting is global, so one thread at a time."""
-    with _LENIENT:
-        before, ImageFile.LOAD_TRUNCATED_IMAGES = ImageFile.LOAD_TRUNCATED_IMAGES, True
-        try:
-            yield
-        finally:
-            ImageFile.LOAD_TRUNCATED_IMAGES = before
+    """Let Pillow decode truncated files inside the block, in this thread only.
+
+    Pillow's setting is one variable for all threads, but Pillow asks only whether the variable is true.
+    """
+    setting = ImageFile.LOAD_TRUNCATED_IMAGES
+    if not isinstance(setting, _LenientHere):
+        ImageFile.LOAD_TRUNCATED_IMAGES = _LenientHere(setting)  # type: ignore[assignment]
+    before = getattr(_thread, "lenient", False)
+    _thread.lenient = True
+    try:
+        yield
+    finally:
+        _thread.lenient = before

@@ -5,17 +5,18 @@ from __future__ import annotations
 import io
 import struct
 import zlib
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
 import tifffile
 from pictures import noise, pillow_file, read, read_still, saved_still, smooth
-from PIL import Image
+from PIL import Image, ImageFile
 
 from dsclora_cli.config import ReadOptions
 from dsclora_cli.errors import ImageError
 from dsclora_cli.imaging.codecs import png
-from dsclora_cli.imaging.codecs.incomplete import fill_gaps
+from dsclora_cli.imaging.codecs.incomplete import fill_gaps, lenient_pillow
 from dsclora_cli.imaging.codecs.jpeg_scan import repaired
 from dsclora_cli.imaging.reader import open_picture
 
@@ -227,3 +228,35 @@ def test_samples_above_the_maximum_of_a_pnm_are_damage(head):
     (note,), taken = salvaged(data)
     assert note == f"salvaged: 1 of 3 values were above the stated maximum of {white}"
     assert taken[0, 1, 0] == taken[0, 2, 0] == np.iinfo(taken.dtype).max
+
+
+def half_a_bmp() -> bytes:
+    """Return a file whose missing rows no one but Pillow notices."""
+    data = pillow_file(Image.fromarray(noise(3)), "BMP")
+    return data[: len(data) // 2]
+
+
+def test_a_cut_file_is_refused_while_another_thread_salvages_a_file():
+    with ThreadPoolExecutor(1) as other, lenient_pillow():
+        refused = other.submit(read, half_a_bmp()).exception(timeout=60)
+        (note,), _ = other.submit(salvaged, half_a_bmp()).result(timeout=60)
+    assert isinstance(refused, ImageError) and "damaged" in refused.message
+    assert note.startswith("salvaged: about ")
+
+
+def test_a_salvaged_picture_that_a_caller_holds_changes_and_blocks_no_other_picture():
+    jpeg = early_end(pillow_file(Image.fromarray(noise(3, np.uint8, (200, 90))), "JPEG"))
+    with open_picture(jpeg, ReadOptions(salvage=True)) as picture, ThreadPoolExecutor(1) as other:
+        frames = picture.frames()
+        assert next(frames).note.startswith("salvaged: about ")
+        with pytest.raises(ImageError, match="damaged"):
+            read(half_a_bmp())
+        other.submit(salvaged, jpeg).result(timeout=60)
+        assert list(frames) == []
+
+
+@pytest.mark.parametrize("setting", [False, True])
+def test_the_setting_of_the_program_that_uses_pillow_stays(setting, monkeypatch):
+    monkeypatch.setattr(ImageFile, "LOAD_TRUNCATED_IMAGES", setting)
+    salvaged(half_a_bmp())
+    assert bool(ImageFile.LOAD_TRUNCATED_IMAGES) is setting
