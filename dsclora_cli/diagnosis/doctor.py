@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import fields, is_dataclass, replace
+from enum import Enum
+from typing import Any
 
 from dsclora_cli.config import EngineOptions
 from dsclora_cli.diagnosis import facts
@@ -12,6 +15,7 @@ from dsclora_cli.errors import DscloraError
 from dsclora_cli.inference.system import find_driver
 from dsclora_cli.methods import find_plugins
 from dsclora_cli.settings import find_settings
+from dsclora_cli.storage.places import without_secrets
 from dsclora_cli.upscaling.engines import choose_device, find_problems, load_engine
 
 _NOTHING = DoctorCallbacks()
@@ -23,7 +27,7 @@ def diagnose(
     callbacks: DoctorCallbacks = _NOTHING,
     check_settings: Callable[[], object] = find_settings,
 ) -> Diagnosis:
-    """Look at the machine and the installation, and test them.
+    """Look at the machine and the installation, and test them. The report holds no logins and no signatures of URLs.
 
     torch is imported only where a GPU may be present, where `auto` takes torch, and for the self-test, because the
     self-test compares every engine with torch.
@@ -45,7 +49,7 @@ def diagnose(
     hub = facts.ask_hub(offline)
     found = Surroundings(packages, engines, devices, formats, folders, methods)
     checks = tuple(run_checks(found, callbacks, check_settings)) if self_test else ()
-    return Diagnosis(
+    diagnosis = Diagnosis(
         system=system,
         packages=packages,
         devices=devices,
@@ -58,6 +62,21 @@ def diagnose(
         checks=checks,
         failed=sum(check.outcome is Outcome.FAIL for check in checks),
     )
+    public: Diagnosis = _hide_secrets(diagnosis)
+    return public
+
+
+def _hide_secrets(value: Any) -> Any:  # noqa: ANN401 - any field of the report, and a value of the same type
+    """Return a part of the report with `without_secrets` applied to every text."""
+    if isinstance(value, str) and not isinstance(value, Enum):
+        return without_secrets(value)
+    if isinstance(value, tuple):
+        return tuple(map(_hide_secrets, value))
+    if isinstance(value, Mapping):
+        return {key: _hide_secrets(each) for key, each in value.items()}
+    if is_dataclass(value) and not isinstance(value, type):
+        return replace(value, **{field.name: _hide_secrets(getattr(value, field.name)) for field in fields(value)})
+    return value
 
 
 def _list_engines() -> tuple[EngineState, ...]:

@@ -35,7 +35,6 @@ _CPU_INFO = Path("/proc/cpuinfo")
 _VECTORS = ("sse4_2", "avx2", "fma", "avx512f", "avx512_vnni", "amx_tile", "asimd", "sve")
 _OURS = re.compile(r"DSCLORA_|HF_|HUGGINGFACE_|TRANSFORMERS_OFFLINE|(OMP|MKL)_NUM_THREADS|CUDA_VISIBLE_DEVICES|TMPDIR")
 _SECRET = re.compile(r"TOKEN|KEY|SECRET|PASSWORD|PROXY", re.IGNORECASE)
-_LOGIN = re.compile(r"//[^/@\s]+@")
 _PROXIES = re.compile(r"(https?|all|no)_proxy$", re.IGNORECASE)
 
 
@@ -75,7 +74,7 @@ def _describe_cpu() -> tuple[str, tuple[str, ...]]:
 def _variables() -> Mapping[str, str]:
     """Return the environment variables of interest. A report is pasted in public, so a secret becomes "set"."""
     names = sorted(name for name in os.environ if _OURS.match(name) or _PROXIES.fullmatch(name))
-    return {name: "set" if _SECRET.search(name) else _without_login(os.environ[name]) for name in names}
+    return {name: "set" if _SECRET.search(name) else os.environ[name] for name in names}
 
 
 def _settings() -> tuple[Mapping[str, str], str]:
@@ -84,11 +83,6 @@ def _settings() -> tuple[Mapping[str, str], str]:
         return {setting.name: setting.value for setting in read_file().values()}, ""
     except UsageError as error:
         return {}, str(error)
-
-
-def _without_login(text: str) -> str:
-    """Return a text without the user and the password in web addresses."""
-    return _LOGIN.sub("//...@", text)
 
 
 def list_packages() -> tuple[Package, ...]:
@@ -194,7 +188,7 @@ def list_formats() -> tuple[FormatState, ...]:
 
 def ask_hub(offline: bool) -> HubState:
     """Ask the Hub for the address of a pinned file, and return the answer; nothing is downloaded."""
-    endpoint = _without_login(hub.endpoint())
+    endpoint = hub.endpoint()
     if offline or hub.is_offline():
         return HubState(endpoint, HubAnswer.NOT_ASKED)
     files = _hub_files()
@@ -204,7 +198,7 @@ def ask_hub(offline: bool) -> HubState:
     try:
         hub.locate_file(files[0])
     except HubUnavailable as error:
-        return HubState(endpoint, HubAnswer.NO, problem=_without_login(error.message), hint=error.step.hint)
+        return HubState(endpoint, HubAnswer.NO, problem=error.message, hint=error.step.hint)
     return HubState(endpoint, HubAnswer.YES, round(time.perf_counter() - start, 3))
 
 

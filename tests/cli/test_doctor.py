@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from hub_server import HubServer
 
+from dsclora_cli.cli.views.doctor_report import _without_home
 from dsclora_cli.diagnosis import facts, self_test
 from dsclora_cli.weights import verification
 from dsclora_cli.weights.catalog import load_catalog
@@ -289,6 +290,52 @@ def test_the_home_folder_is_shown_as_a_tilde(dsclora, few_formats, monkeypatch, 
     monkeypatch.setattr(Path, "home", lambda: private_folders)
     out = dsclora("doctor", "--no-self-test", "--offline").out
     assert "~/cache: no files of dsclora" in out and str(private_folders / "cache: ") not in out
+
+
+def test_signatures_and_logins_stay_out_of_every_part_of_the_report(
+    dsclora, few_formats, monkeypatch, private_folders
+) -> None:
+    signed = "https://ann:secret@host/net.safetensors?X-Amz-Signature=secret"
+    monkeypatch.setenv("DSCLORA_MODEL", signed)
+    monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9/?sig=secret")
+    monkeypatch.setattr("dsclora_cli.diagnosis.doctor.find_problems", lambda: {"openvino": f"no {signed}", "torch": ""})
+    (private_folders / "config").mkdir()
+    (private_folders / "config" / "config.toml").write_text(f'model = "{signed}"\n')
+    for arguments in (["--json"], []):
+        out = dsclora("doctor", "--offline", "--no-self-test", *arguments).out
+        assert "secret" not in out and out.count("https://...@host/net.safetensors?...") == 3
+    assert "secret" not in dsclora("doctor", "--offline").out
+
+
+def test_the_home_folder_is_a_tilde_in_every_part_of_the_report(
+    dsclora, few_formats, monkeypatch, private_folders
+) -> None:
+    home = private_folders / "home" / "alice"
+    (private_folders / "config").mkdir()
+    (private_folders / "config" / "config.toml").write_text(f'model = "{home}/net.safetensors"\n')
+    monkeypatch.setattr(Path, "home", lambda: home)
+    monkeypatch.setenv("HF_HOME", str(home / "hub"))
+    monkeypatch.setenv("DSCLORA_STATE_DIR", str(home))
+    problem = f"cannot open '{home}/lib.so'"
+    monkeypatch.setattr("dsclora_cli.diagnosis.doctor.find_problems", lambda: {"openvino": problem, "torch": ""})
+    out = dsclora("doctor", "--offline").out
+    assert "alice" not in out
+    shown = [line.split(maxsplit=1)[1] for line in out.splitlines() if line.startswith("  ") and "~" in line]
+    assert {"~/hub", "~", "~/net.safetensors", "cannot open '~/lib.so'"} <= set(shown)
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("/home/ann", "~"),
+        ("/home/ann/x, /home/ann: no", "~/x, ~: no"),
+        ("/home/anna/x", "/home/anna/x"),
+        ("file:///home/ann/x", "file://~/x"),
+    ],
+)
+def test_the_home_folder_alone_and_in_a_sentence_is_a_tilde(monkeypatch, text: str, shown: str) -> None:
+    monkeypatch.setattr(Path, "home", lambda: Path("/home/ann"))
+    assert _without_home(text) == shown
 
 
 def test_packages_come_with_their_extras(report, few_formats) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import faulthandler
 import os
+import re
 import sys
 from collections.abc import Mapping
 from contextlib import suppress
@@ -60,7 +61,7 @@ def show_diagnosis(found: Diagnosis) -> None:
         console.print_line(heading)
         if not fields:
             console.print_line("  none")
-        console.show_fields({f"  {label}": value for label, value in fields.items()})
+        console.show_fields({f"  {label}": _without_home(value) for label, value in fields.items()})
         console.print_line("")
     for check in found.checks:
         console.print_line(_check_line(check))
@@ -122,7 +123,7 @@ def _sections(found: Diagnosis) -> Mapping[str, Mapping[str, str]]:
 
 def _settings(system: System) -> Mapping[str, str]:
     if system.settings_problem:
-        return {"cannot be read": _without_home(system.settings_problem)}
+        return {"cannot be read": system.settings_problem}
     return system.settings
 
 
@@ -145,7 +146,7 @@ def _folder(folder: Folder) -> str:
     written = "" if folder.writable else ", not writable"
     size = console.format_bytes(folder.size) if folder.size else "no files of dsclora"
     free = console.format_bytes(folder.free)
-    return f"{_without_home(str(folder.path))}: {size}, {free} free on the disk{written}"
+    return f"{folder.path}: {size}, {free} free on the disk{written}"
 
 
 def _without_home(text: str) -> str:
@@ -154,7 +155,12 @@ def _without_home(text: str) -> str:
         home = str(Path.home())
     except RuntimeError:  # a user without a home
         return text
-    return text.replace(f"{home}{os.sep}", f"~{os.sep}") if home != os.sep else text
+    # Texts hold the folder as the system states it, or with links followed.
+    for folder in {home, os.path.realpath(home)} - {os.sep}:
+        # Errors of Python double the separator of Windows, where the case of letters does not matter either.
+        pattern = r"(?:\\\\|[\\/])".join(map(re.escape, re.split(r"[\\/]", folder)))
+        text = re.sub(rf"{pattern}(?![\w-])", "~", text, flags=re.IGNORECASE if os.name == "nt" else 0)
+    return text
 
 
 def _hub_answer(hub: HubState) -> str:
