@@ -104,7 +104,7 @@ def settings_path_command() -> None:
     """Show the path of the file with the settings; the file need not exist."""
     from dsclora_cli.settings import settings_file
 
-    console.print_line(str(settings_file()))
+    console.print_data(str(settings_file()))
 
 
 @config_app.command("set", epilog=_SET_EXAMPLES, no_args_is_help=True)

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from rich.cells import cell_len
 from rich.console import Console
@@ -36,7 +36,7 @@ from dsclora_cli.paths import open_output
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
-    from rich.table import Table
+    from rich.progress import TextColumn
 
 JSON_VERSION = 1
 """Version of the JSON output: raised when a key or an error code goes or changes its meaning, not when one is added."""
@@ -49,9 +49,11 @@ class _Stderr(Console):
     """Console whose lines may get lost: on a full disk or a closed pipe, the work is worth more than the messages."""
 
     def print(self, *objects: Any, **options: Any) -> None:  # noqa: ANN401
-        """Print as Console does, and pass over errors of the stream."""
+        """Print as Console does, plain texts with control characters as escapes, and pass over errors of the stream."""
         with suppress(OSError):
-            super().print(*objects, **options)
+            super().print(
+                *(Text(escape_control(each)) if isinstance(each, str) else each for each in objects), **options
+            )
 
     def on_broken_pipe(self) -> None:
         """Do nothing; Console would end the program."""
@@ -70,18 +72,47 @@ def hide_download_bars() -> None:
 @contextmanager
 def downloading(name: str) -> Iterator[Callable[[int, int | None], None]]:
     """Show a progress bar during a download, on terminals only; yield a callback (bytes done, total or None)."""
-    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn
+    from rich.progress import BarColumn, DownloadColumn, Progress
 
     console = stderr()
-    columns = TextColumn("{task.description}", markup=False), BarColumn(), DownloadColumn()
+    columns = text_column("{task.description}"), BarColumn(), DownloadColumn()
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
         task = bar.add_task(name, total=None, visible=False)
         # The bar appears with the first bytes: a file that is already here shows none.
         yield lambda done, total: bar.update(task, completed=done, total=total, visible=True)
 
 
+def text_column(template: str) -> TextColumn:
+    """Return a column of a progress bar for texts with names of files: no markup, and control characters as escapes."""
+    from rich.progress import Task, TextColumn
+
+    class _Plain(TextColumn):
+        def render(self, task: Task) -> Text:
+            return Text(escape_control(template.format(task=task)), no_wrap=True)
+
+    return _Plain(template)
+
+
 def print_line(text: str) -> None:
-    """Write a line of data to stdout. Raises DscloraError where stdout takes no bytes, as on a full disk."""
+    """Write a line for people to stdout, control characters as escapes.
+
+    Raises:
+        DscloraError: stdout takes no bytes, as on a full disk.
+    """
+    _write_line(escape_control(text))
+
+
+def print_data(text: str) -> None:
+    """Write lines for programs to stdout, every character as it is; a terminal gets control characters as escapes.
+
+    Raises:
+        DscloraError: stdout takes no bytes, as on a full disk.
+    """
+    is_terminal = sys.stdout is not None and sys.stdout.isatty()
+    _write_line("\n".join(map(escape_control, text.split("\n"))) if is_terminal else text)
+
+
+def _write_line(text: str) -> None:
     with stdout_errors():
         sys.stdout.write(f"{text}\n")
         sys.stdout.flush()  # scripts read a line as soon as a picture is finished
@@ -102,7 +133,7 @@ def stdout_errors() -> Iterator[None]:
 
 def show_json(result: DataclassInstance) -> None:
     """Write a frozen dataclass to stdout in one line of JSON: the version, then the fields."""
-    print_line(json.dumps(_plain({"version": JSON_VERSION, **asdict(result)}), allow_nan=False))
+    print_data(json.dumps(_plain({"version": JSON_VERSION, **asdict(result)}), allow_nan=False))
 
 
 def show_json_error(error: ErrorInfo) -> None:
@@ -110,7 +141,7 @@ def show_json_error(error: ErrorInfo) -> None:
     with suppress(
         BrokenPipeError, DscloraError
     ):  # the reader of stdout may be gone, and may be the reason for the error
-        print_line(json.dumps({"version": JSON_VERSION, "error": asdict(error)}))
+        print_data(json.dumps({"version": JSON_VERSION, "error": asdict(error)}))
 
 
 def _plain(value: object) -> object:
@@ -123,10 +154,28 @@ def _plain(value: object) -> object:
     return str(value) if not_finite or isinstance(value, Path) else value
 
 
-def show_table(table: Table) -> None:
-    """Write a table to stdout at full width: on a narrow terminal lines wrap, but no number is cut."""
+def show_table(
+    header: Sequence[str], rows: Iterable[Sequence[str]], title: str = "", others: Literal["left", "right"] = "left"
+) -> None:
+    """Write a table to stdout at full width: on a narrow terminal lines wrap, but no number is cut.
+
+    Args:
+        header: Headings of the columns.
+        rows: Cells, which may be names of files: control characters are shown as escapes, and nothing is markup.
+        title: Line above the table.
+        others: Alignment of all columns but the first, which is aligned to the left.
+    """
+    from rich.table import Table
+
+    shown = escape_control(title) or None
+    table = Table(box=None, pad_edge=False, header_style="bold", title=shown, title_justify="left")
+    for index, heading in enumerate(header):
+        # No wrapping: scripts and eyes look for a row on one line.
+        table.add_column(escape_control(heading), no_wrap=True, justify=others if index else "left")
+    for row in rows:
+        table.add_row(*map(escape_control, row))
     with stdout_errors():
-        Console(highlight=False, markup=False, width=_UNLIMITED).print(table)
+        Console(highlight=False, markup=False, emoji=False, width=_UNLIMITED).print(table)
 
 
 def show_columns(columns: Mapping[str, Sequence[str]], expendable: Sequence[str] = ()) -> None:
@@ -135,19 +184,12 @@ def show_columns(columns: Mapping[str, Sequence[str]], expendable: Sequence[str]
     A terminal that is too narrow loses the `expendable` columns in turn, until the table fits, and a note names the
     lost columns. A file or pipe gets all columns.
     """
-    from rich.table import Table
-
     kept = dict(columns)
     width = stdout_width()
     for heading in expendable:
         if _table_width(kept) > width:
             del kept[heading]
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for heading in kept:
-        table.add_column(heading, no_wrap=True)
-    for row in zip(*kept.values(), strict=True):
-        table.add_row(*map(escape_control, row))
-    show_table(table)
+    show_table(tuple(kept), zip(*kept.values(), strict=True))
     if lost := [heading for heading in columns if heading not in kept]:
         print_labeled("note", f"the terminal has no room for {', '.join(lost)}; --json shows everything", "cyan")
 
@@ -159,7 +201,8 @@ def stdout_width() -> int:
 
 def _table_width(columns: Mapping[str, Sequence[str]]) -> int:
     """Return the columns of the terminal that a table takes, with two between cells."""
-    return sum(2 + max(cell_len(text) for text in (heading, *cells)) for heading, cells in columns.items()) - 2
+    shown = {heading: map(escape_control, cells) for heading, cells in columns.items()}
+    return sum(2 + max(cell_len(text) for text in (heading, *cells)) for heading, cells in shown.items()) - 2
 
 
 def show_fields(fields: Mapping[str, str]) -> None:
@@ -167,7 +210,7 @@ def show_fields(fields: Mapping[str, str]) -> None:
     shown = {label: value for label, value in fields.items() if value}
     width = max(map(len, shown), default=0)
     for label, value in shown.items():
-        print_line(escape_control(f"{label:<{width}}  {value}").rstrip())
+        print_line(f"{label:<{width}}  {value}".rstrip())
 
 
 def ask(question: str) -> bool:
@@ -209,7 +252,7 @@ def check_stdout(kind: str, as_json: bool, is_written: bool, example: str) -> No
 def write_text(target: str, text: str) -> None:
     """Write a text to a file, or to stdout for "-". Raises OutputUnwritable."""
     if target == "-":
-        print_line(text.rstrip("\n"))
+        print_data(text.rstrip("\n"))
         return
     try:
         with open_output(Path(target)) as file:

@@ -207,4 +207,4 @@ def model_path_command(
     if json:
         console.show_json(found)
     else:
-        console.print_line(str(found.path))
+        console.print_data(str(found.path))

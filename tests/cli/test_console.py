@@ -3,12 +3,22 @@
 from __future__ import annotations
 
 import os
+<<<<<<< HEAD
+=======
+import sys
+from dataclasses import replace
+>>>>>>> 1307cdc (console: names of files are neither control characters nor markup, in every table, bar and line)
 from pathlib import Path
 
 import pytest
 
 from dsclora_cli import paths
+<<<<<<< HEAD
 from dsclora_cli.cli.console import failure_line, format_bytes, format_seconds, format_sides, write_text
+=======
+from dsclora_cli.cli import console
+from dsclora_cli.cli.console import failure_line, format_bytes, format_seconds, format_sides, show_plans, write_text
+>>>>>>> 1307cdc (console: names of files are neither control characters nor markup, in every table, bar and line)
 from dsclora_cli.errors import ErrorCode, ErrorInfo, OutputUnwritable, escape_control
 
 
@@ -52,6 +62,31 @@ def test_a_failure_names_its_file_once() -> None:
 )
 def test_control_characters_of_a_name_are_shown_escaped(name: str, shown: str) -> None:
     assert escape_control(name) == shown
+
+
+NAME = "a\x1b[31m[bold]:dog:[/].png"
+SHOWN = r"a\x1b[31m[bold]:dog:[/].png"
+
+
+def test_lines_tables_and_messages_for_people_show_names_as_they_are(capsys: pytest.CaptureFixture[str]) -> None:
+    console.print_line(NAME)
+    console.show_table([NAME], [[NAME]], NAME)
+    console.show_columns({NAME: [NAME]})
+    console.show_fields({NAME: NAME})
+    console.stderr().print(NAME)
+    console.print_labeled("note", NAME)
+    out, err = capsys.readouterr()
+    assert "\x1b" not in out + err
+    assert (out.count(SHOWN), err.count(SHOWN)) == (8, 2)
+
+
+@pytest.mark.parametrize("terminal", [False, True])
+def test_data_for_programs_is_changed_on_a_terminal_alone(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, terminal: bool
+) -> None:
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: terminal)
+    write_text("-", f"{NAME}\nnext\n")
+    assert capsys.readouterr().out == f"{SHOWN if terminal else NAME}\nnext\n"
 
 
 def test_a_report_replaces_an_older_one_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -97,6 +97,19 @@ def test_infinity_is_a_string_in_json_and_a_note_in_the_table(dsclora, hr: Path)
     assert "bicubic: 1 of 3 images has infinite PSNR-Y, not in the mean" in out
 
 
+@pytest.mark.skipif(os.name == "nt", reason="no such names on Windows")
+def test_names_of_files_change_neither_the_terminal_nor_the_table(dsclora, tmp_path: Path, hr: Path) -> None:
+    (hr / "a.png").rename(hr / "a\x1b[31m[bold]:dog:[oops].png")
+    (hr / "b c.png").rename(hr / "b\nforged 99 99 99 99.png")
+    strange = hr.rename("set\x1b[2J")
+    code, out, err = dsclora("eval", "--hr", strange, *EMBEDDED, "--worst", "2", "--markdown", "table.md")
+    markdown = Path("table.md").read_text(encoding="utf-8")
+    assert (code, err) == (0, "")
+    for text in (out, markdown):
+        assert "\x1b" not in text and "\nforged" not in text
+        assert r"a\x1b[31m[bold]:dog:[oops]" in text and r"b\nforged 99" in text and r"set\x1b[2J x4" in text
+
+
 def test_csv_has_a_line_for_each_image_and_row(dsclora, hr: Path) -> None:
     _, out, _ = dsclora("eval", "--hr", hr, *EMBEDDED, "--csv", "-")
     header, *lines = csv.reader(io.StringIO(out))
@@ -297,9 +310,6 @@ def test_errors_are_one_line_with_the_next_step(
 
 
 def test_a_wide_table_is_never_cut(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    from rich.table import Table
-
     monkeypatch.setenv("COLUMNS", "20")
-    table = Table("a" * 30, "b" * 30)
-    console.show_table(table)
+    console.show_table(["a" * 30, "b" * 30], [])
     assert "a" * 30 in capsys.readouterr().out

@@ -11,6 +11,8 @@ from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 
+from rich.text import Text
+
 from dsclora_cli.cli import console
 from dsclora_cli.diagnosis.report import (
     Check,
@@ -23,6 +25,7 @@ from dsclora_cli.diagnosis.report import (
     Package,
     System,
 )
+from dsclora_cli.errors import escape_control
 
 
 class DoctorProgress(DoctorCallbacks):
@@ -52,7 +55,7 @@ class DoctorProgress(DoctorCallbacks):
     def on_step(self, name: str) -> None:
         """Show the step that starts."""
         if self._status:
-            self._status.update(name)
+            self._status.update(Text(escape_control(name)))
 
 
 def show_diagnosis(found: Diagnosis) -> None:

@@ -13,12 +13,12 @@ class EvalProgress(EvalCallbacks):
 
     def __init__(self, quiet: bool) -> None:
         # Imported here, so that `--help` does not load rich's progress bars.
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
 
         self._quiet = quiet
         self._images = 0
         self._done = -1  # the first `on_image` comes before any image is scored
-        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+        columns = (console.text_column("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
         stderr = console.stderr()
         self._bar = Progress(*columns, console=stderr, transient=True, disable=quiet or not stderr.is_terminal)
         self._task = self._bar.add_task("", total=None)

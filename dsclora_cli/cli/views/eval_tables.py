@@ -11,10 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rich.table import Table
-
 from dsclora_cli.cli import console
-from dsclora_cli.errors import OutputUnwritable, UsageError, next_step
+from dsclora_cli.errors import OutputUnwritable, UsageError, escape_control, next_step
 from dsclora_cli.evaluation.report import EvalReport, RowScores, SetReport
 from dsclora_cli.names import NIQE, metric_title
 from dsclora_cli.paths import is_stream, is_taken, open_regular
@@ -68,13 +66,7 @@ def _is_replaceable(path: Path, first_line: re.Pattern[str]) -> bool:
 def show_tables(report: EvalReport) -> None:
     """Print all tables of a report on stdout."""
     for grid in _grids(report):
-        table = Table(box=None, pad_edge=False, header_style="bold", title=grid.title, title_justify="left")
-        for index, column in enumerate(grid.header):
-            # No wrapping: scripts and eyes look for a row on one line.
-            table.add_column(column, no_wrap=True, justify="right" if index else "left")
-        for row in grid.rows:
-            table.add_row(*row)
-        console.show_table(table)
+        console.show_table(grid.header, grid.rows, grid.title, others="right")
         for note in grid.notes:
             console.print_line(note)
         console.print_line("")
@@ -85,13 +77,13 @@ def markdown_text(report: EvalReport) -> str:
     parts = []
     for grid in _grids(report):
         lines = [
-            f"### {grid.title}",
+            f"### {escape_control(grid.title)}",
             "",
             _line(grid.header),
             _line(("---", *["---:"] * (len(grid.header) - 1))),
             *map(_line, grid.rows),
         ]
-        parts.append("\n".join([*lines, *(f"\n{note}" for note in grid.notes)]))
+        parts.append("\n".join([*lines, *(f"\n{escape_control(note)}" for note in grid.notes)]))
     return "\n\n".join(parts) + "\n"
 
 
@@ -110,8 +102,8 @@ def csv_text(report: EvalReport) -> str:
 
 
 def _line(cells: tuple[str, ...]) -> str:
-    # A file name may hold a bar, which would end a cell.
-    escaped = (cell.replace("|", r"\|") for cell in cells)
+    # A file name may hold a bar, which would end a cell, or a line end, which would end a row.
+    escaped = (escape_control(cell).replace("|", r"\|") for cell in cells)
     return f"| {' | '.join(escaped)} |"
 
 

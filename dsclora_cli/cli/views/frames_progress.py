@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from time import perf_counter
 
-from rich.progress import Progress, TextColumn
+from rich.progress import Progress
 
 from dsclora_cli.cli import console
 from dsclora_cli.upscaling.frames import FramesCallbacks, FramesResult
@@ -20,7 +20,7 @@ class FramesView(FramesCallbacks):
         self._console = console.stderr()
         shown = self._console.is_terminal and not quiet
         self._progress = Progress(
-            TextColumn("{task.fields[state]}"), console=self._console, transient=True, disable=not shown
+            console.text_column("{task.fields[state]}"), console=self._console, transient=True, disable=not shown
         )
         self._task = self._progress.add_task("", state="")
         self._begin = 0.0

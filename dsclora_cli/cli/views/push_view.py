@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from dsclora_cli.cli import console
-from dsclora_cli.errors import escape_control
 
 if TYPE_CHECKING:
     from dsclora_cli.publishing.push import PushedModel
@@ -26,7 +25,7 @@ def show_plan(planned: PushedModel) -> None:
     console.show_columns(columns)
     console.print_line("")
     for line in planned.card.splitlines():
-        console.print_line(escape_control(f"  | {line}".rstrip()))
+        console.print_line(f"  | {line}".rstrip())
     console.print_line("")
     _show_notes(planned)
 
@@ -66,7 +65,7 @@ def show_done(result: PushedModel) -> None:
         console.print_line(f"{result.url} holds the same files already")
         return
     for file in result.files:
-        console.print_line(escape_control(f"{file.path}: {file.change}, {console.format_bytes(file.size)}"))
+        console.print_line(f"{file.path}: {file.change}, {console.format_bytes(file.size)}")
     console.print_line(f"{result.url} at {result.commit}")
     if result.kind == "network" or not any("--weights" in note for note in result.notes):
         console.print_line(f"use: dsclora upscale photo.jpg -m {result.repo}")

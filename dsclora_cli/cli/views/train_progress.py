@@ -8,7 +8,7 @@ from time import monotonic
 from types import TracebackType
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
 
 from dsclora_cli.cli import console
 from dsclora_cli.errors import ExitCode
@@ -141,11 +141,11 @@ class _Clock:
 class _Bar:
     """A bar on a terminal: pictures while they are decoded, then steps with the loss, the last score and the pace."""
 
-    def __init__(self, console: Console) -> None:
-        columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn())
-        pace = TextColumn("{task.fields[pace]}", markup=False)
+    def __init__(self, stderr: Console) -> None:
+        columns = (console.text_column("{task.description}"), BarColumn(), MofNCompleteColumn())
+        pace = console.text_column("{task.fields[pace]}")
         self._progress = Progress(
-            *columns, pace, TimeRemainingColumn(), console=console, transient=True, refresh_per_second=4
+            *columns, pace, TimeRemainingColumn(), console=stderr, transient=True, refresh_per_second=4
         )
         self._task = self._progress.add_task("", total=None, pace="")
         self._loss, self._psnr = math.nan, ""

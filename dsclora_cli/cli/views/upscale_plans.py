@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from dsclora_cli.cli import console
 from dsclora_cli.cli.views.upscale_progress import model_with_reason
-from dsclora_cli.errors import ExitCode, escape_control
+from dsclora_cli.errors import ExitCode
 
 if TYPE_CHECKING:
     from dsclora_cli.upscaling.dry_run import PlannedFile
@@ -24,7 +24,7 @@ def show_plans(plans: Iterable[PlannedFile], as_json: bool) -> int:
             console.show_json(plan)
         else:
             for line in _plan_lines(plan):
-                console.print_line(escape_control(line))
+                console.print_line(line)
     if not as_json:
         costs = f"{console.format_seconds(seconds)} and {console.format_bytes(disk)} of disk"
         console.print_line(f"in all about {costs}; nothing was written")

@@ -269,15 +269,15 @@ class _RunStop(StopRequest):
 class _Bars:
     """A bar for each picture that the network works on, and a bar for the whole run."""
 
-    def __init__(self, console: Console) -> None:
-        from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+    def __init__(self, stderr: Console) -> None:
+        from rich.progress import BarColumn, Progress, TimeRemainingColumn
 
         self._progress = Progress(
-            TextColumn("{task.description}", markup=False),
+            console.text_column("{task.description}"),
             BarColumn(),
-            TextColumn("{task.fields[state]}"),
+            console.text_column("{task.fields[state]}"),
             TimeRemainingColumn(),
-            console=console,
+            console=stderr,
             transient=True,
         )
         self._all: TaskID = self._progress.add_task("all", total=None, state="")
@@ -301,7 +301,7 @@ class _Bars:
     def start(self, name: str) -> None:
         self.begin()
         self._remove(name)
-        self._pictures[name] = self._progress.add_task(escape_control(name), total=1.0, state=""), 0.0
+        self._pictures[name] = self._progress.add_task(name, total=1.0, state=""), 0.0
 
     def move(self, name: str, share: float) -> None:
         # The last progress of a picture that failed comes after the result.

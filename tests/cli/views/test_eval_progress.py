@@ -40,6 +40,16 @@ def test_a_bar_on_a_terminal_names_the_current_step(terminal: io.StringIO) -> No
         assert text in shown
 
 
+def test_names_of_images_are_neither_markup_nor_control_characters(terminal: io.StringIO) -> None:
+    with EvalProgress(quiet=False) as view:
+        view.on_sets(2)
+        for name in ("[bold]a[/]", "[/oops]", "\x1b]0;title\x07"):
+            view.on_image("Set5", name)
+            view._bar.refresh()
+    shown = terminal.getvalue()
+    assert all(f"Set5 {name}" in shown for name in ("[bold]a[/]", "[/oops]", r"\x1b]0;title\x07"))
+
+
 def test_without_a_terminal_each_note_is_printed_once(capsys: pytest.CaptureFixture[str]) -> None:
     with EvalProgress(quiet=False) as view:
         go(view)

@@ -60,6 +60,15 @@ def test_a_terminal_has_bars_with_share_rate_and_total(terminal: io.StringIO) ->
         assert word in shown
 
 
+def test_the_name_of_a_picture_on_a_bar_is_neither_markup_nor_control_characters(terminal: io.StringIO) -> None:
+    with UpscaleView(json=False, quiet=False, verbose=False) as view:
+        for name in ("[bold]a[/]", "[/oops]:dog:", "\x1b]0;title\x07"):
+            view.on_start(InputFile(Path(name), name))
+        view._bars._progress.refresh()
+    shown = terminal.getvalue()
+    assert all(name in shown for name in ("[bold]a[/]", "[/oops]:dog:", r"\x1b]0;title\x07"))
+
+
 def test_quiet_shows_only_failures(terminal: io.StringIO) -> None:
     view = UpscaleView(json=False, quiet=True, verbose=False)
     play(view)
