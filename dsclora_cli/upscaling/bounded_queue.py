@@ -44,6 +44,11 @@ class ByteBudget:
         self.changed = Condition()
         """Lock of all fields above and of all queues of the budget; notified after each change."""
 
+    def wait_for(self, condition: Callable[[], bool]) -> None:
+        """Wait until a condition on the fields holds; the caller holds the lock. The main thread may wait here too."""
+        while not self.changed.wait_for(condition, POLL_SECONDS):
+            pass
+
     def close(self) -> None:
         """Let no queue take more items. Waiting items can still be read."""
         with self.changed:
@@ -95,7 +100,7 @@ class BoundedQueue(Generic[T]):
         size = max(size, _SMALLEST) if size else 0
         budget, root = self._budget, self._root
         with budget.changed:
-            budget.changed.wait_for(lambda: budget.closed or root._cancelled or self._has_room(size))
+            budget.wait_for(lambda: budget.closed or root._cancelled or self._has_room(size))
             if budget.closed:
                 raise ClosedError
             if root._cancelled:
@@ -127,8 +132,8 @@ class BoundedQueue(Generic[T]):
                 root._held -= self._in_hand
                 self._in_hand = 0
                 budget.changed.notify_all()
-            budget.changed.wait_for(
-                lambda: self._items or self._closed or budget.closed or root._cancelled or root._error
+            budget.wait_for(
+                lambda: bool(self._items or self._closed or budget.closed or root._cancelled or root._error)
             )
             if budget.aborted:
                 raise ClosedError

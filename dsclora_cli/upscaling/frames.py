@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from io import RawIOBase
 from itertools import count
 from time import perf_counter
-from typing import BinaryIO
+from typing import TYPE_CHECKING, BinaryIO, TypeVar
 
 from dsclora_cli.callbacks import Callbacks
 from dsclora_cli.config import UpscaleOptions, VideoOptions
@@ -20,6 +20,11 @@ from dsclora_cli.imaging.types import Frame, Header, Pixels
 from dsclora_cli.upscaling.bounded_queue import BoundedQueue, ByteBudget, ClosedError, Worker
 from dsclora_cli.upscaling.jobs import JobPlanner
 from dsclora_cli.upscaling.picture import PictureUpscaler
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+T = TypeVar("T")
 
 _WAITING_BYTES = 256 << 20  # converted frames that wait for the network
 _WAITING_FRAMES = 2
@@ -79,7 +84,7 @@ def upscale_frames(
         UsageError: The requested size is not larger than the video.
         OSError: The result cannot be written.
     """
-    header, layout = _open(source, video)
+    header, layout = _in_thread("header", lambda: _open(source, video))
     # One header and one plan serve all frames: all have the same size.
     frame = Header("PNG", layout.width, layout.height, layout.channels, layout.dtype)
     check_claim(frame, layout.width * layout.height, options.read.max_pixels)
@@ -121,6 +126,15 @@ def upscale_frames(
         seconds=seconds,
         frames_per_second=number / seconds,
     )
+
+
+def _in_thread(name: str, work: Callable[[], T]) -> T:
+    """Return the result of work that may wait for the source: on Windows, Ctrl-C does not end such a wait."""
+    results: list[T] = []
+    worker = Worker(name, lambda: results.append(work()))
+    worker.start()
+    worker.wait()
+    return results[0]
 
 
 def _open(source: RawIOBase, video: VideoOptions) -> tuple[VideoHeader | None, FrameLayout]:

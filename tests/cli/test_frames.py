@@ -11,6 +11,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -19,6 +20,7 @@ import pytest
 from PIL import Image
 
 from dsclora_cli.imaging.raw_video import FrameLayout
+from dsclora_cli.upscaling import frames
 
 EMBEDDED = ("-m", "dsclora-x2", "-s", "2")
 WIDTH, HEIGHT = 12, 9
@@ -63,6 +65,26 @@ def test_a_reader_that_breaks_ends_the_command(pipe, rgb: np.ndarray, monkeypatc
     monkeypatch.setattr("dsclora_cli.upscaling.frames.read_frame", break_down)
     ran, out = pipe(rgb.tobytes(), "--size", "12x9", *EMBEDDED)
     assert (ran.code, out) == (1, b"")
+
+
+@pytest.mark.parametrize("kind", ["y4m", "rgb"])
+def test_the_main_thread_never_waits_for_the_source(
+    pipe, rgb: np.ndarray, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    """On Windows, Ctrl-C would not end such a wait."""
+    threads = []
+    for name in ("read_header", "read_frame"):
+        read = getattr(frames, name)
+
+        def recorded(*arguments: object, read=read) -> object:
+            threads.append(threading.current_thread())
+            return read(*arguments)
+
+        monkeypatch.setattr(frames, name, recorded)
+    raw = [] if kind == "y4m" else ["--size", f"{WIDTH}x{HEIGHT}"]
+    stream = rgb.tobytes() if raw else y4m(rgb, FrameLayout(WIDTH, HEIGHT, "444", matrix="bt601"), "444")
+    assert pipe(stream, *raw, *EMBEDDED)[0].code == 0
+    assert len(threads) >= 4 and threading.main_thread() not in threads
 
 
 def test_raw_frames_equal_pictures(dsclora, pipe, rgb: np.ndarray) -> None:

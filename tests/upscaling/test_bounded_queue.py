@@ -7,7 +7,14 @@ from collections.abc import Callable
 
 import pytest
 
-from dsclora_cli.upscaling.bounded_queue import BoundedQueue, ByteBudget, CancelledError, ClosedError, Worker
+from dsclora_cli.upscaling.bounded_queue import (
+    POLL_SECONDS,
+    BoundedQueue,
+    ByteBudget,
+    CancelledError,
+    ClosedError,
+    Worker,
+)
 
 MB = 1 << 20
 
@@ -69,6 +76,27 @@ def test_the_number_of_items_has_a_limit_too() -> None:
     fill(queue, 9, 0)
     assert settled(queue) == 3
     budget.abort()
+
+
+def test_no_wait_of_a_reader_or_a_writer_is_longer_than_a_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    waits: list[float | None] = []
+    wait = threading.Condition.wait
+
+    def record(self: threading.Condition, timeout: float | None = None) -> bool:
+        if self is budget.changed:
+            waits.append(timeout)
+        return wait(self, timeout)
+
+    monkeypatch.setattr(threading.Condition, "wait", record)
+    budget = ByteBudget(MB)
+    queue: BoundedQueue[int] = BoundedQueue(budget, 1)
+    threading.Timer(0.3, lambda: queue.put(0)).start()
+    assert next(queue) == 0
+    worker = fill(queue, 3, MB)
+    threading.Event().wait(0.3)
+    assert [next(queue) for _ in range(3)] == [0, 1, 2]
+    worker.wait()
+    assert len(waits) > 3 and all(each is not None and each <= POLL_SECONDS for each in waits)
 
 
 def test_queues_share_a_budget() -> None:
