@@ -20,7 +20,7 @@ from dsclora_cli.imaging.color import pixels_to_image
 from dsclora_cli.imaging.types import AnyFrame, Header, Pixels
 
 _DEFAULT_MS = 100.0
-_MAX_SECONDS = 65535
+_MAX_UINT16 = 0xFFFF
 _OPAQUE_FROM = 128  # alpha
 _TRANSPARENT = 255  # index in the palette of a GIF
 
@@ -45,9 +45,9 @@ def write_apng(target: BinaryIO, header: Header, frames: Iterable[AnyFrame], com
     sequence, previous = 0, None
     for frame in frames:
         top, left, height, width = area = changed_area(previous, frame.pixels)
-        shown = Fraction(_milliseconds(frame) / 1000).limit_denominator(1000)
+        shown = _as_fraction(_milliseconds(frame) / 1000)
         control = struct.pack(">IIIII", sequence, width, height, left, top)
-        control += struct.pack(">HHBB", min(shown.numerator, _MAX_SECONDS), shown.denominator, 0, 0)
+        control += struct.pack(">HHBB", shown.numerator, shown.denominator, 0, 0)
         target.write(png.make_chunk(b"fcTL", control))
         sequence += 1
         for data in png.compress_rows([_crop(frame.pixels, area)], compression):
@@ -58,6 +58,12 @@ def write_apng(target: BinaryIO, header: Header, frames: Iterable[AnyFrame], com
             sequence += 1
         previous = frame.pixels
     target.write(png.make_chunk(b"IEND", b""))
+
+
+def _as_fraction(seconds: float) -> Fraction:
+    """Return a duration as an APNG states it: numerator and denominator have 16 bits, so long times are less exact."""
+    limited = min(seconds, _MAX_UINT16)
+    return Fraction(limited).limit_denominator(min(1000, int(_MAX_UINT16 / max(limited, 1))))
 
 
 def write_webp_animation(target: BinaryIO, header: Header, frames: Iterable[AnyFrame], quality: int) -> None:
@@ -80,7 +86,7 @@ def write_webp_animation(target: BinaryIO, header: Header, frames: Iterable[AnyF
     if metadata.icc:
         target.write(_riff_chunk(b"ICCP", metadata.icc))
     # An APNG may count further; 65535 plays are for ever in practice.
-    target.write(_riff_chunk(b"ANIM", struct.pack("<IH", 0, min(header.loop or 0, 0xFFFF))))
+    target.write(_riff_chunk(b"ANIM", struct.pack("<IH", 0, min(header.loop or 0, _MAX_UINT16))))
     previous = None
     for frame in frames:
         top, left, height, width = area = changed_area(previous, frame.pixels, even=True)
@@ -141,8 +147,9 @@ def write_gif(target: BinaryIO, header: Header, frames: Iterable[AnyFrame]) -> N
         top, left, height, width = area = changed_area(None if clears else previous, frame.pixels)
         # From the elapsed time, not from each duration: rounding to 1/100 s must not add up.
         elapsed += _milliseconds(frame)
-        delay = min(round(elapsed / 10) - written, 0xFFFF) if header.animated else 0
-        written += delay
+        rest = round(elapsed / 10) - written if header.animated else 0
+        written += rest
+        delay = min(rest, _MAX_UINT16)  # the next frame does not make up for what is lost
         indices, palette, holes = _quantize(_crop(frame.pixels, area))
         control = (2 if clears else 1) << 2 | holes
         target.write(b"\x21\xf9\4" + struct.pack("<BHBB", control, delay, _TRANSPARENT if holes else 0, 0))

@@ -168,6 +168,29 @@ def test_durations_of_a_gif_do_not_drift():
     assert [frame.duration_ms for frame in read(saved(header, frames))[1]] == [30.0, 40.0, 30.0, 30.0]
 
 
+@pytest.mark.parametrize(
+    ("format", "given", "kept"),
+    [
+        ("PNG", 70_001.0, 70_001.0),
+        ("PNG", 65_535.0, 65_535.0),
+        ("PNG", 123_456.789, 123_456.8),
+        ("PNG", 30_000_500.0, 30_000_500.0),
+        ("PNG", 40_000_300.0, 40_000_000.0),
+        ("PNG", 1e9, 65_535_000.0),
+        ("GIF", 70_001.0, 70_000.0),
+        ("GIF", 700_000.0, 655_350.0),
+        ("WEBP", 700_000.0, 700_000.0),
+        ("WEBP", 1e9, 16_777_215.0),
+    ],
+)
+def test_a_frame_that_stands_for_minutes_keeps_its_duration_and_changes_no_other(format, given, kept):
+    times = (given, 100.0, 100.0, 100.0)
+    frames = [Frame(frame.pixels, time) for frame, time in zip(animation(3)[0], times, strict=True)]
+    header = header_of(frames[0].pixels, format, frames=4, animated=True, loop=0)
+    again = [frame.duration_ms for frame in read(saved(header, frames))[1]]
+    assert again[0] == pytest.approx(kept, rel=2e-5) and again[1:] == [100.0] * 3
+
+
 def test_equal_frames_keep_their_number_and_duration():
     frames = [Frame(smooth() // 8 * 8, 100.0)] * 3
     for format in MOVING:
