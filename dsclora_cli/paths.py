@@ -135,7 +135,7 @@ def atomic_write(path: Path, rescue: Callable[[Path], None] | None = None) -> It
     finally:
         with suppress(OSError):  # the error of the caller says more
             temporary.unlink(missing_ok=True)
-        if claimed:
+        if claimed is not None and claimed >= 0:
             os.close(claimed)
 
 
@@ -310,10 +310,10 @@ def _claim(part: Path) -> int | None:
     """Create a file, and return the descriptor that holds a lock on the file; None where the file is lost already.
 
     The system frees the lock of a killed process, so a file without a lock may be removed at once. Windows, where an
-    open file can be neither renamed nor removed, has no lock, and the result is 0. Raises OSError.
+    open file can be neither renamed nor removed, has no lock, and the result is -1. Raises OSError.
     """
     if fcntl is None:
-        return 0
+        return -1
     claimed = os.open(part, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o666)
     # Between creation and lock, another process may have found the file and taken the lock, to remove the file.
     if _lock(claimed) is not False and os.fstat(claimed).st_nlink:

@@ -173,6 +173,44 @@ def test_a_temporary_file_that_another_process_removes_at_birth_gets_another_nam
     assert len(seen) == 3 and [path.name for path in tmp_path.iterdir()] == ["file"]
 
 
+CLOSED_STDIN = """
+import os, sys
+from pathlib import Path
+from dsclora_cli.paths import atomic_write
+os.close(0)
+for name in "ab":
+    with atomic_write(Path(sys.argv[1], name)) as temporary:
+        os.fstat(0)  # of the temporary file
+        temporary.write_text("whole")
+    try:
+        os.fstat(0)
+    except OSError:
+        print("closed")
+"""
+
+
+@posix
+def test_a_file_that_is_descriptor_0_is_closed_as_well(tmp_path: Path) -> None:
+    ran = subprocess.run(
+        [sys.executable, "-c", CLOSED_STDIN, tmp_path],
+        cwd=Path(__file__).parents[1],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert ran.stdout.split() == ["closed", "closed"]
+
+
+def test_without_locks_no_descriptor_is_closed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(paths, "fcntl", None)
+    monkeypatch.setattr(paths, "sync_folder", lambda folder: None)
+    monkeypatch.setattr(os, "close", lambda descriptor: pytest.fail(f"{descriptor} was closed"))
+    monkeypatch.setattr(paths, "sync_file", lambda path: None)
+    with atomic_write(tmp_path / "file") as temporary:
+        temporary.write_text("whole")
+    assert (tmp_path / "file").read_text(encoding="utf-8") == "whole"
+
+
 @posix
 def test_a_line_is_added_to_regular_files_only(tmp_path: Path) -> None:
     paths.append_line(tmp_path / "log", "one")

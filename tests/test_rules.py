@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import graphlib
+import re
 import statistics
 import subprocess
 import sys
@@ -184,6 +185,12 @@ def test_the_tree_in_contributing_has_a_line_for_every_module() -> None:
     modules = {path.relative_to(ROOT).as_posix() for path in PACKAGE if path.name != "__init__.py"}
     named = {name for name in tree_of_contributing() if name.startswith("dsclora_cli/") and name.endswith(".py")}
     assert named - {"dsclora_cli/__init__.py"} == modules
+
+
+def test_commands_in_hints_have_double_quotes() -> None:
+    """`cmd.exe` passes single quotes on to pip as a part of the name."""
+    lines = [(path.name, line) for path in PACKAGE for line in path.read_text(encoding="utf-8").splitlines()]
+    assert [place for place in lines if re.search(r"pip install .*'dsclora\[", place[1])] == []
 
 
 def test_looks_at_paths_cannot_fail() -> None:

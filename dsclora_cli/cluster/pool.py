@@ -406,7 +406,10 @@ def _silence(ray: Any) -> None:  # noqa: ANN401 - a module
 
 @contextmanager
 def _sigterm_kept() -> Iterator[None]:
-    """Keep the handler of SIGTERM: Ray's own would end the program without a summary."""
+    """Keep the handler of SIGTERM: Ray's own would end the program without a summary.
+
+    A handler that is not from Python cannot be put back, and `getsignal` returns None for such a handler.
+    """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -414,7 +417,8 @@ def _sigterm_kept() -> Iterator[None]:
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        if before is not None:
+            signal.signal(signal.SIGTERM, before)
 
 
 @contextmanager

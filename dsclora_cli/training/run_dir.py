@@ -105,7 +105,7 @@ class RunDir:
         """Return a note about the files that need a missing package; empty where no package is missing."""
         absent = [part for part, module in _NEEDED_FOR.items() if find_spec(module) is None]
         parts = " and no ".join(absent)
-        return f"the run folder will have no {parts}: pip install 'dsclora[train]' to have both" if absent else ""
+        return f'the run folder will have no {parts}: pip install "dsclora[train]" to have both' if absent else ""
 
     def lines(self) -> list[dict[str, Any]]:
         """Return the lines of the log, without a last line that a crash cut short.

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
+import signal
 import socket
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from batches import save_photo
 
 from dsclora_cli.cli.app import main
+from dsclora_cli.cluster import pool
 
 
 def refused(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
@@ -35,6 +38,13 @@ def test_without_ray_the_message_says_what_to_install(
     monkeypatch.setitem(sys.modules, "ray", None)
     message = refused(capsys, photo, "-o", "out", "--executor", "ray")
     assert message == '--executor ray needs Ray (pip install "dsclora[ray]")'
+
+
+def test_a_handler_of_sigterm_that_is_not_from_python_is_no_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    shut: list[bool] = []
+    monkeypatch.setattr(signal, "getsignal", lambda number: None)
+    pool._disconnect(SimpleNamespace(shutdown=lambda: shut.append(True)))
+    assert shut == [True]
 
 
 def test_an_address_where_nobody_listens_is_refused_at_once(photo: str, capsys: pytest.CaptureFixture[str]) -> None:

@@ -24,7 +24,7 @@ def require_s3() -> None:
     """Skip the test where the packages are absent: s3fs (extra `s3`), and moto, flask and flask-cors (extra `dev`)."""
     for name in ("s3fs", "moto", "flask_cors"):
         if find_spec(name) is None:
-            pytest.skip(f"{name} is not installed (pip install 'dsclora[dev]')")
+            pytest.skip(f'{name} is not installed (pip install "dsclora[dev]")')
 
 
 @contextmanager

@@ -128,7 +128,7 @@ def test_without_plotting_packages_a_run_works_and_reports_the_missing_files(tmp
     folder.draw([Sample("a", 30.0, *(np.zeros((side, side, 3), np.uint8) for side in (8, 16, 16)))])
 
     assert folder.missing().startswith(
-        "the run folder will have no plot and no TensorBoard log: pip install 'dsclora[train]'"
+        'the run folder will have no plot and no TensorBoard log: pip install "dsclora[train]"'
     )
     assert {path.name for path in tmp_path.iterdir()} == {"recipe.toml", "log.jsonl", "samples.png"}
 
