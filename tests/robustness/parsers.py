@@ -102,7 +102,7 @@ def _parse_boxes(data: bytes) -> None:
 def _parse_pnm(data: bytes) -> None:
     file = io.BytesIO(data)
     pnm.read_pnm_comments(file)
-    opened = pnm.open_deep_pnm(file)
+    opened = pnm.open_pnm(file)
     if opened and 0 < opened.header.width * opened.header.height < 10**6:  # the reader has refused others
         list(opened.frames())
 

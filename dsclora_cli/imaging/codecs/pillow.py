@@ -1,6 +1,7 @@
-"""Decoder for all formats but TIFF: Pillow decodes, and what Pillow leaves out is read from the file.
+"""Open files of all formats but TIFF.
 
-`_DEEP_DECODERS` come first: they take over the files that Pillow would cut to 8 bits.
+PNG, JPEG 2000 and most kinds of PNM go to `_OWN_DECODERS`. Pillow decodes all others, and metadata that Pillow leaves
+out are read from the file.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from dsclora_cli.imaging.codecs.jpeg import estimate_quality
 from dsclora_cli.imaging.codecs.jpeg2000 import open_jpeg2000
 from dsclora_cli.imaging.codecs.jxl import JxlFacts, read_first_frame, read_jxl_facts
 from dsclora_cli.imaging.codecs.png import open_png
-from dsclora_cli.imaging.codecs.pnm import further_picture, open_deep_pnm, read_pnm_comments
+from dsclora_cli.imaging.codecs.pnm import further_picture, open_pnm, read_pnm_comments
 from dsclora_cli.imaging.codecs.unsupported import CONVERT
 from dsclora_cli.imaging.codecs.webp import estimate_webp_quality
 from dsclora_cli.imaging.color import (
@@ -74,9 +75,9 @@ def open_with_pillow(file: BinaryIO, name: str, salvage: bool = False) -> Opened
     Raises:
         ImageError: The file is damaged, or the optional package of the format is missing. (Pillow may raise others.)
     """
-    open_deep = _DEEP_DECODERS.get(name)
-    if open_deep and (deep := open_deep(file, salvage)):
-        return deep
+    open_own = _OWN_DECODERS.get(name)
+    if open_own and (opened := open_own(file, salvage)):
+        return opened
     image = _open_image(file, name)
     facts = read_jxl_facts(file) if name == "JXL" else None
     metadata, notes = _read_metadata(image, file, name), [*_reading_notes(image, file, name), *_jxl_notes(facts, image)]
@@ -113,22 +114,20 @@ def open_with_pillow(file: BinaryIO, name: str, salvage: bool = False) -> Opened
     return OpenedFile(header, partial(decode_salvaged if salvage else decode_whole, file, header, decode))
 
 
-def _open_deep_jpeg2000(file: BinaryIO, salvage: bool) -> OpenedFile | None:
-    deep = open_jpeg2000(file)
-    if deep is None:
-        return None
-    decode = cast("Callable[[], Iterator[Frame]]", deep.frames)
-    return replace(deep, frames=partial(decode_salvaged if salvage else decode_whole, file, deep.header, decode))
+def _open_jpeg2000(file: BinaryIO, salvage: bool) -> OpenedFile:
+    opened = open_jpeg2000(file)
+    decode = cast("Callable[[], Iterator[Frame]]", opened.frames)
+    return replace(opened, frames=partial(decode_salvaged if salvage else decode_whole, file, opened.header, decode))
 
 
-_DEEP_DECODERS: Mapping[str, Callable[[BinaryIO, bool], OpenedFile | None]] = MappingProxyType(
+_OWN_DECODERS: Mapping[str, Callable[[BinaryIO, bool], OpenedFile | None]] = MappingProxyType(
     {
-        "PPM": open_deep_pnm,
+        "PPM": open_pnm,
         "PNG": lambda file, _: open_png(file),
-        "JPEG2000": _open_deep_jpeg2000,
+        "JPEG2000": _open_jpeg2000,
     }
 )
-"""Decoders for pictures of more than 8 bits, which Pillow would reduce; None for other pictures."""
+"""Decoders of dsclora by format; that of PNM returns None for a file that Pillow decodes as well."""
 
 
 def _with_one_orientation(metadata: Metadata, name: str, width: int, height: int, stated: int) -> Metadata:

@@ -27,7 +27,7 @@ _BINARY = (5, 6)
 _COMMENT = re.compile(rb"#[^\n]*")
 
 
-def open_deep_pnm(file: BinaryIO, salvage: bool = False) -> OpenedFile | None:
+def open_pnm(file: BinaryIO, salvage: bool = False) -> OpenedFile | None:
     """Open a PGM or PPM stretched to the full range of 8 or 16 bits; None for a file that Pillow reads as well.
 
     Pillow reads bitmaps, and binary files whose maximum is 255, so that no sample can be above. `salvage` makes missing
