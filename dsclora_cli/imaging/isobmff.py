@@ -11,6 +11,7 @@ import re
 import struct
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
+from types import MappingProxyType
 from typing import BinaryIO
 
 from dsclora_cli.imaging.metadata import (
@@ -23,12 +24,15 @@ from dsclora_cli.imaging.metadata import (
 )
 from dsclora_cli.imaging.types import Metadata
 
-# The first 16 bytes of a "uuid" box say what follows.
-_UUIDS = {
-    "xmp": bytes.fromhex("be7acfcb97a942e89c71999491e3afac"),
-    "exif": b"JpgTiffExif->JP2",
-    "iptc": bytes.fromhex("33c7a4d2b81d4723a0baf1a3e097ad38"),
-}
+UUIDS = MappingProxyType(
+    {
+        "xmp": bytes.fromhex("be7acfcb97a942e89c71999491e3afac"),
+        "exif": b"JpgTiffExif->JP2",
+        "iptc": bytes.fromhex("33c7a4d2b81d4723a0baf1a3e097ad38"),
+    }
+)
+"""First 16 bytes of a "uuid" box, by the kind of metadata that follows."""
+
 _CODESTREAM = b"\xff\x4f\xff\x51"
 _MAX_BOXES = 2**16  # a file of empty boxes would take minutes
 _MAX_PARTS = 2**16
@@ -123,7 +127,7 @@ def read_box_metadata(file: BinaryIO) -> Metadata:
             dpi = _read_jp2_resolution(file, box)
         elif box.kind == b"uuid":
             data = read_content(file, box)
-            name = next((name for name, uuid in _UUIDS.items() if data.startswith(uuid)), None)
+            name = next((name for name, uuid in UUIDS.items() if data.startswith(uuid)), None)
             if name:
                 found[name] = data[16:]
         elif box.kind in (b"xml ", b"Exif", b"brob"):
@@ -222,8 +226,8 @@ def add_jp2_metadata(jp2: bytes, metadata: Metadata, alpha: int | None) -> bytes
         inner += make_box(b"cdef", struct.pack(">H", len(definitions)) + b"".join(definitions))
     if metadata.dpi:
         inner += _make_resolution(metadata.dpi)
-    values = {name: getattr(metadata, name) for name in _UUIDS}
-    extra = b"".join(make_box(b"uuid", _UUIDS[name] + value) for name, value in values.items() if value)
+    values = {name: getattr(metadata, name) for name in UUIDS}
+    extra = b"".join(make_box(b"uuid", UUIDS[name] + value) for name, value in values.items() if value)
     # The codestream box may be of open length, which must stay last: metadata goes before it.
     return jp2[: header.start - 8] + make_box(b"jp2h", inner) + extra + jp2[header.end :]
 

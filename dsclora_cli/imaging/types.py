@@ -203,12 +203,13 @@ def regroup_bands(bands: Iterable[Pixels], rows: int) -> Iterator[Pixels]:
     for band in bands:
         top = 0
         while count + len(band) - top >= rows:
-            part = band[top : top + rows - count]
+            end = top + rows - count
             # Rows of a single band stay a view: no copy.
-            yield np.concatenate([*held, part]) if held else part
-            top, held, count = top + rows - count, [], 0
+            yield np.concatenate([*held, band[top:end]]) if held else band[top:end]
+            top, held, count = end, [], 0
         if top < len(band):
-            held.append(band[top:])
+            # A copy: a view would keep the whole band in memory.
+            held.append(band[top:].copy())
             count += len(band) - top
     if held:
         yield np.concatenate(held)

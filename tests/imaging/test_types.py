@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import weakref
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -9,6 +11,7 @@ from hypothesis import strategies as st
 from pictures import noise
 
 from dsclora_cli.errors import ImageError
+from dsclora_cli.imaging.codecs.png import compress_rows
 from dsclora_cli.imaging.types import Frame, StreamedFrame, regroup_bands, stack_bands
 
 
@@ -18,6 +21,22 @@ def test_regrouped_bands_hold_the_same_rows(heights, rows):
     bands = list(regroup_bands(np.split(pixels, np.cumsum(heights)[:-1]), rows))
     assert {len(band) for band in bands[:-1]} <= {rows} and 0 < len(bands[-1]) <= rows
     np.testing.assert_array_equal(np.concatenate(bands), pixels)
+
+
+@pytest.mark.parametrize("take", [lambda bands: regroup_bands(bands, 12), lambda bands: compress_rows(bands, 1)])
+def test_a_band_that_waits_for_the_next_does_not_stay_in_memory(take):
+    made: list[weakref.ref[np.ndarray]] = []
+
+    def bands():
+        for _ in range(3):
+            # One band at a time: the one before may still be in the hand of the reader.
+            assert all(ref() is None for ref in made[:-1])
+            band = noise(3, np.uint8, (5, 4))
+            made.append(weakref.ref(band))
+            yield band
+            del band
+
+    assert list(take(bands())) and len(made) == 3
 
 
 def test_bands_are_made_only_when_they_are_read():

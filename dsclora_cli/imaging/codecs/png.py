@@ -31,7 +31,7 @@ from dsclora_cli.imaging.metadata import (
     pixel_density,
     wrap_iptc,
 )
-from dsclora_cli.imaging.types import AnyFrame, Frame, Header, Metadata, OpenedFile, Pixels
+from dsclora_cli.imaging.types import AnyFrame, Frame, Header, Metadata, OpenedFile, Pixels, regroup_bands
 
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _COLOR_CHUNKS = (b"gAMA", b"cHRM", b"sRGB", b"cICP", b"mDCV", b"mDCv", b"cLLI", b"cLLi")
@@ -454,21 +454,13 @@ def _equal_parts(bands: Iterable[Pixels]) -> Iterator[Pixels]:
 
     Compressed bytes depend on the parts that a compressor gets, and the heights of bands depend on the tile.
     """
-    waiting: list[Pixels] = []
-    rows = 0
-    for band in bands:
-        height = max(1, _PART // max(1, band[:1].nbytes))
-        start = 0
-        while rows + len(band) - start >= height:
-            end = start + height - rows
-            yield np.concatenate([*waiting, band[start:end]]) if waiting else band[start:end]
-            waiting, rows, start = [], 0, end
-        if start < len(band):
-            # A copy: a view would keep the whole band in memory.
-            waiting.append(band[start:].copy())
-            rows += len(band) - start
-    if waiting:
-        yield np.concatenate(waiting)
+    following = iter(bands)
+    for first in following:
+        rows = max(1, _PART // max(1, first[:1].nbytes))
+        every = chain(iter((first,)), following)
+        # With this name, or with a tuple in place of an iterator, the first band would stay in memory to the end.
+        del first
+        yield from regroup_bands(every, rows)
 
 
 def _open_packer(compression: int) -> Any:  # noqa: ANN401 - the library states no type

@@ -16,7 +16,7 @@ from typing import BinaryIO
 from dsclora_cli.errors import list_some
 from dsclora_cli.imaging import geotiff, tiff_ifd
 from dsclora_cli.imaging.containers.gif import read_gif_parts
-from dsclora_cli.imaging.isobmff import iter_boxes, names_of_properties, read_content
+from dsclora_cli.imaging.isobmff import UUIDS, iter_boxes, names_of_properties, read_content, read_meta
 from dsclora_cli.imaging.metadata import path_notes
 from dsclora_cli.imaging.types import Loss
 
@@ -68,19 +68,11 @@ _KNOWN_BOXES = (
     *(b"ftyp", b"meta", b"mdat", b"idat", b"free", b"skip", b"moov", b"styp", b"JXL ", b"jxlc", b"jxlp", b"jxll"),
     *(b"jxli", b"jbrd", b"Exif", b"xml ", b"brob", b"jP  ", b"jp2h", b"jp2c", b"rreq", b"wide", b"pnot"),
 )
-_UUIDS = MappingProxyType(
+_UNREAD_UUIDS = MappingProxyType(
     {
         bytes.fromhex("b14bf8bd083d4b43a5ae8cd7d5a6ce03"): "the place on the map (GeoJP2)",
         bytes.fromhex("d8fec3d61b0e483c92975828877ec481"): _CREDENTIALS,
     }
-)
-_READ_UUIDS = tuple(
-    bytes.fromhex(digits)
-    for digits in (
-        "be7acfcb97a942e89c71999491e3afac",  # XMP
-        "4a706754696666457869662d3e4a5032",  # EXIF
-        "33c7a4d2b81d4723a0baf1a3e097ad38",  # IPTC
-    )
 )
 
 
@@ -209,13 +201,13 @@ def _box_notes(file: BinaryIO) -> Iterator[str]:
         if not _NAME.fullmatch(box.kind):  # damage
             break
         codestreams += box.kind == b"jp2c"
-        if box.kind == b"jumb" or _UUIDS.get(uuid) == _CREDENTIALS:
+        if box.kind == b"jumb" or _UNREAD_UUIDS.get(uuid) == _CREDENTIALS:
             yield _CREDENTIALS
-        elif uuid in _UUIDS:
-            yield f"{_UUIDS[uuid]} was left out"
+        elif uuid in _UNREAD_UUIDS:
+            yield f"{_UNREAD_UUIDS[uuid]} was left out"
         elif box.kind == b"mpvd":
             yield "metadata of parts that are not kept was removed: a motion video"
-        elif uuid not in _READ_UUIDS and box.kind not in _KNOWN_BOXES:
+        elif uuid not in UUIDS.values() and box.kind not in _KNOWN_BOXES:
             unknown.append(box.kind.decode().strip())
     yield from _name_parts("boxes of the file", unknown)
     if codestreams > 1:
@@ -238,9 +230,8 @@ def _item_notes(file: BinaryIO) -> Iterator[str]:
 
 def _has_gain_map(file: BinaryIO) -> bool:
     """Return whether the list of items ("iinf") names a picture with a tone map (ISO 21496-1)."""
-    meta = next((box for box in iter_boxes(file) if box.kind == b"meta"), None)
-    inner = iter_boxes(file, meta.start + 4, meta.end) if meta else ()
-    return any(b"tmap" in read_content(file, box) for box in inner if box.kind == b"iinf")
+    meta = read_meta(file)
+    return b"iinf" in meta and b"tmap" in read_content(file, meta[b"iinf"])
 
 
 def _gif_notes(file: BinaryIO) -> Iterator[str]:
