@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from dsclora_cli.errors import ImageError, ImageUnreadable, UsageError
+from dsclora_cli.imaging import tiff_ifd
 from dsclora_cli.imaging.codecs.pillow import UPRIGHT_ALREADY
 from dsclora_cli.imaging.color import apply_orientation, image_to_pixels
 from dsclora_cli.imaging.profiles import fitting_profile, srgb_profile
@@ -19,7 +20,6 @@ from dsclora_cli.imaging.types import Pixels
 InMemory = TypeVar("InMemory", Image.Image, NDArray[Any])
 """A Pillow image or a NumPy array."""
 
-_ORIENTATION = 0x0112  # tag of EXIF
 _DIRECT_MODES = {"L", "LA", "RGB", "RGBA", "F"}
 _TRANSPARENT_MODES = {"1": "LA", "L": "LA", "RGB": "RGBA"}
 """Modes that may name one color as transparent, with the modes for alpha."""
@@ -119,7 +119,7 @@ def _orientation(image: Image.Image) -> int:
     # Not in `info`, which does not have what a program has changed. Pillow adds the orientation in XMP.
     stated = 1
     with suppress(Exception):  # of Pillow, for damaged EXIF
-        stated = image.getexif().get(_ORIENTATION, 1)
+        stated = image.getexif().get(tiff_ifd.ORIENTATION, 1)
     return stated if stated in range(1, 9) else 1
 
 

@@ -17,8 +17,7 @@ from dsclora_cli.imaging.geotiff import scale_geo
 from dsclora_cli.imaging.types import Metadata
 from dsclora_cli.imaging.xmp import Change, edit_xmp
 
-_ORIENTATION = 274
-_WIDTHS, _HEIGHTS = (256, 40962), (257, 40963)  # ImageWidth and PixelXDimension, ImageLength and PixelYDimension
+_WIDTHS, _HEIGHTS = (tiff_ifd.WIDTH, 40962), (tiff_ifd.HEIGHT, 40963)  # the second is PixelXDimension, PixelYDimension
 DAMAGED_EXIF = "EXIF is damaged and was left out"
 _TIFF_HEADER = re.compile(rb"II[*+]\0|MM\0[*+]")
 _HEADER_BYTES = 8
@@ -27,14 +26,12 @@ _HEADER_BYTES = 8
 _LONGEST_PREFIX = 64
 _THUMBNAIL_AT, _THUMBNAIL_SIZE = 513, 514
 _PHOTOSHOP = b"Photoshop 3.0\0"
-_IPTC_RESOURCE = 0x0404
 _PATHS = range(2000, 2998)
 _MAX_DPI = 10**7
 _MAX_RATIO = 2**16 - 1  # of the fields in a JPEG
-_RESOLUTION, _RESOLUTION_UNIT = (282, 283), 296  # across and down
+_RESOLUTION = tiff_ifd.X_RESOLUTION, tiff_ifd.Y_RESOLUTION
 # Tags of EXIF about the pixels and their colors, which a TIFF states anew, and marks of programs (PrintIM, padding).
 _ABOUT_PIXELS = frozenset((*range(254, 267), *range(273, 285), 296, 301, 318, 319, *range(529, 533), 50341, 59932))
-_NO_UNIT, _INCH, _CENTIMETER = 1, 2, 3
 _FOCAL_PLANE = {41486: 0, 41487: 1, 37390: 0, 37391: 1}  # pixels of the sensor: tag to axis
 _PLACES = (37396, 41492)  # SubjectArea and SubjectLocation, in pixels
 # A search is linear in the length of a packet, whatever the packet holds. (Editors leave kilobytes of blanks.)
@@ -85,7 +82,7 @@ def _edit_exif(exif: bytes, change: Change) -> bytes | None:
         return None
     data = bytearray(exif)
     width, height = change.width, change.height
-    values = {_ORIENTATION: 1, **dict.fromkeys(_WIDTHS, width), **dict.fromkeys(_HEIGHTS, height)}
+    values = {tiff_ifd.ORIENTATION: 1, **dict.fromkeys(_WIDTHS, width), **dict.fromkeys(_HEIGHTS, height)}
     sub = first.entries.get(tiff_ifd.EXIF_IFD)
     # A reader may take the last of several entries with a tag: all are edited.
     for entries in (first.entries, sub.sub if sub and sub.sub else {}, *({tag: each} for tag, each in first.repeated)):
@@ -178,8 +175,8 @@ def read_orientation(metadata: Metadata) -> int:
         return xmp.read_xmp_orientation(metadata.xmp)
     sub = first.entries.get(tiff_ifd.EXIF_IFD)
     for entries in (first.entries, sub.sub if sub and sub.sub else {}):
-        if _ORIENTATION in entries:
-            value = tiff_ifd.read_integer(entries[_ORIENTATION], layout.order)
+        if tiff_ifd.ORIENTATION in entries:
+            value = tiff_ifd.read_integer(entries[tiff_ifd.ORIENTATION], layout.order)
             return value if value is not None and 1 <= value <= 8 else 1
     return xmp.read_xmp_orientation(metadata.xmp)
 
@@ -187,9 +184,9 @@ def read_orientation(metadata: Metadata) -> int:
 def without_orientation(exif: bytes) -> bytes:
     """Return EXIF without the orientation tag, for containers that state orientation elsewhere; nothing else moves."""
     layout, first = tiff_ifd.parse_exif(exif)
-    if _ORIENTATION not in first.entries:
+    if tiff_ifd.ORIENTATION not in first.entries:
         return exif
-    at, end = first.entries[_ORIENTATION].at, first.next_at + 4
+    at, end = first.entries[tiff_ifd.ORIENTATION].at, first.next_at + 4
     _, start = tiff_ifd.parse_header(exif[:16])
     count = struct.pack(layout.order + "H", struct.unpack_from(layout.order + "H", exif, start)[0] - 1)
     # The entries behind the tag (12 bytes) move up within the table; zeros fill the gap at the end of the table.
@@ -258,10 +255,10 @@ def read_exif_resolution(exif: bytes | None) -> tuple[tuple[float, float] | None
     if not all(dots):
         return None, None
     across, down = (values[0] for values in dots)
-    unit = tiff_ifd.read_integer(first.entries.get(_RESOLUTION_UNIT), layout.order) or _INCH
-    if unit == _NO_UNIT:
+    unit = tiff_ifd.read_integer(first.entries.get(tiff_ifd.RESOLUTION_UNIT), layout.order) or tiff_ifd.INCH
+    if unit == tiff_ifd.NO_UNIT:
         return None, pixel_density(across, down)
-    factor = 2.54 if unit == _CENTIMETER else 1.0
+    factor = 2.54 if unit == tiff_ifd.CENTIMETER else 1.0
     return normalize_dpi(across * factor, down * factor), None
 
 
@@ -296,7 +293,7 @@ def extract_iptc(resources: bytes) -> bytes | None:
     resources = resources.removeprefix(_PHOTOSHOP)
     if resources[:1] == b"\x1c":
         return resources
-    return next((data for kind, data in _iter_resources(resources) if kind == _IPTC_RESOURCE and data), None)
+    return next((data for kind, data in _iter_resources(resources) if kind == tiff_ifd.IPTC_RESOURCE and data), None)
 
 
 def path_notes(resources: bytes) -> Iterator[str]:
@@ -323,4 +320,4 @@ def _iter_resources(data: bytes) -> Iterator[tuple[int, bytes]]:
 
 def wrap_iptc(iptc: bytes) -> bytes:
     """Return IPTC records as a Photoshop image resource, the form of IPTC in JPEG and PNG."""
-    return struct.pack(">4sHHI", b"8BIM", _IPTC_RESOURCE, 0, len(iptc)) + iptc + b"\0" * (len(iptc) % 2)
+    return struct.pack(">4sHHI", b"8BIM", tiff_ifd.IPTC_RESOURCE, 0, len(iptc)) + iptc + b"\0" * (len(iptc) % 2)

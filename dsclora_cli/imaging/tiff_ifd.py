@@ -15,8 +15,18 @@ from typing import BinaryIO
 EXIF_IFD, GPS_IFD, INTEROP_IFD = 34665, 34853, 40965
 BYTE, ASCII, SHORT, LONG, RATIONAL, UNDEFINED, LONG8 = 1, 2, 3, 4, 5, 7, 16
 
-XMP, IPTC = 700, 33723
-DETAILS = (269, 270, 271, 272, 285, 305, 306, 315, 316, 18246, 18249, 33432, EXIF_IFD, GPS_IFD)
+# Tags that TIFF files and EXIF blocks have in common, or that hold a block of metadata.
+WIDTH, HEIGHT, DESCRIPTION, ORIENTATION = 256, 257, 270, 274
+X_RESOLUTION, Y_RESOLUTION, RESOLUTION_UNIT = 282, 283, 296
+XMP, IPTC, RESOURCES, ICC = 700, 33723, 34377, 34675
+
+NO_UNIT, INCH, CENTIMETER = 1, 2, 3
+"""Values of RESOLUTION_UNIT."""
+
+IPTC_RESOURCE = 0x0404
+"""Number of the Photoshop resource, among those in RESOURCES or in a segment of a JPEG, that holds IPTC."""
+
+DETAILS = (269, DESCRIPTION, 271, 272, 285, 305, 306, 315, 316, 18246, 18249, 33432, EXIF_IFD, GPS_IFD)
 """Tags that describe a picture as EXIF does (title, camera, software, date, artist, rating, copyright, ...)."""
 
 WINDOWS_DETAILS = tuple(range(40091, 40096))

@@ -17,6 +17,7 @@ from PIL import Image
 from PIL.ImageFile import ImageFile
 
 from dsclora_cli.errors import ImageError
+from dsclora_cli.imaging import tiff_ifd
 from dsclora_cli.imaging.codecs.avif import estimate_avif_quality
 from dsclora_cli.imaging.codecs.incomplete import decode_salvaged, decode_whole
 from dsclora_cli.imaging.codecs.jpeg import estimate_quality
@@ -59,7 +60,6 @@ from dsclora_cli.imaging.metadata import (
 from dsclora_cli.imaging.profiles import chunks_of_numbers, srgb_profile
 from dsclora_cli.imaging.types import Frame, Header, Loss, Metadata, OpenedFile
 
-_IPTC_RESOURCE = 0x0404
 _EXTENDED_XMP = b"http://ns.adobe.com/xmp/extension/\0"
 UPRIGHT_ALREADY = ("HEIF", "JXL")  # the plugins of these formats apply the orientation of the container to the pixels
 
@@ -180,7 +180,7 @@ def _read_metadata(image: ImageFile, file: BinaryIO, name: str) -> Metadata:
         exif=exif,
         notes=exif_notes(info.get("exif")),
         xmp=normalize_xmp(info.get("xmp")),
-        iptc=info.get("photoshop", {}).get(_IPTC_RESOURCE) or None,
+        iptc=info.get("photoshop", {}).get(tiff_ifd.IPTC_RESOURCE) or None,
         dpi=dpi,
         density=density,
         text=_comment_texts(comments),

@@ -35,15 +35,7 @@ from dsclora_cli.imaging.color import (
     white_level,
 )
 from dsclora_cli.imaging.containers.surplus import tiff_notes
-from dsclora_cli.imaging.containers.tiff import (
-    DESCRIPTION,
-    ICC,
-    RESOURCES,
-    UNIT,
-    X_RESOLUTION,
-    Y_RESOLUTION,
-    read_tiff_metadata,
-)
+from dsclora_cli.imaging.containers.tiff import read_tiff_metadata
 from dsclora_cli.imaging.decoder_messages import collect_complaints
 from dsclora_cli.imaging.formats import CAMERA_RAW, load_plugin
 from dsclora_cli.imaging.metadata import read_orientation, with_icc, with_size
@@ -67,13 +59,12 @@ _MINISWHITE, _MINISBLACK, _RGB = 0, 1, 2
 _PREMULTIPLIED, _STRAIGHT = 1, 2  # meaning of an extra sample
 _FAXES, _JPEG = (2, 3, 4, 32771), 7  # methods of compression
 _SEPARATE = 2  # planar configuration: each channel by itself
-_ORIENTATION = 274
 _COLOR_MAP, _SUB_DIRECTORIES, _PHOTOMETRIC, _DNG_VERSION = 320, 330, 262, 50706
 _SENSOR_DATA = (32803, 34892)  # photometric interpretation: color filter array, linear raw
 _OF_A_PAGE = {
-    "resolution": (X_RESOLUTION, Y_RESOLUTION, UNIT),
-    "colour profile": (ICC,),
-    "metadata": (tiff_ifd.XMP, tiff_ifd.IPTC, RESOURCES, DESCRIPTION, *tiff_ifd.DETAILS, *tiff_ifd.WINDOWS_DETAILS),
+    "resolution": (tiff_ifd.X_RESOLUTION, tiff_ifd.Y_RESOLUTION, tiff_ifd.RESOLUTION_UNIT),
+    "colour profile": (tiff_ifd.ICC,),
+    "metadata": (tiff_ifd.XMP, tiff_ifd.IPTC, tiff_ifd.RESOURCES, *tiff_ifd.DETAILS, *tiff_ifd.WINDOWS_DETAILS),
 }
 """Tags that a page may have for itself, and the words for them. A result has those of the first page."""
 _THUMBNAIL_OR_MASK = 5  # bits of the tag NewSubfileType
@@ -297,7 +288,7 @@ def _kept_samples(page: TiffPage) -> list[int]:
 
 def _read_orientation(page: TiffPage, otherwise: int) -> int:
     """Return the orientation of a page, in a number of any type; `otherwise` for a page without the tag."""
-    tag = page.tags.get(_ORIENTATION)
+    tag = page.tags.get(tiff_ifd.ORIENTATION)
     if tag is None:
         return otherwise
     stream = page.parent.filehandle

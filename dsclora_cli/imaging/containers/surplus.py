@@ -59,11 +59,11 @@ _KNOWN_TAGS = frozenset(
     (
         *(*range(254, 260), *range(262, 267), 270, *range(273, 275), *range(277, 285), *range(288, 294), 296, 297, 301),
         *(*range(317, 329), 330, 332, 333, 334, 338, 339, *range(342, 348), *range(512, 522), *range(529, 533), 559),
-        *(34377, 34675, 50674, 50844, 59932, tiff_ifd.XMP, tiff_ifd.IPTC),
+        *(tiff_ifd.XMP, tiff_ifd.IPTC, tiff_ifd.RESOURCES, tiff_ifd.ICC, 50674, 50844, 59932),
         *(*tiff_ifd.DETAILS, *tiff_ifd.WINDOWS_DETAILS, *geotiff.TAGS),
     )
 )
-_CREDENTIALS_TAG, _RESOURCES = 52545, 34377
+_CREDENTIALS_TAG = 52545
 _KNOWN_BOXES = (
     *(b"ftyp", b"meta", b"mdat", b"idat", b"free", b"skip", b"moov", b"styp", b"JXL ", b"jxlc", b"jxlp", b"jxll"),
     *(b"jxli", b"jbrd", b"Exif", b"xml ", b"brob", b"jP  ", b"jp2h", b"jp2c", b"rreq", b"wide", b"pnot"),
@@ -257,8 +257,8 @@ def tiff_notes(entries: Mapping[int, tiff_ifd.Entry], repeated: Iterable[tuple[i
         unknown.remove(_CREDENTIALS_TAG)
         yield _CREDENTIALS
     yield from _name_parts("tags of the TIFF", (f"{TIFF.TAGS.get(tag, '')} {tag}".strip() for tag in unknown))
-    if _RESOURCES in entries:
-        yield from path_notes(entries[_RESOURCES].data)
+    if tiff_ifd.RESOURCES in entries:
+        yield from path_notes(entries[tiff_ifd.RESOURCES].data)
     again = list_names(str(tag) for tag, _ in repeated)
     if again:
         yield f"tags of the TIFF that stand there twice count once: {again}"

@@ -17,16 +17,13 @@ from dsclora_cli.imaging.metadata import extract_iptc, normalize_dpi, normalize_
 from dsclora_cli.imaging.profiles import ColorChunks, chunks_of_primaries
 from dsclora_cli.imaging.types import Metadata
 
-DESCRIPTION, RESOURCES, ICC = 270, 34377, 34675
-X_RESOLUTION, Y_RESOLUTION, UNIT = 282, 283, 296
 _TRANSFER, _WHITE, _COLORS = 301, 318, 319
-_WIDTH, _HEIGHT, _SAMPLES = 256, 257, 277
+_SAMPLES = 277
 _RPC = 50844
 _NO_RPC = "the rational polynomial coefficients (RPC) of the TIFF, which count old pixels, were left out"
 _NO_TRANSFER = "the transfer function of the TIFF was left out: sRGB is assumed"
 _NO_IMAGEJ = "the description by ImageJ in the TIFF (images, unit and scale), which counts old pixels, was left out"
 _NO_OME = "the description in OME-XML in the TIFF, which counts old pixels, was left out"
-_NO_UNIT, _INCH, _CENTIMETER = 1, 2, 3
 _IMAGEJ = re.compile(rb"(ImageJ|SCIFIO)=")
 _OME = re.compile(rb"(\xef\xbb\xbf)?\s*+(<\?xml[^>]*+>\s*+)?+(?><!--.*?-->\s*+)*+<(\w++:)?OME[\s>]", re.DOTALL)
 _OLD_SHAPE = re.compile(r"shape=\(([\d, ]+)\)")
@@ -43,26 +40,32 @@ def read_tiff_metadata(entries: Mapping[int, tiff_ifd.Entry], order: str) -> Met
     """
     details = {tag: entries[tag] for tag in (*tiff_ifd.DETAILS, *tiff_ifd.WINDOWS_DETAILS) if tag in entries}
     description_notes: tuple[str, ...] = ()
-    if DESCRIPTION in details:
-        pixels = math.prod(tiff_ifd.read_integer(entries.get(tag), order) or 0 for tag in (_WIDTH, _HEIGHT))
+    if tiff_ifd.DESCRIPTION in details:
+        pixels = math.prod(
+            tiff_ifd.read_integer(entries.get(tag), order) or 0 for tag in (tiff_ifd.WIDTH, tiff_ifd.HEIGHT)
+        )
         samples = pixels * (tiff_ifd.read_integer(entries.get(_SAMPLES), order) or 1)
-        kept, description_notes = _fit_description(details[DESCRIPTION].data, samples)
-        details[DESCRIPTION] = replace(details[DESCRIPTION], data=kept)
+        kept, description_notes = _fit_description(details[tiff_ifd.DESCRIPTION].data, samples)
+        details[tiff_ifd.DESCRIPTION] = replace(details[tiff_ifd.DESCRIPTION], data=kept)
         if not kept:
-            del details[DESCRIPTION]
+            del details[tiff_ifd.DESCRIPTION]
     place = {tag: entries[tag] for tag in geotiff.TAGS if tag in entries}
-    raw = {tag: entries[tag].data for tag in (tiff_ifd.XMP, tiff_ifd.IPTC, RESOURCES, ICC) if tag in entries}
+    raw = {
+        tag: entries[tag].data
+        for tag in (tiff_ifd.XMP, tiff_ifd.IPTC, tiff_ifd.RESOURCES, tiff_ifd.ICC)
+        if tag in entries
+    }
     return Metadata(
-        icc=raw.get(ICC),
+        icc=raw.get(tiff_ifd.ICC),
         exif=tiff_ifd.pack_exif(details, order) if details else None,
         xmp=normalize_xmp(raw.get(tiff_ifd.XMP)),
-        iptc=extract_iptc(raw.get(tiff_ifd.IPTC) or raw.get(RESOURCES, b"")),
+        iptc=extract_iptc(raw.get(tiff_ifd.IPTC) or raw.get(tiff_ifd.RESOURCES, b"")),
         dpi=_read_dpi(entries, order),
         density=_read_density(entries, order),
         geo=tiff_ifd.pack_exif(place, order) if place else None,
-        color_chunks=() if ICC in raw else _read_primaries(entries, order),
+        color_chunks=() if tiff_ifd.ICC in raw else _read_primaries(entries, order),
         notes=(
-            *([_NO_TRANSFER] if _TRANSFER in entries and ICC not in raw else []),
+            *([_NO_TRANSFER] if _TRANSFER in entries and tiff_ifd.ICC not in raw else []),
             *([_NO_RPC] if _RPC in entries else []),
             *description_notes,
         ),
@@ -114,20 +117,20 @@ def _read_primaries(entries: Mapping[int, tiff_ifd.Entry], order: str) -> ColorC
 
 
 def _read_dpi(entries: Mapping[int, tiff_ifd.Entry], order: str) -> tuple[float, float] | None:
-    unit = tiff_ifd.read_integer(entries.get(UNIT), order) or _INCH
-    axes = [entries.get(tag) for tag in (X_RESOLUTION, Y_RESOLUTION)]
+    unit = tiff_ifd.read_integer(entries.get(tiff_ifd.RESOLUTION_UNIT), order) or tiff_ifd.INCH
+    axes = [entries.get(tag) for tag in (tiff_ifd.X_RESOLUTION, tiff_ifd.Y_RESOLUTION)]
     values = [struct.unpack(order + "II", axis.data) for axis in axes if axis and len(axis.data) == 8]
-    if unit == _NO_UNIT or len(values) < 2 or not all(bottom for _, bottom in values):
+    if unit == tiff_ifd.NO_UNIT or len(values) < 2 or not all(bottom for _, bottom in values):
         return None
-    across, down = (top / bottom * (2.54 if unit == _CENTIMETER else 1) for top, bottom in values)
+    across, down = (top / bottom * (2.54 if unit == tiff_ifd.CENTIMETER else 1) for top, bottom in values)
     return normalize_dpi(across, down)
 
 
 def _read_density(entries: Mapping[int, tiff_ifd.Entry], order: str) -> tuple[int, int] | None:
     """Return the shape of the pixels of a TIFF that states no unit."""
-    axes = [entries.get(tag) for tag in (X_RESOLUTION, Y_RESOLUTION)]
+    axes = [entries.get(tag) for tag in (tiff_ifd.X_RESOLUTION, tiff_ifd.Y_RESOLUTION)]
     values = [struct.unpack(order + "II", axis.data) for axis in axes if axis and len(axis.data) == 8]
-    if tiff_ifd.read_integer(entries.get(UNIT), order) != _NO_UNIT or len(values) < 2:
+    if tiff_ifd.read_integer(entries.get(tiff_ifd.RESOLUTION_UNIT), order) != tiff_ifd.NO_UNIT or len(values) < 2:
         return None
     across, down = (Fraction(top, bottom) if bottom else Fraction(0) for top, bottom in values)
     return pixel_density(across, down)
