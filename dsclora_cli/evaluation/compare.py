@@ -159,7 +159,7 @@ def _read(path: Path, options: CompareOptions) -> tuple[Header, Pixels]:
     """Return the header and the pixels of the first frame of a file."""
     with open_picture(path, options.read, in_bands=False) as reader:
         frame = next(iter(reader.frames()))
-        return reader.header, np.concatenate(list(frame.bands()))
+        return reader.header, frame.pixels
 
 
 def _choose_part(header: Header, options: CompareOptions, callbacks: Callbacks) -> Part:

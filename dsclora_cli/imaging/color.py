@@ -12,7 +12,7 @@ from numpy.typing import DTypeLike, NDArray
 from PIL import Image
 
 from dsclora_cli.errors import ImageError
-from dsclora_cli.imaging.types import Loss, Pixels
+from dsclora_cli.imaging.types import LossNote, Pixels
 
 if TYPE_CHECKING:
     from PIL import ImageCms
@@ -66,12 +66,12 @@ def pixels_to_image(pixels: Pixels) -> Image.Image:
     return Image.fromarray(np.ascontiguousarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels))
 
 
-def conversion_note(image: Image.Image, icc: bytes | None) -> Loss | None:
+def conversion_note(image: Image.Image, icc: bytes | None) -> LossNote | None:
     """Return a sentence for the user about the conversion of CMYK or Lab in `image_to_pixels`; None without one."""
     if image.mode == "CMYK":
         way = "through its own profile" if _cmyk_profile(icc) else "by a plain formula: the file has no CMYK profile"
-        return Loss(f"CMYK was converted to sRGB {way}")
-    return Loss("Lab was converted to sRGB") if image.mode == "LAB" else None
+        return LossNote(f"CMYK was converted to sRGB {way}")
+    return LossNote("Lab was converted to sRGB") if image.mode == "LAB" else None
 
 
 def _to_srgb(image: Image.Image, icc: bytes | None) -> Image.Image:

@@ -28,7 +28,7 @@ _MOST_PIXELS_A_SIDE = 1 << 20
 MATRICES: Mapping[str, tuple[float, float]] = MappingProxyType(
     {"bt601": (0.299, 0.114), "bt709": (0.2126, 0.0722), "bt2020": (0.2627, 0.0593)}
 )
-"""Shares of red and blue in luma: ITU-R BT.601, BT.709 and BT.2020 (non-constant luminance)."""
+"""Shares of red (Kr) and blue (Kb) in luma: ITU-R BT.601, BT.709 and BT.2020 (non-constant luminance)."""
 
 # Luma columns and rows for a chroma sample.
 _SUBSAMPLING = {
@@ -99,11 +99,11 @@ class FrameLayout:
         luma = self._unit(planes[0], is_luma=True)
         if self.chroma == "mono":
             return np.clip(luma, 0, 1)[:, :, None]
-        blueness, redness = (self._to_luma_grid(self._unit(plane, is_luma=False)) for plane in planes[1:])
-        red_share, blue_share = MATRICES[self.matrix]
-        red = luma + 2 * (1 - red_share) * redness
-        blue = luma + 2 * (1 - blue_share) * blueness
-        green = (luma - red_share * red - blue_share * blue) / (1 - red_share - blue_share)
+        cb, cr = (self._to_luma_grid(self._unit(plane, is_luma=False)) for plane in planes[1:])
+        kr, kb = MATRICES[self.matrix]
+        red = luma + 2 * (1 - kr) * cr
+        blue = luma + 2 * (1 - kb) * cb
+        green = (luma - kr * red - kb * blue) / (1 - kr - kb)
         rgb: NDArray[np.float32] = np.clip(np.dstack([red, green, blue]), 0, 1)
         return rgb
 
@@ -113,10 +113,10 @@ class FrameLayout:
             return pixels.tobytes()
         if self.chroma == "mono":
             return self._samples(np.clip(pixels[:, :, 0], 0, 1), is_luma=True).tobytes()
-        red_share, blue_share = MATRICES[self.matrix]
+        kr, kb = MATRICES[self.matrix]
         red, green, blue = np.moveaxis(np.clip(pixels, 0, 1), 2, 0)
-        luma = red_share * red + (1 - red_share - blue_share) * green + blue_share * blue
-        colors = (blue - luma) / (2 * (1 - blue_share)), (red - luma) / (2 * (1 - red_share))
+        luma = kr * red + (1 - kr - kb) * green + kb * blue
+        colors = (blue - luma) / (2 * (1 - kb)), (red - luma) / (2 * (1 - kr))
         planes = [self._samples(luma, is_luma=True)]
         planes += [self._samples(self._to_chroma_grid(color), is_luma=False) for color in colors]
         return b"".join(plane.tobytes() for plane in planes)

@@ -10,7 +10,10 @@ import math
 import struct
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import BinaryIO
+from typing import BinaryIO, Literal
+
+ByteOrder = Literal["<", ">"]
+"""Byte order in the notation of `struct` and NumPy."""
 
 EXIF_IFD, GPS_IFD, INTEROP_IFD = 34665, 34853, 40965
 BYTE, ASCII, SHORT, LONG, RATIONAL, UNDEFINED, LONG8 = 1, 2, 3, 4, 5, 7, 16
@@ -50,7 +53,7 @@ _MAX_PAGES = 2**16
 class Layout:
     """Byte order and word size of a TIFF stream."""
 
-    order: str = "<"
+    order: ByteOrder = "<"
     """Byte order in the notation of `struct`: "<" (Intel, "II") or ">" (Motorola, "MM")."""
 
     big: bool = False
@@ -129,7 +132,8 @@ def parse_header(head: bytes) -> tuple[Layout, int]:
     Raises:
         ValueError: The bytes are no TIFF header.
     """
-    order = {b"II": "<", b"MM": ">"}.get(head[:2])
+    orders: dict[bytes, ByteOrder] = {b"II": "<", b"MM": ">"}
+    order = orders.get(head[:2])
     if order is None or len(head) < 8:
         raise ValueError("no TIFF header")
     layout = Layout(order, struct.unpack(order + "H", head[2:4])[0] == 43)  # 42 is TIFF, 43 BigTIFF
@@ -313,7 +317,7 @@ def read_fractions(entry: Entry | None, order: str) -> list[float]:
     return [top / bottom if bottom else 0.0 for top, bottom in zip(values[::2], values[1::2], strict=True)]
 
 
-def pack_exif(entries: Mapping[int, Entry], order: str) -> bytes:
+def pack_exif(entries: Mapping[int, Entry], order: ByteOrder) -> bytes:
     """Return an EXIF block with TIFF header; `order` is the byte order of the values in `entries`."""
     layout = Layout(order)
     return (b"II" if order == "<" else b"MM") + struct.pack(order + "HI", 42, 8) + pack_directory(entries, layout, 8)

@@ -21,7 +21,7 @@ uint8 and uint16 use their full range; float32 holds the values of the file, nom
 """
 
 
-class Loss(str):
+class LossNote(str):
     """Sentence for the user about a loss of transparency, depth, frames or colors: `--strict` refuses the picture."""
 
     __slots__ = ()
@@ -104,15 +104,15 @@ class Header:
     metadata: Metadata = field(default_factory=Metadata)
 
     notes: tuple[str, ...] = ()
-    """Sentences for the user about what is not read as the file says; each `Loss` among them is one for `--strict`."""
+    """Sentences for the user about what is not read as the file says; `--strict` refuses a `LossNote` among them."""
 
     lossy_quality: int | None = None
     """Quality that a JPEG, lossy WebP or lossy AVIF was saved with, 0 to 100, estimated; None for other files."""
 
     @property
-    def losses(self) -> tuple[Loss, ...]:
+    def losses(self) -> tuple[LossNote, ...]:
         """Return the notes about transparency, depth, frames and colors that reading loses."""
-        return tuple(note for note in self.notes if isinstance(note, Loss))
+        return tuple(note for note in self.notes if isinstance(note, LossNote))
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,7 @@ from dsclora_cli.imaging.raw_video import FrameLayout, VideoHeader, read_frame, 
 from dsclora_cli.imaging.types import Frame, Header, Pixels
 from dsclora_cli.upscaling.bounded_queue import BoundedQueue, ByteBudget, ClosedError, Worker
 from dsclora_cli.upscaling.jobs import JobPlanner
+from dsclora_cli.upscaling.memory import MOST_WAITING_BYTES
 from dsclora_cli.upscaling.picture import PictureUpscaler
 
 if TYPE_CHECKING:
@@ -26,7 +27,6 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-_WAITING_BYTES = 256 << 20  # converted frames that wait for the network
 _WAITING_FRAMES = 2
 _HD_HEIGHT = 720  # rows from which players take BT.709 where a video does not state the matrix
 
@@ -97,7 +97,7 @@ def upscale_frames(
     if header:
         _note_matrix(layout, larger, video, callbacks)
         target.write(header.line(size.width, size.height))
-    budget = ByteBudget(_WAITING_BYTES)
+    budget = ByteBudget(MOST_WAITING_BYTES)
     waiting: BoundedQueue[tuple[bytes, Pixels]] = BoundedQueue(budget, _WAITING_FRAMES)
     Worker("frames", lambda: _read_all(source, layout, header is not None, waiting)).start()
     number, begin = 0, perf_counter()

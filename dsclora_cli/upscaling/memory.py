@@ -8,7 +8,7 @@ from dsclora_cli.errors import OutOfMemory
 from dsclora_cli.inference.engine import Engine, activation_bytes
 from dsclora_cli.inference.tiling import SMALLEST_TILE, band_rows
 
-MOST_PIXELS = 256 << 20
+MOST_WAITING_BYTES = 256 << 20
 """Bytes of pixels that may wait before the network; as many again may wait after the network."""
 
 _PROCESS = {"native": 90 << 20, "openvino": 160 << 20, "torch": 360 << 20}
@@ -21,7 +21,7 @@ _CODECS = 64 << 20
 def pixel_budget(max_memory: int | None) -> int:
     """Return the bytes of pixels that may wait before the network, and again after the network."""
     # An eighth for each of the two: the rest is for the tile, the process and the pixels being worked on.
-    return MOST_PIXELS if max_memory is None else min(MOST_PIXELS, max_memory // 8)
+    return MOST_WAITING_BYTES if max_memory is None else min(MOST_WAITING_BYTES, max_memory // 8)
 
 
 @dataclass(frozen=True)

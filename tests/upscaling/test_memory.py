@@ -20,7 +20,7 @@ from dsclora_cli.imaging.types import Header
 from dsclora_cli.inference.native.library import why_unavailable
 from dsclora_cli.upscaling import picture as picture_module
 from dsclora_cli.upscaling.jobs import JobPlanner
-from dsclora_cli.upscaling.memory import MOST_PIXELS, pixel_budget
+from dsclora_cli.upscaling.memory import MOST_WAITING_BYTES, pixel_budget
 from dsclora_cli.upscaling.picture import PicturePlan, PictureUpscaler
 from dsclora_cli.upscaling.types import InputFile
 
@@ -94,7 +94,7 @@ def test_a_small_picture_is_a_single_tile_under_a_limit() -> None:
 
 
 def test_fewer_pixels_wait_under_a_memory_limit() -> None:
-    assert [pixel_budget(limit) for limit in (None, 10**11, 800)] == [MOST_PIXELS, MOST_PIXELS, 100]
+    assert [pixel_budget(limit) for limit in (None, 10**11, 800)] == [MOST_WAITING_BYTES, MOST_WAITING_BYTES, 100]
 
 
 @pytest.mark.slow

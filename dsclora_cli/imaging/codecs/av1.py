@@ -89,7 +89,7 @@ def _iter_obus(file: BinaryIO, start: int, length: int) -> Iterator[_Obu]:
 
 
 @dataclass(frozen=True)
-class _Model:
+class _DecoderModel:
     """Facts about the timing of a stream, which a frame header depends on."""
 
     presentation_bits: int = 0
@@ -123,7 +123,7 @@ class _Sequence:
     is_reduced: bool
     """True for the short headers of still pictures."""
 
-    model: _Model
+    model: _DecoderModel
     size_bits: tuple[int, int]
     size: tuple[int, int]
     """Width and height in pixels."""
@@ -146,7 +146,7 @@ def _read_sequence(bits: _Bits) -> _Sequence:
     is_reduced = bits.flag()
     if is_reduced:
         bits.skip(5)  # level
-    model = _Model() if is_reduced else _read_model(bits)
+    model = _DecoderModel() if is_reduced else _read_decoder_model(bits)
     size_bits = bits.number(4) + 1, bits.number(4) + 1
     size = bits.number(size_bits[0]) + 1, bits.number(size_bits[1]) + 1
     id_bits = 0 if is_reduced or not bits.flag() else bits.number(4) + 2 + bits.number(3) + 1
@@ -159,7 +159,7 @@ def _read_sequence(bits: _Bits) -> _Sequence:
     return _Sequence(is_reduced, model, size_bits, size, id_bits, large_blocks, tools, superres, *colors)
 
 
-def _read_model(bits: _Bits) -> _Model:
+def _read_decoder_model(bits: _Bits) -> _DecoderModel:
     """Read timing and operating points (AV1, 5.5.1 to 5.5.5)."""
     delay_bits = removal_bits = presentation_bits = 0
     has_model = False
@@ -184,7 +184,7 @@ def _read_model(bits: _Bits) -> _Model:
             points.append(layers)
         if has_delays and bits.flag():
             bits.skip(4)
-    return _Model(presentation_bits, removal_bits, tuple(points) if has_model else None)
+    return _DecoderModel(presentation_bits, removal_bits, tuple(points) if has_model else None)
 
 
 def _read_tools(bits: _Bits) -> _Tools:
@@ -244,7 +244,7 @@ def _read_frame(bits: _Bits, sequence: _Sequence, layers: int) -> Quantizer:
     return _read_quantization(bits, sequence)
 
 
-def _skip_removal_times(bits: _Bits, model: _Model, layers: int) -> None:
+def _skip_removal_times(bits: _Bits, model: _DecoderModel, layers: int) -> None:
     """Pass over the times when the frame leaves the buffer, a time for each operating point of the frame's layers."""
     if model.points is None or not bits.flag():
         return

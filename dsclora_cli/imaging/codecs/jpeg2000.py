@@ -30,7 +30,7 @@ from dsclora_cli.imaging.isobmff import (
 )
 from dsclora_cli.imaging.metadata import with_icc
 from dsclora_cli.imaging.profiles import ColorChunks, chunks_of_numbers, profile_space, srgb_profile
-from dsclora_cli.imaging.types import Frame, Header, Loss, Metadata, OpenedFile, Pixels
+from dsclora_cli.imaging.types import Frame, Header, LossNote, Metadata, OpenedFile, Pixels
 
 # Numbers of color spaces (ISO/IEC 15444-1, table I.10, and 15444-2, table M.25) and their colors; others are refused.
 _SRGB, _GRAY, _SYCC, _CMYK = 16, 17, 18, 12
@@ -106,7 +106,7 @@ def open_jpeg2000(file: BinaryIO) -> OpenedFile:
         notes.append(conversion_note(Image.new("CMYK", (1, 1)), icc) or "")
         metadata, depth = with_icc(metadata, srgb_profile()), np.dtype("uint8")
         if layout.bits > 8:
-            notes.append(Loss(f"{layout.bits} bits per channel were reduced to 8"))
+            notes.append(LossNote(f"{layout.bits} bits per channel were reduced to 8"))
     extra = layout.channels - layout.colors - (layout.alpha is not None)
     if extra:
         notes.append(f"channels of this JPEG 2000 that are neither colour nor alpha were left out: {extra}")

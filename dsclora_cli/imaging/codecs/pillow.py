@@ -58,7 +58,7 @@ from dsclora_cli.imaging.metadata import (
     with_size,
 )
 from dsclora_cli.imaging.profiles import chunks_of_numbers, srgb_profile
-from dsclora_cli.imaging.types import Frame, Header, Loss, Metadata, OpenedFile
+from dsclora_cli.imaging.types import Frame, Header, LossNote, Metadata, OpenedFile
 
 _EXTENDED_XMP = b"http://ns.adobe.com/xmp/extension/\0"
 UPRIGHT_ALREADY = ("HEIF", "JXL")  # the plugins of these formats apply the orientation of the container to the pixels
@@ -237,7 +237,7 @@ def _reading_notes(image: ImageFile, file: BinaryIO, name: str) -> list[str]:
     # Bits per channel in the file, of which Pillow may give only 8.
     bits = read_avif_depth(file) if name == "AVIF" else int(image.info.get("bit_depth", 8))
     if bits > 8 and not image.mode.startswith("I;16"):
-        notes.append(Loss(f"{bits} bits per channel were reduced to 8"))
+        notes.append(LossNote(f"{bits} bits per channel were reduced to 8"))
     if name == "JPEG" and "mp" in image.info:
         notes.append("the second picture in this JPEG (a depth or gain map, or another view) was left out")
     segments = getattr(image, "applist", ())
@@ -250,7 +250,7 @@ def _reading_notes(image: ImageFile, file: BinaryIO, name: str) -> list[str]:
         notes.append(f"depth maps, gain maps and other extra pictures in this {name} were left out")
     pictures = getattr(image, "n_frames", 1)
     if name in ("HEIF", "AVIF") and pictures > 1:
-        notes.append(Loss(f"only the first of {pictures} pictures in this {name} was read"))
+        notes.append(LossNote(f"only the first of {pictures} pictures in this {name} was read"))
     return notes
 
 
@@ -261,10 +261,10 @@ def _jxl_notes(facts: JxlFacts | None, image: ImageFile) -> Iterator[str]:
     if facts.cmyk:
         raise ImageError("JPEG XL with CMYK colours is not supported", CONVERT)
     if facts.animated:
-        yield Loss("only the first frame of this animated JPEG XL was read")
+        yield LossNote("only the first frame of this animated JPEG XL was read")
     if facts.bits > 8 and image.mode not in ("I;16", "F"):
         what = f"floats of {facts.bits} bits" if facts.floats else f"{facts.bits} bits per channel"
-        yield Loss(f"{what} were reduced to 8")
+        yield LossNote(f"{what} were reduced to 8")
     extra = [*facts.extra, *["a second alpha"] * (facts.alphas > 1)]
     if extra:
         yield f"extra channels of this JPEG XL were left out: {', '.join(dict.fromkeys(extra))}"

@@ -15,7 +15,7 @@ import numpy as np
 
 from dsclora_cli.errors import ImageError
 from dsclora_cli.imaging.color import white_level
-from dsclora_cli.imaging.types import Frame, Header, Loss, Metadata, OpenedFile, Pixels
+from dsclora_cli.imaging.types import Frame, Header, LossNote, Metadata, OpenedFile, Pixels
 
 # Magic number, width, height and white level, separated by space and comments.
 _TOKEN = rb"(?:\s|#[^\n]*\n)+(\d+)"
@@ -88,11 +88,11 @@ def read_pnm_comments(file: BinaryIO) -> tuple[tuple[str, str], ...]:
     return tuple(("comment", text[1:].strip().decode("utf-8", "surrogateescape")) for text in comments)
 
 
-def further_picture(file: BinaryIO, end: int) -> tuple[Loss, ...]:
+def further_picture(file: BinaryIO, end: int) -> tuple[LossNote, ...]:
     """Return a sentence for the user where another picture begins at offset `end`, behind the first."""
     file.seek(end)
     follows = re.match(rb"\s*P[1-7]\s", file.read(16))
-    return (Loss("only the first picture in this PPM was read"),) if follows else ()
+    return (LossNote("only the first picture in this PPM was read"),) if follows else ()
 
 
 def _decode(file: BinaryIO, start: int, header: Header, white: int, is_text: bool, salvage: bool) -> Iterator[Frame]:

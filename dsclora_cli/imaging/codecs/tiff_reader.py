@@ -44,7 +44,7 @@ from dsclora_cli.imaging.types import (
     AnyFrame,
     Frame,
     Header,
-    Loss,
+    LossNote,
     OpenedFile,
     Pixels,
     StreamedFrame,
@@ -227,7 +227,7 @@ def _inspect_page(page: TiffPage, turn: int, file: BinaryIO) -> _PageInfo:
         raise ImageError(f"TIFF with {name} samples is not supported", "convert it to 16-bit or to float")
     if dtype.kind == "f" and dtype.itemsize != 4:
         converted = f"{dtype.name} samples were converted to float32"
-        notes.append(Loss(converted) if dtype.itemsize > 4 else converted)
+        notes.append(LossNote(converted) if dtype.itemsize > 4 else converted)
     channels = len(_kept_samples(page))
     if page.samplesperpixel > channels:
         notes.append(f"extra channels of the TIFF that are no alpha were left out: {page.samplesperpixel - channels}")
@@ -264,7 +264,7 @@ def _inspect_with_pillow(page: TiffPage, turn: int, file: BinaryIO) -> _PageInfo
     note = conversion_note(image, image.info.get("icc_profile"))
     notes: list[str] = [note] if note else []
     if int(page.bitspersample) > 8:
-        notes.append(Loss(f"{page.bitspersample} bits per channel were reduced to 8"))
+        notes.append(LossNote(f"{page.bitspersample} bits per channel were reduced to 8"))
     width, height = (page.imagewidth, page.imagelength)[:: -1 if turn >= 5 else 1]
     return _PageInfo(width, height, *pixel_layout(image), tuple(notes))
 

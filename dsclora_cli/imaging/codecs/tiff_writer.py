@@ -36,9 +36,9 @@ def write_tiff(target: BinaryIO, header: Header, frames: Iterable[AnyFrame], com
     # EXIF values are raw bytes: the file must have their byte order.
     block = metadata.exif or metadata.geo
     order = tiff_ifd.parse_header(block[:16])[0].order if block else "<"
-    dtype = header.dtype.newbyteorder("<" if order == "<" else ">")
+    dtype = header.dtype.newbyteorder(order)
     size = header.frames * header.width * header.height * channels * dtype.itemsize
-    with TiffWriter(target, bigtiff=size > _CLASSIC_LIMIT, byteorder="<" if order == "<" else ">") as writer:
+    with TiffWriter(target, bigtiff=size > _CLASSIC_LIMIT, byteorder=order) as writer:
         for frame in frames:
             shape = frame.shape if channels > 1 else frame.shape[:2]
             row = frame.shape[1] * channels * dtype.itemsize

@@ -18,7 +18,7 @@ from dsclora_cli.imaging import geotiff, tiff_ifd
 from dsclora_cli.imaging.containers.gif import read_gif_parts
 from dsclora_cli.imaging.isobmff import UUIDS, iter_boxes, names_of_properties, read_content, read_meta
 from dsclora_cli.imaging.metadata import path_notes
-from dsclora_cli.imaging.types import Loss
+from dsclora_cli.imaging.types import LossNote
 
 _CREDENTIALS = "content credentials (C2PA), which are signed for the old picture, were left out"
 _VIDEO = re.compile(rb"MotionPhoto_Data|ftyp(?:mp4|isom|iso[2-9]|qt  |avc1|M4V|3gp)")
@@ -211,7 +211,7 @@ def _box_notes(file: BinaryIO) -> Iterator[str]:
             unknown.append(box.kind.decode().strip())
     yield from _name_parts("boxes of the file", unknown)
     if codestreams > 1:
-        yield Loss(f"only the first of {codestreams} pictures in this JPEG 2000 was read")
+        yield LossNote(f"only the first of {codestreams} pictures in this JPEG 2000 was read")
 
 
 def _item_notes(file: BinaryIO) -> Iterator[str]:

@@ -31,7 +31,7 @@ _MAX_SIDES = 32
 _OF_TIFFFILE = ("shape", "axes", "truncated")  # what tifffile states of an array
 
 
-def read_tiff_metadata(entries: Mapping[int, tiff_ifd.Entry], order: str) -> Metadata:
+def read_tiff_metadata(entries: Mapping[int, tiff_ifd.Entry], order: tiff_ifd.ByteOrder) -> Metadata:
     """Return the metadata in the entries of a directory.
 
     Args:
