@@ -3,22 +3,14 @@
 from __future__ import annotations
 
 import os
-<<<<<<< HEAD
-=======
 import sys
-from dataclasses import replace
->>>>>>> 1307cdc (console: names of files are neither control characters nor markup, in every table, bar and line)
 from pathlib import Path
 
 import pytest
 
 from dsclora_cli import paths
-<<<<<<< HEAD
-from dsclora_cli.cli.console import failure_line, format_bytes, format_seconds, format_sides, write_text
-=======
 from dsclora_cli.cli import console
-from dsclora_cli.cli.console import failure_line, format_bytes, format_seconds, format_sides, show_plans, write_text
->>>>>>> 1307cdc (console: names of files are neither control characters nor markup, in every table, bar and line)
+from dsclora_cli.cli.console import failure_line, format_bytes, format_seconds, format_sides, write_text
 from dsclora_cli.errors import ErrorCode, ErrorInfo, OutputUnwritable, escape_control
 
 
