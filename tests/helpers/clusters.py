@@ -24,7 +24,7 @@ from dsclora_cli.inference.native.library import why_unavailable
 HEAD = """
 import sys
 import ray
-for attempt in range(4):
+for attempts_left in reversed(range(10)):
     try:
         context = ray.init(
             address="local", num_cpus=4, include_dashboard=False, object_store_memory=100 << 20,
@@ -33,6 +33,8 @@ for attempt in range(4):
         break
     except Exception:  # Ray gives itself 30 seconds, which a busy machine may need
         ray.shutdown()
+        if not attempts_left:
+            raise
 print(context.address_info["gcs_address"], flush=True)
 sys.stdin.read()
 """
