@@ -22,13 +22,14 @@ subclasses stand where they are raised: `HubUnavailable` in hub_client.py, `Alre
 
 from __future__ import annotations
 
+import copy
 import errno
 import os
 import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import IntEnum, StrEnum
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 
 class ExitCode(IntEnum):
@@ -192,6 +193,20 @@ class DscloraError(Exception):
         """Pickle the attributes: subclasses take other arguments, and workers of a cluster send errors."""
         return _unpickled, (type(self), self.args), self.__dict__
 
+    def reworded(self, message: str | None = None, hint: str | None = None) -> Self:
+        """Return a copy of the error with another message, another hint or both; None keeps the text.
+
+        The copy has the class and all other attributes of the error, and neither traceback nor cause.
+        """
+        # `type(self)(message, hint)` would fail: subclasses take other arguments.
+        error = copy.copy(self)
+        if message is not None:
+            error.message = escape_control(message)
+            error.args = (error.message,)
+        if hint is not None:
+            error.hint = escape_control(hint)
+        return error
+
     @property
     def info(self) -> ErrorInfo:
         """Return code, message and hint in plain data."""
@@ -247,8 +262,13 @@ class WeightsError(DscloraError):
 
     def __init__(self, message: str, hint: str = "", instead: str = "") -> None:
         super().__init__(message, ", or ".join(filter(None, (hint, instead))))
-        self.step = ErrorInfo(self.code, self.message, escape_control(hint))
-        """The failure for a command that has no other way to name weights: the hint leaves `instead` out."""
+        self._instead = escape_control(instead)
+
+    @property
+    def step(self) -> ErrorInfo:
+        """Return the failure for a command that has no other way to name weights: the hint leaves `instead` out."""
+        hint = self.hint.removesuffix(self._instead).removesuffix(", or ")
+        return ErrorInfo(self.code, self.message, hint)
 
 
 class UploadFailed(DscloraError):

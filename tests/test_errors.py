@@ -41,15 +41,39 @@ def _kinds(of: type[DscloraError]) -> list[type[DscloraError]]:
     return [of, *(deeper for each in of.__subclasses__() for deeper in _kinds(each))]
 
 
-def test_every_error_survives_the_way_between_two_processes() -> None:
+def _one_of_each_kind() -> list[DscloraError]:
     made = [HubUnavailable("offline", "no file", "go online", "give a file"), NotFinite()]
     others = [kind for kind in _kinds(DscloraError) if kind not in {HubUnavailable, NotFinite}]
     made += [kind("no file", "look") for kind in others]
     assert len(made) > 10
-    for error in made:
+    return made
+
+
+def test_every_error_survives_the_way_between_two_processes() -> None:
+    for error in _one_of_each_kind():
         arrived = pickle.loads(pickle.dumps(error))
         assert type(arrived) is type(error) and arrived.args == error.args
         assert vars(arrived) == vars(error) and arrived.info == error.info
+
+
+def test_every_error_can_be_worded_anew() -> None:
+    for error in _one_of_each_kind():
+        before = error.info
+        named = error.reworded(f"a.png:\n{error.message}")
+        assert type(named) is type(error) and named.args == (named.message,)
+        assert named.info == ErrorInfo(error.code, f"a.png:\\n{error.message}", error.hint)
+        assert error.reworded(hint="wait\x1b").info == ErrorInfo(error.code, error.message, "wait\\x1b")
+        assert error.info == before and vars(error.reworded()) == vars(error)
+
+
+def test_an_error_about_weights_worded_anew_keeps_the_reason_and_the_step() -> None:
+    error = HubUnavailable("offline", "no file", "go online", "give a file")
+    named = error.reworded("a.png: no file")
+    assert (named.reason, named.hint) == ("offline", "go online, or give a file")
+    assert named.step == ErrorInfo(error.code, "a.png: no file", "go online")
+    assert error.reworded(hint="wait").step.hint == "wait"
+    assert HubUnavailable("offline", "no file", "", "give a file").step.hint == ""
+    assert WeightsError("no file", "go online").step.hint == "go online"
 
 
 def test_only_an_error_about_a_file_has_the_step_for_files() -> None:

@@ -277,4 +277,4 @@ def _open_scorable(path: Path, max_pixels: int) -> Iterator[PictureReader]:
                 raise ImageError(f"{path} {problem}, which no paper scores")
             yield reader
     except ImageError as error:
-        raise type(error)(error.message, error.hint or _HINT) from error
+        raise error.reworded(hint=error.hint or _HINT) from error

@@ -75,7 +75,7 @@ def open_pages(path: Path, max_pixels: int = ReadOptions.max_pixels) -> Iterator
     except ImageError as error:
         # Conversions know no path, while every error of the reader begins with the path.
         named = error.message if error.message.startswith(str(path)) else f"{path}: {error.message}"
-        raise type(error)(named, error.hint) from error
+        raise error.reworded(named) from error
 
 
 def check_regular(path: Path) -> None:

@@ -424,7 +424,7 @@ def _folder(source: str, offline: bool) -> Path:
         return fetch_set(name, offline)
     except ImageError as error:
         # The hint names the option of `eval`.
-        raise type(error)(error.message, error.hint.replace("--data-dir", "--data")) from error
+        raise error.reworded(hint=error.hint.replace("--data-dir", "--data")) from error
 
 
 @dataclass(frozen=True)

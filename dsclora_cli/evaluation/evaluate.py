@@ -255,7 +255,7 @@ def _name_errors(pair: Pair) -> Iterator[None]:
     except DscloraError as error:
         if any(str(path) in error.message for path in (pair.hr, pair.lr) if path):
             raise
-        raise type(error)(f"{pair.hr}: {error.message}", error.hint) from error
+        raise error.reworded(f"{pair.hr}: {error.message}") from error
     except Exception as error:
         if info := system_info(error, ErrorCode.FAILED):
             raise DscloraError(f"at {pair.hr}: {info.message}", info.hint) from error

@@ -151,7 +151,7 @@ def _write_named(
     try:
         write_picture(temporary, header, frames, options)
     except ImageError as error:
-        raise type(error)(error.message.replace(str(temporary), str(target)), error.hint) from error
+        raise error.reworded(error.message.replace(str(temporary), str(target))) from error
 
 
 def record_result(output: Path, written: Path, key: ResultKey, source: Mapping[str, object] | None = None) -> None:

@@ -313,7 +313,7 @@ def _find_auto(options: ModelOptions, catalog: Catalog, scale: int) -> FoundWeig
         except HubUnavailable as error:  # not WeightsError: wrong bytes must never be passed over
             problems.append(f"{entry.base or name} could not be fetched ({error.reason})")
             # A copy without a traceback, which would tie the frames of all callers to this list, in a circle.
-            missed.append(HubUnavailable(error.reason, error.message, error.hint))
+            missed.append(error.reworded())
             continue
         if not problems:
             return found

@@ -26,10 +26,11 @@ from dsclora_cli.evaluation import evaluate as task
 from dsclora_cli.imaging.niqe import niqe
 from dsclora_cli.imaging.resize import downscale
 from dsclora_cli.models.lora import Adapters, parse_ranks
+from dsclora_cli.models.span import SPAN, SpanConfig
 from dsclora_cli.weights.adapters import save_adapters
 from dsclora_cli.weights.catalog import EMBEDDED as EMBEDDED_FOLDER
 from dsclora_cli.weights.catalog import load_catalog
-from dsclora_cli.weights.checkpoint import load_network
+from dsclora_cli.weights.checkpoint import load_network, save_network
 
 EMBEDDED = ("-m", "dsclora-x4", "--device", "cpu")
 PHOTO = Path(__file__).parents[2] / "examples" / "photo.png"
@@ -108,6 +109,18 @@ def test_names_of_files_change_neither_the_terminal_nor_the_table(dsclora, tmp_p
     for text in (out, markdown):
         assert "\x1b" not in text and "\nforged" not in text
         assert r"a\x1b[31m[bold]:dog:[oops]" in text and r"b\nforged 99" in text and r"set\x1b[2J x4" in text
+
+
+def test_weights_whose_result_is_infinite_are_an_error_with_the_picture(dsclora, hr: Path) -> None:
+    network = SPAN(SpanConfig(channels=4, blocks=1, scale=4))
+    with torch.no_grad():
+        for values in network.parameters():
+            values.fill_(1e15)
+    save_network(network, Path("huge.safetensors"), training="")
+    code, _, err = dsclora("eval", "--hr", hr, "--weights", "huge.safetensors", "--device", "cpu", "--engine", "torch")
+    assert code == 1
+    message = f"{hr / 'a.png'}: the result of the network holds NaN or infinity in float32"
+    assert err == f"error: {message} (check the weights file; it may be damaged)\n"
 
 
 def test_csv_has_a_line_for_each_image_and_row(dsclora, hr: Path) -> None:
