@@ -325,11 +325,12 @@ def _find_auto(options: ModelOptions, catalog: Catalog, scale: int) -> FoundWeig
 def _find_entry(entry: WeightEntry, catalog: Catalog, offline: bool) -> FoundWeights:
     """Return the weights of a catalog entry; for an adapter the weights of the base, with the adapter to merge."""
     path = obtain(entry, offline)
+    # After `obtain`, which stores the sha256 of a file at a web address whose sha256 the catalog does not state.
+    sha256 = known_sha256(entry)
     if entry.base is None:
-        return FoundWeights(path, known_sha256(entry), entry.name, entry)
-    base = catalog.entry(entry.base)
-    sha256 = f"{base.sha256}/{entry.sha256}"
-    return FoundWeights(obtain(base, offline), sha256, entry.name, entry, adapter=path)
+        return FoundWeights(path, sha256, entry.name, entry)
+    base = _find_entry(catalog.entry(entry.base), catalog, offline)
+    return FoundWeights(base.path, f"{base.sha256}/{sha256}", entry.name, entry, adapter=path)
 
 
 def _find_on_hub(options: ModelOptions, scale: int | None) -> FoundWeights:
