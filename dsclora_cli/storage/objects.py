@@ -40,6 +40,10 @@ _OPTIONS: dict[str, dict[str, Any]] = {"s3": {"max_concurrency": 2}, "s3a": {"ma
 """By scheme: s3fs would hold 10 parts of 50 MB of a large result in memory."""
 
 
+_TAGS = ("md5Hash", "Content-MD5", "mtime", "LastModified", "Last-Modified", "last_modified", "created")
+"""Keys, in the descriptions of the storages, of texts that change with the bytes of an object; checksums first."""
+
+
 @dataclass(frozen=True)
 class ObjectFacts:
     """Properties of an object, or of a folder, from a request or from a listing."""
@@ -243,7 +247,7 @@ def _relative(place: RemotePlace, found: str) -> str:
 def _facts(place: RemotePlace, info: dict[str, Any]) -> ObjectFacts:
     """Return the properties of an object from the description of the storage."""
     etag = str(info.get("ETag") or info.get("etag") or "").strip('"')
-    tag = etag or info.get("md5Hash") or info.get("mtime") or info.get("LastModified") or info.get("created")
+    tag = etag or next((info[key] for key in _TAGS if info.get(key)), None)
     return ObjectFacts(
         place=place,
         is_folder=info.get("type") == "directory",

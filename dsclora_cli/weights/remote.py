@@ -9,13 +9,15 @@ from contextlib import suppress
 from pathlib import Path
 
 from dsclora_cli.errors import ImageUnreadable, WeightsError, next_step
-from dsclora_cli.paths import atomic_write, downloads_dir, found_in, is_file, is_inner_path
+from dsclora_cli.paths import atomic_write, downloads_dir, found_in, is_file, is_inner_path, sha256_of
 from dsclora_cli.storage.places import Place, RemotePlace
 from dsclora_cli.weights.limits import MOST_WEIGHT_BYTES, MOST_WEIGHTS_TEXT
 
 
 def local_weights(place: Place, offline: bool) -> Path:
     """Return the path of a weight file; a file at a URL is copied to the cache, again after each change of the file.
+
+    A storage that states neither a checksum nor a time of change is read at every call.
 
     Raises:
         WeightsError: The file cannot be fetched; with `offline`, the file was never fetched before.
@@ -59,17 +61,34 @@ def _copy_to(folder: Path, place: RemotePlace) -> Path:
         raise ImageUnreadable(f"{place} {what}", "check the URL")
     if facts.size is not None and facts.size > MOST_WEIGHT_BYTES:
         raise ImageUnreadable(f"{place}: {facts.size} bytes are more than {MOST_WEIGHTS_TEXT}", "check the URL")
-    version = hashlib.sha256(f"{facts.size} {facts.tag}".encode()).hexdigest()[:16]
-    copy = folder / version / (place.name if is_inner_path(place.name) else "weights")
-    if not is_file(copy):
-        copy.parent.mkdir(parents=True, exist_ok=True)
-        with local_copy(facts) as content, atomic_write(copy) as temporary:
-            if isinstance(content, bytes):
-                temporary.write_bytes(content)
-            else:
-                shutil.copyfile(content, temporary)
-        for old in folder.iterdir():
-            if old.name != version:
-                with suppress(OSError):  # another process may still read the older file
-                    shutil.rmtree(old)
+    name = place.name if is_inner_path(place.name) else "weights"
+    if facts.tag is not None:
+        copy = folder / _version_of(f"{facts.size} {facts.tag}".encode()) / name
+        if is_file(copy):
+            return copy
+    with local_copy(facts) as content:
+        if facts.tag is None:  # only the bytes tell whether the file has changed
+            copy = folder / _version_of(content) / name
+        if not is_file(copy):
+            _store(content, copy)
+    for old in folder.iterdir():
+        if old.name != copy.parent.name:
+            with suppress(OSError):  # another process may still read the older file
+                shutil.rmtree(old)
     return copy
+
+
+def _version_of(content: bytes | Path) -> str:
+    """Return the name of the folder for a version of a file, from a text or from all bytes of the file."""
+    digest = sha256_of(content) if isinstance(content, Path) else hashlib.sha256(content).hexdigest()
+    return digest[:16]
+
+
+def _store(content: bytes | Path, copy: Path) -> None:
+    """Write the bytes of a file, or of the file at a path, to `copy`. Raises OSError."""
+    copy.parent.mkdir(parents=True, exist_ok=True)
+    with atomic_write(copy) as temporary:
+        if isinstance(content, bytes):
+            temporary.write_bytes(content)
+        else:
+            shutil.copyfile(content, temporary)
