@@ -8,6 +8,7 @@ connection; the bytes are received and stored here, because the client trusts th
 
 from __future__ import annotations
 
+import glob
 import hashlib
 import io
 import json
@@ -57,7 +58,7 @@ MOST_BYTES = 8 * 2**30
 """Largest file without a pin."""
 
 TRIES = 5
-"""Number of times that a broken connection is taken up again without a single new byte."""
+"""Number of tries in a row without a single new byte, after which a broken connection is an error."""
 
 RETRY_SECONDS = 1.0
 
@@ -187,9 +188,8 @@ def find_cached(wanted: HubFile) -> Path | None:
 
     A pinned file is found by its bytes, whatever its name is; a file without a pin by its name.
     """
-    pin = wanted.sha256
-    pattern = "**/*" if pin else f"*/{wanted.file}"
-    return next((path for path in found_in(repo_folder(wanted) / "snapshots", pattern) if _is(path, wanted)), None)
+    found = found_in(repo_folder(wanted) / "snapshots", "**/*") if wanted.sha256 else _named_copies(wanted)
+    return next((path for path in found if _is(path, wanted)), None)
 
 
 def list_copies(wanted: HubFile) -> tuple[Path, ...]:
@@ -197,10 +197,14 @@ def list_copies(wanted: HubFile) -> tuple[Path, ...]:
 
     A claim is the pinned path in any revision, or a blob with the pinned sha256 as name.
     """
-    folder = repo_folder(wanted)
-    found = {*found_in(folder / "snapshots", f"*/{wanted.file}"), folder / "blobs" / (wanted.sha256 or "")}
+    found = {*_named_copies(wanted), repo_folder(wanted) / "blobs" / (wanted.sha256 or "")}
     # A link and the blob behind the link are one copy.
     return tuple(sorted({path.resolve() for path in found if is_file(path)}))
+
+
+def _named_copies(wanted: HubFile) -> list[Path]:
+    """Return everything in the client's cache with the path of a file, in any revision."""
+    return found_in(repo_folder(wanted) / "snapshots", f"*/{glob.escape(wanted.file)}")
 
 
 def list_partial(wanted: HubFile) -> tuple[Path, ...]:

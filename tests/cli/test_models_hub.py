@@ -6,7 +6,7 @@ import json
 
 import pytest
 import torch
-from hub_server import HubServer
+from hub_server import COMMIT, HubServer
 
 from dsclora_cli import hub
 from dsclora_cli.models.span import SPAN, SpanConfig
@@ -76,3 +76,19 @@ def test_a_failed_reference_does_not_stop_the_others(dsclora, server) -> None:
     code, out, _ = dsclora("models", "fetch", "some/body", "dsclora-x2", "--json")
     nobody, known = map(json.loads, out.splitlines())
     assert code == 3 and nobody["error"]["code"] == "weights-unusable" and known["status"] == "here"
+
+
+def test_a_name_with_brackets_is_found_in_the_cache(dsclora, server) -> None:
+    file = "models/2x[photos].safetensors"
+    reference, data = f"hf://{REPO}/{file}", server.files[FILE]
+    server.files = {file: data}
+    snapshot = hub.cache_folder() / f"models--{REPO.replace('/', '--')}/snapshots/{COMMIT}"
+    (snapshot / file).parent.mkdir(parents=True)
+    (snapshot / file).write_bytes(data)  # by another program, and in a cache without links
+    assert hub.fetch_file(hub.HubFile(REPO, file), offline=True) == snapshot / file
+
+    dsclora("models", "fetch", reference)
+    hub_models._obtain.cache_clear()
+    (snapshot / file).write_bytes(data[:-1] + b"!")
+    found = json.loads(dsclora("models", "verify", reference, "--json").out)
+    assert (found["state"], found["path"]) == ("damaged", str(snapshot / file))
