@@ -144,6 +144,14 @@ def path_key(path: Place) -> str:
     return path.key if isinstance(path, RemotePlace) else local_key(path)
 
 
+def is_inside(place: Place, folder: Place) -> bool:
+    """Return whether a place is a folder, or lies in the folder on any level, whatever the spellings of both are."""
+    key, top = path_key(place), path_key(folder)
+    # Keys of local paths have backslashes on Windows.
+    separator = "/" if isinstance(folder, RemotePlace) else os.sep
+    return key == top or key.startswith(f"{top.rstrip(separator)}{separator}")
+
+
 FileStatus = Literal["done", "skipped", "kept", "failed", "interrupted", "not-reached", "left-out"]
 
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import ntpath
 import os
 import shutil
 import tracemalloc
 from functools import partial
 from itertools import chain
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -15,7 +17,10 @@ from dsclora_cli.cluster import listing as listing_module
 from dsclora_cli.cluster.listing import Listing
 from dsclora_cli.config import BatchOptions
 from dsclora_cli.errors import UsageError
+from dsclora_cli.storage.places import parse_place
+from dsclora_cli.upscaling import types as types_module
 from dsclora_cli.upscaling.inputs import expand_list, find_inputs, find_listed
+from dsclora_cli.upscaling.types import is_inside
 
 BATCH = BatchOptions(output="out", recursive=True)
 
@@ -152,6 +157,40 @@ def test_a_folder_that_may_not_be_entered_is_a_failure_and_no_end(tree: Path, mo
     assert [(each.input, each.error and each.error.message) for each in listing.failed] == [
         ("in/sub", "in/sub cannot be listed: Permission denied")
     ]
+
+
+def test_inputs_in_the_folder_of_results_are_refused_on_windows_too(
+    tree: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def key_on_windows(path: Path) -> str:
+        return f"c:{ntpath.normcase(os.path.realpath(path))}"
+
+    monkeypatch.setattr(types_module, "local_key", key_on_windows)
+    monkeypatch.setattr(types_module, "os", SimpleNamespace(sep="\\"))
+    for given, output in (("in", "in"), ("in/sub", "in"), ("in/B.png", "in"), ("in/../in/sub/a.png", "in/sub")):
+        with pytest.raises(UsageError, match="lies in the folder of results"):
+            Listing([given], BatchOptions(output=output))
+    Listing(["in/sub"], BatchOptions(output="in/su"))
+
+
+@pytest.mark.parametrize(
+    ("place", "folder", "expected"),
+    [
+        ("in", "in", True),
+        ("in/sub/a.png", "in/", True),
+        ("in", "in/sub", False),
+        ("inner/a.png", "in", False),
+        ("in", "/", True),
+        ("in/a.png", "memory://in", False),
+        ("memory://in/a.png", "memory://in/", True),
+        ("memory://in/a.png", "memory://", True),
+        ("s3://bucket/in/a.png?versionId=1", "s3://bucket", True),
+        ("s3://bucket/inner/a.png", "s3://bucket/in", False),
+        ("s3://bucket/in/a.png", "gs://bucket/in", False),
+    ],
+)
+def test_a_place_is_inside_a_folder_that_holds_the_place(place: str, folder: str, expected: bool) -> None:
+    assert is_inside(parse_place(place), parse_place(folder)) is expected
 
 
 @pytest.mark.parametrize(
