@@ -8,6 +8,7 @@ import secrets
 import shutil
 import tempfile
 import threading
+import weakref
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -30,9 +31,13 @@ _IN_MEMORY = 64 * 2**20
 _CHUNK = 2**22
 
 _OPENED: dict[Place, tuple[str | None, AbstractFileSystem]] = {}
-"""The last archive and its version, kept because reading the list of 50,000 entries takes a second."""
+"""The last archive and the archives around it, each with its version.
+
+They are kept because reading the list of 50,000 entries takes a second.
+"""
 
 _OPENING = threading.RLock()
+"""Lock around `_OPENED`; reentrant, because an archive in an archive needs the archive around."""
 _WHOLE = frozenset({"s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "adl", "hf", "memory"})
 """Kinds of storage where an object appears when the last byte has arrived, and never before."""
 
@@ -292,20 +297,31 @@ def _open_archive(place: RemotePlace) -> tuple[AbstractFileSystem, str]:
     if archive is None:
         raise UsageError(f"{place} names no archive", f"write {without_secrets(_with_archive(place))}")
     with _OPENING:
+        around = None
         if isinstance(archive, Path):
             found = archive.stat()
             version: str | None = f"{found.st_size} {found.st_mtime_ns} {found.st_ino}"
             open_file: Callable[[], Any] = partial(archive.open, "rb")
         else:  # also an archive in an archive
-            system, inner = _open_storage(archive)
-            version = _facts(archive, _describe(system, inner, archive)).version
-            open_file = partial(system.open, inner, "rb")
+            around, inner = _open_storage(archive)
+            facts = _facts(archive, _describe(around, inner, archive))
+            # An entry changes only with the archive around, which then has a new storage. No other storage has the same
+            # id: `_list_archive` keeps the storage around as long as the storage of the entry.
+            version = str(id(around)) if archive.scheme in ARCHIVES else facts.version
+            open_file = partial(around.open, inner, "rb")
         known_version, storage = _OPENED.get(archive, (None, None))
         if storage is None or version is None or version != known_version:
-            _OPENED.clear()
-            storage = _list_archive(open_file(), place)
+            for other in _OPENED.keys() - _archives_around(archive):
+                del _OPENED[other]
+            storage = _list_archive(open_file(), place, around)
             _OPENED[archive] = version, storage
     return storage, place.path.lstrip("/")
+
+
+def _archives_around(archive: Place) -> set[Place]:
+    """Return the archives that an archive lies in."""
+    around = archive.archive if isinstance(archive, RemotePlace) else None
+    return set() if around is None else {around, *_archives_around(around)}
 
 
 def _with_archive(place: RemotePlace) -> str:
@@ -324,11 +340,26 @@ def _describe(system: AbstractFileSystem, path: str, place: RemotePlace) -> dict
     return facts
 
 
-def _list_archive(file: IO[bytes], place: RemotePlace) -> AbstractFileSystem:
+def _list_archive(file: IO[bytes], place: RemotePlace, around: AbstractFileSystem | None) -> AbstractFileSystem:
+    """Return the storage of an archive in an open file, which is closed when nobody uses the storage any more.
+
+    `around` is the storage of the file, and stays open as long as the file. Raises ImageUnreadable and BadZipFile.
+    """
     from fsspec.implementations.zip import ZipFileSystem
 
-    check_names(file, place)
-    storage = ZipFileSystem(fo=file)
-    check_folders(storage.zip.namelist(), place)
-    storage.ls("")  # fills the list, which other threads must not see half filled
+    try:
+        check_names(file, place)
+        storage = ZipFileSystem(fo=file)
+        check_folders(storage.zip.namelist(), place)
+        storage.ls("")  # fills the list, which other threads must not see half filled
+    except BaseException:
+        file.close()
+        raise
+    # Not closed where a newer archive takes the place in the cache: other threads may still read this archive.
+    weakref.finalize(storage, _close, file, around)
     return storage
+
+
+def _close(file: IO[bytes], around: AbstractFileSystem | None) -> None:  # noqa: ARG001 - held until here
+    """Close the file of an archive, and let go of the storage around the file."""
+    file.close()

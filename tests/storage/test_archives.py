@@ -9,6 +9,7 @@ import struct
 import zipfile
 import zlib
 from pathlib import Path
+from typing import IO, Any
 
 import pytest
 from hostile_zips import end, pack, raw
@@ -142,6 +143,69 @@ def test_the_pictures_of_an_archive_are_read_from_one_list(tmp_path: Path, monke
     assert find_object(RemotePlace(f"zip://a.png::{archive}")) is None
     assert find_object(RemotePlace(f"zip://c.png::{archive}")) is not None
     assert len(opened) == 2
+
+
+@pytest.fixture
+def opened(monkeypatch: pytest.MonkeyPatch, uncollected: None) -> list[IO[bytes]]:
+    """Archives that were opened so far; nothing but the program closes them."""
+    files = []
+    real = Path.open
+
+    def recorded(path: Path, *arguments: Any, **named: Any) -> IO[Any]:
+        file = real(path, *arguments, **named)
+        if path.suffix == ".zip" and arguments == ("rb",):
+            files.append(file)
+        return file
+
+    objects._OPENED.clear()
+    monkeypatch.setattr(Path, "open", recorded)
+    return files
+
+
+def deep_names() -> bytes:
+    return pack([("a/" * 200 + "b.png", GOOD)])
+
+
+@pytest.mark.parametrize(
+    ("data", "reason"),
+    [(b"no archive", "File is not a zip file"), (end(1, 17 << 20, 0), "lists entries"), (deep_names(), "nested")],
+)
+def test_an_archive_that_is_refused_is_closed(
+    tmp_path: Path, opened: list[IO[bytes]], capsys: pytest.CaptureFixture[str], data: bytes, reason: str
+) -> None:
+    assert main(["upscale", f"zip://a.png::{save(tmp_path, data)}", "-o", f"{tmp_path}/out"]) == 1
+    assert reason in capsys.readouterr().err
+    assert opened and all(file.closed for file in opened)
+
+
+def test_an_archive_is_closed_after_the_last_reader(tmp_path: Path, opened: list[IO[bytes]]) -> None:
+    archive = save(tmp_path, pack([("a.png", GOOD)]))
+    other = tmp_path / "other.zip"
+    other.write_bytes(pack([("b.png", GOOD)]))
+    storage, path = objects._open_storage(RemotePlace(f"zip://a.png::{archive}"))
+    assert find_object(RemotePlace(f"zip://b.png::{other}")) is not None
+    assert storage.cat_file(path) == GOOD  # by another thread, for example
+    del storage
+    assert [file.closed for file in opened] == [True, False]
+
+
+def test_the_pictures_of_a_large_archive_in_an_archive_are_read_from_one_list(
+    tmp_path: Path, opened: list[IO[bytes]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    listed = []
+    monkeypatch.setattr(objects, "check_names", lambda file, place: listed.append(place))
+    # Behind more bytes than any reader holds in memory.
+    inner = pack([("notes.bin", os.urandom(1 << 20)), ("a.png", GOOD), ("b.png", GOOD)])
+    archive = save(tmp_path, pack([("inner.zip", inner)]))
+    for name in ("a.png", "b.png"):
+        with local_copy(require_object(RemotePlace(f"zip://{name}::zip://inner.zip::{archive}"))) as data:
+            assert data == GOOD
+    assert len(listed) == 2
+    save(tmp_path, pack([("inner.zip", pack([("a.png", GOOD[:-1])]))]))
+    os.utime(archive, (1e9, 1e9))
+    with local_copy(require_object(RemotePlace(f"zip://a.png::zip://inner.zip::{archive}"))) as data:
+        assert data == GOOD[:-1]
+    assert [file.closed for file in opened] == [True, False]
 
 
 def test_an_archive_in_an_archive_is_checked_too(tmp_path: Path) -> None:
