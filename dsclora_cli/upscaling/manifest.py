@@ -110,7 +110,7 @@ def save_result(
         is_other = is_taken(target.parent) and not is_folder(target.parent)
         reason = "something else has this name" if is_other else error.strerror
         message = f"{target.parent}: the folder cannot be made ({reason})"
-        raise ImageUnwritable(message, "choose another folder with -o") from error
+        raise ImageUnwritable(message, "choose another folder") from error
     try:
         with atomic_write(target) as temporary:
             _write_named(temporary, target, header, frames, options)

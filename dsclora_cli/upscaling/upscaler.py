@@ -100,8 +100,8 @@ class Upscaler:
         Raises:
             UsageError: `picture` is none of these, is a folder or names several pictures, or has an `output` though the
                 picture is in memory.
-            ImageError: the picture cannot be read or written, or the output exists already with other settings and
-                `options.batch.overwrite` is not set.
+            ImageError: the picture cannot be read or written, or the output exists already, is not the result of this
+                picture with these settings, and is not to be replaced by `options.batch.overwrite`.
             WeightsError: weights cannot be read or downloaded.
             OutOfMemory: the picture does not fit the memory.
             Unforeseen: a bug in dsclora ended the work on a file.
@@ -133,9 +133,8 @@ class Upscaler:
         run = BatchRun(found, replace(self.options, batch=batch), keeper, self._upscaler)
         (result,) = (each for each in run.results() if each.status != "left-out")
         if result.status == "kept":
-            raise ImageError(
-                f"{result.output} already exists with other settings", "choose another output, or set batch.overwrite"
-            )
+            # The warnings before the reason are about a picture that was not upscaled.
+            raise ImageError(result.warnings[-1])
         if result.error is not None:
             raise error_of(result.error) from keeper.bug
         if result.output is None:

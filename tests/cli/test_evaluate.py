@@ -256,6 +256,15 @@ def test_eval_scores_the_pixels_that_upscale_writes(dsclora, hr: Path) -> None:
     np.testing.assert_array_equal(scored, np.array(Image.open("upscaled.png")))
 
 
+def test_a_folder_of_saved_results_that_cannot_be_made_names_no_option_of_another_command(dsclora, hr: Path) -> None:
+    Path("out").mkdir()
+    Path("out/small set").touch()
+    code, _, err = dsclora("eval", "--hr", hr, *EMBEDDED, "--save", "out")
+    assert code == 1
+    start = f"error: {hr / 'a.png'}: {Path('out/small set/bicubic')}: the folder cannot be made ("
+    assert err.startswith(start) and err.endswith(") (choose another folder)\n")
+
+
 def test_stated_scores_that_differ_are_marked(dsclora, hr: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from dsclora_cli.evaluation import candidates
 
