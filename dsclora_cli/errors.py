@@ -110,9 +110,20 @@ def is_debugging() -> bool:
 
 def bug_info(error: BaseException) -> ErrorInfo:
     """Return the description of an exception that nobody foresaw."""
-    lines = str(error).strip().splitlines() or ["no message"]
     hint = "run again with DSCLORA_DEBUG=1 and report what it shows"
-    return ErrorInfo(ErrorCode.BUG, f"this is a bug in dsclora: {type(error).__name__}: {lines[0]}", hint)
+    return ErrorInfo(ErrorCode.BUG, f"this is a bug in dsclora: {class_and_line(error)}", hint)
+
+
+def first_line(error: BaseException) -> str:
+    """Return the first line of an exception's text; the name of the class where the exception has no text."""
+    lines = str(error).strip().splitlines()
+    return lines[0].rstrip() if lines else type(error).__name__
+
+
+def class_and_line(error: BaseException) -> str:
+    """Return the name of an exception's class, and the first line of the text where the exception has a text."""
+    name = type(error).__name__
+    return f"{name}: {first_line(error)}" if str(error).strip() else name
 
 
 _NO_THREAD = "can't start new thread"

@@ -14,7 +14,7 @@ from contextlib import redirect_stdout
 from dataclasses import dataclass
 from importlib.metadata import EntryPoint, entry_points
 
-from dsclora_cli.errors import UsageError
+from dsclora_cli.errors import UsageError, class_and_line
 
 DISTILL_METHODS = ("dsclora", "logits", "fd", "fakd", "facd", "augkd", "none")
 """Methods of dsclora; `distillation.distill` has a builder for every method."""
@@ -105,13 +105,8 @@ def load_method(plugin: MethodPlugin) -> Callable[..., object]:
             function = EntryPoint(plugin.name, plugin.function, METHOD_GROUP).load()
     # The import runs code of another package, which may raise anything; SystemExit would end the command silently.
     except (Exception, SystemExit) as error:
-        raise UsageError(f"{plugin.title} cannot be imported: {short_text(error)}", hint) from error
+        raise UsageError(f"{plugin.title} cannot be imported: {class_and_line(error)}", hint) from error
     if not callable(function):
         raise UsageError(f"{plugin.title} cannot be used: {plugin.function} is no function", hint)
     checked: Callable[..., object] = function
     return checked
-
-
-def short_text(error: BaseException) -> str:
-    """Return the class of an exception, and the first line of the text."""
-    return f"{type(error).__name__}: {next(iter(str(error).splitlines()), '')}"

@@ -76,6 +76,21 @@ def test_an_error_about_weights_worded_anew_keeps_the_reason_and_the_step() -> N
     assert WeightsError("no file", "go online").step.hint == "go online"
 
 
+@pytest.mark.parametrize(
+    ("text", "line", "with_class"),
+    [
+        ("no such op", "no such op", "RuntimeError: no such op"),
+        ("\n\n  no such op  \nat line 3\n", "no such op", "RuntimeError: no such op"),
+        ("", "RuntimeError", "RuntimeError"),
+        (" \n ", "RuntimeError", "RuntimeError"),
+    ],
+)
+def test_an_exception_of_a_library_is_one_line(text: str, line: str, with_class: str) -> None:
+    error = RuntimeError(text)
+    assert (errors.first_line(error), errors.class_and_line(error)) == (line, with_class)
+    assert errors.bug_info(error).message == f"this is a bug in dsclora: {with_class}"
+
+
 def test_only_an_error_about_a_file_has_the_step_for_files() -> None:
     refused = errors.system_info(OSError(36, "File name too long", "long.png"), ErrorCode.FAILED)
     assert str(refused) == "long.png: File name too long (choose a shorter name)"

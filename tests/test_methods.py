@@ -142,7 +142,7 @@ def test_a_broken_method_is_one_line(install, distill, code: str, problem: str) 
     ("loss", "problem"),
     [
         ("{'x': batch.nothing}", "failed: AttributeError: 'DistillBatch' object has no attribute 'nothing'"),
-        ("sys.exit()", "failed: SystemExit: "),
+        ("sys.exit()", "failed: SystemExit (report"),
         ("None", "returned NoneType as its loss, no dict of terms by name"),
         ("batch.output.mean()", "returned Tensor as its loss, no dict of terms by name"),
         ("{'x': (batch.output - batch.hr).abs()}", "returned a loss term x of the shape (4, 3, 16, 16), no scalar"),
@@ -177,7 +177,7 @@ def test_a_method_with_a_broken_loss_is_one_line(install, distill, loss: str, pr
         ("file_name='../best.safetensors'", "returned a setup with '../best.safetensors' as file_name, which is no"),
         ("to_network=lambda average: None", "returned NoneType from to_network, no Network"),
         ("to_network=lambda average: 1 / 0", "failed: ZeroDivisionError: division by zero"),
-        ("save=lambda average, path, origin: sys.exit()", "failed: SystemExit: "),
+        ("save=lambda average, path, origin: sys.exit()", "failed: SystemExit (report"),
         ("save=lambda average, path, origin: open('/missing/file')", "failed: FileNotFoundError: [Errno 2]"),
         ("save=lambda average, path, origin: None", "wrote no file in save: run/last.safetensors is missing"),
     ],

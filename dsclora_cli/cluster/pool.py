@@ -189,7 +189,7 @@ class WorkerPool:
             # A task that raised has a bug; the process of the worker lives on.
             if task is None:
                 raise UsageError(
-                    f"a worker of the cluster cannot start: {_first_line(error)}", _SAME_VERSIONS
+                    f"a worker of the cluster cannot start: {_last_line(error)}", _SAME_VERSIONS
                 ) from error
             cause = getattr(error, "cause", None) or error  # Ray's own exception names processes, in colors
             self._end(ref, PoolEvent("lost", task, reason=bug_info(cause).message, bug=error))
@@ -340,9 +340,9 @@ def _init(ray: Any, address: str, settings: dict[str, Any]) -> None:  # noqa: AN
 def _unconnected(address: str, error: Exception) -> UsageError:
     if address == _LOCAL:
         hint = "a busy machine may be too slow: try again, or start a cluster with `ray start` and add --ray-address"
-        return UsageError(f"no Ray cluster could be started on this machine: {_first_line(error)}", hint)
+        return UsageError(f"no Ray cluster could be started on this machine: {_last_line(error)}", hint)
     hint = _SAME_VERSIONS if "ersion mismatch" in str(error) else "check `ray status` there, and RAY_AUTH_TOKEN if set"
-    return UsageError(f"no connection to the Ray cluster at {address}: {_first_line(error)}", hint)
+    return UsageError(f"no connection to the Ray cluster at {address}: {_last_line(error)}", hint)
 
 
 def _import_ray(is_alone: bool) -> Any:  # noqa: ANN401 - a module
@@ -472,7 +472,7 @@ def _room(nodes: list[dict[str, Any]], cluster: ClusterOptions) -> int:
     return max(1, sum(room_of(node["Resources"]) for node in nodes if node["Alive"]))
 
 
-def _first_line(error: BaseException) -> str:
+def _last_line(error: BaseException) -> str:
     """Return the last line with text: tracebacks of Ray end with the error of the worker."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return (lines or [type(error).__name__])[-1]
@@ -484,5 +484,5 @@ def _reason_of_end(error: Exception) -> str:
     if "OutOfMemory" in type(error).__name__ or "memory monitor" in text or "running low on memory" in text:
         return "the machine ran out of memory"
     if "ModuleNotFoundError" in text or "The actor died because of an error raised in its creation task" in text:
-        return _first_line(error)
+        return _last_line(error)
     return "the process was killed, or the machine has gone"

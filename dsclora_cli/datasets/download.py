@@ -21,7 +21,7 @@ from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import IO
 
-from dsclora_cli.errors import ImageError, SetUnavailable, UsageError, next_step
+from dsclora_cli.errors import ImageError, SetUnavailable, UsageError, first_line, next_step
 from dsclora_cli.hub import fetch_dataset_file
 from dsclora_cli.hub_client import HubUnavailable
 from dsclora_cli.imaging.formats import is_picture_name
@@ -181,9 +181,8 @@ def unpack_hr(archive: Path, folder: Path, on_progress: OnUnpack | None = None) 
         # EINVAL: a place in the archive that no file has, such as one before the first byte.
         if isinstance(error, OSError) and error.errno not in {None, errno.EINVAL}:
             raise
-        reason = str(error).partition("\n")[0] or type(error).__name__
         hint = "remove the file and run again to fetch it anew"
-        raise ImageError(f"{archive}: damaged or truncated ({reason})", hint) from error
+        raise ImageError(f"{archive}: damaged or truncated ({first_line(error)})", hint) from error
 
 
 class _Gzip(gzip.GzipFile):

@@ -11,7 +11,7 @@ from dsclora_cli.config import EngineOptions
 from dsclora_cli.diagnosis import facts
 from dsclora_cli.diagnosis.report import AutoChoice, Device, Diagnosis, DoctorCallbacks, EngineState, Outcome
 from dsclora_cli.diagnosis.self_test import Surroundings, embedded_weights, run_checks
-from dsclora_cli.errors import DscloraError
+from dsclora_cli.errors import DscloraError, class_and_line
 from dsclora_cli.inference.system import find_driver
 from dsclora_cli.methods import find_plugins
 from dsclora_cli.settings import find_settings
@@ -92,7 +92,7 @@ def _choose_auto(devices: Sequence[Device], engines: Sequence[EngineState]) -> A
         return AutoChoice(problem=str(error))
     # A broken installation of torch or OpenVINO raises whatever its libraries raise.
     except Exception as error:  # noqa: BLE001
-        return AutoChoice(problem=f"{type(error).__name__}: {error}".splitlines()[0])
+        return AutoChoice(problem=class_and_line(error))
     passed_over = [f"{state.name} cannot run here" for state in engines if state.problem]
     preferred = f"auto prefers {engine.name} on this {'processor' if engine.device == 'cpu' else 'device'}"
     reason = "; ".join([_gpu_words(devices), *passed_over, preferred])

@@ -26,7 +26,7 @@ from dsclora_cli.diagnosis.report import (
     Outcome,
     Package,
 )
-from dsclora_cli.errors import DscloraError
+from dsclora_cli.errors import DscloraError, class_and_line
 from dsclora_cli.imaging.metrics import psnr
 from dsclora_cli.imaging.reader import open_picture
 from dsclora_cli.imaging.types import Frame, Header, Pixels
@@ -106,8 +106,7 @@ def _run_check(name: str, step: Callable[[], _Result | str]) -> Check:
         result = False, error.message, error.hint or _REPORT
     # Also SystemError and the exceptions of every library that fails to start: nothing may hide the other checks.
     except Exception as error:  # noqa: BLE001
-        lines = str(error).strip().splitlines()
-        result = False, f"{type(error).__name__}: {lines[0] if lines else 'no message'}", _REPORT
+        result = False, class_and_line(error), _REPORT
     seconds = round(time.perf_counter() - start, 3)
     if isinstance(result, str):
         return Check(name, Outcome.SKIP, result, seconds=seconds)

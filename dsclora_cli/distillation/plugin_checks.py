@@ -17,8 +17,8 @@ from torch import Tensor, nn
 
 from dsclora_cli.datasets.patches import Batch
 from dsclora_cli.distillation.losses import OWN_TERMS, DistillBatch, FeatureTerm
-from dsclora_cli.errors import DscloraError, UsageError
-from dsclora_cli.methods import MethodPlugin, short_text
+from dsclora_cli.errors import DscloraError, UsageError, class_and_line
+from dsclora_cli.methods import MethodPlugin
 from dsclora_cli.models.network import Network
 from dsclora_cli.paths import is_file
 from dsclora_cli.training.trainer import LossTerms, TrainingSetup
@@ -38,7 +38,7 @@ def errors_named(plugin: MethodPlugin) -> Iterator[None]:
     # The code of a plugin may raise anything; SystemExit would end the command without a line.
     except (Exception, SystemExit) as error:
         raise DscloraError(
-            f"{plugin.title} failed: {short_text(error)}",
+            f"{plugin.title} failed: {class_and_line(error)}",
             f"report the error to the authors of {plugin.package}; DSCLORA_DEBUG=1 shows where",
         ) from error
 

@@ -17,7 +17,7 @@ from typing import BinaryIO, TypeVar
 import numpy as np
 
 from dsclora_cli.config import ReadOptions
-from dsclora_cli.errors import ImageError, ImageUnreadable, escape_control, is_debugging
+from dsclora_cli.errors import ImageError, ImageUnreadable, escape_control, first_line, is_debugging
 from dsclora_cli.imaging.codecs.jxl import read_jxl_facts
 from dsclora_cli.imaging.codecs.unsupported import CONVERT, refuse_unsupported, says_unsupported
 from dsclora_cli.imaging.color import apply_orientation
@@ -240,8 +240,7 @@ def _after_damage(name: str, file: BinaryIO | None, options: ReadOptions) -> str
 
 def _describe(error: Exception) -> str:
     """Return words for the exception of a library; the library's own words only where the words name an unread kind."""
-    lines = str(error).strip().splitlines()
-    reason = lines[0] if lines else type(error).__name__
+    reason = first_line(error)
     if says_unsupported(error):
         return f"this kind of file is not supported ({reason})"
     return f"the file is damaged or truncated{f' ({reason})' if is_debugging() else ''}"

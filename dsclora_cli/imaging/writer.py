@@ -15,7 +15,7 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from dsclora_cli.config import SaveOptions
-from dsclora_cli.errors import ImageError, ImageUnwritable, next_step
+from dsclora_cli.errors import ImageError, ImageUnwritable, first_line, next_step
 from dsclora_cli.imaging.codecs.animation import webp_options, write_apng, write_gif, write_webp_animation
 from dsclora_cli.imaging.codecs.jpeg import SEGMENT_ROOM, write_jpeg
 from dsclora_cli.imaging.codecs.jpeg2000 import write_jpeg2000
@@ -305,7 +305,7 @@ def _encoder_errors(header: Header) -> Iterator[None]:
         if isinstance(error, OSError) and error.strerror:
             raise
         size = f"{header.width} x {header.height} pixels"
-        reason = next(iter(str(error).splitlines()), "no reason given").rstrip(".")
+        reason = first_line(error).rstrip(".")
         message = f"the encoder of {header.format} refuses a picture of {size}: {reason}"
         raise ImageError(message, _OTHER_FORMAT) from error
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from dsclora_cli.errors import DscloraError, ImageUnreadable, ImageUnwritable, UsageError
+from dsclora_cli.errors import DscloraError, ImageUnreadable, ImageUnwritable, UsageError, first_line
 from dsclora_cli.storage.places import RemotePlace, without_secrets
 
 _PACKAGES = {
@@ -63,13 +63,13 @@ def lacks_bucket(error: FileNotFoundError) -> bool:
 def _missing_package(place: RemotePlace, error: ImportError) -> UsageError:
     package, extra = _PACKAGES.get(place.scheme, ("fsspec", "remote"))
     if place.scheme not in _PACKAGES and error.name != "fsspec":
-        return UsageError(f"{place}: {_first_line(error)}", "install the package")
+        return UsageError(f"{place}: {_line_of(error)}", "install the package")
     return UsageError(f"{place.scheme}:// needs {package}", f'pip install "dsclora[{extra}]"')
 
 
 def _explain(place: RemotePlace, error: Exception) -> tuple[str, str]:
     """Return the reason of a failure and the next step."""
-    names, line = " ".join(each.__name__ for each in type(error).__mro__), _first_line(error)
+    names, line = " ".join(each.__name__ for each in type(error).__mro__), _line_of(error)
     kind = _KINDS.get(place.scheme, place.scheme)
     reason, hint = line, "check the URL, and run again"
     if isinstance(error, FileNotFoundError):
@@ -87,8 +87,8 @@ def _explain(place: RemotePlace, error: Exception) -> tuple[str, str]:
     return reason, hint
 
 
-def _first_line(error: Exception) -> str:
+def _line_of(error: Exception) -> str:
     """Return the text of an exception on one line, without secrets."""
-    text = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-    lines = without_secrets(text).strip().splitlines()
-    return lines[0] if lines else type(error).__name__
+    if isinstance(error, OSError) and error.strerror:  # the text of the exception would begin with a number
+        error = OSError(error.strerror)
+    return without_secrets(first_line(error))

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from dsclora_cli.errors import DscloraError, UsageError
+from dsclora_cli.errors import DscloraError, UsageError, first_line
 
 _COMPILERS = ("c++", "g++", "clang++")
 
@@ -70,7 +70,7 @@ class _Compiled:
         except RuntimeError as error:
             # An error of the module itself comes again here, and is raised unchanged.
             output = self._module(*inputs)
-            problem = (str(error).strip() or type(error).__name__).splitlines()[0]
+            problem = first_line(error)
             if not self._may_fail:
                 raise DscloraError(f"torch.compile failed: {problem}", "use --compile off") from error
             self._note(f"torch.compile failed, so the network is trained uncompiled: {problem}")

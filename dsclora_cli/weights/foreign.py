@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from dsclora_cli.errors import WeightsError
+from dsclora_cli.errors import WeightsError, class_and_line, first_line
 from dsclora_cli.models.spandrel_network import SpandrelNetwork, TileFacts, measure_tiles
 from dsclora_cli.paths import atomic_write, read_small, sha256_of
 from dsclora_cli.weights.spandrel_records import record_path
@@ -54,7 +54,7 @@ def _import_spandrel() -> Any:  # noqa: ANN401 - spandrel is optional
             import spandrel
     # torchvision, which spandrel imports, raises various exceptions where it was built for another torch.
     except Exception as error:
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        reason = first_line(error)
         message = f"spandrel, which opens more architectures, cannot be imported: {reason}; does torchvision fit torch?"
         raise UnusableSpandrel(message) from error
     return spandrel
@@ -82,9 +82,8 @@ def _detected(spandrel: Any, tensors: Mapping[str, Tensor], path: Path) -> Any: 
         return None
     # Architectures are guessed from the names of tensors, and their code then fails in any way.
     except Exception as error:
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:160]
         raise WeightsError(
-            f"spandrel cannot open {path}: {type(error).__name__}: {reason}", "get the file again"
+            f"spandrel cannot open {path}: {class_and_line(error)[:160]}", "get the file again"
         ) from error
 
 
