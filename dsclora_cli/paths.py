@@ -376,23 +376,25 @@ def remove_abandoned_files(folder: Path) -> None:
     """Remove the temporary files of killed runs from a folder; once in the life of a process."""
     for file in found_in(folder, ".dsclora-*.part"):
         with suppress(OSError):
-            _remove_if_abandoned(file)
+            is_abandoned(file, remove=True)
 
 
-def _remove_if_abandoned(part: Path) -> None:
-    """Remove a temporary file unless a process may be writing the file at this moment. Raises OSError."""
+def is_abandoned(part: Path, remove: bool = False) -> bool:
+    """Return whether a temporary file belongs to a killed run, and `remove` such a file. Raises OSError."""
     own = _kernel_tag()
-    if fcntl is not None and own and part.name.startswith(f".dsclora-{own}"):
-        # Never through a link or into a pipe with the name of a temporary file.
-        descriptor = os.open(part, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
-        try:
-            # Removed before the lock is free again: nobody can claim the file in between.
-            if _lock(descriptor):
-                part.unlink(missing_ok=True)
-        finally:
+    has_lock = fcntl is not None and bool(own) and part.name.startswith(f".dsclora-{own}")
+    # Never through a link or into a pipe with the name of a temporary file.
+    descriptor = os.open(part, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK) if has_lock else None
+    try:
+        is_old = time.time() - part.lstat().st_mtime > _OLD_PART
+        found = is_old if descriptor is None else _lock(descriptor) is True
+        # Removed before the lock is free again: nobody can claim the file in between.
+        if found and remove:
+            part.unlink(missing_ok=True)
+        return found
+    finally:
+        if descriptor is not None:
             os.close(descriptor)
-    elif time.time() - part.lstat().st_mtime > _OLD_PART:
-        part.unlink(missing_ok=True)
 
 
 def sha256_of(path: Path) -> str:
@@ -464,8 +466,7 @@ def named_chunks(path: Path, limit: float) -> Iterator[bytes]:
 def read_pipe(path: Path, limit: int) -> bytes:
     """Return all bytes of a named pipe, such as of the shell's `<(command)`, at most `limit`.
 
-    Raises OSError, also where nothing comes for `PIPE_SECONDS`: a pipe without a writer would be waited for without
-    end.
+    Raises OSError, also where nothing comes for `PIPE_SECONDS`: a pipe without a writer never ends.
     """
     return b"".join(_pipe_chunks(path, limit))
 

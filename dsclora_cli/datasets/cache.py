@@ -12,7 +12,6 @@ import json
 import math
 import mmap
 import re
-import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -30,10 +29,10 @@ from dsclora_cli.paths import (
     append_line,
     atomic_write,
     cache_dir,
-    found_in,
     is_taken,
     open_regular,
     read_small,
+    remove_abandoned_files,
     sha256_of,
 )
 
@@ -44,7 +43,6 @@ _HEADER = re.compile(
     re.DOTALL,
 )
 _MOST_PAGES = 100_000  # a damaged count must not ask for all memory
-_ABANDONED_SECONDS = 3600  # older temporary files belong to a process that was killed
 
 
 @dataclass(frozen=True)
@@ -71,11 +69,8 @@ class TrainCache:
         self.folder = cache_dir() / "training"
         self._index = self.folder / "index.jsonl"
         self._known = self._read_index()
-        # Remove temporary files that a killed process left behind.
-        for part in found_in(self.folder, ".dsclora-*.part"):
-            with suppress(OSError):  # removed by another process meanwhile, or open on Windows
-                if time.time() - part.stat().st_mtime > _ABANDONED_SECONDS:
-                    part.unlink()
+        # Here too, because a run that finds all pictures in the cache writes nothing.
+        remove_abandoned_files(self.folder)
 
     def add_file(self, path: Path) -> StoredFile:
         """Decode the pages of a picture file unless the cache has the pages.

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from enum import StrEnum
@@ -16,7 +16,7 @@ from pathlib import Path
 from dsclora_cli import hub
 from dsclora_cli.inference import openvino
 from dsclora_cli.inference.native.weights import is_of_older_layout
-from dsclora_cli.paths import downloads_dir, engines_dir, found_in, is_folder, is_link
+from dsclora_cli.paths import downloads_dir, engines_dir, found_in, is_abandoned, is_folder, is_link
 from dsclora_cli.weights.catalog import Catalog, WeightEntry, load_catalog
 from dsclora_cli.weights.download import hub_file, path_of
 from dsclora_cli.weights.hub_models import list_trusted
@@ -24,7 +24,10 @@ from dsclora_cli.weights.spandrel_records import is_old_record
 from dsclora_cli.weights.verification import FileState, verify_models
 
 _RESTING_SECONDS = 120
-"""Seconds without a change after which an unfinished download belongs to a killed process."""
+"""Seconds without a change after which an unfinished download of the Hub belongs to a killed process."""
+
+_PARTS = ".dsclora-*.part"
+"""Glob for the temporary files of `paths.atomic_write`."""
 
 
 class PruneReason(StrEnum):
@@ -92,21 +95,24 @@ def remove_files(files: Iterable[PrunableFile]) -> Iterator[PrunableFile]:
     on_hub = _hub_files(load_catalog())
     for file in files:
         try:
-            _remove(file, on_hub.get(file.name))
+            yield replace(file, removed=_remove(file, on_hub.get(file.name)))
         except OSError as error:
             yield replace(file, error=error.strerror or str(error))
-        else:
-            yield replace(file, removed=True)
 
 
-def _remove(file: PrunableFile, on_hub: hub.HubFile | None) -> None:
-    """Remove a file or folder. Raises OSError."""
+def _remove(file: PrunableFile, on_hub: hub.HubFile | None) -> bool:
+    """Remove a file or folder; return False for a temporary file that a process writes. Raises OSError."""
+    if file.path.match(_PARTS):
+        with suppress(FileNotFoundError):  # removed by another process since the look
+            return is_abandoned(file.path, remove=True)
+        return True
     if on_hub is not None and file.reason is not PruneReason.PARTIAL:
         hub.drop_copy(on_hub, file.path)
     elif is_folder(file.path) and not is_link(file.path):
         shutil.rmtree(file.path)
     else:
         file.path.unlink(missing_ok=True)
+    return True
 
 
 def _hub_files(catalog: Catalog) -> dict[str, hub.HubFile]:
@@ -118,17 +124,31 @@ def _hub_files(catalog: Catalog) -> dict[str, hub.HubFile]:
 def _partial_files(catalog: Catalog) -> Iterator[PrunableFile]:
     """Yield unfinished downloads and conversions that nobody works on any more."""
     for name, file in _hub_files(catalog).items():
-        yield from _resting(hub.list_partial(file), name)
+        yield from _partial(hub.list_partial(file), name, _is_resting)
     for entry in _from_the_web(catalog):
-        yield from _resting(found_in(path_of(entry).parent, ".dsclora-*.part"), entry.name)
-    yield from _resting(found_in(engines_dir(), ".dsclora-*.part"), "")
+        yield from _partial(found_in(path_of(entry).parent, _PARTS), entry.name, is_abandoned)
+    yield from _partial(found_in(engines_dir(), _PARTS), "", is_abandoned)
 
 
-def _resting(paths: Iterable[Path], name: str) -> Iterator[PrunableFile]:
+def _partial(paths: Iterable[Path], name: str, has_no_writer: Callable[[Path], bool]) -> Iterator[PrunableFile]:
     for path in paths:
         with suppress(OSError):  # finished or removed at this moment
-            if time.time() - path.lstat().st_mtime > _RESTING_SECONDS:
+            if has_no_writer(path):
                 yield PrunableFile(path, _size(path), PruneReason.PARTIAL, name)
+
+
+def _is_resting(path: Path) -> bool:
+    """Return whether a download of the Hub, whose claim is no lock, has not grown for some time. Raises OSError."""
+    return time.time() - path.lstat().st_mtime > _RESTING_SECONDS
+
+
+def _has_writer(folder: Path) -> bool:
+    """Return whether a process writes a file in a folder at this moment."""
+    for part in found_in(folder, f"**/{_PARTS}"):
+        with suppress(OSError):  # finished or removed at this moment
+            if not is_abandoned(part):
+                return True
+    return False
 
 
 def _downloads(catalog: Catalog, everything: bool) -> Iterator[PrunableFile]:
@@ -153,7 +173,7 @@ def _unknown_downloads(catalog: Catalog) -> Iterator[PrunableFile]:
     """Yield folders of downloads whose model is in no catalog any more."""
     known = {path_of(entry).parent for entry in _from_the_web(catalog)}
     for folder in found_in(downloads_dir()):
-        if folder not in known:
+        if folder not in known and not _has_writer(folder):
             yield PrunableFile(folder, _size(folder), PruneReason.UNKNOWN)
 
 

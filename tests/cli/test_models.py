@@ -5,13 +5,16 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import sys
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 
 from dsclora_cli.cli import console
 from dsclora_cli.cli.app import main
-from dsclora_cli.weights import catalog, download
+from dsclora_cli.paths import atomic_write
+from dsclora_cli.weights import catalog, download, pruning
 
 
 def test_the_table_shows_where_weights_are(dsclora) -> None:
@@ -267,6 +270,46 @@ def test_prune_shows_and_removes_what_nothing_uses(dsclora, caches) -> None:
         *(("half-downloaded", True), ("damaged", True), ("no-catalogue-entry", True), *[("outdated", True)] * 3)
     ]
     assert {name for name, path in caches.items() if path.exists()} == {"young", "trusted", "picture", "other"}
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems do not tell one start of the machine from another")
+def test_prune_leaves_what_is_still_written_and_takes_what_a_killed_process_left(dsclora, caches, monkeypatch) -> None:
+    cache = caches["damaged"].parent.parent.parent
+    places = [cache / "engines/new.zip", cache / "weights/web/new.pth", cache / "weights/url-1/2/new.pth"]
+    killed = []
+    with ExitStack() as written:
+        for place in places:
+            place.parent.mkdir(parents=True, exist_ok=True)
+            temporary = written.enter_context(atomic_write(place))
+            temporary.write_bytes(b"half")
+            os.utime(temporary, (0, 0))
+            # A killed process holds no lock.
+            killed.append(temporary.with_name(temporary.name.replace(".part", "0.part")))
+            killed[-1].write_bytes(b"left")
+        removed = [json.loads(line) for line in dsclora("models", "prune", "--yes", "--json").out.splitlines()]
+        half = [Path(file["path"]) for file in removed if file["reason"] == "half-downloaded"]
+        assert half == [caches["half"], killed[1], killed[0]]
+        assert not [file for file in removed if Path(file["path"]).name == "url-1"]
+    assert all(place.read_bytes() == b"half" for place in places)
+
+    # The file is claimed between the look and the removal.
+    real = pruning.is_abandoned
+    monkeypatch.setattr(pruning, "is_abandoned", lambda part, remove=False: real(part, remove) if remove else True)
+    with atomic_write(places[0]) as temporary:
+        temporary.write_bytes(b"whole")
+        files = [json.loads(line) for line in dsclora("models", "prune", "--yes", "--json").out.splitlines()]
+        (file,) = (file for file in files if file["reason"] == "half-downloaded")
+        assert (file["path"], file["removed"], file["error"]) == (str(temporary), False, "")
+    assert places[0].read_bytes() == b"whole"
+
+
+def test_a_file_that_another_process_has_removed_counts_as_removed(dsclora, caches) -> None:
+    part = caches["kept"].parent / ".dsclora-0.part"
+    part.touch()
+    os.utime(part, (0, 0))
+    found = [file for file in pruning.find_prunable() if file.path == part]
+    part.unlink()
+    assert [(file.removed, file.error) for file in pruning.remove_files(found)] == [(True, "")]
 
 
 def test_prune_asks_and_takes_no_for_an_answer(dsclora, caches, monkeypatch) -> None:

@@ -18,7 +18,7 @@ from dsclora_cli.datasets import cache as cache_module
 from dsclora_cli.datasets.cache import TrainCache, content_hash
 from dsclora_cli.errors import DscloraError, ImageError
 from dsclora_cli.imaging.resize import downscale
-from dsclora_cli.paths import cache_dir, sha256_of
+from dsclora_cli.paths import atomic_write, cache_dir, remove_abandoned_files, sha256_of
 
 
 @pytest.fixture
@@ -114,6 +114,19 @@ def test_old_temporary_files_are_removed_and_new_ones_kept() -> None:
     os.utime(folder / ".dsclora-dead.part", (0, 0))
     TrainCache()
     assert _files() == [".dsclora-alive.part"]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems do not tell one start of the machine from another")
+def test_a_file_that_is_still_written_stays_whatever_the_age() -> None:
+    cache = TrainCache()
+    cache.folder.mkdir(parents=True)
+    with atomic_write(cache.folder / "slow.npy") as temporary:
+        temporary.write_bytes(b"half")
+        os.utime(temporary, (0, 0))
+        remove_abandoned_files.cache_clear()  # as in another process
+        TrainCache()
+        assert temporary.exists()
+    assert _files() == ["slow.npy"]
 
 
 def test_a_missing_picture_is_an_error_with_its_name(tmp_path: Path) -> None:
