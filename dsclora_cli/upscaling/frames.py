@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, BinaryIO, TypeVar
 
 from dsclora_cli.callbacks import Callbacks
 from dsclora_cli.config import UpscaleOptions, VideoOptions
-from dsclora_cli.errors import UsageError
+from dsclora_cli.errors import ImageUnreadable, UsageError
 from dsclora_cli.imaging.limits import check_claim
 from dsclora_cli.imaging.raw_video import FrameLayout, VideoHeader, read_frame, read_header
 from dsclora_cli.imaging.types import Frame, Header, Pixels
@@ -79,7 +79,8 @@ def upscale_frames(
         callbacks: Receives notes and progress.
 
     Raises:
-        ImageUnreadable: The stream is no video that can be read, or ends inside a frame; all frames before are written.
+        ImageUnreadable: The stream is no video that can be read, holds no frame, or ends inside a frame; all frames
+            before are written.
         ImageError: A frame has more pixels than allowed, or than free memory can hold.
         UsageError: The requested size is not larger than the video.
         OSError: The result cannot be written.
@@ -96,7 +97,6 @@ def upscale_frames(
     larger = layout.with_size(size.width, size.height)
     if header:
         _note_matrix(layout, larger, video, callbacks)
-        target.write(header.line(size.width, size.height))
     budget = ByteBudget(MOST_WAITING_BYTES)
     waiting: BoundedQueue[tuple[bytes, Pixels]] = BoundedQueue(budget, _WAITING_FRAMES)
     Worker("frames", lambda: _read_all(source, layout, header is not None, waiting)).start()
@@ -105,6 +105,8 @@ def upscale_frames(
         for number, (marker, pixels) in enumerate(waiting, start=1):
             upscaled = upscaler.upscale(Frame(pixels), plan, on_warning=callbacks.note_once).pixels
             if header:
+                # The header comes with the first frame: a video without a frame leaves nothing.
+                target.write(header.line(size.width, size.height) if number == 1 else b"")
                 target.write(marker + b"\n")
             target.write(larger.to_bytes(upscaled))
             target.flush()
@@ -112,6 +114,8 @@ def upscale_frames(
     finally:
         # The reader may wait for room, or for bytes that never come; as a daemon it does not hold up the exit.
         budget.abort()
+    if not number:
+        raise ImageUnreadable("stdin holds no frame", "check the program that writes the video")
     seconds = perf_counter() - begin
     return FramesResult(
         frames=number,

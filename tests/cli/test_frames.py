@@ -251,9 +251,9 @@ def test_names_of_encoded_files_are_refused_before_anything_is_read(pipe, rgb: n
 
 
 @pytest.mark.parametrize("name", ["v.y4m", "v.rgb", "v.raw", "v.yuv", "v", "v.2"])
-def test_other_names_are_taken(pipe, name: str) -> None:
-    assert pipe(b"YUV4MPEG2 W12 H9 F25:1\n", *EMBEDDED, "-q", "-o", name)[0].code == 0
-    assert Path(name).read_bytes() == b"YUV4MPEG2 W24 H18 F25:1\n"
+def test_other_names_are_taken(pipe, rgb: np.ndarray, name: str) -> None:
+    assert pipe(rgb.tobytes(), "--size", "12x9", *EMBEDDED, "-q", "-o", name)[0].code == 0
+    assert Path(name).stat().st_size == 3 * LARGE
 
 
 def test_a_frame_of_another_length_is_named(pipe, rgb: np.ndarray) -> None:
@@ -296,9 +296,16 @@ def test_refusals(pipe, stream: bytes, arguments: list[str], code: int, message:
     assert "Traceback" not in ran.err
 
 
-def test_an_empty_video_is_a_header(pipe) -> None:
-    ran, out = pipe(b"YUV4MPEG2 W12 H9 F25:1\n", *EMBEDDED)
-    assert (ran.code, out) == (0, b"YUV4MPEG2 W24 H18 F25:1\n")
+@pytest.mark.parametrize(("stream", "size"), [(b"YUV4MPEG2 W12 H9 F25:1\n", ()), (b"", ("--size", "12x9"))])
+def test_a_video_without_a_frame_is_an_error_and_replaces_nothing(pipe, stream: bytes, size: tuple[str, ...]) -> None:
+    Path("good.rgb").write_text("precious")
+    message = "error: stdin holds no frame (check the program that writes the video)\n"
+    for output in ((), ("-o", "new.rgb"), ("-o", "good.rgb", "--overwrite")):
+        ran, out = pipe(stream, *size, *EMBEDDED, *output)
+        assert (ran.code, ran.err, out) == (1, message, b"")
+    assert {path.name: path.read_bytes() for path in Path().iterdir()} == {"good.rgb": b"precious", "stdin": stream}
+    ran, out = pipe(stream, *size, *EMBEDDED, "-o", "new.rgb", "--json")
+    assert (ran.code, json.loads(out)["error"]["code"]) == (1, "image-unreadable")
 
 
 def test_no_video_on_a_terminal(dsclora, monkeypatch: pytest.MonkeyPatch) -> None:
