@@ -205,12 +205,18 @@ class VideoHeader:
 
 
 def read_header(stream: RawIOBase) -> VideoHeader:
-    """Return the header of a y4m stream. Raises ImageUnreadable for another format, and for interlaced video."""
+    """Return the header of a y4m stream.
+
+    Raises ImageUnreadable for another format, for a header that is cut, and for interlaced video.
+    """
     line = _read_line(stream)
     magic, *words = line.removesuffix(b"\n").split(b" ")
     if magic != _MAGIC or len(line) == _LONGEST_LINE:
         found = "is empty" if not line else "holds no y4m video"
         raise ImageUnreadable(f"stdin {found}", "write it with: ffmpeg -i VIDEO -f yuv4mpegpipe -")
+    # What is left of a size or of a layout may look like another one.
+    if not line.endswith(b"\n"):
+        raise ImageUnreadable("stdin ends inside the y4m header", "check the program that writes the video")
     parameters = tuple(word.decode("ascii", "backslashreplace") for word in words if word)
     values = {word[0]: word[1:] for word in parameters if not word.startswith("X")}
     width, height = (_side(values.get(key, "")) for key in "WH")

@@ -282,6 +282,7 @@ def test_wrong_frames_of_ffmpeg_for_an_odd_width_are_explained(pipe, count: int)
     [
         (b"", [], 1, "stdin is empty"),
         (b"\x00" * 40, [], 1, "stdin holds no y4m video"),
+        (b"YUV4MPEG2 W64 H4", [], 1, "stdin ends inside the y4m header (check the program that writes the video)"),
         (b"YUV4MPEG2 W12 H9 It\n", [], 1, "the video is interlaced: a frame holds two moments (add -vf bwdif"),
         (b"YUV4MPEG2 W30000 H30000\n", [], 1, "claims 30000 x 30000 pixels, more than the 200 million allowed at once"),
         (b"YUV4MPEG2 W12 H9\n", ["--width", "6"], 1, "already large enough at 12x9"),

@@ -71,6 +71,8 @@ def test_a_header_without_layout_is_420jpeg_in_the_limited_range() -> None:
         (b"", "stdin is empty"),
         (b"RIFF....AVI ", "stdin holds no y4m video"),
         (b"x" * 9999, "stdin holds no y4m video"),
+        (b"YUV4MPEG2", "stdin ends inside the y4m header"),
+        (b"YUV4MPEG2 W64 H4", "stdin ends inside the y4m header"),
         (b"YUV4MPEG2 W4\n", "no usable width and height"),
         (b"YUV4MPEG2 W0 H4\n", "no usable width and height"),
         (b"YUV4MPEG2 W-4 H4\n", "no usable width and height"),
