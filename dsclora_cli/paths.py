@@ -12,13 +12,10 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from functools import lru_cache
 from io import BufferedReader, BufferedWriter
-from itertools import count
 from pathlib import Path
 from types import ModuleType
-from typing import BinaryIO
 
 fcntl: ModuleType | None
 try:
@@ -41,6 +38,8 @@ PIPE_SECONDS = 30.0
 """Longest time without a byte from a pipe."""
 
 _CHUNK = 1 << 20  # bytes that are read at once
+
+_MOST_LINKS = 40  # as Linux; more lead in a circle
 
 LONGEST_NAME = 255
 """Bytes of the longest file name on most file systems."""
@@ -116,7 +115,7 @@ def atomic_write(path: Path, rescue: Callable[[Path], None] | None = None) -> It
         path: Name of the whole file.
         rescue: Called with the temporary file after an exception, before the removal; may give the file another name.
     """
-    check_name_length(path)
+    check_path(path)
     remove_abandoned_files(path.parent)
     temporary, claimed = _part_name(path), None
     try:
@@ -149,95 +148,19 @@ def open_output(path: Path) -> Iterator[BufferedWriter]:
         with path.open("wb") as file:
             yield file
         return
-    with atomic_write(_behind_links(path)) as temporary, temporary.open("wb") as file:
+    with atomic_write(behind_links(path)) as temporary, temporary.open("wb") as file:
         yield file
 
 
-@dataclass
-class GrowingOutput:
-    """An output whose parts are of use without the rest, such as the frames of a video."""
-
-    file: BinaryIO
-    """Open for writing."""
-    is_stream: bool
-    """True for a pipe or a device, where everything that is written stays."""
-    parts: int = 0
-    """Number of whole parts so far."""
-    kept: Path | None = None
-    """After a failure, the file with the whole parts; None where there is no such file."""
-    _size: int = 0
-
-    def end_part(self) -> None:
-        """Note that everything written so far is of use, whatever happens next. Raises OSError."""
-        self.file.flush()
-        if not self.is_stream:
-            self._size = self.file.tell()
-        # Last, as Ctrl-C may come between two lines: no part is counted that the size leaves out.
-        self.parts += 1
-
-    def rescue(self, temporary: Path, path: Path) -> None:
-        """Give a temporary file with the whole parts a name that says that `path` is incomplete. Raises OSError.
-
-        No file that exists is replaced. Without a whole part nothing happens.
-        """
-        if not self.parts:
-            return
-        os.truncate(temporary, self._size)
-        place = _create_incomplete(path)
-        try:
-            temporary.replace(place)
-        except BaseException:
-            place.unlink()
-            raise
-        self.kept = place
-        # After the name: a second Ctrl-C while much is written to the disk does not cost the file.
-        sync_file(place)
-        sync_folder(place.parent)
-
-
-@contextmanager
-def open_growing_output(path: Path) -> Iterator[GrowingOutput]:
-    """Yield an output as `open_output`, whose whole parts stay after any exception, Ctrl-C included.
-
-    The parts stay next to `path` under the name NAME-incomplete with the same suffix; `path` is whole or as before.
-    Raises OSError.
-    """
-    if is_stream(path):
-        with path.open("wb") as file:
-            yield GrowingOutput(file, is_stream=True)
-        return
-    place = _behind_links(path)
-    opened: list[GrowingOutput] = []
-
-    def rescue(temporary: Path) -> None:
-        for output in opened:
-            output.rescue(temporary, place)
-
-    with atomic_write(place, rescue) as temporary, temporary.open("wb") as file:
-        opened.append(GrowingOutput(file, is_stream=False))
-        yield opened[0]
-
-
-def _create_incomplete(path: Path) -> Path:
-    """Create an empty file NAME-incomplete, or NAME-incomplete-2 and so on, next to a file. Raises OSError."""
-    for number in count(1):
-        ending = f"-incomplete{f'-{number}' if number > 1 else ''}{path.suffix}"
-        stem = path.stem
-        while stem and len(os.fsencode(stem + ending)) > LONGEST_NAME:
-            stem = stem[:-1]
-        place = path.with_name(stem + ending)
-        with suppress(FileExistsError):
-            os.close(os.open(place, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666))
-            return place
-    raise AssertionError("count has no end")
-
-
-def _behind_links(path: Path) -> Path:
-    """Return the place that links lead to. Raises OSError for a link that leads to itself."""
-    place = Path(os.path.realpath(path))
-    if is_link(place):
-        raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), str(path))
-    return place
+def behind_links(path: Path) -> Path:
+    """Return the place that links lead to, with the folder as the system finds it. Raises OSError."""
+    place = path
+    for _ in range(_MOST_LINKS):
+        if not is_link(place):
+            # Strict: for an absent folder `x`, `x/../a` would become `a`, a file that nobody has asked about.
+            return Path(os.path.realpath(place.parent, strict=True), place.name)
+        place = place.parent / place.readlink()
+    raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), str(path))
 
 
 def is_taken(path: Path) -> bool:
@@ -249,8 +172,14 @@ def is_taken(path: Path) -> bool:
     return os.path.exists(path)  # noqa: PTH110
 
 
-def check_name_length(path: Path) -> None:
-    """Raise OSError where a name in a path is longer than the file system takes, before work is spent on the file."""
+def check_path(path: Path) -> None:
+    """Raise OSError where the file system takes no file of a path, before work is spent on the file.
+
+    A name is longer than the file system takes, or `..` stands behind a folder that does not exist: as soon as somebody
+    makes the folder, the path would mean another file.
+    """
+    for number in [number for number, part in enumerate(path.parts, start=1) if part == ".."]:
+        Path(*path.parts[:number]).stat()
     path = folder = path.absolute()
     while not is_folder(folder) and folder != folder.parent:
         folder = folder.parent

@@ -17,7 +17,7 @@ from enum import StrEnum
 from pathlib import Path
 
 from dsclora_cli.errors import UsageError, next_step
-from dsclora_cli.paths import atomic_write, config_dir, is_allowed, read_small
+from dsclora_cli.paths import atomic_write, check_path, config_dir, is_allowed, read_small
 
 SETTINGS = (
     *("scale", "model", "offline", "device", "engine", "dtype", "tile", "threads", "max-memory", "max-pixels"),
@@ -221,6 +221,7 @@ def _write(text: str) -> None:
     # The file may be a link into a folder that is kept under version control; the link must stay.
     path = settings_file().resolve()
     try:
+        check_path(settings_file())  # otherwise the file that was read is another one
         path.parent.mkdir(parents=True, exist_ok=True)
         with atomic_write(path) as temporary:
             temporary.write_text(text, encoding="utf-8", newline="")

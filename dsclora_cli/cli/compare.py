@@ -18,7 +18,7 @@ from dsclora_cli.cli.options import FILES, MODEL, SIZE, option
 from dsclora_cli.cli.views.compare_table import show_comparison
 from dsclora_cli.config import MAX_SCALE, CompareOptions, ReadOptions
 from dsclora_cli.errors import ImageUnwritable, UsageError, next_step
-from dsclora_cli.paths import check_name_length, is_folder, is_taken
+from dsclora_cli.paths import check_path, is_folder, is_taken
 
 if TYPE_CHECKING:
     from dsclora_cli.evaluation.compare import CompareResult
@@ -131,7 +131,7 @@ def _write(base: Path, picture: Path, asked: CompareOptions, overwrite: bool, qu
         hint = "choose another name with -o, or add --overwrite"
         raise UsageError(f"{' and '.join(taken)} {verb} already", hint)
     with _named_errors(base):
-        check_name_length(page)
+        check_path(page)
     # Imported here, as NumPy and the image libraries would slow down `--help`.
     from dsclora_cli.evaluation.compare import compare
     from dsclora_cli.evaluation.compare_page import draw_sheet, write_page

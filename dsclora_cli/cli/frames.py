@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Annotated
 
 from dsclora_cli.cli import console, options
+from dsclora_cli.cli.growing_output import GrowingOutput, open_growing_output
 from dsclora_cli.cli.options import FILES, option
 from dsclora_cli.config import (
     ReadOptions,
@@ -21,7 +22,7 @@ from dsclora_cli.config import (
     VideoOptions,
 )
 from dsclora_cli.errors import DscloraError, OutputUnwritable, UsageError, escape_control, next_step
-from dsclora_cli.paths import GrowingOutput, is_file, is_link, is_stream, open_growing_output
+from dsclora_cli.paths import is_file, is_link, is_stream
 
 _DEFAULT = UpscaleOptions()
 _ENGINE = options.EngineName(_DEFAULT.engine.engine)

@@ -21,7 +21,16 @@ from dsclora_cli.claims import ProcessClaim, local_key
 from dsclora_cli.errors import DscloraError, UsageError, next_step
 from dsclora_cli.imaging.contact_sheet import Panel, Strip, contact_sheet, save_png
 from dsclora_cli.imaging.resize import matlab_bicubic
-from dsclora_cli.paths import append_line, atomic_write, is_folder, is_link, is_taken, open_regular, state_dir
+from dsclora_cli.paths import (
+    append_line,
+    atomic_write,
+    check_path,
+    is_folder,
+    is_link,
+    is_taken,
+    open_regular,
+    state_dir,
+)
 from dsclora_cli.recipe import Recipe
 from dsclora_cli.recipe_toml import recipe_to_toml
 from dsclora_cli.training.validation import Sample
@@ -57,6 +66,10 @@ def is_new_run(path: Path, resume: bool) -> bool:
     astray = next((place for place in (path, *path.parents) if is_link(place) and not is_taken(place)), None)
     if astray is not None:
         raise UsageError(f"{astray} is a link that leads nowhere", "make what the link names, or choose another --out")
+    try:
+        check_path(path / _STATE)  # before a folder is made
+    except OSError as error:
+        raise UsageError(f"{path}: {error.strerror}", "choose another --out") from error
     holds_run = is_taken(path / _STATE)
     if holds_run and not resume:
         raise UsageError(f"{path} already holds a run", "resume the run with --resume, or choose another --out")

@@ -20,7 +20,7 @@ from dsclora_cli.config import SaveOptions
 from dsclora_cli.errors import ImageError, ImageUnwritable, next_step
 from dsclora_cli.imaging.types import AnyFrame, Header
 from dsclora_cli.imaging.writer import write_picture
-from dsclora_cli.paths import atomic_write, is_folder, is_taken, read_small, sha256_of, state_dir
+from dsclora_cli.paths import atomic_write, check_path, is_folder, is_taken, read_small, sha256_of, state_dir
 from dsclora_cli.storage.objects import ObjectFacts, find_object, local_copy, temporary_file, write_object
 from dsclora_cli.storage.places import Place, RemotePlace
 from dsclora_cli.storage.records import read_remote_record, write_remote_record
@@ -105,6 +105,7 @@ def save_result(
     if isinstance(target, RemotePlace):
         return _save_remote(target, header, frames, options, _record(key, source))
     try:
+        check_path(target)  # before the folder is made
         target.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         is_other = is_taken(target.parent) and not is_folder(target.parent)

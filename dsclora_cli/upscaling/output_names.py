@@ -12,7 +12,7 @@ from string import Formatter
 from dsclora_cli.config import UpscaleOptions
 from dsclora_cli.errors import ImageError, ImageUnreadable, ImageUnwritable, UsageError, next_step
 from dsclora_cli.imaging.formats import FORMATS, format_of_suffix
-from dsclora_cli.paths import check_name_length, is_file, is_folder, is_taken
+from dsclora_cli.paths import check_path, is_file, is_folder, is_taken
 from dsclora_cli.storage.places import Place, RemotePlace, parse_place
 from dsclora_cli.upscaling.sizes import SizePlan
 from dsclora_cli.upscaling.types import FoundInputs, InputFile, path_key
@@ -158,7 +158,7 @@ class OutputNamer:
         if not isinstance(file.source, bytes) and _is_same(wanted, file.source):
             raise UsageError(f"the result of {file.name} would replace the input", "choose another --name or -o")
         path = self._number(wanted)
-        _require_short(path)
+        _require_usable(path)
         self._taken.add(path_key(path))
         return Target(
             path, None if path == wanted else f"named {path.name}, because {wanted.name} is taken in this run"
@@ -278,11 +278,11 @@ def _is_same(wanted: Place, source: Place) -> bool:
     return isinstance(wanted, Path) and isinstance(source, Path) and is_taken(wanted) and wanted.samefile(source)
 
 
-def _require_short(path: Place) -> None:
-    """Raise ImageUnwritable for a file whose name is longer than the file system takes, before work is spent."""
+def _require_usable(path: Place) -> None:
+    """Raise ImageUnwritable for a path of which the file system takes no file, before work is spent."""
     if isinstance(path, Path):
         try:
-            check_name_length(path)
+            check_path(path)
         except OSError as error:
             message = f"{path}: cannot be written ({error.strerror})"
             raise ImageUnwritable(message, f"{next_step(error)} with -o or --name") from error

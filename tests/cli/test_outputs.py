@@ -1,0 +1,67 @@
+"""Where commands write: the path that is looked at is the path that is written, and nothing else is replaced."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+FRAME = bytes(12 * 9 * 3)
+
+
+@pytest.fixture
+def video(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """Put a video of one frame on stdin, which is a file in the current folder."""
+    monkeypatch.chdir(tmp_path)
+    path = Path("in.rgb")
+    path.write_bytes(FRAME)
+    with path.open() as stdin:
+        monkeypatch.setattr(sys, "stdin", stdin)
+        yield path
+
+
+FRAMES = ("frames", "--size", "12x9", "-m", "dsclora-x2", "-s", "2", "-q")
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows reads `absent/..` as text")
+@pytest.mark.parametrize("name", ["./absent/../in.rgb", "link/../in.rgb", "video/../in.rgb"])
+def test_frames_never_replaces_stdin_by_another_spelling(dsclora, video: Path, name: str) -> None:
+    Path("link").symlink_to("absent")
+    Path("video").mkdir()
+    ran = dsclora(*FRAMES, "-o", name, "--overwrite")
+    assert (ran.code, video.read_bytes()) == (2 if "video" in name else 1, FRAME)
+    reason = "is the video on stdin" if "video" in name else "cannot be written (No such file or directory)"
+    assert ran.err.startswith(f"error: {Path(name)} {reason}") and ran.err.count("\n") == 1
+    assert not Path("absent").exists()
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows reads `absent/..` as text")
+@pytest.mark.parametrize(
+    ("arguments", "name"),
+    [
+        (("upscale", "photo.png", "-m", "dsclora-x2", "-s", "2", "-o", "{}"), "mine.png"),
+        (("upscale", "photo.png", "-m", "dsclora-x2", "-s", "2", "--name", "mine.png", "-o", "{}/"), "."),
+        (("compare", "photo.png", "-m", "dsclora-x2", "-s", "2", "-o", "{}"), "mine"),
+        (("export", "dsclora-x2", "-o", "{}"), "mine.onnx"),
+        (("train", "--out", "{}", "--data", ".", "--steps", "1"), "."),
+        (("config", "set", "scale", "2"), "."),
+    ],
+)
+def test_a_path_through_an_absent_folder_leads_nowhere(
+    dsclora, photo: Path, monkeypatch: pytest.MonkeyPatch, arguments: tuple[str, ...], name: str
+) -> None:
+    kept = {name: f"precious {name}" for name in ("mine.png", "mine.html", "mine.onnx", "recipe.toml")}
+    kept["config.toml"] = "# precious\n"
+    for file, text in kept.items():
+        Path(file).write_text(text)
+    place = f"absent/../{name}"
+    if arguments[0] == "config":
+        monkeypatch.setenv("DSCLORA_CONFIG_DIR", place)
+    ran = dsclora(*(each.format(place) for each in arguments))
+    assert ran.code in (1, 2)
+    assert "No such file or directory" in ran.err and "Traceback" not in ran.err and "bug" not in ran.err
+    assert {file: Path(file).read_text() for file in kept} == kept
+    assert not Path("absent").exists()
+    assert photo.exists()
