@@ -19,11 +19,12 @@ def run() -> None:
     # Ctrl-C would show a traceback of the imports. Nothing is half-done yet, so the process just ends.
     handled = signal.getsignal(signal.SIGINT) is signal.default_int_handler
     if handled:
-        signal.signal(signal.SIGINT, _end_at_once)
+        signal.signal(signal.SIGINT, _end_unbegun)
     # `main` has handlers of its own while a command runs. Before and after, the signals end with the same exit code.
-    for number in {signal.SIGTERM, getattr(signal, "SIGHUP", signal.SIGTERM)}:  # Windows has no SIGHUP
-        if signal.getsignal(number) is signal.SIG_DFL:
-            signal.signal(number, _end_at_once)
+    ending = {signal.SIGTERM, getattr(signal, "SIGHUP", signal.SIGTERM)}  # Windows has no SIGHUP
+    ending = {number for number in ending if signal.getsignal(number) is signal.SIG_DFL}
+    for number in ending:
+        signal.signal(number, _end_unbegun)
     _mend_streams()
     from dsclora_cli.errors import is_debugging
 
@@ -31,6 +32,8 @@ def run() -> None:
         _silence_libraries()
     from dsclora_cli.cli.app import main
 
+    for number in ending:
+        signal.signal(number, _end_at_once)
     try:
         if handled:
             signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -41,6 +44,14 @@ def run() -> None:
         signal.signal(signal.SIGINT, _end_at_once)
         code = _INTERRUPTED
     _leave(code)
+
+
+def _end_unbegun(number: int, frame: FrameType | None) -> None:
+    """End the process with a line: no command has begun."""
+    if sys.stderr is not None:  # a file may have the number of a closed stderr
+        with suppress(OSError):
+            os.write(2, b"interrupted: nothing was done yet\n")
+    _end_at_once(number, frame)
 
 
 def _end_at_once(number: int, frame: FrameType | None) -> None:  # noqa: ARG001

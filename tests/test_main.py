@@ -141,12 +141,14 @@ def test_a_name_that_the_encoding_lacks_is_shown_escaped(folder: Path, encoding:
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["dsclora_cli.cli.app", "typer", "dsclora_cli.upscaling.batch", "numpy"])
 @pytest.mark.parametrize("number", ["SIGINT", "SIGTERM", "SIGHUP"])
-def test_ctrl_c_and_termination_during_imports_are_silent(folder: Path, name: str, number: str) -> None:
+def test_ctrl_c_and_termination_during_imports_are_one_line(folder: Path, name: str, number: str) -> None:
     (folder / "script.py").write_text(INTERRUPTED.format(name=name, number=number), encoding="utf-8")
     done = shell(folder, f"{sys.executable} script.py")
     assert (done.returncode, done.stdout) == (130, "")
-    assert "Traceback" not in done.stderr
-    assert len(done.stderr.splitlines()) <= 1
+    # How far the command comes until the import has ended depends on the moment.
+    before = name in {"dsclora_cli.cli.app", "typer"}
+    assert done.stderr.startswith(f"interrupted: {'nothing was done yet' if before else ''}")
+    assert done.stderr.count("\n") == 1
 
 
 def test_ctrl_c_in_the_instant_after_a_command_is_silent(folder: Path) -> None:

@@ -119,7 +119,9 @@ def _exit_code(stop: SystemExit, given: Sequence[str], as_json: bool) -> int:
     """Return the exit code of a command ended by Typer, and write the JSON object of an error."""
     code = stop.code if isinstance(stop.code, int) else ExitCode.DONE
     if code == ExitCode.INTERRUPTED:  # Typer turns KeyboardInterrupt into this exit code
-        return console.show_error(KeyboardInterrupt(), as_json)
+        interrupt = KeyboardInterrupt()
+        interrupt.__context__ = stop  # leads to the exception that the view of the command has met
+        return console.show_error(interrupt, as_json)
     # Typer has written its own usage error to stderr and keeps the error as the context of the exit.
     refusal = getattr(stop.__context__, "format_message", None)
     if refusal:

@@ -278,11 +278,26 @@ def show_error(error: BaseException, as_json: bool, traceback: bool = False) -> 
     info, exit_code = _described(error, traceback)
     if traceback:
         stderr().print_exception()
-    if info.code is not ErrorCode.INTERRUPTED:  # whoever pressed Ctrl-C needs no message
+    if info.code is not ErrorCode.INTERRUPTED:
         print_labeled("error", str(info), "bold red")
+    elif not _is_told(error):
+        print_labeled("interrupted", "the command did not finish", "yellow")
     if as_json:
         show_json_error(info)
     return exit_code
+
+
+def show_interrupt(error: KeyboardInterrupt, text: str) -> None:
+    """Tell what an interrupted command leaves, in the one line about the interrupt: `show_error` adds no other line."""
+    print_labeled("interrupted", text, "yellow")
+    error.add_note(text)
+
+
+def _is_told(error: BaseException | None) -> bool:
+    """Return whether `show_interrupt` has shown a line for an exception, or for an exception that led to this one."""
+    while error is not None and not hasattr(error, "__notes__"):
+        error = error.__context__
+    return error is not None
 
 
 def _described(error: BaseException, traceback: bool) -> tuple[ErrorInfo, ExitCode]:

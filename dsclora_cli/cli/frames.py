@@ -186,7 +186,11 @@ def _target(output: Path | None) -> Iterator[GrowingOutput]:
     except DscloraError as error:
         error.message = "; ".join([error.message, *_whole_frames(output, target)])
         raise
-    except BaseException:  # Ctrl-C among others
+    except KeyboardInterrupt as interrupt:
+        for text in _whole_frames(output, target):
+            console.show_interrupt(interrupt, f"the video is incomplete; {text}")
+        raise
+    except BaseException:  # a bug
         for text in _whole_frames(output, target):
             console.print_labeled("warning", f"the video is incomplete; {text}", "yellow")
         raise

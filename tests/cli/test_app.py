@@ -145,7 +145,8 @@ def test_sigterm_is_exit_code_130_and_the_handler_is_restored(dsclora, monkeypat
 
     before = signal.getsignal(signal.SIGTERM)
     monkeypatch.setattr(listing, "list_models", interrupt)
-    assert dsclora("models", "list").code == 130
+    ran = dsclora("models", "list")
+    assert (ran.code, ran.err) == (130, "interrupted: the command did not finish\n")
     assert signal.getsignal(signal.SIGTERM) is before
 
 

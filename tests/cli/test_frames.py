@@ -210,7 +210,11 @@ def test_json_names_the_incomplete_file(pipe, rgb: np.ndarray) -> None:
 @pytest.mark.parametrize(
     ("error", "code", "message"),
     [
-        (KeyboardInterrupt(), 130, "warning: the video is incomplete; the first frame is in large-incomplete.rgb\n"),
+        (
+            KeyboardInterrupt(),
+            130,
+            "interrupted: the video is incomplete; the first frame is in large-incomplete.rgb\n",
+        ),
         (
             OSError(errno.ENOSPC, "No space left on device"),
             1,
@@ -236,6 +240,20 @@ def test_frames_survive_other_failures(
     ran, _ = pipe(rgb.tobytes(), "--size", "12x9", *EMBEDDED, "-q", "-o", "large.rgb")
     assert (ran.code, ran.err) == (code, message)
     assert (Path("large-incomplete.rgb").stat().st_size, Path("large.rgb").exists()) == (LARGE, False)
+
+
+@pytest.mark.parametrize("options", [(), ("-q",), ("--json",)])
+def test_an_interrupt_before_the_first_frame_is_one_line(
+    pipe, rgb: np.ndarray, monkeypatch: pytest.MonkeyPatch, options: tuple[str, ...]
+) -> None:
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(FrameLayout, "to_bytes", interrupt)
+    ran, out = pipe(rgb.tobytes(), "--size", "12x9", *EMBEDDED, "-o", "large.rgb", *options)
+    assert (ran.code, ran.err) == (130, "interrupted: the command did not finish\n")
+    assert not options[1:] or json.loads(out)["error"]["code"] == "interrupted"
+    assert not Path("large.rgb").exists()
 
 
 def test_names_of_encoded_files_are_refused_before_anything_is_read(pipe, rgb: np.ndarray) -> None:

@@ -30,12 +30,11 @@ class EvalProgress(EvalCallbacks):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Remove the bar; after Ctrl-C print how many images are done."""
+        """Remove the bar; after Ctrl-C print how many images are done, also where only errors are shown."""
         self._bar.stop()
-        if isinstance(error, KeyboardInterrupt) and self._images and not self._quiet:
+        if isinstance(error, KeyboardInterrupt) and self._images:
             done = f"{max(self._done, 0)} of {self._images} images"
-            text = f"{done} are scored and kept; the same command resumes from there"
-            console.print_labeled("interrupted", text, "yellow")
+            console.show_interrupt(error, f"{done} are scored and kept; the same command resumes from there")
 
     def on_unpack(self, name: str, done: int, total: int) -> None:
         """Show megabytes that are unpacked."""

@@ -7,6 +7,7 @@ import sys
 import traceback
 from collections import Counter
 from collections.abc import Generator
+from contextlib import suppress
 from time import perf_counter
 from types import TracebackType
 from typing import TYPE_CHECKING
@@ -89,8 +90,10 @@ class UpscaleView(UpscaleCallbacks):
             self._show_failure(result)
         if not self._endless and (more := self._counts["failed"] - len(self._failures)):
             self._console.print(Text.assemble(("failed: ", "bold red"), f"{more} more; --json names each"))
-        if not self._quiet and (kind is None or issubclass(kind, KeyboardInterrupt)):
-            self._console.print(Text(self._summary(interrupted=kind is not None)))
+        if isinstance(error, KeyboardInterrupt):
+            console.show_interrupt(error, self._summary() or "nothing was done yet")
+        elif not self._quiet and kind is None:
+            self._console.print(Text(self._closing_line()))
 
     def on_inputs(self, found: FoundInputs) -> None:
         """Set the length of the bar for the whole run, and show the files that are left out, a line for each reason."""
@@ -202,20 +205,23 @@ class UpscaleView(UpscaleCallbacks):
         if not self._quiet:
             self._console.print(Text.assemble((f"{label}: ", style), escape_control(text)))
 
-    def _summary(self, interrupted: bool) -> str:
+    def _summary(self) -> str:
+        """Return the counts of the run, such as "3 done, 1 failed"; empty where no picture was seen."""
         counts = self._counts.copy()
         # The numbers add up to the files that were seen, also where an interrupt has ended the results early.
         counts["not started"] += max(0, self._expected - sum(counts.values()) + counts["left out"])
         counts["left out"] = max(counts["left out"], self._kinds.total())
         kinds = ", ".join(f"{kind}: {count}" for kind, count in self._kinds.items())
-        parts = [f"{counts[word]} {word}" + f" ({kinds})" * (word == "left out") for word in _SUMMARY if counts[word]]
-        if interrupted:
-            return f"interrupted: {', '.join(parts) or 'nothing was done yet'}"
-        if not parts:
-            return "nothing to do: no pictures"
-        if not counts["done"] and not counts["failed"]:
-            return f"nothing to do: {', '.join(parts)}"
-        return f"{', '.join(parts)} in {console.format_seconds(perf_counter() - self._started)}"
+        return ", ".join(
+            f"{counts[word]} {word}" + f" ({kinds})" * (word == "left out") for word in _SUMMARY if counts[word]
+        )
+
+    def _closing_line(self) -> str:
+        """Return the line about a whole run."""
+        summary = self._summary()
+        if not self._counts["done"] and not self._counts["failed"]:
+            return f"nothing to do: {summary or 'no pictures'}"
+        return f"{summary} in {console.format_seconds(perf_counter() - self._started)}"
 
 
 def _word_of_skipped(result: FileResult) -> str:
@@ -259,8 +265,9 @@ class _RunStop(StopRequest):
         """Interrupt what may take minutes without a result, such as joining a cluster, and what does not give up."""
         if self.count > 2:
             # Progress bars hide the cursor of the terminal. Not through rich: another thread may hold its lock.
-            if self._hides_cursor:
-                os.write(sys.stderr.fileno(), b"\x1b[?25h\n")
+            with suppress(OSError, ValueError):  # a closed stderr
+                shows = b"\x1b[?25h\n" if self._hides_cursor else b""
+                os.write(sys.stderr.fileno(), shows + b"interrupted: ended at once\n")
             os._exit(ExitCode.INTERRUPTED)
         if not self.is_awaited:
             raise KeyboardInterrupt

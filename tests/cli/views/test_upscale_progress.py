@@ -113,6 +113,9 @@ def test_an_interrupt_has_a_summary_and_an_error_has_none(capsys: pytest.Capture
     with pytest.raises(KeyboardInterrupt), view:
         raise KeyboardInterrupt
     assert capsys.readouterr().err == "interrupted: a.png\ninterrupted: 1 cut short\n"
+    with pytest.raises(KeyboardInterrupt), UpscaleView(json=False, quiet=True, verbose=False):
+        raise KeyboardInterrupt
+    assert capsys.readouterr().err == "interrupted: nothing was done yet\n"
     with pytest.raises(ValueError, match="x"), UpscaleView(json=False, quiet=False, verbose=False):
         raise ValueError("x")
     assert capsys.readouterr().err == ""
