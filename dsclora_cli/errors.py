@@ -141,6 +141,7 @@ _NEXT_STEPS = {
     errno.ENOTDIR: "check the path: a part of it is a file",
     errno.EISDIR: "check the path: it is a folder",
     errno.ENAMETOOLONG: "choose a shorter name",
+    errno.EEXIST: "choose another name",
 }
 """What helps against an error of the system, whatever the file is."""
 

@@ -173,11 +173,16 @@ def is_taken(path: Path) -> bool:
 
 
 def check_path(path: Path) -> None:
-    """Raise OSError where the file system takes no file of a path, before work is spent on the file.
+    """Raise OSError where no file can or may get a path, before work is spent on the file.
 
-    A name is longer than the file system takes, or `..` stands behind a folder that does not exist: as soon as somebody
-    makes the folder, the path would mean another file.
+    A name is longer than the file system takes, or a pipe or a device would be replaced, or `..` stands behind a folder
+    that does not exist: as soon as somebody makes the folder, the path would mean another file.
     """
+    mode = stat.S_IFREG
+    with suppress(OSError):  # nothing is there
+        mode = path.stat().st_mode
+    if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):
+        raise OSError(errno.EEXIST, "a pipe or a device has this name", str(path))
     for number in [number for number, part in enumerate(path.parts, start=1) if part == ".."]:
         Path(*path.parts[:number]).stat()
     path = folder = path.absolute()

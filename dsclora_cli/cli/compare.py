@@ -131,6 +131,7 @@ def _write(base: Path, picture: Path, asked: CompareOptions, overwrite: bool, qu
         hint = "choose another name with -o, or add --overwrite"
         raise UsageError(f"{' and '.join(taken)} {verb} already", hint)
     with _named_errors(base):
+        check_path(sheet)
         check_path(page)
     # Imported here, as NumPy and the image libraries would slow down `--help`.
     from dsclora_cli.evaluation.compare import compare

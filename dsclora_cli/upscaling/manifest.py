@@ -106,13 +106,13 @@ def save_result(
         return _save_remote(target, header, frames, options, _record(key, source))
     try:
         check_path(target)  # before the folder is made
-        target.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        is_other = is_taken(target.parent) and not is_folder(target.parent)
-        reason = "something else has this name" if is_other else error.strerror
-        message = f"{target.parent}: the folder cannot be made ({reason})"
-        raise ImageUnwritable(message, "choose another folder") from error
-    try:
+        try:
+            target.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            is_other = is_taken(target.parent) and not is_folder(target.parent)
+            reason = "something else has this name" if is_other else error.strerror
+            message = f"{target.parent}: the folder cannot be made ({reason})"
+            raise ImageUnwritable(message, "choose another folder") from error
         with atomic_write(target) as temporary:
             _write_named(temporary, target, header, frames, options)
             # Before the rename: after a cut in between, the record fits no file, and counts as absent.

@@ -12,7 +12,7 @@ from string import Formatter
 from dsclora_cli.config import UpscaleOptions
 from dsclora_cli.errors import ImageError, ImageUnreadable, ImageUnwritable, UsageError, next_step
 from dsclora_cli.imaging.formats import FORMATS, format_of_suffix
-from dsclora_cli.paths import check_path, is_file, is_folder, is_taken
+from dsclora_cli.paths import check_path, is_file, is_folder, is_stream, is_taken
 from dsclora_cli.storage.places import Place, RemotePlace, parse_place
 from dsclora_cli.upscaling.sizes import SizePlan
 from dsclora_cli.upscaling.types import FoundInputs, InputFile, path_key
@@ -29,6 +29,9 @@ _PATTERNS = {
 """Fields of a name template, with a regular expression for the text of the field."""
 PREVIEW = "-preview"
 """Ending of the stem of a preview."""
+
+_STREAM = re.compile(r"/dev/(?:stdin|stdout|stderr|fd/[0-9]+)|/proc/self/fd/[0-9]+")
+"""Names of streams of this process on Linux and macOS, also where a shell has put a regular file behind the stream."""
 
 _ENDING = re.compile(rf"(?:{PREVIEW})?(?:-\d+)?(?=\.[^.]+$)")
 """What may stand behind the template: the ending of a preview, and a number where a name was taken."""
@@ -249,10 +252,13 @@ def _needs_folder(output: str | None, many: bool) -> bool:
         return False
     place = parse_place(output)
     _require_writable(place)
-    is_file, is_folder = _look_up(place)
-    if many and is_file:
+    if isinstance(place, Path) and (_STREAM.fullmatch(str(place)) or (is_stream(place) and not is_folder(place))):
+        hint = "name a file, or write to stdout with -o - and add a pipe or > FILE"
+        raise UsageError(f"-o {place} is a pipe or a device, and no file", hint)
+    there_is_file, there_is_folder = _look_up(place)
+    if many and there_is_file:
         raise UsageError(f"-o {place} is a file, and there are several pictures", "name a folder with -o")
-    return many or output.endswith(("/", os.sep)) or is_folder or not place.suffix
+    return many or output.endswith(("/", os.sep)) or there_is_folder or not place.suffix
 
 
 def _look_up(output: Place) -> tuple[bool, bool]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import stat
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -65,3 +67,40 @@ def test_a_path_through_an_absent_folder_leads_nowhere(
     assert {file: Path(file).read_text() for file in kept} == kept
     assert not Path("absent").exists()
     assert photo.exists()
+
+
+UPSCALE = ("upscale", "photo.png", "-m", "dsclora-x2", "-s", "2", "-f", "png")
+STREAM = "is a pipe or a device, and no file (name a file, or write to stdout with -o - and add a pipe or > FILE)"
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs named pipes")
+@pytest.mark.parametrize("options", [(), ("--overwrite",), ("--dry-run",)])
+@pytest.mark.parametrize("name", ["/dev/null", "/dev/stdout", "/dev/fd/1", "pipe", "pipe.png", "pipe/"])
+def test_a_picture_to_a_pipe_or_a_device_is_refused_in_words(
+    dsclora, photo: Path, name: str, options: tuple[str, ...]
+) -> None:
+    os.mkfifo(name.strip("/").replace("/", "-"))
+    ran = dsclora(*UPSCALE, "-o", name, *options)
+    assert (ran.code, ran.err) == (2, f"error: -o {Path(name)} {STREAM}\n")
+    assert all(path == photo or stat.S_ISFIFO(path.lstat().st_mode) for path in Path().iterdir())
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs named pipes")
+@pytest.mark.parametrize(
+    ("arguments", "pipe", "code"),
+    [
+        (UPSCALE, "photo_x2.png", 1),
+        ((*UPSCALE, "--overwrite"), "photo_x2.png", 1),
+        ((*UPSCALE, "--overwrite", "-o", "out/"), "out/photo_x2.png", 1),
+        (("compare", "photo.png", "-m", "dsclora-x2", "-s", "2", "-o", "mine", "--overwrite"), "mine.html", 1),
+        (("export", "dsclora-x2", "-o", "mine.safetensors", "--overwrite"), "mine.safetensors", 1),
+    ],
+)
+def test_a_named_pipe_is_never_replaced_by_a_file(
+    dsclora, photo: Path, arguments: tuple[str, ...], pipe: str, code: int
+) -> None:
+    Path("out").mkdir()
+    os.mkfifo(pipe)
+    ran = dsclora(*arguments)
+    assert (ran.code, stat.S_ISFIFO(Path(pipe).lstat().st_mode), photo.exists()) == (code, True, True)
+    assert "(a pipe or a device has this name) (choose another name" in ran.err
