@@ -19,6 +19,7 @@ from dsclora_cli.cli.options import (
     SharpOption,
     SharpWeightsOption,
     option,
+    parse_file,
 )
 
 if TYPE_CHECKING:
@@ -64,6 +65,8 @@ def export(
             "File to write; OpenVINO and ncnn write more files with the same stem.",
             "-o",
             "--output",
+            parser=parse_file,
+            metavar="<path>",
             show_default=False,
         ),
     ],

@@ -61,7 +61,16 @@ class Range(StrEnum):
 
 def frames(
     output: Annotated[
-        Path | None, option(FILES, "File for the video; - is stdout.", "-o", "--output", show_default="stdout")
+        Path | None,
+        option(
+            FILES,
+            "File for the video; - is stdout.",
+            "-o",
+            "--output",
+            parser=options.parse_file,
+            metavar="<path>",
+            show_default="stdout",
+        ),
     ] = None,
     overwrite: Annotated[bool, option(FILES, "Replace an existing file.", "--overwrite")] = False,
     size: Annotated[

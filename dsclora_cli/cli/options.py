@@ -5,6 +5,7 @@ Every `--help` imports this module, so nothing slow is imported here.
 
 from __future__ import annotations
 
+import os
 import re
 from enum import StrEnum
 from pathlib import Path
@@ -52,6 +53,14 @@ class Dtype(StrEnum):
 def option(panel: str, text: str, *flags: str, **settings: Any) -> Any:  # noqa: ANN401 - as typer types it
     """Return a `typer.Option` with the help `text` in a panel of the help; `settings` are Typer's."""
     return typer.Option(*flags, help=text, rich_help_panel=panel, **settings)
+
+
+def parse_file(text: str | Path) -> Path:
+    """Return the path of a file to write. Raises UsageError for a slash at the end, which `Path` would drop."""
+    if str(text).removesuffix(".").endswith(("/", os.sep)):
+        message = f"{text} is the path of a folder, and a file is written"
+        raise UsageError(message, "leave the slash at the end out")
+    return Path(text)
 
 
 def parse_tile(text: str | int) -> int:

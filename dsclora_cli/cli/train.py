@@ -13,7 +13,7 @@ import typer
 
 from dsclora_cli.cli import console, recipe_options
 from dsclora_cli.cli.completion import complete_model
-from dsclora_cli.cli.options import FILES, JsonOption, OfflineOption, QuietOption, option
+from dsclora_cli.cli.options import FILES, JsonOption, OfflineOption, QuietOption, option, parse_file
 
 if TYPE_CHECKING:
     from dsclora_cli.recipe import Recipe
@@ -142,7 +142,16 @@ def merge(
     ],
     adapter: Annotated[Path, typer.Argument(help="Adapter file from `dsclora distill`.", show_default=False)],
     output: Annotated[
-        Path, option(FILES, "File to write; an existing file is never replaced.", "-o", "--output", show_default=False)
+        Path,
+        option(
+            FILES,
+            "File to write; an existing file is never replaced.",
+            "-o",
+            "--output",
+            parser=parse_file,
+            metavar="<path>",
+            show_default=False,
+        ),
     ],
     strength: Annotated[
         float, option(FILES, "Share of the adapter to merge: 0 gives the base, 1 the whole adapter.", "--strength")

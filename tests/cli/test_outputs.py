@@ -104,3 +104,21 @@ def test_a_named_pipe_is_never_replaced_by_a_file(
     ran = dsclora(*arguments)
     assert (ran.code, stat.S_ISFIFO(Path(pipe).lstat().st_mode), photo.exists()) == (code, True, True)
     assert "(a pipe or a device has this name) (choose another name" in ran.err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "name"),
+    [
+        ((*FRAMES, "-o", "{}"), "new.rgb"),
+        (("export", "dsclora-x2", "-o", "{}"), "new.safetensors"),
+        (("merge", "dsclora-x4-photo", "adapter.safetensors", "-o", "{}"), "new.safetensors"),
+        (("eval", "-m", "dsclora-x2", "--hr", ".", "-s", "2", "--csv", "{}"), "new.csv"),
+        (("eval", "-m", "dsclora-x2", "--hr", ".", "-s", "2", "--markdown", "{}"), "new.md"),
+    ],
+)
+@pytest.mark.parametrize("ending", ["/", "/.", "//"])
+@pytest.mark.usefixtures("photo", "video")
+def test_a_path_with_a_slash_at_the_end_is_no_file(dsclora, arguments: tuple[str, ...], name: str, ending: str) -> None:
+    ran = dsclora(*(each.format(name + ending) for each in arguments))
+    message = f"{name}{ending} is the path of a folder, and a file is written (leave the slash at the end out)"
+    assert (ran.code, ran.err, Path(name).exists()) == (2, f"error: {message}\n", False)

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dsclora_cli.cli import console
+from dsclora_cli.cli.options import parse_file
 from dsclora_cli.errors import OutputUnwritable, UsageError, escape_control, next_step
 from dsclora_cli.evaluation.report import EvalReport, RowScores, SetReport
 from dsclora_cli.names import NIQE, metric_title
@@ -41,9 +42,12 @@ class _Grid:
 
 
 def check_targets(csv_target: str | None, markdown_target: str | None) -> None:
-    """Raise UsageError where reports would share a file, or replace a file that is neither empty nor such a report."""
+    """Raise UsageError for reports that share a file, that are named as folders, or that replace another file.
+
+    An empty file, and an earlier report of the same kind, may be replaced.
+    """
     targets = {"CSV": csv_target, "Markdown": markdown_target}
-    named = {kind: Path(name) for kind, name in targets.items() if name not in {None, "-"}}
+    named = {kind: parse_file(name) for kind, name in targets.items() if name not in {None, "-"}}
     files = {kind: path for kind, path in named.items() if not is_stream(path)}  # streams are written to, not replaced
     if len({os.path.realpath(path) for path in files.values()}) < len(files):
         raise UsageError(f"--csv and --markdown both name {csv_target}", "give each report a file of its own")
