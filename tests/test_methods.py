@@ -202,6 +202,19 @@ def assert_blamed(install, distill, code: str, problem: str) -> None:
     assert "the authors of dsclora-bad" in err
 
 
+def test_a_method_whose_loss_is_never_finite_has_trained_nothing(install, distill) -> None:
+    loss = "lambda batch: {'bad': batch.output.mean() * float('nan')}"
+    install("dsclora-bad", f"def build(context): return context.student_setup({loss})", bad="dsclora_bad:build")
+    status, _, err = distill("--method", "bad", "--teacher", "teacher.safetensors", "--out", "run", "-q")
+    problem = (
+        "nothing was trained: loss or gradient was not finite in all 2 steps; in the last step bad; finite: rec, ts"
+    )
+    assert (
+        status == 1 and err.startswith(f"error: {problem} (look at how bad is computed, or ") and err.count("\n") == 1
+    )
+    assert not list(Path("run").glob("*.safetensors"))
+
+
 @pytest.mark.slow
 def test_a_loss_may_be_zero_for_a_batch_and_log_counts(install, distill) -> None:
     code = """

@@ -219,6 +219,7 @@ class Trainer:
         self._state = RunState(recipe, digest, parts, self._progress, setup.meaning)
         self._saved = time.monotonic()  # time of the last checkpoint
         self._skips = 0  # steps skipped in a row
+        self._last_skipped: Mapping[str, float] = {}  # the loss terms of the last step that was skipped
         self._samples: list[Sample] = []  # of the last score, drawn with the next checkpoint
 
     def run(self, is_new: bool) -> TrainResult:
@@ -324,15 +325,22 @@ class Trainer:
         """Count a skipped step. Raises DscloraError, with the terms that are not finite, after too many in a row."""
         self._skips += 1
         self._progress.skipped += 1
+        self._last_skipped = terms
         if self._skips > self._recipe.run.most_skips:
             steps = f"{self._skips} steps in a row, up to step {self._progress.step + 1}"
-            hint = "start a new run with a lower --learning-rate, or with --amp off"
-            wrong = [name for name, value in terms.items() if not math.isfinite(value)]
-            finite = [name for name in terms if name not in wrong]
-            if wrong and finite:  # weights that grow without limit spoil all terms
-                hint = f"look at how {', '.join(wrong)} is computed, or {hint}"
-            which = f"{', '.join(wrong) or 'the gradient'}; finite: {', '.join(finite) or 'nothing'}"
-            raise DscloraError(f"loss or gradient was not finite in {steps}; in the last step {which}", hint)
+            raise self._not_finite(f"loss or gradient was not finite in {steps}")
+
+    def _not_finite(self, problem: str) -> DscloraError:
+        """Return an error whose message and hint name the terms of the last skipped step that are not finite."""
+        terms, hint = self._last_skipped, "start a new run with a lower --learning-rate, or with --amp off"
+        if not terms:  # a run that was finished by an earlier process
+            return DscloraError(problem, hint)
+        wrong = [name for name, value in terms.items() if not math.isfinite(value)]
+        finite = [name for name in terms if name not in wrong]
+        if wrong and finite:  # weights that grow without limit spoil all terms
+            hint = f"look at how {', '.join(wrong)} is computed, or {hint}"
+        which = f"{', '.join(wrong) or 'the gradient'}; finite: {', '.join(finite) or 'nothing'}"
+        return DscloraError(f"{problem}; in the last step {which}", hint)
 
     def _score(self) -> None:
         """Score the averaged weights on the held-out pictures, save the weights, and write a line of the log."""
@@ -342,8 +350,9 @@ class Trainer:
             self._samples = self._validate()
             progress.seconds += progress.worked + time.monotonic() - started
             score = self._mean_score(mean_psnr(self._samples))
-            best = progress.best is None or score.psnr_y > progress.best
-            self._save_weights(LAST_FILE, score.psnr_y)
+            best = self._has_trained and (progress.best is None or score.psnr_y > progress.best)
+            if self._has_trained:
+                self._save_weights(LAST_FILE, score.psnr_y)
             if best:
                 progress.best, progress.best_step = score.psnr_y, progress.step
                 self._save_weights(self._setup.file_name, score.psnr_y)
@@ -399,10 +408,19 @@ class Trainer:
                 self._samples = []
         self._saved = time.monotonic()
 
+    @property
+    def _has_trained(self) -> bool:
+        """Return whether any step has changed the weights."""
+        return self._progress.step > self._progress.skipped
+
     def _finish(self) -> TrainResult:
-        """Write the last checkpoint, and return the outcome."""
-        self._checkpoint()
+        """Write the last checkpoint, and return the outcome. Raises DscloraError where every step was skipped."""
         progress = self._progress
+        if not self._has_trained:
+            # Without a checkpoint: --resume takes the steps again, perhaps with a loss that was repaired.
+            steps = f"all {progress.step} steps" if progress.step > 1 else "the only step"
+            raise self._not_finite(f"nothing was trained: loss or gradient was not finite in {steps}")
+        self._checkpoint()
         file = self._run_dir.path / self._setup.file_name
         # Of a run that resumes, somebody may have moved the file.
         kept = progress.best is not None and progress.best_step > 0 and is_file(file)

@@ -45,6 +45,16 @@ def test_reading_the_pictures_shows_a_bar_on_a_terminal(dsclora, photos: Path, m
     assert shown.index("6/6") < shown.index("kept: ")
 
 
+@pytest.mark.parametrize("steps", [1, 3])
+def test_a_run_that_skipped_every_step_has_trained_nothing_and_fails(dsclora, photos: Path, steps: int) -> None:
+    run = ("--data", photos, "--out", "run", "--steps", steps, *TINY, *HERE)
+    code, _, err = dsclora("train", "--fft", "1e39", *run, "-q")
+    count = "the only step" if steps == 1 else "all 3 steps"
+    problem = f"nothing was trained: loss or gradient was not finite in {count}; in the last step fft; finite: pixel"
+    assert code == 1 and err.startswith(f"error: {problem} (look at how fft is computed, or ") and err.count("\n") == 1
+    assert not list(Path("run").glob("*.safetensors"))
+
+
 @pytest.mark.slow
 def test_json_has_every_score_and_the_best_of_them(dsclora, photos: Path) -> None:
     _, out, _ = dsclora("train", "--data", photos, "--out", "run", "--steps", 4, *TINY, *HERE, "--json", "-q")
