@@ -215,6 +215,14 @@ def test_a_method_whose_loss_is_never_finite_has_trained_nothing(install, distil
     assert not list(Path("run").glob("*.safetensors"))
 
 
+@pytest.mark.parametrize(("weight", "which"), [("1e39", "fd; finite: rec, ts"), ("1e30", "the gradient; finite: ")])
+def test_the_advice_names_the_weight_of_the_term_that_is_not_finite(distill, weight: str, which: str) -> None:
+    method = ("--method", "fd", "--feature-weight", weight, "--teacher", "teacher.safetensors")
+    status, _, err = distill(*method, "--out", "run", "-q")
+    assert status == 1 and f"in the last step {which}" in err
+    assert "start a new run with a lower --learning-rate, a lower --feature-weight, or with --amp off" in err
+
+
 @pytest.mark.slow
 def test_a_loss_may_be_zero_for_a_batch_and_log_counts(install, distill) -> None:
     code = """

@@ -10,7 +10,7 @@ import hashlib
 import json
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
@@ -337,6 +337,11 @@ class Trainer:
             return DscloraError(problem, hint)
         wrong = [name for name, value in terms.items() if not math.isfinite(value)]
         finite = [name for name in terms if name not in wrong]
+        flags = weight_flags(
+            wrong if wrong and finite else [max(terms, key=lambda name: abs(terms[name]))], self._recipe
+        )
+        if finite and flags:
+            hint = hint.replace("or with --amp", f"a lower {' or '.join(flags)}, or with --amp")
         if wrong and finite:  # weights that grow without limit spoil all terms
             hint = f"look at how {', '.join(wrong)} is computed, or {hint}"
         which = f"{', '.join(wrong) or 'the gradient'}; finite: {', '.join(finite) or 'nothing'}"
@@ -434,6 +439,17 @@ class Trainer:
             skipped=progress.skipped,
             seconds=progress.seconds,
         )
+
+
+_OWN_FLAGS = {"rec": "--rec", "ts": "--ts", "spectrum": "--spectrum", "ad": "--ad", "fft": "--fft"}
+"""Options for the weights of terms that every method may have; all other terms are those of a single method."""
+
+
+def weight_flags(terms: Iterable[str], recipe: Recipe) -> list[str]:
+    """Return the options that set the weights of terms of the loss, each once; `pixel` has no weight."""
+    method = "--feature-weight" if recipe.distill and recipe.distill.method != "dsclora" else ""
+    flags = (_OWN_FLAGS.get(name, "" if name == "pixel" else method) for name in terms)
+    return list(dict.fromkeys(filter(None, flags)))
 
 
 class TrainingStop(StopRequest):
