@@ -223,6 +223,34 @@ def test_the_advice_names_the_weight_of_the_term_that_is_not_finite(distill, wei
     assert "start a new run with a lower --learning-rate, a lower --feature-weight, or with --amp off" in err
 
 
+@pytest.mark.parametrize("is_there", [False, True])
+def test_a_run_that_failed_in_the_first_step_leaves_no_run(install, distill, is_there: bool) -> None:
+    if is_there:
+        Path("run").mkdir()
+    code = "def build(context): return context.student_setup(lambda batch: {'x': 1 / SIZE})"
+    install("dsclora-bad", f"SIZE = 0\n{code}", bad="dsclora_bad:build")
+    run = ("--method", "bad", "--teacher", "teacher.safetensors", "--out", "run", "-q")
+    assert "failed: ZeroDivisionError" in distill(*run)[2]
+    assert not is_there or not list(Path("run").iterdir())
+    assert Path("run").exists() == is_there
+    sys.modules["dsclora_bad"].__dict__.update(build=lambda context: context.student_setup())
+    assert distill(*run) == (0, "", "")
+
+
+def test_a_run_that_failed_after_a_score_stays(install, distill) -> None:
+    code = """
+calls = []
+def loss(batch):
+    calls.append(1)
+    return {"mean": batch.output.mean() * (1 / (len(calls) < 3))}
+def build(context): return context.student_setup(loss)
+"""
+    install("dsclora-bad", code, bad="dsclora_bad:build")
+    run = ("--method", "bad", "--teacher", "teacher.safetensors", "--out", "run", "-q", "--steps", "4")
+    assert "failed: ZeroDivisionError" in distill(*run)[2]
+    assert {"last.safetensors", "state.pt", "recipe.toml"} <= {path.name for path in Path("run").iterdir()}
+
+
 @pytest.mark.slow
 def test_a_loss_may_be_zero_for_a_batch_and_log_counts(install, distill) -> None:
     code = """

@@ -11,8 +11,9 @@ import hashlib
 import json
 import math
 import os
+import shutil
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -98,10 +99,12 @@ class RunDir:
         self.state = path / _STATE
         self._log = path / "log.jsonl"
         self._tensorboard: Any = None
+        self._is_made = self._is_unwritable = False
 
     def begin(self, recipe: Recipe, step: int) -> None:
         """Create the folder, write the recipe, and drop lines of the log after `step`, which come again."""
         with self._reporting():
+            self._is_made = not is_taken(self.path)
             self.path.mkdir(parents=True, exist_ok=True)
             with atomic_write(self.path / "recipe.toml") as temporary:
                 temporary.write_text(recipe_to_toml(recipe), encoding="utf-8")
@@ -113,6 +116,23 @@ class RunDir:
 
                 # `purge_step` makes TensorBoard drop what an earlier part of the run logged after the checkpoint.
                 self._tensorboard = SummaryWriter(str(self.path / "tensorboard"), purge_step=step + 1)
+
+    def remove(self) -> None:
+        """Remove the files of a new run that failed before anything was trained, and the folder if `begin` made it.
+
+        All files stay after an error of writing, whose next step is --resume. Files of other names always stay.
+        """
+        if self._is_unwritable:
+            return
+        if self._tensorboard is not None:
+            self._tensorboard.close()
+        with suppress(OSError):
+            shutil.rmtree(self.path / "tensorboard", ignore_errors=True)
+            # The recipe goes last: --resume needs the recipe where the removal is cut short.
+            for name in (_STATE, "curve.png", "samples.png", self._log.name, "recipe.toml"):
+                (self.path / name).unlink(missing_ok=True)
+            if self._is_made:
+                self.path.rmdir()
 
     def missing(self) -> str:
         """Return a note about the files that need a missing package; empty where no package is missing."""
@@ -165,6 +185,7 @@ class RunDir:
         try:
             yield
         except OSError as error:
+            self._is_unwritable = True
             resume = "--resume from the last checkpoint" if is_taken(self.state) else "--resume"
             hint = f"{next_step(error)}, then {resume}; or choose another --out"
             raise DscloraError(f"cannot write to {self.path}: {error.strerror}", hint) from error

@@ -220,11 +220,26 @@ class Trainer:
         self._saved = time.monotonic()  # time of the last checkpoint
         self._skips = 0  # steps skipped in a row
         self._last_skipped: Mapping[str, float] = {}  # the loss terms of the last step that was skipped
+        self._resumes = run.resume
+        self._is_kept = False  # whether the run folder holds anything that was trained
         self._samples: list[Sample] = []  # of the last score, drawn with the next checkpoint
 
     def run(self, is_new: bool) -> TrainResult:
         """Take the steps that remain, and return the outcome. Raises as `fit` does."""
         self._start(is_new)
+        try:
+            return self._train()
+        except Exception:
+            # The same command works again after a repair. With `--resume` the command works anyway.
+            if is_new and not self._resumes and self._group.is_first and not self._is_kept:
+                self._run_dir.remove()
+            raise
+
+    def _train(self) -> TrainResult:
+        """Take the steps that remain, and return the outcome."""
+        if self._group.is_first and self._progress.best is None and self._setup.baseline is not None:
+            floor = mean_psnr(validate(self._setup.baseline, self._held_out, self._group.device))
+            self._progress.best = self._progress.floor = floor
         options, progress = self._recipe.run, self._progress
         with self._stop, full_float32(), ThreadPoolExecutor(1) as loader:
             # One thread draws the batch of the next step while the network works on the batch of this step.
@@ -261,9 +276,6 @@ class Trainer:
             self._checkpoint()  # from here on --resume works, even after a crash in the first step
         if missing := self._run_dir.missing():
             self._callbacks.note_once(missing)
-        if self._progress.best is None and self._setup.baseline is not None:
-            floor = mean_psnr(validate(self._setup.baseline, self._held_out, self._group.device))
-            self._progress.best = self._progress.floor = floor
 
     def _draw(self, step: int) -> list[Batch]:
         """Return this process's parts of the batch of a step. Runs in the loader thread."""
@@ -403,11 +415,14 @@ class Trainer:
             "torch": torch.__version__,
         }
         self._setup.save(self._ema.module, self._run_dir.path / name, json.dumps(origin))
+        self._is_kept = True
 
     def _checkpoint(self) -> None:
         """Write a checkpoint, and draw the plot and the samples of the last score."""
         if self._group.is_first:
+            was_kept, self._is_kept = self._is_kept, True  # for the next step of an error: --resume
             self._state.save(self._run_dir.state)
+            self._is_kept = was_kept or self._has_trained
             if self._samples:
                 self._run_dir.draw(self._samples)
                 self._samples = []
