@@ -13,6 +13,7 @@ from collections.abc import Callable
 from contextlib import redirect_stdout
 from dataclasses import dataclass
 from importlib.metadata import EntryPoint, entry_points
+from importlib.util import find_spec
 
 from dsclora_cli.errors import UsageError, class_and_line
 
@@ -40,7 +41,7 @@ class MethodPlugin:
     """Place of the function, `module:name`."""
 
     problem: str = ""
-    """Why the name of the method is ambiguous; empty for a unique name."""
+    """Why the method cannot be used: an ambiguous name, or an entry that leads nowhere; empty for a usable method."""
 
     @property
     def title(self) -> str:
@@ -60,7 +61,10 @@ def find_plugins() -> tuple[MethodPlugin, ...]:
         for entry in entry_points(group=METHOD_GROUP)
     }
     names = Counter(name for name, *_ in found)
-    return tuple(MethodPlugin(*facts, problem=_clash(facts[0], names)) for facts in sorted(found))
+    return tuple(
+        MethodPlugin(*facts, problem=_clash(facts[0], names) or _dead_end(facts[0], facts[-1]))
+        for facts in sorted(found)
+    )
 
 
 def _clash(name: str, names: Counter[str]) -> str:
@@ -70,24 +74,44 @@ def _clash(name: str, names: Counter[str]) -> str:
     return f"{names[name]} packages add a method {name}" if names[name] > 1 else ""
 
 
+def _dead_end(name: str, function: str) -> str:
+    """Return why the function of an entry cannot be there, as far as that is known without an import; else empty."""
+    parts = EntryPoint.pattern.match(function)
+    if parts is None or not parts["attr"]:
+        return f"the entry `{name} = {function}` names no function: module:function"
+    package = parts["module"].partition(".")[0]  # a module inside is found by an import of the package only
+    try:
+        is_there = package in sys.modules or find_spec(package) is not None
+    except (ImportError, ValueError):
+        is_there = False
+    return "" if is_there else f"there is no module {package}"
+
+
 def method_names() -> tuple[str, ...]:
-    """Return the names of all methods, the methods of dsclora first."""
-    return tuple(dict.fromkeys((*DISTILL_METHODS, *(plugin.name for plugin in find_plugins()))))
+    """Return the names of all methods that may be usable, the methods of dsclora first."""
+    return tuple(dict.fromkeys((*DISTILL_METHODS, *(each.name for each in find_plugins() if not each.problem))))
+
+
+def is_broken_method(name: str) -> bool:
+    """Return whether a package adds a method of this name that cannot be used; `find_plugin` says why."""
+    return any(plugin.problem for plugin in find_plugins() if plugin.name == name)
 
 
 def find_plugin(method: str) -> MethodPlugin | None:
     """Return the plugin of a method; None for a method of dsclora.
 
-    Raises UsageError for an unknown method, and for a name that two packages claim: with either choice a user could get
-    results of another method than expected.
+    Raises UsageError for an unknown method, for an entry that leads nowhere, and for a name that two packages claim:
+    with either choice a user could get results of another method than expected.
     """
     plugins = [plugin for plugin in find_plugins() if plugin.name == method]
     for plugin in plugins:
         if plugin.problem:
             packages = ", ".join(each.package for each in plugins)
+            is_clash = method in DISTILL_METHODS or len(plugins) > 1
+            hint = f"uninstall {packages}, or rename the entry in {METHOD_GROUP}"
             raise UsageError(
                 f"method {method} of the package {packages}: {plugin.problem}",
-                f"uninstall {packages}, or rename the entry in {METHOD_GROUP}",
+                hint if is_clash else f"repair or uninstall {packages}",
             )
     if not plugins and method not in DISTILL_METHODS:
         raise UsageError(

@@ -15,7 +15,7 @@ from types import NoneType, UnionType
 from typing import Any, get_args, get_origin, get_type_hints
 
 from dsclora_cli.config import ReadOptions
-from dsclora_cli.methods import DISTILL_METHODS, method_names
+from dsclora_cli.methods import DISTILL_METHODS, is_broken_method, method_names
 from dsclora_cli.names import ARCHITECTURES
 
 DEFAULT_SHAPES = {"dsclora": (26, 6), **{name: (arch.channels, arch.blocks) for name, arch in ARCHITECTURES.items()}}
@@ -442,6 +442,10 @@ class OptionField:
         if self.name == "method":
             return method_names()  # the metavar has no methods of other packages
         return tuple(self.metavar.split("|")) if self.kind is str and self.metavar == self.metavar.lower() else ()
+
+    def takes(self, text: object) -> bool:
+        """Return whether a text is one of `choices`, or a method that cannot be used, whose error says why."""
+        return text in self.choices or (self.name == "method" and is_broken_method(str(text)))
 
     def no_choice(self, text: object) -> str:
         """Return why a text is none of `choices`."""

@@ -303,7 +303,7 @@ def _problems(option: OptionField, value: object) -> Iterator[str]:
     values = value if isinstance(value, tuple) else () if value is None else (value,)
     for each in values:
         if isinstance(each, str | Path):
-            if option.choices and each not in option.choices:
+            if option.choices and not option.takes(each):
                 yield option.no_choice(each)
             # A file name that is not Unicode reaches Python as lone surrogates, which TOML cannot hold.
             if str(each) != str(each).encode("utf-8", "replace").decode("utf-8"):

@@ -319,6 +319,31 @@ def test_a_name_of_ours_or_of_two_packages_is_refused(install, distill, capsys) 
     ]
 
 
+@pytest.mark.parametrize(
+    ("function", "problem"),
+    [
+        ("not_there:build", "there is no module not_there"),
+        ("not_there.inside:build", "there is no module not_there"),
+        ("dsclora_mean", "the entry `bad = dsclora_mean` names no function: module:function"),
+    ],
+)
+def test_a_method_whose_entry_leads_nowhere_is_no_choice_and_says_why(
+    install, distill, capsys, monkeypatch, function: str, problem: str
+) -> None:
+    install("dsclora-mean", MEAN, mean="dsclora_mean:build")
+    install("dsclora-bad", "", bad=function)
+    assert "mean" in method_names() and "bad" not in method_names()
+    assert complete_method("bad") == []
+    status, _, err = distill("--method", "wrong", "--out", "run")
+    assert status == 2 and "augkd, none, mean; if another" in " ".join(err.replace("│", " ").split())
+    status, _, err = distill("--method", "bad", "--out", "run")
+    line = f"error: method bad of the package dsclora-bad: {problem} (repair or uninstall dsclora-bad)\n"
+    assert (status, err) == (2, line)
+    assert main(["doctor", "--offline", "--no-self-test"]) == 0
+    assert f"bad   dsclora-bad 1.2: {problem}\n" in capsys.readouterr().out
+    assert "dsclora_mean" not in sys.modules
+
+
 @pytest.mark.slow
 def test_the_example_package_is_built_installed_and_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     wheel = build("wheel:standard", tmp_path / "dist", source=EXAMPLE)

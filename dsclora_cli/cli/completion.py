@@ -47,7 +47,7 @@ def complete_method(incomplete: str) -> list[tuple[str, str]]:
     """Return the methods of distillation whose names begin with `incomplete`, with the package of each."""
     from dsclora_cli.methods import DISTILL_METHODS, find_plugins
 
-    methods = {plugin.name: f"of the package {plugin.package}" for plugin in find_plugins()}
+    methods = {plugin.name: f"of the package {plugin.package}" for plugin in find_plugins() if not plugin.problem}
     methods |= dict.fromkeys(DISTILL_METHODS, "of dsclora")
     return [(name, words) for name, words in methods.items() if name.startswith(incomplete)]
 

@@ -118,7 +118,7 @@ def _parameter(field: OptionField, second_flag: str | None) -> inspect.Parameter
 
 def _one_of(field: OptionField) -> Callable[[str], str]:
     def parse(text: str) -> str:
-        if text not in field.choices:
+        if not field.takes(text):
             raise typer.BadParameter(f"{field.no_choice(text)}.")
         return text
 
