@@ -110,6 +110,8 @@ class TrainResult:
     """Number of steps that were skipped because the loss or the gradient was not finite."""
     seconds: float
     """Seconds of training and scoring, resumed parts included."""
+    reached_psnr_y: float | None = None
+    """Highest PSNR-Y of all scores in the log, in dB, kept or not; None without a score."""
 
 
 class TrainCallbacks(Callbacks):
@@ -453,6 +455,7 @@ class Trainer:
             floor_psnr_y=progress.floor,
             skipped=progress.skipped,
             seconds=progress.seconds,
+            reached_psnr_y=max((line["psnr_y"] for line in self._run_dir.lines()), default=None),
         )
 
 

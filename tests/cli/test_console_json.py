@@ -198,6 +198,7 @@ def test_train_writes_an_object_for_each_score_and_one_for_the_result(dsclora, p
         "floor_psnr_y": None,
         "skipped": 0,
         "seconds": ANY,
+        "reached_psnr_y": score["psnr_y"],
     }
 
 

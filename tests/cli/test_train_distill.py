@@ -50,8 +50,10 @@ def test_an_adapter_no_better_than_the_base_is_not_kept_and_the_exit_code_is_1(d
     code, out, err = dsclora(*arguments, "-q")
     assert (code, out) == (1, "") and err.startswith("not kept: no step was better than the base's ")
     assert not Path("mine/adapter.safetensors").exists()
-    code, out, _ = dsclora("distill", "--out", "mine", "--resume", "--json")
-    assert code == 1 and json.loads(out)["file"] is None
+    assert "; the best was " in err
+    resumed = dsclora("distill", "--out", "mine", "--resume", "--json")
+    assert resumed.code == 1 and json.loads(resumed.out)["file"] is None
+    assert resumed.err.splitlines()[-1] == err.splitlines()[-1]
 
 
 def test_logits_trains_a_network_with_a_teacher(dsclora, base: Path) -> None:

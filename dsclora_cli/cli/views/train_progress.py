@@ -28,7 +28,6 @@ class TrainView(TrainCallbacks):
     def __init__(self, as_json: bool, quiet: bool) -> None:
         self._mute = os.environ.get("RANK", "0") != "0"  # torchrun numbers its processes in RANK
         self._json, self._quiet = as_json and not self._mute, quiet or self._mute
-        self._reached = -math.inf
         self._clock: _Clock | None = None
         stderr = console.stderr()
         self._bar = _Bar(stderr) if stderr.is_terminal and not self._quiet else None
@@ -62,7 +61,6 @@ class TrainView(TrainCallbacks):
 
     def on_score(self, score: Score, best: bool) -> None:
         """Print a line for people, and a JSON object where asked."""
-        self._reached = max(self._reached, score.psnr_y)
         if self._json:
             console.show_json(score)
         if self._bar:
@@ -104,9 +102,9 @@ class TrainView(TrainCallbacks):
         if result.floor_psnr_y is None:
             return "nothing was scored"
         floor = f"no step was better than the base's {result.floor_psnr_y:.3f} dB on the held-out pictures"
-        if self._reached == -math.inf:  # a finished run that was resumed takes no steps
+        if result.reached_psnr_y is None:
             return floor
-        return f"{floor}; the best was {result.floor_psnr_y - self._reached:.4f} dB below"
+        return f"{floor}; the best was {result.floor_psnr_y - result.reached_psnr_y:.4f} dB below"
 
 
 def score_line(score: Score, best: bool) -> str:

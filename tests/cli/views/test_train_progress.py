@@ -123,14 +123,14 @@ def test_a_kept_adapter_is_reported_with_its_gain(capsys: pytest.CaptureFixture[
 
 @pytest.mark.parametrize("quiet", [True, False])
 def test_an_adapter_that_gains_nothing_is_not_kept(capsys: pytest.CaptureFixture[str], quiet: bool) -> None:
-    nothing = replace(ADAPTED, file=None, best_step=0, best_psnr_y=31.71, floor_psnr_y=31.71)
+    nothing = replace(ADAPTED, file=None, best_step=0, best_psnr_y=31.71, floor_psnr_y=31.71, reached_psnr_y=31.7012)
     assert go(TrainView(as_json=False, quiet=quiet), nothing) == ExitCode.SOME_FAILED
     assert last_line(capsys) == (
         "not kept: no step was better than the base's 31.710 dB on the held-out pictures; the best was 0.0088 dB below"
     )
 
 
-def test_a_finished_run_that_takes_no_step_reports_its_result(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_run_whose_log_has_no_score_reports_its_result(capsys: pytest.CaptureFixture[str]) -> None:
     view = TrainView(as_json=False, quiet=False)
     assert view.end(replace(ADAPTED, file=None, best_step=0)) == ExitCode.SOME_FAILED
     assert last_line(capsys) == "not kept: no step was better than the base's 31.680 dB on the held-out pictures"
