@@ -25,8 +25,15 @@ def finished_weights(run: Path) -> Path | None:
 
 
 def unreadable_weights(path: Path, error: OSError, hint: str = "check the path") -> WeightsError:
-    """Return the error for a path that cannot be read; for the folder of a run, the hint names its finished weights."""
+    """Return the error for a path that cannot be read; the hint names other weights of the same run, if any.
+
+    For the folder of a run, the hint names the finished weights; for finished weights that the run did not keep, the
+    weights of the last score.
+    """
     finished = finished_weights(path)
     if finished is not None:
         return WeightsError(f"{path} is a folder, not a file of weights", f"give {finished}")
+    last = path.with_name(LAST_FILE)
+    if isinstance(error, FileNotFoundError) and path.name in {NETWORK_FILE, ADAPTER_FILE} and is_file(last):
+        hint = f"the run kept no {path.name}; {last} holds the weights of its last score"
     return WeightsError(f"cannot read {path}: {error.strerror}", hint)

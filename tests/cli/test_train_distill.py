@@ -93,6 +93,19 @@ def test_a_missing_picture_of_the_teacher_ends_the_command_before_a_folder_is_ma
     assert not Path("x").exists()
 
 
+def test_an_adapter_that_a_run_did_not_keep_is_not_read_and_the_hint_names_the_last_one(dsclora, base: Path) -> None:
+    first = ("distill", "--base", base, "--data", "photos", "--out", "first", *QUICK, *HERE, *STILL, "-q")
+    assert dsclora(*first).code == 1
+    absent, last = Path("first", "adapter.safetensors"), Path("first", "last.safetensors")
+    reason = f"cannot read {absent}: No such file or directory"
+    line = f"error: {reason} (the run kept no {absent.name}; {last} holds the weights of its last score)\n"
+    second = ("distill", "--base", base, "--data", "photos", "--out", "second", *QUICK, *HERE)
+    assert dsclora(*second, "--init-adapter", absent) == (3, "", line)
+    Path("photo.png").write_bytes(Path("photos/0.png").read_bytes())
+    assert dsclora("upscale", "photo.png", "--weights", base, "--adapter", absent) == (3, "", line)
+    assert dsclora("merge", base, absent, "-o", "merged.safetensors") == (3, "", line)
+
+
 @pytest.mark.parametrize(
     ("arguments", "line"),
     [
