@@ -223,6 +223,23 @@ def test_the_advice_names_the_weight_of_the_term_that_is_not_finite(distill, wei
     assert "start a new run with a lower --learning-rate, a lower --feature-weight, or with --amp off" in err
 
 
+def test_plain_maps_of_other_widths_that_fail_get_the_hint_of_projected_maps(install, distill) -> None:
+    code = """
+def build(context):
+    def loss(batch):
+        return {"near": sum((own - wanted).abs().mean() for own, wanted in batch.map_pairs())}
+    return context.student_setup(loss, maps="MAPS")
+"""
+    install("dsclora-near", code.replace("MAPS", "plain"), near="dsclora_near:build")
+    install("dsclora-close", code.replace("MAPS", "projected"), close="dsclora_close:build")
+    run = ("--teacher", "teacher.safetensors", "--out", "run", "-q")
+    status, _, err = distill("--method", "near", *run)
+    assert status == 1 and err.count("\n") == 1 and "failed: RuntimeError: The size of tensor a (4) must match" in err
+    hint = 'the feature maps differ in channels (student 4, teacher 6): student_setup with maps="projected" brings'
+    assert f"({hint} the student's maps to the teacher's; or report the error to the authors of dsclora-near)" in err
+    assert distill("--method", "close", *run) == (0, "", "")
+
+
 @pytest.mark.parametrize("is_there", [False, True])
 def test_a_run_that_failed_in_the_first_step_leaves_no_run(install, distill, is_there: bool) -> None:
     if is_there:

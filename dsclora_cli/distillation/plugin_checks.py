@@ -82,10 +82,24 @@ def checked_setup(plugin: MethodPlugin, setup: object) -> TrainingSetup:
 
 
 def checked_features(plugin: MethodPlugin, features: FeatureTerm) -> FeatureTerm:
-    """Return the loss of a method with a check of the names: a name of dsclora's own terms would replace that term."""
+    """Return the loss of a method with checks of its errors and of its names.
+
+    A name of dsclora's own terms would replace that term.
+    """
 
     def checked(batch: DistillBatch) -> dict[str, Tensor]:
-        terms = features(batch)
+        try:
+            terms = features(batch)
+        except (DscloraError, torch.OutOfMemoryError):  # explained in a line already
+            raise
+        except Exception as error:
+            if widths := _unequal_widths(batch):
+                raise DscloraError(
+                    f"{plugin.title} failed: {short_text(error)}",
+                    f'the feature maps differ in channels ({widths}): student_setup with maps="projected" brings the '
+                    f"student's maps to the teacher's; or report the error to the authors of {plugin.package}",
+                ) from error
+            raise
         if not isinstance(terms, Mapping):
             raise _fault(plugin, f"returned {type(terms).__name__} as its loss, no dict of terms by name")
         if taken := sorted(OWN_TERMS & terms.keys()):
@@ -93,6 +107,12 @@ def checked_features(plugin: MethodPlugin, features: FeatureTerm) -> FeatureTerm
         return terms
 
     return checked
+
+
+def _unequal_widths(batch: DistillBatch) -> str:
+    """Return the channels of the first maps that differ between student and teacher; empty where all are equal."""
+    pairs = ((own.shape[1], wanted.shape[1]) for own, wanted in batch.map_pairs())
+    return next((f"student {own}, teacher {wanted}" for own, wanted in pairs if own != wanted), "")
 
 
 def _fault(plugin: MethodPlugin, problem: str) -> DscloraError:
