@@ -366,7 +366,10 @@ def build_dsclora(context: DistillContext) -> TrainingSetup:
 
 
 _DSCLORA_MAPS = ("block_1.*", "block_2.*", "block_3.*")
-"""Feature maps that the paper compares: all maps of the first three blocks."""
+"""The nine maps of the first three blocks, which an early version of the authors' code compares.
+
+The figures of the paper draw other maps: the recipe examples/recipes/dsclora-paper.toml names these.
+"""
 
 
 def build_logits(context: DistillContext) -> TrainingSetup:

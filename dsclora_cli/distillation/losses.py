@@ -159,9 +159,10 @@ class AffinityLoss:
 class ContrastiveLoss:
     """Loss `facd`: contrast between feature maps, for patches where the teacher is better. Re-implements FACD.
 
-    The paper (arXiv 2211.15951) published no code; formula, distance, weight and condition are not public. Every part
-    that had to be guessed from the paper's figure is a field; docs/distillation.md gives the reasons. In our reading
-    the paper takes distance "l1", the mean absolute difference; the default "l2" scored better in our comparison.
+    The authors published no code, and of the paper (arXiv 2211.15951) we had only the abstract and one figure. So
+    formula, distance, weight and condition are our choice: every part that had to be guessed is a field, and
+    docs/distillation.md gives the reasons. In our reading the paper takes distance "l1", the mean absolute difference;
+    the default "l2" scored better in our comparison.
 
     For sample i and a pair of maps, the student's map is the anchor, the teacher's map the positive, and the maps of
     the N - 1 other samples are the negatives. The loss is the mean over pairs of maps and samples; a sample without the
