@@ -264,7 +264,9 @@ def upscale(
         bool, option(REPORTING, "Show what would be done; write and download nothing.", "--dry-run")
     ] = False,
     json: options.JsonOption = False,
-    quiet: options.QuietOption = False,
+    quiet: Annotated[
+        bool, option(REPORTING, "Show errors only, and the warnings of results that are kept.", "-q", "--quiet")
+    ] = False,
     verbose: options.VerboseOption = False,
 ) -> None:
     """Upscale pictures. Finished pictures are skipped: the same command resumes an interrupted run."""

@@ -42,6 +42,16 @@ def test_a_second_run_reports_nothing_to_do(dsclora, photo: Path) -> None:
     assert kept.err.endswith("nothing to do: 1 kept\n")
 
 
+def test_a_result_that_is_kept_warns_with_quiet_too(dsclora, photo: Path) -> None:
+    upscale = ("upscale", photo, *EMBEDDED, "-q")
+    assert dsclora(*upscale) == (0, "", "")
+    assert dsclora(*upscale) == (0, "", "")
+    Image.new("RGB", (12, 9), "navy").save(photo)
+    reason = "not the result of this picture with these settings; --overwrite replaces the file"
+    assert dsclora(*upscale) == (0, "", f"warning: photo.png: photo_x4.png is kept: {reason}\n")
+    assert dsclora(*upscale, "--overwrite") == (0, "", "")
+
+
 def test_failures_are_shown_last_and_give_exit_code_1(dsclora, photo: Path) -> None:
     Path("broken.png").write_bytes(photo.read_bytes()[:50])
     code, out, err = dsclora("upscale", "absent.png", "broken.png", photo, *EMBEDDED)

@@ -51,7 +51,7 @@ class UpscaleView(UpscaleCallbacks):
 
     Args:
         json: whether results are printed on stdout in JSON.
-        quiet: whether only failures are shown.
+        quiet: whether only failures and results that are kept are shown.
         verbose: whether skipped pictures and details are shown.
         endless: whether the run has no end of its own, as a watch: failures are shown at once.
     """
@@ -164,6 +164,8 @@ class UpscaleView(UpscaleCallbacks):
                 self._say("left out", f"{result.input}: {'; '.join(result.warnings)}", "yellow")
             return
         if self._quiet or result.status == "failed":
+            if result.status == "kept":  # the result of this run is not there
+                self._show_warnings(result)
             return
         expected = result.status == "skipped" and _word_of_skipped(result) != _ELSEWHERE
         if (expected or result.status == "not-reached") and not self._verbose:
@@ -172,10 +174,14 @@ class UpscaleView(UpscaleCallbacks):
             self._console.print(Text(escape_control(_done_line(result, self._verbose))))
         else:
             self._console.print(Text(escape_control(f"{result.status}: {result.input}")))
+        self._show_warnings(result)
+
+    def _show_warnings(self, result: FileResult) -> None:
         for warning in result.warnings:
             # A note of the whole run is also a warning of each picture; once is enough on the screen.
             if not self.was_noted(warning):
-                self._say("warning", f"{result.input}: {warning}", "yellow")
+                text = escape_control(f"{result.input}: {warning}")
+                self._console.print(Text.assemble(("warning: ", "yellow"), text))
 
     def _count(self, result: FileResult) -> None:
         words = {"interrupted": "cut short", "left-out": "left out", "not-reached": "not started"}
