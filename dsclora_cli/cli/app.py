@@ -12,17 +12,20 @@ from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
 from types import MappingProxyType
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from dsclora_cli import __version__
 from dsclora_cli.cli import console
-from dsclora_cli.cli.config import apply_settings
+from dsclora_cli.cli.config import apply_settings, name_settings
 from dsclora_cli.cli.numbers import name_numbers
 from dsclora_cli.errors import ExitCode, UsageError, is_debugging
 from dsclora_cli.paths import is_taken
 from dsclora_cli.stop_request import interruptible
+
+if TYPE_CHECKING:
+    from dsclora_cli.settings import Setting
 
 COMMANDS = MappingProxyType(
     {
@@ -58,6 +61,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     given = list(sys.argv[1:] if argv is None else argv)
     # Asked here and not in the command: options that do not parse reach no command.
     as_json = "--json" in given
+    settings: Sequence[Setting] = ()
     try:
         _refuse_empty(given)
         _refuse_absent_folder()
@@ -65,11 +69,12 @@ def main(argv: Sequence[str] | None = None) -> int:
             program = typer.main.get_command(application(given or _words_to_complete()))
             name_numbers(program)
             _name_stdout(program)
-            apply_settings(program, given)
+            settings = apply_settings(program, given)
             program(given, prog_name="dsclora")
     except SystemExit as stop:
         return _exit_code(stop, given, as_json)
     except (KeyboardInterrupt, Exception) as error:  # noqa: BLE001 - users see one line, whatever the exception is
+        name_settings(error, settings)
         return console.show_error(error, as_json, traceback=is_debugging())
     return ExitCode.DONE
 

@@ -18,7 +18,7 @@ import typer
 from dsclora_cli.cli import console, options
 from dsclora_cli.cli.completion import complete_setting
 from dsclora_cli.cli.numbers import name_numbers
-from dsclora_cli.errors import DscloraError, UsageError
+from dsclora_cli.errors import DscloraError, UsageError, escape_control
 from dsclora_cli.paths import is_taken
 
 if TYPE_CHECKING:
@@ -164,8 +164,8 @@ def _default_text(parameter: Any) -> str:  # noqa: ANN401 - Typer's own class, w
     return "" if default is None else str(default).lower() if isinstance(default, bool) else str(default)
 
 
-def apply_settings(group: Any, argv: Sequence[str]) -> None:  # noqa: ANN401 - Typer's own class, which has no public name
-    """Give the command named in `argv` the user's settings as defaults.
+def apply_settings(group: Any, argv: Sequence[str]) -> tuple[Setting, ...]:  # noqa: ANN401 - Typer's own class, which has no public name
+    """Give the command named in `argv` the user's settings as defaults, and return the settings that count.
 
     Args:
         group: The program, from `typer.main.get_command`. The defaults go to the settings of its context.
@@ -177,18 +177,34 @@ def apply_settings(group: Any, argv: Sequence[str]) -> None:  # noqa: ANN401 - T
     name = argv[0] if argv else ""
     # Help must be there for whoever wants to correct the file.
     if name in _UNAFFECTED or name not in group.commands or {"-h", "--help"}.intersection(argv):
-        return
+        return ()
     from dsclora_cli.settings import find_settings
 
     parameters = {parameter.name: parameter for parameter in group.commands[name].params}
-    defaults = {}
+    defaults, applied = {}, []
     for setting in find_settings().values():
         parameter = parameters.get(setting.name.replace("-", "_"))
         is_meant = name in _PICTURE_COMMANDS or setting.name == "offline"
         if parameter is not None and is_meant and not _is_replaced(setting.name, parameters, argv):
             _check_value(parameter, setting)
             defaults[parameter.name] = setting.value
+            applied.append(setting)
     group.context_settings["default_map"] = {name: defaults}
+    return tuple(applied)
+
+
+def name_settings(error: BaseException, applied: Sequence[Setting]) -> None:
+    """Add to an error of a command the place of each setting whose option the error names.
+
+    The options of a command line may be right each, and wrong together or on this machine. Then the error comes long
+    after the settings were checked, and names an option that the user has not given.
+    """
+    if not isinstance(error, DscloraError):
+        return
+    text = f"{error.message} {error.hint}"
+    named = [each for each in applied if re.search(rf"--{each.name}(?![\w-])", text)]
+    places = [f"--{each.name}{'' if each.value == 'true' else f' {each.value}'} is from {each.place}" for each in named]
+    error.message = "; ".join([error.message, *map(escape_control, places)])
 
 
 def check_user_settings() -> None:

@@ -84,7 +84,9 @@ def _cuda_device(index: int) -> torch.device:
         built = "has no CUDA support" if torch.version.cuda is None else "finds no CUDA device"
         raise UsageError(f"the installed torch {built}", "use --device cpu, or install a CUDA build of torch")
     if index >= count:
-        raise UsageError(f"there is no device cuda:{index}, only {count} GPUs", f"use cuda:0 to cuda:{count - 1}")
+        raise UsageError(
+            f"there is no device cuda:{index}, only {count} GPUs", f"use --device cuda:0 to cuda:{count - 1}"
+        )
     return torch.device("cuda", index)
 
 

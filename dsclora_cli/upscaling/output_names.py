@@ -139,7 +139,8 @@ class OutputNamer:
         except ImageError as error:
             raise UsageError(f"{parse_place(named)}: {error.message}", error.hint) from error
         if asked and asked != from_suffix:
-            raise UsageError(f"--format {format} and the name {parse_place(named)} disagree", "leave one of them out")
+            name = f"--name {named}" if named == self._template else f"the name {parse_place(named)}"
+            raise UsageError(f"--format {format} and {name} disagree", "leave one of them out")
         return from_suffix
 
     def target(self, file: InputFile, size: SizePlan, model: str, format: str) -> Target:

@@ -219,6 +219,24 @@ def test_a_wrong_variable_is_named_also_where_the_option_is_checked_late(
     assert code == 2 and err.startswith(f"error: DSCLORA_{name}: {name.lower()}: ") and err.count("\n") == 1
 
 
+def test_an_error_names_the_settings_whose_options_it_names(dsclora, photo, file, monkeypatch) -> None:
+    file.write_text('name = "{stem}.jpg"\nquality = 90\nformat = "png"\n')
+    problem = "--format png and --name {stem}.jpg disagree"
+    name, format = f"--name {{stem}}.jpg is from {file}, line 1", f"--format png is from {file}, line 3"
+    hint = "(leave one of them out)"
+    upscale = ("upscale", photo, "-m", "dsclora-x4")
+    assert dsclora(*upscale) == (2, "", f"error: {problem}; {name}; {format} {hint}\n")
+    # What the command line gives is not from the file.
+    assert dsclora(*upscale, "--format", "png") == (2, "", f"error: {problem}; {name} {hint}\n")
+    _, out, _ = dsclora(*upscale, "--json")
+    assert json.loads(out)["error"]["message"] == f"{problem}; {name}; {format}"
+    file.write_text("strict = true\n")
+    monkeypatch.setenv("DSCLORA_DEVICE", "mps")
+    problem = "this machine has no MPS device; --device mps is from DSCLORA_DEVICE (use --device "
+    code, _, err = dsclora(*upscale)
+    assert code == 2 and err.startswith(f"error: {problem}") and "strict" not in err
+
+
 def test_a_wrong_setting_does_not_matter_where_the_command_line_has_the_option(plan, dsclora, photo, file) -> None:
     file.write_text("scale = 99\nmodel = 'nosuch'\nquality = 900\n")
     assert plan("--scale=2", "-m", "auto", "--quality", "90")["output_size"] == [24, 18]
