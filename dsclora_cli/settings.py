@@ -74,6 +74,19 @@ def read_environment() -> dict[str, Setting]:
     }
 
 
+_OTHER_VARIABLES = {
+    *("DSCLORA_CONFIG_DIR", "DSCLORA_STATE_DIR", "DSCLORA_CACHE_DIR"),
+    *("DSCLORA_DEBUG", "DSCLORA_NATIVE", "DSCLORA_NATIVE_CPU"),
+}
+"""Variables of the environment that are no settings."""
+
+
+def unknown_variables() -> tuple[str, ...]:
+    """Return the variables of the environment whose names begin with DSCLORA_ and that nothing reads, sorted."""
+    known = {*_OTHER_VARIABLES, *map(variable_of, SETTINGS)}
+    return tuple(sorted(name for name in os.environ if name.startswith("DSCLORA_") and name not in known))
+
+
 def variable_of(name: str) -> str:
     """Return the environment variable of a setting: max-memory becomes DSCLORA_MAX_MEMORY."""
     return f"DSCLORA_{name.upper().replace('-', '_')}"

@@ -78,8 +78,10 @@ def show_command(
     json: options.JsonOption = False,
 ) -> None:
     """Show every setting, its value, and whether the value comes from the environment, the file or the default."""
-    from dsclora_cli.settings import check_name, shown_settings
+    from dsclora_cli.settings import check_name, shown_settings, unknown_variables
 
+    for variable in unknown_variables():
+        console.print_labeled("note", f"{variable} is the variable of no setting, and has no effect", "cyan")
     parameters = _parameters()
     wanted = None if name is None else check_name(name)
     rows = shown_settings({name: _default_text(parameter) for name, parameter in parameters.items()})

@@ -9,8 +9,15 @@ from pathlib import Path
 import pytest
 
 from dsclora_cli.cli.app import main
-from dsclora_cli.settings import SETTINGS, settings_file
+from dsclora_cli.settings import SETTINGS, settings_file, unknown_variables
 from dsclora_cli.weights.catalog import EMBEDDED
+
+
+@pytest.fixture(autouse=True)
+def known_variables(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Remove the variables of other programs."""
+    for variable in unknown_variables():
+        monkeypatch.delenv(variable)
 
 
 @pytest.fixture
@@ -217,6 +224,16 @@ def test_a_wrong_variable_is_named_also_where_the_option_is_checked_late(
     monkeypatch.setenv(f"DSCLORA_{name}", value)
     code, _, err = dsclora("upscale", photo, "--dry-run")
     assert code == 2 and err.startswith(f"error: DSCLORA_{name}: {name.lower()}: ") and err.count("\n") == 1
+
+
+def test_a_variable_of_no_setting_has_no_effect_and_is_named(dsclora, photo, monkeypatch) -> None:
+    monkeypatch.setenv("DSCLORA_DEVISE", "cuda")
+    monkeypatch.setenv("DSCLORA_DEBUG", "0")
+    assert dsclora("upscale", photo, "-m", "dsclora-x4", "-q") == (0, "", "")
+    code, _, err = dsclora("config", "show")
+    assert (code, err) == (0, "note: DSCLORA_DEVISE is the variable of no setting, and has no effect\n")
+    lines = dsclora("doctor", "--offline", "--no-self-test").out.splitlines()
+    assert any(line.split() == ["DSCLORA_DEVISE", "cuda", "(has", "no", "effect)"] for line in lines)
 
 
 def test_an_error_names_the_settings_whose_options_it_names(dsclora, photo, file, monkeypatch) -> None:

@@ -26,6 +26,7 @@ from dsclora_cli.diagnosis.report import (
     System,
 )
 from dsclora_cli.errors import escape_control
+from dsclora_cli.settings import unknown_variables
 
 
 class DoctorProgress(DoctorCallbacks):
@@ -89,6 +90,7 @@ def _check_line(check: Check) -> str:
 def _sections(found: Diagnosis) -> Mapping[str, Mapping[str, str]]:
     """Return the fields of every section by heading."""
     system = found.system
+    unknown = unknown_variables()
     vectors = f" ({' '.join(system.vector_instructions)})" if system.vector_instructions else ""
     return {
         "Versions": {
@@ -119,7 +121,9 @@ def _sections(found: Diagnosis) -> Mapping[str, Mapping[str, str]]:
             plugin.name: f"{plugin.package} {plugin.version}" + (f": {plugin.problem}" if plugin.problem else "")
             for plugin in found.methods
         },
-        "Environment": dict(system.variables),
+        "Environment": {
+            name: f"{value} (has no effect)" if name in unknown else value for name, value in system.variables.items()
+        },
         "Settings": _settings(system),
     }
 
