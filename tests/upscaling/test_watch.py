@@ -399,3 +399,25 @@ def test_ctrl_c_ends_the_watch_cleanly(incoming: Path) -> None:
         assert run.wait(60) == 0
     assert rest.startswith("2 done in ")
     assert sorted(path.name for path in Path("large").iterdir()) == ["a_x2.png", "b_x2.png"]
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform == "win32", reason="no SIGINT for another process")
+def test_a_picture_that_was_taken_half_written_and_is_done_later_is_no_failure(incoming: Path) -> None:
+    whole = picture(incoming / "a.png").read_bytes()
+    (incoming / "a.png").write_bytes(whole[: len(whole) // 2])
+    os.utime(incoming / "a.png", (1, 1))
+    command = [sys.executable, "-m", "dsclora_cli", "upscale", "incoming", "-o", "large", "-m", "dsclora-x2", "--watch"]
+    with subprocess.Popen([*command, "-s", "2"], stderr=subprocess.PIPE, text=True) as run:
+        killer = Timer(120, run.kill)
+        killer.start()
+        lines = [run.stderr.readline() for _ in range(2)]
+        assert lines[1].startswith(f"failed: {incoming / 'a.png'}: ")
+        (incoming / "a.png").write_bytes(whole)
+        assert "large" in run.stderr.readline()
+        time.sleep(0.5)
+        run.send_signal(signal.SIGINT)
+        rest = run.stderr.read()
+        assert run.wait(60) == 0
+        killer.cancel()
+    assert rest.startswith("1 done in ")

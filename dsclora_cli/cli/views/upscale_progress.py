@@ -63,6 +63,7 @@ class UpscaleView(UpscaleCallbacks):
         # Counts, and few results: a run on a cluster has millions.
         self._counts: Counter[str] = Counter()  # results by the words of the summary
         self._failures: list[FileResult] = []
+        self._failed: set[str] = set()  # pictures of an endless run whose last result is a failure
         self.done: list[FileResult] = []
         """The first results that this run made, in the order in which they finished, at most `FIRST_RESULTS`."""
         self._stop = _RunStop(hides_cursor=self._bars is not None and not self._console.is_dumb_terminal)
@@ -187,12 +188,23 @@ class UpscaleView(UpscaleCallbacks):
         words = {"interrupted": "cut short", "left-out": "left out", "not-reached": "not started"}
         word = _word_of_skipped(result) if result.status == "skipped" else words.get(result.status, result.status)
         self._counts[word] += 1
+        if self._endless and result.status in {"done", "skipped", "kept", "failed"}:
+            self._replace_failure(result)
         if result.error is not None and self._endless:
             self._show_failure(result)
         elif result.error is not None and len(self._failures) < _FAILURES:
             self._failures.append(result)
         if result.status == "done" and len(self.done) < FIRST_RESULTS:
             self.done.append(result)
+
+    def _replace_failure(self, result: FileResult) -> None:
+        """Let a result of a picture count in place of its earlier failure: the picture may have been half written."""
+        if result.input in self._failed:
+            self._counts["failed"] -= 1
+            self._expected -= 1
+            self._failed.remove(result.input)
+        if result.status == "failed":
+            self._failed.add(result.input)
 
     def _show_failure(self, result: FileResult) -> None:
         assert result.error is not None

@@ -85,6 +85,24 @@ def test_a_run_without_an_end_shows_a_failure_at_once_and_no_second_time(capsys:
     assert capsys.readouterr().err == ""
 
 
+def test_in_a_run_without_an_end_a_later_result_of_a_picture_replaces_its_failure(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    broken = FileResult("a.png", "failed", error=ErrorInfo(ErrorCode.IMAGE_UNREADABLE, "it is cut"))
+    with UpscaleView(json=False, quiet=False, verbose=False, endless=True) as view:
+        for result in (broken, broken, DONE):
+            view.on_inputs(FoundInputs((SOURCE,), many=True))
+            view.show(result)
+    assert capsys.readouterr().err.splitlines()[-1].startswith("1 done in ")
+    assert view.exit_code == 0
+    with UpscaleView(json=False, quiet=False, verbose=False, endless=True) as view:
+        for result in (DONE, broken):
+            view.on_inputs(FoundInputs((SOURCE,), many=True))
+            view.show(result)
+    assert capsys.readouterr().err.splitlines()[-1].startswith("1 done, 1 failed in ")
+    assert view.exit_code == 1
+
+
 def test_without_a_terminal_lines_are_plain(capsys: pytest.CaptureFixture[str]) -> None:
     play(UpscaleView(json=False, quiet=False, verbose=True))
     out, err = capsys.readouterr()
