@@ -95,7 +95,7 @@ def checked_features(plugin: MethodPlugin, features: FeatureTerm) -> FeatureTerm
         except Exception as error:
             if widths := _unequal_widths(batch):
                 raise DscloraError(
-                    f"{plugin.title} failed: {short_text(error)}",
+                    f"{plugin.title} failed: {class_and_line(error)}",
                     f'the feature maps differ in channels ({widths}): student_setup with maps="projected" brings the '
                     f"student's maps to the teacher's; or report the error to the authors of {plugin.package}",
                 ) from error
