@@ -70,6 +70,7 @@ def keep_shard(found: FoundInputs, batch: BatchOptions) -> FoundInputs:
     """Return the inputs and the left-out files of the shard; the inputs of other shards become `others`.
 
     Names of results are those of the whole run: pictures that compete for a name are in one shard, in the same order.
+    `many` is that of the whole run too, so `-o` is a file for every shard, or a folder for every shard.
 
     Raises:
         UsageError: The name template has no {stem}, so pictures of several shards could compete for a name.
@@ -87,7 +88,6 @@ def keep_shard(found: FoundInputs, batch: BatchOptions) -> FoundInputs:
         others=others,
         notes=(*found.notes, f"{len(others)} of {len(mine)} pictures belong to other shards than {number}/{count}"),
         left_out=tuple(each for each in found.left_out if shard_of(each.name, count) == number),
-        many=True,
     )
 
 

@@ -46,6 +46,23 @@ def test_the_shards_together_are_the_whole_run(tree: Path, count: int) -> None:
     assert {"a_x2.png", "a_x2-2.png"} < set(contents("whole"))
 
 
+def test_one_picture_is_written_to_the_file_of_the_option_in_a_shard_too(tree: Path) -> None:
+    arguments = ["upscale", str(tree / "b.png"), "-m", "dsclora-x2", "-s", "2", "-q", "-o", "large.png"]
+    for number in (1, 2):
+        assert main([*arguments, "--shard", f"{number}/2"]) == 0
+    assert Image.open("large.png").size == (10, 8)
+
+
+def test_a_file_is_refused_for_several_pictures_also_where_the_shard_has_one(
+    tree: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Path("large.png").touch()
+    pictures = [str(tree / name) for name in ("b.png", "e.png")]
+    for number in (1, 2):
+        assert main(["upscale", *pictures, "-s", "2", "-q", "-o", "large.png", "--shard", f"{number}/2"]) == 2
+        assert "-o large.png is a file, and there are several pictures" in capsys.readouterr().err
+
+
 def test_every_file_belongs_to_one_shard(tree: Path) -> None:
     batch = BatchOptions(output="out", recursive=True)
     whole = find_inputs([str(tree)], batch)
