@@ -43,9 +43,11 @@ def parse_shard(text: str, environment: Mapping[str, str] = os.environ) -> tuple
         number = int(index)
     else:
         number, found = _from_array(environment)
-        count = count or found
+        count = found if count is None else count
     if count is None:
         raise UsageError("the job array does not state the number of its jobs", "give the number: --shard auto/N")
+    if count == 0:
+        raise UsageError(f"--shard {text}: there are no 0 shards", "for example --shard 1/4")
     if not 1 <= number <= count:
         raise UsageError(f"--shard {number}/{count} is not a shard from 1 to {count}", f"for example --shard 1/{count}")
     return number, count

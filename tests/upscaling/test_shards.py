@@ -108,7 +108,8 @@ def test_spellings(text: str, environment: dict[str, str], shard: tuple[int, int
         ("3", {}, "--shard 3 is not I/N"),
         ("0/4", {}, "--shard 0/4 is not a shard from 1 to 4"),
         ("5/4", {}, "--shard 5/4 is not a shard from 1 to 4"),
-        ("1/0", {}, "is not a shard"),
+        ("1/0", {}, "--shard 1/0: there are no 0 shards"),
+        ("auto/0", {"JOB_COMPLETION_INDEX": "5"}, "--shard auto/0: there are no 0 shards"),
         ("auto", {}, "finds no job array"),
         ("auto", {"JOB_COMPLETION_INDEX": "5"}, "does not state the number of its jobs"),
         ("auto", {"SLURM_ARRAY_TASK_ID": "x"}, "is no number"),
@@ -117,6 +118,11 @@ def test_spellings(text: str, environment: dict[str, str], shard: tuple[int, int
 def test_refusals(text: str, environment: dict[str, str], message: str) -> None:
     with pytest.raises(UsageError, match=message):
         parse_shard(text, environment)
+
+
+def test_the_hint_names_a_shard_that_exists(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["upscale", "in", "--shard", "1/0"]) == 2
+    assert "--shard 1/4" in capsys.readouterr().err
 
 
 def test_names_without_the_stem_are_refused(tree: Path) -> None:
