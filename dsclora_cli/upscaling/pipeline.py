@@ -13,7 +13,6 @@ from itertools import chain, islice
 from pathlib import Path
 from queue import SimpleQueue
 from threading import Lock
-from time import perf_counter
 from typing import TYPE_CHECKING, TypeVar
 from weakref import WeakSet
 
@@ -38,6 +37,7 @@ from dsclora_cli.upscaling.types import (
     FoundInputs,
     InputFile,
     StageSeconds,
+    Stopwatch,
     UpscaleCallbacks,
     describe_error,
 )
@@ -65,7 +65,7 @@ class DevicePipeline:
       has no other lock.
     - `PictureInFlight`: a picture passes from stage to stage. The decode thread makes the object and fills `decoded`;
       the network thread sets `plan`, adds warnings and fills `upscaled`; the encode thread reports the result. A
-      thread only adds seconds of the own stage. Any thread may call `cancel`.
+      thread only works on the stopwatch of the own stage. Any thread may call `cancel`.
     - `BoundedQueue` and `ByteBudget`: only these two may be changed by two threads at the same time. The lock of the
       budget protects both. A queue has a single thread for `put` and a single thread for reading.
     - Engine: belongs to the network thread. The thread opens the engine for the first picture to be upscaled, so a run
@@ -147,17 +147,18 @@ class DevicePipeline:
                     file = next(self._state.inputs, None) if self._state.accepting else None
                     if file is None:
                         return False
-                    started = perf_counter()  # with the lock held: waiting for another device is not decoding
                     if file.problem:
                         raise file.problem
+                    watch = Stopwatch()
+                    watch.switch(is_work=True)  # with the lock held: waiting for another device is not decoding
                     if known := self._state.planner.find_done(file):
                         self._state.report(known)
                         return True
                     copied, reader = open_input(file, self._options.read, not self._options.wrap, opened)
                     job = self._state.planner.plan(copied, reader.header)
-                    seconds = perf_counter() - started
+                    watch.switch(is_work=False)
                 picture = PictureInFlight(job, BoundedQueue(self._before_network), BoundedQueue(self._after_network))
-                picture.seconds["decode"] = seconds
+                picture.watches["decode"] = watch
                 self._decode(reader, picture)
         except AlreadyLargeEnough as error:
             assert file is not None
@@ -182,7 +183,7 @@ class DevicePipeline:
             # Once more: another process may have finished the result just before.
             if self._report_existing(picture):
                 return
-        frames = _timed(_noted(reader, picture), picture.seconds, "decode")
+        frames = _timed(_noted(reader, picture), picture.watches["decode"])
         # Most broken files fail at the first frame: before the picture waits, and before a network is loaded.
         try:
             all_frames = chain([next(frames)], frames)
@@ -238,10 +239,10 @@ class DevicePipeline:
         state.events.put(lambda callbacks: callbacks.on_start(job.file))
         # The encoder starts with the first band, while the network works on the next one.
         self._upscaled.put(picture)
-        # Time in the network is time spent on making frames, less the time spent on waiting for decoded frames.
-        decoded = _timed(picture.decoded, picture.seconds, "network", waiting=True)
+        # Time in the network is time spent on making frames, without the time spent on waiting for decoded frames.
+        decoded = _timed(picture.decoded, picture.watches["network"], is_work=False)
         frames = self._upscale_frames(self._upscaler, picture, picture.plan, decoded)
-        _send(_timed(frames, picture.seconds, "network"), picture.upscaled)
+        _send(_timed(frames, picture.watches["network"]), picture.upscaled)
         # After an error of the network, the frames that still come are of no use.
         picture.decoded.cancel()
 
@@ -271,12 +272,8 @@ class DevicePipeline:
             self._state.events.put(self)
 
     def _encode(self, picture: PictureInFlight) -> None:
-        job, started = picture.job, perf_counter()
-        frames = _timed(picture.upscaled, picture.seconds, "encode", waiting=True)
         try:
-            picture.warnings.extend(
-                save_result(job.target, job.result, frames, self._options.save, job.key, job.source_facts)
-            )
+            picture.warnings.extend(self._save(picture))
         except ClosedError:
             # The run was stopped before the last band; the hidden file is gone.
             picture.release()
@@ -286,12 +283,21 @@ class DevicePipeline:
         except Exception as error:  # noqa: BLE001 - as in `_decode_next`
             self._fail(picture, error)
         else:
-            picture.seconds["encode"] += perf_counter() - started
             picture.release()
             self._state.report(picture.report("done"))
         finally:
             # The last band still counts as in use where the encoder did not ask for another band.
             picture.cancel()
+
+    def _save(self, picture: PictureInFlight) -> tuple[str, ...]:
+        """Write the result, and return the warnings. Raises as `save_result` does."""
+        job, watch = picture.job, picture.watches["encode"]
+        frames = _timed(picture.upscaled, watch, is_work=False)
+        watch.switch(is_work=True)
+        try:
+            return save_result(job.target, job.result, frames, self._options.save, job.key, job.source_facts)
+        finally:
+            watch.switch(is_work=False)
 
     def _fail(self, picture: PictureInFlight, error: Exception) -> None:
         """Report an error of the network or of the encoder, and stop all other work on the picture."""
@@ -317,7 +323,9 @@ class PictureInFlight:
     meter: FaithfulnessMeter | None = None
     """None until the network starts, and where nothing is measured."""
     warnings: list[str] = field(default_factory=list)
-    seconds: dict[str, float] = field(default_factory=lambda: dict.fromkeys(("decode", "network", "encode"), 0.0))
+    watches: dict[str, Stopwatch] = field(
+        default_factory=lambda: {stage: Stopwatch() for stage in ("decode", "network", "encode")}
+    )
     """Seconds of work, by stage."""
 
     def cancel(self) -> None:
@@ -334,7 +342,7 @@ class PictureInFlight:
     def report(self, status: FileStatus, error: Exception | None = None) -> FileResult:
         """Return the result of the picture."""
         known = self.job.report(status, *dict.fromkeys(self.warnings))
-        seconds = StageSeconds(**{stage: round(seconds, 3) for stage, seconds in self.seconds.items()})
+        seconds = StageSeconds(**{stage: round(watch.seconds, 3) for stage, watch in self.watches.items()})
         known = replace(known, seconds=seconds, error=describe_error(error) if error else None)
         # The job names the target; the file exists only after the whole picture was written.
         if status != "done":
@@ -454,20 +462,20 @@ def _noted(reader: PictureReader, picture: PictureInFlight) -> Iterator[AnyFrame
         del frame  # else the pixels would stay in memory while the next frame is decoded
 
 
-def _timed(items: Iterator[T], seconds: dict[str, float], stage: str, waiting: bool = False) -> Iterator[T]:
-    """Yield frames, or the bands of a frame; add the time spent on every item to the seconds of a stage.
+def _timed(items: Iterator[T], watch: Stopwatch, is_work: bool = True) -> Iterator[T]:
+    """Yield frames, or the bands of a frame; count the time spent on every item, also on one that fails.
 
-    With `waiting`, the time is spent on another stage, and is taken away.
+    Without `is_work`, the time is spent on another stage, and is left out of the work around it.
     """
     while True:
-        started = perf_counter()
-        item = next(items, None)
-        spent = perf_counter() - started
-        seconds[stage] += -spent if waiting else spent
+        before = watch.switch(is_work)
+        try:
+            item = next(items, None)
+        finally:
+            watch.switch(before)
         if item is None:
             return
         if isinstance(item, StreamedFrame):
-            bands = _timed(item.bands(), seconds, stage, waiting)
-            item = StreamedFrame(item.shape, bands, item.duration_ms)  # type: ignore[assignment]
+            item = StreamedFrame(item.shape, _timed(item.bands(), watch, is_work), item.duration_ms)  # type: ignore[assignment]
         yield item
         del item  # else the pixels would stay in memory while the next item is made

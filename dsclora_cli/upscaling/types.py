@@ -7,6 +7,7 @@ import reprlib
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path, PurePath
+from time import perf_counter
 from typing import Literal
 
 from dsclora_cli.callbacks import Callbacks
@@ -190,6 +191,23 @@ class StageSeconds:
     decode: float = 0.0
     network: float = 0.0
     encode: float = 0.0
+
+
+class Stopwatch:
+    """Seconds of work of a stage, without waiting. A single thread works; any thread may read the seconds meanwhile."""
+
+    def __init__(self) -> None:
+        self.seconds = 0.0
+        """Seconds up to the last switch; the number only grows."""
+        self._started: float | None = None
+
+    def switch(self, is_work: bool) -> bool:
+        """Count the time from now on as work, or as waiting; return how the time before was counted."""
+        before, now = self._started, perf_counter()
+        if before is not None:
+            self.seconds += now - before
+        self._started = now if is_work else None
+        return before is not None
 
 
 @dataclass(frozen=True)

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import sys
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing
 from dataclasses import replace
 from itertools import count
 from pathlib import Path
-from time import monotonic
+from time import monotonic, sleep
 
 import pytest
 from batches import EMBEDDED, RepeatUpscaler, fill, leftovers, run, save_photo, states
@@ -98,6 +98,57 @@ def test_a_picture_that_cannot_be_written_stops_the_network(folder: Path, monkey
     assert states(results) == {"a.jpg": "failed", "b.png": "failed"}
     assert "No space left" in str(results[0].error)
     assert len(made) < 2 * 36
+
+
+def test_seconds_of_work_are_not_negative_where_the_result_cannot_be_written(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(target: object, header: object, frames: Iterable[AnyFrame], *_: object) -> None:
+        list(next(iter(frames)).bands())
+        raise ImageError("cannot be written (No space left on device)")
+
+    monkeypatch.setattr(pipeline_module, "save_result", full)
+    [result] = run([folder / "b.png"], upscaler=RepeatUpscaler(lambda _: sleep(0.2)))
+    assert result.status == "failed"
+    assert result.seconds.network >= 0.2 and 0 <= result.seconds.encode < 0.2
+
+
+@pytest.mark.parametrize("failing", ["network", "encode"])
+def test_seconds_of_the_network_are_not_negative_where_a_picture_fails_after_a_slow_decoder(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, failing: str
+) -> None:
+    frames = PictureReader.frames
+    reported = threading.Event()
+
+    def slow(reader: PictureReader) -> Iterator[AnyFrame]:
+        for number, frame in enumerate(frames(reader)):
+            if number == 1:
+                sleep(0.2)
+            yield frame
+
+    def work(_: Frame) -> None:
+        calls.append(1)
+        if len(calls) == 2:
+            if failing == "network":
+                raise ImageError("not this one")
+            reported.wait(10)
+
+    def full(target: object, header: object, frames: Iterator[AnyFrame], *_: object) -> None:
+        next(frames)
+        while len(calls) < 2:
+            sleep(0.01)
+        raise ImageError("cannot be written (No space left on device)")
+
+    calls: list[int] = []
+    monkeypatch.setattr(PictureReader, "frames", slow)
+    if failing == "encode":
+        monkeypatch.setattr(pipeline_module, "save_result", full)
+    results = upscale_files([folder / "d.gif"], EMBEDDED, upscaler=RepeatUpscaler(work))
+    result = next(results)
+    reported.set()
+    assert result.status == "failed"
+    assert min(result.seconds.decode, result.seconds.network, result.seconds.encode) >= 0
+    assert not list(results)
 
 
 UNFORESEEN = [ZeroDivisionError("no number"), OSError(5, "odd"), StopIteration()]
