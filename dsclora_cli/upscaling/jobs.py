@@ -22,7 +22,7 @@ from dsclora_cli.imaging.writer import fit_format
 from dsclora_cli.paths import sha256_of
 from dsclora_cli.storage.objects import find_version
 from dsclora_cli.storage.places import Place, RemotePlace
-from dsclora_cli.upscaling.manifest import ResultKey, is_recorded, read_record, result_state
+from dsclora_cli.upscaling.manifest import ResultKey, ResultOwners, is_recorded, result_state, source_key
 from dsclora_cli.upscaling.output_names import STDOUT, OutputNamer
 from dsclora_cli.upscaling.sizes import SizePlan, fixed_factor, plan_size
 from dsclora_cli.upscaling.types import FileResult, FileStatus, FoundInputs, InputFile, path_key
@@ -61,11 +61,13 @@ class Job:
 
     @property
     def source_facts(self) -> dict[str, object] | None:
-        """Return what the record says of an object at a URL, as JSON values; None for every other input."""
+        """Return what the record says of the input, as JSON values: more of an object at a URL; None for a stream."""
+        key = source_key(self.file)
         if self.file.version is None:
-            return None
+            return {"key": key} if key else None
         header = self.source
         return {
+            "key": key,
             "version": self.file.version,
             "header": {
                 "format": header.format,
@@ -114,7 +116,8 @@ class JobPlanner:
         self._find = find
         self._native = native_scales(options.model)
         self._photo = load_catalog().photo
-        self._namer = OutputNamer(found, options)
+        self._owners = ResultOwners(found, options.batch.overwrite)
+        self._namer = OutputNamer(found, options, self._owners.owner)
         self._found: dict[tuple[ModelOptions, int], FoundWeights] = {}
         self._by_name = found.by_name
 
@@ -138,10 +141,11 @@ class JobPlanner:
         The record of the result holds the version and the header of the input. None where anything is in doubt: the
         object is then read, as any other input. Raises UsageError and WeightsError as `plan` does.
         """
+        self._owners.forget()
         if not isinstance(file.source, RemotePlace) or self._options.batch.overwrite:
             return None
         target = self._namer.guess(file, fixed_factor(self._options.size))
-        record = read_record(target) if target is not None else {}
+        record = self._owners.read(target) if target is not None else {}
         known = _known_source(record)
         # The record does not tell which warnings are losses.
         if known is None or (known.warnings and self._options.save.strict):
@@ -185,7 +189,8 @@ class JobPlanner:
                 self._found[each] = self._find(*each)
         found = [self._found[each] for each in dict.fromkeys(passes)]
         model = "+".join(weights.name for weights in found)
-        target = self._namer.target(file, size, model, format)
+        sha256 = sha256 or _sha256_of_input(file)
+        target = self._namer.target(file, size, model, format, sha256)
         settings = {
             "size": (size.width, size.height),
             "passes": size.passes,
@@ -207,7 +212,7 @@ class JobPlanner:
             model=model,
             choice=choice,
             target=target.path,
-            key=ResultKey(sha256 or _sha256_of_input(file), "+".join(weights.sha256 for weights in found), settings),
+            key=ResultKey(sha256, "+".join(weights.sha256 for weights in found), settings),
             warnings=(*header.notes, *losses, *((target.note,) if target.note else ())),
         )
 

@@ -11,7 +11,9 @@ import json
 import os
 import sys
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
@@ -20,11 +22,11 @@ from dsclora_cli.config import SaveOptions
 from dsclora_cli.errors import ImageError, ImageUnwritable, next_step
 from dsclora_cli.imaging.types import AnyFrame, Header
 from dsclora_cli.imaging.writer import write_picture
-from dsclora_cli.paths import atomic_write, check_path, is_folder, is_taken, read_small, sha256_of, state_dir
+from dsclora_cli.paths import atomic_write, check_path, is_file, is_folder, is_taken, read_small, sha256_of, state_dir
 from dsclora_cli.storage.objects import ObjectFacts, find_object, local_copy, temporary_file, write_object
 from dsclora_cli.storage.places import Place, RemotePlace
 from dsclora_cli.storage.records import read_remote_record, write_remote_record
-from dsclora_cli.upscaling.types import path_key
+from dsclora_cli.upscaling.types import FoundInputs, InputFile, ResultOwner, path_key
 
 _VERSION = 1
 """Version of the records; a record of another version counts as absent."""
@@ -71,6 +73,101 @@ class ResultClaim(ProcessClaim):
         super().__init__(_record_path(target).with_suffix(".lock"))
 
 
+def source_key(file: InputFile) -> str | None:
+    """Return what records store to tell an input from others, without the user's paths; None for a stream."""
+    return None if isinstance(file.source, bytes) else hashlib.sha256(os.fsencode(file.key)).hexdigest()
+
+
+class ResultOwners:
+    """The inputs that existing results belong to, by the records. One thread at a time.
+
+    Args:
+        found: the inputs of the run.
+        overwrites: whether the run replaces existing results.
+    """
+
+    def __init__(self, found: FoundInputs, overwrites: bool) -> None:
+        self._found, self._overwrites = found, overwrites
+        self._read: tuple[RemotePlace, dict[str, Any]] | None = None
+        """Record that was read last: for a place at a URL, each look costs a request."""
+        self._digests: dict[tuple[str, str], set[str]] = {}
+        """Checksums of the files that have one stem and one place in the tree of folders."""
+
+    def owner(self, place: Place, file: InputFile, sha256: str | None) -> ResultOwner:
+        """Return to which input a place belongs.
+
+        Args:
+            place: place for a result.
+            file: input that needs a place.
+            sha256: checksum of the input; None where nobody has read the input.
+        """
+        made = self._found.made.get(path_key(place)) if self._found.made else None
+        if made is not None:
+            return "own" if made == file.key else "other"
+        if isinstance(place, RemotePlace):
+            # Without a second picture for the name, `--overwrite` needs no record, and so no request.
+            if self._overwrites and len(self._with_stem.get(_stem_key(file), ())) < 2:
+                return "free"
+        elif not is_taken(place):
+            return "free"
+        record = self.read(place)
+        return self._by_record(record, file, sha256) if record or isinstance(place, Path) else "free"
+
+    def read(self, place: Place) -> dict[str, Any]:
+        """Return the record of a place as `read_record` does; a record at a URL is read once for a picture."""
+        if not isinstance(place, RemotePlace):
+            return read_record(place)
+        if self._read is None or self._read[0] != place:
+            self._read = place, read_record(place)
+        return self._read[1]
+
+    def forget(self) -> None:
+        """Forget the record that was read last: another picture is next, and another machine may write records."""
+        self._read = None
+
+    def _by_record(self, record: Mapping[str, Any], file: InputFile, sha256: str | None) -> ResultOwner:
+        source, recipe = record.get("source"), record.get("recipe")
+        key = source.get("key") if isinstance(source, dict) else None
+        digest = recipe.get("input_sha256") if isinstance(recipe, dict) else None
+        if isinstance(key, str) and key == source_key(file):
+            return "own"
+        if isinstance(key, str) and key in self._source_keys:
+            return "other"
+        # A record of an earlier version has no key, and a tree that was moved has other keys.
+        if not isinstance(digest, str):
+            return "unknown"
+        if digest == sha256:
+            return "own"
+        return "other" if digest in self._digests_like(file) else "unknown"
+
+    @cached_property
+    def _source_keys(self) -> set[str | None]:
+        return {source_key(file) for file in (*self._found.inputs, *self._found.others)}
+
+    @cached_property
+    def _with_stem(self) -> dict[tuple[str, str], list[InputFile]]:
+        """Inputs by stem and place in the tree of folders, where there are several."""
+        groups: dict[tuple[str, str], list[InputFile]] = {}
+        for file in (*self._found.inputs, *self._found.others):
+            groups.setdefault(_stem_key(file), []).append(file)
+        return {key: group for key, group in groups.items() if len(group) > 1}
+
+    def _digests_like(self, file: InputFile) -> set[str]:
+        """Return the checksums of the local files that may compete with an input for a name."""
+        key = _stem_key(file)
+        if key not in self._digests:
+            self._digests[key] = digests = set()
+            for each in self._with_stem.get(key, ()):
+                if isinstance(each.source, Path) and is_file(each.source):
+                    with suppress(OSError):
+                        digests.add(sha256_of(each.source))
+        return self._digests[key]
+
+
+def _stem_key(file: InputFile) -> tuple[str, str]:
+    return str(file.folder or "."), file.stem.casefold()
+
+
 def save_result(
     target: Place | None,
     header: Header,
@@ -90,7 +187,8 @@ def save_result(
         frames: `(H, W, C)` pixels, or bands of rows.
         options: how to encode.
         key: everything that decides the pixels.
-        source: facts about an input at a URL, as JSON values, with which `read_record` saves a later run the reading.
+        source: facts about the input, as JSON values: `source_key`, and for an input at a URL what saves a later run
+            the reading.
 
     Returns:
         Warnings for the user.

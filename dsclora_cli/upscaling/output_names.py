@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from itertools import count
 from pathlib import Path, PurePath
 from string import Formatter
 
@@ -15,7 +16,7 @@ from dsclora_cli.imaging.formats import FORMATS, format_of_suffix
 from dsclora_cli.paths import check_path, is_file, is_folder, is_stream, is_taken
 from dsclora_cli.storage.places import Place, RemotePlace, parse_place
 from dsclora_cli.upscaling.sizes import SizePlan
-from dsclora_cli.upscaling.types import FoundInputs, InputFile, path_key
+from dsclora_cli.upscaling.types import FoundInputs, InputFile, ResultOwner, path_key
 
 STDOUT = "-"
 _PATTERNS = {
@@ -109,8 +110,14 @@ def for_previews(options: UpscaleOptions, many: bool) -> UpscaleOptions:
     return replace(options, batch=named)
 
 
+OwnerFinder = Callable[[Place, InputFile, str | None], ResultOwner]
+"""Return to which input of the run a place belongs, as `manifest.ResultOwners.owner` does."""
+
+
 class OutputNamer:
     """Namer for the results of a run. Called in input order, so the same run always gives the same names.
+
+    An input keeps the name of the result that the input has already, whatever inputs have come or gone since.
 
     Raises UsageError where the output cannot take the results of the inputs, and ImageUnwritable where the place of the
     output cannot be asked.
@@ -118,9 +125,13 @@ class OutputNamer:
     Args:
         found: the inputs.
         options: all options of the run; the name template has passed `check_template`.
+        find_owner: finds the owners of existing results; by default all results are new.
     """
 
-    def __init__(self, found: FoundInputs, options: UpscaleOptions) -> None:
+    def __init__(
+        self, found: FoundInputs, options: UpscaleOptions, find_owner: OwnerFinder = lambda *_: "free"
+    ) -> None:
+        self._find_owner = find_owner
         self._template = options.batch.name
         self._output = options.batch.output
         self._to_folder = _needs_folder(self._output, found.many)
@@ -143,7 +154,7 @@ class OutputNamer:
             raise UsageError(f"--format {format} and {name} disagree", "leave one of them out")
         return from_suffix
 
-    def target(self, file: InputFile, size: SizePlan, model: str, format: str) -> Target:
+    def target(self, file: InputFile, size: SizePlan, model: str, format: str, sha256: str | None = None) -> Target:
         """Return the place of the result of an input, and take the name for the rest of the run.
 
         Args:
@@ -151,6 +162,7 @@ class OutputNamer:
             size: size of the result.
             model: text for `{model}`.
             format: Pillow name of the format of the result.
+            sha256: checksum of the input, for records without the place of the input.
 
         Raises:
             UsageError: the result would replace the input.
@@ -161,12 +173,12 @@ class OutputNamer:
             return Target(None)
         if not isinstance(file.source, bytes) and _is_same(wanted, file.source):
             raise UsageError(f"the result of {file.name} would replace the input", "choose another --name or -o")
-        path = self._number(wanted)
+        is_taken = path_key(wanted) in self._taken
+        path = self._choose(wanted, file, sha256)
         _require_usable(path)
         self._taken.add(path_key(path))
-        return Target(
-            path, None if path == wanted else f"named {path.name}, because {wanted.name} is taken in this run"
-        )
+        reason = "is taken in this run" if is_taken else "is not the result of this picture"
+        return Target(path, None if path == wanted else f"named {path.name}, because {wanted.name} {reason}")
 
     def guess(self, file: InputFile, factor: float | None) -> Place | None:
         """Return the place that the result of an unread input probably has; None where the name depends on the picture.
@@ -187,18 +199,33 @@ class OutputNamer:
             wanted = self._wanted_path(file, SizePlan(0, 0, (), factor or 0), "", format)
         except ImageError:
             return None
-        return None if wanted is None else self._number(wanted)
+        return None if wanted is None else self._choose(wanted, file)
 
     def forget(self, target: Place) -> None:
         """Give a name back that no result has got."""
         self._taken.discard(path_key(target))
 
-    def _number(self, wanted: Place) -> Place:
-        """Return the place, with a number where another result of the run has the name."""
-        path, number = wanted, 2
-        while path_key(path) in self._taken:
-            path, number = wanted.with_name(f"{wanted.stem}-{number}{wanted.suffix}"), number + 1
-        return path
+    def _choose(self, wanted: Place, file: InputFile, sha256: str | None = None) -> Place:
+        """Return the place of the input's own result, else the first place that belongs to no other input of the run.
+
+        Places are `wanted` itself and `wanted` with a number.
+        """
+        is_file_option = self._output is not None and not self._to_folder
+        first = None
+        for number in count(1):
+            place = wanted if number == 1 else wanted.with_name(f"{wanted.stem}-{number}{wanted.suffix}")
+            if path_key(place) in self._taken:
+                continue
+            owner = "free" if is_file_option else self._find_owner(place, file, sha256)
+            if owner == "own":
+                return place
+            # A file of unknown origin may stand before the own result: its picture was removed, for example.
+            if first is None and owner != "other":
+                first = place
+            if owner == "free":
+                break
+        assert first is not None, "a free place ends the search"
+        return first
 
     def _wanted_path(self, file: InputFile, size: SizePlan, model: str, format: str) -> Place | None:
         """Return the path before numbering; None for standard output."""

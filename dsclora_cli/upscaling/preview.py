@@ -104,7 +104,8 @@ def _preview(
     existing = planner.existing_result(job)
     if existing is None:
         # EXIF, resolution and places describe the whole picture.
-        warnings = save_result(job.target, result, [Frame(upscaled)], replace(options.save, metadata="none"), key)
+        saving = replace(options.save, metadata="none")
+        warnings = save_result(job.target, result, [Frame(upscaled)], saving, key, job.source_facts)
         existing = job.report("done", *notes, *warnings)
     return replace(
         existing,

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 import reprlib
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path, PurePath
 from time import perf_counter
 from typing import Literal
@@ -104,9 +104,11 @@ class FoundInputs:
     left_out: tuple[LeftOut, ...] = ()
     """Files and folders that were seen and will not be upscaled."""
     others: tuple[InputFile, ...] = ()
-    """Inputs of other shards; no result may replace them."""
+    """Inputs of other shards, or of other parts of a watch; no result may replace the files or their results."""
     by_name: frozenset[str] = frozenset()
     """Keys of all files that are left out because of their names, also of files that `left_out` of a part lacks."""
+    made: Mapping[str, str] = field(default_factory=dict)
+    """Keys of the results that earlier parts of a watch have made, each with the key of the input."""
 
 
 @dataclass(frozen=True)
@@ -152,6 +154,8 @@ def is_inside(place: Place, folder: Place) -> bool:
     separator = "/" if isinstance(folder, RemotePlace) else os.sep
     return key == top or key.startswith(f"{top.rstrip(separator)}{separator}")
 
+ResultOwner = Literal["free", "own", "other", "unknown"]
+"""free: nothing is there; own: the result of the input; other: the result of another input; unknown: any other file."""
 
 FileStatus = Literal["done", "skipped", "kept", "failed", "interrupted", "not-reached", "left-out"]
 
