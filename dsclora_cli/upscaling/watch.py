@@ -28,7 +28,7 @@ from dsclora_cli.upscaling.batch import BatchRun
 from dsclora_cli.upscaling.engines import list_devices
 from dsclora_cli.upscaling.inputs import find_inputs
 from dsclora_cli.upscaling.picture import PictureUpscaler
-from dsclora_cli.upscaling.types import FileResult, FoundInputs, InputFile, UpscaleCallbacks
+from dsclora_cli.upscaling.types import FileResult, FoundInputs, InputFile, UpscaleCallbacks, path_key
 
 if TYPE_CHECKING:
     from watchfiles.main import FileChange
@@ -82,7 +82,11 @@ def watch_files(
             if ready.inputs and is_shared:
                 upscaler = upscaler or PictureUpscaler(options)
             if ready.inputs or ready.left_out:
-                yield from BatchRun(ready, options, callbacks, upscaler).results()
+                keys = {file.name: file.key for file in ready.inputs}
+                with closing(BatchRun(ready, options, callbacks, upscaler).results()) as results:
+                    for result in results:
+                        waves.remember(result, keys.get(result.input))
+                        yield result
 
 
 def _check_folders(folders: Iterable[str]) -> list[Path]:
@@ -220,6 +224,7 @@ class _Waves:
         self._seen: dict[str, tuple[_Stamp, float]] = {}  # stamp, and the time when it was first seen
         self._taken: dict[str, _Stamp] = {}
         self._told: set[str] = set()
+        self._made: dict[str, str] = {}  # keys of results, with the key of the input
         self.unsettled = False
         """Whether a file may still be written."""
 
@@ -245,7 +250,15 @@ class _Waves:
             ready.append(file)
         left_out = tuple(each for each in found.left_out if each.name not in self._told)
         self._told.update(each.name for each in left_out)
-        return replace(found, inputs=tuple(ready), left_out=left_out, many=True)
+        keys = {file.key for file in ready}
+        others = (*found.others, *(file for file in found.inputs if file.key not in keys))
+        made = dict(self._made)
+        return replace(found, inputs=tuple(ready), left_out=left_out, many=True, others=others, made=made)
+
+    def remember(self, result: FileResult, key: str | None) -> None:
+        """Keep the name of a result for the input with the key: no other input gets it, also without any record."""
+        if key is not None and result.output is not None:
+            self._made[path_key(parse_place(result.output))] = key
 
     def _forget_gone(self, found: FoundInputs) -> None:
         """Forget the files that are there no more: a watch may run for months, and files may come and go."""
@@ -253,6 +266,7 @@ class _Waves:
         for known in (self._seen, self._taken):
             for key in known.keys() - there:
                 del known[key]
+        self._made = {place: key for place, key in self._made.items() if key in there}
         # A watched folder that is empty again and again is told of once.
         self._told &= {*(each.name for each in found.left_out), *self._folders}
 

@@ -7,6 +7,7 @@ import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from threading import Event, Timer
 
 import pytest
 from batches import EMBEDDED, RepeatUpscaler, save_photo
@@ -14,9 +15,12 @@ from batches import EMBEDDED, RepeatUpscaler, save_photo
 from dsclora_cli.cli.app import main
 from dsclora_cli.config import BatchOptions, SaveOptions, UpscaleOptions
 from dsclora_cli.paths import state_dir
+from dsclora_cli.upscaling import watch
 from dsclora_cli.upscaling.batch import upscale_files
 from dsclora_cli.upscaling.dry_run import plan_files
 from dsclora_cli.upscaling.manifest import ResultOwners
+from dsclora_cli.upscaling.types import FoundInputs, UpscaleCallbacks
+from dsclora_cli.upscaling.watch import watch_files
 
 Names = dict[str, tuple[str, str | None]]
 
@@ -191,3 +195,55 @@ def test_files_are_read_for_their_checksums_once(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(ResultOwners, "_digests_like", lambda self, file: read.append(file) or real(self, file))
     upscale("in")
     assert not read, "records name their inputs"
+
+
+class TestWatch:
+    """A picture that arrives while a watch runs."""
+
+    @pytest.fixture(autouse=True)
+    def quick(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        pytest.importorskip("watchfiles")
+        monkeypatch.setattr(watch, "_LOOK_SECONDS", 0.1)
+        monkeypatch.setattr(watch, "SETTLE_SECONDS", 0.2)
+        monkeypatch.setattr(watch, "PictureUpscaler", lambda _: RepeatUpscaler())
+
+    @pytest.mark.parametrize("overwrite", [False, True])
+    @pytest.mark.parametrize("is_recorded", [False, True])
+    def test_a_late_picture_gets_a_name_of_its_own(
+        self, overwrite: bool, is_recorded: bool, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        if not is_recorded:
+            Path("no folder").touch()
+            monkeypatch.setenv("DSCLORA_STATE_DIR", "no folder")
+        put("in/a.jpg", 1)
+        results = watch_files(["in"], options(overwrite=overwrite), UpscaleCallbacks(), Event())
+        assert next(results).output == str(Path("o/a_x4.png"))
+        made = Path("o/a_x4.png").read_bytes()
+        timer = Timer(0.15, lambda: put("in/a.bmp", 2))
+        timer.start()
+        late = next(results)
+        timer.join()
+        assert (late.status, late.output) == ("done", str(Path("o/a_x4-2.png")))
+        assert any("named a_x4-2.png" in warning for warning in late.warnings)
+        assert Path("o/a_x4.png").read_bytes() == made
+        results.close()
+        if is_recorded and not overwrite:
+            again = watch_files(["in"], options(), UpscaleCallbacks(), Event())
+            assert {(each.status, each.output) for each in (next(again), next(again))} == {
+                ("skipped", str(Path("o/a_x4.png"))),
+                ("skipped", str(Path("o/a_x4-2.png"))),
+            }
+            again.close()
+
+    def test_the_results_of_a_picture_that_has_gone_are_forgotten(self) -> None:
+        path = put("in/a.jpg", 1)
+        results = watch_files(["in"], options(), UpscaleCallbacks(), Event())
+        next(results)
+        results.close()
+        waves = watch._Waves(["in"], options())
+        while not (found := waves.take()).inputs:
+            assert isinstance(found, FoundInputs)
+        waves._made["key"] = found.inputs[0].key
+        path.unlink()
+        waves.take()
+        assert not waves._made
