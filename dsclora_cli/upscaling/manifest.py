@@ -22,11 +22,21 @@ from dsclora_cli.config import SaveOptions
 from dsclora_cli.errors import ImageError, ImageUnwritable, next_step
 from dsclora_cli.imaging.types import AnyFrame, Header
 from dsclora_cli.imaging.writer import write_picture
-from dsclora_cli.paths import atomic_write, check_path, is_file, is_folder, is_taken, read_small, sha256_of, state_dir
+from dsclora_cli.paths import (
+    atomic_write,
+    behind_links,
+    check_path,
+    is_file,
+    is_folder,
+    is_taken,
+    read_small,
+    sha256_of,
+    state_dir,
+)
 from dsclora_cli.storage.objects import ObjectFacts, find_object, local_copy, temporary_file, write_object
 from dsclora_cli.storage.places import Place, RemotePlace
 from dsclora_cli.storage.records import read_remote_record, write_remote_record
-from dsclora_cli.upscaling.types import FoundInputs, InputFile, ResultOwner, path_key
+from dsclora_cli.upscaling.types import FoundInputs, InputFile, ResultOwner, check_link, path_key
 
 _VERSION = 1
 """Version of the records; a record of another version counts as absent."""
@@ -179,7 +189,8 @@ def save_result(
     """Write a picture as `write_picture` does, and record the result.
 
     The file is written under a hidden name in the same folder and renamed when the file is whole, so no reader ever
-    sees half a picture. After an error no other file remains. For a URL, the file is written on this machine first.
+    sees half a picture. After an error no other file remains. The file that a link leads to is replaced, not the link.
+    For a URL, the file is written on this machine first.
 
     Args:
         target: place to write; None for standard output, for which nothing is recorded.
@@ -211,7 +222,9 @@ def save_result(
             reason = "something else has this name" if is_other else error.strerror
             message = f"{target.parent}: the folder cannot be made ({reason})"
             raise ImageUnwritable(message, "choose another folder") from error
-        with atomic_write(target) as temporary:
+        # A link stays, and leads to the new file. The place of the link may have gone since the plan was made.
+        check_link(target)
+        with atomic_write(behind_links(target)) as temporary:
             _write_named(temporary, target, header, frames, options)
             # Before the rename: after a cut in between, the record fits no file, and counts as absent.
             try:

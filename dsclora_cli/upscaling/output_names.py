@@ -16,7 +16,7 @@ from dsclora_cli.imaging.formats import FORMATS, format_of_suffix
 from dsclora_cli.paths import check_path, is_file, is_folder, is_stream, is_taken
 from dsclora_cli.storage.places import Place, RemotePlace, parse_place
 from dsclora_cli.upscaling.sizes import SizePlan
-from dsclora_cli.upscaling.types import FoundInputs, InputFile, ResultOwner, path_key
+from dsclora_cli.upscaling.types import FoundInputs, InputFile, ResultOwner, check_link, path_key
 
 STDOUT = "-"
 _PATTERNS = {
@@ -166,7 +166,8 @@ class OutputNamer:
 
         Raises:
             UsageError: the result would replace the input.
-            ImageUnwritable: the name of an object would lead out of the folder of results, or the name is too long.
+            ImageUnwritable: the name of an object would lead out of the folder of results, the name is too long, or a
+                link with the name leads to a place that cannot be reached.
         """
         wanted = self._wanted_path(file, size, model, format)
         if wanted is None:
@@ -175,7 +176,7 @@ class OutputNamer:
             raise UsageError(f"the result of {file.name} would replace the input", "choose another --name or -o")
         is_taken = path_key(wanted) in self._taken
         path = self._choose(wanted, file, sha256)
-        _require_usable(path)
+        _require_reachable(path)
         self._taken.add(path_key(path))
         reason = "is taken in this run" if is_taken else "is not the result of this picture"
         return Target(path, None if path == wanted else f"named {path.name}, because {wanted.name} {reason}")
@@ -312,14 +313,23 @@ def _is_same(wanted: Place, source: Place) -> bool:
     return isinstance(wanted, Path) and isinstance(source, Path) and is_taken(wanted) and wanted.samefile(source)
 
 
-def _require_usable(path: Place) -> None:
-    """Raise ImageUnwritable for a path of which the file system takes no file, before work is spent."""
-    if isinstance(path, Path):
-        try:
-            check_path(path)
-        except OSError as error:
-            message = f"{path}: cannot be written ({error.strerror})"
-            raise ImageUnwritable(message, f"{next_step(error)} with -o or --name") from error
+def _require_reachable(path: Place) -> None:
+    """Raise ImageUnwritable where the file system takes no file at a path, before work is spent.
+
+    The name may be too long, or the name of a link to a file that is not there, on a drive that is not mounted.
+    """
+    if not isinstance(path, Path):
+        return
+    try:
+        check_path(path)
+    except OSError as error:
+        message = f"{path}: cannot be written ({error.strerror})"
+        raise ImageUnwritable(message, f"{next_step(error)} with -o or --name") from error
+    try:
+        check_link(path)
+    except OSError as error:
+        message = f"{path} is a link to a place that cannot be reached ({error.strerror})"
+        raise ImageUnwritable(message, "mount or make the place, or remove the link") from error
 
 
 def _require_writable(place: Place) -> None:

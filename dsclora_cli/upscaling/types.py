@@ -154,6 +154,13 @@ def is_inside(place: Place, folder: Place) -> bool:
     separator = "/" if isinstance(folder, RemotePlace) else os.sep
     return key == top or key.startswith(f"{top.rstrip(separator)}{separator}")
 
+
+def check_link(path: Path) -> None:
+    """Raise OSError for a link to a place that cannot be reached, such as a file on a drive that is not mounted."""
+    if is_link(path):
+        path.stat()
+
+
 ResultOwner = Literal["free", "own", "other", "unknown"]
 """free: nothing is there; own: the result of the input; other: the result of another input; unknown: any other file."""
 
