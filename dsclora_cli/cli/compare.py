@@ -136,12 +136,12 @@ def _write(base: Path, picture: Path, asked: CompareOptions, overwrite: bool, qu
     # Imported here, as NumPy and the image libraries would slow down `--help`.
     from dsclora_cli.evaluation.compare import compare
     from dsclora_cli.evaluation.compare_page import draw_sheet, write_page
-    from dsclora_cli.imaging.contact_sheet import save_png
+    from dsclora_cli.evaluation.saved_images import save_sheet
 
     result, pictures = compare(picture, asked, _Notes(quiet))
     with _named_errors(base):
         base.parent.mkdir(parents=True, exist_ok=True)
-        save_png(draw_sheet(pictures), sheet)
+        save_sheet(sheet, draw_sheet(pictures))
         write_page(page, result, pictures)
     return replace(result, sheet=str(sheet), page=str(page))
 

@@ -1,4 +1,7 @@
-"""Files of `dsclora eval --save`: the result for each image, and contact sheets of the worst images."""
+"""Files of `dsclora eval --save`: the result for each image, and contact sheets of the worst images.
+
+`dsclora compare` writes contact sheets too.
+"""
 
 from __future__ import annotations
 
@@ -57,8 +60,7 @@ class SavedImages:
     def save_sheet(self, benchmark: str, row: str, strips: Sequence[Strip]) -> None:
         """Write the contact sheet of the worst images of a row. Raises as `save` does."""
         path = self._folder / benchmark / f"worst-{self._row_folder(row)}.png"
-        # Sheets are written in every run, so the key need not name the images. Still a key marks the file as ours.
-        _save(path, ResultKey("", "", {"sheet": row}), contact_sheet(strips))
+        _save(path, _sheet_key(row), contact_sheet(strips))
 
     def _path(self, name: ResultName) -> Path:
         benchmark, row, image = name
@@ -74,17 +76,35 @@ class SavedImages:
         return self._rows[row]
 
 
+def save_sheet(path: Path, sheet: Image) -> None:
+    """Write a contact sheet, `(H, W, 3)` uint8, as PNG, and record the file: `upscale` leaves the file out as a result.
+
+    Raises ImageError where the file cannot be written.
+    """
+    _write(path, _sheet_key(path.stem), sheet)
+
+
+def _sheet_key(name: str) -> ResultKey:
+    # Sheets are written in every run, so the key need not name the images. Still a key marks the file as ours.
+    return ResultKey("", "", {"sheet": name})
+
+
 def _result_key(key: PixelKey) -> ResultKey:
     return ResultKey(key.lr, key.weights, asdict(key))
 
 
 def _save(path: Path, key: ResultKey, image: Image) -> None:
-    """Write `(H, W, 3)` uint8 as PNG and record the key. Raises ImageError and UsageError as `save` does."""
+    """Write a picture that replaces no file of another origin. Raises ImageError and UsageError as `save` does."""
     # A user may point --save at a folder of their own pictures: only files that this program wrote are replaced, and
     # files with the same pixels, which an earlier run may have written without a place for its record.
     if is_taken(path) and not is_recorded(path) and not _shows(path, image):
         hint = "choose another folder with --save"
         raise UsageError(f"{path} already exists and was not written by this program", hint)
+    _write(path, key, image)
+
+
+def _write(path: Path, key: ResultKey, image: Image) -> None:
+    """Write `(H, W, 3)` uint8 as PNG and record the key. Raises ImageError."""
     height, width = image.shape[:2]
     save_result(path, Header("PNG", width, height, 3, np.dtype(np.uint8)), [Frame(image)], _LOSSLESS, key)
 

@@ -25,6 +25,26 @@ def test_a_sheet_and_a_page(dsclora, photo: Path) -> None:
     assert Path("photo-compare.html").read_text(encoding="utf-8").count("data:image/png;base64,") == 2
 
 
+def test_upscaling_the_folder_leaves_the_sheet_out(dsclora, photo: Path) -> None:
+    assert dsclora("compare", photo, *MODELS).code == 0
+    assert dsclora("compare", photo, *MODELS, "-o", "album").code == 0
+    Image.open(photo).save("mine-compare.png")
+    code, out, _ = dsclora("upscale", ".", "-m", "dsclora-x2", "-s", "2", "--json")
+    lines = {line["input"]: line for line in map(json.loads, out.splitlines())}
+    assert code == 0
+    for sheet in ("photo-compare.png", "album.png"):
+        assert (lines[sheet]["status"], lines[sheet]["warnings"]) == ("left-out", ["a result of an earlier run"])
+        assert not Path(sheet).with_stem(f"{Path(sheet).stem}_x2").exists()
+    assert lines["mine-compare.png"]["status"] == "done", "a picture of the user is an input, whatever the name is"
+
+
+def test_a_sheet_without_a_place_for_the_record(dsclora, photo: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    Path("file").touch()
+    monkeypatch.setenv("DSCLORA_STATE_DIR", "file")
+    assert dsclora("compare", photo, *MODELS).code == 0
+    assert Image.open("photo-compare.png").mode == "RGB"
+
+
 def test_nothing_is_overwritten(dsclora, photo: Path) -> None:
     Path("photo-compare.html").write_text("mine")
     refused = dsclora("compare", photo, *MODELS)
