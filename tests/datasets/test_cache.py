@@ -308,8 +308,11 @@ def test_pipes_are_never_opened(tmp_path: Path, photo: Path) -> None:
             TrainCache().add_file(tmp_path / name)
     cache = TrainCache()
     stored = cache.folder / cache.add_file(photo).pages[0]
-    stored.unlink()
     (cache.folder / "index.jsonl").unlink()
-    for path in (stored, cache.folder / "index.jsonl"):
-        os.mkfifo(path)
+    os.mkfifo(cache.folder / "index.jsonl")
+    stored.unlink()
+    os.mkfifo(stored)
+    with pytest.raises(DscloraError, match="a pipe or a device has this name"):
+        TrainCache().add_file(photo)
+    stored.unlink()
     assert np.array_equal(cache.open(TrainCache().add_file(photo).pages[0]), noise())

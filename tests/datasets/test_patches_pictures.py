@@ -301,7 +301,7 @@ def test_an_interrupted_opening_decodes_no_further_pictures(photos: Path, monkey
 def test_a_cache_that_cannot_be_written_is_an_error(photos: Path) -> None:
     cache_dir().mkdir(parents=True)
     (cache_dir() / "training").write_text("a file")
-    with pytest.raises(DscloraError, match=r"cannot write .*\(check the path.*, or set DSCLORA_CACHE_DIR"):
+    with pytest.raises(DscloraError, match=r"cannot write .*\(choose another name, or set DSCLORA_CACHE_DIR"):
         open_data(tiny_recipe(photos))
 
 
