@@ -153,12 +153,13 @@ def open_output(path: Path) -> Iterator[BufferedWriter]:
 
 
 def behind_links(path: Path) -> Path:
-    """Return the place that links lead to, with the folder as the system finds it. Raises OSError."""
+    """Return the place that a link leads to, in its folder as the system finds it; other paths stay. Raises OSError."""
     place = path
     for _ in range(_MOST_LINKS):
         if not is_link(place):
-            # Strict: for an absent folder `x`, `x/../a` would become `a`, a file that nobody has asked about.
-            return Path(os.path.realpath(place.parent, strict=True), place.name)
+            # Strict: for an absent folder `x`, `x/../a` would become `a`, a file that nobody has asked about. A path
+            # that is no link stays: the process may use folders that it may not list, where the search fails.
+            return place if place is path else Path(os.path.realpath(place.parent, strict=True), place.name)
         place = place.parent / place.readlink()
     raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), str(path))
 

@@ -22,7 +22,7 @@ def name_numbers(command: Any) -> None:  # noqa: ANN401 - Typer's own class, whi
         if parameter.metavar is None and hasattr(parameter, "is_flag"):
             parameter.metavar = f"<{type(kind).name}>"
         kind.name = _words(number, getattr(kind, "min", None), getattr(kind, "max", None))
-        if hasattr(kind, "min"):
+        if number is float and hasattr(kind, "min"):
             _refuse_nan(kind)
     for inner in getattr(command, "commands", {}).values():
         name_numbers(inner)

@@ -59,7 +59,7 @@ def parse_file(text: str | Path) -> Path:
     """Return the path of a file to write. Raises UsageError for a slash at the end, which `Path` would drop."""
     if str(text).removesuffix(".").endswith(("/", os.sep)):
         message = f"{text} is the path of a folder, and a file is written"
-        raise UsageError(message, "leave the slash at the end out")
+        raise UsageError(message, "remove the slash at the end")
     return Path(text)
 
 

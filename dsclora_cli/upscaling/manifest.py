@@ -41,6 +41,9 @@ from dsclora_cli.upscaling.types import FoundInputs, InputFile, ResultOwner, che
 _VERSION = 1
 """Version of the records; a record of another version counts as absent."""
 
+_MOST_RECORDS = 100
+"""Records kept in memory at a time."""
+
 ResultState = Literal["missing", "complete", "different"]
 """missing: no file; complete: the file that the key describes, unchanged; different: any other file."""
 
@@ -98,8 +101,8 @@ class ResultOwners:
 
     def __init__(self, found: FoundInputs, overwrites: bool) -> None:
         self._found, self._overwrites = found, overwrites
-        self._read: tuple[RemotePlace, dict[str, Any]] | None = None
-        """Record that was read last: for a place at a URL, each look costs a request."""
+        self._records: dict[Place, dict[str, Any]] = {}
+        """Records that were read for the picture in hand: for a place at a URL, each look costs a request."""
         self._digests: dict[tuple[str, str], set[str]] = {}
         """Checksums of the files that have one stem and one place in the tree of folders."""
 
@@ -114,26 +117,26 @@ class ResultOwners:
         made = self._found.made.get(path_key(place)) if self._found.made else None
         if made is not None:
             return "own" if made == file.key else "other"
-        if isinstance(place, RemotePlace):
-            # Without a second picture for the name, `--overwrite` needs no record, and so no request.
-            if self._overwrites and len(self._with_stem.get(_stem_key(file), ())) < 2:
-                return "free"
-        elif not is_taken(place):
-            return "free"
+        is_alone = len(self._with_stem.get(_stem_key(file), ())) < 2
+        if isinstance(place, RemotePlace) and self._overwrites and is_alone:
+            return "free"  # `--overwrite` needs no record, and so no request
         record = self.read(place)
-        return self._by_record(record, file, sha256) if record or isinstance(place, Path) else "free"
+        # A result that somebody has removed still has its record, and its picture keeps the name.
+        if record or (isinstance(place, Path) and is_taken(place)):
+            return self._by_record(record, file, sha256)
+        return "free"
 
     def read(self, place: Place) -> dict[str, Any]:
-        """Return the record of a place as `read_record` does; a record at a URL is read once for a picture."""
-        if not isinstance(place, RemotePlace):
-            return read_record(place)
-        if self._read is None or self._read[0] != place:
-            self._read = place, read_record(place)
-        return self._read[1]
+        """Return the record of a place as `read_record` does; a record is read once for a picture."""
+        if place not in self._records:
+            if len(self._records) >= _MOST_RECORDS:
+                self._records.clear()
+            self._records[place] = read_record(place)
+        return self._records[place]
 
     def forget(self) -> None:
-        """Forget the record that was read last: another picture is next, and another machine may write records."""
-        self._read = None
+        """Forget the records: another picture is next, and another process may write records."""
+        self._records.clear()
 
     def _by_record(self, record: Mapping[str, Any], file: InputFile, sha256: str | None) -> ResultOwner:
         source, recipe = record.get("source"), record.get("recipe")

@@ -120,5 +120,5 @@ def test_a_named_pipe_is_never_replaced_by_a_file(
 @pytest.mark.usefixtures("photo", "video")
 def test_a_path_with_a_slash_at_the_end_is_no_file(dsclora, arguments: tuple[str, ...], name: str, ending: str) -> None:
     ran = dsclora(*(each.format(name + ending) for each in arguments))
-    message = f"{name}{ending} is the path of a folder, and a file is written (leave the slash at the end out)"
+    message = f"{name}{ending} is the path of a folder, and a file is written (remove the slash at the end)"
     assert (ran.code, ran.err, Path(name).exists()) == (2, f"error: {message}\n", False)

@@ -83,6 +83,18 @@ def test_a_picture_that_goes_moves_no_other_name(gone: str) -> None:
     assert upscale("in") == {name: ("skipped", made) for name, (_, made) in before.items() if name != gone}
 
 
+@pytest.mark.parametrize("gone", [["o/a_x4.png"], ["o/a_x4.png", "in/a.bmp"]])
+def test_a_result_that_is_removed_moves_no_name(gone: list[str]) -> None:
+    for seed, suffix in enumerate(["bmp", "jpg"]):
+        put(f"in/a.{suffix}", seed)
+    assert upscale("in") == {"a.bmp": ("done", "a_x4.png"), "a.jpg": ("done", "a_x4-2.png")}
+    for name in gone:
+        Path(name).unlink()
+    after = upscale("in")
+    assert after.pop("a.jpg") == ("skipped", "a_x4-2.png")
+    assert after == ({"a.bmp": ("done", "a_x4.png")} if len(gone) == 1 else {})
+
+
 def test_a_picture_that_changes_keeps_the_name() -> None:
     for seed, suffix in enumerate(["bmp", "jpg"]):
         put(f"in/a.{suffix}", seed)
