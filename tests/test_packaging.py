@@ -63,7 +63,7 @@ def test_wheel_carries_the_catalog_the_weights_and_nothing_else(wheel: Path) -> 
 def test_source_archive_builds_the_same_wheel(wheel: Path, tmp_path: Path) -> None:
     sources = unpacked_sources(tmp_path / "sdist")
     [archive] = (tmp_path / "sdist").glob("*.tar.gz")
-    assert beyond_the_weights(archive) < 1_800_000
+    assert beyond_the_weights(archive) < 1_900_000
     rebuilt = build("wheel:standard", tmp_path / "wheel", sources)
     with zipfile.ZipFile(wheel) as ours, zipfile.ZipFile(rebuilt) as theirs:
         assert theirs.namelist() == ours.namelist()
