@@ -286,6 +286,16 @@ def test_secrets_stay_out_of_the_report(dsclora, few_formats, monkeypatch) -> No
         assert "secret" not in out and "HF_TOKEN" in out and "HTTPS_PROXY" in out and "//...@127.0.0.1:9" in out
 
 
+@pytest.mark.parametrize("endpoint", ["http://ann:secr'et@127.0.0.1:9", "//ann:secr'et@127.0.0.1:9"])
+def test_a_login_with_a_quote_or_without_a_scheme_stays_out_of_the_report(
+    dsclora, few_formats, monkeypatch, endpoint: str
+) -> None:
+    monkeypatch.setenv("HF_ENDPOINT", endpoint)
+    for as_json in ([], ["--json"]):
+        out = dsclora("doctor", "--offline", *as_json).out
+        assert "et@" not in out and "//...@127.0.0.1:9" in out
+
+
 def test_the_home_folder_is_shown_as_a_tilde(dsclora, few_formats, monkeypatch, private_folders) -> None:
     monkeypatch.setattr(Path, "home", lambda: private_folders)
     out = dsclora("doctor", "--no-self-test", "--offline").out
@@ -330,6 +340,7 @@ def test_the_home_folder_is_a_tilde_in_every_part_of_the_report(
         ("/home/ann", "~"),
         ("/home/ann/x, /home/ann: no", "~/x, ~: no"),
         ("/home/anna/x", "/home/anna/x"),
+        ("/home/ann.smith/x, /home/ann.", "/home/ann.smith/x, ~."),
         ("file:///home/ann/x", "file://~/x"),
     ],
 )

@@ -166,7 +166,7 @@ def _without_home(text: str) -> str:
     for folder in {home, os.path.realpath(home)} - {os.sep}:
         # Errors of Python double the separator of Windows, where the case of letters does not matter either.
         pattern = r"(?:\\\\|[\\/])".join(map(re.escape, re.split(r"[\\/]", folder)))
-        text = re.sub(rf"{pattern}(?![\w-])", "~", text, flags=re.IGNORECASE if os.name == "nt" else 0)
+        text = re.sub(rf"{pattern}(?![\w-]|\.\w)", "~", text, flags=re.IGNORECASE if os.name == "nt" else 0)
     return text
 
 
