@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields, is_dataclass, replace
 from enum import Enum
@@ -67,14 +66,10 @@ def diagnose(
     return public
 
 
-_LOGIN = re.compile(r"//[^/@\s]+@")
-"""Also a login with quotes, and one without a scheme, which `without_secrets` does not take for a login."""
-
-
 def _hide_secrets(value: Any) -> Any:  # noqa: ANN401 - any field of the report, and a value of the same type
     """Return a part of the report with `without_secrets` applied to every text."""
     if isinstance(value, str) and not isinstance(value, Enum):
-        return without_secrets(_LOGIN.sub("//...@", value))
+        return without_secrets(value)
     if isinstance(value, tuple):
         return tuple(map(_hide_secrets, value))
     if isinstance(value, Mapping):

@@ -24,7 +24,7 @@ _PARTS = re.compile(
 _READ_ONLY = frozenset({"http", "https", "zip", "github"})
 
 _QUERY = re.compile(r"\?[\w.~%-]+=[^\s'\"?]*?(?=::|$|[\s'\"])")
-_LOGIN = re.compile(r"(?<=://)[^\s/@'\"]+@")
+_LOGIN = re.compile(r"(?<=//)[^\s/@]+@")
 
 
 def is_url(text: str) -> bool:
