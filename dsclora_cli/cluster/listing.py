@@ -35,7 +35,7 @@ from dsclora_cli.upscaling.types import (
     Argument,
     FileResult,
     LeftOut,
-    is_inside,
+    folder_key,
     left_out_for,
     reason_of_empty,
     reason_of_folder,
@@ -68,7 +68,7 @@ class Listing:
             raise UsageError(f"--name {batch.name} could give two results one name", "use {stem} in the name")
         if STDIN in self._arguments:
             raise UsageError("--executor ray takes files, not standard input", "name files or folders")
-        self._output = parse_place(batch.output or ".")
+        self._output_key = folder_key(parse_place(batch.output or "."))
         self._seen_picture = False
         """Whether the folder of an argument, with the folders inside, holds a picture so far."""
         # Before a cluster starts, as far as nobody has to look at files; lists and patterns are checked when read.
@@ -139,7 +139,7 @@ class Listing:
         """Raise UsageError for inputs in the folder of results, where a result could replace an input, or in memory."""
         if isinstance(place, RemotePlace) and place.scheme == "memory":
             raise UsageError(f"{place} lies in the memory of one process, and workers see nothing", "name files")
-        if is_inside(place, self._output):
+        if folder_key(place).startswith(self._output_key):
             raise UsageError(f"{place} lies in the folder of results", "choose another folder with -o")
 
     def _walk(self, top: Place) -> Iterator[Iterator[ListedInput]]:

@@ -19,8 +19,25 @@ from typing import TextIO
 _LIBRARY_LINE = re.compile(rb"(?!note|warning|error|failed|skipped)[A-Za-z_][\w. ]*: ")
 _ABOUT_METADATA = re.compile(rb"TIFFFetch|TIFFReadDirectory|TIFFReadCustomDirectory|\S+: Warning")
 _DESCRIPTOR = threading.Lock()
-_thread = threading.local()
 _shown_before = warnings.showwarning
+
+
+class ThreadFlag(threading.local):
+    """Flag that each thread raises for itself: some settings of libraries are one variable for all threads."""
+
+    is_up = False
+
+    @contextmanager
+    def raised(self) -> Iterator[None]:
+        """Raise the flag of this thread inside the context."""
+        before, self.is_up = self.is_up, True
+        try:
+            yield
+        finally:
+            self.is_up = before
+
+
+_silence = ThreadFlag()
 
 
 @contextmanager
@@ -30,12 +47,8 @@ def silent() -> Iterator[None]:
     # Whoever replaced the function since the last time is asked for warnings of other threads.
     if warnings.showwarning is not _show:
         _shown_before, warnings.showwarning = warnings.showwarning, _show
-    before = getattr(_thread, "silent", False)
-    _thread.silent = True
-    try:
+    with _silence.raised():
         yield
-    finally:
-        _thread.silent = before
 
 
 def _show(
@@ -46,7 +59,7 @@ def _show(
     file: TextIO | None = None,
     line: str | None = None,
 ) -> None:
-    if not getattr(_thread, "silent", False):
+    if not _silence.is_up:
         _shown_before(message, category, filename, lineno, file, line)
 
 

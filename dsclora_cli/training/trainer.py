@@ -346,16 +346,16 @@ class Trainer:
 
     def _not_finite(self, problem: str) -> DscloraError:
         """Return an error whose message and hint name the terms of the last skipped step that are not finite."""
-        terms, hint = self._last_skipped, "start a new run with a lower --learning-rate, or with --amp off"
+        terms = self._last_skipped
         if not terms:  # a run that was finished by an earlier process
-            return DscloraError(problem, hint)
+            return DscloraError(problem, "start a new run with a lower --learning-rate, or with --amp off")
         wrong = [name for name, value in terms.items() if not math.isfinite(value)]
         finite = [name for name in terms if name not in wrong]
         flags = weight_flags(
             wrong if wrong and finite else [max(terms, key=lambda name: abs(terms[name]))], self._recipe
         )
-        if finite and flags:
-            hint = hint.replace("or with --amp", f"a lower {' or '.join(flags)}, or with --amp")
+        weights = f" a lower {' or '.join(flags)}," if finite and flags else ""
+        hint = f"start a new run with a lower --learning-rate,{weights} or with --amp off"
         if wrong and finite:  # weights that grow without limit spoil all terms
             hint = f"look at how {', '.join(wrong)} is computed, or {hint}"
         which = f"{', '.join(wrong) or 'the gradient'}; finite: {', '.join(finite) or 'nothing'}"

@@ -117,8 +117,7 @@ class ResultOwners:
         made = self._found.made.get(path_key(place)) if self._found.made else None
         if made is not None:
             return "own" if made == file.key else "other"
-        is_alone = len(self._with_stem.get(_stem_key(file), ())) < 2
-        if isinstance(place, RemotePlace) and self._overwrites and is_alone:
+        if isinstance(place, RemotePlace) and self._overwrites and _stem_key(file) not in self._with_stem:
             return "free"  # `--overwrite` needs no record, and so no request
         record = self.read(place)
         # A result that somebody has removed still has its record, and its picture keeps the name.

@@ -6,6 +6,7 @@ import os
 import reprlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path, PurePath
 from time import perf_counter
 from typing import Literal
@@ -86,7 +87,7 @@ class InputFile:
             return self.source.stem
         return "stdin" if self.name == STDIN else PurePath(self.name).stem
 
-    @property
+    @cached_property
     def key(self) -> str:
         """Return an identifier of the file, equal for two inputs of the same file."""
         return self.name if isinstance(self.source, bytes) else path_key(self.source)
@@ -147,12 +148,11 @@ def path_key(path: Place) -> str:
     return path.key if isinstance(path, RemotePlace) else local_key(path)
 
 
-def is_inside(place: Place, folder: Place) -> bool:
-    """Return whether a place is a folder, or lies in the folder on any level, whatever the spellings of both are."""
-    key, top = path_key(place), path_key(folder)
+def folder_key(place: Place) -> str:
+    """Return the key of a place as a folder: the folder keys of the folder and of all places inside begin with it."""
     # Keys of local paths have backslashes on Windows.
-    separator = "/" if isinstance(folder, RemotePlace) else os.sep
-    return key == top or key.startswith(f"{top.rstrip(separator)}{separator}")
+    separator = "/" if isinstance(place, RemotePlace) else os.sep
+    return f"{path_key(place).rstrip(separator)}{separator}"
 
 
 def check_link(path: Path) -> None:

@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from itertools import islice
-from threading import local
 from typing import BinaryIO
 
 from PIL import ImageFile
@@ -18,6 +17,7 @@ from dsclora_cli.imaging.codecs.animation_gaps import WholeFrames, whole_frames
 from dsclora_cli.imaging.codecs.coded_tail import coded_end, describe_share, present_share
 from dsclora_cli.imaging.codecs.jpeg_scan import count_whole_rows
 from dsclora_cli.imaging.codecs.png import fill_png
+from dsclora_cli.imaging.decoder_messages import ThreadFlag
 from dsclora_cli.imaging.types import Frame, Header
 
 _DECODER_ERRORS = (ImageError, OSError, EOFError, ValueError, SyntaxError, struct.error)
@@ -27,7 +27,7 @@ _MOST_MISSING = 2**26
 
 _ANIMATED = ("GIF", "PNG", "WEBP")
 
-_thread = local()
+_lenience = ThreadFlag()
 
 
 def decode_whole(file: BinaryIO, header: Header, decode: Callable[[], Iterator[Frame]]) -> Iterator[Frame]:
@@ -152,7 +152,7 @@ class _LenientHere:
         self._elsewhere = elsewhere
 
     def __bool__(self) -> bool:
-        return getattr(_thread, "lenient", False) or self._elsewhere
+        return _lenience.is_up or self._elsewhere
 
 
 @contextmanager
@@ -164,9 +164,5 @@ def lenient_pillow() -> Iterator[None]:
     setting = ImageFile.LOAD_TRUNCATED_IMAGES
     if not isinstance(setting, _LenientHere):
         ImageFile.LOAD_TRUNCATED_IMAGES = _LenientHere(setting)  # type: ignore[assignment]
-    before = getattr(_thread, "lenient", False)
-    _thread.lenient = True
-    try:
+    with _lenience.raised():
         yield
-    finally:
-        _thread.lenient = before
